@@ -1,0 +1,60 @@
+# The commands people, hooks and CI use. `make help` lists them.
+
+PYTHON ?= python3
+# Another index for PyTorch, as https://download.pytorch.org/whl/cpu; PyPI by default.
+TORCH_INDEX ?=
+TORCH := torch==2.15.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUST := Cargo.toml Cargo.lock $(shell find rust -type f)
+EXTENSION := $(VENV)/.extension
+DEMO := build/demo
+
+.PHONY: help setup demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list.
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(EXTENSION) ## Make .venv with pinned packages and build the extension (Python >= 3.11, a C compiler, Rust).
+
+$(READY): requirements.txt constraints.txt Makefile
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/pip install --quiet --constraint constraints.txt --requirement requirements.txt
+	touch $@
+
+$(EXTENSION): $(READY) $(RUST) pyproject.toml
+	$(BIN)/maturin develop --release --quiet
+	touch $@
+
+demo: setup ## Pack the example corpus, train a small model on it, show what it learnt (about four minutes).
+	rm -rf $(DEMO)
+	mkdir -p $(DEMO)
+	$(BIN)/sabiprep tokenizer train examples/corpus $(DEMO)/tokenizer.json --vocab-size 2048
+	$(BIN)/sabiprep pack examples/corpus $(DEMO)/data --tokenizer $(DEMO)/tokenizer.json
+	$(BIN)/sabiprep inspect $(DEMO)/data --row 0 | head -n 20
+	$(BIN)/python -m sabitrain --data $(DEMO)/data --run $(DEMO)/run --config examples/train.toml
+
+test: setup ## Run the tests of the Rust core and of both packages.
+	cargo test --release --quiet --package sabiprep
+	$(BIN)/pytest
+
+lint: setup ## Check format, types and style, Rust and Python.
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets --quiet -- --deny warnings
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/python -m mypy.stubtest sabiprep._core --concise
+
+bench: setup ## Run the benchmarks: stages (criterion), then packing end to end.
+	cargo bench --package sabiprep --quiet
+	$(BIN)/python benches/pack.py
+
+clean: ## Remove everything that was built here.
+	rm -rf $(VENV) build dist target python/sabiprep/_core.*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,133 @@
+"""Packing end to end: ``python benches/pack.py [CORPUS] [--tokenizer FILE] [--repeat-to MB]``.
+
+Packs a corpus in a process of its own, at one and at two threads in turn, and prints for each the median of the runs:
+MB/s of input read, tokens/s, and the largest peak memory the system saw. ``--repeat-to`` also packs the corpus with its
+files repeated on disk until they hold that many MB. Without arguments: the naija corpus, where it is present.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "bench"
+
+PACK = """
+import json, sys
+import sabiprep
+corpus, out, tokenizer, threads = sys.argv[1:]
+report = sabiprep.pack(corpus, out, tokenizer=tokenizer or None, threads=int(threads), overwrite=True)
+train = report.splits["train"]
+print(json.dumps({
+    "seconds": report.timing.total, "map": report.timing.map, "reduce": report.timing.reduce, "bytes": report.bytes,
+    "tokens": sum(split.tokens for split in report.splits.values()), "utilisation": train.utilisation,
+    "single_source": train.single_source_rows / max(train.rows, 1), "rows": train.rows,
+}))
+"""
+
+
+def measure(corpus: Path, tokenizer: str, threads: int, out: Path) -> dict[str, Any]:
+    """One run in a process of its own, with the peak memory (MB) that the system accounts to it."""
+    arguments = [sys.executable, "-c", PACK, str(corpus), str(out), tokenizer, str(threads)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    text = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"packing {corpus} failed")
+    figures: dict[str, Any] = json.loads(text)
+    return figures | {"peak": usage.ru_maxrss / 1024}
+
+
+def repeated(corpus: Path, megabytes: int, folder: Path) -> Path:
+    """A copy of the corpus whose files are repeated, under other names, until they hold ``megabytes`` on disk."""
+    config = tomllib.loads((corpus / "corpus.toml").read_text())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    files = sorted({name for source in config["source"] for name in source["files"]})
+    held = sum((corpus / name).stat().st_size for name in files)
+    times = -(-megabytes * 1_000_000 // held)
+    copies: dict[str, list[str]] = {}
+    for nth, name in enumerate(files):
+        suffix = Path(name).suffix
+        copies[name] = [f"{nth:03}-{time:03}{suffix}" for time in range(times)]
+        for copy in copies[name]:
+            shutil.copyfile(corpus / name, folder / copy)
+    for source in config["source"]:
+        source["files"] = [copy for name in source["files"] for copy in copies[name]]
+    (folder / "corpus.toml").write_text(toml_text(config))
+    return folder
+
+
+def toml_text(config: dict[str, Any]) -> str:
+    """A configuration as TOML: JSON's strings, numbers and arrays are TOML's too."""
+    lines = []
+    for name in ("tokenizer", "pack"):
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in config.get(name, {}).items())]
+    for source in config["source"]:
+        lines.append("[[source]]")
+        for key, value in source.items():
+            if key == "segments":
+                inner = ", ".join(f"{{ {kind} = {json.dumps(text)} }}" for one in value for kind, text in one.items())
+                lines.append(f"segments = [{inner}]")
+            else:
+                lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def report(name: str, corpus: Path, tokenizer: str, runs: int) -> None:
+    """Print a line for one and for two threads, runs taken in turn."""
+    figures: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    for _ in range(runs):
+        for threads, found in figures.items():
+            found.append(measure(corpus, tokenizer, threads, WORK / "out"))
+    for threads, found in figures.items():
+        seconds = statistics.median(one["seconds"] for one in found)
+        first = found[0]
+        print(
+            f"{name:14} {threads:7} {first['bytes'] / 1e6:7.1f} {seconds:8.2f} {first['bytes'] / seconds / 1e6:6.2f} "
+            f"{first['tokens'] / seconds / 1e6:8.3f} {max(one['peak'] for one in found):7.0f} "
+            f"{first['utilisation']:8.5f} {first['single_source']:8.2%}"
+        )
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("corpus", nargs="?", type=Path, default=ROOT / "tests" / "naija")
+    parser.add_argument("--tokenizer", default="", help="a tokenizer.json; by default one of 16,000 is trained")
+    parser.add_argument("--repeat-to", type=int, default=0, metavar="MB", help="also with its files repeated to MB")
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    config = tomllib.loads((options.corpus / "corpus.toml").read_text())
+    missing = [name for source in config["source"] for name in source["files"] if not (options.corpus / name).exists()]
+    if missing:
+        print(f"skipped: {missing[0]} is not here")
+        return
+    WORK.mkdir(parents=True, exist_ok=True)
+    tokenizer = options.tokenizer
+    if not tokenizer:
+        import sabiprep
+
+        tokenizer = str(WORK / "tokenizer.json")
+        sabiprep.train_tokenizer(options.corpus, tokenizer, 16_000, overwrite=True)
+    print("corpus         threads      MB  seconds   MB/s  Mtok/s  peakMB  utilis.  1-source")
+    report(options.corpus.name, options.corpus, tokenizer, options.runs)
+    if options.repeat_to:
+        folder = repeated(options.corpus, options.repeat_to, WORK / "repeated")
+        report(f"{options.corpus.name} x", folder, tokenizer, options.runs)
+    shutil.rmtree(WORK / "out", ignore_errors=True)
+    shutil.rmtree(WORK / "repeated", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

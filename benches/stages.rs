@@ -1,0 +1,107 @@
+//! The cost of each stage on the example corpus: `cargo bench`.
+
+use std::hint::black_box;
+use std::path::Path;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sabiprep::mask::{Row, RowRules, check_row};
+use sabiprep::monitor::Monitor;
+use sabiprep::pack::{Item, pack};
+use sabiprep::pipeline::{Job, Options, pack as pack_corpus, train_tokenizer};
+use sabiprep::plan::{Overrides, Plan};
+use sabiprep::read::{Record, Records, splits};
+use sabiprep::schema::LossPolicy;
+use sabiprep::segment::{Fields, Rendered};
+use sabiprep::write::write_file;
+
+fn stages(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/corpus");
+    let tokenizer = folder.path().join("tokenizer.json");
+    let plan = Plan::load(&corpus, &Overrides::default()).expect("the example corpus");
+    let trained = train_tokenizer(&plan, 2048, &Monitor::default()).expect("a tokenizer");
+    write_file(&tokenizer, &trained.json).expect("room for a tokenizer");
+    let plan = Plan::load(&corpus, &Overrides { tokenizer: Some(tokenizer), ..Overrides::default() }).expect("a plan");
+    let job = Job::prepare(&plan).expect("a job");
+
+    let read_all = || -> Vec<(usize, Vec<Record>)> {
+        let read = |split: &sabiprep::read::Split| {
+            let mut records = Records::open(&plan, split).expect("a split");
+            let mut found = Vec::new();
+            while let Some(record) = records.advance().expect("a record") {
+                found.push(record);
+            }
+            (split.source, found)
+        };
+        splits(&plan).iter().map(read).collect()
+    };
+    let records = read_all();
+    let fields: Vec<(usize, &Fields)> = records
+        .iter()
+        .flat_map(|(source, records)| records.iter().map(|record| (*source, record.fields.as_ref().expect("fields"))))
+        .collect();
+    let render = |source: usize, fields: &Fields| {
+        let mut out = Rendered::default();
+        job.segmenters[source].render(fields, &mut out).expect("text");
+        out
+    };
+    let rendered: Vec<Rendered> = fields.iter().map(|(source, fields)| render(*source, fields)).collect();
+    let bytes: usize = rendered.iter().map(|rendered| rendered.text.len()).sum();
+
+    let mut group = criterion.benchmark_group("stage, by bytes of rendered text");
+    group.throughput(Throughput::Bytes(bytes as u64)).sample_size(20);
+    group.bench_function("read", |bench| bench.iter(|| black_box(read_all())));
+    group.bench_function("segment", |bench| {
+        bench.iter(|| fields.iter().for_each(|(source, fields)| drop(black_box(render(*source, fields)))));
+    });
+    group.bench_function("tokenize", |bench| {
+        bench.iter(|| rendered.iter().for_each(|rendered| drop(black_box(job.encoder.encode(rendered)))));
+    });
+    let out = folder.path().join("out");
+    group.bench_function("everything, one thread", |bench| {
+        let options = Options { threads: 1, overwrite: true };
+        bench.iter(|| pack_corpus(&plan, &out, options, &Monitor::default()).expect("a dataset"));
+    });
+    group.finish();
+}
+
+fn packing(criterion: &mut Criterion) {
+    let mut state = 1_u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    // Lengths as in a multitask corpus: many short, some long.
+    let items: Vec<Item> = (0..200_000)
+        .map(|record| {
+            let len = if random() % 10 == 0 { 200 + random() % 1800 } else { 10 + random() % 120 };
+            Item { len: len as u32, order: random() << 31 | random(), record: (0, record), copy: 0, window: 0 }
+        })
+        .collect();
+    let mut group = criterion.benchmark_group("pack, by documents");
+    group.throughput(Throughput::Elements(items.len() as u64)).sample_size(20);
+    group.bench_function("best fit, rows of 2048", |bench| bench.iter(|| black_box(pack(&items, 2048))));
+    group.finish();
+
+    let rules = RowRules { seq_len: 2048, pad: 0, vocab_size: 100, policies: vec![LossPolicy::TargetOnly] };
+    let mut row = Row { ids: vec![1; 2048], mask: vec![false; 2048], ..Row::default() };
+    for document in 0..32 {
+        row.mask[document * 64 + 40..(document + 1) * 64].fill(true);
+        row.seq_lengths.push(64);
+        row.segment_lengths.extend([40, 23, 1]);
+        row.segment_roles.extend([2, 3, 0]);
+        row.source_ids.push(0);
+        row.record_ids.push(0);
+        row.doc_parts.push(0);
+    }
+    row.n_targets = 32 * 24;
+    let mut group = criterion.benchmark_group("check, by tokens");
+    group.throughput(Throughput::Elements(2048));
+    group.bench_function("row of 32 documents", |bench| {
+        bench.iter(|| check_row(black_box(&row), &rules).expect("a right row"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, stages, packing);
+criterion_main!(benches);

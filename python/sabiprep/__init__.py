@@ -1,0 +1,72 @@
+"""sabiprep packs multitask corpora into fixed-length rows with exact loss masks, and reads them back.
+
+    report = sabiprep.pack("corpus", "out")       # what `sabiprep pack corpus out` does
+    dataset = sabiprep.open_dataset("out")        # memory-mapped; needs NumPy and pyarrow alone
+    row = dataset.train[0]                        # input_ids, labels, loss_mask, position_ids, cu_seqlens, roles ...
+    print(sabiprep.explain({"text": "..."}, "my-source", corpus="corpus"))
+
+Everything public is named here. Whatever is refused or fails is a `SabiprepError`, with its place and its remedy.
+"""
+
+from sabiprep.api import Progress, explain, pack, train_tokenizer, verify
+from sabiprep.dataset import BatchDict, PackedDataset, RowDict, SourceInfo, Split, open_dataset
+from sabiprep.errors import (
+    ConfigError,
+    DatasetError,
+    InputError,
+    InternalError,
+    Interrupted,
+    OutputError,
+    SabiprepError,
+    TokenizerError,
+    TrainError,
+)
+from sabiprep.explanation import Explanation, Refusal, Span
+from sabiprep.report import (
+    Counts,
+    Example,
+    PackReport,
+    SourceReport,
+    SplitReport,
+    TaskReport,
+    Timing,
+    TokenizerReport,
+    VerifyReport,
+)
+from sabiprep.roles import Role
+
+__all__ = [
+    "BatchDict",
+    "ConfigError",
+    "Counts",
+    "DatasetError",
+    "Example",
+    "Explanation",
+    "InputError",
+    "InternalError",
+    "Interrupted",
+    "OutputError",
+    "PackReport",
+    "PackedDataset",
+    "Progress",
+    "Refusal",
+    "Role",
+    "RowDict",
+    "SabiprepError",
+    "SourceInfo",
+    "SourceReport",
+    "Span",
+    "Split",
+    "SplitReport",
+    "TaskReport",
+    "Timing",
+    "TokenizerError",
+    "TokenizerReport",
+    "TrainError",
+    "VerifyReport",
+    "explain",
+    "open_dataset",
+    "pack",
+    "train_tokenizer",
+    "verify",
+]

@@ -1,0 +1,50 @@
+"""The Rust core. Private: `sabiprep.api` and `sabiprep.inspection` are its callers, and its results are JSON."""
+
+from os import PathLike
+from typing import Any, Final, Protocol, final
+
+from sabiprep.api import Progress
+
+__all__ = ["Decoder", "__version__", "explain", "pack", "train_tokenizer", "verify"]
+
+__version__: Final[str]
+
+class _ArrowArray(Protocol):
+    """An array of Arrow's C data interface, as pyarrow's and others' arrays are."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+
+def pack(
+    corpus: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    seq_len: int | None,
+    tokenizer: str | PathLike[str] | None,
+    seed: int | None,
+    threads: int,
+    split_bytes: int | None,
+    overwrite: bool,
+    progress: Progress | None,
+) -> str: ...
+def verify(out: str | PathLike[str], *, progress: Progress | None) -> str: ...
+def explain(
+    corpus: str | PathLike[str],
+    source: str,
+    record: str,
+    *,
+    seq_len: int | None,
+    tokenizer: str | PathLike[str] | None,
+) -> tuple[str, Any]: ...
+def train_tokenizer(
+    corpus: str | PathLike[str],
+    file: str | PathLike[str],
+    vocab_size: int,
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+) -> str: ...
+
+@final
+class Decoder:
+    def __new__(cls, file: str | PathLike[str]) -> Decoder: ...
+    def pieces(self, ids: _ArrowArray) -> _ArrowArray: ...

@@ -1,0 +1,206 @@
+"""The functions that need the compiled core: their arguments checked, their results made into objects.
+
+The core is imported when one of them is called, so that everything else works without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from sabiprep.errors import ConfigError, InputError, SabiprepError
+from sabiprep.explanation import Explanation
+from sabiprep.report import PackReport, TokenizerReport, VerifyReport
+
+StrPath = str | os.PathLike[str]
+
+
+class Progress(Protocol):
+    """What is told how far the work has come, about twenty times a second, from the calling thread.
+
+    An exception that it raises stops the work and is raised again once it has stopped.
+    `sabiprep.progress.show_progress` makes one that draws a bar.
+    """
+
+    def __call__(self, phase: str, records: int, done: int, total: int, tokens: int, /) -> object:
+        """Show it.
+
+        Args:
+            phase: "plan", "map", "reduce", "verify" or "train".
+            records: Records read.
+            done: Bytes of input read (map, train) or rows (reduce, verify) done in this phase.
+            total: What ``done`` ends at; 0 if unknown. Bytes on the disk: ``done`` passes it if they are compressed.
+            tokens: Tokens made.
+        """
+
+
+def pack(
+    corpus: StrPath,
+    out: StrPath,
+    *,
+    seq_len: int | None = None,
+    tokenizer: StrPath | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    split_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> PackReport:
+    """Pack a corpus into the dataset folder ``out``: what ``sabiprep pack`` does.
+
+    Args:
+        corpus: The folder with ``corpus.toml``.
+        out: The folder to make: missing or empty, or a dataset of ours if ``overwrite``.
+        seq_len: Tokens in a row, a multiple of 64; instead of the one in ``corpus.toml``.
+        tokenizer: A tokenizer.json; instead of the one in ``corpus.toml``.
+        seed: Decides every random choice, from 0 to 2**64 - 1; instead of the one in ``corpus.toml``.
+        threads: Threads to work with, all cores by default; never changes the output.
+        overwrite: Replace a dataset of ours in ``out``, once the new one is complete.
+        split_bytes: Bytes of input a task takes on; a matter of speed alone, never of the output.
+        progress: Told how far the work has come.
+
+    Raises:
+        ConfigError: If ``corpus.toml`` or an argument cannot be right.
+        InputError: If an input cannot be read, or a record's policy is to stop.
+        TokenizerError: If the tokenizer cannot be loaded, or cannot serve this configuration.
+        OutputError: If ``out`` must not, or cannot, be written to.
+    """
+    seq_len = _checked("seq_len", seq_len, 1, 2**31 - 1)
+    seed = _checked("seed", seed, 0, 2**64 - 1)
+    threads = _checked("threads", threads, 1, 4096)
+    split_bytes = _checked("split_bytes", split_bytes, 1, 2**63 - 1)
+    with compiled():
+        from sabiprep import _core
+    made = _core.pack(
+        corpus,
+        out,
+        seq_len=seq_len,
+        tokenizer=tokenizer,
+        seed=seed,
+        threads=available_cores() if threads is None else threads,
+        split_bytes=split_bytes,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    return PackReport.from_json(json.loads(made))
+
+
+def verify(out: StrPath, *, progress: Progress | None = None) -> VerifyReport:
+    """Check a packed dataset: its checksums, and the rules of the mask contract on every row.
+
+    Args:
+        out: The dataset's folder.
+        progress: Told how far the work has come.
+
+    Returns:
+        What was checked and what is wrong; nothing is raised for a damaged shard.
+
+    Raises:
+        DatasetError: If there is no manifest, or it was altered.
+    """
+    with compiled():
+        from sabiprep import _core
+    return VerifyReport(**json.loads(_core.verify(out, progress=progress)))
+
+
+def explain(
+    record: Mapping[str, Any] | str,
+    source: str,
+    *,
+    corpus: StrPath = ".",
+    seq_len: int | None = None,
+    tokenizer: StrPath | None = None,
+) -> Explanation:
+    """Show one record at every stage, from its fields to its tokens, as `pack` would treat it.
+
+    Args:
+        record: Its fields, or the text of the JSON object that holds them; a line of plain text is ``{"text": line}``.
+        source: The source of ``corpus.toml`` it belongs to.
+        corpus: The folder with ``corpus.toml``.
+        seq_len: As for `pack`.
+        tokenizer: As for `pack`.
+
+    Raises:
+        ConfigError: If ``corpus.toml`` or an argument cannot be right, or there is no such source.
+        InputError: If the record's fields cannot be written as JSON.
+        TokenizerError: As for `pack`.
+    """
+    seq_len = _checked("seq_len", seq_len, 1, 2**31 - 1)
+    with compiled():
+        from sabiprep import _core
+    text = _as_json(record)
+    stages, tokens = _core.explain(corpus, source, text, seq_len=seq_len, tokenizer=tokenizer)
+    return Explanation.from_json(json.loads(stages), record=text, tokens=tokens)
+
+
+def train_tokenizer(
+    corpus: StrPath, file: StrPath, vocab_size: int, *, overwrite: bool = False, progress: Progress | None = None
+) -> TokenizerReport:
+    """Train a byte-level BPE tokenizer on the texts of a corpus; every tag in the templates is one special token.
+
+    Args:
+        corpus: The folder with ``corpus.toml``; the tokenizer it names, if any, is not read.
+        file: The tokenizer.json to write.
+        vocab_size: Entries wanted. A small corpus may yield fewer.
+        overwrite: Replace ``file`` if it exists.
+        progress: Told how far the work has come.
+
+    Raises:
+        ConfigError: If ``corpus.toml`` or an argument cannot be right.
+        InputError: If an input cannot be read, or there is no text to train on.
+        TokenizerError: If no tokenizer of that size can be made.
+        OutputError: If ``file`` exists, or cannot be written.
+    """
+    _checked("vocab_size", vocab_size, 1, 2**32 - 1)
+    with compiled():
+        from sabiprep import _core
+    made = _core.train_tokenizer(corpus, file, vocab_size, overwrite=overwrite, progress=progress)
+    return TokenizerReport(file=os.fspath(file), **json.loads(made))
+
+
+def available_cores() -> int:
+    """The cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def compiled() -> Iterator[None]:
+    """Around an import of the core: where it fails, the error says what to do.
+
+    Raises:
+        SabiprepError: If the core cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise SabiprepError(
+            f"the compiled core of sabiprep cannot be loaded: {error}",
+            remedy="install a wheel of sabiprep for this platform, or build it in a checkout with `make setup`",
+        ) from error
+
+
+def _checked(name: str, value: int | None, low: int, high: int) -> int | None:
+    """``value``, if it is None or a whole number from ``low`` to ``high``."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r}", remedy=f"give a whole number from {low} to {high}")
+    return value
+
+
+def _as_json(record: Mapping[str, Any] | str) -> str:
+    """The record as the text of a JSON object."""
+    try:
+        if not isinstance(record, str):
+            return json.dumps(dict(record), ensure_ascii=False, allow_nan=False).encode("utf-8").decode()
+        return record.encode("utf-8").decode()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the record cannot be written as JSON: {error}",
+            remedy="give its fields as text, numbers, truth values, lists and mappings, or give the line itself",
+        ) from error

@@ -1,0 +1,233 @@
+"""The command ``sabiprep``: one dataclass for each subcommand, whose fields are its arguments.
+
+A command gives an `Outcome`; `main` prints it, and turns errors into messages and exit codes: 0, 1 for whatever is
+refused or fails, 2 for a wrong command line, 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import tyro
+from rich.console import Group, RenderableType
+from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
+from tyro.constructors import PrimitiveConstructorSpec
+
+import sabiprep
+from sabiprep.errors import InputError, Interrupted, SabiprepError
+from sabiprep.progress import show_progress
+from sabiprep.terminal import harmless, line, show, visible
+
+FromConfig = "(default: as in corpus.toml)"
+# tyro's own reading of `int | None` takes the word None, and speaks of instantiated types to who mistypes a number.
+Number = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="N",
+    instance_from_str=lambda words: int(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, int),
+    str_from_instance=lambda value: [str(value)],
+)
+Corpus = Annotated[Positional[Path], arg(metavar="CORPUS")]
+NumberFromConfig = Annotated[int | None, Number, arg(help_behavior_hint=FromConfig)]
+TokenizerFile = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=FromConfig)]
+Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
+
+
+class Outcome(NamedTuple):
+    """What a command prints, and its exit code."""
+
+    shown: RenderableType
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Pack a corpus into fixed-length rows with exact loss masks."""
+
+    corpus: Corpus
+    """The folder with corpus.toml."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The folder to make; it must be empty or new. Nothing is written elsewhere."""
+    seq_len: NumberFromConfig = None
+    """Tokens in a row, a multiple of 64."""
+    tokenizer: TokenizerFile = None
+    """The tokenizer.json to use."""
+    seed: NumberFromConfig = None
+    """Decides every random choice: the order of the documents, and which records are held out."""
+    threads: Annotated[int | None, Number, arg(help_behavior_hint="(default: all cores)")] = None
+    """Threads to work with; they never change the output."""
+    split_bytes: Annotated[int | None, Number, arg(help_behavior_hint="")] = None
+    """Bytes of input that a thread takes on at a time: a matter of speed only, never of the output."""
+    overwrite: Overwrite = False
+    """Replace the dataset in OUT, once the new one is complete. Any other folder is left alone."""
+
+    def run(self) -> Outcome:
+        """Pack, and show the table."""
+        with show_progress() as progress:
+            report = sabiprep.pack(
+                self.corpus,
+                self.out,
+                seq_len=self.seq_len,
+                tokenizer=self.tokenizer,
+                seed=self.seed,
+                threads=self.threads,
+                overwrite=self.overwrite,
+                split_bytes=self.split_bytes,
+                progress=progress,
+            )
+        return Outcome(report)
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show a row of a packed dataset: its documents decoded, with what is template, data and target."""
+
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The packed dataset."""
+    row: Annotated[int | None, Number, arg(help_behavior_hint="(default: the first one to show)")] = None
+    """The row to show, counted from 0."""
+    source: Annotated[str, arg(metavar="NAME", help_behavior_hint="(default: all sources)")] = ""
+    """Show the documents of this source only."""
+    split: Literal["train", "validation"] = "train"
+    """The split it is in."""
+
+    def run(self) -> Outcome:
+        """Decode the row."""
+        from sabiprep.inspection import inspect
+
+        with sabiprep.open_dataset(self.out) as dataset:
+            return Outcome(inspect(dataset, split=self.split, row=self.row, source=self.source))
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check a packed dataset: manifest, checksums, and the rules of the loss mask on every row."""
+
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The packed dataset."""
+
+    def run(self) -> Outcome:
+        """Verify; exit code 1 if anything is wrong."""
+        with show_progress() as progress:
+            report = sabiprep.verify(self.out, progress=progress)
+        checked = f"{report.shards:,} shards, {report.rows:,} rows, {report.documents:,} documents"
+        if report.ok:
+            return Outcome(line(f"{visible(str(self.out))}: in order ({checked})"))
+        failures = [line(f"  {visible(failure)}") for failure in report.failures]
+        head = f"{visible(str(self.out))}: {len(failures)} failed ({checked} were checked)"
+        return Outcome(Group(line(head), *failures, line("Remedy: copy it again, or pack it again")), 1)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Train a byte-level BPE tokenizer on the texts of a corpus; each tag of its templates is one special token."""
+
+    action: Annotated[Positional[Literal["train"]], arg(help_behavior_hint="")]
+    """What to do: train one."""
+    corpus: Corpus
+    """The folder with corpus.toml; it need not name a tokenizer yet."""
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """The tokenizer.json to write."""
+    vocab_size: Annotated[int, arg(metavar="N")]
+    """Entries wanted; a small corpus may yield fewer."""
+    overwrite: Overwrite = False
+    """Replace FILE if it exists."""
+
+    def run(self) -> Outcome:
+        """Train and write the file."""
+        with show_progress() as progress:
+            report = sabiprep.train_tokenizer(
+                self.corpus, self.file, self.vocab_size, overwrite=self.overwrite, progress=progress
+            )
+        made = f"{visible(report.file)}: {report.vocab_size:,} entries from {report.records:,} records"
+        if report.passed_over:
+            made += f" ({report.passed_over:,} passed over)"
+        return Outcome(Group(line(made), line(f"special tokens: {visible(' '.join(report.specials))}")))
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Show one record at every stage, as `sabiprep pack` would treat it: text, runs, tokens, what is learnt."""
+
+    corpus: Corpus
+    """The folder with corpus.toml."""
+    source: Annotated[str, arg(metavar="NAME")]
+    """The source it is a record of."""
+    record: Annotated[str, arg(metavar="JSON")]
+    """The record as a JSON object, or - to read it from standard input. A line of plain text is {"text": "..."}."""
+    seq_len: NumberFromConfig = None
+    """Tokens in a row, a multiple of 64."""
+    tokenizer: TokenizerFile = None
+    """The tokenizer.json to use."""
+
+    def run(self) -> Outcome:
+        """Explain the record."""
+        record = _read_stdin() if self.record == "-" else self.record
+        explanation = sabiprep.explain(
+            record, self.source, corpus=self.corpus, seq_len=self.seq_len, tokenizer=self.tokenizer
+        )
+        return Outcome(Group(*map(line, str(explanation).split("\n"))))
+
+
+Command = (
+    Annotated[Pack, subcommand("pack", prefix_name=False)]
+    | Annotated[Inspect, subcommand("inspect", prefix_name=False)]
+    | Annotated[Verify, subcommand("verify", prefix_name=False)]
+    | Annotated[Explain, subcommand("explain", prefix_name=False)]
+    | Annotated[Tokenizer, subcommand("tokenizer", prefix_name=False)]
+)
+
+DESCRIPTION = """Pack multitask corpora into fixed-length rows with exact loss masks, and look at what was made.
+`sabiprep COMMAND --help` explains a command; `sabiprep --version` names the version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (by default the process's own) and give its exit code.
+
+    Raises:
+        SystemExit: If the command line is wrong (2), or asked for help (0).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # text of any language, on a terminal of any encoding
+    code = 0
+    try:
+        try:
+            command = _parse(arguments)
+            code = 1  # until the command has done its work, whoever stops listening
+            outcome = command.run()
+            code = outcome.code
+            show(outcome.shown, sys.stdout)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does. What is still buffered must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SabiprepError as error:
+        print(f"sabiprep: {harmless(str(error))}", file=sys.stderr)
+        return 130 if isinstance(error, Interrupted) else 1
+    except KeyboardInterrupt:
+        print("sabiprep: stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    return code
+
+
+def _parse(arguments: Sequence[str] | None) -> Pack | Inspect | Verify | Explain | Tokenizer:
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given == ["--version"]:
+        print(f"sabiprep {version('sabiprep')}")
+        sys.exit(0)
+    return tyro.cli(Command, prog="sabiprep", description=DESCRIPTION, args=given)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8: {error}", remedy="give the record as UTF-8") from error

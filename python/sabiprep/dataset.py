@@ -1,0 +1,373 @@
+"""A packed dataset, opened for reading: map-style splits over memory-mapped shards, in NumPy and pyarrow alone.
+
+Everything that is derived from what the shards store is derived here, and nowhere else: labels, positions, boundaries
+and the roles of each token.
+
+- ``labels`` are unshifted, as Hugging Face has them: ``input_ids`` where the mask is true, -100 elsewhere.
+  ``loss_mask[i]`` means that token i is learnt, by the prediction made at i - 1 of the same document.
+- A *segment* of a row is a document, or the padding: a row that is not full has its padding as one more segment, so
+  that ``cu_seqlens`` always ends with the number of tokens. Positions restart at each segment.
+- Ids and labels are int64, since torch indexes with nothing smaller; lengths are int32, as attention kernels want them.
+
+Dimensions: B rows, T tokens of a row, D documents, S segments.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, SupportsIndex, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from sabiprep.errors import DatasetError
+from sabiprep.manifest import Manifest, SourceInfo, read_manifest
+from sabiprep.shard import RAGGED_COLUMNS, Block, Shard
+
+__all__ = ["BatchDict", "PackedDataset", "RowDict", "SourceInfo", "Split", "open_dataset"]
+
+IGNORED_LABEL = -100
+
+
+class RowDict(TypedDict):
+    """One row; T is ``seq_len``, D its documents, S its segments (D, and one more if it is padded).
+
+    Attributes:
+        input_ids: int64[T]; ``pad_id`` in the padding.
+        labels: int64[T]: ``input_ids`` where ``loss_mask``, else -100; unshifted.
+        loss_mask: bool[T]: whether the token is learnt.
+        position_ids: int64[T]: from 0 in each segment.
+        cu_seqlens: int32[S + 1]: where each segment starts, and T.
+        roles: uint8[T]: 0 control and padding, 1 template text, 2 prompt data, 3 target.
+        seq_lengths: int32[D]: tokens of each document.
+        source_ids: uint16[D]: each document's source.
+        record_ids: uint64[D]: each document's record within its source.
+        doc_parts: uint32[D]: copy << 24 | document of its record << 16 | window.
+        n_targets: True tokens of ``loss_mask``.
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    loss_mask: npt.NDArray[np.bool_]
+    position_ids: npt.NDArray[np.int64]
+    cu_seqlens: npt.NDArray[np.int32]
+    roles: npt.NDArray[np.uint8]
+    seq_lengths: npt.NDArray[np.int32]
+    source_ids: npt.NDArray[np.uint16]
+    record_ids: npt.NDArray[np.uint64]
+    doc_parts: npt.NDArray[np.uint32]
+    n_targets: int
+
+
+class BatchDict(TypedDict):
+    """Several rows: the token arrays of `RowDict` stacked, those of documents concatenated row after row.
+
+    Attributes:
+        input_ids: int64[B, T].
+        labels: int64[B, T].
+        loss_mask: bool[B, T].
+        position_ids: int64[B, T].
+        cu_seqlens: int32[S + 1] over the B * T tokens of the rows laid end to end; it ends with B * T.
+        roles: uint8[B, T].
+        seq_lengths: int32[D].
+        source_ids: uint16[D].
+        record_ids: uint64[D].
+        doc_parts: uint32[D].
+        doc_rows: int32[D]: the row of the batch that holds each document.
+        n_targets: int32[B].
+        max_seqlen: Tokens of the longest segment, padding included; 0 in an empty batch.
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    loss_mask: npt.NDArray[np.bool_]
+    position_ids: npt.NDArray[np.int64]
+    cu_seqlens: npt.NDArray[np.int32]
+    roles: npt.NDArray[np.uint8]
+    seq_lengths: npt.NDArray[np.int32]
+    source_ids: npt.NDArray[np.uint16]
+    record_ids: npt.NDArray[np.uint64]
+    doc_parts: npt.NDArray[np.uint32]
+    doc_rows: npt.NDArray[np.int32]
+    n_targets: npt.NDArray[np.int32]
+    max_seqlen: int
+
+
+class Split:
+    """The rows of one split, as a sequence of `RowDict`. It can be pickled and used after a fork."""
+
+    def __init__(self, name: str, shards: tuple[Shard, ...], manifest: Manifest) -> None:
+        """Lay the shards end to end; nothing is opened yet."""
+        self.name = name
+        self._shards = shards
+        self._seq_len = manifest.seq_len
+        self._id_dtype = np.dtype(manifest.id_dtype)
+        self._rows_per_block = manifest.rows_per_batch
+        self._shard_ends = np.cumsum([shard.rows for shard in shards], dtype=np.int64)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return int(self._shard_ends[-1]) if len(self._shard_ends) else 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but ``n_targets``, which is read again where it is wanted."""
+        return {name: value for name, value in self.__dict__.items() if name != "n_targets"}
+
+    @cached_property
+    def n_targets(self) -> npt.NDArray[np.int32]:
+        """The targets of every row, int32[rows], read when first asked for; read-only, since it is shared."""
+        counts = np.concatenate([np.empty(0, np.int32), *(shard.n_targets() for shard in self._shards)])
+        counts.setflags(write=False)
+        return counts
+
+    def __getitem__(self, index: SupportsIndex) -> RowDict:
+        """Row ``index``, counted from the end if negative.
+
+        Raises:
+            IndexError: If there is no such row.
+            DatasetError: If the shard is damaged there.
+        """
+        batch = self.batch([index])
+        return RowDict(
+            input_ids=batch["input_ids"][0],
+            labels=batch["labels"][0],
+            loss_mask=batch["loss_mask"][0],
+            position_ids=batch["position_ids"][0],
+            cu_seqlens=batch["cu_seqlens"],
+            roles=batch["roles"][0],
+            seq_lengths=batch["seq_lengths"],
+            source_ids=batch["source_ids"],
+            record_ids=batch["record_ids"],
+            doc_parts=batch["doc_parts"],
+            n_targets=int(batch["n_targets"][0]),
+        )
+
+    def batch(self, indices: Iterable[SupportsIndex]) -> BatchDict:
+        """The rows at ``indices``, in that order, negative ones counted from the end.
+
+        Raises:
+            IndexError: If there is no such row.
+            DatasetError: If a shard is damaged there.
+        """
+        places = [self._locate(index) for index in indices]
+        blocks = {(shard, block): self._shards[shard].block(block) for shard, block in {place[:2] for place in places}}
+        rows = [(blocks[shard, block], row) for shard, block, row in places]
+        B, T = len(rows), self._seq_len
+
+        ids_BT = _stack([block.ids_RT[row] for block, row in rows], (B, T), self._id_dtype).astype(np.int64)
+        mask_bits_BK = _stack([block.mask_bits_RK[row] for block, row in rows], (B, -(-T // 8)), np.dtype(np.uint8))
+        mask_BT = np.unpackbits(mask_bits_BK, axis=1, count=T, bitorder="little").view(np.bool_)
+        columns, counts = _gather_ragged(rows)
+        documents_B, runs_B = self._check(columns, counts, places)
+
+        padding_B = T - _sums(columns["seq_lengths"], documents_B)
+        segments_S = _with_padding(columns["seq_lengths"], documents_B, padding_B, padding_B)
+        runs = _with_padding(columns["segment_lengths"], runs_B, padding_B, padding_B)
+        run_roles = _with_padding(columns["segment_roles"], runs_B, padding_B, np.zeros_like(padding_B))
+        starts = np.concatenate(([0], np.cumsum(segments_S, dtype=np.int64)))
+        return BatchDict(
+            input_ids=ids_BT,
+            labels=np.where(mask_BT, ids_BT, IGNORED_LABEL),
+            loss_mask=mask_BT,
+            position_ids=(np.arange(B * T) - np.repeat(starts[:-1], segments_S)).reshape(B, T),
+            cu_seqlens=starts.astype(np.int32),
+            roles=np.repeat(run_roles, runs).reshape(B, T),
+            seq_lengths=columns["seq_lengths"],
+            source_ids=columns["source_ids"],
+            record_ids=columns["record_ids"],
+            doc_parts=columns["doc_parts"],
+            doc_rows=np.repeat(np.arange(B, dtype=np.int32), documents_B),
+            n_targets=np.array([block.n_targets_R[row] for block, row in rows], np.int32),
+            max_seqlen=int(segments_S.max(initial=0)),
+        )
+
+    def _locate(self, index: SupportsIndex) -> tuple[int, int, int]:
+        """The shard, the block in it, and the row of that block, of a row of the split."""
+        row = operator.index(index)
+        if row < 0:
+            row += len(self)
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {operator.index(index)} of a split of {len(self)} rows")
+        shard = int(np.searchsorted(self._shard_ends, row, side="right"))
+        row -= int(self._shard_ends[shard]) - self._shards[shard].rows
+        return shard, row // self._rows_per_block, row % self._rows_per_block
+
+    def _check(
+        self,
+        columns: dict[str, npt.NDArray[Any]],
+        counts: dict[str, npt.NDArray[np.int64]],
+        places: list[tuple[int, int, int]],
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The documents and the role runs of each row, once the columns of the rows are known to agree.
+
+        Without it, a flipped bit in a length would surface as an error of NumPy far from the file it is in.
+        """
+        documents_B, runs_B = counts["seq_lengths"], counts["segment_lengths"]
+        used_B = _sums(columns["seq_lengths"], documents_B)
+        right_B = (documents_B > 0) & (used_B <= self._seq_len)
+        right_B &= used_B == _sums(columns["segment_lengths"], runs_B)
+        right_B &= runs_B == counts["segment_roles"]
+        for name in ("source_ids", "record_ids", "doc_parts"):
+            right_B &= counts[name] == documents_B
+        right_B &= _sums(columns["seq_lengths"] < 1, documents_B) == 0
+        right_B &= _sums(columns["segment_lengths"] < 1, runs_B) == 0
+        if not right_B.all():
+            shard, block, row = places[int(np.argmin(right_B))]
+            raise DatasetError(
+                f"row {block * self._rows_per_block + row} is damaged: its lengths contradict each other",
+                file=str(self._shards[shard].path),
+                remedy="copy the dataset again, or pack it again; `sabiprep verify` finds what else is damaged",
+            )
+        return documents_B, runs_B
+
+
+class PackedDataset:
+    """A packed dataset: its manifest and its splits. Usable in ``with``; it can be pickled and used after a fork.
+
+    Attributes:
+        path: The dataset's folder.
+        manifest: The parsed ``manifest.json``.
+        fingerprint: The sha256 of the manifest over itself, which changes with anything in the dataset.
+        seq_len: Tokens in a row.
+        vocab_size: Largest id of the tokenizer + 1.
+        bos_id: The token that opens each document, if one does.
+        eos_id: The token that closes a document.
+        pad_id: The token that fills a row up.
+        sources: The sources, by id.
+        tokenizer_path: The tokenizer's file.
+        train: The training split.
+        validation: The validation split; it may have no row.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Describe the dataset; see `open_dataset`, which also checks its shards."""
+        self.path = path
+        self.manifest = manifest.raw
+        self.fingerprint = manifest.digest
+        self.seq_len = manifest.seq_len
+        self.vocab_size = manifest.vocab_size
+        self.bos_id = manifest.bos_id
+        self.eos_id = manifest.eos_id
+        self.pad_id = manifest.pad_id
+        self.sources = list(manifest.sources)
+        self.tokenizer_path = path / manifest.tokenizer_file
+        self._shards = {
+            name: tuple(Shard(path, info, manifest) for info in infos) for name, infos in manifest.shards.items()
+        }
+        self._splits = {name: Split(name, shards, manifest) for name, shards in self._shards.items()}
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self._splits["train"]
+
+    @property
+    def validation(self) -> Split:
+        """The validation split; it may have no row."""
+        return self._splits["validation"]
+
+    def __getitem__(self, name: str) -> Split:
+        """The split called ``name``, "train" or "validation".
+
+        Raises:
+            DatasetError: If there is no such split.
+        """
+        if name not in self._splits:
+            raise DatasetError(
+                f"no split {name!r}", file=str(self.path), remedy=f"name one of {', '.join(self._splits)}"
+            )
+        return self._splits[name]
+
+    def check(self) -> None:
+        """Check size, schema and number of rows of every shard against the manifest, reading no row.
+
+        Raises:
+            DatasetError: If a shard is missing or is not what the manifest says.
+        """
+        for shards in self._shards.values():
+            for shard in shards:
+                shard.check()
+
+    def close(self) -> None:
+        """Close the shards. Arrays that were given out stay valid; reading on opens the shards again."""
+        for shards in self._shards.values():
+            for shard in shards:
+                shard.close()
+
+    def __enter__(self) -> Self:
+        """The dataset, closed at the end of the ``with``."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the shards."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """The folder, and the rows of each split."""
+        rows = ", ".join(f"{name}: {len(split)} rows" for name, split in self._splits.items())
+        return f"PackedDataset({str(self.path)!r}, seq_len={self.seq_len}, {rows})"
+
+
+def open_dataset(path: str | Path) -> PackedDataset:
+    """Open the packed dataset in the folder ``path``: the OUT of ``sabiprep pack``.
+
+    The manifest is checked against its own sha256, and each shard's size, schema and rows against the manifest; the
+    shards' contents are not read (``sabiprep verify`` does that).
+
+    Raises:
+        DatasetError: If the dataset is unfinished, damaged, or of another format version.
+    """
+    folder = Path(path)
+    dataset = PackedDataset(folder, read_manifest(folder))
+    try:
+        dataset.check()
+    except DatasetError:
+        dataset.close()
+        raise
+    return dataset
+
+
+def _stack(rows: list[npt.NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The rows as one array; `np.stack` refuses to stack none."""
+    return np.stack(rows) if rows else np.empty(shape, dtype)
+
+
+def _gather_ragged(
+    rows: list[tuple[Block, int]],
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[np.int64]]]:
+    """Each column of lists, concatenated over the rows, and how many values each row has in it (int64[B])."""
+    columns: dict[str, npt.NDArray[Any]] = {}
+    counts: dict[str, npt.NDArray[np.int64]] = {}
+    for name, dtype in RAGGED_COLUMNS.items():
+        pieces = []
+        for block, row in rows:
+            offsets, values = block.ragged[name]
+            pieces.append(values[offsets[row] : offsets[row + 1]])
+        columns[name] = np.concatenate([np.empty(0, dtype), *pieces])
+        counts[name] = np.array([len(piece) for piece in pieces], np.int64)
+    return columns, counts
+
+
+def _sums(values: npt.NDArray[Any], counts_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The sum of each row's values, where row b has the next ``counts_B[b]`` of them: int64[B]."""
+    totals = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
+    ends_B = np.cumsum(counts_B)
+    sums: npt.NDArray[np.int64] = totals[ends_B] - totals[ends_B - counts_B]
+    return sums
+
+
+def _with_padding(
+    values: npt.NDArray[Any],
+    counts_B: npt.NDArray[np.int64],
+    padding_B: npt.NDArray[np.int64],
+    entries_B: npt.NDArray[np.int64],
+) -> npt.NDArray[Any]:
+    """``values`` with ``entries_B[b]`` after the values of each row b that has padding."""
+    padded = padding_B > 0
+    return np.insert(values, np.cumsum(counts_B)[padded], entries_B[padded].astype(values.dtype))

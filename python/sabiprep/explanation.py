@@ -1,0 +1,104 @@
+"""The explanation of one record: what it is at every stage, from its text to its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from sabiprep.roles import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of the rendered record.
+
+    Attributes:
+        role: The part it plays.
+        literal: Whether the template spells it; if not, it comes from the record.
+        text: The text.
+    """
+
+    role: Role
+    literal: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a record gives no document: the reason it is counted under, and what exactly was wrong."""
+
+    reason: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One record at every stage; ``str()`` shows them all.
+
+    Attributes:
+        source: The source it was treated as a record of.
+        record: The record, as the text of a JSON object.
+        spans: Its segments as rendered: template text and data apart.
+        runs: The texts that are encoded, each by itself, so that no token covers text of a prompt and a target.
+        tokens: An Arrow record batch, window after window: id uint32, text string (what the token adds to the text; a
+            token that ends inside a character adds nothing), role uint8, learnt bool, window uint32.
+        truncated: Whether data was shortened to fit a row; the spans and runs are those of the shortened record.
+        dropped: Why there is no document, if there is none; what came of it until then is here all the same.
+    """
+
+    source: str
+    record: str
+    spans: tuple[Span, ...]
+    runs: tuple[str, ...]
+    tokens: Any = field(compare=False)
+    truncated: bool
+    dropped: Refusal | None
+
+    @classmethod
+    def from_json(cls, stages: Mapping[str, Any], *, record: str, tokens: Any) -> Self:
+        """The explanation from what the core gives."""
+        return cls(
+            source=stages["source"],
+            record=record,
+            spans=tuple(Span(Role(span["role"]), span["literal"], span["text"]) for span in stages["spans"]),
+            runs=tuple(stages["runs"]),
+            tokens=tokens,
+            truncated=stages["truncated"],
+            dropped=None if stages["dropped"] is None else Refusal(**stages["dropped"]),
+        )
+
+    def __str__(self) -> str:
+        """Every stage, one after another."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        from sabiprep.terminal import visible  # only now: the loader needs no terminal
+
+        yield f"record of source '{visible(self.source)}'"
+        yield f"  {visible(self.record)}"
+        if self.spans:
+            yield "segments: the role of each piece, and where its text comes from"
+        for span in self.spans:
+            origin = "from the template" if span.literal else "from the record"
+            part = "target" if span.role is Role.TARGET else "prompt"
+            yield f"  {part}  {origin:<17}  '{visible(span.text)}'"
+        if self.runs:
+            yield "runs: each is encoded by itself"
+        for run in self.runs:
+            yield f"  '{visible(run)}'"
+        if self.truncated:
+            yield "shortened: its data was cut to fit a row"
+        if self.dropped is not None:
+            yield f"dropped: {self.dropped.reason}: {visible(self.dropped.why)}"
+            return
+        tokens = self.tokens.to_pylist()
+        learnt = sum(token["learnt"] for token in tokens)
+        yield f"tokens: {len(tokens)}, of which {learnt} are learnt (+)"
+        windows = tokens[-1]["window"] if tokens else 0
+        for at, token in enumerate(tokens):
+            if windows and (at == 0 or token["window"] != tokens[at - 1]["window"]):
+                yield f"  window {token['window']} of 0 to {windows}"
+            role = Role(token["role"]).name.lower()
+            mark = "+" if token["learnt"] else " "
+            yield f"  {at:>5}  {token['id']:>7}  {role:<8} {mark}  '{visible(token['text'])}'"

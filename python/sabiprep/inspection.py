@@ -1,0 +1,293 @@
+"""A row of a dataset to look at: its documents decoded, each token's role in sight, and whether it is learnt.
+
+A `RowView` is plain data. Printed, template, data and target differ by colour where there are colours, and by marks
+where there are none; text is escaped, so that data can neither drive the terminal nor be taken for a mark.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from sabiprep.api import compiled
+from sabiprep.dataset import PackedDataset, RowDict, SourceInfo, Split
+from sabiprep.errors import ConfigError, DatasetError
+from sabiprep.roles import Role
+from sabiprep.terminal import has_colours, line, to_plain, visible
+
+ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRun:
+    """Consecutive tokens of one role that are all learnt, or all not: their text, and how many they are."""
+
+    role: Role
+    learnt: bool
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownDocument:
+    """A document of a row.
+
+    Attributes:
+        index: Its place in the row, from 0.
+        source: Its source.
+        record_id: Its record within the source.
+        place: The input and the place in it that the record comes from.
+        copy: Which copy of the record it is, from 0.
+        part: Which document of the record it is, from 0.
+        window: Which window of a text longer than a row it is, from 0.
+        runs: Its text.
+    """
+
+    index: int
+    source: SourceInfo
+    record_id: int
+    place: str
+    copy: int
+    part: int
+    window: int
+    runs: tuple[ShownRun, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Its tokens."""
+        return sum(run.tokens for run in self.runs)
+
+    @property
+    def targets(self) -> int:
+        """Its learnt tokens."""
+        return sum(run.tokens for run in self.runs if run.learnt)
+
+    @property
+    def heading(self) -> str:
+        """What separates it from the document before it."""
+        parts = [f"document {self.index}", self.source.name, self.source.task, self.source.lang, self.place]
+        for name, number in (("copy", self.copy), ("part", self.part), ("window", self.window)):
+            if number:
+                parts.append(f"{name} {number}")
+        parts.append(f"{_count(self.tokens, 'token')}, {self.targets:,} learnt")
+        return " · ".join(visible(part) for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowView:
+    """A row, to be printed with ``print`` or on a rich console.
+
+    Attributes:
+        split: Its split.
+        row: Its index, from 0.
+        rows: The rows of the split.
+        seq_len: Its tokens, padding included.
+        documents: Its documents, shown or not.
+        shown: Those that are shown.
+        targets: Its learnt tokens.
+        padding: Tokens that only fill it up.
+    """
+
+    split: str
+    row: int
+    rows: int
+    seq_len: int
+    documents: int
+    shown: tuple[ShownDocument, ...]
+    targets: int
+    padding: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The row, in colours if the console has any."""
+        yield from self._lines(colours=has_colours(console))
+
+    def __str__(self) -> str:
+        """The row, with marks."""
+        return to_plain(self)
+
+    def _lines(self, colours: bool) -> Iterator[Text]:
+        strong, weak = ("bold", "dim") if colours else ("", "")
+        heading = f"{self.split} row {self.row:,} (rows 0 to {self.rows - 1:,}): {_count(self.seq_len, 'token')}, "
+        heading += f"{self.targets:,} learnt, {self.padding:,} padding; {_count(self.documents, 'document')}"
+        if len(self.shown) < self.documents:
+            heading += f", {len(self.shown):,} shown"
+        yield line(heading, strong)
+        yield _legend(colours)
+        for document in self.shown:
+            yield line(f"── {document.heading}", weak)
+            text = line("")
+            for run in document.runs:
+                text.append_text(_marked(run.role, run.learnt, _without_marks(run.text), colours))
+            yield text
+        yield line(f"── padding · {_count(self.padding, 'token')}", weak)
+
+
+def inspect(dataset: PackedDataset, *, split: str = "train", row: int | None = None, source: str = "") -> RowView:
+    """A row of ``dataset``, decoded.
+
+    Args:
+        dataset: The dataset.
+        split: "train" or "validation".
+        row: The row, from 0; by default the first, or the first that has a document of ``source``.
+        source: The name of the source whose documents are shown; all documents if empty.
+
+    Raises:
+        ConfigError: If no source has that name.
+        DatasetError: If there is no such split, row or document, or the dataset is damaged.
+        SabiprepError: If the compiled core is missing: it decodes.
+    """
+    rows = dataset[split]
+    wanted = None if not source else _source_named(dataset, source)
+    if not len(rows):
+        raise DatasetError(f"the {split} split has no rows", file=str(dataset.path), remedy=_elsewhere(dataset, wanted))
+    if row is None:
+        row = 0 if wanted is None else _first_row_of(dataset, rows, wanted)
+    if not 0 <= row < len(rows):
+        raise DatasetError(
+            f"there is no row {row} in the {split} split",
+            file=str(dataset.path),
+            remedy=f"rows are counted from 0 to {len(rows) - 1}",
+        )
+    return _view(dataset, rows, row, wanted)
+
+
+def _view(dataset: PackedDataset, rows: Split, row: int, wanted: SourceInfo | None) -> RowView:
+    content = rows[row]
+    sources = content["source_ids"]
+    shown = [at for at, source in enumerate(sources) if wanted is None or source == wanted.id]
+    if wanted is not None and not shown:
+        names = ", ".join(dataset.sources[source].name for source in np.unique(sources))
+        raise DatasetError(
+            f"row {row} of the {rows.name} split has no document of this source",
+            file=str(dataset.path),
+            source=wanted.name,
+            remedy=f"leave --row out for the first row that has one; this one has documents of {names}",
+        )
+    pieces = _pieces(dataset, content["input_ids"])
+    return RowView(
+        split=rows.name,
+        row=row,
+        rows=len(rows),
+        seq_len=dataset.seq_len,
+        documents=len(sources),
+        shown=tuple(_document(dataset, content, at, pieces) for at in shown),
+        targets=content["n_targets"],
+        padding=dataset.seq_len - int(content["seq_lengths"].sum()),
+    )
+
+
+def _document(dataset: PackedDataset, content: RowDict, at: int, pieces: list[str]) -> ShownDocument:
+    source = dataset.sources[content["source_ids"][at]]
+    record_id, part = int(content["record_ids"][at]), int(content["doc_parts"][at])
+    start, end = content["cu_seqlens"][at : at + 2]
+    tokens = zip(content["roles"][start:end], content["loss_mask"][start:end], pieces[start:end], strict=True)
+    runs = []
+    for (role, learnt), group in groupby(tokens, key=lambda token: (int(token[0]), bool(token[1]))):
+        texts = [text for _, _, text in group]
+        runs.append(ShownRun(Role(role), learnt, "".join(texts), len(texts)))
+    return ShownDocument(
+        index=at,
+        source=source,
+        record_id=record_id,
+        place=_place(dataset.manifest["sources"][source.id]["inputs"], record_id),
+        copy=part >> 24,
+        part=part >> 16 & 0xFF,
+        window=part & 0xFFFF,
+        runs=tuple(runs),
+    )
+
+
+def _place(inputs: list[str], record_id: int) -> str:
+    """Where a record is. A record id is the index of its input within the source << 40 | its place in that input."""
+    index, offset = record_id >> 40, record_id & (1 << 40) - 1
+    return f"{inputs[index]} at byte {offset:,}"
+
+
+def _pieces(dataset: PackedDataset, ids: npt.NDArray[np.int64]) -> list[str]:
+    """The text that each token adds; one that ends inside a character adds nothing, the one that ends it adds it."""
+    file = dataset.tokenizer_path
+    remedy = "put back the tokenizer.json it was packed with, or pack it again"
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DatasetError(f"cannot be read: {error.strerror}", file=str(file), remedy=remedy) from error
+    if digest != dataset.manifest["tokenizer"]["sha256"]:
+        raise DatasetError("is not the tokenizer this dataset was packed with", file=str(file), remedy=remedy)
+    with compiled():
+        from sabiprep._core import Decoder
+    pieces: Any = pa.array(Decoder(file).pieces(pa.array(ids, pa.uint32())))
+    return [str(piece) for piece in pieces.to_pylist()]
+
+
+def _source_named(dataset: PackedDataset, name: str) -> SourceInfo:
+    names = [source.name for source in dataset.sources]
+    if name in names:
+        return dataset.sources[names.index(name)]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ConfigError(
+        f"no source is named '{name}'", file=str(dataset.path), remedy=f"{hint}sources: {', '.join(names)}"
+    )
+
+
+def _first_row_of(dataset: PackedDataset, rows: Split, wanted: SourceInfo) -> int:
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        batch = rows.batch(range(first, min(first + ROWS_AT_ONCE, len(rows))))
+        found = np.flatnonzero(batch["source_ids"] == wanted.id)
+        if len(found):
+            return first + int(batch["doc_rows"][found[0]])
+    raise DatasetError(
+        f"no document of this source is in the {rows.name} split",
+        file=str(dataset.path),
+        source=wanted.name,
+        remedy=_elsewhere(dataset, wanted),
+    )
+
+
+def _elsewhere(dataset: PackedDataset, wanted: SourceInfo | None) -> str:
+    """Which splits have rows, or documents of a source."""
+    if wanted is None:
+        counts = {name: split["rows"] for name, split in dataset.manifest["splits"].items()}
+        return "; ".join(f"the {name} split has {_count(count, 'row')}" for name, count in counts.items())
+    entry = dataset.manifest["sources"][wanted.id]
+    counts = {name: entry[name]["documents"] for name in ("train", "validation")}
+    return "; ".join(f"the {name} split has {_count(count, 'document')} of it" for name, count in counts.items())
+
+
+def _legend(colours: bool) -> Text:
+    legend = line("legend: ")
+    for role, meaning in (
+        (Role.TEMPLATE, "template"),
+        (Role.DATA, "data"),
+        (Role.TARGET, "target"),
+        (Role.CONTROL, "control"),
+    ):
+        legend.append_text(_marked(role, False, meaning, colours)).append(" ")
+    if colours:
+        return legend.append("· ").append("learnt", "reverse").append(" · \\ escapes, as in Python")
+    return legend.append("· + is learnt · \\ escapes, as in Python")
+
+
+def _marked(role: Role, learnt: bool, text: str, colours: bool) -> Text:
+    if colours:
+        return Text(text, f"{role.colour} reverse" if learnt else role.colour)
+    return Text(f"⟦{role.letter}{'+' if learnt else ''}|{text}⟧")
+
+
+def _without_marks(text: str) -> str:
+    """The text with nothing in it that could be taken for a mark."""
+    return visible(text).replace("⟦", "\\u27e6").replace("⟧", "\\u27e7")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

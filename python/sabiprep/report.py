@@ -1,0 +1,316 @@
+"""The reports: what packing, verifying and training a tokenizer did, as frozen objects."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Some documents.
+
+    Attributes:
+        documents: How many; each copy and each window of a record is one.
+        tokens: Their tokens, control tokens included and padding not.
+        targets: Those of the tokens that are learnt.
+    """
+
+    documents: int = 0
+    tokens: int = 0
+    targets: int = 0
+
+    @property
+    def share_learnt(self) -> float:
+        """Targets / tokens; 0 if there is no token."""
+        return self.targets / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What became of some records; ``records == kept + sum(drops.values())``.
+
+    Attributes:
+        records: Records read.
+        kept: Records that are in the dataset.
+        truncated: Records kept whose data was shortened to fit a row.
+        drops: Records dropped, by reason.
+        train: Their documents in the training split.
+        validation: Their documents in the validation split.
+    """
+
+    records: int
+    kept: int
+    truncated: int
+    drops: Mapping[str, int]
+    train: Counts
+    validation: Counts
+
+    @property
+    def total(self) -> Counts:
+        """Their documents in both splits."""
+        return _sum_counts([self.train, self.validation])
+
+    @property
+    def dropped(self) -> int:
+        """Records dropped, whatever the reason."""
+        return sum(self.drops.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A dropped record: the reason it is counted under, its file and line (from 1), and what was wrong with it."""
+
+    reason: str
+    file: str
+    line: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceReport(Tally):
+    """One source.
+
+    Attributes:
+        name: Its name in ``corpus.toml``.
+        task: Its task.
+        lang: Its language.
+        epochs: Copies of each record, on average.
+        examples: The lowest dropped records of each reason.
+    """
+
+    name: str
+    task: str
+    lang: str
+    epochs: float
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReport(Tally):
+    """All sources of one task, added up.
+
+    Attributes:
+        task: The task.
+        sources: Its sources, in the order of ``corpus.toml``.
+    """
+
+    task: str
+    sources: tuple[SourceReport, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitReport(Counts):
+    """One split of the dataset.
+
+    Attributes:
+        name: "train" or "validation".
+        rows: Its rows.
+        utilisation: Tokens / (rows x seq_len): the share that is no padding. 0 if there is no row.
+        single_source_rows: Rows with 95 % or more of their tokens from one source.
+    """
+
+    name: str
+    rows: int
+    utilisation: float
+    single_source_rows: int
+
+    @property
+    def single_source_share(self) -> float:
+        """Rows with 95 % or more of their tokens from one source / rows; 0 if there is no row."""
+        return self.single_source_rows / self.rows if self.rows else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds by phase: reading and tokenizing, deciding, packing and writing; and all of it."""
+
+    map: float
+    settle: float
+    reduce: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackReport:
+    """What `pack` made; ``str()`` gives the table that ``sabiprep pack`` prints.
+
+    Attributes:
+        out: The dataset's folder.
+        seq_len: Tokens in a row.
+        seed: The seed of every random choice.
+        vocab_size: Largest id of the tokenizer + 1.
+        sources: Every source, in the order of ``corpus.toml``.
+        train: The training split.
+        validation: The validation split; it may have no row.
+        timing: How long it took.
+        threads: Threads used.
+        bytes: Bytes of input, as often as sources read them; of compressed files, the compressed ones.
+    """
+
+    out: Path
+    seq_len: int
+    seed: int
+    vocab_size: int
+    sources: tuple[SourceReport, ...]
+    train: SplitReport
+    validation: SplitReport
+    timing: Timing
+    threads: int
+    bytes: int
+
+    @classmethod
+    def from_json(cls, report: Mapping[str, Any]) -> Self:
+        """The report that the core gives."""
+        manifest = report["manifest"]
+        return cls(
+            out=Path(report["out"]),
+            seq_len=manifest["seq_len"],
+            seed=manifest["seed"],
+            vocab_size=manifest["tokenizer"]["vocab_size"],
+            sources=tuple(_source(source) for source in manifest["sources"]),
+            train=_split("train", manifest["splits"]),
+            validation=_split("validation", manifest["splits"]),
+            timing=Timing(**report["timing"]),
+            threads=report["threads"],
+            bytes=report["bytes"],
+        )
+
+    @property
+    def total(self) -> Tally:
+        """All sources, added up."""
+        return Tally(**_added_up(self.sources))
+
+    @property
+    def tasks(self) -> tuple[TaskReport, ...]:
+        """Every task, in the order of its first source."""
+        by_task: dict[str, list[SourceReport]] = {}
+        for source in self.sources:
+            by_task.setdefault(source.task, []).append(source)
+        return tuple(
+            TaskReport(task=task, sources=tuple(sources), **_added_up(sources)) for task, sources in by_task.items()
+        )
+
+    @property
+    def utilisation(self) -> float:
+        """The share of the training rows that is no padding."""
+        return self.train.utilisation
+
+    @property
+    def single_source_share(self) -> float:
+        """The share of the training rows with 95 % or more of their tokens from one source."""
+        return self.train.single_source_share
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Input bytes / 10**6 / seconds of the whole run."""
+        return self.bytes / 1e6 / self.timing.total
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of both splits / seconds of the whole run."""
+        return self.total.total.tokens / self.timing.total
+
+    def __rich__(self) -> RenderableType:
+        """The table, for a rich console."""
+        from sabiprep.table import report_table  # it names this module's types
+
+        return report_table(self)
+
+    def __str__(self) -> str:
+        """The table as plain text."""
+        from sabiprep.terminal import to_plain
+
+        return to_plain(self.__rich__())
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` checked and what is wrong.
+
+    Attributes:
+        shards: Shards read.
+        rows: Rows checked.
+        documents: Documents in them.
+        failures: What is wrong, each with its file; empty if nothing is.
+    """
+
+    shards: int
+    rows: int
+    documents: int
+    failures: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.failures
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerReport:
+    """What `train_tokenizer` made.
+
+    Attributes:
+        file: The tokenizer's file.
+        vocab_size: Its entries.
+        specials: Its special tokens: EOS, then the tags of the templates.
+        records: Records it was trained on.
+        passed_over: Records passed over: malformed, a field missing and so on.
+    """
+
+    file: str
+    vocab_size: int
+    specials: list[str]
+    records: int
+    passed_over: int
+
+
+def _source(source: Mapping[str, Any]) -> SourceReport:
+    return SourceReport(
+        name=source["name"],
+        task=source["task"],
+        lang=source["lang"],
+        epochs=source["epochs"],
+        records=source["records"],
+        kept=source["kept"],
+        truncated=source["truncated"],
+        drops=source["drops"],
+        train=Counts(**source["train"]),
+        validation=Counts(**source["validation"]),
+        examples=tuple(Example(**example) for example in source["examples"]),
+    )
+
+
+def _split(name: str, splits: Mapping[str, Mapping[str, Any]]) -> SplitReport:
+    return SplitReport(name=name, **{key: value for key, value in splits[name].items() if key != "shards"})
+
+
+def _sum_counts(counts: Iterable[Counts]) -> Counts:
+    counts = list(counts)
+    return Counts(
+        documents=sum(count.documents for count in counts),
+        tokens=sum(count.tokens for count in counts),
+        targets=sum(count.targets for count in counts),
+    )
+
+
+def _added_up(sources: Iterable[SourceReport]) -> dict[str, Any]:
+    """The fields of the `Tally` of several sources."""
+    sources = list(sources)
+    drops: Counter[str] = Counter()
+    for source in sources:
+        drops.update(source.drops)
+    return {
+        "records": sum(source.records for source in sources),
+        "kept": sum(source.kept for source in sources),
+        "truncated": sum(source.truncated for source in sources),
+        "drops": dict(drops),
+        "train": _sum_counts(source.train for source in sources),
+        "validation": _sum_counts(source.validation for source in sources),
+    }

@@ -1,0 +1,200 @@
+"""One shard: an Arrow file, memory-mapped, its columns as NumPy views that copy nothing.
+
+It takes a file and what the manifest says of it, and gives blocks (Arrow record batches; "record" means a line of a
+corpus here). It derives nothing: positions, labels and boundaries are `sabiprep.dataset`'s. A shard opens its file when
+it is first read, once per process, so it can be pickled and survives a fork.
+
+Dimensions: R rows of the block, T tokens of a row, K bytes of a row's mask.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sabiprep.errors import DatasetError
+from sabiprep.manifest import Manifest, ShardInfo
+
+RAGGED_COLUMNS = {
+    "seq_lengths": np.int32,
+    "segment_lengths": np.int32,
+    "segment_roles": np.uint8,
+    "source_ids": np.uint16,
+    "record_ids": np.uint64,
+    "doc_parts": np.uint32,
+}
+
+
+class Ragged(NamedTuple):
+    """A column of lists: row r is ``values[offsets[r]:offsets[r + 1]]``."""
+
+    offsets: npt.NDArray[np.int32]
+    values: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The columns of one record batch, as read-only views of the mapped file.
+
+    Attributes:
+        ids_RT: The ids, uint16 or uint32.
+        mask_bits_RK: The loss mask, a bit a token, the least significant bit of a byte first.
+        ragged: The columns of `RAGGED_COLUMNS`.
+        n_targets_R: True bits of each row's mask, int32.
+    """
+
+    ids_RT: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+    mask_bits_RK: npt.NDArray[np.uint8]
+    ragged: dict[str, Ragged]
+    n_targets_R: npt.NDArray[np.int32]
+
+
+def block_of(batch: Any, seq_len: int) -> Block:
+    """The columns of a record batch as views, wherever in their buffers its arrays start."""
+    rows, ids = batch.num_rows, batch.column("input_ids")
+    first = ids.offset * seq_len
+    return Block(
+        ids_RT=ids.values.to_numpy()[first : first + rows * seq_len].reshape(rows, seq_len),
+        mask_bits_RK=_mask_bits(batch.column("loss_mask"), rows, seq_len),
+        ragged={
+            name: Ragged(batch.column(name).offsets.to_numpy(), batch.column(name).values.to_numpy())
+            for name in RAGGED_COLUMNS
+        },
+        n_targets_R=batch.column("n_targets").to_numpy(),
+    )
+
+
+class Shard:
+    """A shard of a dataset, read block by block."""
+
+    def __init__(self, folder: Path, info: ShardInfo, manifest: Manifest) -> None:
+        """Describe a shard; nothing is opened yet."""
+        self.path = folder / info.file
+        self.rows = info.rows
+        self._size = info.size
+        self._seq_len = manifest.seq_len
+        self._id_dtype = manifest.id_dtype
+        self._rows_per_block = manifest.rows_per_batch
+        self._mapped: tuple[int, Any, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the open file: the copy opens its own."""
+        return {**self.__dict__, "_mapped": None}
+
+    def close(self) -> None:
+        """Close the file; a later read opens it again. Arrays that were given out stay valid."""
+        if self._mapped is not None:
+            self._mapped[1].close()
+            self._mapped = None
+
+    def check(self) -> None:
+        """Check the file's size, schema and number of rows against the manifest, reading no row.
+
+        Raises:
+            DatasetError: If the file is missing or is not what the manifest says.
+        """
+        try:
+            size = self.path.stat().st_size
+        except OSError as error:
+            raise self._damaged(f"a shard that cannot be read: {error.strerror or error}") from error
+        if size != self._size:
+            raise self._damaged(f"{size} bytes, where the manifest says {self._size}")
+        reader = self._reader()
+        try:
+            problem = _schema_problem(reader.schema, self._seq_len, self._id_dtype)
+        except UnicodeDecodeError as error:
+            raise self._damaged(f"a column's name cannot be read: {error}") from error
+        if problem is not None:
+            raise self._damaged(problem)
+        blocks = -(-self.rows // self._rows_per_block)
+        if reader.num_record_batches != blocks:
+            raise self._damaged(f"{reader.num_record_batches} record batches, where the manifest makes it {blocks}")
+        if blocks:
+            self._record_batch(blocks - 1)
+
+    def block(self, index: int) -> Block:
+        """The block at ``index``; row i of the shard is row ``i % rows_per_batch`` of block ``i // rows_per_batch``.
+
+        Raises:
+            DatasetError: If the file is damaged there.
+        """
+        return block_of(self._record_batch(index), self._seq_len)
+
+    def n_targets(self) -> npt.NDArray[np.int32]:
+        """The targets of every row of the shard: int32[rows]."""
+        blocks = range(-(-self.rows // self._rows_per_block))
+        return np.concatenate(
+            [np.empty(0, np.int32), *(self._record_batch(i).column("n_targets").to_numpy() for i in blocks)]
+        )
+
+    def _reader(self) -> Any:
+        """The open file, mapped anew in a process that inherited it: a lock held at the fork is never released."""
+        if self._mapped is None or self._mapped[0] != os.getpid():
+            try:
+                mapped = pa.memory_map(str(self.path))
+                reader = pa.ipc.open_file(mapped, options=pa.ipc.IpcReadOptions(use_threads=False))
+            except (OSError, pa.ArrowException) as error:
+                raise self._damaged(f"not a readable Arrow file: {error}") from error
+            self._mapped = (os.getpid(), mapped, reader)
+        return self._mapped[2]
+
+    def _record_batch(self, index: int) -> Any:
+        rows = min(self._rows_per_block, self.rows - index * self._rows_per_block)
+        try:
+            batch = self._reader().get_batch(index)
+            # Arrow believes the lengths in the file: an altered one would have the views read outside of the mapping.
+            batch.validate()
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(f"record batch {index} cannot be read: {error}") from error
+        if batch.num_rows != rows or any(column.null_count for column in batch.columns):
+            raise self._damaged(f"record batch {index} is not {rows} rows without nulls")
+        return batch
+
+    def _damaged(self, message: str) -> DatasetError:
+        return DatasetError(
+            message,
+            file=str(self.path),
+            remedy="copy the dataset again, or pack it again; `sabiprep verify` finds what else is damaged",
+        )
+
+
+def _mask_bits(mask: Any, rows: int, seq_len: int) -> npt.NDArray[np.uint8]:
+    """The bits of a boolean fixed-size-list column, each row starting on a byte: [rows, ceil(seq_len / 8)]."""
+    bits = mask.values
+    buffer = np.frombuffer(bits.buffers()[1], np.uint8)
+    first = bits.offset + mask.offset * seq_len
+    if first % 8 == 0 and seq_len % 8 == 0:
+        return buffer[first // 8 : (first + rows * seq_len) // 8].reshape(rows, seq_len // 8)
+    unpacked = np.unpackbits(buffer, count=first + rows * seq_len, bitorder="little")[first:]
+    return np.packbits(unpacked.reshape(rows, seq_len), axis=1, bitorder="little")
+
+
+def _schema_problem(schema: Any, seq_len: int, id_dtype: str) -> str | None:
+    """What is wrong with a shard's schema, if anything. The name given to list items is free."""
+    expected = {
+        "input_ids": (np.dtype(id_dtype), seq_len),
+        "loss_mask": (np.dtype(np.bool_), seq_len),
+        **{name: (np.dtype(dtype), None) for name, dtype in RAGGED_COLUMNS.items()},
+        "n_targets": (np.dtype(np.int32), 0),
+    }
+    if schema.names != list(expected):
+        return f"columns {', '.join(schema.names)}, where the format has {', '.join(expected)}"
+    for name, (dtype, size) in expected.items():
+        of = schema.field(name).type
+        item = pa.from_numpy_dtype(dtype)
+        if size == 0:
+            right = of == item
+        elif size is None:
+            right = pa.types.is_list(of) and of.value_type == item
+        else:
+            right = pa.types.is_fixed_size_list(of) and of.value_type == item and of.list_size == size
+        if not right:
+            shape = "" if size == 0 else f"[{'' if size is None else size}]"
+            return f"column {name} is {of}, where the manifest makes it {item}{shape}"
+    return None

@@ -1,0 +1,140 @@
+"""Checkpoints: a folder that ``transformers`` reads as a Llama, written whole or not at all. Nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sabiprep.dataset import PackedDataset
+from sabiprep.errors import OutputError, TrainError
+from sabitrain.config import ModelConfig
+from sabitrain.model import Llama
+from sabitrain.tokenizer import open_tokenizer
+
+FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def save_checkpoint(folder: Path, model: Llama, dataset: PackedDataset) -> None:
+    """Write a model with the tokenizer of its dataset to ``folder``, which must not exist yet.
+
+    The files are written and synced in a folder beside it, which is then renamed: ``folder`` is complete as soon as
+    it exists. Weights are float32; the tied head is stored once, as the embedding, as ``transformers`` does.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    if folder.exists():
+        raise OutputError("there is a checkpoint already", file=str(folder))
+    unfinished = unfinished_folder(folder)
+    weights = {name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()}
+    documents = {
+        "config.json": _model_config(model, dataset),
+        "generation_config.json": {**_control_ids(dataset), "do_sample": False},
+        "tokenizer_config.json": _tokenizer_config(model, dataset),
+    }
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        for name, content in documents.items():
+            unfinished.joinpath(name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        shutil.copyfile(dataset.tokenizer_path, unfinished / "tokenizer.json")
+        save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
+        for path in (*sorted(unfinished.iterdir()), unfinished):
+            _sync(path)
+        unfinished.rename(folder)
+        _sync(folder.parent)
+    except OSError as error:
+        raise OutputError(f"the checkpoint cannot be written: {error.strerror or error}", file=str(folder)) from error
+
+
+def load_checkpoint(folder: Path) -> Llama:
+    """The model of a checkpoint that `save_checkpoint` wrote, on the CPU, ready to generate.
+
+    Raises:
+        TrainError: If there is none, or it does not fit together.
+    """
+    try:
+        written = json.loads(folder.joinpath("config.json").read_text(encoding="utf-8"))
+        model = Llama(
+            ModelConfig(
+                layers=written["num_hidden_layers"],
+                width=written["hidden_size"],
+                heads=written["num_attention_heads"],
+                kv_heads=written["num_key_value_heads"],
+                mlp_width=written["intermediate_size"],
+                context=written["max_position_embeddings"],
+                rope_theta=written["rope_theta"],
+                norm_eps=written["rms_norm_eps"],
+                init_std=written["initializer_range"],
+            ),
+            written["vocab_size"],
+        )
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise TrainError(f"not a checkpoint of sabitrain: {error}", file=str(folder)) from error
+    return model.eval()
+
+
+def unfinished_folder(folder: Path) -> Path:
+    """Where the files of a checkpoint lie until they are all there."""
+    return folder.with_name(f".{folder.name}.unfinished")
+
+
+def _control_ids(dataset: PackedDataset) -> dict[str, int | None]:
+    """The control tokens under the names of ``transformers``."""
+    return {"bos_token_id": dataset.bos_id, "eos_token_id": dataset.eos_id, "pad_token_id": dataset.pad_id}
+
+
+def _model_config(model: Llama, dataset: PackedDataset) -> dict[str, Any]:
+    """``config.json``; the rotary base under its name before and since transformers 5."""
+    config = model.config
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "float32",
+        "vocab_size": model.vocab_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.mlp_width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.key_heads,
+        "head_dim": config.head_size,
+        "max_position_embeddings": config.context,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rms_norm_eps": config.norm_eps,
+        "initializer_range": config.init_std,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        **_control_ids(dataset),
+    }
+
+
+def _tokenizer_config(model: Llama, dataset: PackedDataset) -> dict[str, Any]:
+    """``tokenizer_config.json``: the class that takes ``tokenizer.json`` as it is, and the control tokens by text."""
+    tokenizer = open_tokenizer(dataset)
+    ids = _control_ids(dataset)
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.config.context,
+        "clean_up_tokenization_spaces": False,
+        **{name.removesuffix("_id"): tokenizer.id_to_token(id_) for name, id_ in ids.items() if id_ is not None},
+    }
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written to a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

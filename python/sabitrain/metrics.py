@@ -1,0 +1,139 @@
+"""The record of a run: one JSON object a line in ``metrics.jsonl``, and lines for people on the console."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.text import Text
+
+from sabitrain.evaluate import Evaluation, TargetLoss
+from sabitrain.generate import Answer
+
+
+class Metrics:
+    """Writes both; a context manager that closes the file.
+
+    Every line of the file has a ``kind``: ``start``, ``train`` (one a step), ``validation``, ``answer`` and ``end``.
+    The times and speeds aside, a run on the CPU writes the same lines again.
+    """
+
+    def __init__(self, file: Path, steps: int, log_every: int) -> None:
+        """Start the record of a run of ``steps`` steps."""
+        self._file = file.open("w", encoding="utf-8")
+        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._steps = steps
+        self._log_every = log_every
+        self._clear_interval()
+        self._step_began = time.perf_counter()
+
+    def say(self, line: str, style: str = "") -> None:
+        """A line for people."""
+        self._console.print(Text(line, style))
+
+    def start(self, **facts: Any) -> None:
+        """What is being run."""
+        self._write("start", **facts)
+
+    def step(
+        self, step: int, *, epoch: float, loss: float, lr: float, grad_norm: float, tokens: int, targets: int
+    ) -> None:
+        """An optimizer step, counted from 1; ``tokens`` are those of documents, padding aside.
+
+        The console has the mean loss and the speed since its last line, and the step's own rate and gradient.
+        """
+        now = time.perf_counter()
+        seconds, self._step_began = now - self._step_began, now
+        self._write(
+            "train",
+            step=step,
+            epoch=round(epoch, 4),
+            loss=loss,
+            lr=lr,
+            grad_norm=grad_norm,
+            tokens=tokens,
+            targets=targets,
+            seconds=seconds,
+            tokens_per_second=tokens / seconds,
+            targets_per_second=targets / seconds,
+        )
+        self._seconds += seconds
+        self._tokens += tokens
+        self._targets += targets
+        self._nats += loss * targets
+        if step % self._log_every == 0 or step == self._steps:
+            mean = self._nats / max(1, self._targets)
+            self.say(
+                f"step {step:{len(str(self._steps))}}/{self._steps}  epoch {epoch:5.2f}  loss {mean:.4f}  lr {lr:.2e}  "
+                f"grad {grad_norm:5.2f}  {self._tokens / self._seconds:,.0f} tokens/s, "
+                f"{self._targets / self._seconds:,.0f} targets/s"
+            )
+            self._clear_interval()
+
+    def validation(self, step: int, evaluation: Evaluation) -> None:
+        """A validation after ``step`` steps."""
+        self._write("validation", step=step, **dataclasses.asdict(evaluation))
+        tasks = ", ".join(f"{task} {loss.loss:.4f}" for task, loss in evaluation.tasks.items())
+        self.say(f"validation at step {step}: target loss {evaluation.total.loss:.4f}  ({tasks})", "bold")
+        self._step_began = time.perf_counter()
+
+    def answers(self, answers: Sequence[Answer]) -> None:
+        """Held-out prompts and what the model wrote."""
+        for answer in answers:
+            self._write("answer", **dataclasses.asdict(answer))
+            self.say("")
+            self.say(f"[{answer.task}] {_one_line(answer.prompt)}", "dim")
+            self.say(f"  expected: {_one_line(answer.expected)}")
+            mark = "exact" if answer.exact else "not exact"
+            self.say(f"  produced: {_one_line(answer.produced)}  ({mark})", "green" if answer.exact else "yellow")
+        if answers:
+            self.say("")
+            exact = Counter(answer.task for answer in answers if answer.exact)
+            asked = Counter(answer.task for answer in answers)
+            tasks = ", ".join(f"{task} {exact[task]}/{asked[task]}" for task in sorted(asked))
+            self.say(f"{exact.total()} of {asked.total()} held-out answers are exact ({tasks})", "bold")
+
+    def end(self, evaluation: Evaluation | None, baseline: TargetLoss | None, **facts: Any) -> None:
+        """What came of it."""
+        loss = None if evaluation is None else evaluation.total.loss
+        self._write("end", target_loss=loss, unigram_baseline=None if baseline is None else baseline.loss, **facts)
+        if evaluation is None or baseline is None:
+            self.say("held-out target loss: none, since the dataset has no validation targets", "bold")
+            return
+        side = "below" if evaluation.total.loss < baseline.loss else "NOT below"
+        self.say(
+            f"held-out target loss {evaluation.total.loss:.4f}, {side} the unigram-of-targets baseline "
+            f"{baseline.loss:.4f} (nats per target, {baseline.targets:,} targets)",
+            "bold",
+        )
+
+    def _clear_interval(self) -> None:
+        """Begin what the next line on the console sums up."""
+        self._seconds, self._tokens, self._targets, self._nats = 0.0, 0, 0, 0.0
+
+    def _write(self, kind: str, **values: Any) -> None:
+        """One line of the file, there even if the run is killed right after."""
+        self._file.write(json.dumps({"kind": kind, **values}, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        """The record, closed at the end of the ``with``."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _one_line(text: str) -> str:
+    """A text on one line, its line breaks visible."""
+    return text.replace("\r", "\\r").replace("\n", "\\n").strip()

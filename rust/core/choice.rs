@@ -1,0 +1,51 @@
+//! Choices: every random decision is a hash of what it is about, so no order of work can change it.
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// Whose choice it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The source's name (for the validation split, the input's: every task made from a record falls on one side).
+    pub name: &'a str,
+    /// The record's id (for the validation split, its offset).
+    pub record: u64,
+    /// The copy.
+    pub copy: u32,
+}
+
+/// The xxh3-64 of (seed, purpose, name, record, copy); strings are closed by a byte that UTF-8 never holds.
+#[must_use]
+pub fn choice(seed: u64, purpose: &str, subject: Subject<'_>) -> u64 {
+    let mut hasher = Xxh3Default::new();
+    hasher.update(&seed.to_le_bytes());
+    for text in [purpose, subject.name] {
+        hasher.update(text.as_bytes());
+        hasher.update(&[0xff]);
+    }
+    hasher.update(&subject.record.to_le_bytes());
+    hasher.update(&subject.copy.to_le_bytes());
+    hasher.digest()
+}
+
+/// Whether a choice falls within `share` of all choices.
+#[must_use]
+pub fn within(choice: u64, share: f64) -> bool {
+    (choice >> 11) as f64 * (-53_f64).exp2() < share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_met_and_purposes_are_independent() {
+        let pick = |purpose: &str, record| choice(7, purpose, Subject { name: "a", record, copy: 0 });
+        let n = 20_000;
+        let first: Vec<bool> = (0..n).map(|record| within(pick("first", record), 0.25)).collect();
+        let both = (0..n).filter(|&record| first[record as usize] && within(pick("second", record), 0.5)).count();
+        let first = first.iter().filter(|&&picked| picked).count();
+        assert!((4_700..5_300).contains(&first), "{first}");
+        assert!((2_300..2_700).contains(&both), "{both}");
+        assert!(!within(u64::MAX, 1.0 - 1e-9) && within(u64::MAX, 1.0) && !within(0, 0.0));
+    }
+}

@@ -1,0 +1,21 @@
+//! sabiprep's core: from raw multitask corpora to packed rows with exact loss masks.
+//!
+//! The data goes `read → segment → tokenize → spool ║ settle ║ pack → mask → write`; `pipeline` alone knows them
+//! all. See ARCHITECTURE.md.
+
+pub mod choice;
+pub mod error;
+pub mod mask;
+pub mod monitor;
+pub mod pack;
+pub mod pipeline;
+pub mod plan;
+pub mod read;
+pub mod report;
+pub mod schema;
+pub mod segment;
+pub mod settle;
+pub mod spool;
+pub mod tokenize;
+pub mod verify;
+pub mod write;

@@ -1,0 +1,77 @@
+//! `Monitor`: what a running job shows to the outside, and the wish that it stop. A leaf.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use crate::error::{Error, Result};
+
+/// What a job is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Reading the configuration and the tokenizer.
+    Plan,
+    /// Reading and tokenizing.
+    Map,
+    /// Packing and writing.
+    Reduce,
+    /// Reading a dataset.
+    Verify,
+    /// Training a tokenizer.
+    Train,
+}
+
+impl Phase {
+    const ALL: [Self; 5] = [Self::Plan, Self::Map, Self::Reduce, Self::Verify, Self::Train];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Map => "map",
+            Self::Reduce => "reduce",
+            Self::Verify => "verify",
+            Self::Train => "train",
+        }
+    }
+}
+
+/// Counters that a job moves and others read.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    phase: AtomicU8,
+    /// Records read.
+    pub records: AtomicU64,
+    /// Bytes (map) or rows (reduce, verify) done in this phase.
+    pub done: AtomicU64,
+    /// What `done` ends at; 0 if unknown.
+    pub total: AtomicU64,
+    /// Tokens made.
+    pub tokens: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+impl Monitor {
+    /// Begins a phase of `total` units.
+    pub fn begin(&self, phase: Phase, total: u64) {
+        self.done.store(0, Relaxed);
+        self.total.store(total, Relaxed);
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    /// The current phase.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Relaxed)) % Phase::ALL.len()]
+    }
+
+    /// Asks the job to stop.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+    }
+
+    /// An error once the job was asked to stop.
+    pub fn check(&self) -> Result<()> {
+        if self.cancelled.load(Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
+    }
+}

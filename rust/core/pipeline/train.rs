@@ -1,0 +1,121 @@
+//! Training a tokenizer on a corpus: every text that its records render to, tags apart.
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::error::{Error, Result};
+use crate::monitor::{Monitor, Phase};
+use crate::plan::Plan;
+use crate::read::{self, Records, Split};
+use crate::segment::{Controls, Rendered, Segmenter};
+use crate::tokenize::{tags_of, train_bpe};
+
+/// What a tokenizer was trained on.
+#[derive(Debug, Clone)]
+pub struct TokenizerReport {
+    /// The bytes of its tokenizer.json.
+    pub json: Vec<u8>,
+    /// Its entries.
+    pub vocab_size: usize,
+    /// Its special tokens; EOS is the first.
+    pub specials: Vec<String>,
+    /// Records it was trained on.
+    pub records: u64,
+    /// Records passed over (malformed, a field missing…).
+    pub passed_over: u64,
+}
+
+/// Trains a byte-level BPE of `vocab_size` entries on the corpus of `plan`.
+pub fn train_tokenizer(plan: &Plan, vocab_size: usize, monitor: &Monitor) -> Result<TokenizerReport> {
+    let named = &plan.tokenizer;
+    let mut specials = vec![named.eos.clone().unwrap_or_else(|| "</s>".to_owned())];
+    let controls = [&named.bos, &named.pad].into_iter().flatten().filter(|token| !token.is_empty()).cloned();
+    for token in controls.chain(tags_of(plan.sources.iter().flat_map(Segmenter::literals))) {
+        if !specials.contains(&token) {
+            specials.push(token);
+        }
+    }
+    let spellings = Controls::new(specials.iter().map(String::as_str));
+    let segmenters = plan.sources.iter().map(|source| Segmenter::compile(source, &spellings));
+    let segmenters = segmenters.collect::<Result<Vec<_>>>().map_err(|error| error.file(plan.config_file.clone()))?;
+    monitor.begin(Phase::Train, plan.inputs.iter().map(|input| input.size).sum());
+    let stopped: Mutex<Option<Error>> = Mutex::new(None);
+    let mut texts = Texts {
+        plan,
+        segmenters: &segmenters,
+        spellings: &spellings,
+        splits: read::splits(plan).into_iter(),
+        open: None,
+        pending: Vec::new(),
+        monitor,
+        stopped: &stopped,
+        passed_over: 0,
+    };
+    let trained = train_bpe(&mut texts, vocab_size, &specials)?;
+    let passed_over = texts.passed_over;
+    if let Some(error) = stopped.into_inner().expect("nothing panics while it holds the error") {
+        return Err(error);
+    }
+    let records = monitor.records.load(Relaxed) - passed_over;
+    if records == 0 {
+        return Err(Error::input("no record gave any text to train on")
+            .file(plan.config_file.clone())
+            .remedy("check `files` and `segments`: `sabiprep pack` counts why records are dropped"));
+    }
+    Ok(TokenizerReport { json: trained.json, vocab_size: trained.vocab_size, specials, records, passed_over })
+}
+
+/// The texts of a corpus, one split after another. An error ends them and is kept.
+struct Texts<'a> {
+    plan: &'a Plan,
+    segmenters: &'a [Segmenter],
+    spellings: &'a Controls,
+    splits: std::vec::IntoIter<Split>,
+    open: Option<(usize, Records)>,
+    pending: Vec<String>,
+    monitor: &'a Monitor,
+    stopped: &'a Mutex<Option<Error>>,
+    passed_over: u64,
+}
+
+impl Texts<'_> {
+    /// Reads on until there is a text; `false` at the end of the corpus.
+    fn advance(&mut self) -> Result<bool> {
+        let mut rendered = Rendered::default();
+        while self.pending.is_empty() {
+            self.monitor.check()?;
+            let Some((source, records)) = &mut self.open else {
+                let Some(split) = self.splits.next() else { return Ok(false) };
+                self.open = Some((split.source, Records::open(self.plan, &split)?));
+                continue;
+            };
+            let Some(record) = records.advance()? else {
+                self.open = None;
+                continue;
+            };
+            self.monitor.records.fetch_add(1, Relaxed);
+            self.monitor.done.fetch_add(record.bytes as u64 + 1, Relaxed);
+            let render = |fields| self.segmenters[*source].render(&fields, &mut rendered);
+            if record.fields.and_then(render).is_err() {
+                self.passed_over += 1;
+                continue;
+            }
+            for run in rendered.runs() {
+                self.pending.extend(self.spellings.between(run.text).map(str::to_owned));
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Iterator for Texts<'_> {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        if let Err(error) = self.advance() {
+            *self.stopped.lock().expect("nothing panics while it holds the error") = Some(error);
+            return None;
+        }
+        self.pending.pop()
+    }
+}

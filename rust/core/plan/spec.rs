@@ -1,0 +1,164 @@
+//! `PlanSpec`: `corpus.toml` as it was written. Unknown keys are errors; no file but the text is looked at.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::schema::{LossPolicy, Overflow, SpecialInData};
+
+/// The whole of `corpus.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanSpec {
+    /// The tokenizer and its control tokens.
+    #[serde(default)]
+    pub tokenizer: TokenizerSpec,
+    /// How rows are made.
+    #[serde(default)]
+    pub pack: PackSpec,
+    /// The sources, in order.
+    #[serde(default, rename = "source")]
+    pub sources: Vec<SourceSpec>,
+}
+
+/// `[tokenizer]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerSpec {
+    /// The tokenizer file, relative to the corpus.
+    pub file: Option<String>,
+    /// The token that opens every document; the empty string means none.
+    pub bos: Option<String>,
+    /// The token that closes every document.
+    pub eos: Option<String>,
+    /// The token that fills rows; EOS by default.
+    pub pad: Option<String>,
+}
+
+/// `[pack]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackSpec {
+    /// Tokens in a row.
+    pub seq_len: Option<usize>,
+    /// The share of records held out, in `[0, 1)`.
+    pub validation: Option<f64>,
+    /// The seed of every random choice.
+    pub seed: Option<u64>,
+    /// What becomes of data that spells a control token, where the source does not say.
+    pub special_in_data: Option<SpecialInData>,
+    /// Tokens a shard is planned to hold.
+    pub shard_tokens: Option<u64>,
+}
+
+/// One `[[source]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    /// Its name, unique in the corpus: it identifies its records.
+    pub name: String,
+    /// What is to be learnt; its name by default.
+    pub task: Option<String>,
+    /// The language, `und` by default.
+    pub lang: Option<String>,
+    /// Files or glob patterns, relative to the corpus.
+    pub files: Vec<String>,
+    /// The format, guessed from the suffix or the first byte by default.
+    pub format: Option<Format>,
+    /// Column names of a TSV without a header.
+    pub columns: Option<Vec<String>>,
+    /// Prompts and targets, in order.
+    pub segments: Option<Vec<SegmentSpec>>,
+    /// How often each record is trained on in one pass over the dataset.
+    pub epochs: Option<f64>,
+    /// What becomes of a record longer than a row.
+    pub overflow: Option<Overflow>,
+    /// Which tokens are learnt.
+    pub loss: Option<LossPolicy>,
+    /// What becomes of data that spells a control token.
+    pub special_in_data: Option<SpecialInData>,
+}
+
+/// The format of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// One JSON object a line.
+    Jsonl,
+    /// Raw tab-separated values: no quoting, no escapes.
+    Tsv,
+    /// One document a line, in the field `text`.
+    Text,
+}
+
+/// One segment of a source: a template and its part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SegmentSpec {
+    /// Text that is given.
+    Prompt(String),
+    /// Text that is learnt.
+    Target(String),
+}
+
+impl SegmentSpec {
+    /// The template, whichever part it plays.
+    #[must_use]
+    pub fn template(&self) -> &str {
+        match self {
+            Self::Prompt(template) | Self::Target(template) => template,
+        }
+    }
+}
+
+impl PlanSpec {
+    /// Reads the text of a `corpus.toml`; `file` is its name in errors.
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            let mut out = Error::config(error.message().to_owned()).file(file);
+            if let Some(span) = error.span() {
+                out = out.line(1 + text[..span.start].matches('\n').count() as u64);
+            }
+            match nearest_in_message(error.message()) {
+                Some(nearest) => out.remedy(format!("did you mean `{nearest}`?")),
+                None => out.remedy("see the configuration in README.md"),
+            }
+        })
+    }
+}
+
+/// The candidate of serde's "unknown field `x`, expected one of `a`, `b`" that is nearest to x.
+fn nearest_in_message(message: &str) -> Option<String> {
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    let mut words = message.split('`').skip(1).step_by(2);
+    nearest(words.next()?, words).map(str::to_owned)
+}
+
+/// The candidate most like `word`, if any is like it at all.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness > 0.6)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_names_its_line_and_the_nearest_known_one() {
+        let error = PlanSpec::parse("[pack]\nseq_length = 5\n", "corpus.toml").unwrap_err();
+        assert_eq!(error.line, Some(2));
+        assert_eq!(error.remedy.as_deref(), Some("did you mean `seq_len`?"));
+    }
+
+    #[test]
+    fn a_segment_is_a_prompt_or_a_target() {
+        let text = "[[source]]\nname='a'\nfiles=['a']\nsegments=[{promt='x'}]\n";
+        let error = PlanSpec::parse(text, "corpus.toml").unwrap_err();
+        assert!(error.remedy.unwrap().contains("`prompt`"), "{}", error.message);
+    }
+}

@@ -1,0 +1,130 @@
+//! `Record`: one line, parsed into named fields; `Records`: those of a split.
+
+use serde_json::{Map, Value};
+
+use super::lines::{Line, Lines, MAX_LINE};
+use super::split::Split;
+use crate::error::{Error, Result};
+use crate::plan::{Format, Plan};
+use crate::schema::{Drop, OFFSET_BITS, Refusal};
+
+/// A line of an input as a record, or why it is none.
+#[derive(Debug)]
+pub struct Record {
+    /// Offset of its first byte in the decompressed input.
+    pub offset: u64,
+    /// `index of the input within its source << 40 | offset`.
+    pub id: u64,
+    /// Its bytes, the end of line aside.
+    pub bytes: usize,
+    /// Its fields by name.
+    pub fields: std::result::Result<Map<String, Value>, Refusal>,
+}
+
+/// A cursor over the records of a split.
+pub struct Records {
+    lines: Lines,
+    format: Format,
+    header: Vec<String>,
+    nth_input: u64,
+    skip_first: bool,
+}
+
+impl Records {
+    /// The records of `split`.
+    pub fn open(plan: &Plan, split: &Split) -> Result<Self> {
+        let source = &plan.sources[split.source];
+        let input = &plan.inputs[split.input];
+        let open = || -> Result<Self> {
+            let (mut header, mut skip_first) = (Vec::new(), false);
+            if source.format == Format::Tsv {
+                if let Some(columns) = &source.columns {
+                    header.clone_from(columns);
+                } else {
+                    header = read_header(&mut Lines::open(&input.path, 0, 1)?)?;
+                    skip_first = split.range.start == 0;
+                }
+            }
+            let lines = Lines::open(&input.path, split.range.start, split.range.end)?;
+            Ok(Self { lines, format: source.format, header, nth_input: split.nth_input as u64, skip_first })
+        };
+        open().map_err(|error| error.file(input.name.clone()).source(source.name.clone()))
+    }
+
+    /// The next record; blank lines are none.
+    pub fn advance(&mut self) -> Result<Option<Record>> {
+        while let Some((offset, line)) = self.lines.advance()? {
+            if std::mem::take(&mut self.skip_first) {
+                continue;
+            }
+            if offset >> OFFSET_BITS != 0 {
+                return Err(Error::input("more than 1 TiB of content").remedy("split it into smaller files"));
+            }
+            let (bytes, fields) = match line {
+                Line::Text(line) if is_blank(line, self.format) => continue,
+                Line::Text(line) => (line.len(), parse(line, self.format, &self.header)),
+                Line::TooLong => (0, Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20)))),
+            };
+            return Ok(Some(Record { offset, id: self.nth_input << OFFSET_BITS | offset, bytes, fields }));
+        }
+        Ok(None)
+    }
+}
+
+fn read_header(lines: &mut Lines) -> Result<Vec<String>> {
+    let Some((_, Line::Text(line))) = lines.advance()? else { return Ok(Vec::new()) };
+    let text = std::str::from_utf8(line).map_err(|_| Error::input("the header is not UTF-8").line(1))?;
+    let header: Vec<String> = text.split('\t').map(str::to_owned).collect();
+    for (nth, name) in header.iter().enumerate() {
+        if header[..nth].contains(name) {
+            return Err(Error::input(format!("two columns are named '{name}'"))
+                .line(1)
+                .remedy("rename one, or name the columns of a file without a header: columns = [\"…\"]"));
+        }
+    }
+    Ok(header)
+}
+
+/// A blank line separates records; in a TSV, a line of tabs is a record of empty fields.
+fn is_blank(line: &[u8], format: Format) -> bool {
+    match format {
+        Format::Tsv => line.is_empty(),
+        Format::Jsonl => line.iter().all(u8::is_ascii_whitespace),
+        Format::Text => std::str::from_utf8(line).is_ok_and(|text| text.trim().is_empty()),
+    }
+}
+
+fn malformed(why: impl Into<String>) -> Refusal {
+    Refusal::new(Drop::Malformed, why)
+}
+
+fn utf8(line: &[u8]) -> std::result::Result<&str, Refusal> {
+    let not_utf8 =
+        |error: std::str::Utf8Error| malformed(format!("not UTF-8 from byte {} on", error.valid_up_to() + 1));
+    std::str::from_utf8(line).map_err(not_utf8)
+}
+
+/// The fields of a JSON object.
+pub fn parse_json(text: &[u8]) -> std::result::Result<Map<String, Value>, Refusal> {
+    match serde_json::from_str(utf8(text)?) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(malformed("JSON, but not an object")),
+        Err(error) => Err(malformed(format!("not JSON: {}", error.to_string().replace(" at line 1", " at")))),
+    }
+}
+
+/// The fields of one line.
+fn parse(line: &[u8], format: Format, header: &[String]) -> std::result::Result<Map<String, Value>, Refusal> {
+    if format == Format::Jsonl {
+        return parse_json(line);
+    }
+    let text = utf8(line)?;
+    if format == Format::Text {
+        return Ok(Map::from_iter([("text".to_owned(), Value::from(text))]));
+    }
+    let count = text.split('\t').count();
+    if count != header.len() {
+        return Err(malformed(format!("{count} fields, {} columns", header.len())));
+    }
+    Ok(header.iter().cloned().zip(text.split('\t').map(Value::from)).collect())
+}

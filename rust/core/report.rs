@@ -1,0 +1,223 @@
+//! The report: what a run made of its corpus. Its lasting part is the manifest; timing is for the terminal.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::plan::{Input, Plan};
+use crate::read;
+use crate::schema::{Drop, FORMAT_VERSION, ROWS_PER_BATCH, Side};
+use crate::settle::{Settlement, SourceTotals, Sums};
+use crate::spool::Dropped;
+use crate::tokenize::{Encoder, engine};
+use crate::write::{
+    ExampleEntry, InputEntry, Manifest, Program, ShardEntry, SourceEntry, SplitEntry, TOKENIZER_FILE, TokenizerEntry,
+    Written,
+};
+
+/// What a run made.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The dataset's folder, as named.
+    pub out: String,
+    /// What it holds.
+    pub manifest: Manifest,
+    /// How long it took.
+    pub timing: Timing,
+    /// Threads used.
+    pub threads: usize,
+    /// Bytes of input, as often as sources read them.
+    pub bytes: u64,
+}
+
+/// Seconds by phase.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Timing {
+    /// Planning, reading and tokenizing.
+    pub map: f64,
+    /// Deciding.
+    pub settle: f64,
+    /// Packing and writing.
+    pub reduce: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+/// What a reduce task made.
+#[derive(Debug, Clone)]
+pub struct ShardSums {
+    /// Its side.
+    pub side: Side,
+    /// Its file in the dataset.
+    pub file: String,
+    /// Its documents.
+    pub sums: Sums,
+    /// Its rows with 95 % or more of their tokens from one source.
+    pub single_source_rows: u64,
+    /// The file.
+    pub written: Written,
+}
+
+/// An input's entry: its name, size and checksum.
+pub fn input_entry(input: &Input) -> Result<InputEntry> {
+    let xxh3_128 = read::xxh3_128_of_file(&input.path)?;
+    Ok(InputEntry { path: input.name.clone(), size: input.size, xxh3_128 })
+}
+
+/// Refuses a corpus of which nothing is left to train on, saying where it went.
+pub fn refuse_nothing(plan: &Plan, settlement: &Settlement) -> Result<()> {
+    if settlement.sources.iter().any(|source| source.sums[Side::Train as usize].documents > 0) {
+        return Ok(());
+    }
+    let records: u64 = settlement.sources.iter().map(|source| source.tally.records).sum();
+    let plural = if records == 1 { "" } else { "s" };
+    let mut reasons: Vec<String> = Vec::new();
+    for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
+        for example in totals.tally.examples.iter().take(1) {
+            let entry = example_entry(plan, example)?;
+            let name = &source.name;
+            reasons.push(format!("{}:{}, source '{name}': {}: {}", entry.file, entry.line, entry.reason, entry.why));
+        }
+    }
+    let error = Error::input(format!("no training document is left of {records} record{plural}"))
+        .file(plan.config_file.clone());
+    Err(match reasons.is_empty() {
+        true if records > 0 => error.remedy("lower `validation` under [pack]"),
+        true => error.remedy("the inputs hold no records: check `files`"),
+        false => error.remedy(format!("look at the first dropped records:\n  {}", reasons.join("\n  "))),
+    })
+}
+
+/// The manifest of a finished run.
+pub fn manifest(
+    encoder: &Encoder,
+    plan: &Plan,
+    settlement: &Settlement,
+    shards: &[ShardSums],
+    inputs: Vec<InputEntry>,
+) -> Result<Manifest> {
+    let controls = encoder.controls();
+    let (engine, unicode) = engine();
+    let sources =
+        plan.sources.iter().zip(&settlement.sources).map(|(source, totals)| source_entry(plan, source, totals));
+    let mut manifest = Manifest {
+        format: "sabiprep".to_owned(),
+        format_version: FORMAT_VERSION,
+        sha256: String::new(),
+        program: Program { name: "sabiprep".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        tokenizer: TokenizerEntry {
+            file: TOKENIZER_FILE.to_owned(),
+            sha256: encoder.sha256(),
+            vocab_size: encoder.vocab_size(),
+            bos_id: controls.bos,
+            eos_id: controls.eos,
+            pad_id: controls.pad,
+            engine,
+            unicode,
+            probes: encoder.probes()?,
+        },
+        seq_len: plan.pack.seq_len,
+        rows_per_batch: ROWS_PER_BATCH,
+        id_dtype: encoder.id_type().name().to_owned(),
+        seed: plan.pack.seed,
+        config: json!({ "pack": plan.pack, "source": plan.sources }),
+        inputs,
+        sources: sources.collect::<Result<_>>()?,
+        splits: Side::ALL.into_iter().map(|side| (side.name().to_owned(), split_entry(plan, side, shards))).collect(),
+    };
+    account(&manifest)?;
+    manifest.seal();
+    Ok(manifest)
+}
+
+/// M7: every record is kept or dropped for a reason, and the shards hold what the sources say.
+fn account(manifest: &Manifest) -> Result<()> {
+    let broken = |what: String| {
+        Err(Error::internal(format!("M7: {what}")).remedy("this is a bug in sabiprep: please report it"))
+    };
+    for source in &manifest.sources {
+        let drops: u64 = source.drops.values().sum();
+        if source.records != source.kept + drops {
+            let (name, records, kept) = (&source.name, source.records, source.kept);
+            return broken(format!("source '{name}': {records} records, {kept} kept, {drops} dropped"));
+        }
+    }
+    for side in Side::ALL {
+        let split = &manifest.splits[side.name()];
+        let mut of_sources = Sums::default();
+        for source in &manifest.sources {
+            of_sources.add_sums(if side == Side::Train { source.train } else { source.validation });
+        }
+        let of_shards = Sums { documents: split.documents, tokens: split.tokens, targets: split.targets };
+        if of_sources != of_shards {
+            return broken(format!("the sources' {} sums are not those of its shards", side.name()));
+        }
+    }
+    Ok(())
+}
+
+fn source_entry(plan: &Plan, source: &crate::plan::Source, totals: &SourceTotals) -> Result<SourceEntry> {
+    let tally = &totals.tally;
+    let drops: BTreeMap<String, u64> = Drop::ALL
+        .into_iter()
+        .zip(tally.drops)
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| (reason.name().to_owned(), count))
+        .collect();
+    let [train, validation] = totals.sums;
+    let mut examples: Vec<&Dropped> = tally.examples.iter().collect();
+    // Those of one reason are in the order of records already, whatever the splits.
+    examples.sort_by_key(|example| example.reason);
+    Ok(SourceEntry {
+        name: source.name.clone(),
+        task: source.task.clone(),
+        lang: source.lang.clone(),
+        inputs: source.inputs.iter().map(|&input| plan.inputs[input].name.clone()).collect(),
+        loss: source.loss,
+        overflow: source.overflow,
+        epochs: source.epochs,
+        records: tally.records,
+        kept: totals.kept,
+        truncated: totals.truncated,
+        drops,
+        train,
+        validation,
+        examples: examples.into_iter().map(|example| example_entry(plan, example)).collect::<Result<_>>()?,
+    })
+}
+
+fn example_entry(plan: &Plan, example: &Dropped) -> Result<ExampleEntry> {
+    let input = &plan.inputs[example.input];
+    Ok(ExampleEntry {
+        reason: example.reason.name().to_owned(),
+        file: input.name.clone(),
+        line: read::line_at(&input.path, example.offset)?,
+        why: example.why.clone(),
+    })
+}
+
+fn split_entry(plan: &Plan, side: Side, shards: &[ShardSums]) -> SplitEntry {
+    let mut entry = SplitEntry::default();
+    for shard in shards.iter().filter(|shard| shard.side == side) {
+        let ShardSums { file, sums, single_source_rows, written, .. } = shard;
+        entry.rows += written.rows;
+        entry.documents += sums.documents;
+        entry.tokens += sums.tokens;
+        entry.targets += sums.targets;
+        entry.single_source_rows += single_source_rows;
+        entry.shards.push(ShardEntry {
+            file: file.clone(),
+            rows: written.rows,
+            documents: sums.documents,
+            tokens: sums.tokens,
+            targets: sums.targets,
+            bytes: written.bytes,
+            xxh3_128: written.xxh3_128.clone(),
+        });
+    }
+    let room = entry.rows * plan.pack.seq_len as u64;
+    entry.utilisation = if room == 0 { 0.0 } else { entry.tokens as f64 / room as f64 };
+    entry
+}

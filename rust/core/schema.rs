@@ -1,0 +1,267 @@
+//! The vocabulary of the dataset contract: roles, policies, drop reasons, the columns of a shard.
+//!
+//! A leaf: pure definitions that every stage shares, with the Arrow schema they are stored under.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema};
+use serde::{Deserialize, Serialize};
+
+/// The version of the dataset on disk that this program writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+/// Rows in every record batch of a shard but its last, so that row i is found in O(1).
+pub const ROWS_PER_BATCH: usize = 256;
+/// `seq_len` is a multiple of this, so that a row's mask fills whole 64-bit words.
+pub const SEQ_LEN_MULTIPLE: usize = 64;
+/// The largest `seq_len`; a row's token count then fits every 32-bit field with room to spare.
+pub const MAX_SEQ_LEN: usize = 1 << 20;
+
+/// Who a token comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Role {
+    /// BOS or EOS, put there by the configuration.
+    Control = 0,
+    /// Text of a prompt's template.
+    Template = 1,
+    /// Text of a prompt that comes from the record.
+    Data = 2,
+    /// Text of a target, whether the template's or the record's.
+    Target = 3,
+}
+
+impl Role {
+    /// The role stored as `value`, if there is one.
+    #[must_use]
+    pub fn from_u8(value: u8) -> Option<Self> {
+        [Self::Control, Self::Template, Self::Data, Self::Target].get(usize::from(value)).copied()
+    }
+}
+
+/// A run of consecutive tokens of one role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Tokens in the run, at least one.
+    pub len: u32,
+    /// Their role.
+    pub role: Role,
+}
+
+/// Adds `len` tokens of `role` to the run-lengths `runs`.
+pub fn push_run(runs: &mut Vec<Run>, len: u32, role: Role) {
+    match runs.last_mut() {
+        Some(last) if last.role == role => last.len += len,
+        _ if len > 0 => runs.push(Run { len, role }),
+        _ => {}
+    }
+}
+
+/// Which tokens of a source are learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossPolicy {
+    /// Targets and the closing EOS.
+    #[default]
+    TargetOnly,
+    /// Every token but the first of its document.
+    Full,
+}
+
+/// What becomes of a record whose document is longer than a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// Plain text only: windows that overlap by one untrained token.
+    Split,
+    /// Shorten the longest data field, from its end, at a word boundary.
+    Truncate,
+    /// Drop it and count it.
+    Drop,
+    /// Stop the run.
+    Error,
+}
+
+/// What becomes of a record whose data spells one of the tokenizer's added tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpecialInData {
+    /// It is encoded as the ordinary text it is.
+    #[default]
+    Text,
+    /// The record is refused and counted.
+    Error,
+}
+
+/// Why a record was dropped. Each dropped record has exactly one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Drop {
+    /// The line is not a record of its format.
+    Malformed,
+    /// A field of the template is missing or null.
+    MissingField,
+    /// The template failed on this record.
+    TemplateError,
+    /// The target has no text.
+    EmptyTarget,
+    /// The target has text, but none of it is left as tokens.
+    NoTargetLeft,
+    /// It does not fit a row.
+    TooLong,
+    /// Its data spells a control token, and the source refuses that.
+    Refused,
+    /// A training record whose content is in the validation split.
+    InValidation,
+    /// The source's `epochs` left it out.
+    NotSampled,
+}
+
+impl Drop {
+    /// Every reason, in the order of the report.
+    pub const ALL: [Self; 9] = [
+        Self::Malformed,
+        Self::MissingField,
+        Self::TemplateError,
+        Self::EmptyTarget,
+        Self::NoTargetLeft,
+        Self::TooLong,
+        Self::Refused,
+        Self::InValidation,
+        Self::NotSampled,
+    ];
+
+    /// The reason as the report and the manifest spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::MissingField => "missing field",
+            Self::TemplateError => "template error",
+            Self::EmptyTarget => "empty target",
+            Self::NoTargetLeft => "no target left",
+            Self::TooLong => "too long",
+            Self::Refused => "refused",
+            Self::InValidation => "in validation",
+            Self::NotSampled => "not sampled",
+        }
+    }
+}
+
+/// Why one record is dropped, with the words for the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason it is counted under.
+    pub reason: Drop,
+    /// What exactly was wrong with this record.
+    pub why: String,
+}
+
+impl Refusal {
+    /// A refusal for `reason`.
+    pub fn new(reason: Drop, why: impl Into<String>) -> Self {
+        Self { reason, why: why.into() }
+    }
+}
+
+/// Which side of the split a record falls on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Trained on.
+    Train,
+    /// Held out.
+    Validation,
+}
+
+impl Side {
+    /// Both sides, in the order they are written.
+    pub const ALL: [Self; 2] = [Self::Train, Self::Validation];
+
+    /// The folder and the manifest key of this side.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+        }
+    }
+}
+
+/// The most copies of one record: their numbers fit the top byte of `doc_parts`, their count a byte.
+pub const MAX_COPIES: u32 = 255;
+/// The most windows of one record that `doc_parts` holds.
+pub const MAX_WINDOWS: u32 = 1 << 16;
+/// Bits of a record id below the index of its input.
+pub const OFFSET_BITS: u32 = 40;
+
+/// The `doc_parts` word: `copy << 24 | document of its record << 16 | window`. A template makes one document of
+/// a record, so the middle part is zero.
+#[must_use]
+pub fn doc_parts(copy: u32, window: u32) -> u32 {
+    debug_assert!(copy < MAX_COPIES && window < MAX_WINDOWS);
+    copy << 24 | window
+}
+
+/// How token ids are stored: two bytes when every id fits, else four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdType {
+    /// Every id is below 65,536.
+    U16,
+    /// Some id is not.
+    U32,
+}
+
+impl IdType {
+    /// The type for ids below `vocab_size`.
+    #[must_use]
+    pub fn for_vocab(vocab_size: usize) -> Self {
+        if vocab_size <= 1 << 16 { Self::U16 } else { Self::U32 }
+    }
+
+    /// Bytes an id.
+    #[must_use]
+    pub fn width(self) -> usize {
+        match self {
+            Self::U16 => 2,
+            Self::U32 => 4,
+        }
+    }
+
+    /// Its name in the manifest.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::U16 => "uint16",
+            Self::U32 => "uint32",
+        }
+    }
+
+    /// Its Arrow type.
+    #[must_use]
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::U16 => DataType::UInt16,
+            Self::U32 => DataType::UInt32,
+        }
+    }
+}
+
+/// The Arrow schema of a shard.
+#[must_use]
+pub fn shard_schema(seq_len: usize, ids: IdType) -> Arc<Schema> {
+    let item = |data_type| Arc::new(Field::new("item", data_type, false));
+    let fixed = |data_type| DataType::FixedSizeList(item(data_type), seq_len as i32);
+    let list = |data_type| DataType::List(item(data_type));
+    let columns = [
+        ("input_ids", fixed(ids.arrow())),
+        ("loss_mask", fixed(DataType::Boolean)),
+        ("seq_lengths", list(DataType::Int32)),
+        ("segment_lengths", list(DataType::Int32)),
+        ("segment_roles", list(DataType::UInt8)),
+        ("source_ids", list(DataType::UInt16)),
+        ("record_ids", list(DataType::UInt64)),
+        ("doc_parts", list(DataType::UInt32)),
+        ("n_targets", DataType::Int32),
+    ];
+    Arc::new(Schema::new(columns.map(|(name, data_type)| Field::new(name, data_type, false)).to_vec()))
+}

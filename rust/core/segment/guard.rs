@@ -1,0 +1,216 @@
+//! Guards: noncharacters that keep a rendered template's data from spelling control tokens.
+//!
+//! A template engine gives one text, in which data can no longer be told from template. So the data is rendered with
+//! noncharacters in it, which no token holds; whatever spells a control token then was spelled by the template, and
+//! the noncharacters are undone. Two kinds: punctuation that begins or ends a control token is *swapped*, one for one,
+//! so that filters that change case, cut or count find what they would have found; and where letters or white space
+//! begin or end one, a guard is *inserted* in every occurrence, and at a string's end or start that could begin or end one.
+//!
+//! A string that is the middle of a token (`user` of `<|user|>`; an empty one of any) is guarded too, in a first attempt. Templates compare
+//! such strings (`role == 'user'`), and one that renders differently for it is rendered again with them as they are: then a
+//! control token is the template's where the template spells both its ends.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+/// The spellings of a tokenizer's control tokens.
+#[derive(Debug, Clone)]
+pub struct Controls {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Every occurrence, overlapping ones too.
+    look_alikes: AhoCorasick,
+    /// The occurrences that a tokenizer takes.
+    tokens: AhoCorasick,
+    contents: Vec<String>,
+    /// Proper prefixes and suffixes of the contents, and the length of the longest.
+    prefixes: HashSet<String>,
+    suffixes: HashSet<String>,
+    longest: usize,
+    /// Punctuation that begins or ends a control token.
+    swapped: Vec<char>,
+}
+
+/// The guards of one record: characters that nothing in it contains.
+#[derive(Debug, Clone)]
+pub struct Guards {
+    /// Breaks a token inside, or at the edge of a string.
+    inside: char,
+    /// Stands before a token of one character, which has no inside.
+    before: char,
+    /// Punctuation and what it is swapped for.
+    swaps: Vec<(char, char)>,
+}
+
+impl Guards {
+    /// What `text` was before it was guarded.
+    #[must_use]
+    pub fn undo(&self, text: &str) -> String {
+        let undo = |c: char| match self.swaps.iter().find(|(_, swapped)| *swapped == c) {
+            _ if c == self.inside || c == self.before => None,
+            Some((original, _)) => Some(*original),
+            None => Some(c),
+        };
+        text.chars().filter_map(undo).collect()
+    }
+}
+
+/// The noncharacters of Unicode.
+fn noncharacters() -> impl Iterator<Item = char> {
+    let ends = (0..=16).flat_map(|plane: u32| [plane << 16 | 0xfffe, plane << 16 | 0xffff]);
+    (0xfdd0..=0xfdef).chain(ends).filter_map(char::from_u32)
+}
+
+impl Controls {
+    /// The control tokens spelled `contents`.
+    #[must_use]
+    pub fn new<'a>(contents: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut contents: Vec<String> =
+            contents.into_iter().filter(|content| !content.is_empty()).map(str::to_owned).collect();
+        contents.sort();
+        contents.dedup();
+        let build = |kind| {
+            AhoCorasick::builder().match_kind(kind).build(&contents).expect("control tokens are a small vocabulary")
+        };
+        let (mut prefixes, mut suffixes) = (HashSet::new(), HashSet::new());
+        for content in &contents {
+            for (at, _) in content.char_indices().skip(1) {
+                prefixes.insert(content[..at].to_owned());
+                suffixes.insert(content[at..].to_owned());
+            }
+        }
+        let ends = contents.iter().flat_map(|content| content.chars().next().into_iter().chain(content.chars().last()));
+        let mut swapped: Vec<char> = ends.filter(|c| !c.is_alphanumeric() && !c.is_whitespace()).collect();
+        swapped.sort_unstable();
+        swapped.dedup();
+        let longest = contents.iter().map(String::len).max().unwrap_or(0);
+        let (look_alikes, tokens) = (build(MatchKind::Standard), build(MatchKind::LeftmostLongest));
+        Self { inner: Arc::new(Inner { look_alikes, tokens, contents, prefixes, suffixes, longest, swapped }) }
+    }
+
+    /// The spellings.
+    #[must_use]
+    pub fn contents(&self) -> &[String] {
+        &self.inner.contents
+    }
+
+    /// Whether `text` spells a control token somewhere.
+    #[must_use]
+    pub fn occur_in(&self, text: &str) -> bool {
+        self.inner.look_alikes.is_match(text)
+    }
+
+    /// The stretches of `text` between control tokens; none is empty.
+    pub fn between<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
+        let mut from = 0;
+        let mut cuts: Vec<&str> = Vec::new();
+        for found in self.inner.tokens.find_iter(text) {
+            cuts.push(&text[from..found.start()]);
+            from = found.end();
+        }
+        cuts.push(&text[from..]);
+        cuts.into_iter().filter(|text| !text.is_empty())
+    }
+
+    /// Guards that do not occur in `texts`; `None` if those hold every noncharacter there is.
+    pub fn guards<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Guards> {
+        let is_noncharacter = |c: &char| (*c as u32) & 0xfffe == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(c);
+        let used: HashSet<char> = texts.flat_map(str::chars).filter(is_noncharacter).collect();
+        let mut free = noncharacters().filter(|c| !used.contains(c));
+        let (inside, before) = (free.next()?, free.next()?);
+        Some(Guards { inside, before, swaps: self.inner.swapped.iter().copied().zip(free).collect() })
+    }
+
+    /// `text` guarded; with `middles`, also where all of it is the middle of a control token.
+    #[must_use]
+    pub fn guard(&self, text: &str, guards: &Guards, middles: bool) -> String {
+        let inner = &*self.inner;
+        let swap =
+            |c: char| guards.swaps.iter().find(|(original, _)| *original == c).map_or(c, |(_, swapped)| *swapped);
+        let is_middle = |content: &String| content.len() > text.len() && content.contains(text);
+        if middles && text.len() < inner.longest && inner.contents.iter().any(is_middle) {
+            return text.chars().flat_map(|c| [guards.inside, swap(c)]).chain([guards.inside]).collect();
+        }
+        let text: String = text.chars().map(swap).collect();
+        let text = text.as_str();
+        let mut breaks: Vec<(usize, char)> = Vec::new();
+        for found in inner.look_alikes.find_overlapping_iter(text) {
+            let first = text[found.start()..].chars().next().map_or(0, char::len_utf8);
+            if first == found.len() {
+                breaks.push((found.start(), guards.before));
+            } else {
+                breaks.push((found.start() + first, guards.inside));
+            }
+        }
+        let (len, edges) = (text.len(), 1..=text.len().min(inner.longest));
+        if edges.clone().any(|n| text.is_char_boundary(n) && inner.suffixes.contains(&text[..n])) {
+            breaks.push((0, guards.inside));
+        }
+        if edges.clone().any(|n| text.is_char_boundary(len - n) && inner.prefixes.contains(&text[len - n..])) {
+            breaks.push((len, guards.inside));
+        }
+        breaks.sort_unstable();
+        breaks.dedup();
+        let mut out = String::with_capacity(len + 3 * breaks.len());
+        let mut from = 0;
+        for (at, guard) in breaks {
+            out.push_str(&text[from..at]);
+            out.push(guard);
+            from = at;
+        }
+        out.push_str(&text[from..]);
+        out
+    }
+
+    /// The pieces of a rendered text, guards undone, each with whether it is a control token of the template.
+    #[must_use]
+    pub fn split(&self, rendered: &str, guards: &Guards) -> Vec<(String, bool)> {
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        for found in self.inner.tokens.find_iter(rendered) {
+            if rendered[..found.start()].ends_with(guards.before) {
+                continue;
+            }
+            pieces.push((guards.undo(&rendered[from..found.start()]), false));
+            pieces.push((rendered[found.range()].to_owned(), true));
+            from = found.end();
+        }
+        pieces.push((guards.undo(&rendered[from..]), false));
+        pieces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn guarded_data_spells_no_token_alone_or_across_edges(
+            text in "[<>|a~\u{fdd0}]{0,7}", literal in "[<>a ]{0,3}", middles: bool,
+        ) {
+            let controls = Controls::new(["<a>", "<|a|>", "~", "aa", "|a"]);
+            let guards = controls.guards([text.as_str()].into_iter()).unwrap();
+            // The template shows one field between two of its own texts: every token that touches the data is foreign.
+            let rendered = format!("{literal}{}{literal}", controls.guard(&text, &guards, middles));
+            prop_assert_eq!(guards.undo(&rendered), format!("{literal}{text}{literal}"));
+            let pieces = controls.split(&rendered, &guards);
+            let joined: String = pieces.iter().map(|(piece, _)| piece.as_str()).collect();
+            prop_assert_eq!(&joined, &format!("{literal}{text}{literal}"));
+            let mut at = 0;
+            for (piece, is_token) in pieces {
+                let end = at + piece.len();
+                let touches = end > literal.len() && at < literal.len() + text.len();
+                let is_around = at < literal.len() && end > literal.len() + text.len();
+                prop_assert!(!(is_token && touches && (middles || !is_around)), "{piece} in {rendered:?}");
+                at = end;
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Segmenting: a record rendered through its source's templates, as text whose every byte has a role.
+//!
+//! Takes a record's fields; gives a [`Rendered`] or the reason why the record has none. Knows of tokenizers only
+//! the spelling of their control tokens, which rendered templates must keep apart from data.
+
+mod compiled;
+mod guard;
+mod jinja;
+
+use serde_json::{Map, Value};
+
+pub use guard::Controls;
+
+use crate::error::Result;
+use crate::plan::{SegmentSpec, Source};
+use crate::schema::{Drop, Refusal, Role};
+
+/// The fields of a record.
+pub type Fields = Map<String, Value>;
+
+/// The text of a record and, in order, the spans that cover it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rendered {
+    /// The text of all segments.
+    pub text: String,
+    /// Contiguous from 0 to the end of the text; none is empty.
+    pub spans: Vec<Span>,
+    /// Whether an empty field lies at the end: the template's texts around it are two.
+    parted: bool,
+}
+
+/// A stretch of text of one role and one origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The byte after its last.
+    pub end: usize,
+    /// Template, data or target.
+    pub role: Role,
+    /// Whether the template spelled it: only there can a control token stand.
+    pub literal: bool,
+}
+
+impl Rendered {
+    /// Adds text.
+    fn push(&mut self, text: &str, role: Role, literal: bool) {
+        if text.is_empty() {
+            self.parted |= !literal;
+            return;
+        }
+        self.text.push_str(text);
+        let end = self.text.len();
+        let parted = std::mem::take(&mut self.parted);
+        match self.spans.last_mut() {
+            Some(last) if last.role == role && last.literal == literal && !parted => last.end = end,
+            _ => self.spans.push(Span { end, role, literal }),
+        }
+    }
+
+    /// The spans with their starts, grouped into runs: a prompt's roles are one run, a target's another.
+    #[must_use]
+    pub fn runs(&self) -> Vec<TextRun<'_>> {
+        let mut runs: Vec<TextRun<'_>> = Vec::new();
+        let (mut start, mut first) = (0, 0);
+        for (nth, span) in self.spans.iter().enumerate() {
+            let is_target = span.role == Role::Target;
+            let last = self.spans.get(nth + 1).is_none_or(|next| (next.role == Role::Target) != is_target);
+            if last {
+                runs.push(TextRun { text: &self.text[start..span.end], start, spans: &self.spans[first..=nth] });
+                (start, first) = (span.end, nth + 1);
+            }
+        }
+        runs
+    }
+
+    /// The text of every target run, in order.
+    #[must_use]
+    pub fn targets(&self) -> Vec<&str> {
+        self.runs().into_iter().filter(TextRun::is_target).map(|run| run.text).collect()
+    }
+}
+
+/// Adjacent text that is encoded in one go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextRun<'a> {
+    /// Its text.
+    pub text: &'a str,
+    /// Where it starts in the record's text; span ends count from there too.
+    pub start: usize,
+    /// The spans that cover it.
+    pub spans: &'a [Span],
+}
+
+impl TextRun<'_> {
+    /// Whether it is learnt.
+    #[must_use]
+    pub fn is_target(&self) -> bool {
+        self.spans[0].role == Role::Target
+    }
+}
+
+/// A source's templates, ready to render.
+#[derive(Debug)]
+pub struct Segmenter {
+    segments: Vec<(bool, Compiled)>,
+}
+
+#[derive(Debug)]
+enum Compiled {
+    Plain(compiled::Template),
+    Jinja(Box<jinja::Template>),
+}
+
+/// A step on the way to a value inside a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The value of this field.
+    Key(String),
+    /// The value at this index.
+    Index(usize),
+}
+
+impl Segmenter {
+    /// Compiles the templates of `source`; `controls` are the tokenizer's control tokens.
+    pub fn compile(source: &Source, controls: &Controls) -> Result<Self> {
+        Self::of_segments(&source.segments, controls).map_err(|error| error.source(source.name.clone()))
+    }
+
+    fn of_segments(segments: &[SegmentSpec], controls: &Controls) -> Result<Self> {
+        let compile = |segment: &SegmentSpec| {
+            let template = match compiled::Template::parse(segment.template()) {
+                Some(template) => Compiled::Plain(template),
+                None => Compiled::Jinja(Box::new(jinja::Template::parse(segment.template(), controls)?)),
+            };
+            Ok((matches!(segment, SegmentSpec::Target(_)), template))
+        };
+        Ok(Self { segments: segments.iter().map(compile).collect::<Result<_>>()? })
+    }
+
+    /// Renders a record into `out`, whose old content is dropped.
+    pub fn render(&self, fields: &Fields, out: &mut Rendered) -> std::result::Result<(), Refusal> {
+        out.text.clear();
+        out.spans.clear();
+        out.parted = false;
+        let mut any_target = false;
+        for (is_target, template) in &self.segments {
+            let start = out.text.len();
+            let data_is_blank = match template {
+                Compiled::Plain(template) => template.render(fields, *is_target, out)?,
+                Compiled::Jinja(template) => template.render(fields, *is_target, out)?,
+            };
+            if *is_target {
+                if data_is_blank {
+                    return Err(Refusal::new(Drop::EmptyTarget, "the target's data is empty"));
+                }
+                any_target |= !out.text[start..].trim().is_empty();
+            }
+        }
+        if any_target { Ok(()) } else { Err(Refusal::new(Drop::EmptyTarget, "the target is empty")) }
+    }
+
+    /// Paths of the fields that may be shortened, in order of first use: those the prompts show, or where there is
+    /// no prompt those the targets show.
+    #[must_use]
+    pub fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
+        let has_prompt = self.segments.iter().any(|(is_target, _)| !is_target);
+        let mut paths = Vec::new();
+        for (is_target, template) in &self.segments {
+            match template {
+                _ if *is_target == has_prompt => {}
+                Compiled::Plain(template) => template.paths(&mut paths),
+                Compiled::Jinja(_) => {
+                    for (key, value) in fields {
+                        string_leaves(value, &mut vec![Step::Key(key.clone())], &mut paths);
+                    }
+                }
+            }
+        }
+        let mut distinct: Vec<Vec<Step>> = Vec::new();
+        for path in paths {
+            if !distinct.contains(&path) {
+                distinct.push(path);
+            }
+        }
+        distinct
+    }
+
+    /// The templates' own text: where the corpus' tags stand.
+    pub fn literals(source: &Source) -> impl Iterator<Item = &str> {
+        source.segments.iter().map(SegmentSpec::template)
+    }
+}
+
+fn string_leaves(value: &Value, path: &mut Vec<Step>, out: &mut Vec<Vec<Step>>) {
+    match value {
+        Value::String(_) => out.push(path.clone()),
+        Value::Array(items) => {
+            for (nth, item) in items.iter().enumerate() {
+                path.push(Step::Index(nth));
+                string_leaves(item, path, out);
+                path.pop();
+            }
+        }
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                path.push(Step::Key(key.clone()));
+                string_leaves(value, path, out);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The value at `path`, to be changed.
+pub fn value_at_mut<'a>(fields: &'a mut Fields, path: &[Step]) -> Option<&'a mut Value> {
+    let (Step::Key(first), rest) = path.split_first()? else { return None };
+    rest.iter().try_fold(fields.get_mut(first)?, |value, step| match (step, value) {
+        (Step::Key(key), Value::Object(fields)) => fields.get_mut(key),
+        (Step::Index(nth), Value::Array(items)) => items.get_mut(*nth),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Role::{Data, Target, Template};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// A segmenter of `segments`.
+    fn segmenter(segments: &[SegmentSpec], controls: &[&str]) -> Segmenter {
+        Segmenter::of_segments(segments, &Controls::new(controls.iter().copied())).unwrap()
+    }
+
+    fn render(segments: &[SegmentSpec], controls: &[&str], record: &Value) -> std::result::Result<Rendered, Refusal> {
+        let mut out = Rendered::default();
+        let fields = record.as_object().unwrap();
+        segmenter(segments, controls).render(fields, &mut out).map(|()| out)
+    }
+
+    fn prompt(text: &str) -> SegmentSpec {
+        SegmentSpec::Prompt(text.to_owned())
+    }
+
+    fn target(text: &str) -> SegmentSpec {
+        SegmentSpec::Target(text.to_owned())
+    }
+
+    #[test]
+    fn template_and_data_keep_their_roles_and_runs_alternate() {
+        let rendered =
+            render(&[prompt("<a> {{ x.y }} <b>:"), target(" {{ z }}")], &[], &json!({"x": {"y": "ẹ"}, "z": "t"}));
+        let rendered = rendered.unwrap();
+        let runs = rendered.runs();
+        assert_eq!(runs.iter().map(|run| run.text).collect::<Vec<_>>(), ["<a> ẹ <b>:", " t"]);
+        let roles: Vec<_> = rendered.spans.iter().map(|span| (span.role, span.literal)).collect();
+        assert_eq!(roles, [(Template, true), (Data, false), (Template, true), (Target, true), (Target, false)]);
+    }
+
+    #[test]
+    fn missing_null_and_empty_have_their_reasons() {
+        let segments = [prompt("{{ x }}"), target("{{ z }}")];
+        let jinja = [prompt("{% if true %}{{ x.y }}{% endif %}"), target("{{ z | trim }}")];
+        let reason = |segments: &[SegmentSpec], record: Value| render(segments, &[], &record).unwrap_err().reason;
+        for segments in [&segments, &jinja] {
+            assert_eq!(reason(segments, json!({"z": "a"})), Drop::MissingField);
+            assert_eq!(reason(segments, json!({"x": null, "z": "a"})), Drop::MissingField);
+        }
+        assert_eq!(reason(&segments, json!({"x": "a", "z": " "})), Drop::EmptyTarget);
+        assert_eq!(reason(&jinja, json!({"x": {"y": "a"}, "z": " "})), Drop::EmptyTarget);
+        let by_default = [prompt("{{ x | default('-') }}"), target("{{ z }}")];
+        assert_eq!(render(&by_default, &[], &json!({"x": null, "z": "a"})).unwrap().text, "-a");
+    }
+
+    #[test]
+    fn a_chat_template_keeps_its_own_tokens_and_breaks_those_of_the_data() {
+        let chat = "{% for m in messages %}{{ '<|im|>' + m.role + '\n' + m.content + '<|end|>' }}{% endfor %}";
+        let record = json!({"messages": [{"role": "user", "content": "say <|end|> or <|e"}], "z": "t"});
+        let rendered = render(&[prompt(chat), target("{{ z }}")], &["<|im|>", "<|end|>"], &record).unwrap();
+        assert_eq!(rendered.text, "<|im|>user\nsay <|end|> or <|e<|end|>t");
+        let mut start = 0;
+        let mut literal = Vec::new();
+        for span in &rendered.spans {
+            if span.literal {
+                literal.push((start, span.end));
+            }
+            start = span.end;
+        }
+        let end = rendered.text.len() - 1;
+        assert_eq!(literal, [(0, 6), (end - 7, end)], "only the template's own tokens may be control tokens");
+    }
+
+    proptest! {
+        #[test]
+        fn the_compiled_path_renders_what_jinja_renders(
+            data in prop::collection::vec("[a-zẹ\u{301}<>|%#{} \n\0\r]{0,8}", 2),
+            number in prop_oneof![
+                any::<i64>().prop_map(|n| json!(n)), any::<bool>().prop_map(|b| json!(b)), (-1e9f64..1e9).prop_map(|f| json!(f)),
+                Just(json!([1, "a"])), Just(json!({"k": 1.0})),
+            ],
+            literal in "[a-zọ<>/:% \n]{0,6}",
+        ) {
+            let record = json!({"a": data[0], "b": {"c": data[1]}, "n": number});
+            let text = format!("{literal}{{{{ a }}}}{literal}{{{{b.c}}}}{{{{ n }}}}{literal}");
+            let compiled = compiled::Template::parse(&text).unwrap();
+            let jinja = jinja::Template::parse(&text, &Controls::new([])).unwrap();
+            let (mut fast, mut slow) = (Rendered::default(), Rendered::default());
+            compiled.render(record.as_object().unwrap(), false, &mut fast).unwrap();
+            jinja.render(record.as_object().unwrap(), false, &mut slow).unwrap();
+            prop_assert_eq!(fast.text, slow.text);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The control tokens of a configuration: which ids open, close and fill, and the candidates where none is named.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::ControlIds;
+use crate::error::{Error, Result};
+use crate::plan::{TokenizerPlan, nearest};
+use crate::read;
+
+/// Resolves BOS, EOS and pad from `corpus.toml`, else from the `tokenizer_config.json` beside the tokenizer.
+///
+/// BOS is placed where `corpus.toml` names one or `tokenizer_config.json` says `add_bos_token`; pad is EOS by default.
+pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Result<ControlIds> {
+    let beside = sibling_config(path)?;
+    let token = |key: &str| -> Option<String> {
+        let value = &beside[key];
+        value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+    };
+    let Some(eos) = plan.eos.clone().or_else(|| token("eos_token")) else {
+        return Err(Error::config("no EOS token: it closes every document")
+            .remedy(format!("set `eos` under [tokenizer] in corpus.toml; candidates: {}", candidates(tokenizer))));
+    };
+    let bos = match &plan.bos {
+        Some(bos) if bos.is_empty() => None,
+        Some(bos) => Some(bos.clone()),
+        None if beside["add_bos_token"] == true => token("bos_token"),
+        None => None,
+    };
+    let pad = plan.pad.clone().or_else(|| token("pad_token")).unwrap_or_else(|| eos.clone());
+    Ok(ControlIds {
+        bos: bos.map(|bos| id_of("bos", &bos, tokenizer)).transpose()?,
+        eos: id_of("eos", &eos, tokenizer)?,
+        pad: id_of("pad", &pad, tokenizer)?,
+    })
+}
+
+fn sibling_config(path: &Path) -> Result<Value> {
+    let beside = path.with_file_name("tokenizer_config.json");
+    if !beside.is_file() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&read::whole_bytes(&beside)?).map_err(|error| {
+        Error::tokenizer(format!("not JSON: {error}")).file(beside.display().to_string()).line(error.line() as u64)
+    })
+}
+
+/// The id of a control token. It must be an added token: others could be spelled by text.
+fn id_of(key: &str, token: &str, tokenizer: &Tokenizer) -> Result<u32> {
+    let added = tokenizer.get_added_tokens_decoder();
+    if let Some((id, _)) = added.iter().find(|(_, added)| added.content == token) {
+        return Ok(*id);
+    }
+    let near = nearest(token, added.values().map(|added| added.content.as_str()));
+    let hint = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    Err(Error::config(format!("{key} = \"{token}\" is not one of the tokenizer's added tokens"))
+        .remedy(format!("{hint}candidates: {}", candidates(tokenizer))))
+}
+
+/// The added tokens that could be control tokens: special ones first.
+fn candidates(tokenizer: &Tokenizer) -> String {
+    let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
+    added.sort_by_key(|(id, token)| (!token.special, *id));
+    let names: Vec<String> = added.iter().take(20).map(|(_, token)| format!("`{}`", token.content)).collect();
+    match names.len() {
+        0 => "none, the tokenizer has no added tokens".to_owned(),
+        _ if added.len() > names.len() => format!("{} and {} more", names.join(" "), added.len() - names.len()),
+        _ => names.join(" "),
+    }
+}
+
+/// Dropout makes a tokenizer give other ids each time; a dataset must not.
+pub fn refuse_dropout(json: &Value) -> Result<()> {
+    match json["model"]["dropout"].as_f64() {
+        Some(dropout) if dropout > 0.0 => {
+            Err(Error::tokenizer(format!("its model has dropout {dropout}: ids would be random"))
+                .remedy("set \"dropout\" to null in its \"model\""))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,205 @@
+//! Tokenizing: a rendered record becomes a document, token ids and the run-lengths of their roles.
+//!
+//! Owns the tokenizer in its two forms and the control tokens. Each run of text is encoded by itself, the first
+//! as the tokenizer does, later ones by its continuation form, so that no token covers text of a prompt and of a
+//! target; text that comes from data never becomes a control token.
+
+mod added;
+mod bpe;
+mod config;
+mod form;
+mod probe;
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use tokenizers::Tokenizer;
+
+pub use bpe::{TrainedTokenizer, tags_of, train_bpe};
+pub use probe::{Probe, engine, probes};
+
+use crate::error::{Error, Result};
+use crate::plan::TokenizerPlan;
+use crate::read;
+use crate::schema::{Drop, IdType, Refusal, Role, Run, push_run};
+use crate::segment::{Controls, Rendered};
+use form::Form;
+
+/// A record as tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Document {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Run-lengths of their roles.
+    pub runs: Vec<Run>,
+}
+
+impl Document {
+    fn push(&mut self, id: u32, role: Role) {
+        self.ids.push(id);
+        push_run(&mut self.runs, 1, role);
+    }
+
+    /// Tokens of `role`.
+    #[must_use]
+    pub fn count(&self, role: Role) -> u32 {
+        self.runs.iter().filter(|run| run.role == role).map(|run| run.len).sum()
+    }
+}
+
+/// The ids that the configuration puts into rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlIds {
+    /// Opens every document, if any does.
+    pub bos: Option<u32>,
+    /// Closes every document.
+    pub eos: u32,
+    /// Fills rows.
+    pub pad: u32,
+}
+
+/// A tokenizer and its control tokens, ready to encode records.
+#[derive(Debug)]
+pub struct Encoder {
+    first: Form,
+    continuation: Form,
+    /// Why there is no continuation form, if there is none.
+    no_continuation: Option<String>,
+    controls: ControlIds,
+    /// The spellings of the added tokens.
+    spellings: Controls,
+    bytes: Vec<u8>,
+    vocab_size: usize,
+    file: String,
+}
+
+impl Encoder {
+    /// Loads the tokenizer of the plan and resolves its control tokens.
+    pub fn load(plan: &TokenizerPlan, config_file: &str) -> Result<Self> {
+        let Some(path) = &plan.file else {
+            return Err(Error::config("no tokenizer").file(config_file).remedy(
+                "name one in corpus.toml ([tokenizer] file = \"tokenizer.json\") or with --tokenizer; \
+                 `sabiprep tokenizer train` makes one",
+            ));
+        };
+        let bytes = read::whole_bytes(path)?;
+        let shown = path.display().to_string();
+        Self::from_bytes(bytes, &shown, |tokenizer| config::resolve(plan, path, tokenizer))
+            .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
+    }
+
+    /// The encoder of a packed dataset: its tokenizer file and the ids its manifest names.
+    pub fn of_dataset(path: &Path, controls: ControlIds) -> Result<Self> {
+        let shown = path.display().to_string();
+        Self::from_bytes(read::whole_bytes(path)?, &shown, |_| Ok(controls)).map_err(|error| error.file(shown))
+    }
+
+    fn from_bytes(bytes: Vec<u8>, file: &str, controls: impl FnOnce(&Tokenizer) -> Result<ControlIds>) -> Result<Self> {
+        let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| form::unusable(&error))?;
+        config::refuse_dropout(&json)?;
+        let first = Form::first(&bytes, &json)?;
+        let continuation = Form::continuation(&bytes, &json)?;
+        let tokenizer = first.tokenizer();
+        let spelled = tokenizer.get_added_tokens_decoder();
+        let spellings = Controls::new(spelled.values().map(|token| token.content.as_str()));
+        let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        let controls = controls(tokenizer)?;
+        let no_continuation = form::no_continuation(&json);
+        let file = file.to_owned();
+        Ok(Self { first, continuation, no_continuation, controls, spellings, bytes, vocab_size, file })
+    }
+
+    /// Refuses sources with a prompt and a target where the tokenizer cannot continue a text.
+    pub fn check_continuation(&self, source: &str) -> Result<()> {
+        match &self.no_continuation {
+            None => Ok(()),
+            Some(why) => Err(Error::tokenizer(format!("cannot continue a prompt with a target: {why}"))
+                .file(self.file.clone())
+                .source(source)
+                .remedy(
+                    "use a byte-level BPE, a Unigram or a Metaspace tokenizer; `sabiprep tokenizer train` makes one",
+                )),
+        }
+    }
+
+    /// Tokenizes a record.
+    pub fn encode(&self, rendered: &Rendered) -> std::result::Result<Document, Refusal> {
+        let mut document = Document::default();
+        if let Some(bos) = self.controls.bos {
+            document.push(bos, Role::Control);
+        }
+        let mut form = &self.first;
+        for run in rendered.runs() {
+            form.encode(&run, &mut document)?;
+            form = &self.continuation;
+        }
+        if document.count(Role::Target) == 0 {
+            return Err(Refusal::new(Drop::NoTargetLeft, "the tokenizer leaves nothing of the target"));
+        }
+        document.push(self.controls.eos, Role::Control);
+        Ok(document)
+    }
+
+    /// The first control token that the record's data spells, alone or with its surroundings.
+    #[must_use]
+    pub fn control_in_data(&self, rendered: &Rendered) -> Option<String> {
+        rendered.runs().iter().find_map(|run| self.first.control_in_data(run))
+    }
+
+    /// The text that each token adds, as the tokenizer's own decoder spells it: a token that ends inside a character
+    /// adds nothing, the one that completes it adds the character.
+    pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
+        let tokenizer = self.first.tokenizer();
+        let failed = |error: tokenizers::Error| Error::tokenizer(format!("cannot decode: {error}"));
+        let mut stream = tokenizer.decode_stream(false);
+        ids.iter().map(|&id| Ok(stream.step(id).map_err(failed)?.unwrap_or_default())).collect()
+    }
+
+    /// The control tokens' ids.
+    #[must_use]
+    pub fn controls(&self) -> ControlIds {
+        self.controls
+    }
+
+    /// The spellings of the added tokens.
+    #[must_use]
+    pub fn spellings(&self) -> &Controls {
+        &self.spellings
+    }
+
+    /// The largest id + 1.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// How its ids are stored.
+    #[must_use]
+    pub fn id_type(&self) -> IdType {
+        IdType::for_vocab(self.vocab_size)
+    }
+
+    /// The file's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The sha256 of the file's bytes, in hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        hex(&Sha256::digest(&self.bytes))
+    }
+
+    /// The probe strings with the ids the tokenizer gives them.
+    pub fn probes(&self) -> Result<Vec<Probe>> {
+        probes(self.first.tokenizer())
+    }
+}
+
+/// Bytes in lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("a nibble is a digit");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

@@ -1,0 +1,62 @@
+//! Probes: strings whose ids tell whether a tokenizer is the one a dataset was made with.
+
+use serde::{Deserialize, Serialize};
+use tokenizers::Tokenizer;
+
+use crate::error::{Error, Result};
+
+/// The version of the `tokenizers` library the core is built with.
+const TOKENIZERS: &str = "0.23.2";
+
+const STRINGS: [&str; 8] = [
+    "The quick brown fox.",
+    "Ìwé mẹ́ta wà lórí tábìlì; ọmọ náà ń kà á.",
+    "Ina kwana? Ƙasa, ɓera, 'ya'ya.",
+    "Kedu? Ụlọ akwụkwọ, ọ́nụ́ na ńnù.",
+    "e\u{301} \u{1e5}\u{329}g  two  spaces\ttab\r\nline",
+    "1 12 123 1234567890 3.14",
+    "👩\u{200d}👩\u{200d}👧 \u{0}\u{feff}中文 नेपाली",
+    "<s></s> [CLS] <|endoftext|>",
+];
+
+/// A string and the ids a tokenizer gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The string.
+    pub text: String,
+    /// Its ids, without special tokens added.
+    pub ids: Vec<u32>,
+}
+
+/// The probes of a tokenizer.
+pub fn probes(tokenizer: &Tokenizer) -> Result<Vec<Probe>> {
+    let mut plain = tokenizer.clone();
+    plain.with_padding(None);
+    plain.with_truncation(None).map_err(|error| Error::tokenizer(error.to_string()))?;
+    let probe = |text: &&str| match plain.encode(*text, false) {
+        Ok(encoding) => Ok(Probe { text: (*text).to_owned(), ids: encoding.get_ids().to_vec() }),
+        Err(error) => Err(Error::tokenizer(format!("cannot encode {text:?}: {error}"))),
+    };
+    STRINGS.iter().map(probe).collect()
+}
+
+/// The engine that encodes, and its Unicode tables' origin.
+#[must_use]
+pub fn engine() -> (String, String) {
+    let (major, minor, tiny) = unicode_normalization::UNICODE_VERSION;
+    (
+        format!("tokenizers {TOKENIZERS}, oniguruma {}", onig::version()),
+        format!("content keys by Unicode {major}.{minor}.{tiny}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_named_is_the_version_locked() {
+        let lock = include_str!("../../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"tokenizers\"\nversion = \"{TOKENIZERS}\"")));
+    }
+}

@@ -1,0 +1,243 @@
+//! `Manifest`: what a dataset is made of, and the proof that it was not changed.
+//!
+//! Its `sha256` covers its own bytes, with the 64 digits of that value read as zeros.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::read;
+use crate::schema::{FORMAT_VERSION, LossPolicy, Overflow};
+use crate::settle::Sums;
+use crate::tokenize::{Probe, hex};
+
+/// The manifest's name in a dataset.
+pub const MANIFEST_FILE: &str = "manifest.json";
+const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The manifest of a dataset.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    /// `sabiprep`.
+    pub format: String,
+    /// The version of the format.
+    pub format_version: u32,
+    /// The sha256 of this file's bytes, this value read as zeros.
+    pub sha256: String,
+    /// The program that made it.
+    pub program: Program,
+    /// The tokenizer.
+    pub tokenizer: TokenizerEntry,
+    /// Tokens in a row.
+    pub seq_len: usize,
+    /// Rows in every record batch but a shard's last.
+    pub rows_per_batch: usize,
+    /// `uint16` or `uint32`.
+    pub id_dtype: String,
+    /// The seed of every random choice.
+    pub seed: u64,
+    /// The resolved configuration.
+    pub config: Value,
+    /// The files it was made from.
+    pub inputs: Vec<InputEntry>,
+    /// What became of each source; a source's id is its index.
+    pub sources: Vec<SourceEntry>,
+    /// Train and validation.
+    pub splits: BTreeMap<String, SplitEntry>,
+}
+
+/// A program and its version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The tokenizer of a dataset.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenizerEntry {
+    /// Its file in the dataset.
+    pub file: String,
+    /// The sha256 of its bytes.
+    pub sha256: String,
+    /// Its largest id + 1.
+    pub vocab_size: usize,
+    /// BOS, if documents are opened by one.
+    pub bos_id: Option<u32>,
+    /// EOS.
+    pub eos_id: u32,
+    /// Padding.
+    pub pad_id: u32,
+    /// What encoded.
+    pub engine: String,
+    /// The Unicode version of the content keys.
+    pub unicode: String,
+    /// Strings with their ids.
+    pub probes: Vec<Probe>,
+}
+
+/// An input of a dataset.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InputEntry {
+    /// Its path in the corpus.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its checksum.
+    pub xxh3_128: String,
+}
+
+/// A source of a dataset.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SourceEntry {
+    /// Its name.
+    pub name: String,
+    /// What is to be learnt.
+    pub task: String,
+    /// The language.
+    pub lang: String,
+    /// The paths of its inputs: bits 40 and up of a record id are an index into this list.
+    pub inputs: Vec<String>,
+    /// Which tokens are learnt.
+    pub loss: LossPolicy,
+    /// What became of records longer than a row.
+    pub overflow: Overflow,
+    /// Copies of each record, on average.
+    pub epochs: f64,
+    /// Records read.
+    pub records: u64,
+    /// Records in the dataset.
+    pub kept: u64,
+    /// Records shortened to fit a row.
+    pub truncated: u64,
+    /// Records dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Its training documents.
+    pub train: Sums,
+    /// Its validation documents.
+    pub validation: Sums,
+    /// The first dropped records of each reason.
+    pub examples: Vec<ExampleEntry>,
+}
+
+/// A dropped record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExampleEntry {
+    /// The reason it is counted under.
+    pub reason: String,
+    /// Its input.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: u64,
+    /// What exactly was wrong.
+    pub why: String,
+}
+
+/// One side of a dataset.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SplitEntry {
+    /// Its rows.
+    pub rows: u64,
+    /// Its documents, copies and windows included.
+    pub documents: u64,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Their learnt tokens.
+    pub targets: u64,
+    /// Tokens over rows × `seq_len`.
+    pub utilisation: f64,
+    /// Rows with 95 % or more of their tokens from one source.
+    pub single_source_rows: u64,
+    /// Its shards.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// A shard of a dataset.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// Its file in the dataset.
+    pub file: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its documents.
+    pub documents: u64,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Their learnt tokens.
+    pub targets: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its checksum.
+    pub xxh3_128: String,
+}
+
+impl Manifest {
+    /// Its text.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a manifest is plain data");
+        text.push('\n');
+        text
+    }
+
+    /// Fills in its digest.
+    pub fn seal(&mut self) {
+        ZEROS.clone_into(&mut self.sha256);
+        self.sha256 = hex(&Sha256::digest(self.to_text().as_bytes()));
+    }
+
+    /// Reads the manifest of the dataset `out` and proves that it was not changed.
+    pub fn read(out: &Path) -> Result<Self> {
+        let (manifest, text) = Self::parse(out)?;
+        let zeroed = text.replacen(&manifest.sha256, ZEROS, 1);
+        if manifest.sha256.len() != ZEROS.len() || hex(&Sha256::digest(zeroed.as_bytes())) != manifest.sha256 {
+            return Err(Error::dataset("the manifest was changed: its sha256 does not fit")
+                .file(shown(out))
+                .remedy("pack the corpus again"));
+        }
+        Ok(manifest)
+    }
+
+    /// Reads a manifest without proving anything but that it is one.
+    pub fn read_unchecked(out: &Path) -> Result<Self> {
+        Self::parse(out).map(|(manifest, _)| manifest)
+    }
+
+    fn parse(out: &Path) -> Result<(Self, String)> {
+        let path = out.join(MANIFEST_FILE);
+        if !path.is_file() {
+            return Err(Error::dataset("no manifest.json: not a dataset, or an unfinished one")
+                .file(out.display().to_string())
+                .remedy("run `sabiprep pack`; it writes the manifest last"));
+        }
+        let text = read::whole_text(&path)?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| not_ours(out, &error.to_string()))?;
+        if value["format"] != "sabiprep" {
+            return Err(not_ours(out, "it does not say \"format\": \"sabiprep\""));
+        }
+        if value["format_version"] != FORMAT_VERSION {
+            return Err(Error::dataset(format!(
+                "format version {}, this program reads {FORMAT_VERSION}",
+                value["format_version"]
+            ))
+            .file(shown(out))
+            .remedy("pack the corpus again with this version of sabiprep"));
+        }
+        let manifest = serde_json::from_str(&text).map_err(|error| not_ours(out, &error.to_string()))?;
+        Ok((manifest, text))
+    }
+}
+
+fn shown(out: &Path) -> String {
+    out.join(MANIFEST_FILE).display().to_string()
+}
+
+fn not_ours(out: &Path, why: &str) -> Error {
+    Error::dataset(format!("not a manifest of sabiprep: {why}")).file(shown(out)).remedy("pack the corpus again")
+}

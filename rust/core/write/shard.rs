@@ -1,0 +1,195 @@
+//! `ShardWriter`: rows become one Arrow IPC file, uncompressed, 64-byte aligned, with its checksum.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::builder::{BooleanBufferBuilder, Int32Builder, ListBuilder, PrimitiveBuilder};
+use arrow_array::types::{ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::{ArrayRef, BooleanArray, FixedSizeListArray, PrimitiveArray, RecordBatch};
+use arrow_ipc::MetadataVersion;
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
+use arrow_schema::{DataType, Field, SchemaRef};
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::{failed, temporary};
+use crate::error::{Error, Result};
+use crate::mask::Row;
+use crate::schema::{IdType, ROWS_PER_BATCH, shard_schema};
+
+/// A finished shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its rows.
+    pub rows: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its checksum in hexadecimal.
+    pub xxh3_128: String,
+}
+
+/// Counts and hashes what passes through it.
+struct Summing<W> {
+    inner: W,
+    hasher: Xxh3Default,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Summing<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Writes rows in batches of [`ROWS_PER_BATCH`].
+pub struct ShardWriter {
+    writer: FileWriter<Summing<BufWriter<File>>>,
+    path: PathBuf,
+    batch: Batch,
+    rows: u64,
+}
+
+impl ShardWriter {
+    /// Opens the shard at `path`, under a temporary name.
+    pub fn create(path: &Path, seq_len: usize, ids: IdType) -> Result<Self> {
+        let file = File::create(temporary(path)).map_err(|error| failed(path, &error))?;
+        let sink = Summing { inner: BufWriter::with_capacity(1 << 20, file), hasher: Xxh3Default::new(), bytes: 0 };
+        let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).map_err(|error| broken(path, &error))?;
+        let schema = shard_schema(seq_len, ids);
+        let writer = FileWriter::try_new_with_options(sink, &schema, options).map_err(|error| broken(path, &error))?;
+        Ok(Self { writer, path: path.to_owned(), batch: Batch::new(schema, ids), rows: 0 })
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, row: &Row) -> Result<()> {
+        self.batch.push(row);
+        self.rows += 1;
+        if self.batch.rows == ROWS_PER_BATCH { self.write_batch() } else { Ok(()) }
+    }
+
+    fn write_batch(&mut self) -> Result<()> {
+        let batch = self.batch.finish().map_err(|error| broken(&self.path, &error))?;
+        self.writer.write(&batch).map_err(|error| broken(&self.path, &error))
+    }
+
+    /// Completes the file: synced and renamed.
+    pub fn finish(mut self) -> Result<Written> {
+        if self.batch.rows > 0 {
+            self.write_batch()?;
+        }
+        self.writer.finish().map_err(|error| broken(&self.path, &error))?;
+        let sink = self.writer.into_inner().map_err(|error| broken(&self.path, &error))?;
+        let (bytes, xxh3_128) = (sink.bytes, format!("{:032x}", sink.hasher.digest128()));
+        let close = || -> io::Result<()> {
+            let file = sink.inner.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+            fs::rename(temporary(&self.path), &self.path)
+        };
+        close().map_err(|error| failed(&self.path, &error))?;
+        Ok(Written { rows: self.rows, bytes, xxh3_128 })
+    }
+}
+
+fn broken(path: &Path, error: &arrow_schema::ArrowError) -> Error {
+    Error::output(format!("could not write the shard: {error}")).file(path.display().to_string())
+}
+
+/// Rows on their way into a record batch.
+struct Batch {
+    schema: SchemaRef,
+    ids: Ids,
+    mask: BooleanBufferBuilder,
+    seq_lengths: ListBuilder<PrimitiveBuilder<Int32Type>>,
+    segment_lengths: ListBuilder<PrimitiveBuilder<Int32Type>>,
+    segment_roles: ListBuilder<PrimitiveBuilder<UInt8Type>>,
+    source_ids: ListBuilder<PrimitiveBuilder<UInt16Type>>,
+    record_ids: ListBuilder<PrimitiveBuilder<UInt64Type>>,
+    doc_parts: ListBuilder<PrimitiveBuilder<UInt32Type>>,
+    n_targets: Int32Builder,
+    rows: usize,
+}
+
+enum Ids {
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+}
+
+fn list<T: ArrowPrimitiveType>() -> ListBuilder<PrimitiveBuilder<T>> {
+    ListBuilder::new(PrimitiveBuilder::new()).with_field(Field::new("item", T::DATA_TYPE, false))
+}
+
+fn append<T: ArrowPrimitiveType>(builder: &mut ListBuilder<PrimitiveBuilder<T>>, values: &[T::Native]) {
+    builder.values().append_slice(values);
+    builder.append(true);
+}
+
+impl Batch {
+    fn new(schema: SchemaRef, ids: IdType) -> Self {
+        Self {
+            schema,
+            ids: match ids {
+                IdType::U16 => Ids::U16(Vec::new()),
+                IdType::U32 => Ids::U32(Vec::new()),
+            },
+            mask: BooleanBufferBuilder::new(0),
+            seq_lengths: list(),
+            segment_lengths: list(),
+            segment_roles: list(),
+            source_ids: list(),
+            record_ids: list(),
+            doc_parts: list(),
+            n_targets: Int32Builder::new(),
+            rows: 0,
+        }
+    }
+
+    fn push(&mut self, row: &Row) {
+        match &mut self.ids {
+            Ids::U16(ids) => ids.extend(row.ids.iter().map(|&id| id as u16)),
+            Ids::U32(ids) => ids.extend_from_slice(&row.ids),
+        }
+        self.mask.append_slice(&row.mask);
+        append(&mut self.seq_lengths, &row.seq_lengths);
+        append(&mut self.segment_lengths, &row.segment_lengths);
+        append(&mut self.segment_roles, &row.segment_roles);
+        append(&mut self.source_ids, &row.source_ids);
+        append(&mut self.record_ids, &row.record_ids);
+        append(&mut self.doc_parts, &row.doc_parts);
+        self.n_targets.append_value(row.n_targets);
+        self.rows += 1;
+    }
+
+    fn finish(&mut self) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {
+        let ids: ArrayRef = match &mut self.ids {
+            Ids::U16(ids) => Arc::new(PrimitiveArray::<UInt16Type>::from(std::mem::take(ids))),
+            Ids::U32(ids) => Arc::new(PrimitiveArray::<UInt32Type>::from(std::mem::take(ids))),
+        };
+        let mask: ArrayRef = Arc::new(BooleanArray::new(self.mask.finish(), None));
+        let fixed = |column: usize, values: ArrayRef| match self.schema.field(column).data_type() {
+            DataType::FixedSizeList(item, len) => FixedSizeListArray::try_new(Arc::clone(item), *len, values, None)
+                .map(|array| Arc::new(array) as ArrayRef),
+            other => Err(arrow_schema::ArrowError::SchemaError(format!("column {column} is {other}"))),
+        };
+        let columns: Vec<ArrayRef> = vec![
+            fixed(0, ids)?,
+            fixed(1, mask)?,
+            Arc::new(self.seq_lengths.finish()),
+            Arc::new(self.segment_lengths.finish()),
+            Arc::new(self.segment_roles.finish()),
+            Arc::new(self.source_ids.finish()),
+            Arc::new(self.record_ids.finish()),
+            Arc::new(self.doc_parts.finish()),
+            Arc::new(self.n_targets.finish()),
+        ];
+        self.rows = 0;
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+    }
+}

@@ -1,0 +1,62 @@
+//! The one door to long work: the GIL released, Ctrl-C let through, progress told, errors mapped.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use sabiprep::error::{Error, Result};
+use sabiprep::monitor::Monitor;
+
+use crate::error::to_python;
+
+/// How often signals are looked at and progress is told.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Runs `work` on a thread of its own. A signal's exception, or one of `progress`, stops it and is raised once it has.
+pub fn enter<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Monitor) -> Result<T> + Send,
+) -> PyResult<T> {
+    let monitor = Monitor::default();
+    let done = AtomicBool::new(false);
+    let waiting = thread::current();
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let result = work(&monitor);
+            done.store(true, Relaxed);
+            waiting.unpark();
+            result
+        });
+        let mut stopped = None;
+        while !done.load(Relaxed) && !worker.is_finished() {
+            py.detach(|| thread::park_timeout(TICK));
+            if stopped.is_none()
+                && let Err(error) = py.check_signals().and_then(|()| tell(progress, &monitor))
+            {
+                monitor.cancel();
+                stopped = Some(error);
+            }
+        }
+        let result = py.detach(|| worker.join());
+        match (stopped, result) {
+            // Work that was done before it could be stopped is done.
+            (_, Ok(Ok(done))) => Ok(done),
+            (Some(error), _) => Err(error),
+            (None, Ok(Err(error))) => Err(to_python(py, &error)),
+            (None, Err(_)) => Err(to_python(
+                py,
+                &Error::internal("the core panicked").remedy("this is a bug in sabiprep: please report it"),
+            )),
+        }
+    })
+}
+
+fn tell(progress: Option<&Bound<'_, PyAny>>, monitor: &Monitor) -> PyResult<()> {
+    let Some(progress) = progress else { return Ok(()) };
+    let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+    let counters = (read(&monitor.records), read(&monitor.done), read(&monitor.total), read(&monitor.tokens));
+    progress.call1((monitor.phase().name(), counters.0, counters.1, counters.2, counters.3))?;
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! `sabiprep._core`: the core for Python. Newtypes and this one list of exports; no logic of its own.
+
+#![expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
+
+mod door;
+mod error;
+mod pipeline;
+mod tokenize;
+mod verify;
+
+use pyo3::prelude::*;
+
+/// The Rust core of sabiprep.
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(pipeline::pack, module)?)?;
+    module.add_function(wrap_pyfunction!(pipeline::explain, module)?)?;
+    module.add_function(wrap_pyfunction!(pipeline::train_tokenizer, module)?)?;
+    module.add_function(wrap_pyfunction!(verify::verify, module)?)?;
+    module.add_class::<tokenize::Decoder>()?;
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Packing, explaining, training a tokenizer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow_array::{BooleanArray, RecordBatch, StringArray, UInt8Array, UInt32Array};
+use pyo3::prelude::*;
+use pyo3_arrow::PyRecordBatch;
+use sabiprep::error::Error;
+use sabiprep::pipeline::{self, Explanation, Options};
+use sabiprep::plan::{Overrides, Plan};
+use sabiprep::write;
+use serde_json::json;
+
+use crate::door::enter;
+use crate::error::to_python;
+
+/// Packs a corpus; gives the report as JSON.
+#[pyfunction]
+#[pyo3(signature = (corpus, out, *, seq_len, tokenizer, seed, threads, split_bytes, overwrite, progress))]
+#[expect(clippy::too_many_arguments, reason = "keywords of the Python function")]
+pub fn pack(
+    py: Python<'_>,
+    corpus: PathBuf,
+    out: PathBuf,
+    seq_len: Option<usize>,
+    tokenizer: Option<PathBuf>,
+    seed: Option<u64>,
+    threads: usize,
+    split_bytes: Option<u64>,
+    overwrite: bool,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    enter(py, progress, |monitor| {
+        let plan = Plan::load(&corpus, &Overrides { seq_len, tokenizer, seed, split_bytes })?;
+        let report = pipeline::pack(&plan, &out, Options { threads, overwrite }, monitor)?;
+        serde_json::to_string(&report).map_err(|error| Error::internal(error.to_string()))
+    })
+}
+
+/// Explains a record, given as JSON; gives its stages as JSON and its tokens as an Arrow table.
+#[pyfunction]
+#[pyo3(signature = (corpus, source, record, *, seq_len, tokenizer))]
+pub fn explain<'py>(
+    py: Python<'py>,
+    corpus: PathBuf,
+    source: &str,
+    record: &str,
+    seq_len: Option<usize>,
+    tokenizer: Option<PathBuf>,
+) -> PyResult<(String, Bound<'py, PyAny>)> {
+    let explanation = enter(py, None, |_| {
+        let plan = Plan::load(&corpus, &Overrides { seq_len, tokenizer, ..Overrides::default() })?;
+        pipeline::explain(&plan, source, record.as_bytes())
+    })?;
+    let tokens = token_table(&explanation).map_err(|error| to_python(py, &Error::internal(error.to_string())))?;
+    let spans: Vec<_> = explanation
+        .spans
+        .iter()
+        .map(|(role, literal, text)| json!({ "role": *role as u8, "literal": literal, "text": text }))
+        .collect();
+    let dropped = explanation.dropped.map(|refusal| json!({ "reason": refusal.reason.name(), "why": refusal.why }));
+    let stages = json!({
+        "source": explanation.source,
+        "spans": spans,
+        "runs": explanation.runs,
+        "truncated": explanation.truncated,
+        "dropped": dropped,
+    });
+    Ok((stages.to_string(), PyRecordBatch::new(tokens).into_pyarrow(py)?))
+}
+
+fn token_table(explanation: &Explanation) -> Result<RecordBatch, arrow_schema::ArrowError> {
+    let tokens = &explanation.tokens;
+    RecordBatch::try_from_iter([
+        ("id", Arc::new(tokens.iter().map(|token| token.id).collect::<UInt32Array>()) as _),
+        ("text", Arc::new(StringArray::from_iter_values(tokens.iter().map(|token| &token.piece))) as _),
+        ("role", Arc::new(tokens.iter().map(|token| token.role as u8).collect::<UInt8Array>()) as _),
+        ("learnt", Arc::new(tokens.iter().map(|token| Some(token.learnt)).collect::<BooleanArray>()) as _),
+        ("window", Arc::new(tokens.iter().map(|token| token.window).collect::<UInt32Array>()) as _),
+    ])
+}
+
+/// Trains a tokenizer on a corpus and writes its file; gives what it was trained on as JSON.
+#[pyfunction]
+#[pyo3(signature = (corpus, file, vocab_size, *, overwrite, progress))]
+pub fn train_tokenizer(
+    py: Python<'_>,
+    corpus: PathBuf,
+    file: PathBuf,
+    vocab_size: usize,
+    overwrite: bool,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    enter(py, progress, |monitor| {
+        if file.exists() && !overwrite {
+            return Err(Error::output("exists already")
+                .file(file.display().to_string())
+                .remedy("pass --overwrite to replace it"));
+        }
+        let plan = Plan::load(&corpus, &Overrides::default())?;
+        write::make_parent(&file)?;
+        let report = pipeline::train_tokenizer(&plan, vocab_size, monitor)?;
+        write::write_file(&file, &report.json)?;
+        Ok(json!({
+            "vocab_size": report.vocab_size,
+            "specials": report.specials,
+            "records": report.records,
+            "passed_over": report.passed_over,
+        })
+        .to_string())
+    })
+}

@@ -1,0 +1,122 @@
+"""A dataset's bytes depend on its inputs, configuration and seed: not on threads, split sizes, place or time."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+import packer
+from strategies import TEXTS, tokenizer_json
+
+VARIANTS = [(threads, split_bytes) for threads in (1, 2, 3) for split_bytes in (64, 1000, None)]
+
+
+def write_corpus(folder: Path) -> None:
+    """Three formats, two sources over one file, every kind of drop, records longer than a split and than a row."""
+    folder.mkdir()
+    chance = random.Random(7)
+    words = " ".join(TEXTS).split()
+
+    def text(most: int) -> str:
+        return " ".join(chance.choices(words, k=chance.randint(1, most)))
+
+    pairs = []
+    for i in range(300):
+        pair: dict[str, str | None] = {"a": text(60), "b": text(4)}
+        if i % 7 == 0:
+            pair = {"a": "the same content", "b": "yes"}
+        elif i % 11 == 0:
+            pair["b"] = chance.choice(["", None, text(150)])
+        pairs.append(json.dumps(pair, ensure_ascii=False) if i % 13 else "{")
+    (folder / "pairs.jsonl").write_text("\n".join(pairs), "utf-8")
+    rows = [
+        "text\tlabel",
+        *(f"{text(40)}\t{chance.choice(['yes', 'no'])}" + "\tmore" * (not i % 9) for i in range(200)),
+    ]
+    (folder / "rows.tsv.gz").write_bytes(gzip.compress("\r\n".join(rows).encode(), mtime=0))
+    for name in ("one.txt", "two.txt"):
+        (folder / name).write_bytes(b"\n".join(b"\xff" if not i % 8 else text(90).encode() for i in range(80)))
+    there = [{"prompt": "<translate> {{ a }} <yor>:"}, {"target": " {{ b }}"}]
+    back = [{"prompt": "{% if a %}{{ b }}{% endif %} <yor>:"}, {"target": " {{ a }}"}]
+    label = [{"prompt": "{{ text }} <|sep|>"}, {"target": " {{ label }}"}]
+    packer.write_config(
+        folder,
+        [
+            {"name": "there", "files": ["pairs.jsonl"], "segments": there, "epochs": 2.5},
+            {"name": "back", "files": ["pairs.jsonl"], "segments": back, "overflow": "drop"},
+            {"name": "label", "files": ["rows.tsv.gz"], "segments": label, "epochs": 0.5},
+            {"name": "plain", "files": ["*.txt"], "loss": "full", "epochs": 0.8},
+        ],
+        pack={"validation": 0.1, "seq_len": 64, "shard_tokens": 4096},
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus, a tokenizer and the dataset that one thread makes of them."""
+    place = tmp_path_factory.mktemp("determinism")
+    write_corpus(place / "corpus")
+    (place / "tokenizer.json").write_text(tokenizer_json("bytes-nfc"), "utf-8")
+    packer.pack(place / "corpus", place / "reference", tokenizer=place / "tokenizer.json")
+    return place
+
+
+def test_the_reference_has_what_could_differ(place: Path) -> None:
+    """Several shards on both sides, documents split, records dropped for every reason, copies."""
+    files = contents(place / "reference")
+    shards = [name for name in files if name.endswith(".arrow")]
+    assert sorted(files) == sorted([*shards, "manifest.json", "tokenizer.json"])
+    assert sum(name.startswith("train") for name in shards) > 3
+    assert sum(name.startswith("validation") for name in shards) > 1
+    sources = json.loads(files["manifest.json"])["sources"]
+    reasons = {reason for source in sources for reason in source["drops"]}
+    assert reasons == {"malformed", "missing field", "empty target", "too long", "in validation", "not sampled"}
+
+
+@pytest.mark.parametrize(("threads", "split_bytes"), VARIANTS)
+def test_bytes_are_those_of_any_number_of_threads_and_any_split_size(
+    place: Path, tmp_path: Path, threads: int, split_bytes: int | None
+) -> None:
+    out = tmp_path / "out"
+    packer.pack(place / "corpus", out, tokenizer=place / "tokenizer.json", threads=threads, split_bytes=split_bytes)
+    seen, expected = contents(out), contents(place / "reference")
+    assert seen.keys() == expected.keys()
+    assert [name for name in seen if seen[name] != expected[name]] == []
+
+
+def test_bytes_do_not_depend_on_where_the_corpus_lies(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "corpus", tmp_path / "elsewhere" / "deep")
+    packer.pack(tmp_path / "elsewhere" / "deep", tmp_path / "out", tokenizer=place / "tokenizer.json")
+    assert contents(tmp_path / "out") == contents(place / "reference")
+
+
+def test_another_seed_gives_other_rows(place: Path, tmp_path: Path) -> None:
+    packer.pack(place / "corpus", tmp_path / "out", tokenizer=place / "tokenizer.json", seed=1)
+    seen, expected = contents(tmp_path / "out"), contents(place / "reference")
+    assert seen["tokenizer.json"] == expected["tokenizer.json"]
+    assert seen["train/shard-00000.arrow"] != expected["train/shard-00000.arrow"]
+    assert packer.verify(tmp_path / "out")["failures"] == []
+
+
+def test_a_new_source_does_not_move_the_records_of_others(place: Path, tmp_path: Path) -> None:
+    """A record's side and copies come of its source's name and file, so they stay when sources are added before it."""
+    shutil.copytree(place / "corpus", tmp_path / "corpus")
+    config = (tmp_path / "corpus" / "corpus.toml").read_text("utf-8")
+    (tmp_path / "corpus" / "new.txt").write_text("Ọjọ́ Ajé\n", "utf-8")
+    head, *sources = config.split("[[source]]")
+    new = '\nname = "new"\nfiles = ["new.txt"]\n'
+    (tmp_path / "corpus" / "corpus.toml").write_text("[[source]]".join([head, new, *sources]), "utf-8")
+    manifest = packer.pack(tmp_path / "corpus", tmp_path / "out", tokenizer=place / "tokenizer.json")
+    expected = json.loads((place / "reference" / "manifest.json").read_text("utf-8"))["sources"]
+    globbed = expected.pop()  # its pattern "*.txt" now takes the new file too
+    assert [source for source in manifest["sources"] if source["name"] not in ("new", globbed["name"])] == expected

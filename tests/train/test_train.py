@@ -1,0 +1,225 @@
+"""Whole runs: they learn, they can be repeated, and what cannot be run is refused in words."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import VOCAB_SIZE, tiny_config, write_tiny
+
+import sabitrain
+from sabiprep.errors import DatasetError, OutputError, TrainError
+from sabitrain.__main__ import main
+from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
+from sabitrain.metrics import Metrics
+from sabitrain.train import run_training
+
+TIMES = {"seconds", "tokens_per_second", "targets_per_second"}
+
+
+def lines(run: Path) -> list[dict[str, object]]:
+    """The metrics of a run, the times aside."""
+    read = [json.loads(line) for line in run.joinpath("metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in read]
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return write_tiny(tmp_path / "data").path
+
+
+def test_it_learns_to_copy_and_to_label(tmp_path):
+    data = write_tiny(tmp_path / "data", train=3000, held_out=100, kinds="cl").path
+    config = tiny_config(
+        data,
+        tmp_path / "run",
+        model=ModelConfig(layers=2, width=64, heads=2, kv_heads=1, mlp_width=128, context=32),
+        batch=BatchConfig(tokens=1024, micro_tokens=512),
+        optim=OptimConfig(lr=5e-3, weight_decay=0.0),
+        max_steps=250,
+        eval_every=0,
+        answers=40,
+    )
+    report = run_training(config)
+    assert report.evaluation is not None and report.baseline is not None
+    assert report.evaluation.total.loss < 0.25 * report.baseline.loss
+    exact = [answer.exact for answer in report.answers]
+    assert len(exact) == 40 and sum(exact) >= 30
+
+
+def test_a_run_leaves_what_it_says(data, tmp_path, capsys):
+    config = tiny_config(data, tmp_path / "run", log_every=1)
+    report = run_training(config)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint", "config.toml", "metrics.jsonl"]
+    assert report.checkpoint == tmp_path / "run" / "checkpoint"
+    kinds = [line["kind"] for line in lines(tmp_path / "run")]
+    assert kinds == ["start", "train", "train", "validation", "train", "train", "validation", *["answer"] * 3, "end"]
+    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    assert report.evaluation is not None and report.baseline is not None
+    assert f"{report.evaluation.total.loss:.4f}" in last and f"{report.baseline.loss:.4f}" in last
+    assert ("NOT below" in last) == (report.evaluation.total.loss >= report.baseline.loss)
+    steps = [line for line in lines(tmp_path / "run") if line["kind"] == "train"]
+    assert [step["step"] for step in steps] == [1, 2, 3, 4]
+    assert set(steps[0]) == {"kind", "step", "epoch", "loss", "lr", "grad_norm", "tokens", "targets"}
+    assert abs(float(str(steps[0]["loss"])) - 3.0) < 0.2, "ln 20, before anything is learnt"
+
+
+def test_the_same_seed_writes_the_same_metrics(data, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_training(tiny_config(data, tmp_path / name, seed=seed))
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    assert lines(tmp_path / "a") != lines(tmp_path / "c")
+
+
+def test_accumulation_changes_nothing_but_the_rounding(data, tmp_path):
+    for micro in (128, 64, 32):
+        run_training(tiny_config(data, tmp_path / str(micro), batch=BatchConfig(tokens=128, micro_tokens=micro)))
+    losses = [[line["loss"] for line in lines(tmp_path / n) if line["kind"] == "train"] for n in ("128", "64", "32")]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert losses[2] == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_minutes_stop_a_run_that_still_saves(data, tmp_path, capsys):
+    report = run_training(tiny_config(data, tmp_path / "run", max_steps=10_000, minutes=0.003, eval_every=0))
+    assert 0 < report.steps < 10_000
+    assert report.checkpoint.is_dir() and report.evaluation is not None
+    assert "0.003 minutes are over" in capsys.readouterr().out
+
+
+def test_the_console_sums_up_what_the_file_has_in_full(data, tmp_path, capsys):
+    run_training(tiny_config(data, tmp_path / "run", max_steps=3, log_every=2, eval_every=0))
+    steps = [line for line in lines(tmp_path / "run") if line["kind"] == "train"]
+    shown = [line.split("loss ")[1].split()[0] for line in capsys.readouterr().out.splitlines() if line[:5] == "step "]
+    losses, targets = ([step[name] for step in steps] for name in ("loss", "targets"))
+    first_two = (losses[0] * targets[0] + losses[1] * targets[1]) / (targets[0] + targets[1])
+    assert shown == [f"{first_two:.4f}", f"{losses[2]:.4f}"]
+
+
+def test_no_validation_split(tmp_path, capsys):
+    data = write_tiny(tmp_path / "data", validation=[]).path
+    report = run_training(tiny_config(data, tmp_path / "run"))
+    assert report.evaluation is None and report.baseline is None and report.answers == []
+    assert "no validation targets" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(TrainError, match=r"rows have 32 tokens, the model's context 16(.|\n)*--model.context 32"):
+        run_training(tiny_config(data, run, model=ModelConfig(context=16)))
+    with pytest.raises(DatasetError, match="no row to train on"):
+        run_training(tiny_config(write_tiny(tmp_path / "empty", train=0).path, run))
+    with pytest.raises(DatasetError):
+        run_training(tiny_config(tmp_path / "nowhere", run))
+    with pytest.raises(TrainError, match="no task 'translate'"):
+        run_training(tiny_config(data, run, answer_tasks=("translate",)))
+    other = write_tiny(tmp_path / "other", vocab_size=VOCAB_SIZE + 3)
+    data.joinpath("tokenizer.json").write_bytes(other.tokenizer_path.read_bytes())
+    with pytest.raises(DatasetError, match="vocabulary of 20, but this tokenizer has one of 23"):
+        run_training(tiny_config(data, run))
+    data.joinpath("tokenizer.json").write_text("{")
+    with pytest.raises(DatasetError, match="cannot be read as a tokenizer"):
+        run_training(tiny_config(data, run))
+    assert not run.exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path):
+    with pytest.raises(TrainError, match=r"step \d+: the loss is(.|\n)*--optim.lr"):
+        run_training(tiny_config(data, tmp_path / "run", optim=OptimConfig(lr=1e30, warmup=0, clip=0), max_steps=50))
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_full_disk_and_a_full_gpu_are_told_in_words(data, tmp_path, monkeypatch):
+    def fail(error: Exception):
+        def step(*_: object, **__: object) -> None:
+            raise error
+
+        return step
+
+    for name, error, kind, message in (
+        ("disk", OSError(28, "No space left on device"), OutputError, "No space left on device"),
+        ("gpu", torch.OutOfMemoryError("CUDA out of memory"), TrainError, r"memory is full(.|\n)*--batch.micro-tokens"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(Metrics, "step", fail(error))
+            with pytest.raises(kind, match=message):
+                run_training(tiny_config(data, tmp_path / name))
+
+
+def test_only_a_run_is_overwritten_and_only_when_asked(data, tmp_path):
+    run = tmp_path / "run"
+    run_training(tiny_config(data, run, max_steps=1))
+    with pytest.raises(OutputError, match=r"not empty(.|\n)*--overwrite"):
+        run_training(tiny_config(data, run))
+    run_training(tiny_config(data, run, max_steps=2, overwrite=True))
+    assert len([line for line in lines(run) if line["kind"] == "train"]) == 2
+    for precious in (run / "thesis.txt", run / "checkpoint" / "thesis.txt"):
+        precious.write_text("years of work")
+        with pytest.raises(OutputError, match=r"thesis\.txt', which no training run has written"):
+            run_training(tiny_config(data, run, overwrite=True))
+        assert precious.read_text() == "years of work"
+        precious.unlink()
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(OutputError):
+        run_training(tiny_config(data, file, overwrite=True))
+    assert file.exists()
+
+
+def command(data: Path, run: Path, *more: str) -> list[str]:
+    small = ["--model.layers", "1", "--model.width", "16", "--model.heads", "2", "--model.kv-heads", "2"]
+    return ["--data", str(data), "--run", str(run), "--device", "cpu", *small, *more]
+
+
+def test_the_command(data, tmp_path, capsys):
+    assert main(command(data, tmp_path / "run", "--max-steps", "2", "--answers", "1")) == 0
+    assert "target loss" in capsys.readouterr().out
+    assert main(command(data, tmp_path / "run")) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"sabitrain: {tmp_path / 'run'}: the run folder is not empty\nRemedy: ")
+    again = ["--config", str(tmp_path / "run" / "config.toml"), "--run", str(tmp_path / "again")]
+    assert main(again) == 0
+    assert lines(tmp_path / "again") == lines(tmp_path / "run")
+
+
+def test_ctrl_c_ends_with_a_message(data, tmp_path):
+    path = os.pathsep.join([str(Path(sabitrain.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sabitrain", *command(data, tmp_path / "run", "--max-steps", "1000000")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.startswith("sabitrain: ") and "stopped by Ctrl-C before it was done" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_everything_that_is_exported_is_there():
+    assert all(getattr(sabitrain, name) is not None for name in sabitrain.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sabitrain.nothing
+
+
+def test_it_needs_the_loader_of_sabiprep_and_nothing_else_of_it():
+    imported = set()
+    for file in Path(sabitrain.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module))
+            elif isinstance(node, ast.Import):
+                imported |= {name.name for name in node.names}
+    assert {name for name in imported if name.split(".")[0] == "sabiprep"} == {"sabiprep.dataset", "sabiprep.errors"}

@@ -1,0 +1,185 @@
+"""The configuration: what is refused, which source wins, and a saved file that gives the same run again."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sabiprep.errors import ConfigError
+from sabitrain.config import (
+    PRESETS,
+    BatchConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    parse_command_line,
+    resolve,
+    to_toml,
+)
+
+REQUIRED = ["--data", "out", "--run", "run"]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_command_line_goes_before_the_file_and_it_before_the_preset(tmp_path):
+    file = write(tmp_path / "a.toml", 'preset = "125m"\nseed = 7\n[optim]\nlr = 0.5\nclip = 2\n[model]\nlayers = 3\n')
+    config = parse_command_line([*REQUIRED, "--config", str(file), "--optim.lr", "0.25", "--model.heads", "6"])
+    assert (config.data, config.run, config.config) == (Path("out"), Path("run"), file)
+    assert (config.optim.lr, config.optim.clip, config.optim.warmup) == (0.25, 2.0, 0.02)
+    assert (config.model.layers, config.model.heads, config.model.width) == (3, 6, 768)
+    assert (config.preset, config.seed) == ("125m", 7)
+    nano = parse_command_line([*REQUIRED, "--config", str(file), "--preset", "nano"])
+    assert (nano.preset, nano.model.layers, nano.model.width) == ("nano", 3, 128)
+
+
+def test_defaults_are_the_nano_preset():
+    assert parse_command_line(REQUIRED) == TrainConfig(data=Path("out"), run=Path("run"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_built(preset):
+    assert parse_command_line([*REQUIRED, "--preset", preset]).preset == preset
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "remedy"),
+    [
+        ("[optim]\nlearning_rat = 1", "unknown key 'optim.learning_rat'", "did you mean 'optim."),
+        ("[optim]\nwarmpu = 1", "unknown key 'optim.warmpu'", "did you mean 'optim.warmup'?"),
+        ("[optm]\nlr = 1", "unknown key 'optm'", "did you mean 'optim'?"),
+        ("sed = 1", "unknown key 'sed'", "did you mean 'seed'?"),
+        ("seed = 1.5", "'seed' must be a whole number, not 1.5", None),
+        ("seed = true", "'seed' must be a whole number, not True", None),
+        ("overwrite = 1", "'overwrite' must be true or false, not 1", None),
+        ("device = 'tpu'", "'device' must be one of 'auto', 'cpu', 'cuda', not 'tpu'", None),
+        ("answer_tasks = 'label'", "'answer_tasks' must be a list of strings, not 'label'", None),
+        ("model = 3", "'model' must be a table, not 3", "[model]"),
+        ("preset = 'mini'", "no preset 'mini'", "nano, 125m, 350m, 1b"),
+        ("[model]\nwidth = 100", "model.width must be a multiple of twice model.heads", None),
+        ("[model", "is not TOML", None),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_place(tmp_path, text, message, remedy):
+    file = write(tmp_path / "a.toml", text)
+    with pytest.raises(ConfigError) as caught:
+        resolve(None, file, {"data": "out", "run": "run"})
+    assert message in caught.value.message
+    assert caught.value.file == str(file)
+    assert remedy is None or remedy in (caught.value.remedy or "")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        resolve(None, tmp_path / "none.toml", {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (ModelConfig, "layers", 0),
+        (ModelConfig, "heads", 3),
+        (ModelConfig, "kv_heads", 3),
+        (ModelConfig, "kv_heads", 0),
+        (ModelConfig, "context", 0),
+        (ModelConfig, "rope_theta", 1.0),
+        (ModelConfig, "norm_eps", 0.0),
+        (ModelConfig, "init_std", -0.1),
+        (BatchConfig, "tokens", 0),
+        (BatchConfig, "micro_tokens", 0),
+        (OptimConfig, "lr", 0.0),
+        (OptimConfig, "lr", float("nan")),
+        (OptimConfig, "warmup", 1.0),
+        (OptimConfig, "floor", 1.1),
+        (OptimConfig, "beta1", 1.0),
+        (OptimConfig, "beta2", -0.1),
+        (OptimConfig, "eps", 0.0),
+        (OptimConfig, "weight_decay", -1.0),
+        (OptimConfig, "clip", -1.0),
+        (TrainConfig, "epochs", 0.0),
+        (TrainConfig, "max_steps", 0),
+        (TrainConfig, "minutes", 0.0),
+        (TrainConfig, "eval_every", -1),
+        (TrainConfig, "log_every", 0),
+        (TrainConfig, "answers", -1),
+        (TrainConfig, "max_new_tokens", 0),
+        (TrainConfig, "seed", -1),
+        (TrainConfig, "threads", -1),
+    ],
+)
+def test_a_field_that_cannot_be_right_is_refused_by_name(change):
+    kind, name, value = change
+    paths = {"data": Path("out"), "run": Path("run")} if kind is TrainConfig else {}
+    with pytest.raises(ConfigError, match=name):
+        kind(**paths, **{name: value})
+
+
+def test_every_option_says_what_it_is(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_command_line(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for kind, prefix in ((TrainConfig, ""), (ModelConfig, "model."), (BatchConfig, "batch."), (OptimConfig, "optim.")):
+        for field in dataclasses.fields(kind):
+            if field.name not in ("model", "batch", "optim"):
+                assert f"--{prefix}{field.name.replace('_', '-')}" in shown
+
+
+@pytest.mark.parametrize("arguments", [["--optm.lr", "1", *REQUIRED], ["--run", "x"], [*REQUIRED, "--preset", "mini"]])
+def test_a_wrong_command_line_exits_with_2_and_says_why(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_command_line(arguments)
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out + captured.err
+
+
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    lr=st.floats(1e-12, 1e6),
+    epochs=st.none() | st.floats(1e-3, 1e3),
+    tasks=st.lists(st.text(st.characters(exclude_categories=["Cs"]))),
+    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
+)
+def test_the_saved_file_gives_the_configuration_back(tmp_path_factory, seed, lr, epochs, tasks, name):
+    config = TrainConfig(
+        data=Path(name),
+        run=Path("run"),
+        seed=seed,
+        epochs=epochs,
+        answer_tasks=tuple(tasks),
+        optim=OptimConfig(lr=lr),
+        model=ModelConfig(layers=2, kv_heads=1),
+    )
+    file = write(tmp_path_factory.getbasetemp() / "config.toml", to_toml(config))
+    assert dataclasses.replace(resolve(None, file, {}), config=None) == config
+
+
+def test_the_saved_file_can_be_run_again_into_another_folder(tmp_path):
+    file = write(tmp_path / "config.toml", to_toml(TrainConfig(data=Path("out"), run=Path("run"), seed=3)))
+    again = parse_command_line(["--config", str(file), "--run", "run2"])
+    assert (again.data, again.run, again.seed) == (Path("out"), Path("run2"), 3)
+
+
+def test_steps_and_rows():
+    def steps(**limits: object) -> int:
+        batch = BatchConfig(tokens=4 * 64, micro_tokens=64)
+        return TrainConfig(data=Path(), run=Path(), batch=batch, **limits).steps(rows=10, seq_len=64)
+
+    assert steps() == 3
+    assert steps(epochs=2) == 5
+    assert steps(max_steps=2) == 2
+    assert steps(max_steps=100) == 100
+    assert steps(max_steps=4, epochs=2) == 4
+    assert steps(max_steps=100, epochs=2) == 5
+    assert steps(minutes=1) == 3
+    batch = BatchConfig(tokens=1000, micro_tokens=300)
+    assert (batch.rows(128), batch.micro_rows(128)) == (7, 2)
+    assert (batch.rows(4096), batch.micro_rows(4096)) == (1, 1)
