@@ -4,7 +4,6 @@
 //! difference: an added token is taken only where the template spells it. The post-processor, truncation and
 //! padding have no part in it.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use serde_json::Value;
@@ -27,8 +26,8 @@ pub struct Form {
     /// Added tokens matched before normalization, and after.
     raw: Matcher,
     normalized: Matcher,
-    /// By id: the added tokens that text must not become, and whether they are special.
-    controls: HashMap<u32, bool>,
+    /// By id: for the added tokens, which text must not become, whether they are special.
+    controls: Vec<Option<bool>>,
 }
 
 impl Form {
@@ -59,8 +58,10 @@ impl Form {
         let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
         let unknown = unknown_id(&tokenizer, json);
-        let controls =
-            added.iter().filter(|(id, _)| Some(*id) != unknown).map(|(id, token)| (*id, token.special)).collect();
+        let mut controls = vec![None; added.last().map_or(0, |(id, _)| *id as usize + 1)];
+        for (id, token) in added.iter().filter(|(id, _)| Some(*id) != unknown) {
+            controls[*id as usize] = Some(token.special);
+        }
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
         for (id, token) in added {
             if token.normalized {
@@ -141,7 +142,7 @@ impl Form {
         let first_len = |at: usize| text[at..].chars().next().map_or(0, char::len_utf8);
         let mut found = None;
         for token in &tokens {
-            let Some(&special) = self.controls.get(&token.id) else { continue };
+            let Some(&Some(special)) = self.controls.get(token.id as usize) else { continue };
             let (start, end) = token.offsets;
             match start + first_len(start) {
                 at if at < end => found = Some(at),
