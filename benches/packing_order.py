@@ -1,7 +1,8 @@
 """What the order of best fit does to rows: ``python benches/packing_order.py OUT``, OUT being a packed dataset.
 
-Packs the documents of its training split again, by a plain best fit, in file order, in random order, longest first, and in the
-order that sabiprep uses; prints rows, utilisation, and the share of rows with 95 % or more of their tokens from one source.
+Packs the documents of its training split again, by a plain best fit, in file order, in random order, longest first,
+and in the order that sabiprep uses; prints rows, utilisation, and the share of rows with 95 % or more of their tokens
+from one source.
 """
 
 from __future__ import annotations

@@ -325,8 +325,8 @@ def resigned(out: Path, change: dict[str, Any]) -> None:
 def test_no_manifest_is_an_unfinished_dataset(out: Path, tmp_path: Path) -> None:
     (out / "manifest.json").unlink()
     refused(out, "written last, and is missing", file="out")
-    refused(tmp_path / "nowhere", "no packed dataset here", file="nowhere")
-    refused(out / "tokenizer.json", "no packed dataset here", file="tokenizer.json")
+    refused(tmp_path / "nowhere", "no such folder", file="nowhere")
+    refused(out / "tokenizer.json", "no such folder", file="tokenizer.json")
     with pytest.raises(DatasetError, match="sabiprep pack CORPUS"):
         open_dataset(out)
 

@@ -199,7 +199,7 @@ def _as_json(record: Mapping[str, Any] | str) -> str:
         if not isinstance(record, str):
             return json.dumps(dict(record), ensure_ascii=False, allow_nan=False).encode("utf-8").decode()
         return record.encode("utf-8").decode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"the record cannot be written as JSON: {error}",
             remedy="give its fields as text, numbers, truth values, lists and mappings, or give the line itself",

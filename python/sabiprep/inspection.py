@@ -166,7 +166,9 @@ def _view(dataset: PackedDataset, rows: Split, row: int, wanted: SourceInfo | No
     sources = content["source_ids"]
     shown = [at for at, source in enumerate(sources) if wanted is None or source == wanted.id]
     if wanted is not None and not shown:
-        names = ", ".join(dataset.sources[source].name for source in np.unique(sources))
+        names = ", ".join(
+            dataset.sources[source].name for source in np.unique(sources) if source < len(dataset.sources)
+        )
         raise DatasetError(
             f"row {row} of the {rows.name} split has no document of this source",
             file=str(dataset.path),
@@ -174,13 +176,21 @@ def _view(dataset: PackedDataset, rows: Split, row: int, wanted: SourceInfo | No
             remedy=f"leave --row out for the first row that has one; this one has documents of {names}",
         )
     pieces = _pieces(dataset, content["input_ids"])
+    try:
+        documents = tuple(_document(dataset, content, at, pieces) for at in shown)
+    except (ValueError, IndexError) as error:
+        raise DatasetError(
+            f"row {row} of the {rows.name} split is damaged: {error}",
+            file=str(dataset.path),
+            remedy=f"sabiprep verify {dataset.path} tells what is wrong with it",
+        ) from error
     return RowView(
         split=rows.name,
         row=row,
         rows=len(rows),
         seq_len=dataset.seq_len,
         documents=len(sources),
-        shown=tuple(_document(dataset, content, at, pieces) for at in shown),
+        shown=documents,
         targets=content["n_targets"],
         padding=dataset.seq_len - int(content["seq_lengths"].sum()),
     )
@@ -274,8 +284,12 @@ def _legend(colours: bool) -> Text:
     ):
         legend.append_text(_marked(role, False, meaning, colours)).append(" ")
     if colours:
-        return legend.append("· ").append("learnt", "reverse").append(" · \\ escapes, as in Python")
-    return legend.append("· + is learnt · \\ escapes, as in Python")
+        return (
+            legend.append("· ")
+            .append("learnt", "reverse")
+            .append(" · a token is of the part it starts in · \\ escapes, as in Python")
+        )
+    return legend.append("· + is learnt · a token is of the part it starts in · \\ escapes, as in Python")
 
 
 def _marked(role: Role, learnt: bool, text: str, colours: bool) -> Text:

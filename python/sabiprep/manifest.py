@@ -90,10 +90,14 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
+        if not folder.is_dir():
+            raise DatasetError(
+                "no such folder", file=str(folder), remedy="name the OUT folder of sabiprep pack"
+            ) from None
         raise DatasetError(
             f"no packed dataset here: {MANIFEST_FILE} is written last, and is missing",
             file=str(folder),
-            remedy=f"finish it: sabiprep pack CORPUS {folder}",
+            remedy=f"if packing was stopped, start it again: sabiprep pack CORPUS {folder} --overwrite",
         ) from None
     except OSError as error:
         raise DatasetError(
@@ -121,7 +125,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise DatasetError("altered since it was written: its sha256 does not hold", file=str(path), remedy=altered)
     try:
         return _parse(raw, digest)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DatasetError(
             f"a field is missing or cannot be right: {error!r}", file=str(path), remedy=altered
         ) from error
@@ -129,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _own_digest(content: bytes, digest: str) -> str:
     """The sha256 of ``content`` with ``digest``, where it stands in it, replaced by as many zeros."""
-    return hashlib.sha256(content.replace(digest.encode(), b"0" * len(digest))).hexdigest()
+    return hashlib.sha256(content.replace(digest.encode(errors="replace"), b"0" * len(digest))).hexdigest()
 
 
 def _parse(raw: dict[str, Any], digest: str) -> Manifest:

@@ -90,7 +90,7 @@ class BatchConfig:
     tokens: int = 1024
     """Tokens (padding included) of an optimizer step, rounded down to whole rows, at least one."""
     micro_tokens: int = 4096
-    """Most tokens in one forward and backward pass; a step of more accumulates over several."""
+    """Most tokens in one forward and backward pass; a step of more accumulates over several. On a CPU 4096 at most."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -101,9 +101,10 @@ class BatchConfig:
         """Rows of an optimizer step."""
         return max(1, self.tokens // seq_len)
 
-    def micro_rows(self, seq_len: int) -> int:
-        """Most rows of a micro-batch."""
-        return max(1, self.micro_tokens // seq_len)
+    def micro_rows(self, seq_len: int, device: str) -> int:
+        """Most rows of a micro-batch on a device of that type; a CPU gains nothing from more than 4096 tokens."""
+        tokens = min(self.micro_tokens, 4096) if device == "cpu" else self.micro_tokens
+        return max(1, tokens // seq_len)
 
 
 @dataclass(frozen=True)

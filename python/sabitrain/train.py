@@ -89,7 +89,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
     model = Llama(config.model, dataset.vocab_size).to(device)
     optimizer = make_optimizer(model, config.optim)
     order = RowOrder(dataset, config.batch.rows(dataset.seq_len), config.seed)
-    micro_rows = config.batch.micro_rows(dataset.seq_len)
+    micro_rows = config.batch.micro_rows(dataset.seq_len, device.type)
     targets_of_row = dataset.train.n_targets
     bf16 = device.type == "cuda"
     metrics.start(
@@ -108,6 +108,9 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
         f"{len(dataset.validation):,} held out\n"
         f"{steps:,} steps of {order.rows_per_step} rows, {order.epoch(steps):.2f} epochs"
     )
+    if order.rows_per_step > len(dataset.train):
+        most = len(dataset.train) * dataset.seq_len
+        metrics.say(f"note: one step repeats every row there is; --batch.tokens {most} would be one epoch")
 
     # Train.
     began = time.monotonic()

@@ -51,11 +51,28 @@ pub struct Row {
     pub n_targets: i32,
 }
 
+impl Row {
+    /// Whether 95 % or more of its tokens are of one source.
+    #[must_use]
+    pub fn is_single_source(&self) -> bool {
+        let total: i64 = self.seq_lengths.iter().map(|&len| i64::from(len)).sum();
+        let of = |source: u16| -> i64 {
+            let documents = self.seq_lengths.iter().zip(&self.source_ids);
+            documents.filter(|(_, id)| **id == source).map(|(&len, _)| i64::from(len)).sum()
+        };
+        self.source_ids.iter().any(|&source| of(source) * 100 >= total * 95)
+    }
+}
+
 /// What rows must fit.
 #[derive(Debug, Clone)]
 pub struct RowRules {
     /// Tokens in a row.
     pub seq_len: usize,
+    /// The id that opens every document, if any does.
+    pub bos: Option<u32>,
+    /// The id that closes every document.
+    pub eos: u32,
     /// The padding's id.
     pub pad: u32,
     /// Ids are below this.
@@ -108,6 +125,11 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
         let Some(&policy) = rules.policies.get(usize::from(row.source_ids[nth])) else {
             return Err(Violation(format!("shape: document {nth} is of no known source")));
         };
+        let ids = &row.ids[start..end];
+        let opens = roles[start] == Role::Control && end - start > 1;
+        rule(!opens || Some(ids[0]) == rules.bos, "shape", || format!("document {nth} opens with id {}", ids[0]))?;
+        let closes = roles[end - 1] == Role::Control && end - start > 1;
+        rule(!closes || ids[ids.len() - 1] == rules.eos, "shape", || format!("document {nth} is not closed by EOS"))?;
         check_document(&row.mask[start..end], &roles[start..end], policy)
             .map_err(|Violation(what)| Violation(format!("{what} (document {nth})")))?;
         start = end;
@@ -167,7 +189,10 @@ mod tests {
             doc_parts: vec![0],
             n_targets: 3,
         };
-        (row, RowRules { seq_len: 8, pad: 0, vocab_size: 10, policies: vec![LossPolicy::TargetOnly] })
+        (
+            row,
+            RowRules { seq_len: 8, bos: None, eos: 1, pad: 0, vocab_size: 10, policies: vec![LossPolicy::TargetOnly] },
+        )
     }
 
     type Break = fn(&mut Row);
@@ -176,7 +201,7 @@ mod tests {
     fn a_right_row_passes_and_each_broken_rule_is_named() {
         let (good, rules) = row();
         assert_eq!(check_row(&good, &rules), Ok(()));
-        let broken: [(&str, Break); 12] = [
+        let broken: [(&str, Break); 14] = [
             ("M1", |row| row.mask[0] = true),
             ("M2", |row| row.mask[7] = true),
             ("M3", |row| row.mask.fill(false)),
@@ -188,6 +213,8 @@ mod tests {
             ("shape", |row| row.n_targets = 2),
             ("shape", |row| row.ids[1] = 10),
             ("shape", |row| row.source_ids[0] = 1),
+            ("shape", |row| row.ids[5] = 2),
+            ("shape", |row| row.segment_roles[0] = 0),
             ("shape", |row| row.segment_lengths[3] = 2),
         ];
         for (expected, change) in broken {
@@ -225,7 +252,7 @@ mod tests {
                 record_ids: vec![0],
                 doc_parts: vec![0],
             };
-            let rules = RowRules { seq_len: 64, pad: 0, vocab_size: 2, policies: vec![policy] };
+            let rules = RowRules { seq_len: 64, bos: Some(1), eos: 1, pad: 0, vocab_size: 2, policies: vec![policy] };
             prop_assert_eq!(check_row(&row, &rules), Ok(()));
             row.mask[flip] = !row.mask[flip];
             row.n_targets += if row.mask[flip] { 1 } else { -1 };

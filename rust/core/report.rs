@@ -66,23 +66,34 @@ pub fn input_entry(input: &Input) -> Result<InputEntry> {
     Ok(InputEntry { path: input.name.clone(), size: input.size, xxh3_128 })
 }
 
-/// Refuses a corpus of which nothing is left to train on, saying where it went.
+/// Refuses a corpus of which nothing is left to train on, and a source that no record of fits, saying where it went.
 pub fn refuse_nothing(plan: &Plan, settlement: &Settlement) -> Result<()> {
+    let first_drop = |totals: &SourceTotals| -> Result<Option<String>> {
+        let Some(example) = totals.tally.examples.iter().min_by_key(|example| example.reason) else { return Ok(None) };
+        let entry = example_entry(plan, example)?;
+        Ok(Some(format!("{}:{}: {}: {}", entry.file, entry.line, entry.reason, entry.why)))
+    };
+    for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
+        let unfit = Drop::ALL.into_iter().filter(|reason| reason.is_unfit());
+        let unfit: u64 = unfit.map(|reason| totals.tally.drops[reason as usize]).sum();
+        if unfit > 0 && unfit == totals.tally.records {
+            let first = first_drop(totals)?.unwrap_or_default();
+            return Err(Error::input(format!("none of its records ({unfit}) can be used; the first: {first}"))
+                .file(plan.config_file.clone())
+                .source(source.name.clone())
+                .remedy("check its `segments` and `format` against the file; `sabiprep explain` shows one record"));
+        }
+    }
     if settlement.sources.iter().any(|source| source.sums[Side::Train as usize].documents > 0) {
         return Ok(());
     }
     let records: u64 = settlement.sources.iter().map(|source| source.tally.records).sum();
-    let plural = if records == 1 { "" } else { "s" };
     let mut reasons: Vec<String> = Vec::new();
-    for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
-        for example in totals.tally.examples.iter().take(1) {
-            let entry = example_entry(plan, example)?;
-            let name = &source.name;
-            reasons.push(format!("{}:{}, source '{name}': {}: {}", entry.file, entry.line, entry.reason, entry.why));
-        }
+    for totals in &settlement.sources {
+        reasons.extend(first_drop(totals)?);
     }
-    let error = Error::input(format!("no training document is left of {records} record{plural}"))
-        .file(plan.config_file.clone());
+    let error =
+        Error::input(format!("no training document is left (records read: {records})")).file(plan.config_file.clone());
     Err(match reasons.is_empty() {
         true if records > 0 => error.remedy("lower `validation` under [pack]"),
         true => error.remedy("the inputs hold no records: check `files`"),
@@ -127,16 +138,14 @@ pub fn manifest(
         sources: sources.collect::<Result<_>>()?,
         splits: Side::ALL.into_iter().map(|side| (side.name().to_owned(), split_entry(plan, side, shards))).collect(),
     };
-    account(&manifest)?;
+    account(&manifest).map_err(|what| Error::internal(what).remedy("this is a bug in sabiprep: please report it"))?;
     manifest.seal();
     Ok(manifest)
 }
 
 /// M7: every record is kept or dropped for a reason, and the shards hold what the sources say.
-fn account(manifest: &Manifest) -> Result<()> {
-    let broken = |what: String| {
-        Err(Error::internal(format!("M7: {what}")).remedy("this is a bug in sabiprep: please report it"))
-    };
+pub fn account(manifest: &Manifest) -> std::result::Result<(), String> {
+    let broken = |what: String| Err(format!("M7: {what}"));
     for source in &manifest.sources {
         let drops: u64 = source.drops.values().sum();
         if source.records != source.kept + drops {
@@ -145,7 +154,9 @@ fn account(manifest: &Manifest) -> Result<()> {
         }
     }
     for side in Side::ALL {
-        let split = &manifest.splits[side.name()];
+        let Some(split) = manifest.splits.get(side.name()) else {
+            return broken(format!("no split '{}'", side.name()));
+        };
         let mut of_sources = Sums::default();
         for source in &manifest.sources {
             of_sources.add_sums(if side == Side::Train { source.train } else { source.validation });
@@ -178,6 +189,7 @@ fn source_entry(plan: &Plan, source: &crate::plan::Source, totals: &SourceTotals
         loss: source.loss,
         overflow: source.overflow,
         epochs: source.epochs,
+        copies: totals.copies,
         records: tally.records,
         kept: totals.kept,
         truncated: totals.truncated,
@@ -217,7 +229,12 @@ fn split_entry(plan: &Plan, side: Side, shards: &[ShardSums]) -> SplitEntry {
             xxh3_128: written.xxh3_128.clone(),
         });
     }
-    let room = entry.rows * plan.pack.seq_len as u64;
-    entry.utilisation = if room == 0 { 0.0 } else { entry.tokens as f64 / room as f64 };
+    entry.utilisation = utilisation(entry.tokens, entry.rows, plan.pack.seq_len);
     entry
+}
+
+/// Tokens over the room of `rows` rows; 0 where there is none.
+#[must_use]
+pub fn utilisation(tokens: u64, rows: u64, seq_len: usize) -> f64 {
+    if rows == 0 { 0.0 } else { tokens as f64 / (rows * seq_len as u64) as f64 }
 }

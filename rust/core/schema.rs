@@ -131,6 +131,15 @@ impl Drop {
         Self::NotSampled,
     ];
 
+    /// Whether the record does not fit its source's format or template, rather than being left out by choice.
+    #[must_use]
+    pub fn is_unfit(self) -> bool {
+        matches!(
+            self,
+            Self::Malformed | Self::MissingField | Self::TemplateError | Self::EmptyTarget | Self::NoTargetLeft
+        )
+    }
+
     /// The reason as the report and the manifest spell it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -165,9 +174,10 @@ impl Refusal {
 }
 
 /// Which side of the split a record falls on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
     /// Trained on.
+    #[default]
     Train,
     /// Held out.
     Validation,

@@ -68,6 +68,8 @@ pub struct SourceTotals {
     pub kept: u64,
     /// Those of them that were shortened to fit a row.
     pub truncated: u64,
+    /// Copies made of training records.
+    pub copies: u64,
     /// Sums by side, in the order of [`Side::ALL`].
     pub sums: [Sums; 2],
 }
@@ -131,6 +133,7 @@ pub fn settle(plan: &Plan, spools: &[Spool]) -> Settlement {
             match made {
                 Ok(n) => {
                     totals.kept += u64::from(head.window == 0);
+                    totals.copies += u64::from(n) * u64::from(head.window == 0 && head.side == Side::Train);
                     totals.truncated += u64::from(head.window == 0 && head.truncated);
                     totals.sums[head.side as usize].add(head, n);
                     for copy in 0..n {

@@ -2,20 +2,24 @@
 //!
 //! Takes a dataset folder; gives every failure it finds (the first of each shard's rows), and never repairs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
-use arrow_ipc::reader::FileReader;
+use arrow_ipc::reader::{FileReader, read_footer_length};
+use arrow_ipc::root_as_footer;
 
 use crate::error::Result;
 use crate::mask::{Row, RowRules, Violation, check_row};
 use crate::monitor::{Monitor, Phase};
 use crate::read;
-use crate::schema::{IdType, ROWS_PER_BATCH, Side, shard_schema};
+use crate::report::{account, utilisation};
+use crate::schema::{IdType, ROWS_PER_BATCH, Role, Side, shard_schema};
 use crate::settle::Sums;
 use crate::tokenize::{ControlIds, Encoder, hex};
 use crate::write::{Manifest, ShardEntry};
@@ -43,38 +47,57 @@ pub fn verify(out: &Path, monitor: &Monitor) -> Result<Verification> {
     let mut found = Verification::default();
     verify_tokenizer(out, &manifest, &mut found.failures);
     monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
+    let tokenizer = &manifest.tokenizer;
     let rules = RowRules {
         seq_len: manifest.seq_len,
-        pad: manifest.tokenizer.pad_id,
-        vocab_size: manifest.tokenizer.vocab_size,
+        bos: tokenizer.bos_id,
+        eos: tokenizer.eos_id,
+        pad: tokenizer.pad_id,
+        vocab_size: tokenizer.vocab_size,
         policies: manifest.sources.iter().map(|source| source.loss).collect(),
     };
-    let mut per_source: HashMap<(Side, u16), Sums> = HashMap::new();
+    let mut read = Contents::default();
     for side in Side::ALL {
-        let Some(split) = manifest.splits.get(side.name()) else {
-            found.failures.push(format!("manifest.json: no split '{}'", side.name()));
-            continue;
-        };
-        let total: u64 = split.shards.iter().map(|shard| shard.rows).sum();
-        if total != split.rows {
-            found.failures.push(format!(
-                "manifest.json: {} rows in {}, {total} in its shards",
-                split.rows,
-                side.name()
-            ));
-        }
-        for shard in &split.shards {
+        let shards = manifest.splits.get(side.name()).map_or(&[][..], |split| &split.shards);
+        read.splits.push(Sums::default());
+        for shard in shards {
             found.shards += 1;
-            let mut sums = |source, more: Sums| per_source.entry((side, source)).or_default().add_sums(more);
-            if let Err(Failure(what)) = verify_shard(out, shard, &rules, monitor, &mut found, &mut sums)? {
+            read.side = side;
+            if let Err(Failure(what)) = verify_shard(out, shard, &rules, monitor, &mut read)? {
                 found.failures.push(format!("{}: {what}", shard.file));
             }
         }
     }
+    found.rows = read.rows;
+    found.documents = read.splits.iter().map(|sums| sums.documents).sum();
     if found.failures.is_empty() {
-        verify_sums(&manifest, &per_source, &mut found.failures);
+        verify_windows(&read.windows, &mut found.failures);
+        verify_manifest(&manifest, &read, &mut found.failures);
     }
     Ok(found)
+}
+
+/// What the rows read so far hold.
+#[derive(Debug, Default)]
+struct Contents {
+    side: Side,
+    rows: u64,
+    /// By side.
+    splits: Vec<Sums>,
+    per_source: HashMap<(Side, u16), Sums>,
+    single_source_rows: HashMap<Side, u64>,
+    /// The windows of split documents.
+    windows: BTreeMap<(u16, u64, u32), Vec<Window>>,
+}
+
+/// One window of a split document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Window {
+    number: u32,
+    first_id: u32,
+    last_id: u32,
+    /// Whether it ends with the closing EOS.
+    closes: bool,
 }
 
 /// What is wrong with a shard.
@@ -112,8 +135,7 @@ fn verify_shard(
     entry: &ShardEntry,
     rules: &RowRules,
     monitor: &Monitor,
-    found: &mut Verification,
-    sums: &mut impl FnMut(u16, Sums),
+    read: &mut Contents,
 ) -> Result<std::result::Result<(), Failure>> {
     let path = out.join(&entry.file);
     let intact = || -> Result<Option<String>> {
@@ -130,67 +152,160 @@ fn verify_shard(
         Err(error) => return Ok(Err(Failure(error.message))),
     }
     monitor.check()?;
-    // Bytes are as they were written; from here on a failure is a fault of the writer.
-    let mut totals = (0, Sums::default());
-    let mut check = || -> std::result::Result<(), Failure> {
-        let reader = FileReader::try_new(read::open_shard(&path).map_err(|error| Failure(error.message))?, None)?;
-        let ids = IdType::for_vocab(rules.vocab_size);
-        if reader.schema() != shard_schema(rules.seq_len, ids) {
-            return Err(Failure("its columns are not those of the format".to_owned()));
-        }
-        let batches = reader.num_batches();
-        for (nth, batch) in reader.enumerate() {
-            let batch = batch?;
-            if nth + 1 < batches && batch.num_rows() != ROWS_PER_BATCH {
-                return Err(Failure(format!("batch {nth} has {} rows, not {ROWS_PER_BATCH}", batch.num_rows())));
-            }
-            for at in 0..batch.num_rows() {
-                let row = row_of(&batch, at, ids);
-                check_row(&row, rules)
-                    .map_err(|Violation(what)| Failure(format!("row {}: {what}", nth * ROWS_PER_BATCH + at)))?;
-                totals.0 += 1;
-                add_row(&row, &mut totals.1, sums);
-                monitor.done.fetch_add(1, Relaxed);
-            }
-        }
-        Ok(())
-    };
-    let checked = check();
-    let (rows, read) = totals;
-    found.rows += rows;
-    found.documents += read.documents;
-    if checked.is_err() {
-        return Ok(checked);
+    // The Arrow library panics on some files that are damaged on purpose.
+    let check = || verify_rows(&path, entry, rules, monitor, read);
+    Ok(catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err(Failure("not a readable Arrow file".to_owned()))))
+}
+
+fn verify_rows(
+    path: &Path,
+    entry: &ShardEntry,
+    rules: &RowRules,
+    monitor: &Monitor,
+    read: &mut Contents,
+) -> std::result::Result<(), Failure> {
+    refuse_blocks_beyond(path, entry.bytes)?;
+    let reader = FileReader::try_new(read::open_shard(path).map_err(|error| Failure(error.message))?, None)?;
+    let ids = IdType::for_vocab(rules.vocab_size);
+    if reader.schema() != shard_schema(rules.seq_len, ids) {
+        return Err(Failure("its columns are not those of the format".to_owned()));
     }
+    let batches = reader.num_batches();
+    let before = (read.rows, read.splits.last().copied().unwrap_or_default());
+    for (nth, batch) in reader.enumerate() {
+        let batch = batch?;
+        if nth + 1 < batches && batch.num_rows() != ROWS_PER_BATCH {
+            return Err(Failure(format!("batch {nth} has {} rows, not {ROWS_PER_BATCH}", batch.num_rows())));
+        }
+        for at in 0..batch.num_rows() {
+            let row = row_of(&batch, at, ids);
+            check_row(&row, rules)
+                .map_err(|Violation(what)| Failure(format!("row {}: {what}", nth * ROWS_PER_BATCH + at)))?;
+            read.add(&row);
+            monitor.done.fetch_add(1, Relaxed);
+        }
+    }
+    let sums = read.splits.last().copied().unwrap_or_default();
+    let is = (
+        read.rows - before.0,
+        sums.documents - before.1.documents,
+        sums.tokens - before.1.tokens,
+        sums.targets - before.1.targets,
+    );
     let said = (entry.rows, entry.documents, entry.tokens, entry.targets);
-    let is = (rows, read.documents, read.tokens, read.targets);
-    Ok(if said == is {
-        Ok(())
-    } else {
-        Err(Failure(format!("rows, documents, tokens, targets are {is:?}, the manifest says {said:?}")))
-    })
+    if said == is {
+        return Ok(());
+    }
+    Err(Failure(format!("rows, documents, tokens, targets are {is:?}, the manifest says {said:?}")))
 }
 
-fn add_row(row: &Row, totals: &mut Sums, sums: &mut impl FnMut(u16, Sums)) {
-    let mut start = 0;
-    for (&len, &source) in row.seq_lengths.iter().zip(&row.source_ids) {
-        let end = start + len as usize;
-        let targets = row.mask[start..end].iter().filter(|&&learnt| learnt).count() as u64;
-        let document = Sums { documents: 1, tokens: len as u64, targets };
-        totals.add_sums(document);
-        sums(source, document);
-        start = end;
+/// Refuses a file whose footer names batches that lie outside it: the Arrow library would make room for them first.
+fn refuse_blocks_beyond(path: &Path, size: u64) -> std::result::Result<(), Failure> {
+    let broken = |what: &str| Failure(format!("not a readable Arrow file: {what}"));
+    let mut file = read::open_shard(path).map_err(|error| Failure(error.message))?;
+    let mut read_at = |from: i64, len: usize| -> std::result::Result<Vec<u8>, Failure> {
+        let mut bytes = vec![0; len];
+        let filled = file.seek(SeekFrom::End(from)).and_then(|_| file.read_exact(&mut bytes));
+        filled.map(|()| bytes).map_err(|error| broken(&error.to_string()))
+    };
+    let trailer: [u8; 10] = read_at(-10, 10)?.try_into().map_err(|_| broken("it is cut short"))?;
+    let len = read_footer_length(trailer)?;
+    if len as u64 + 10 > size {
+        return Err(broken("its footer is longer than the file"));
+    }
+    let footer = read_at(-10 - len as i64, len)?;
+    let footer = root_as_footer(&footer).map_err(|error| broken(&error.to_string()))?;
+    let blocks = footer.recordBatches().into_iter().flatten().chain(footer.dictionaries().into_iter().flatten());
+    for block in blocks {
+        let end = i128::from(block.offset()) + i128::from(block.metaDataLength()) + i128::from(block.bodyLength());
+        if block.offset() < 0 || block.metaDataLength() < 0 || block.bodyLength() < 0 || end > i128::from(size) {
+            return Err(broken("its footer names a batch outside the file"));
+        }
+    }
+    Ok(())
+}
+
+impl Contents {
+    fn add(&mut self, row: &Row) {
+        self.rows += 1;
+        *self.single_source_rows.entry(self.side).or_default() += u64::from(row.is_single_source());
+        let mut run_ends = row.segment_lengths.iter().zip(&row.segment_roles).scan(0, |end, (&len, &role)| {
+            *end += len as usize;
+            Some((*end, role))
+        });
+        let mut start = 0;
+        for (nth, (&len, &source)) in row.seq_lengths.iter().zip(&row.source_ids).enumerate() {
+            let end = start + len as usize;
+            let targets = row.mask[start..end].iter().filter(|&&learnt| learnt).count() as u64;
+            let document = Sums { documents: 1, tokens: len as u64, targets };
+            if let Some(split) = self.splits.last_mut() {
+                split.add_sums(document);
+            }
+            self.per_source.entry((self.side, source)).or_default().add_sums(document);
+            let last_role = run_ends.by_ref().find(|(run_end, _)| *run_end >= end).map_or(0, |(_, role)| role);
+            let closes = last_role == Role::Control as u8;
+            let (parts, record) = (row.doc_parts[nth], row.record_ids[nth]);
+            let (copy, number) = (parts >> 16, parts & 0xffff);
+            if number > 0 || !closes {
+                let window = Window { number, first_id: row.ids[start], last_id: row.ids[end - 1], closes };
+                self.windows.entry((source, record, copy)).or_default().push(window);
+            }
+            start = end;
+        }
     }
 }
 
-fn verify_sums(manifest: &Manifest, per_source: &HashMap<(Side, u16), Sums>, failures: &mut Vec<String>) {
+/// M6 across rows: the windows of a document follow each other by one shared token, and the last alone closes it.
+fn verify_windows(windows: &BTreeMap<(u16, u64, u32), Vec<Window>>, failures: &mut Vec<String>) {
+    for ((source, record, _), windows) in windows {
+        let mut windows = windows.clone();
+        windows.sort_unstable();
+        let last = windows.len() - 1;
+        let numbered = windows.iter().enumerate().all(|(nth, window)| window.number as usize == nth);
+        let closed = windows.iter().enumerate().all(|(nth, window)| window.closes == (nth == last));
+        let joined = windows.windows(2).all(|pair| pair[0].last_id == pair[1].first_id);
+        if !(numbered && closed && joined) {
+            failures.push(format!("M6: the windows of record {record} of source {source} do not make one document"));
+        }
+    }
+}
+
+/// Everything in the manifest that can be counted again.
+fn verify_manifest(manifest: &Manifest, read: &Contents, failures: &mut Vec<String>) {
+    let mut fail = |what: String| failures.push(format!("manifest.json: {what}"));
+    if let Err(what) = account(manifest) {
+        fail(what);
+    }
+    if manifest.rows_per_batch != ROWS_PER_BATCH {
+        fail(format!("rows_per_batch is {}, not {ROWS_PER_BATCH}", manifest.rows_per_batch));
+    }
+    let id_type = IdType::for_vocab(manifest.tokenizer.vocab_size).name();
+    if manifest.id_dtype != id_type {
+        fail(format!("id_dtype is {}, not {id_type}", manifest.id_dtype));
+    }
+    for (nth, side) in Side::ALL.into_iter().enumerate() {
+        let (Some(split), name) = (manifest.splits.get(side.name()), side.name()) else { continue };
+        let rows: u64 = split.shards.iter().map(|shard| shard.rows).sum();
+        let single = read.single_source_rows.get(&side).copied().unwrap_or(0);
+        let sums = Sums { documents: split.documents, tokens: split.tokens, targets: split.targets };
+        if (split.rows, split.single_source_rows, sums) != (rows, single, read.splits[nth]) {
+            fail(format!("the counts of {name} are not those of its shards"));
+        }
+        if (split.utilisation - utilisation(split.tokens, rows, manifest.seq_len)).abs() > 1e-12 {
+            fail(format!("the utilisation of {name} is not its tokens over its room"));
+        }
+    }
     for (id, source) in manifest.sources.iter().enumerate() {
         for (side, said) in [(Side::Train, source.train), (Side::Validation, source.validation)] {
-            let is = per_source.get(&(side, id as u16)).copied().unwrap_or_default();
+            let is = read.per_source.get(&(side, id as u16)).copied().unwrap_or_default();
             if is != said {
                 let (name, side) = (&source.name, side.name());
-                failures.push(format!("manifest.json: source '{name}' in {side}: {said:?}, the shards hold {is:?}"));
+                fail(format!("source '{name}' in {side}: {said:?}, the shards hold {is:?}"));
             }
+        }
+        if let Some(path) = source.inputs.iter().find(|path| !manifest.inputs.iter().any(|input| input.path == **path))
+        {
+            fail(format!("source '{}' names the input {path}, which is not listed", source.name));
         }
     }
 }

@@ -181,5 +181,7 @@ def test_steps_and_rows():
     assert steps(max_steps=100, epochs=2) == 5
     assert steps(minutes=1) == 3
     batch = BatchConfig(tokens=1000, micro_tokens=300)
-    assert (batch.rows(128), batch.micro_rows(128)) == (7, 2)
-    assert (batch.rows(4096), batch.micro_rows(4096)) == (1, 1)
+    assert (batch.rows(128), batch.micro_rows(128, "cpu")) == (7, 2)
+    assert (batch.rows(4096), batch.micro_rows(4096, "cpu")) == (1, 1)
+    large = dataclasses.replace(batch, micro_tokens=32_768)
+    assert (large.micro_rows(128, "cuda"), large.micro_rows(128, "cpu")) == (256, 32)

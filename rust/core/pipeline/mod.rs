@@ -65,7 +65,7 @@ impl<'a> Job<'a> {
 pub fn pack(plan: &Plan, out: &Path, options: Options, monitor: &Monitor) -> Result<Report> {
     let started = Instant::now();
     monitor.begin(Phase::Plan, 0);
-    refuse_nesting(&plan.root, out)?;
+    refuse_nesting(plan, out)?;
     let job = Job::prepare(plan)?;
     let folder = OutFolder::claim(out, options.overwrite)?;
 
@@ -99,13 +99,21 @@ pub fn pack(plan: &Plan, out: &Path, options: Options, monitor: &Monitor) -> Res
     Ok(Report { out: out.display().to_string(), manifest, timing, threads: options.threads, bytes })
 }
 
-/// A dataset that holds the corpus it is made of could remove it.
-fn refuse_nesting(corpus: &Path, out: &Path) -> Result<()> {
-    let (Ok(corpus), Ok(out_path)) = (corpus.canonicalize(), out.canonicalize()) else { return Ok(()) };
-    if corpus.starts_with(&out_path) {
-        return Err(Error::output("is, or holds, the corpus itself")
-            .file(out.display().to_string())
-            .remedy("name a folder outside the corpus"));
+/// A dataset folder that holds the corpus, or a file of it, would change what it is made of.
+fn refuse_nesting(plan: &Plan, out: &Path) -> Result<()> {
+    let Ok(out_path) = out.canonicalize() else { return Ok(()) };
+    if !out_path.is_dir() {
+        return Ok(());
     }
-    Ok(())
+    let is_below = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&out_path));
+    let refuse = |what: String| Err(Error::output(what).file(out.display().to_string()));
+    if is_below(&plan.root) {
+        return refuse("is, or holds, the corpus itself".to_owned())
+            .map_err(|error| error.remedy("name a folder outside the corpus"));
+    }
+    match plan.inputs.iter().find(|input| is_below(&input.path)) {
+        None => Ok(()),
+        Some(input) => refuse(format!("holds {}, which a source reads", input.name))
+            .map_err(|error| error.remedy("name a folder outside the corpus, or patterns that do not take it in")),
+    }
 }

@@ -12,6 +12,7 @@ use crate::report::ShardSums;
 use crate::schema::doc_parts;
 use crate::settle::{Settlement, ShardPlan, Sums, buckets_of_copy};
 use crate::spool::{Head, Spool};
+use crate::tokenize::ControlIds;
 use crate::write::{OutFolder, ShardWriter, shard_name};
 
 /// Where a document of the shard lies.
@@ -23,9 +24,12 @@ struct Place {
 
 /// The rules that every row of the job must meet.
 pub fn row_rules(job: &Job<'_>) -> RowRules {
+    let ControlIds { bos, eos, pad } = job.encoder.controls();
     RowRules {
         seq_len: job.plan.pack.seq_len,
-        pad: job.encoder.controls().pad,
+        bos,
+        eos,
+        pad,
         vocab_size: job.encoder.vocab_size(),
         policies: job.plan.sources.iter().map(|source| source.loss).collect(),
     }
@@ -61,7 +65,7 @@ pub fn reduce_shard(
         sums.documents += row.seq_lengths.len() as u64;
         sums.tokens += row.seq_lengths.iter().map(|&len| len as u64).sum::<u64>();
         sums.targets += row.n_targets as u64;
-        single_source_rows += u64::from(is_single_source(&row));
+        single_source_rows += u64::from(row.is_single_source());
         writer.push(&row)?;
         monitor.done.fetch_add(1, Relaxed);
     }
@@ -128,13 +132,4 @@ fn fill(row: &mut Row, job: &Job<'_>, spools: &[Spool], documents: impl Iterator
 fn pad(row: &mut Row, rules: &RowRules) {
     row.ids.resize(rules.seq_len, rules.pad);
     row.mask.resize(rules.seq_len, false);
-}
-
-/// Whether 95 % or more of the row's tokens are of one source.
-fn is_single_source(row: &Row) -> bool {
-    let total: i32 = row.seq_lengths.iter().sum();
-    let of = |source: u16| -> i32 {
-        row.seq_lengths.iter().zip(&row.source_ids).filter(|(_, id)| **id == source).map(|(len, _)| *len).sum()
-    };
-    row.source_ids.iter().any(|&source| i64::from(of(source)) * 100 >= i64::from(total) * 95)
 }

@@ -52,6 +52,7 @@ pub fn train_tokenizer(plan: &Plan, vocab_size: usize, monitor: &Monitor) -> Res
         passed_over: 0,
     };
     let trained = train_bpe(&mut texts, vocab_size, &specials)?;
+    monitor.check()?;
     let passed_over = texts.passed_over;
     if let Some(error) = stopped.into_inner().expect("nothing panics while it holds the error") {
         return Err(error);

@@ -111,7 +111,7 @@ impl Source {
     /// Whether it is plain text: nothing but targets.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.segments.iter().all(|segment| matches!(segment, SegmentSpec::Target(_)))
+        is_plain(&self.segments)
     }
 }
 
@@ -139,14 +139,16 @@ impl Plan {
                     .remedy("name the folder that holds your corpus.toml")
             }
         })?;
-        Self::resolve(PlanSpec::parse(&text, &shown(&path))?, root, overrides)
+        // Line ends are not content: the same file checked out elsewhere must give the same templates.
+        Self::resolve(PlanSpec::parse(&text.replace("\r\n", "\n"), &shown(&path))?, root, overrides)
     }
 
     /// Resolves `spec` against the corpus folder `root`.
     pub fn resolve(spec: PlanSpec, root: &Path, overrides: &Overrides) -> Result<Self> {
         let config_file = shown(&root.join(CONFIG_FILE));
         let at = |error: Error| error.file(config_file.clone());
-        let pack = resolve_pack(&spec.pack, overrides).map_err(at)?;
+        let pack = resolve_pack(&spec.pack, overrides)
+            .map_err(|error| if overrides.seq_len.is_some() { error } else { at(error) })?;
         let split_bytes = overrides.split_bytes.unwrap_or(8 << 20);
         if split_bytes == 0 {
             return Err(Error::config("the split size must be at least one byte"));
@@ -189,7 +191,7 @@ impl Plan {
         for pattern in &spec.files {
             for path in find_files(&self.root, pattern)? {
                 let index = self.intern_input(&path)?;
-                if inputs.contains(&index) {
+                if inputs.iter().any(|&other| read::is_same_file(&self.inputs[other].path, &self.inputs[index].path)) {
                     let name = &self.inputs[index].name;
                     return Err(Error::config(format!("reads {name} twice")).remedy("set `epochs` to repeat a source"));
                 }
@@ -200,11 +202,14 @@ impl Plan {
             return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
         }
         let format = self.resolve_format(spec.format, &inputs)?;
+        if let Some(columns) = &spec.columns {
+            read::refuse_repeated(columns)?;
+        }
         if spec.columns.is_some() && format != Format::Tsv {
             return Err(Error::config("`columns` is for TSV without a header; this source is not TSV"));
         }
         let segments = resolve_segments(spec.segments, format)?;
-        let plain = segments.iter().all(|segment| matches!(segment, SegmentSpec::Target(_)));
+        let plain = is_plain(&segments);
         let overflow = spec.overflow.unwrap_or(if plain { Overflow::Split } else { Overflow::Truncate });
         if overflow == Overflow::Split && !plain {
             return Err(Error::config("overflow = \"split\" is for plain text; this source has a prompt")
@@ -262,6 +267,10 @@ impl Plan {
         }
         Ok(first)
     }
+}
+
+fn is_plain(segments: &[SegmentSpec]) -> bool {
+    segments.iter().all(|segment| matches!(segment, SegmentSpec::Target(_)))
 }
 
 fn resolve_pack(spec: &PackSpec, overrides: &Overrides) -> Result<PackPlan> {

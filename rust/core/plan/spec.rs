@@ -120,6 +120,8 @@ impl PlanSpec {
             }
             match nearest_in_message(error.message()) {
                 Some(nearest) => out.remedy(format!("did you mean `{nearest}`?")),
+                None if error.message().contains("expected a sequence") => out
+                    .remedy("a list is written in brackets, and every source starts with [[source]], brackets doubled"),
                 None => out.remedy("see the configuration in README.md"),
             }
         })

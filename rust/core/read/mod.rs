@@ -16,7 +16,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use xxhash_rust::xxh3::Xxh3Default;
 
-pub use record::{Record, Records, parse_json};
+pub use record::{Record, Records, parse_json, refuse_repeated};
 pub use split::{Split, splits};
 
 use crate::error::{Error, Kind, Result};
@@ -59,6 +59,12 @@ fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Error {
 pub fn file_size(path: &Path) -> Result<u64> {
     let metadata = std::fs::metadata(path).map_err(|error| Error::io(Kind::Input, path, &error))?;
     Ok(metadata.len())
+}
+
+/// Whether two paths lead to one file.
+#[must_use]
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// A small text file, whole.

@@ -75,14 +75,19 @@ fn read_header(lines: &mut Lines) -> Result<Vec<String>> {
     let Some((_, Line::Text(line))) = lines.advance()? else { return Ok(Vec::new()) };
     let text = std::str::from_utf8(line).map_err(|_| Error::input("the header is not UTF-8").line(1))?;
     let header: Vec<String> = text.split('\t').map(str::to_owned).collect();
-    for (nth, name) in header.iter().enumerate() {
-        if header[..nth].contains(name) {
+    refuse_repeated(&header).map_err(|error| error.line(1))?;
+    Ok(header)
+}
+
+/// Refuses column names of which two are the same.
+pub fn refuse_repeated(names: &[String]) -> Result<()> {
+    for (nth, name) in names.iter().enumerate() {
+        if names[..nth].contains(name) {
             return Err(Error::input(format!("two columns are named '{name}'"))
-                .line(1)
                 .remedy("rename one, or name the columns of a file without a header: columns = [\"…\"]"));
         }
     }
-    Ok(header)
+    Ok(())
 }
 
 /// A blank line separates records; in a TSV, a line of tabs is a record of empty fields.

@@ -47,7 +47,9 @@ impl Template {
                 Part::Field(path) => {
                     has_data = true;
                     let value = lookup(fields, path).ok_or_else(|| {
-                        Refusal::new(Drop::MissingField, format!("field '{}' is missing or null", path.join(".")))
+                        let names: Vec<&str> = fields.keys().map(String::as_str).take(12).collect();
+                        let (path, names) = (path.join("."), names.join(", "));
+                        Refusal::new(Drop::MissingField, format!("field '{path}' is missing or null (fields: {names})"))
                     })?;
                     let start = out.text.len();
                     match value {

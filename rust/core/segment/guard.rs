@@ -11,6 +11,7 @@
 //! control token is the template's where the template spells both its ends.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -97,6 +98,11 @@ impl Controls {
     #[must_use]
     pub fn contents(&self) -> &[String] {
         &self.inner.contents
+    }
+
+    /// Every place where `text` spells a control token, overlapping ones too.
+    pub fn occurrences<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
+        self.inner.look_alikes.find_overlapping_iter(text).map(|found| found.range())
     }
 
     /// Whether `text` spells a control token somewhere.

@@ -67,12 +67,15 @@ impl Template {
         }
         let (mut names, mut strings) = (Vec::new(), Vec::new());
         collect_strings(fields, &mut names, &mut strings);
-        if let Some(name) = names.iter().find(|name| controls.occur_in(name)) {
-            return Err(Refusal::new(Drop::Refused, format!("the field name '{name}' spells a control token")));
-        }
         let all = names.iter().chain(&strings).copied().chain([self.text.as_str()]);
         let guards = (controls.guards(all))
             .ok_or_else(|| Refusal::new(Drop::TemplateError, "its data holds every Unicode noncharacter"))?;
+        // Names are looked up by the template, so they stay as they are; one that could help to spell a token is refused.
+        let is_word = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let may_spell = |name: &&&str| !is_word(name) && controls.guard(name, &guards, false) != **name;
+        if let Some(name) = names.iter().find(may_spell) {
+            return Err(Refusal::new(Drop::Refused, format!("the field name '{name}' could spell a control token")));
+        }
         if strings.iter().all(|text| controls.guard(text, &guards, true) == *text) {
             return Ok(controls.split(text, &guards));
         }
@@ -103,16 +106,13 @@ impl Template {
 
 /// Fields as the engine's value: strings through `string`, null as undefined.
 fn object_of(fields: &Fields, string: &impl Fn(&str) -> String) -> Jinja {
-    let entry = |(key, value): (&String, &Value)| match value {
-        Value::Null => (key.clone(), Jinja::UNDEFINED),
-        value => (key.clone(), value_of(value, string)),
-    };
-    Jinja::from_pairs(fields.iter().map(entry))
+    Jinja::from_pairs(fields.iter().map(|(key, value)| (key.clone(), value_of(value, string))))
 }
 
 /// A field's value as the engine's.
 pub fn value_of(value: &Value, string: &impl Fn(&str) -> String) -> Jinja {
     match value {
+        Value::Null => Jinja::UNDEFINED,
         Value::String(text) => Jinja::from(string(text)),
         Value::Array(items) => items.iter().map(|item| value_of(item, string)).collect(),
         Value::Object(fields) => object_of(fields, string),

@@ -17,7 +17,7 @@ use super::Document;
 use super::added::{Matcher, Piece};
 use crate::error::{Error, Result};
 use crate::schema::{Drop, Refusal, Role};
-use crate::segment::TextRun;
+use crate::segment::{Controls, Span, TextRun};
 
 /// A tokenizer with its added tokens laid out for matching.
 #[derive(Debug)]
@@ -26,8 +26,19 @@ pub struct Form {
     /// Added tokens matched before normalization, and after.
     raw: Matcher,
     normalized: Matcher,
-    /// By id: for the added tokens, which text must not become, whether they are special.
-    controls: Vec<Option<bool>>,
+    /// By id: the added tokens, which text must not become.
+    controls: Vec<Option<Control>>,
+}
+
+/// What an added token is to text that the model gives its id to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Control {
+    /// Marked as special.
+    Special,
+    /// Not marked so.
+    Ordinary,
+    /// The model's own for what it does not know.
+    Unknown,
 }
 
 impl Form {
@@ -59,8 +70,12 @@ impl Form {
         added.sort_by_key(|(id, _)| *id);
         let unknown = unknown_id(&tokenizer, json);
         let mut controls = vec![None; added.last().map_or(0, |(id, _)| *id as usize + 1)];
-        for (id, token) in added.iter().filter(|(id, _)| Some(*id) != unknown) {
-            controls[*id as usize] = Some(token.special);
+        for (id, token) in &added {
+            controls[*id as usize] = Some(match token.special {
+                _ if Some(*id) == unknown => Control::Unknown,
+                true => Control::Special,
+                false => Control::Ordinary,
+            });
         }
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
         for (id, token) in added {
@@ -80,6 +95,15 @@ impl Form {
     /// The tokenizer behind it.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The ids of a text that is all data.
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let span = Span { end: text.len(), role: Role::Data, literal: false };
+        let mut document = Document::default();
+        let run = TextRun { text, start: 0, spans: &[span] };
+        self.encode(&run, &mut document).map_err(|refusal| unusable(refusal.why))?;
+        Ok(document.ids)
     }
 
     /// Encodes a run of text, adding to `document`. A token has the role of its first byte.
@@ -135,45 +159,49 @@ impl Form {
     /// The model's tokens for a piece of ordinary text, none of them a control token.
     ///
     /// Some models hold their control tokens as pieces like any other (Unigram gives them the best score), so text
-    /// could become one without any matching. Such text is cut after the first character and tried again. What is left
-    /// is single characters that are added tokens too (a line feed, say): ordinary unless they are special.
+    /// could become one without any matching. Such text is cut after the first character of each and its pieces are tried
+    /// again: few times, since what a cut leaves is shorter than a control token. Single characters that are added
+    /// tokens too (a line feed, say) are ordinary unless they are special.
     fn ordinary(&self, text: &str) -> tokenizers::Result<Vec<Token>> {
         let tokens = self.tokenizer.get_model().tokenize(text)?;
-        let first_len = |at: usize| text[at..].chars().next().map_or(0, char::len_utf8);
-        let mut found = None;
+        let mut cuts = Vec::new();
         for token in &tokens {
-            let Some(&Some(special)) = self.controls.get(token.id as usize) else { continue };
+            let Some(&Some(kind)) = self.controls.get(token.id as usize) else { continue };
             let (start, end) = token.offsets;
-            match start + first_len(start) {
-                at if at < end => found = Some(at),
-                _ if !special => continue,
-                at if start > 0 => found = Some(start.min(at)),
-                at if at < text.len() => found = Some(at),
-                _ => {
-                    let why = format!("its model has no ordinary token for {text:?}, which is a special token too");
+            let spelled = text.get(start..end).unwrap_or_default();
+            let first = spelled.chars().next().map_or(0, char::len_utf8);
+            match kind {
+                // The unknown token stands for what the model does not know, unless that spells it.
+                Control::Unknown if self.tokenizer.id_to_token(token.id).as_deref() != Some(spelled) => {}
+                _ if first < spelled.len() => cuts.push(start + first),
+                Control::Special => {
+                    let why = format!("its model has no ordinary token for {spelled:?}, which is a special token too");
                     return Err(why.into());
                 }
+                _ => {}
             }
-            break;
         }
-        let Some(at) = found else { return Ok(tokens) };
-        let (left, right) = text.split_at(at);
-        let mut tokens = self.ordinary(left)?;
-        tokens.extend(
-            self.ordinary(right)?
-                .into_iter()
-                .map(|token| Token::new(token.id, token.value, (token.offsets.0 + at, token.offsets.1 + at))),
-        );
+        if cuts.is_empty() {
+            return Ok(tokens);
+        }
+        let mut tokens = Vec::new();
+        let mut from = 0;
+        for at in cuts.into_iter().chain([text.len()]) {
+            for token in self.ordinary(&text[from..at])? {
+                tokens.push(Token::new(token.id, token.value, (token.offsets.0 + from, token.offsets.1 + from)));
+            }
+            from = at;
+        }
         Ok(tokens)
     }
 
     /// A control token that the run's data spells or helps to spell.
-    pub fn control_in_data(&self, run: &TextRun<'_>) -> Option<String> {
+    pub fn control_in_data(&self, run: &TextRun<'_>, spellings: &Controls) -> Option<String> {
         let literals = literals(run);
         let foreign = |range: &Range<usize>| {
             !literals.iter().any(|literal| literal.start <= range.start && range.end <= literal.end)
         };
-        if let Some(found) = self.raw.occurrences(run.text).find(foreign) {
+        if let Some(found) = spellings.occurrences(run.text).find(foreign) {
             return Some(run.text[found].to_owned());
         }
         if self.normalized.is_empty() {
@@ -279,13 +307,26 @@ fn without_prefix(pre_tokenizer: &mut Value) {
 }
 
 /// Why the tokenizer has no continuation form, if it has none.
-pub fn no_continuation(json: &Value) -> Option<String> {
+pub fn no_continuation(json: &Value, first: &Form, continuation: &Form) -> Result<Option<String>> {
     let model = &json["model"];
     if model["type"] == "WordPiece" {
-        return Some("a WordPiece model marks where words continue, not where they start".to_owned());
+        return Ok(Some("a WordPiece model marks where words continue, not where they start".to_owned()));
     }
-    match model["continuing_subword_prefix"].as_str() {
-        Some(prefix) if !prefix.is_empty() => Some(format!("its model marks continuations with '{prefix}'")),
+    if let Some(prefix) = model["continuing_subword_prefix"].as_str().filter(|prefix| !prefix.is_empty()) {
+        return Ok(Some(format!("its model marks continuations with '{prefix}'")));
+    }
+    // The two forms differ in how a text starts, so a word inside a text ends both alike.
+    let (mut alike, mut keeps_a_leading_space) = (false, false);
+    for word in ["the", "b", "1", "na", "ẹ", "\u{e0}"] {
+        let inside = continuation.ids(&format!("a {word}"))?;
+        let (led, bare) = (continuation.ids(&format!(" {word}"))?, continuation.ids(word)?);
+        alike |= first.ids(&format!("a {word}"))?.last() == inside.last();
+        let tells_spaces = inside.last() != bare.last();
+        keeps_a_leading_space |= !tells_spaces || led != bare;
+    }
+    Ok(match (alike, keeps_a_leading_space) {
+        (false, _) => Some("without its prefix it loses the spaces between words".to_owned()),
+        (_, false) => Some("it strips the space that a target starts with".to_owned()),
         _ => None,
-    }
+    })
 }

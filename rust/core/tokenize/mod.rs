@@ -10,6 +10,7 @@ mod config;
 mod form;
 mod probe;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -18,7 +19,7 @@ use tokenizers::Tokenizer;
 pub use bpe::{TrainedTokenizer, tags_of, train_bpe};
 pub use probe::{Probe, engine, probes};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::plan::TokenizerPlan;
 use crate::read;
 use crate::schema::{Drop, IdType, Refusal, Role, Run, push_run};
@@ -82,7 +83,7 @@ impl Encoder {
                  `sabiprep tokenizer train` makes one",
             ));
         };
-        let bytes = read::whole_bytes(path)?;
+        let bytes = read::whole_bytes(path).map_err(|error| Error { kind: Kind::Tokenizer, ..error })?;
         let shown = path.display().to_string();
         Self::from_bytes(bytes, &shown, |tokenizer| config::resolve(plan, path, tokenizer))
             .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
@@ -97,14 +98,19 @@ impl Encoder {
     fn from_bytes(bytes: Vec<u8>, file: &str, controls: impl FnOnce(&Tokenizer) -> Result<ControlIds>) -> Result<Self> {
         let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| form::unusable(&error))?;
         config::refuse_dropout(&json)?;
-        let first = Form::first(&bytes, &json)?;
-        let continuation = Form::continuation(&bytes, &json)?;
+        // The library panics on some files that make no sense; that is the file's fault, and found out here.
+        let load = || -> Result<_> {
+            let (first, continuation) = (Form::first(&bytes, &json)?, Form::continuation(&bytes, &json)?);
+            let no_continuation = form::no_continuation(&json, &first, &continuation)?;
+            Ok((first, continuation, no_continuation))
+        };
+        let (first, continuation, no_continuation) = catch_unwind(AssertUnwindSafe(load))
+            .unwrap_or_else(|_| Err(form::unusable("it makes the library panic")))?;
         let tokenizer = first.tokenizer();
         let spelled = tokenizer.get_added_tokens_decoder();
         let spellings = Controls::new(spelled.values().map(|token| token.content.as_str()));
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let controls = controls(tokenizer)?;
-        let no_continuation = form::no_continuation(&json);
         let file = file.to_owned();
         Ok(Self { first, continuation, no_continuation, controls, spellings, bytes, vocab_size, file })
     }
@@ -143,7 +149,8 @@ impl Encoder {
     /// The first control token that the record's data spells, alone or with its surroundings.
     #[must_use]
     pub fn control_in_data(&self, rendered: &Rendered) -> Option<String> {
-        rendered.runs().iter().find_map(|run| self.first.control_in_data(run))
+        let forms = std::iter::once(&self.first).chain(std::iter::repeat(&self.continuation));
+        rendered.runs().iter().zip(forms).find_map(|(run, form)| form.control_in_data(run, &self.spellings))
     }
 
     /// The text that each token adds, as the tokenizer's own decoder spells it: a token that ends inside a character

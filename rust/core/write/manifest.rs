@@ -108,8 +108,10 @@ pub struct SourceEntry {
     pub loss: LossPolicy,
     /// What became of records longer than a row.
     pub overflow: Overflow,
-    /// Copies of each record, on average.
+    /// Copies of each record, on average, as asked for.
     pub epochs: f64,
+    /// Copies made of its training records.
+    pub copies: u64,
     /// Records read.
     pub records: u64,
     /// Records in the dataset.
@@ -204,9 +206,11 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Reads a manifest without proving anything but that it is one.
-    pub fn read_unchecked(out: &Path) -> Result<Self> {
-        Self::parse(out).map(|(manifest, _)| manifest)
+    /// Whether `out` holds a manifest of sabiprep, of whatever version and however damaged beyond that word.
+    #[must_use]
+    pub fn is_ours(out: &Path) -> bool {
+        let text = read::whole_text(&out.join(MANIFEST_FILE)).unwrap_or_default();
+        serde_json::from_str::<Value>(&text).is_ok_and(|value| value["format"] == "sabiprep")
     }
 
     fn parse(out: &Path) -> Result<(Self, String)> {

@@ -40,13 +40,18 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(|error| failed(path, &error))
+    write().map_err(|error| {
+        // Best effort: the error that matters is the one at hand.
+        let _ = fs::remove_file(&temporary);
+        failed(path, &error)
+    })
 }
 
 /// The name a file has until it is whole.
 fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".sabiprep-tmp");
     path.with_file_name(name)
 }
 
@@ -63,12 +68,14 @@ pub struct OutFolder {
     out: PathBuf,
     /// The folders that did not exist before, the innermost first.
     made: Vec<PathBuf>,
+    /// Whether the dataset is on its way into place: from then on nothing of it is removed.
+    is_moving: bool,
 }
 
 impl Drop for OutFolder {
     fn drop(&mut self) {
         let work = self.out.join(WORK);
-        if work.exists() {
+        if work.exists() && !self.is_moving {
             // Best effort: what cannot be removed bears our marker, and --overwrite takes it.
             let _ = fs::remove_dir_all(&work);
             for folder in &self.made {
@@ -86,46 +93,50 @@ impl OutFolder {
             return Err(Error::output("is not a folder").file(shown).remedy("name another folder for the dataset"));
         }
         let work = out.join(WORK);
-        let is_ours = out.join(MANIFEST_FILE).is_file() || work.join(MARKER).is_file();
+        let has_manifest = out.join(MANIFEST_FILE).is_file();
+        let is_ours = Manifest::is_ours(out) || work.join(MARKER).is_file();
         let is_empty = !out.exists() || fs::read_dir(out).map_err(|error| failed(out, &error))?.next().is_none();
         if !is_empty && !is_ours {
-            return Err(Error::output("is not empty and holds no dataset of ours").file(shown).remedy(
+            return Err(Error::output("is not empty and holds no dataset of sabiprep").file(shown).remedy(
                 "name an empty or a new folder; --overwrite replaces only a folder with a dataset of sabiprep",
             ));
         }
         if !is_empty && !overwrite {
-            let what = if out.join(MANIFEST_FILE).is_file() { "holds a dataset" } else { "holds an unfinished run" };
+            let what = if has_manifest { "holds a dataset" } else { "holds an unfinished run" };
             return Err(Error::output(what).file(shown).remedy("pass --overwrite to replace it"));
         }
-        if out.join(MANIFEST_FILE).is_file() {
-            // A manifest of somebody else's is no licence to remove anything.
-            Manifest::read_unchecked(out)?;
+        if work.exists() && !work.join(MARKER).is_file() {
+            return Err(Error::output("was not made by sabiprep, and its name is needed")
+                .file(work.display().to_string())
+                .remedy("move it away, or name another folder for the dataset"));
         }
         let prepare = || -> std::io::Result<()> {
-            if work.exists() {
-                fs::remove_dir_all(&work)?;
-            }
             fs::create_dir_all(&work)?;
             fs::write(work.join(MARKER), concat!("sabiprep ", env!("CARGO_PKG_VERSION"), "\n"))?;
-            Side::ALL.iter().try_for_each(|side| fs::create_dir(work.join(side.name())))
+            for name in Side::ALL.map(Side::name) {
+                remove_if_there(&work.join(name))?;
+                fs::create_dir(work.join(name))?;
+            }
+            Ok(())
         };
         let made = missing_folders(out);
         prepare().map_err(|error| failed(out, &error))?;
-        Ok(Self { out: out.to_owned(), made })
+        Ok(Self { out: out.to_owned(), made, is_moving: false })
     }
 
-    /// A writer of shard `index` of `side`.
+    /// Where shard `index` of `side` is written.
     #[must_use]
     pub fn shard_path(&self, side: Side, index: usize) -> PathBuf {
         self.out.join(WORK).join(shard_name(side, index))
     }
 
     /// Moves the finished dataset into place, in the stead of an old one.
-    pub fn commit(self, tokenizer: &[u8], manifest: &Manifest) -> Result<()> {
+    pub fn commit(mut self, tokenizer: &[u8], manifest: &Manifest) -> Result<()> {
         let work = self.out.join(WORK);
         let text = manifest.to_text();
         write_file(&work.join(TOKENIZER_FILE), tokenizer)?;
         write_file(&work.join(MANIFEST_FILE), text.as_bytes())?;
+        self.is_moving = true;
         let moved = || -> std::io::Result<()> {
             // From here on the folder is unfinished until its manifest is back.
             remove_if_there(&self.out.join(MANIFEST_FILE))?;

@@ -99,6 +99,9 @@ impl ShardWriter {
 }
 
 fn broken(path: &Path, error: &arrow_schema::ArrowError) -> Error {
+    if let arrow_schema::ArrowError::IoError(_, error) = error {
+        return failed(path, error);
+    }
     Error::output(format!("could not write the shard: {error}")).file(path.display().to_string())
 }
 
