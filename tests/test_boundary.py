@@ -384,7 +384,7 @@ def _flagged(name: str, normalizer: str, lstrip: bool, rstrip: bool, single_word
     elif normalizer == "marks apart":
         tokenizer.normalizer = normalizers.NFD()
     elif normalizer == "strip":
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.Replace("o", "0")])
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(left=False), normalizers.Replace("o", "0")])
     flags = {"rstrip": rstrip, "single_word": single_word, "normalized": normalized}
     tokenizer.add_tokens([AddedToken("<Ma>", lstrip=lstrip, **flags), AddedToken("<e\u0323>", **flags)])
     tokenizer.add_tokens([AddedToken("lo>", single_word=single_word, normalized=True)])

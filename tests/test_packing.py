@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import shutil
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,13 +22,15 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 import oracle
 import packer
+import sabiprep
 from oracle import DATA, TARGET
 from packer import WHITE_SPACE, is_blank
 from sabiprep.dataset import PackedDataset, open_dataset
-from sabiprep.errors import ConfigError, InputError
+from sabiprep.errors import ConfigError, InputError, OutputError, TokenizerError
 from slow_reader import MALFORMED, File, read
 from strategies import BOS, EOS, TEXTS, records, texts, tokenizer_json
 
@@ -685,3 +688,71 @@ def test_rows_hold_prompt_data_as_such(tmp_path: Path) -> None:
     with one_source(tmp_path, [{"a": "x", "b": "y", "c": "z"}], 64, segments=LABEL) as dataset:
         row = dataset.train[0]
     assert DATA in row["roles"] and oracle.TEMPLATE in row["roles"]
+
+
+# --- tokenizers that could go wrong ---
+
+
+def unigram(pre_tokenizer: pre_tokenizers.PreTokenizer, normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
+    """A Unigram tokenizer whose model holds its control tokens as pieces like any other."""
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("\u2581", -2.0), ("\u2581the", -3.0), ("the", -4.0), ("cat", -4.0)]
+    letters = [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz<>/:"]
+    tokenizer = Tokenizer(models.Unigram([*pieces, *letters], unk_id=0))
+    tokenizer.add_special_tokens(["</s>", "<unk>"])
+    tokenizer.pre_tokenizer = pre_tokenizer
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    return tokenizer
+
+
+def pack_with(tmp_path: Path, tokenizer: Tokenizer, record: Mapping[str, str]) -> PackedDataset:
+    folder = tmp_path / f"corpus{next(number)}"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(json.dumps(record) + "\n", "utf-8")
+    segments = [{"prompt": "the: {{ a }}"}, {"target": " {{ b }}"}]
+    packer.write_config(folder, [{"name": "a", "files": ["a.jsonl"], "overflow": "drop", "segments": segments}])
+    file = folder / "tokenizer.json"
+    tokenizer.save(str(file))
+    packer.pack(folder, folder.with_suffix(".out"), tokenizer=file, seq_len=65536)
+    return open_dataset(folder.with_suffix(".out"))
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "normalizer"),
+    [
+        (pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]), None),
+        (pre_tokenizers.Metaspace(), normalizers.Strip()),
+    ],
+)
+def test_a_tokenizer_whose_continuation_would_lose_spaces_is_refused(
+    tmp_path: Path, pre_tokenizer: pre_tokenizers.PreTokenizer, normalizer: normalizers.Normalizer | None
+) -> None:
+    with pytest.raises(TokenizerError, match="loses the space"):
+        pack_with(tmp_path, unigram(pre_tokenizer, normalizer), {"a": "cat", "b": "the cat"})
+
+
+def test_many_look_alikes_that_the_model_holds_as_pieces(tmp_path: Path) -> None:
+    """Regression: each look-alike was a recursion and a pass over the rest."""
+    record = {"a": "</s>" * 16_000, "b": "the <unk> cat"}
+    with pack_with(tmp_path, unigram(pre_tokenizers.Metaspace()), record) as dataset:
+        [row] = [dataset.train[at] for at in range(len(dataset.train))]
+        ids = row["input_ids"][: row["seq_lengths"].sum()]
+    assert len(ids) > 64_000
+    assert list(ids).count(1) == 1, "the closing EOS alone"
+    assert 0 not in ids
+
+
+def test_a_source_that_reads_a_file_of_out_is_refused(tmp_path: Path) -> None:
+    lines = [{"a": "x", "b": "y"}]
+    with one_source(tmp_path, lines, 64, segments=[{"target": "{{ b }}"}]) as dataset:
+        out = Path(dataset.path)
+    folder = tmp_path / "outer"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"a": "x", "b": "y"}\n', "utf-8")
+    shutil.copytree(out, folder / "out")
+    config = [{"name": "a", "files": ["**/*.json*"], "segments": [{"target": "{{ a }}"}]}]
+    packer.write_config(folder, config)
+    before = sorted(path.name for path in (folder / "out").rglob("*"))
+    with pytest.raises(OutputError, match="which a source reads"):
+        sabiprep.pack(folder, folder / "out", tokenizer=out / "tokenizer.json", overwrite=True)
+    assert sorted(path.name for path in (folder / "out").rglob("*")) == before

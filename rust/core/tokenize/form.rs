@@ -315,18 +315,14 @@ pub fn no_continuation(json: &Value, first: &Form, continuation: &Form) -> Resul
     if let Some(prefix) = model["continuing_subword_prefix"].as_str().filter(|prefix| !prefix.is_empty()) {
         return Ok(Some(format!("its model marks continuations with '{prefix}'")));
     }
-    // The two forms differ in how a text starts, so a word inside a text ends both alike.
-    let (mut alike, mut keeps_a_leading_space) = (false, false);
+    // What the tokenizer makes of a word and the space before it, inside a text, against what a target makes of them.
+    let (mut tells_spaces, mut keeps_them) = (false, false);
     for word in ["the", "b", "1", "na", "ẹ", "\u{e0}"] {
-        let inside = continuation.ids(&format!("a {word}"))?;
-        let (led, bare) = (continuation.ids(&format!(" {word}"))?, continuation.ids(word)?);
-        alike |= first.ids(&format!("a {word}"))?.last() == inside.last();
-        let tells_spaces = inside.last() != bare.last();
-        keeps_a_leading_space |= !tells_spaces || led != bare;
+        let (before, inside) = (first.ids("a")?, first.ids(&format!("a {word}"))?);
+        let bare = continuation.ids(word)?;
+        tells_spaces |= inside.strip_prefix(before.as_slice()).is_some_and(|tail| tail != bare);
+        keeps_them |= continuation.ids(&format!(" {word}"))? != bare;
     }
-    Ok(match (alike, keeps_a_leading_space) {
-        (false, _) => Some("without its prefix it loses the spaces between words".to_owned()),
-        (_, false) => Some("it strips the space that a target starts with".to_owned()),
-        _ => None,
-    })
+    Ok((tells_spaces && !keeps_them)
+        .then(|| "without its prefix it loses the space that a target starts with".to_owned()))
 }
