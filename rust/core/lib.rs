@@ -5,6 +5,7 @@
 
 pub mod choice;
 pub mod error;
+pub mod files;
 pub mod mask;
 pub mod monitor;
 pub mod pack;

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::plan::{Input, Plan};
-use crate::read;
 use crate::schema::{Drop, FORMAT_VERSION, ROWS_PER_BATCH, Side};
 use crate::settle::{Settlement, SourceTotals, Sums};
 use crate::spool::Dropped;
@@ -62,7 +62,7 @@ pub struct ShardSums {
 
 /// An input's entry: its name, size and checksum.
 pub fn input_entry(input: &Input) -> Result<InputEntry> {
-    let xxh3_128 = read::xxh3_128_of_file(&input.path)?;
+    let xxh3_128 = files::xxh3_128_of_file(&input.path)?;
     Ok(InputEntry { path: input.name.clone(), size: input.size, xxh3_128 })
 }
 
@@ -205,7 +205,7 @@ fn example_entry(plan: &Plan, example: &Dropped) -> Result<ExampleEntry> {
     Ok(ExampleEntry {
         reason: example.reason.name().to_owned(),
         file: input.name.clone(),
-        line: read::line_at(&input.path, example.offset)?,
+        line: files::line_at(&input.path, example.offset)?,
         why: example.why.clone(),
     })
 }

@@ -15,9 +15,9 @@ use arrow_ipc::reader::{FileReader, read_footer_length};
 use arrow_ipc::root_as_footer;
 
 use crate::error::Result;
+use crate::files;
 use crate::mask::{Row, RowRules, Violation, check_row};
 use crate::monitor::{Monitor, Phase};
-use crate::read;
 use crate::report::{account, utilisation};
 use crate::schema::{IdType, ROWS_PER_BATCH, Role, Side, shard_schema};
 use crate::settle::Sums;
@@ -113,7 +113,7 @@ fn verify_tokenizer(out: &Path, manifest: &Manifest, failures: &mut Vec<String>)
     let entry = &manifest.tokenizer;
     let path = out.join(&entry.file);
     let check = || -> Result<Option<String>> {
-        let bytes = read::whole_bytes(&path)?;
+        let bytes = files::whole_bytes(&path)?;
         if hex(&Sha256::digest(&bytes)) != entry.sha256 {
             return Ok(Some("its sha256 is not the manifest's".to_owned()));
         }
@@ -139,11 +139,11 @@ fn verify_shard(
 ) -> Result<std::result::Result<(), Failure>> {
     let path = out.join(&entry.file);
     let intact = || -> Result<Option<String>> {
-        let size = read::file_size(&path)?;
+        let size = files::file_size(&path)?;
         if size != entry.bytes {
             return Ok(Some(format!("{size} bytes, the manifest says {}", entry.bytes)));
         }
-        let differs = read::xxh3_128_of_file(&path)? != entry.xxh3_128;
+        let differs = files::xxh3_128_of_file(&path)? != entry.xxh3_128;
         Ok(differs.then(|| "its checksum is not the manifest's: the file was changed or damaged".to_owned()))
     };
     match intact() {
@@ -165,7 +165,7 @@ fn verify_rows(
     read: &mut Contents,
 ) -> std::result::Result<(), Failure> {
     refuse_blocks_beyond(path, entry.bytes)?;
-    let reader = FileReader::try_new(read::open_shard(path).map_err(|error| Failure(error.message))?, None)?;
+    let reader = FileReader::try_new(files::open_shard(path).map_err(|error| Failure(error.message))?, None)?;
     let ids = IdType::for_vocab(rules.vocab_size);
     if reader.schema() != shard_schema(rules.seq_len, ids) {
         return Err(Failure("its columns are not those of the format".to_owned()));
@@ -202,7 +202,7 @@ fn verify_rows(
 /// Refuses a file whose footer names batches that lie outside it: the Arrow library would make room for them first.
 fn refuse_blocks_beyond(path: &Path, size: u64) -> std::result::Result<(), Failure> {
     let broken = |what: &str| Failure(format!("not a readable Arrow file: {what}"));
-    let mut file = read::open_shard(path).map_err(|error| Failure(error.message))?;
+    let mut file = files::open_shard(path).map_err(|error| Failure(error.message))?;
     let mut read_at = |from: i64, len: usize| -> std::result::Result<Vec<u8>, Failure> {
         let mut bytes = vec![0; len];
         let filled = file.seek(SeekFrom::End(from)).and_then(|_| file.read_exact(&mut bytes));

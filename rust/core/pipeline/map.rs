@@ -9,9 +9,10 @@ use super::Job;
 use super::fit::{Fitted, fit};
 use crate::choice::{Subject, choice, within};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::mask::count_targets;
 use crate::monitor::Monitor;
-use crate::read::{self, Record, Records, Split};
+use crate::read::{Record, Records, Split};
 use crate::schema::{Drop, Overflow, Refusal, Run, Side, SpecialInData, push_run};
 use crate::segment::{Fields, Rendered};
 use crate::spool::{BUCKETS, Dropped, HeadOf, Spool, SpoolWriter};
@@ -49,7 +50,7 @@ pub fn map_split(job: &Job<'_>, split: &Split, monitor: &Monitor) -> Result<Spoo
                 spool_windows(&mut spool, job, split.source, &fitted, head);
             }
             Err(refusal) if refusal.reason == Drop::TooLong && source.overflow == Overflow::Error => {
-                let line = read::line_at(&input.path, offset)?;
+                let line = files::line_at(&input.path, offset)?;
                 return Err(in_place(Error::input(refusal.why)).line(line).remedy(
                     "raise seq_len, or set the source's overflow to \"truncate\", \"split\" (plain text) or \"drop\"",
                 ));

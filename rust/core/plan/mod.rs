@@ -9,11 +9,13 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-pub use spec::{Format, PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, nearest};
+pub use spec::{PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, nearest};
 
 use crate::error::{Error, Kind, Result};
-use crate::read;
-use crate::schema::{LossPolicy, MAX_COPIES, MAX_SEQ_LEN, OFFSET_BITS, Overflow, SEQ_LEN_MULTIPLE, SpecialInData};
+use crate::files;
+use crate::schema::{
+    Format, LossPolicy, MAX_COPIES, MAX_SEQ_LEN, OFFSET_BITS, Overflow, SEQ_LEN_MULTIPLE, SpecialInData,
+};
 
 /// The name of the configuration in a corpus folder.
 pub const CONFIG_FILE: &str = "corpus.toml";
@@ -130,7 +132,7 @@ impl Plan {
     /// Reads and resolves the configuration of the corpus folder `root`.
     pub fn load(root: &Path, overrides: &Overrides) -> Result<Self> {
         let path = root.join(CONFIG_FILE);
-        let text = read::whole_text(&path).map_err(|error| {
+        let text = files::whole_text(&path).map_err(|error| {
             if root.is_dir() {
                 error.remedy("write a corpus.toml that lists the sources of this folder; README.md shows one")
             } else {
@@ -191,7 +193,7 @@ impl Plan {
         for pattern in &spec.files {
             for path in find_files(&self.root, pattern)? {
                 let index = self.intern_input(&path)?;
-                if inputs.iter().any(|&other| read::is_same_file(&self.inputs[other].path, &self.inputs[index].path)) {
+                if inputs.iter().any(|&other| files::is_same_file(&self.inputs[other].path, &self.inputs[index].path)) {
                     let name = &self.inputs[index].name;
                     return Err(Error::config(format!("reads {name} twice")).remedy("set `epochs` to repeat a source"));
                 }
@@ -203,7 +205,7 @@ impl Plan {
         }
         let format = self.resolve_format(spec.format, &inputs)?;
         if let Some(columns) = &spec.columns {
-            read::refuse_repeated(columns)?;
+            refuse_repeated(columns)?;
         }
         if spec.columns.is_some() && format != Format::Tsv {
             return Err(Error::config("`columns` is for TSV without a header; this source is not TSV"));
@@ -241,7 +243,7 @@ impl Plan {
         if let Some(index) = self.inputs.iter().position(|input| input.name == name) {
             return Ok(index);
         }
-        let size = read::file_size(path).map_err(|error| error.file(name.clone()))?;
+        let size = files::file_size(path).map_err(|error| error.file(name.clone()))?;
         if size >> OFFSET_BITS != 0 {
             return Err(Error::input("larger than 1 TiB").file(name).remedy("split it into smaller files"));
         }
@@ -255,7 +257,7 @@ impl Plan {
         }
         let mut formats = inputs.iter().map(|&index| {
             let input = &self.inputs[index];
-            Ok((read::guess_format(&input.path).map_err(|error| error.file(input.name.clone()))?, &input.name))
+            Ok((files::guess_format(&input.path).map_err(|error| error.file(input.name.clone()))?, &input.name))
         });
         let (first, first_name) = formats.next().expect("a source has inputs")?;
         for guess in formats {
@@ -267,6 +269,17 @@ impl Plan {
         }
         Ok(first)
     }
+}
+
+/// Refuses column names of which two are the same.
+pub fn refuse_repeated(names: &[String]) -> Result<()> {
+    for (nth, name) in names.iter().enumerate() {
+        if names[..nth].contains(name) {
+            return Err(Error::input(format!("two columns are named '{name}'"))
+                .remedy("rename one, or name the columns of a file without a header: columns = [\"…\"]"));
+        }
+    }
+    Ok(())
 }
 
 fn is_plain(segments: &[SegmentSpec]) -> bool {
@@ -339,7 +352,7 @@ fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
 /// What the user may have meant instead of the missing `path`.
 fn near_files(root: &Path, path: &Path) -> String {
     let folder = path.parent().unwrap_or(root);
-    let names = read::names_in(folder);
+    let names = files::names_in(folder);
     let wanted = path.file_name().unwrap_or_default().to_string_lossy();
     match nearest(&wanted, names.iter().map(String::as_str)) {
         Some(name) => format!("did you mean {}?", portable_name(root, &folder.join(name))),

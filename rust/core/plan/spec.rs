@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::schema::{LossPolicy, Overflow, SpecialInData};
+use crate::schema::{Format, LossPolicy, Overflow, SpecialInData};
 
 /// The whole of `corpus.toml`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -76,18 +76,6 @@ pub struct SourceSpec {
     pub loss: Option<LossPolicy>,
     /// What becomes of data that spells a control token.
     pub special_in_data: Option<SpecialInData>,
-}
-
-/// The format of an input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// One JSON object a line.
-    Jsonl,
-    /// Raw tab-separated values: no quoting, no escapes.
-    Tsv,
-    /// One document a line, in the field `text`.
-    Text,
 }
 
 /// One segment of a source: a template and its part.

@@ -3,8 +3,8 @@
 use std::io::{self, BufRead};
 use std::path::Path;
 
-use super::{BOM, open_content, unreadable};
 use crate::error::Result;
+use crate::files::{BOM, open_content, unreadable};
 
 /// Longer lines are not records; they are passed over in bounded memory. (A tokenizer takes some 30 bytes a byte.)
 pub const MAX_LINE: usize = 16 << 20;

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use super::lines::{Line, Lines, MAX_LINE};
 use super::split::Split;
 use crate::error::{Error, Result};
-use crate::plan::{Format, Plan};
-use crate::schema::{Drop, OFFSET_BITS, Refusal};
+use crate::plan::{Plan, refuse_repeated};
+use crate::schema::{Drop, Format, OFFSET_BITS, Refusal};
 
 /// A line of an input as a record, or why it is none.
 #[derive(Debug)]
@@ -77,17 +77,6 @@ fn read_header(lines: &mut Lines) -> Result<Vec<String>> {
     let header: Vec<String> = text.split('\t').map(str::to_owned).collect();
     refuse_repeated(&header).map_err(|error| error.line(1))?;
     Ok(header)
-}
-
-/// Refuses column names of which two are the same.
-pub fn refuse_repeated(names: &[String]) -> Result<()> {
-    for (nth, name) in names.iter().enumerate() {
-        if names[..nth].contains(name) {
-            return Err(Error::input(format!("two columns are named '{name}'"))
-                .remedy("rename one, or name the columns of a file without a header: columns = [\"…\"]"));
-        }
-    }
-    Ok(())
 }
 
 /// A blank line separates records; in a TSV, a line of tabs is a record of empty fields.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::is_gzip;
+use crate::files::is_gzip;
 use crate::plan::Plan;
 
 /// A byte range of one input of one source.

@@ -7,8 +7,8 @@ use tokenizers::Tokenizer;
 
 use super::ControlIds;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::plan::{TokenizerPlan, nearest};
-use crate::read;
 
 /// Resolves BOS, EOS and pad from `corpus.toml`, else from the `tokenizer_config.json` beside the tokenizer.
 ///
@@ -42,7 +42,7 @@ fn sibling_config(path: &Path) -> Result<Value> {
     if !beside.is_file() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&read::whole_bytes(&beside)?).map_err(|error| {
+    serde_json::from_slice(&files::whole_bytes(&beside)?).map_err(|error| {
         Error::tokenizer(format!("not JSON: {error}")).file(beside.display().to_string()).line(error.line() as u64)
     })
 }

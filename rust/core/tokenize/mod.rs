@@ -20,8 +20,8 @@ pub use bpe::{TrainedTokenizer, tags_of, train_bpe};
 pub use probe::{Probe, engine, probes};
 
 use crate::error::{Error, Kind, Result};
+use crate::files;
 use crate::plan::TokenizerPlan;
-use crate::read;
 use crate::schema::{Drop, IdType, Refusal, Role, Run, push_run};
 use crate::segment::{Controls, Rendered};
 use form::Form;
@@ -83,7 +83,7 @@ impl Encoder {
                  `sabiprep tokenizer train` makes one",
             ));
         };
-        let bytes = read::whole_bytes(path).map_err(|error| Error { kind: Kind::Tokenizer, ..error })?;
+        let bytes = files::whole_bytes(path).map_err(|error| Error { kind: Kind::Tokenizer, ..error })?;
         let shown = path.display().to_string();
         Self::from_bytes(bytes, &shown, |tokenizer| config::resolve(plan, path, tokenizer))
             .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
@@ -92,7 +92,7 @@ impl Encoder {
     /// The encoder of a packed dataset: its tokenizer file and the ids its manifest names.
     pub fn of_dataset(path: &Path, controls: ControlIds) -> Result<Self> {
         let shown = path.display().to_string();
-        Self::from_bytes(read::whole_bytes(path)?, &shown, |_| Ok(controls)).map_err(|error| error.file(shown))
+        Self::from_bytes(files::whole_bytes(path)?, &shown, |_| Ok(controls)).map_err(|error| error.file(shown))
     }
 
     fn from_bytes(bytes: Vec<u8>, file: &str, controls: impl FnOnce(&Tokenizer) -> Result<ControlIds>) -> Result<Self> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::read;
+use crate::files;
 use crate::schema::{FORMAT_VERSION, LossPolicy, Overflow};
 use crate::settle::Sums;
 use crate::tokenize::{Probe, hex};
@@ -209,7 +209,7 @@ impl Manifest {
     /// Whether `out` holds a manifest of sabiprep, of whatever version and however damaged beyond that word.
     #[must_use]
     pub fn is_ours(out: &Path) -> bool {
-        let text = read::whole_text(&out.join(MANIFEST_FILE)).unwrap_or_default();
+        let text = files::whole_text(&out.join(MANIFEST_FILE)).unwrap_or_default();
         serde_json::from_str::<Value>(&text).is_ok_and(|value| value["format"] == "sabiprep")
     }
 
@@ -220,7 +220,7 @@ impl Manifest {
                 .file(out.display().to_string())
                 .remedy("run `sabiprep pack`; it writes the manifest last"));
         }
-        let text = read::whole_text(&path)?;
+        let text = files::whole_text(&path)?;
         let value: Value = serde_json::from_str(&text).map_err(|error| not_ours(out, &error.to_string()))?;
         if value["format"] != "sabiprep" {
             return Err(not_ours(out, "it does not say \"format\": \"sabiprep\""));
