@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,14 @@ ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 YORUBA = ["òdo", "ọ̀kan", "èjì", "ẹ̀ta", "ẹ̀rin", "àrún", "ẹ̀fà", "èje", "ẹ̀jọ", "ẹ̀sán", "ẹ̀wá"]
 MALFORMED = 3  # lines of sums.jsonl that are no JSON object
 WITHOUT_FIELD = 2  # its records that have no "words"; one of them has no "yor" either
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heeds_ctrl_c() -> Iterator[None]:
+    """A shell's background jobs ignore Ctrl-C, and what they start does too: tests of it need it heeded."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def write_corpus(folder: Path) -> Path:

@@ -201,7 +201,10 @@ def test_ctrl_c_ends_with_a_message(data, tmp_path):
     while not process.stdout.readline().startswith("step"):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert error.startswith("sabitrain: ") and "stopped by Ctrl-C before it was done" in error
     assert "Traceback" not in error
