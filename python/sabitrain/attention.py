@@ -39,7 +39,7 @@ def document_attention(q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, cu_seqlens: 
         q_NHD: Queries, any floating type.
         k_NKD: Keys; each serves H / K query heads in order, as in ``transformers``.
         v_NKD: Values.
-        cu_seqlens: int32[S + 1] on the same device: where each segment starts, and N. Every segment has a token.
+        cu_seqlens: int32[S + 1] on the same device: where each segment starts, and N. Segments may be empty.
         max_seqlen: At least the length of the longest segment.
 
     Returns:
@@ -181,7 +181,7 @@ def _lay_out(cu_seqlens: Tensor, heads: int) -> _Layout:
     rounded = -(-lengths // _ROUND_TO)
     place_of = np.empty(ends[-1], np.int64)
     groups, tokens, places = [], [], 0
-    for size in np.unique(rounded):
+    for size in np.unique(rounded[rounded > 0]):
         alike = np.flatnonzero(rounded == size)
         longest = int(lengths[alike].max())
         at_once = max(1, _MAX_SCORES // (heads * longest * longest))

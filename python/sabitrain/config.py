@@ -25,6 +25,9 @@ from sabiprep.errors import ConfigError
 
 PresetName = Literal["nano", "125m", "350m", "1b"]
 Device = Literal["auto", "cpu", "cuda"]
+Compute = Literal["dense", "head", "full"]
+Loss = Literal["target", "full", "template-masked"]
+WeighBy = Literal["token", "example"]
 
 
 def _require(right: bool, message: str) -> None:
@@ -162,6 +165,20 @@ class TrainConfig:
     """Steps between validations; 0 validates at the end only."""
     log_every: int = 10
     """Steps between lines on the console; metrics.jsonl has every step."""
+    loss: Loss = "target"
+    """Tokens to learn: target, those of the loss mask; full, all but a document's first; template-masked, all but that
+    and the text that templates spell."""
+    prompt_weight: Annotated[float | None, tyro.conf.arg(metavar="W")] = None
+    """What a prompt's token counts for (with template-masked, one of its data); by default, what loss says: 0 or 1."""
+    task_weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK=WEIGHT ...")] = ()
+    """What every token of a task is multiplied by; 1 for tasks that are not named."""
+    weigh_by: WeighBy = "token"
+    """Whether each token counts the same, or each example (document), whatever its length."""
+    z_loss: float = 0.0
+    """Times the square of each prediction's log-sum-exp, added to its loss so that logits do not drift (PaLM: 1e-4)."""
+    compute: Compute = "full"
+    """What to leave out where nothing is learnt, with the same gradients: full, the end of the last block and the head;
+    head, the head; dense, nothing."""
     answers: int = 8
     """Held-out prompts to answer greedily at the end."""
     answer_tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
@@ -187,10 +204,37 @@ class TrainConfig:
         _require(self.minutes is None or self.minutes > 0, f"minutes must be above 0, not {self.minutes}")
         _require(self.eval_every >= 0, f"eval_every must be 0 or more, not {self.eval_every}")
         _require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
+        _require(
+            self.prompt_weight is None or 0 <= self.prompt_weight < math.inf,
+            f"prompt_weight must be 0 or more, not {self.prompt_weight}",
+        )
+        _require(0 <= self.z_loss < math.inf, f"z_loss must be 0 or more, not {self.z_loss}")
+        self.weight_of_task()
         _require(self.answers >= 0, f"answers must be 0 or more, not {self.answers}")
         _require(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         _require(self.threads >= 0, f"threads must be 0 or more, not {self.threads}")
         _require(0 <= self.seed < 2**63, f"seed must be from 0 to below 2**63, not {self.seed}")
+
+    def weight_of_task(self) -> dict[str, float]:
+        """``task_weights`` as a mapping.
+
+        Raises:
+            ConfigError: If one is not ``task=weight``, or a task is named twice.
+        """
+        weights: dict[str, float] = {}
+        for written in self.task_weights:
+            task, _, number = written.rpartition("=")
+            try:
+                weight = float(number)
+            except ValueError:
+                weight = math.nan
+            _require(
+                task != "" and 0 <= weight < math.inf,
+                f"task_weights must be given as task=weight, with a weight of 0 or more, not {written!r}",
+            )
+            _require(task not in weights, f"task_weights names {task!r} twice")
+            weights[task] = weight
+        return weights
 
     def steps(self, rows: int, seq_len: int) -> int:
         """Optimizer steps of the whole run over a training split of ``rows`` rows: the horizon of the schedule."""

@@ -1,13 +1,14 @@
 """Batches: which rows make which step, and those rows as tensors.
 
-Dimensions: N tokens of a batch's rows laid end to end, S segments (documents and paddings), M targets.
+Dimensions: B rows, T tokens of a row, N = B * T tokens of the rows laid end to end, S segments (documents and
+paddings), M predictions.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +17,28 @@ from torch import Tensor
 
 from sabiprep.dataset import BatchDict, PackedDataset, Split
 from sabiprep.errors import DatasetError
+from sabitrain.config import Compute
+from sabitrain.masking import Masking
+
+# Predictions and segments are padded to a multiple of this, so that compiled code and kernels see few lengths.
+PAD_TO = 256
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows, laid end to end.
+    """Some rows, laid end to end, and what is learnt from them.
 
     Attributes:
         ids_N: int64[N].
         positions_N: int64[N], from 0 in each segment.
-        cu_seqlens: int32[S + 1]: where each segment starts, and N.
+        cu_seqlens: int32[S + 1]: where each segment starts, and N; S is a multiple of `PAD_TO`, empty segments last.
         max_seqlen: Tokens of the longest segment.
-        predict_at_M: int64[M]: the positions that predict a target, each the one before it.
-        targets_M: int64[M]: the targets.
+        predict_at_M: int64[M]: the positions that predict, each the one before its target. M is a multiple of
+            `PAD_TO` too, never 0: places that are left predict from position 0, with weight 0. Under
+            ``compute="dense"`` it is every position.
+        targets_M: int64[M]: what they are to predict.
+        weights_M: float64[M]: what each prediction counts for.
+        targets: Predictions that count for something. They come first, but under ``compute="dense"``.
         tokens: Tokens of documents, without padding.
     """
 
@@ -38,6 +48,8 @@ class Batch:
     max_seqlen: int
     predict_at_M: Tensor
     targets_M: Tensor
+    weights_M: Tensor
+    targets: int
     tokens: int
 
     def to(self, device: torch.device) -> Batch:
@@ -52,25 +64,83 @@ class Batch:
         return Batch(**{**vars(self), **moved})
 
 
-def make_batch(rows: BatchDict) -> Batch:
+@dataclass(frozen=True)
+class Step:
+    """The micro-batches of an optimizer step; all weights together sum to one, if there are any.
+
+    Attributes:
+        batches: The micro-batches.
+        tokens: Tokens of their documents, without padding.
+        targets: Predictions that count for something.
+    """
+
+    batches: list[Batch]
+    tokens: int
+    targets: int
+
+
+def make_batch(rows: BatchDict, weights_N: npt.NDArray[np.floating], compute: Compute = "full") -> Batch:
     """Rows from the loader as one batch on the CPU.
 
+    Args:
+        rows: The rows.
+        weights_N: What predicting each token counts for.
+        compute: ``"dense"`` predicts at every position, whether it counts or not.
+
     Raises:
-        DatasetError: If the first token of a document is a target: nothing of its own document could predict it.
+        DatasetError: If the first token of a document counts: nothing of its own document could predict it.
     """
-    labels_N = rows["labels"].reshape(-1)
+    ids_N = rows["input_ids"].reshape(-1)
     positions_N = rows["position_ids"].reshape(-1)
-    targets_at = np.flatnonzero(labels_N >= 0)
-    if not positions_N[targets_at].all():
+    counted_at = np.flatnonzero(weights_N)
+    if not positions_N[counted_at].all():
         raise DatasetError("the first token of a document is a target", remedy="pack the dataset again")
+    if compute == "dense":
+        predict_at_M, targets_M = np.arange(len(ids_N)), np.append(ids_N[1:], 0)
+        weights_M = np.zeros(len(ids_N))
+        weights_M[counted_at - 1] = weights_N[counted_at]
+    else:
+        places = _round_up(max(1, len(counted_at)))
+        predict_at_M, targets_M, weights_M = np.zeros(places, np.int64), np.zeros(places, np.int64), np.zeros(places)
+        predict_at_M[: len(counted_at)] = counted_at - 1
+        targets_M[: len(counted_at)] = ids_N[counted_at]
+        weights_M[: len(counted_at)] = weights_N[counted_at]
+    cu_seqlens = np.full(_round_up(len(rows["cu_seqlens"]) - 1) + 1, len(ids_N), np.int32)
+    cu_seqlens[: len(rows["cu_seqlens"])] = rows["cu_seqlens"]
     return Batch(
-        ids_N=torch.from_numpy(rows["input_ids"].reshape(-1)),
+        ids_N=torch.from_numpy(ids_N),
         positions_N=torch.from_numpy(positions_N),
-        cu_seqlens=torch.from_numpy(rows["cu_seqlens"]),
+        cu_seqlens=torch.from_numpy(cu_seqlens),
         max_seqlen=rows["max_seqlen"],
-        predict_at_M=torch.from_numpy(targets_at - 1),
-        targets_M=torch.from_numpy(labels_N[targets_at]),
+        predict_at_M=torch.from_numpy(predict_at_M),
+        targets_M=torch.from_numpy(targets_M),
+        weights_M=torch.from_numpy(weights_M),
+        targets=len(counted_at),
         tokens=int(rows["seq_lengths"].sum()),
+    )
+
+
+def make_step(
+    split: Split,
+    rows: Sequence[int] | npt.NDArray[np.int64],
+    at_once: int,
+    masking: Masking,
+    compute: Compute = "full",
+) -> Step:
+    """The micro-batches of a step over ``rows``, at most ``at_once`` each, normalised together.
+
+    Dividing each micro-batch by its own total would weigh a token by how few targets stand beside it; the step's
+    total makes the gradient the same however the step is cut.
+
+    Raises:
+        DatasetError: If a shard is damaged.
+    """
+    batches = [make_batch(read, masking.weights(read), compute) for read in micro_batches(split, rows, at_once)]
+    total = sum(float(batch.weights_M.sum()) for batch in batches) or 1.0
+    return Step(
+        [replace(batch, weights_M=batch.weights_M / total) for batch in batches],
+        tokens=sum(batch.tokens for batch in batches),
+        targets=sum(batch.targets for batch in batches),
     )
 
 
@@ -121,3 +191,8 @@ def micro_batches(split: Split, rows: Sequence[int] | npt.NDArray[np.int64], at_
     """``rows`` of a split in their order, at most ``at_once`` at a time."""
     for first in range(0, len(rows), at_once):
         yield split.batch(rows[first : first + at_once])
+
+
+def _round_up(count: int) -> int:
+    """The next multiple of `PAD_TO`."""
+    return -(-count // PAD_TO) * PAD_TO

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sabiprep.dataset import BatchDict, PackedDataset, Split
+from sabiprep.dataset import PackedDataset, Split
 from sabitrain.data import make_batch, micro_batches
-from sabitrain.loss import target_losses
+from sabitrain.loss import predicting_states, target_losses
+from sabitrain.masking import documents_of, prompt_tokens
 from sabitrain.model import Llama
 
 # Rows that are counted, not computed on, are read this many at a time.
@@ -33,16 +34,24 @@ class TargetLoss:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The losses of a split, and of each task that has a target in it."""
+    """The losses of a split.
+
+    Attributes:
+        total: Over every target.
+        tasks: Over the targets of each task that has one.
+        prompt: Over the tokens of prompts, learnt or not: a probe of how well prompts are modelled; None if there are
+            none.
+    """
 
     total: TargetLoss
     tasks: dict[str, TargetLoss]
+    prompt: TargetLoss | None
 
 
 def evaluate_split(
     model: Llama, dataset: PackedDataset, split: Split, rows_at_once: int, autocast: bool = False
 ) -> Evaluation | None:
-    """The mean loss over every target of a split, in total and per task; None if the split has no target.
+    """The mean loss over every target of a split, in total and per task, and over its prompts; None without a target.
 
     Args:
         model: The model, on the device to compute on; it is left as it was.
@@ -55,14 +64,21 @@ def evaluate_split(
     tasks = sorted({source.task for source in dataset.sources})
     task_of_source = np.array([tasks.index(source.task) for source in dataset.sources])
     sums, counts = np.zeros(len(tasks)), np.zeros(len(tasks), np.int64)
+    prompt_sum, prompt_count = 0.0, 0
     for rows in micro_batches(split, range(len(split)), rows_at_once):
-        batch = make_batch(rows).to(device)
+        mask_N, prompt_N = rows["loss_mask"].reshape(-1), prompt_tokens(rows)
+        read_N = mask_N | prompt_N
+        batch = make_batch(rows, read_N.astype(np.float64)).to(device)
         with torch.no_grad(), precision(device, autocast):
-            hidden_NC = model(batch.ids_N, batch.positions_N, batch.cu_seqlens, batch.max_seqlen)
-            losses_M = target_losses(hidden_NC, model.head_VC, batch)
-        task_M = task_of_source[_target_sources(rows)]
-        sums += np.bincount(task_M, losses_M.double().cpu().numpy(), len(tasks))
+            hidden_MC = predicting_states(model, batch)
+            losses_M = target_losses(hidden_MC, model.head_VC, batch.targets_M)
+        losses_N = np.zeros(len(read_N))
+        losses_N[read_N] = losses_M[: batch.targets].double().cpu().numpy()
+        task_M = task_of_source[rows["source_ids"][documents_of(rows)[mask_N]]]
+        sums += np.bincount(task_M, losses_N[mask_N], len(tasks))
         counts += np.bincount(task_M, minlength=len(tasks))
+        prompt_sum += losses_N[prompt_N].sum()
+        prompt_count += int(prompt_N.sum())
     if not counts.any():
         return None
     return Evaluation(
@@ -72,6 +88,7 @@ def evaluate_split(
             for task, total, count in zip(tasks, sums.tolist(), counts.tolist(), strict=True)
             if count
         },
+        TargetLoss(float(prompt_sum / prompt_count), prompt_count) if prompt_count else None,
     )
 
 
@@ -100,18 +117,3 @@ def _target_counts(split: Split, vocab_size: int) -> npt.NDArray[np.int64]:
     for rows in micro_batches(split, range(len(split)), _ROWS_AT_ONCE):
         counts += np.bincount(rows["input_ids"][rows["loss_mask"]], minlength=vocab_size)
     return counts
-
-
-def _target_sources(rows: BatchDict) -> npt.NDArray[np.int64]:
-    """The source of each target, in their order: int64[M]."""
-    starts = rows["cu_seqlens"][:-1]
-    seq_len = rows["input_ids"].shape[1]
-    # The documents of a row are its first segments, in order; its padding, if any, is one more.
-    segment_rows = starts // seq_len
-    first_of_row = np.searchsorted(segment_rows, np.arange(len(rows["n_targets"])))
-    documents_of_row = np.bincount(rows["doc_rows"], minlength=len(rows["n_targets"]))
-    is_document = np.arange(len(starts)) - first_of_row[segment_rows] < documents_of_row[segment_rows]
-    source_of_segment = np.zeros(len(starts), np.int64)
-    source_of_segment[is_document] = rows["source_ids"]
-    at_M = np.flatnonzero(rows["loss_mask"].reshape(-1))
-    return source_of_segment[np.searchsorted(starts, at_M, side="right") - 1]

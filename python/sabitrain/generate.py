@@ -75,13 +75,13 @@ def greedy(model: Llama, prompts: Sequence[Sequence[int]], eos_id: int, max_new_
         positions = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
         cu_seqlens = np.concatenate(([0], ends)).astype(np.int32)
         with torch.no_grad():
-            hidden_NC = model(
+            last = model(
                 torch.from_numpy(ids).to(device),
                 torch.from_numpy(positions).to(device),
                 torch.from_numpy(cu_seqlens).to(device),
                 int(lengths.max()),
+                torch.from_numpy(ends - 1).to(device),
             )
-            last = hidden_NC[torch.from_numpy(ends - 1).to(device)]
             chosen = F.linear(last, model.head_VC).argmax(-1).tolist()
         for index, token in zip(going, chosen, strict=True):
             texts[index].append(token)

@@ -81,7 +81,8 @@ class Metrics:
         """A validation after ``step`` steps."""
         self._write("validation", step=step, **dataclasses.asdict(evaluation))
         tasks = ", ".join(f"{task} {loss.loss:.4f}" for task, loss in evaluation.tasks.items())
-        self.say(f"validation at step {step}: target loss {evaluation.total.loss:.4f}  ({tasks})", "bold")
+        prompt = "" if evaluation.prompt is None else f"; prompts {evaluation.prompt.loss:.4f}"
+        self.say(f"validation at step {step}: target loss {evaluation.total.loss:.4f}  ({tasks}{prompt})", "bold")
         self._step_began = time.perf_counter()
 
     def answers(self, answers: Sequence[Answer]) -> None:

@@ -4,7 +4,8 @@ RMSNorm before each layer, grouped-query attention with half-split rotary positi
 embedding. It works on tokens laid end to end, with no batch dimension: rows, documents and prompts of different
 lengths are all segments, told apart by ``cu_seqlens``.
 
-Dimensions: N tokens, C width, H query heads, K key and value heads, D dimensions of a head, V vocabulary.
+Dimensions: N tokens, C width, H query heads, K key and value heads, D dimensions of a head, V vocabulary;
+M positions that are wanted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 
 from sabitrain.attention import document_attention
 from sabitrain.config import ModelConfig
+
+# Cosines and sines of each token, [N, 1, D / 2].
+Rotary = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
@@ -31,14 +35,17 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.width, config.key_heads * self.head_size, bias=False)
         self.o_proj = nn.Linear(config.heads * self.head_size, config.width, bias=False)
 
-    def forward(self, x_NC: Tensor, rotary: tuple[Tensor, Tensor], cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-        """[N, C] from [N, C]; ``rotary`` is the cosines and sines of each token, [N, 1, D / 2]."""
+    def forward(
+        self, x_NC: Tensor, rotary: Rotary, cu_seqlens: Tensor, max_seqlen: int, at_M: Tensor | None = None
+    ) -> Tensor:
+        """[N, C] from [N, C], or [M, C] at the positions ``at_M``; every token is attended to either way."""
         q_NHD = self.q_proj(x_NC).view(len(x_NC), -1, self.head_size)
         k_NKD = self.k_proj(x_NC).view(len(x_NC), -1, self.head_size)
         v_NKD = self.v_proj(x_NC).view(len(x_NC), -1, self.head_size)
         out_NHD = document_attention(rotate(q_NHD, *rotary), rotate(k_NKD, *rotary), v_NKD, cu_seqlens, max_seqlen)
-        out_NC: Tensor = self.o_proj(out_NHD.flatten(1))
-        return out_NC
+        attended_NC = out_NHD.flatten(1)
+        out_MC: Tensor = self.o_proj(attended_NC if at_M is None else attended_NC.index_select(0, at_M))
+        return out_MC
 
 
 class MLP(nn.Module):
@@ -68,11 +75,14 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x_NC: Tensor, rotary: tuple[Tensor, Tensor], cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-        """[N, C] from [N, C]."""
-        x_NC = x_NC + self.self_attn(self.input_layernorm(x_NC), rotary, cu_seqlens, max_seqlen)
-        out_NC: Tensor = x_NC + self.mlp(self.post_attention_layernorm(x_NC))
-        return out_NC
+    def forward(
+        self, x_NC: Tensor, rotary: Rotary, cu_seqlens: Tensor, max_seqlen: int, at_M: Tensor | None = None
+    ) -> Tensor:
+        """[N, C] from [N, C], or [M, C]: all that follows attention is computed at the positions ``at_M`` only."""
+        attended_MC = self.self_attn(self.input_layernorm(x_NC), rotary, cu_seqlens, max_seqlen, at_M)
+        x_MC = attended_MC + (x_NC if at_M is None else x_NC.index_select(0, at_M))
+        out_MC: Tensor = x_MC + self.mlp(self.post_attention_layernorm(x_MC))
+        return out_MC
 
 
 class Decoder(nn.Module):
@@ -90,14 +100,17 @@ class Decoder(nn.Module):
         self.cosines: Tensor
         self.sines: Tensor
 
-    def forward(self, ids_N: Tensor, positions_N: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-        """The residual stream after the last norm, [N, C]."""
+    def forward(
+        self, ids_N: Tensor, positions_N: Tensor, cu_seqlens: Tensor, max_seqlen: int, at_M: Tensor | None = None
+    ) -> Tensor:
+        """The residual stream after the last norm, [N, C] or [M, C]."""
         rotary = self.cosines[positions_N].unsqueeze(1), self.sines[positions_N].unsqueeze(1)
         x_NC = self.embed_tokens(ids_N)
-        for layer in self.layers:
-            x_NC = layer(x_NC, rotary, cu_seqlens, max_seqlen)
-        out_NC: Tensor = self.norm(x_NC)
-        return out_NC
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            x_NC = layer(x_NC, rotary, cu_seqlens, max_seqlen, at_M if index == last else None)
+        out_MC: Tensor = self.norm(x_NC)
+        return out_MC
 
 
 class Llama(nn.Module):
@@ -128,20 +141,24 @@ class Llama(nn.Module):
         """The weight of the head, which is the embedding's."""
         return self.model.embed_tokens.weight
 
-    def forward(self, ids_N: Tensor, positions_N: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+    def forward(
+        self, ids_N: Tensor, positions_N: Tensor, cu_seqlens: Tensor, max_seqlen: int, at_M: Tensor | None = None
+    ) -> Tensor:
         """The hidden states that the head reads; ``F.linear(hidden, head_VC)`` are the logits of the next token.
 
         Args:
             ids_N: int64[N], segments laid end to end.
             positions_N: int64[N], from 0 in each segment, below ``config.context``.
-            cu_seqlens: int32[S + 1]: where each segment starts, and N.
+            cu_seqlens: int32[S + 1]: where each segment starts, and N; segments may be empty.
             max_seqlen: At least the length of the longest segment.
+            at_M: int64[M]: the positions wanted, if not all. In the last block, output projection, MLP and norms
+                then run on those alone; what is computed for them is the same.
 
         Returns:
-            float[N, C].
+            float[N, C], or float[M, C].
         """
-        hidden_NC: Tensor = self.model(ids_N, positions_N, cu_seqlens, max_seqlen)
-        return hidden_NC
+        hidden_MC: Tensor = self.model(ids_N, positions_N, cu_seqlens, max_seqlen, at_M)
+        return hidden_MC
 
     def n_parameters(self) -> int:
         """The number of parameters, the tied embedding counted once."""

@@ -20,10 +20,11 @@ from sabiprep.dataset import PackedDataset, open_dataset
 from sabiprep.errors import DatasetError, Interrupted, OutputError, TrainError
 from sabitrain import checkpoint
 from sabitrain.config import TrainConfig, to_toml
-from sabitrain.data import RowOrder, make_batch, micro_batches
+from sabitrain.data import RowOrder, make_step
 from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, unigram_baseline
 from sabitrain.generate import Answer, answer_held_out, check_tasks
-from sabitrain.loss import step_share, target_losses
+from sabitrain.loss import predicting_states, weighted_loss
+from sabitrain.masking import Masking
 from sabitrain.metrics import Metrics
 from sabitrain.model import Llama
 from sabitrain.optim import clip_gradient, learning_rate, make_optimizer, set_learning_rate
@@ -90,7 +91,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
     optimizer = make_optimizer(model, config.optim)
     order = RowOrder(dataset, config.batch.rows(dataset.seq_len), config.seed)
     micro_rows = config.batch.micro_rows(dataset.seq_len, device.type)
-    targets_of_row = dataset.train.n_targets
+    masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
     bf16 = device.type == "cuda"
     metrics.start(
         dataset=dataset.fingerprint,
@@ -116,18 +117,15 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
     began = time.monotonic()
     done, evaluation = 0, None
     while done < steps:
-        rows = order.step(done)
-        step_targets = int(targets_of_row[rows].sum())
+        step = make_step(dataset.train, order.step(done), micro_rows, masking, config.compute)
         rate = learning_rate(config.optim, done, steps)
-        loss, tokens = torch.zeros((), device=device), 0
-        for read in micro_batches(dataset.train, rows, micro_rows):
-            batch = make_batch(read).to(device)
+        loss = torch.zeros((), device=device)
+        for batch in (batch.to(device) for batch in step.batches):
             with precision(device, bf16):
-                hidden_NC = model(batch.ids_N, batch.positions_N, batch.cu_seqlens, batch.max_seqlen)
-                share = step_share(target_losses(hidden_NC, model.head_VC, batch), step_targets)
-            torch.autograd.backward(share)
-            loss += share.detach()
-            tokens += batch.tokens
+                hidden_MC = predicting_states(model, batch, config.compute)
+                to_minimise, cross_entropy = weighted_loss(hidden_MC, model.head_VC, batch, config.z_loss)
+            torch.autograd.backward(to_minimise)
+            loss += cross_entropy
         grad_norm = clip_gradient(model, config.optim.clip)
         set_learning_rate(optimizer, rate)
         optimizer.step()
@@ -144,8 +142,8 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
             loss=loss.item(),
             lr=rate,
             grad_norm=grad_norm.item(),
-            tokens=tokens,
-            targets=step_targets,
+            tokens=step.tokens,
+            targets=step.targets,
         )
         out_of_time = config.minutes is not None and time.monotonic() - began >= 60 * config.minutes
         if out_of_time and done < steps:
@@ -180,7 +178,7 @@ def check_dataset(config: TrainConfig, dataset: PackedDataset) -> None:
 
     Raises:
         DatasetError: If it has no row to train on, or its tokenizer is not the one it was packed with.
-        TrainError: If its rows are longer than the model's context, or a task to answer is none of its own.
+        TrainError: If its rows are longer than the model's context, or a task that is named is none of its own.
     """
     place = str(config.data)
     if len(dataset.train) == 0:
@@ -191,7 +189,7 @@ def check_dataset(config: TrainConfig, dataset: PackedDataset) -> None:
             file=place,
             remedy=f"use --model.context {dataset.seq_len}, or pack with a smaller --seq-len",
         )
-    check_tasks(dataset, config.answer_tasks)
+    check_tasks(dataset, (*config.answer_tasks, *config.weight_of_task()))
     open_tokenizer(dataset)
 
 

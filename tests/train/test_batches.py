@@ -7,10 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import write_tiny
+from tiny import SOURCES, any_rows, write_tiny
 
 from sabiprep.errors import DatasetError
-from sabitrain.data import RowOrder, make_batch, micro_batches, shuffled
+from sabitrain.data import PAD_TO, RowOrder, make_batch, make_step, micro_batches, shuffled
+from sabitrain.masking import Masking
+
+TASKS = [source["task"] for source in SOURCES]
 
 
 class Rows:
@@ -54,7 +57,8 @@ def test_the_order_is_the_same_in_every_version():
 def test_a_batch_is_its_rows_end_to_end(tmp_path):
     split = write_tiny(tmp_path).train
     rows = [3, 0, 2]
-    batch = make_batch(split.batch(rows))
+    read = split.batch(rows)
+    batch = make_batch(read, read["loss_mask"].reshape(-1) * 0.5)
     ids, targets, predict_at, positions, bounds, tokens = [], [], [], [], [0], 0
     for index in rows:
         row = split[index]
@@ -68,20 +72,50 @@ def test_a_batch_is_its_rows_end_to_end(tmp_path):
         tokens += int(row["seq_lengths"].sum())
     assert batch.ids_N.tolist() == ids
     assert batch.positions_N.tolist() == positions
-    assert batch.cu_seqlens.tolist() == bounds
-    assert batch.predict_at_M.tolist() == predict_at
-    assert batch.targets_M.tolist() == targets
+    assert batch.cu_seqlens.tolist() == bounds + [len(ids)] * (PAD_TO + 1 - len(bounds))
+    padding = [0] * (PAD_TO - len(targets))
+    assert batch.predict_at_M.tolist() == predict_at + padding
+    assert batch.targets_M.tolist() == targets + padding
+    assert batch.weights_M.tolist() == [0.5] * len(targets) + padding
+    assert batch.targets == len(targets)
     assert batch.max_seqlen == max(np.diff(bounds))
     assert batch.tokens == tokens < len(ids)
     assert batch.cu_seqlens.dtype == torch.int32 and batch.ids_N.dtype == torch.int64
     assert batch.to(torch.device("cpu")) is batch
 
 
+@given(rows=any_rows(seq_len=288), compute=st.sampled_from(["dense", "head", "full"]))
+def test_predictions_and_segments_are_padded_with_what_counts_for_nothing(rows, compute):
+    weights_N = rows["loss_mask"].reshape(-1) * 2.0
+    batch = make_batch(rows, weights_N, compute)
+    places = len(batch.predict_at_M)
+    assert places == (weights_N.size if compute == "dense" else max(1, -(-batch.targets // PAD_TO)) * PAD_TO)
+    counted = batch.weights_M > 0
+    assert batch.targets == int(counted.sum()) == int(rows["loss_mask"].sum())
+    learnt_at = np.flatnonzero(weights_N)
+    assert batch.predict_at_M[counted].tolist() == (learnt_at - 1).tolist()
+    assert batch.targets_M[counted].tolist() == rows["input_ids"].reshape(-1)[learnt_at].tolist()
+    assert (len(batch.cu_seqlens) - 1) % PAD_TO == 0
+    assert batch.cu_seqlens.unique().tolist() == rows["cu_seqlens"].tolist()
+
+
 def test_a_target_that_nothing_precedes_is_refused(tmp_path):
     rows = write_tiny(tmp_path).train.batch([0, 1])
-    rows["labels"][1, 0] = 7
+    rows["loss_mask"][1, 0] = True
     with pytest.raises(DatasetError, match="first token of a document"):
-        make_batch(rows)
+        make_batch(rows, rows["loss_mask"].reshape(-1) * 1.0)
+
+
+def test_the_weights_of_a_step_sum_to_one(tmp_path):
+    dataset = write_tiny(tmp_path)
+    for masking in (Masking(dataset.sources), Masking(dataset.sources, "full", 0.1, {"copy": 2.0}, "example")):
+        step = make_step(dataset.train, [4, 1, 3, 0, 2], 2, masking)
+        assert sum(batch.weights_M.sum().item() for batch in step.batches) == pytest.approx(1.0)
+        assert [len(batch.ids_N) for batch in step.batches] == [64, 64, 32]
+        assert step.targets == sum(batch.targets for batch in step.batches)
+        assert step.tokens == sum(batch.tokens for batch in step.batches)
+    nothing = make_step(dataset.train, [0, 1], 1, Masking(dataset.sources, task_weights=dict.fromkeys(TASKS, 0.0)))
+    assert nothing.targets == 0 and not any(batch.weights_M.any() for batch in nothing.batches)
 
 
 def test_micro_batches_cut_a_step_in_order(tmp_path):

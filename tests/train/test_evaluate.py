@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tiny import VOCAB_SIZE, documents, write_tiny
 
 from sabitrain.config import ModelConfig
-from sabitrain.evaluate import evaluate_split, unigram_baseline
+from sabitrain.evaluate import TargetLoss, evaluate_split, unigram_baseline
 from sabitrain.model import Llama
 
 
@@ -20,13 +20,14 @@ def test_losses_by_task(tmp_path):
     dataset = write_tiny(tmp_path, validation=held_out)
     torch.manual_seed(0)
     model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
-    losses = defaultdict(list)
+    losses, prompts = defaultdict(list), []
     for document in held_out:
         n, ids = len(document.ids), torch.tensor(document.ids)
         with torch.no_grad():
             hidden = model(ids, torch.arange(n), torch.tensor([0, n]).int(), n)
         nats = F.cross_entropy(F.linear(hidden[:-1], model.head_VC), ids[1:], reduction="none")
         learnt = [i for i in range(1, n) if document.roles[i] == 3 or i == n - 1]
+        prompts += nats[[i - 1 for i in range(1, n) if document.roles[i] in (1, 2)]].tolist()
         losses[("copy", "label", "text")[document.source_id]] += nats[[i - 1 for i in learnt]].tolist()
     for rows_at_once in (1, 3, 100):
         evaluation = evaluate_split(model, dataset, dataset.validation, rows_at_once)
@@ -37,6 +38,15 @@ def test_losses_by_task(tmp_path):
         every = [nats for of_task in losses.values() for nats in of_task]
         assert evaluation.total.loss == pytest.approx(sum(every) / len(every), rel=1e-5)
         assert evaluation.total.targets == len(every)
+        assert evaluation.prompt == TargetLoss(pytest.approx(sum(prompts) / len(prompts), rel=1e-5), len(prompts))
+
+
+def test_there_may_be_no_prompt(tmp_path):
+    dataset = write_tiny(tmp_path, kinds="t")
+    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    evaluation = evaluate_split(model, dataset, dataset.validation, 4)
+    assert evaluation is not None and evaluation.prompt is None
+    assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_the_baseline_by_hand(tmp_path):

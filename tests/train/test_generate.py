@@ -58,10 +58,10 @@ class Parrot(Llama):
         with torch.no_grad():
             self.head_VC.copy_(torch.eye(VOCAB_SIZE, VOCAB_SIZE * 2))
 
-    def forward(self, ids_N, positions_N, cu_seqlens, max_seqlen):
+    def forward(self, ids_N, positions_N, cu_seqlens, max_seqlen, at_M):
         said = self.script[min(self.calls, len(self.script) - 1)]
         self.calls += 1
-        return F.one_hot(torch.full_like(ids_N, said), VOCAB_SIZE * 2).float()
+        return F.one_hot(torch.full_like(at_M, said), VOCAB_SIZE * 2).float()
 
 
 def question(words: list[int], answer: list[int], source: int = 0, bos: bool = False) -> Document:

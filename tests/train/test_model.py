@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from tiny import VOCAB_SIZE, write_tiny
 
 from sabitrain.config import PRESETS, ModelConfig
-from sabitrain.data import make_batch
+from sabitrain.data import make_step
+from sabitrain.masking import Masking
 from sabitrain.model import Llama, rotary_tables, rotate
 
 CONFIG = ModelConfig(layers=3, width=32, heads=4, kv_heads=2, mlp_width=48, context=64)
@@ -21,6 +23,10 @@ def model() -> Llama:
     return Llama(CONFIG, VOCAB_SIZE)
 
 
+def batch_of(dataset):
+    return make_step(dataset.train, range(3), 3, Masking(dataset.sources)).batches[0]
+
+
 def hidden(model: Llama, batch, ids=None) -> torch.Tensor:
     with torch.no_grad():
         return model(batch.ids_N if ids is None else ids, batch.positions_N, batch.cu_seqlens, batch.max_seqlen)
@@ -28,7 +34,7 @@ def hidden(model: Llama, batch, ids=None) -> torch.Tensor:
 
 def test_a_document_is_untouched_by_the_others_and_by_padding(model, tmp_path):
     dataset = write_tiny(tmp_path)
-    batch = make_batch(dataset.train.batch(range(3)))
+    batch = batch_of(dataset)
     before = hidden(model, batch)
     changed = slice(int(batch.cu_seqlens[1]), int(batch.cu_seqlens[2]))
     ids = batch.ids_N.clone()
@@ -41,9 +47,9 @@ def test_a_document_is_untouched_by_the_others_and_by_padding(model, tmp_path):
 
 
 def test_a_document_in_a_row_is_what_it_is_alone(model, tmp_path):
-    batch = make_batch(write_tiny(tmp_path).train.batch(range(3)))
+    batch = batch_of(write_tiny(tmp_path))
     together = hidden(model, batch)
-    for start, end in zip(batch.cu_seqlens[:-1].tolist(), batch.cu_seqlens[1:].tolist(), strict=True):
+    for start, end in itertools.pairwise(batch.cu_seqlens.unique().tolist()):
         ids = batch.ids_N[start:end]
         with torch.no_grad():
             alone = model(ids, torch.arange(end - start), torch.tensor([0, end - start]).int(), end - start)

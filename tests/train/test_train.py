@@ -86,6 +86,35 @@ def test_accumulation_changes_nothing_but_the_rounding(data, tmp_path):
     assert losses[2] == pytest.approx(losses[0], abs=1e-4)
 
 
+def test_computing_less_changes_nothing_but_the_rounding(data, tmp_path):
+    for compute in ("dense", "head", "full"):
+        run_training(tiny_config(data, tmp_path / compute, compute=compute, z_loss=1e-3, prompt_weight=0.1))
+    losses = {
+        name: [line["loss"] for line in lines(tmp_path / name) if line["kind"] == "train"]
+        for name in ("dense", "head", "full")
+    }
+    assert losses["head"] == pytest.approx(losses["dense"], abs=1e-4)
+    assert losses["full"] == pytest.approx(losses["dense"], abs=1e-4)
+
+
+def test_the_strategy_decides_what_is_learnt(data, tmp_path):
+    """With the loss on the copy task alone, that task is learnt and the labels are not; the file has how many."""
+    options = {"batch": BatchConfig(tokens=512, micro_tokens=128), "max_steps": 40, "eval_every": 0}
+    losses, targets = {}, {}
+    for name, strategy in {
+        "target": {},
+        "full": {"loss": "full"},
+        "copy": {"task_weights": ("label=0", "text=0")},
+    }.items():
+        report = run_training(tiny_config(data, tmp_path / name, **options, **strategy))
+        assert report.evaluation is not None and report.evaluation.prompt is not None
+        losses[name] = report.evaluation
+        targets[name] = lines(tmp_path / name)[1]["targets"]
+    assert targets["copy"] < targets["target"] < targets["full"]
+    assert losses["full"].prompt.loss < losses["target"].prompt.loss - 0.5
+    assert losses["copy"].tasks["label"].loss > losses["target"].tasks["label"].loss + 0.5
+
+
 def test_minutes_stop_a_run_that_still_saves(data, tmp_path, capsys):
     report = run_training(tiny_config(data, tmp_path / "run", max_steps=10_000, minutes=0.003, eval_every=0))
     assert 0 < report.steps < 10_000
@@ -119,6 +148,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path)
         run_training(tiny_config(tmp_path / "nowhere", run))
     with pytest.raises(TrainError, match="no task 'translate'"):
         run_training(tiny_config(data, run, answer_tasks=("translate",)))
+    with pytest.raises(TrainError, match="no task 'translate'"):
+        run_training(tiny_config(data, run, task_weights=("translate=2",)))
     other = write_tiny(tmp_path / "other", vocab_size=VOCAB_SIZE + 3)
     data.joinpath("tokenizer.json").write_bytes(other.tokenizer_path.read_bytes())
     with pytest.raises(DatasetError, match="vocabulary of 20, but this tokenizer has one of 23"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from dataset_writer import CONTROL, DATA, TARGET, TEMPLATE, Document, write_dataset
-from sabiprep.dataset import PackedDataset, open_dataset
+from sabiprep.dataset import BatchDict, PackedDataset, open_dataset
 from sabitrain.config import BatchConfig, ModelConfig, OptimConfig, TrainConfig
 
 EOS, PAD, BOS, COPY, LABEL, ANSWER = range(6)
@@ -75,3 +77,65 @@ def tiny_config(data: Path, run: Path, **options: Any) -> TrainConfig:
         **options,
     }
     return TrainConfig(data=data, run=run, **arguments)
+
+
+def rows_of(rows: list[list[Document]], seq_len: int, mask: Callable[[Document], list[bool]]) -> BatchDict:
+    """What the loader gives for rows of these documents, put together token by token."""
+    tokens: dict[str, list[Any]] = {name: [] for name in ("ids", "mask", "positions", "roles")}
+    bounds = [0]
+    for row in rows:
+        padding = seq_len - sum(len(document.ids) for document in row)
+        segments = [(d.ids, mask(d), d.roles) for d in row]
+        if padding:
+            segments.append(([PAD] * padding, [False] * padding, [CONTROL] * padding))
+        for ids, learnt, roles in segments:
+            tokens["ids"] += ids
+            tokens["mask"] += learnt
+            tokens["roles"] += roles
+            tokens["positions"] += range(len(ids))
+            bounds.append(bounds[-1] + len(ids))
+    ids, learnt, positions, roles = (np.array(tokens[name]).reshape(len(rows), seq_len) for name in tokens)
+    flat = [document for row in rows for document in row]
+    return {
+        "input_ids": ids,
+        "labels": np.where(learnt, ids, -100),
+        "loss_mask": learnt,
+        "position_ids": positions,
+        "cu_seqlens": np.array(bounds, np.int32),
+        "roles": roles.astype(np.uint8),
+        "seq_lengths": np.array([len(document.ids) for document in flat], np.int32),
+        "source_ids": np.array([document.source_id for document in flat], np.uint16),
+        "record_ids": np.array([document.record_id for document in flat], np.uint64),
+        "doc_parts": np.array([document.part for document in flat], np.uint32),
+        "doc_rows": np.array([i for i, row in enumerate(rows) for _ in row], np.int32),
+        "n_targets": learnt.sum(1).astype(np.int32),
+        "max_seqlen": int(np.diff(bounds).max()),
+    }
+
+
+def random_rows(seed: int, count: int, seq_len: int, longest: int, share: float) -> BatchDict:
+    """Rows of random documents, ``share`` of their tokens learnt, padded here and there."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        row: list[Document] = []
+        left = seq_len
+        while left and (not row or rng.random() < 0.95):
+            length = int(rng.integers(1, min(longest, left) + 1))
+            ids, roles = rng.integers(0, VOCAB_SIZE, length).tolist(), rng.integers(0, 4, length).tolist()
+            row.append(Document(ids, roles, int(rng.integers(0, len(SOURCES)))))
+            left -= length
+        rows.append(row)
+    return rows_of(rows, seq_len, lambda d: [i > 0 and rng.random() < share for i in range(len(d.ids))])
+
+
+def any_rows(seq_len: int = 32) -> st.SearchStrategy[BatchDict]:
+    """Rows of documents of any lengths, roles, sources and masks; with nothing to learn, at times."""
+    return st.builds(
+        random_rows,
+        seed=st.integers(0, 2**32 - 1),
+        count=st.integers(1, 4),
+        seq_len=st.just(seq_len),
+        longest=st.sampled_from([2, 7, seq_len]),
+        share=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    )
