@@ -191,6 +191,8 @@ class TrainConfig:
     """Where to train; auto takes a GPU if there is one."""
     threads: int = 0
     """CPU threads to compute with; 0 leaves it to torch, which takes one for each core."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the model into one graph first (torch.compile), which takes a C compiler and a minute."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier run in the same folder."""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -11,7 +11,7 @@ Dimensions: N tokens, M predictions, C width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,23 +20,21 @@ from torch.autograd.function import once_differentiable
 
 from sabitrain.config import Compute
 from sabitrain.data import PAD_TO, Batch
-from sabitrain.model import Llama
 
 # Most logits held at once: half a gigabyte of float32.
 _MAX_LOGITS = 1 << 27
 
 
-def predicting_states(model: Llama, batch: Batch, compute: Compute = "full") -> Tensor:
-    """The hidden states [M, C] from which a batch predicts.
+def predicting_states(model: Callable[..., Tensor], batch: Batch, compute: Compute = "full") -> Tensor:
+    """The hidden states [M, C] from which a batch predicts; ``model`` is a `sabitrain.model.Llama`, compiled or not.
 
     ``"full"`` leaves out, in the last block, whatever the predictions do not need; ``"head"`` picks them only before
     the head; ``"dense"`` wants a batch that predicts at every position. All three give the same loss and gradients.
     """
     inputs = (batch.ids_N, batch.positions_N, batch.cu_seqlens, batch.max_seqlen)
     if compute == "full":
-        hidden_MC: Tensor = model(*inputs, batch.predict_at_M)
-        return hidden_MC
-    hidden_NC: Tensor = model(*inputs)
+        return model(*inputs, batch.predict_at_M)
+    hidden_NC = model(*inputs)
     return hidden_NC if compute == "dense" else hidden_NC.index_select(0, batch.predict_at_M)
 
 

@@ -19,6 +19,7 @@ import torch
 from sabiprep.dataset import PackedDataset, open_dataset
 from sabiprep.errors import DatasetError, Interrupted, OutputError, TrainError
 from sabitrain import checkpoint
+from sabitrain.attention import check_attention
 from sabitrain.config import TrainConfig, to_toml
 from sabitrain.data import RowOrder, make_step
 from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, unigram_baseline
@@ -87,12 +88,14 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    model = Llama(config.model, dataset.vocab_size).to(device)
+    shape, bf16 = config.model, device.type == "cuda"
+    check_attention(shape.heads, shape.key_heads, shape.head_size, device, torch.bfloat16 if bf16 else torch.float32)
+    model = Llama(shape, dataset.vocab_size).to(device)
+    forward = torch.compile(model, dynamic=True) if config.compile else model
     optimizer = make_optimizer(model, config.optim)
     order = RowOrder(dataset, config.batch.rows(dataset.seq_len), config.seed)
     micro_rows = config.batch.micro_rows(dataset.seq_len, device.type)
     masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
-    bf16 = device.type == "cuda"
     metrics.start(
         dataset=dataset.fingerprint,
         parameters=model.n_parameters(),
@@ -122,7 +125,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
         loss = torch.zeros((), device=device)
         for batch in (batch.to(device) for batch in step.batches):
             with precision(device, bf16):
-                hidden_MC = predicting_states(model, batch, config.compute)
+                hidden_MC = predicting_states(forward, batch, config.compute)
                 to_minimise, cross_entropy = weighted_loss(hidden_MC, model.head_VC, batch, config.z_loss)
             torch.autograd.backward(to_minimise)
             loss += cross_entropy

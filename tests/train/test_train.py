@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,15 @@ def test_computing_less_changes_nothing_but_the_rounding(data, tmp_path):
     }
     assert losses["head"] == pytest.approx(losses["dense"], abs=1e-4)
     assert losses["full"] == pytest.approx(losses["dense"], abs=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="no C compiler")
+def test_a_compiled_run_is_the_same_but_for_the_rounding(data, tmp_path):
+    small = ModelConfig(layers=1, width=16, heads=2, mlp_width=16, context=64)
+    for compile_it in (False, True):
+        run_training(tiny_config(data, tmp_path / str(compile_it), compile=compile_it, model=small, answers=0))
+    losses = [[line["loss"] for line in lines(tmp_path / n) if line["kind"] == "train"] for n in ("False", "True")]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
 def test_the_strategy_decides_what_is_learnt(data, tmp_path):

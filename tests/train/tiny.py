@@ -120,7 +120,7 @@ def random_rows(seed: int, count: int, seq_len: int, longest: int, share: float)
     for _ in range(count):
         row: list[Document] = []
         left = seq_len
-        while left and (not row or rng.random() < 0.95):
+        while left and (not row or rng.random() < 0.99):
             length = int(rng.integers(1, min(longest, left) + 1))
             ids, roles = rng.integers(0, VOCAB_SIZE, length).tolist(), rng.integers(0, 4, length).tolist()
             row.append(Document(ids, roles, int(rng.integers(0, len(SOURCES)))))
