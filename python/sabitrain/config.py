@@ -26,6 +26,8 @@ from sabiprep.errors import ConfigError
 PresetName = Literal["nano", "125m", "350m", "1b"]
 Device = Literal["auto", "cpu", "cuda"]
 Compute = Literal["dense", "head", "full"]
+Optimizer = Literal["adamw", "muon"]
+Schedule = Literal["cosine", "wsd"]
 Loss = Literal["target", "full", "template-masked"]
 WeighBy = Literal["token", "example"]
 
@@ -112,18 +114,26 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, its schedule and clipping."""
+    """The optimizer, its schedule and clipping."""
 
+    name: Optimizer = "adamw"
+    """adamw for everything, or muon for the matrices of the blocks and adamw for embedding, head and norms."""
     lr: float = 2e-3
-    """Highest learning rate, reached when the warm-up ends."""
+    """Highest learning rate, reached when the warm-up ends; muon's updates are scaled to share it."""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls: along a cosine from the warm-up on, or wsd: stable, and falling at the end only."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises from 0."""
+    decay: float = 0.2
+    """Share of the steps in which it falls under wsd."""
     floor: float = 0.05
-    """Learning rate at the last step, as a share of lr; the decay to it is a cosine."""
+    """Learning rate at the last step, as a share of lr."""
+    momentum: float = 0.95
+    """Decay of muon's running mean of the gradient."""
     beta1: float = 0.9
-    """Decay of the running mean of the gradient."""
+    """Decay of adamw's running mean of the gradient."""
     beta2: float = 0.95
-    """Decay of the running mean of its square."""
+    """Decay of adamw's running mean of its square."""
     eps: float = 1e-8
     """What is added to the root of the latter."""
     weight_decay: float = 0.1
@@ -136,7 +146,8 @@ class OptimConfig:
         _require(self.lr > 0, f"optim.lr must be above 0, not {self.lr}")
         _require(0 <= self.warmup < 1, f"optim.warmup is a share, from 0 to below 1, not {self.warmup}")
         _require(0 <= self.floor <= 1, f"optim.floor is a share, from 0 to 1, not {self.floor}")
-        for name in ("beta1", "beta2"):
+        _require(0 < self.decay <= 1, f"optim.decay is a share, from above 0 to 1, not {self.decay}")
+        for name in ("momentum", "beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"optim.{name} must be from 0 to below 1, not {getattr(self, name)}")
         _require(self.eps > 0, f"optim.eps must be above 0, not {self.eps}")
         _require(self.weight_decay >= 0, f"optim.weight_decay must be 0 or more, not {self.weight_decay}")
@@ -156,11 +167,13 @@ class TrainConfig:
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A TOML file with any of these settings; the command line goes before it, and it before the preset."""
     epochs: Annotated[float | None, tyro.conf.arg(metavar="N")] = None
-    """Passes over the training split; 1 where neither this nor max-steps is given."""
+    """Passes over the training split; 1 where neither this nor max-steps nor max-tokens is given."""
     max_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Optimizer steps at most. The schedule ends at whichever of epochs and max-steps comes first."""
-    minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None
-    """Stop (validate and save as usual) after so many minutes of training, wherever the schedule is by then."""
+    """Optimizer steps at most. The schedule ends where the first of epochs, max-steps and max-tokens is reached."""
+    max_tokens: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Tokens (padding included) to train on at most, rounded down to whole steps, at least one."""
+    hours: Annotated[float | None, tyro.conf.arg(metavar="N")] = None
+    """Stop (validate and save as usual) after so many hours of training, wherever the schedule is by then."""
     eval_every: int = 100
     """Steps between validations; 0 validates at the end only."""
     log_every: int = 10
@@ -203,7 +216,10 @@ class TrainConfig:
         """Check every field that is not a section of its own."""
         _require(self.epochs is None or self.epochs > 0, f"epochs must be above 0, not {self.epochs}")
         _require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
-        _require(self.minutes is None or self.minutes > 0, f"minutes must be above 0, not {self.minutes}")
+        _require(
+            self.max_tokens is None or self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}"
+        )
+        _require(self.hours is None or self.hours > 0, f"hours must be above 0, not {self.hours}")
         _require(self.eval_every >= 0, f"eval_every must be 0 or more, not {self.eval_every}")
         _require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
         _require(
@@ -241,7 +257,9 @@ class TrainConfig:
     def steps(self, rows: int, seq_len: int) -> int:
         """Optimizer steps of the whole run over a training split of ``rows`` rows: the horizon of the schedule."""
         limits = [] if self.max_steps is None else [self.max_steps]
-        if self.epochs is not None or self.max_steps is None:
+        if self.max_tokens is not None:
+            limits.append(max(1, self.max_tokens // (self.batch.rows(seq_len) * seq_len)))
+        if self.epochs is not None or not limits:
             epochs = 1.0 if self.epochs is None else self.epochs
             limits.append(max(1, math.ceil(epochs * rows / self.batch.rows(seq_len))))
         return min(limits)

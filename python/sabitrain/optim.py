@@ -1,8 +1,10 @@
-"""The optimizer: AdamW, its learning rate at each step, and clipping."""
+"""The optimizers, which parameters each takes, and clipping."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,34 +12,47 @@ from torch import nn
 from sabitrain.config import OptimConfig
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (arXiv:1711.05101) with weight decay on matrices only, fused into one kernel."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
 
-
-def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """The learning rate of ``step``, counted from 0, of a run of ``steps``.
-
-    It rises in a line to ``lr`` over the first ``warmup * steps`` steps, and falls along half a cosine to
-    ``floor * lr`` at the last (arXiv:1608.03983, without restarts).
+    AdamW (arXiv:1711.05101) is fused into one kernel. Muon (Jordan et al., 2024) makes each update of a matrix nearly
+    orthogonal; scaled by 0.2 sqrt(longer side) it is as large as AdamW's, so both share a rate and a weight decay (Liu
+    et al., arXiv:2502.16982, section 2.2). Norms never decay.
     """
-    warmup = math.ceil(config.warmup * steps)
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
-    share = config.floor + (1 - config.floor) * (1 + math.cos(math.pi * progress)) / 2
-    return config.lr * share
+    groups = parameter_groups(model, config.weight_decay)
+    optimizers: list[torch.optim.Optimizer] = []
+    if config.name == "muon":
+        matrices = [groups.pop("matrices")]
+        optimizers.append(
+            torch.optim.Muon(matrices, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw")
+        )
+    betas = config.beta1, config.beta2
+    optimizers.append(torch.optim.AdamW(list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=True))
+    return optimizers
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def parameter_groups(model: nn.Module, weight_decay: float) -> dict[str, dict[str, Any]]:
+    """The named parameters of each group, by its name, with their weight decay.
+
+    ``matrices`` are the projections of the blocks, ``embedding`` is the embedding, which is the head too, and ``norms``
+    are the vectors.
+    """
+    groups: dict[str, dict[str, Any]] = {
+        name: {"params": [], "weight_decay": 0.0 if name == "norms" else weight_decay, "group": name}
+        for name in ("matrices", "embedding", "norms")
+    }
+    for name, parameter in model.named_parameters():
+        of_rank_2 = "embedding" if "embed_tokens" in name else "matrices"
+        group = of_rank_2 if parameter.ndim == 2 else "norms"
+        groups[group]["params"].append((name, parameter))
+    return groups
+
+
+def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
     """Use ``rate`` in the next step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
 
 
 def clip_gradient(model: nn.Module, largest: float) -> torch.Tensor:

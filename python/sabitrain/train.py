@@ -28,7 +28,8 @@ from sabitrain.loss import predicting_states, weighted_loss
 from sabitrain.masking import Masking
 from sabitrain.metrics import Metrics
 from sabitrain.model import Llama
-from sabitrain.optim import clip_gradient, learning_rate, make_optimizer, set_learning_rate
+from sabitrain.optim import clip_gradient, make_optimizers, set_learning_rate
+from sabitrain.schedule import learning_rate
 from sabitrain.tokenizer import open_tokenizer
 
 
@@ -92,7 +93,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
     check_attention(shape.heads, shape.key_heads, shape.head_size, device, torch.bfloat16 if bf16 else torch.float32)
     model = Llama(shape, dataset.vocab_size).to(device)
     forward = torch.compile(model, dynamic=True) if config.compile else model
-    optimizer = make_optimizer(model, config.optim)
+    optimizers = make_optimizers(model, config.optim)
     order = RowOrder(dataset, config.batch.rows(dataset.seq_len), config.seed)
     micro_rows = config.batch.micro_rows(dataset.seq_len, device.type)
     masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
@@ -130,9 +131,10 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
             torch.autograd.backward(to_minimise)
             loss += cross_entropy
         grad_norm = clip_gradient(model, config.optim.clip)
-        set_learning_rate(optimizer, rate)
-        optimizer.step()
-        optimizer.zero_grad()
+        set_learning_rate(optimizers, rate)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         done += 1
         if not torch.isfinite(loss + grad_norm):
             raise TrainError(
@@ -148,9 +150,9 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
             tokens=step.tokens,
             targets=step.targets,
         )
-        out_of_time = config.minutes is not None and time.monotonic() - began >= 60 * config.minutes
+        out_of_time = config.hours is not None and time.monotonic() - began >= 3600 * config.hours
         if out_of_time and done < steps:
-            metrics.say(f"{config.minutes:g} minutes are over: stopping at step {done}, where the rate is {rate:.2e}")
+            metrics.say(f"{config.hours:g} hours are over: stopping at step {done}, where the rate is {rate:.2e}")
         if out_of_time or done == steps or (config.eval_every and done % config.eval_every == 0):
             evaluation = evaluate_split(model, dataset, dataset.validation, micro_rows, bf16)
             if evaluation is not None:

@@ -1,49 +1,82 @@
-"""The optimizer: the schedule as a function of the step, decay on matrices only, clipping."""
+"""The optimizers: which parameters each takes, decay, Muon's updates, clipping."""
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sabitrain.config import ModelConfig, OptimConfig
 from sabitrain.model import Llama
-from sabitrain.optim import clip_gradient, learning_rate, make_optimizer
+from sabitrain.optim import clip_gradient, make_optimizers, parameter_groups, set_learning_rate
+
+SHAPE = ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=40, context=8)
 
 
-@given(steps=st.integers(1, 300), warmup=st.floats(0, 0.9), floor=st.floats(0, 1))
-def test_the_rate_rises_once_and_falls_to_the_floor(steps, warmup, floor):
-    config = OptimConfig(lr=2.0, warmup=warmup, floor=floor)
-    rates = [learning_rate(config, step, steps) for step in range(steps)]
-    peak = rates.index(max(rates))
-    assert all(0 < rate <= 2.0 or floor == 0 for rate in rates)
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(rates[peak:], rates[peak + 1 :], strict=False))
-    assert max(rates) == pytest.approx(2.0)
-    if peak < steps - 1 and warmup * steps < steps - 2:
-        assert rates[-1] == pytest.approx(2.0 * floor)
+@pytest.fixture
+def model() -> Llama:
+    torch.manual_seed(0)
+    model = Llama(SHAPE, 30)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return model
 
 
-def test_the_schedule_by_hand():
-    config = OptimConfig(lr=1.0, warmup=0.4, floor=0.2)
-    rates = [learning_rate(config, step, 10) for step in range(10)]
-    assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
-    assert rates[9] == pytest.approx(0.2)
-    assert learning_rate(config, 7, 10) == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi * 3 / 5)) / 2)
+def test_every_parameter_is_in_the_group_of_its_name(model):
+    groups = parameter_groups(model, 0.1)
+    names = {group: [name for name, _ in of["params"]] for group, of in groups.items()}
+    assert sorted(name for of_group in names.values() for name in of_group) == sorted(
+        name for name, _ in model.named_parameters()
+    )
+    assert names["embedding"] == ["model.embed_tokens.weight"]
+    assert all("norm" in name for name in names["norms"]) and len(names["norms"]) == 5
+    assert all(".layers." in name and name.endswith("_proj.weight") for name in names["matrices"])
+    assert {group: of["weight_decay"] for group, of in groups.items()} == {
+        "matrices": 0.1,
+        "embedding": 0.1,
+        "norms": 0.0,
+    }
 
 
-def test_norms_do_not_decay():
-    model = Llama(ModelConfig(layers=1, width=8, heads=2, kv_heads=2, mlp_width=8, context=8), 10)
-    optimizer = make_optimizer(model, OptimConfig(lr=0.1, weight_decay=0.5))
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_norms_do_not_decay(model, name):
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for optimizer in make_optimizers(model, OptimConfig(name=name, lr=0.1, weight_decay=0.5)):
+        optimizer.step()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.detach(), before[name] * (0.95 if parameter.ndim == 2 else 1.0))
+
+
+def test_muon_takes_the_matrices_and_adamw_the_rest(model):
+    """A matrix's update is nearly orthogonal, of a size with AdamW's; the rest moves as under AdamW alone."""
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    moved = {}
+    for kind in ("adamw", "muon"):
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(before[name])
+            parameter.grad = gradients[name].clone()
+        for optimizer in make_optimizers(model, OptimConfig(name=kind, lr=0.1, weight_decay=0.0)):
+            optimizer.step()
+        moved[kind] = {name: parameter.detach() - before[name] for name, parameter in model.named_parameters()}
+    for name, update in moved["muon"].items():
+        if "_proj" in name:
+            singular = torch.linalg.svdvals(update / (-0.1 * 0.2 * max(update.shape) ** 0.5))
+            assert singular.min() > 0.4 and singular.max() < 1.5, name
+            assert (update * gradients[name]).sum() < 0, name
+        else:
+            assert torch.equal(update, moved["adamw"][name]), name
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_rate_is_set_everywhere(model, name):
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizers = make_optimizers(model, OptimConfig(name=name))
+    set_learning_rate(optimizers, 0.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(("largest", "after"), [(1.0, 1.0), (10.0, 5.0), (0.0, 5.0)])

@@ -125,11 +125,23 @@ def test_the_strategy_decides_what_is_learnt(data, tmp_path):
     assert losses["copy"].tasks["label"].loss > losses["target"].tasks["label"].loss + 0.5
 
 
-def test_minutes_stop_a_run_that_still_saves(data, tmp_path, capsys):
-    report = run_training(tiny_config(data, tmp_path / "run", max_steps=10_000, minutes=0.003, eval_every=0))
+def test_hours_stop_a_run_that_still_saves(data, tmp_path, capsys):
+    report = run_training(tiny_config(data, tmp_path / "run", max_steps=10_000, hours=5e-5, eval_every=0))
     assert 0 < report.steps < 10_000
     assert report.checkpoint.is_dir() and report.evaluation is not None
-    assert "0.003 minutes are over" in capsys.readouterr().out
+    assert "5e-05 hours are over" in capsys.readouterr().out
+
+
+def test_muon_and_a_stable_rate_learn_too(data, tmp_path):
+    optim = OptimConfig(name="muon", schedule="wsd", lr=1e-2)
+    report = run_training(tiny_config(data, tmp_path / "run", optim=optim, max_steps=40, eval_every=0))
+    steps = [line for line in lines(tmp_path / "run") if line["kind"] == "train"]
+    assert [step["lr"] for step in steps[2:32]] == [1e-2] * 30 and steps[-1]["lr"] == pytest.approx(5e-4)
+    assert report.evaluation is not None and report.evaluation.total.loss < steps[0]["loss"] - 1
+
+
+def test_tokens_end_a_run(data, tmp_path):
+    assert run_training(tiny_config(data, tmp_path / "run", max_steps=None, max_tokens=400)).steps == 3
 
 
 def test_the_console_sums_up_what_the_file_has_in_full(data, tmp_path, capsys):

@@ -98,6 +98,8 @@ def test_a_missing_file_is_refused(tmp_path):
         (OptimConfig, "lr", float("nan")),
         (OptimConfig, "warmup", 1.0),
         (OptimConfig, "floor", 1.1),
+        (OptimConfig, "decay", 0.0),
+        (OptimConfig, "momentum", 1.0),
         (OptimConfig, "beta1", 1.0),
         (OptimConfig, "beta2", -0.1),
         (OptimConfig, "eps", 0.0),
@@ -111,7 +113,8 @@ def test_a_missing_file_is_refused(tmp_path):
         (TrainConfig, "task_weights", ("label=1", "label=2")),
         (TrainConfig, "epochs", 0.0),
         (TrainConfig, "max_steps", 0),
-        (TrainConfig, "minutes", 0.0),
+        (TrainConfig, "max_tokens", 0),
+        (TrainConfig, "hours", 0.0),
         (TrainConfig, "eval_every", -1),
         (TrainConfig, "log_every", 0),
         (TrainConfig, "answers", -1),
@@ -185,7 +188,11 @@ def test_steps_and_rows():
     assert steps(max_steps=100) == 100
     assert steps(max_steps=4, epochs=2) == 4
     assert steps(max_steps=100, epochs=2) == 5
-    assert steps(minutes=1) == 3
+    assert steps(hours=1) == 3
+    assert steps(max_tokens=4 * 64 * 7 + 1) == 7
+    assert steps(max_tokens=1) == 1
+    assert steps(max_tokens=4 * 64 * 7, epochs=2) == 5
+    assert steps(max_tokens=4 * 64 * 7, max_steps=9) == 7
     batch = BatchConfig(tokens=1000, micro_tokens=300)
     assert (batch.rows(128), batch.micro_rows(128, "cpu")) == (7, 2)
     assert (batch.rows(4096), batch.micro_rows(4096, "cpu")) == (1, 1)
