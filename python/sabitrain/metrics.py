@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sabitrain.evaluate import Evaluation, TargetLoss
+from sabitrain.flops import Flops
 from sabitrain.generate import Answer
 
 
@@ -25,12 +26,13 @@ class Metrics:
     The times and speeds aside, a run on the CPU writes the same lines again.
     """
 
-    def __init__(self, file: Path, steps: int, log_every: int) -> None:
-        """Start the record of a run of ``steps`` steps."""
+    def __init__(self, file: Path, steps: int, log_every: int, peak_flops: float | None) -> None:
+        """Start the record of a run of ``steps`` steps, on a device that does ``peak_flops`` a second, if known."""
         self._file = file.open("w", encoding="utf-8")
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._steps = steps
         self._log_every = log_every
+        self._peak_flops = peak_flops
         self._clear_interval()
         self._step_began = time.perf_counter()
 
@@ -43,11 +45,22 @@ class Metrics:
         self._write("start", **facts)
 
     def step(
-        self, step: int, *, epoch: float, loss: float, lr: float, grad_norm: float, tokens: int, targets: int
+        self,
+        step: int,
+        *,
+        epoch: float,
+        loss: float,
+        lr: float,
+        grad_norm: float,
+        tokens: int,
+        targets: int,
+        flops: Flops,
     ) -> None:
         """An optimizer step, counted from 1; ``tokens`` are those of documents, padding aside.
 
-        The console has the mean loss and the speed since its last line, and the step's own rate and gradient.
+        The console has the mean loss and the speed since its last line, and the step's own rate and gradient. ``mfu``
+        is of the operations that were executed; what a dense computation would have to do in the same time to keep up
+        is labelled so.
         """
         now = time.perf_counter()
         seconds, self._step_began = now - self._step_began, now
@@ -63,17 +76,25 @@ class Metrics:
             seconds=seconds,
             tokens_per_second=tokens / seconds,
             targets_per_second=targets / seconds,
+            flops=flops.executed,
+            skipped=flops.skipped,
+            flops_per_second=flops.executed / seconds,
+            dense_equivalent_flops_per_second=flops.dense / seconds,
+            mfu=None if self._peak_flops is None else flops.executed / seconds / self._peak_flops,
         )
         self._seconds += seconds
         self._tokens += tokens
         self._targets += targets
         self._nats += loss * targets
+        self._executed += flops.executed
+        self._dense += flops.dense
         if step % self._log_every == 0 or step == self._steps:
             mean = self._nats / max(1, self._targets)
             self.say(
                 f"step {step:{len(str(self._steps))}}/{self._steps}  epoch {epoch:5.2f}  loss {mean:.4f}  lr {lr:.2e}  "
                 f"grad {grad_norm:5.2f}  {self._tokens / self._seconds:,.0f} tokens/s, "
-                f"{self._targets / self._seconds:,.0f} targets/s"
+                f"{self._targets / self._seconds:,.0f} targets/s, {self._utilisation()}, "
+                f"{1 - self._executed / self._dense:.0%} skipped"
             )
             self._clear_interval()
 
@@ -118,6 +139,12 @@ class Metrics:
     def _clear_interval(self) -> None:
         """Begin what the next line on the console sums up."""
         self._seconds, self._tokens, self._targets, self._nats = 0.0, 0, 0, 0.0
+        self._executed, self._dense = 0.0, 0.0
+
+    def _utilisation(self) -> str:
+        """The operations executed a second, as a share of what the device can do where that is known."""
+        rate = self._executed / self._seconds
+        return f"{rate / 1e12:.2f} TFLOP/s" if self._peak_flops is None else f"MFU {rate / self._peak_flops:.1%}"
 
     def _write(self, kind: str, **values: Any) -> None:
         """One line of the file, there even if the run is killed right after."""

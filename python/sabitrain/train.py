@@ -23,6 +23,7 @@ from sabitrain.attention import check_attention
 from sabitrain.config import TrainConfig, to_toml
 from sabitrain.data import RowOrder, make_step
 from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, unigram_baseline
+from sabitrain.flops import peak_flops, step_flops
 from sabitrain.generate import Answer, answer_held_out, check_tasks
 from sabitrain.loss import predicting_states, weighted_loss
 from sabitrain.masking import Masking
@@ -67,7 +68,7 @@ def run_training(config: TrainConfig) -> Report:
         begin_run(config)
         steps = config.steps(len(dataset.train), dataset.seq_len)
         try:
-            with Metrics(config.run / "metrics.jsonl", steps, config.log_every) as metrics:
+            with Metrics(config.run / "metrics.jsonl", steps, config.log_every, peak_flops(device)) as metrics:
                 return _run(config, dataset, device, steps, metrics)
         except KeyboardInterrupt:
             raise Interrupted(
@@ -149,6 +150,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, step
             grad_norm=grad_norm.item(),
             tokens=step.tokens,
             targets=step.targets,
+            flops=step_flops(shape, dataset.vocab_size, step, config.compute),
         )
         out_of_time = config.hours is not None and time.monotonic() - began >= 3600 * config.hours
         if out_of_time and done < steps:

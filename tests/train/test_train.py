@@ -17,12 +17,19 @@ from tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 import sabitrain
 from sabiprep.errors import DatasetError, OutputError, TrainError
+from sabitrain import train
 from sabitrain.__main__ import main
 from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
 from sabitrain.metrics import Metrics
 from sabitrain.train import run_training
 
-TIMES = {"seconds", "tokens_per_second", "targets_per_second"}
+TIMES = {
+    "seconds",
+    "tokens_per_second",
+    "targets_per_second",
+    "flops_per_second",
+    "dense_equivalent_flops_per_second",
+}
 
 
 def lines(run: Path) -> list[dict[str, object]]:
@@ -68,7 +75,19 @@ def test_a_run_leaves_what_it_says(data, tmp_path, capsys):
     assert ("NOT below" in last) == (report.evaluation.total.loss >= report.baseline.loss)
     steps = [line for line in lines(tmp_path / "run") if line["kind"] == "train"]
     assert [step["step"] for step in steps] == [1, 2, 3, 4]
-    assert set(steps[0]) == {"kind", "step", "epoch", "loss", "lr", "grad_norm", "tokens", "targets"}
+    assert set(steps[0]) == {
+        "kind",
+        "step",
+        "epoch",
+        "loss",
+        "lr",
+        "grad_norm",
+        "tokens",
+        "targets",
+        "flops",
+        "skipped",
+        "mfu",
+    }
     assert abs(float(str(steps[0]["loss"])) - 3.0) < 0.2, "ln 20, before anything is learnt"
 
 
@@ -151,6 +170,16 @@ def test_the_console_sums_up_what_the_file_has_in_full(data, tmp_path, capsys):
     losses, targets = ([step[name] for step in steps] for name in ("loss", "targets"))
     first_two = (losses[0] * targets[0] + losses[1] * targets[1]) / (targets[0] + targets[1])
     assert shown == [f"{first_two:.4f}", f"{losses[2]:.4f}"]
+
+
+def test_utilisation_is_of_what_was_executed(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "peak_flops", lambda device: 1e9)
+    run_training(tiny_config(data, tmp_path / "run", max_steps=1, log_every=1))
+    (step,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1:2])
+    assert step["mfu"] == pytest.approx(step["flops"] / step["seconds"] / 1e9)
+    dense = step["dense_equivalent_flops_per_second"] * step["seconds"]
+    assert step["skipped"] == pytest.approx(1 - step["flops"] / dense)
+    assert f"MFU {step['mfu']:.1%}, {step['skipped']:.0%} skipped" in capsys.readouterr().out
 
 
 def test_no_validation_split(tmp_path, capsys):

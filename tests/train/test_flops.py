@@ -1,0 +1,55 @@
+"""FLOPs against torch's own counter, which sees every matrix product but attention's."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from tiny import VOCAB_SIZE, random_rows
+from torch.utils.flop_counter import FlopCounterMode
+
+from sabitrain.config import PRESETS, ModelConfig
+from sabitrain.data import Step, make_batch
+from sabitrain.flops import peak_flops, step_flops, training_flops
+from sabitrain.loss import predicting_states, weighted_loss
+from sabitrain.model import Llama
+
+SHAPE = ModelConfig(layers=3, width=16, heads=4, kv_heads=2, mlp_width=24, context=1024)
+
+
+@pytest.mark.parametrize("compute", ["dense", "head", "full"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_every_product_is_counted_once(compute, share):
+    rows = random_rows(1, 2, 1024, 100, share)
+    batch = make_batch(rows, rows["loss_mask"].reshape(-1) * 1.0, compute)
+    model = Llama(SHAPE, VOCAB_SIZE)
+    with FlopCounterMode(display=False) as counter:
+        weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch)[0].backward()
+    pairs = sum(
+        query + 1 for start, end in itertools.pairwise(rows["cu_seqlens"].tolist()) for query in range(end - start)
+    )
+    of_attention = 3 * 3 * 4 * pairs * 16
+    flops = step_flops(SHAPE, VOCAB_SIZE, Step([batch, batch], 0, 0), compute)
+    assert flops.executed == 2 * (counter.get_total_flops() + of_attention)
+    assert (flops.skipped == 0) == (compute == "dense")
+    assert flops.dense == step_flops(SHAPE, VOCAB_SIZE, Step([batch, batch], 0, 0), "dense").executed
+
+
+@pytest.mark.parametrize(("share", "saved"), [(0.5, 0.178), (0.7, 0.25), (0.9, 0.32)])
+def test_what_is_saved_at_125m_with_a_vocabulary_of_52k(share, saved):
+    """The shares expected of the design; documents of 128 tokens."""
+    shape = ModelConfig(**PRESETS["125m"]["model"])
+    tokens, pairs = 32_768, 256 * 128 * 129 // 2
+    dense, full = (
+        training_flops(shape, 52_000, tokens, round(tokens * (1 - share)), pairs, compute)
+        for compute in ("dense", "full")
+    )
+    assert 1 - full / dense == pytest.approx(saved, abs=0.004)
+
+
+def test_a_peak_needs_a_source(monkeypatch):
+    assert peak_flops(torch.device("cpu")) is None
+    for name, peak in (("NVIDIA GeForce RTX 4090", 165.2e12), ("NVIDIA GeForce RTX 4090 Laptop GPU", None)):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
+        assert peak_flops(torch.device("cuda")) == peak
