@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sabiprep::mask::{Row, RowRules, check_row};
 use sabiprep::monitor::Monitor;
 use sabiprep::pack::{Item, pack};
-use sabiprep::pipeline::{Job, Options, pack as pack_corpus, train_tokenizer};
+use sabiprep::pipeline::{Job, Options, SPOOL_BYTES, pack as pack_corpus, train_tokenizer};
 use sabiprep::plan::{Overrides, Plan};
 use sabiprep::read::{Record, Records, splits};
 use sabiprep::schema::LossPolicy;
@@ -59,8 +59,15 @@ fn stages(criterion: &mut Criterion) {
     });
     let out = folder.path().join("out");
     group.bench_function("everything, one thread", |bench| {
-        let options = Options { threads: 1, overwrite: true };
-        bench.iter(|| pack_corpus(&plan, &out, options, &Monitor::default()).expect("a dataset"));
+        let options = Options {
+            threads: 1,
+            overwrite: true,
+            resume: false,
+            keep_spool: false,
+            spool_bytes: SPOOL_BYTES,
+            reuse: Vec::new(),
+        };
+        bench.iter(|| pack_corpus(&plan, &out, &options, &Monitor::default()).expect("a dataset"));
     });
     group.finish();
 }

@@ -82,6 +82,7 @@ def pack(
     seed: int | None = None,
     threads: int = 1,
     split_bytes: int | None = None,
+    spool_bytes: int | None = None,
 ) -> dict[str, Any]:
     """The manifest of the dataset that the core makes of a corpus."""
     report = _core.pack(
@@ -92,7 +93,10 @@ def pack(
         seed=seed,
         threads=threads,
         split_bytes=split_bytes,
+        spool_bytes=spool_bytes,
         overwrite=False,
+        resume=False,
+        keep_spool=False,
         progress=None,
     )
     manifest: dict[str, Any] = json.loads(report)["manifest"]

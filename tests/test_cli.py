@@ -10,6 +10,7 @@ import gzip
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -34,7 +35,7 @@ class Ran(NamedTuple):
 
 Run = Callable[..., Ran]
 
-COMMANDS = ["pack", "inspect", "verify", "explain", "tokenizer"]
+COMMANDS = ["pack", "remix", "inspect", "verify", "explain", "tokenizer"]
 
 
 @pytest.fixture
@@ -84,7 +85,15 @@ def test_help_names_every_command(run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [
-        ("pack", "CORPUS OUT --seq-len --tokenizer --seed --threads --split-bytes --overwrite"),
+        (
+            "pack",
+            "CORPUS OUT --seq-len --tokenizer --seed --threads --split-bytes --spool-bytes --overwrite --resume"
+            " --keep-spool",
+        ),
+        (
+            "remix",
+            "OUT NEW --corpus --seq-len --tokenizer --seed --threads --spool-bytes --overwrite --resume --keep-spool",
+        ),
         ("inspect", "OUT --row --source --split"),
         ("verify", "OUT"),
         ("explain", "CORPUS --source --record --seq-len --tokenizer"),
@@ -403,7 +412,7 @@ def test_a_reader_of_progress_that_leaves_stops_the_work(corpus: Path, tmp_path:
     out = packing.stdout.read()
     packing.stdout.close()
     assert (packing.wait(), out) == (1, "")
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_an_encoding_without_the_letters_is_no_error(packed: PackReport) -> None:
@@ -413,15 +422,28 @@ def test_an_encoding_without_the_letters_is_no_error(packed: PackReport) -> None
     assert r"\u27e6p|" in out
 
 
-def test_ctrl_c_is_130_and_leaves_out_as_it_was(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_signal_stops_the_work_and_says_how_to_go_on(
+    corpus: Path, tmp_path: Path, sent: signal.Signals, code: int, name: str
+) -> None:
     make_it_last(corpus)
-    packing = process("pack", corpus, tmp_path / "out", "--threads", "1")
+    arguments = ["pack", str(corpus), str(tmp_path / "out 1"), "--threads", "1", "--split-bytes", "20000"]
+    packing = process(*arguments)
     assert packing.stderr is not None
     assert packing.stderr.readline() == f"{PHASES['map']}\n"
-    packing.send_signal(signal.SIGINT)
+    packing.send_signal(sent)
     out, err = packing.communicate()
-    assert (packing.returncode, out, err) == (130, "", "sabiprep: stopped by Ctrl-C\n")
-    assert not (tmp_path / "out").exists()
+    to_go_on = shlex.join(["sabiprep", *arguments, "--resume"])
+    assert (packing.returncode, out, err) == (code, "", f"sabiprep: stopped by {name}\nTo go on: {to_go_on}\n")
+    assert not (tmp_path / "out 1" / "manifest.json").exists()
+
+    again = process(*arguments)
+    assert "--resume" in again.communicate()[1] and again.returncode == 1
+    going_on = process(*shlex.split(to_go_on)[1:])
+    out, err = going_on.communicate()
+    assert going_on.returncode == 0, err
+    sabiprep.pack(corpus, tmp_path / "at once")
+    assert files_of(tmp_path / "out 1") == files_of(tmp_path / "at once")
 
 
 def test_lines_of_progress_are_few(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A dataset's bytes depend on its inputs, configuration and seed: not on threads, split sizes, place or time."""
+"""A dataset's bytes depend on its inputs, configuration and seed: not on threads, sizes, place or time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import pytest
 import packer
 from strategies import TEXTS, tokenizer_json
 
-VARIANTS = [(threads, split_bytes) for threads in (1, 2, 3) for split_bytes in (64, 1000, None)]
+VARIANTS = [
+    (threads, split_bytes, spool_bytes)
+    for threads, split_bytes in [(1, 64), (1, None), (2, 64), (2, 1000), (3, 1000), (3, None), (8, 64), (8, 3000)]
+    for spool_bytes in (0, 20_000, None)
+]
 
 
 def write_corpus(folder: Path) -> None:
@@ -83,12 +87,13 @@ def test_the_reference_has_what_could_differ(place: Path) -> None:
     assert reasons == {"malformed", "missing field", "empty target", "too long", "in validation", "not sampled"}
 
 
-@pytest.mark.parametrize(("threads", "split_bytes"), VARIANTS)
-def test_bytes_are_those_of_any_number_of_threads_and_any_split_size(
-    place: Path, tmp_path: Path, threads: int, split_bytes: int | None
+@pytest.mark.parametrize(("threads", "split_bytes", "spool_bytes"), VARIANTS)
+def test_bytes_are_those_of_any_number_of_threads_any_split_size_and_any_spool_budget(
+    place: Path, tmp_path: Path, threads: int, split_bytes: int | None, spool_bytes: int | None
 ) -> None:
     out = tmp_path / "out"
-    packer.pack(place / "corpus", out, tokenizer=place / "tokenizer.json", threads=threads, split_bytes=split_bytes)
+    sizes = {"split_bytes": split_bytes, "spool_bytes": spool_bytes}
+    packer.pack(place / "corpus", out, tokenizer=place / "tokenizer.json", threads=threads, **sizes)
     seen, expected = contents(out), contents(place / "reference")
     assert seen.keys() == expected.keys()
     assert [name for name in seen if seen[name] != expected[name]] == []

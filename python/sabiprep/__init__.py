@@ -8,7 +8,7 @@
 Everything public is named here. Whatever is refused or fails is a `SabiprepError`, with its place and its remedy.
 """
 
-from sabiprep.api import Progress, explain, pack, train_tokenizer, verify
+from sabiprep.api import Progress, explain, pack, remix, train_tokenizer, verify
 from sabiprep.dataset import BatchDict, PackedDataset, RowDict, SourceInfo, Split, open_dataset
 from sabiprep.errors import (
     ConfigError,
@@ -67,6 +67,7 @@ __all__ = [
     "explain",
     "open_dataset",
     "pack",
+    "remix",
     "train_tokenizer",
     "verify",
 ]

@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol, final
 
 from sabiprep.api import Progress
 
-__all__ = ["Decoder", "__version__", "explain", "pack", "train_tokenizer", "verify"]
+__all__ = ["Decoder", "__version__", "explain", "pack", "remix", "train_tokenizer", "verify"]
 
 __version__: Final[str]
 
@@ -23,7 +23,25 @@ def pack(
     seed: int | None,
     threads: int,
     split_bytes: int | None,
+    spool_bytes: int | None,
     overwrite: bool,
+    resume: bool,
+    keep_spool: bool,
+    progress: Progress | None,
+) -> str: ...
+def remix(
+    dataset: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    corpus: str | PathLike[str] | None,
+    seq_len: int | None,
+    tokenizer: str | PathLike[str] | None,
+    seed: int | None,
+    threads: int,
+    spool_bytes: int | None,
+    overwrite: bool,
+    resume: bool,
+    keep_spool: bool,
     progress: Progress | None,
 ) -> str: ...
 def verify(out: str | PathLike[str], *, progress: Progress | None) -> str: ...

@@ -46,6 +46,9 @@ def pack(
     seed: int | None = None,
     threads: int | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    keep_spool: bool = False,
+    spool_bytes: int | None = None,
     split_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> PackReport:
@@ -59,6 +62,10 @@ def pack(
         seed: Decides every random choice, from 0 to 2**64 - 1; instead of the one in ``corpus.toml``.
         threads: Threads to work with, all cores by default; never changes the output.
         overwrite: Replace a dataset of ours in ``out``, once the new one is complete.
+        resume: Go on with a run that was stopped in ``out``; without one, pack as usual.
+        keep_spool: Leave the tokenized documents in ``out``, for `remix` or for packing a grown corpus there.
+        spool_bytes: Bytes of tokenized documents held in memory, 192 MiB by default; beyond them they are files in
+            ``out`` until the end. Never changes the output.
         split_bytes: Bytes of input a task takes on; a matter of speed alone, never of the output.
         progress: Told how far the work has come.
 
@@ -66,11 +73,9 @@ def pack(
         ConfigError: If ``corpus.toml`` or an argument cannot be right.
         InputError: If an input cannot be read, or a record's policy is to stop.
         TokenizerError: If the tokenizer cannot be loaded, or cannot serve this configuration.
-        OutputError: If ``out`` must not, or cannot, be written to.
+        OutputError: If ``out`` must not, or cannot, be written to, or a run in it cannot be resumed.
     """
-    seq_len = _checked("seq_len", seq_len, 1, 2**31 - 1)
-    seed = _checked("seed", seed, 0, 2**64 - 1)
-    threads = _checked("threads", threads, 1, 4096)
+    seq_len, seed, threads, spool_bytes = _checked_options(seq_len, seed, threads, spool_bytes)
     split_bytes = _checked("split_bytes", split_bytes, 1, 2**63 - 1)
     with compiled():
         from sabiprep import _core
@@ -80,12 +85,89 @@ def pack(
         seq_len=seq_len,
         tokenizer=tokenizer,
         seed=seed,
-        threads=available_cores() if threads is None else threads,
+        threads=threads,
         split_bytes=split_bytes,
+        spool_bytes=spool_bytes,
         overwrite=overwrite,
+        resume=resume,
+        keep_spool=keep_spool,
         progress=progress,
     )
     return PackReport.from_json(json.loads(made))
+
+
+def remix(
+    dataset: StrPath,
+    out: StrPath,
+    *,
+    corpus: StrPath | None = None,
+    seq_len: int | None = None,
+    tokenizer: StrPath | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    keep_spool: bool = False,
+    spool_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> PackReport:
+    """Pack the corpus of ``dataset`` again, as its ``corpus.toml`` is now: what ``sabiprep remix`` does.
+
+    The documents come from the spool that ``dataset`` kept, so that new epochs, rows, overflow or validation cost no
+    tokenizing; a source whose templates or files changed is tokenized again. The bytes are those that `pack` gives.
+
+    Args:
+        dataset: A dataset packed with ``keep_spool``; it stays as it is.
+        out: The folder to make, as for `pack`.
+        corpus: The folder with ``corpus.toml``; by default where it was when ``dataset`` was packed.
+        seq_len: As for `pack`.
+        tokenizer: As for `pack`; if neither this nor ``corpus.toml`` names one, the one ``dataset`` was packed with.
+        seed: As for `pack`. Another one than that of ``dataset`` has everything tokenized again.
+        threads: As for `pack`.
+        overwrite: As for `pack`.
+        resume: As for `pack`.
+        keep_spool: As for `pack`.
+        spool_bytes: As for `pack`.
+        progress: Told how far the work has come.
+
+    Raises:
+        DatasetError: If ``dataset`` keeps no spool, or it is damaged.
+        ConfigError: As for `pack`.
+        InputError: As for `pack`.
+        TokenizerError: As for `pack`.
+        OutputError: As for `pack`.
+    """
+    seq_len, seed, threads, spool_bytes = _checked_options(seq_len, seed, threads, spool_bytes)
+    with compiled():
+        from sabiprep import _core
+    made = _core.remix(
+        dataset,
+        out,
+        corpus=corpus,
+        seq_len=seq_len,
+        tokenizer=tokenizer,
+        seed=seed,
+        threads=threads,
+        spool_bytes=spool_bytes,
+        overwrite=overwrite,
+        resume=resume,
+        keep_spool=keep_spool,
+        progress=progress,
+    )
+    return PackReport.from_json(json.loads(made))
+
+
+def _checked_options(
+    seq_len: int | None, seed: int | None, threads: int | None, spool_bytes: int | None
+) -> tuple[int | None, int | None, int, int | None]:
+    """What `pack` and `remix` are told, checked; the threads filled in."""
+    threads = _checked("threads", threads, 1, 4096)
+    return (
+        _checked("seq_len", seq_len, 1, 2**31 - 1),
+        _checked("seed", seed, 0, 2**64 - 1),
+        available_cores() if threads is None else threads,
+        _checked("spool_bytes", spool_bytes, 0, 2**63 - 1),
+    )
 
 
 def verify(out: StrPath, *, progress: Progress | None = None) -> VerifyReport:

@@ -1,18 +1,22 @@
 """The command ``sabiprep``: one dataclass for each subcommand, whose fields are its arguments.
 
 A command gives an `Outcome`; `main` prints it, and turns errors into messages and exit codes: 0, 1 for whatever is
-refused or fails, 2 for a wrong command line, 130 for Ctrl-C.
+refused or fails, 2 for a wrong command line, 130 for Ctrl-C, 143 for SIGTERM.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from types import FrameType
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 from rich.console import Group, RenderableType
@@ -37,6 +41,9 @@ Corpus = Annotated[Positional[Path], arg(metavar="CORPUS")]
 NumberFromConfig = Annotated[int | None, Number, arg(help_behavior_hint=FromConfig)]
 TokenizerFile = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=FromConfig)]
 Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
+Resume = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
+KeepSpool = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
+SpoolBytes = Annotated[int | None, Number, arg(help_behavior_hint="(default: 192 MiB)")]
 
 
 class Outcome(NamedTuple):
@@ -64,24 +71,60 @@ class Pack:
     """Threads to work with; they never change the output."""
     split_bytes: Annotated[int | None, Number, arg(help_behavior_hint="")] = None
     """Bytes of input that a thread takes on at a time: a matter of speed only, never of the output."""
+    spool_bytes: SpoolBytes = None
+    """Bytes of tokenized documents held in memory; beyond them they are files in OUT/.work until the end."""
     overwrite: Overwrite = False
     """Replace the dataset in OUT, once the new one is complete. Any other folder is left alone."""
+    resume: Resume = False
+    """Go on with the run that was stopped in OUT, if there is one."""
+    keep_spool: KeepSpool = False
+    """Leave the tokenized documents in OUT/.work, for `sabiprep remix` or for packing a grown corpus there."""
 
     def run(self) -> Outcome:
         """Pack, and show the table."""
         with show_progress() as progress:
-            report = sabiprep.pack(
-                self.corpus,
-                self.out,
-                seq_len=self.seq_len,
-                tokenizer=self.tokenizer,
-                seed=self.seed,
-                threads=self.threads,
-                overwrite=self.overwrite,
-                split_bytes=self.split_bytes,
-                progress=progress,
-            )
-        return Outcome(report)
+            options = _options(self) | {"split_bytes": self.split_bytes}
+            return Outcome(sabiprep.pack(self.corpus, self.out, progress=progress, **options))
+
+
+@dataclass(frozen=True)
+class Remix:
+    """Pack the corpus of a dataset again, from the tokenized documents it kept: new weights, rows, validation."""
+
+    dataset: Annotated[Positional[Path], arg(metavar="OUT")]
+    """A dataset packed with --keep-spool; it stays as it is."""
+    out: Annotated[Positional[Path], arg(metavar="NEW")]
+    """The folder to make; it must be empty or new."""
+    corpus: Annotated[Path | None, arg(metavar="CORPUS", help_behavior_hint="(default: where it was)")] = None
+    """The folder with corpus.toml."""
+    seq_len: NumberFromConfig = None
+    """Tokens in a row, a multiple of 64."""
+    tokenizer: TokenizerFile = None
+    """The tokenizer.json OUT was packed with, if it was moved."""
+    seed: NumberFromConfig = None
+    """Decides every random choice; another one than OUT's has everything tokenized again."""
+    threads: Annotated[int | None, Number, arg(help_behavior_hint="(default: all cores)")] = None
+    """Threads to work with; they never change the output."""
+    spool_bytes: SpoolBytes = None
+    """Bytes of tokenized documents held in memory, of those that are tokenized again."""
+    overwrite: Overwrite = False
+    """Replace the dataset in NEW, once the new one is complete. Any other folder is left alone."""
+    resume: Resume = False
+    """Go on with the run that was stopped in NEW, if there is one."""
+    keep_spool: KeepSpool = False
+    """Have the tokenized documents in NEW/.work too, linked where the file system can."""
+
+    def run(self) -> Outcome:
+        """Pack from the spool, and show the table."""
+        with show_progress() as progress:
+            options = _options(self) | {"corpus": self.corpus}
+            return Outcome(sabiprep.remix(self.dataset, self.out, progress=progress, **options))
+
+
+def _options(command: Pack | Remix) -> dict[str, Any]:
+    """The options that both take."""
+    names = ["seq_len", "tokenizer", "seed", "threads", "spool_bytes", "overwrite", "resume", "keep_spool"]
+    return {name: getattr(command, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -177,6 +220,7 @@ class Explain:
 
 Command = (
     Annotated[Pack, subcommand("pack", prefix_name=False)]
+    | Annotated[Remix, subcommand("remix", prefix_name=False)]
     | Annotated[Inspect, subcommand("inspect", prefix_name=False)]
     | Annotated[Verify, subcommand("verify", prefix_name=False)]
     | Annotated[Explain, subcommand("explain", prefix_name=False)]
@@ -197,6 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # text of any language, on a terminal of any encoding
     code = 0
+    command: Command | None = None
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         try:
             command = _parse(arguments)
@@ -212,14 +258,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SabiprepError as error:
         print(f"sabiprep: {harmless(str(error))}", file=sys.stderr)
         return 130 if isinstance(error, Interrupted) else 1
-    except KeyboardInterrupt:
-        print("sabiprep: stopped by Ctrl-C", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated)
+        print(f"sabiprep: stopped by {'SIGTERM' if terminated else 'Ctrl-C'}", file=sys.stderr)
+        if isinstance(command, Pack | Remix) and _is_unfinished(command.out):
+            given = [word for word in _given(arguments) if word != "--resume"]
+            print(f"To go on: {shlex.join(['sabiprep', *given, '--resume'])}", file=sys.stderr)
+        return 143 if terminated else 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return code
 
 
-def _parse(arguments: Sequence[str] | None) -> Pack | Inspect | Verify | Explain | Tokenizer:
-    given = sys.argv[1:] if arguments is None else list(arguments)
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM): work stops as it does for Ctrl-C."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _is_unfinished(out: Path) -> bool:
+    """Whether a run that can go on is in ``out``."""
+    try:
+        stage = json.loads((out / ".work" / "state.json").read_text("utf-8"))["stage"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(stage != "kept")
+
+
+def _given(arguments: Sequence[str] | None) -> list[str]:
+    return sys.argv[1:] if arguments is None else list(arguments)
+
+
+def _parse(arguments: Sequence[str] | None) -> Command:
+    given = _given(arguments)
     if given == ["--version"]:
         print(f"sabiprep {version('sabiprep')}")
         sys.exit(0)

@@ -152,6 +152,7 @@ class PackReport:
         timing: How long it took.
         threads: Threads used.
         bytes: Bytes of input, as often as sources read them; of compressed files, the compressed ones.
+        reused_splits: Pieces of input whose documents were there already (a run that went on, a kept spool), of all.
     """
 
     out: Path
@@ -164,6 +165,7 @@ class PackReport:
     timing: Timing
     threads: int
     bytes: int
+    reused_splits: tuple[int, int]
 
     @classmethod
     def from_json(cls, report: Mapping[str, Any]) -> Self:
@@ -180,6 +182,7 @@ class PackReport:
             timing=Timing(**report["timing"]),
             threads=report["threads"],
             bytes=report["bytes"],
+            reused_splits=tuple(report["reused_splits"]),
         )
 
     @property

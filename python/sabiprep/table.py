@@ -103,6 +103,9 @@ def _speed(report: PackReport) -> Iterator[str]:
         f"{report.megabytes_per_second:,.1f} MB/s, {report.tokens_per_second:,.0f} tokens/s "
         f"(map {timing.map:.2f} s, settle {timing.settle:.2f} s, reduce {timing.reduce:.2f} s)"
     )
+    reused, splits = report.reused_splits
+    if reused:
+        yield f"{reused:,} of {splits:,} pieces of input were tokenized before"
     rows = report.train.rows + report.validation.rows
     yield f"{visible(str(report.out))}: {rows:,} rows of {report.seq_len:,} tokens; look at one with `sabiprep inspect`"
 

@@ -56,6 +56,15 @@ pub fn file_size(path: &Path) -> Result<u64> {
     Ok(metadata.len())
 }
 
+/// A file's size in bytes and when it was last changed, if its file system tells.
+pub type Stamp = (u64, Option<std::time::SystemTime>);
+
+/// The stamp of a file.
+pub fn stamp(path: &Path) -> Result<Stamp> {
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io(Kind::Input, path, &error))?;
+    Ok((metadata.len(), metadata.modified().ok()))
+}
+
 /// Whether two paths lead to one file.
 #[must_use]
 pub fn is_same_file(a: &Path, b: &Path) -> bool {
@@ -73,6 +82,16 @@ pub fn whole_bytes(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| Error::io(Kind::Input, path, &error))
 }
 
+/// `len` bytes of a file of ours, from `offset` on.
+pub fn bytes_at(path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let read = |mut file: File| file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes));
+    File::open(path).and_then(read).map_err(|error| {
+        Error::io(Kind::Dataset, path, &error).remedy("something changed the folder .work while it was in use")
+    })?;
+    Ok(bytes)
+}
+
 /// The names in a folder, sorted; none where it cannot be listed.
 #[must_use]
 pub fn names_in(folder: &Path) -> Vec<String> {
@@ -83,12 +102,13 @@ pub fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The xxh3-128 of a file's bytes, in hexadecimal.
-pub fn xxh3_128_of_file(path: &Path) -> Result<String> {
+/// The xxh3-128 of a file's bytes, in hexadecimal. `check` is asked now and then whether to go on.
+pub fn xxh3_128_of_file(path: &Path, check: impl Fn() -> Result<()>) -> Result<String> {
     let mut file = open(path)?;
     let mut hasher = Xxh3Default::new();
     let mut buffer = vec![0; BUFFER];
     loop {
+        check()?;
         match file.read(&mut buffer) {
             Ok(0) => return Ok(format!("{:032x}", hasher.digest128())),
             Ok(n) => hasher.update(&buffer[..n]),

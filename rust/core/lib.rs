@@ -4,6 +4,7 @@
 //! all. See ARCHITECTURE.md.
 
 pub mod choice;
+pub mod disk;
 pub mod error;
 pub mod files;
 pub mod mask;
@@ -17,6 +18,7 @@ pub mod schema;
 pub mod segment;
 pub mod settle;
 pub mod spool;
+pub mod tasks;
 pub mod tokenize;
 pub mod verify;
 pub mod write;

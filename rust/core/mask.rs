@@ -52,6 +52,19 @@ pub struct Row {
 }
 
 impl Row {
+    /// Empties every column, keeping their room.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.mask.clear();
+        self.seq_lengths.clear();
+        self.segment_lengths.clear();
+        self.segment_roles.clear();
+        self.source_ids.clear();
+        self.record_ids.clear();
+        self.doc_parts.clear();
+        self.n_targets = 0;
+    }
+
     /// Whether 95 % or more of its tokens are of one source.
     #[must_use]
     pub fn is_single_source(&self) -> bool {

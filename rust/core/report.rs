@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::plan::{Input, Plan};
+use crate::monitor::Monitor;
+use crate::plan::{Input, Plan, Source};
 use crate::schema::{Drop, FORMAT_VERSION, ROWS_PER_BATCH, Side};
 use crate::settle::{Settlement, SourceTotals, Sums};
 use crate::spool::Dropped;
@@ -30,10 +31,12 @@ pub struct Report {
     pub threads: usize,
     /// Bytes of input, as often as sources read them.
     pub bytes: u64,
+    /// Input splits whose documents were there already, of all splits.
+    pub reused_splits: (usize, usize),
 }
 
 /// Seconds by phase.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Timing {
     /// Planning, reading and tokenizing.
     pub map: f64,
@@ -46,7 +49,7 @@ pub struct Timing {
 }
 
 /// What a reduce task made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShardSums {
     /// Its side.
     pub side: Side,
@@ -60,24 +63,38 @@ pub struct ShardSums {
     pub written: Written,
 }
 
+impl ShardSums {
+    /// A shard with nothing in it yet.
+    #[must_use]
+    pub fn new(side: Side, file: String) -> Self {
+        Self { side, file, sums: Sums::default(), single_source_rows: 0, written: Written::default() }
+    }
+}
+
 /// An input's entry: its name, size and checksum.
-pub fn input_entry(input: &Input) -> Result<InputEntry> {
-    let xxh3_128 = files::xxh3_128_of_file(&input.path)?;
+pub fn input_entry(input: &Input, monitor: &Monitor) -> Result<InputEntry> {
+    let xxh3_128 = files::xxh3_128_of_file(&input.path, || monitor.check())?;
     Ok(InputEntry { path: input.name.clone(), size: input.size, xxh3_128 })
 }
 
+/// The configuration as it was resolved: what the manifest records, and a resumed run must not differ in.
+#[must_use]
+pub fn resolved_config(plan: &Plan) -> Value {
+    json!({ "pack": plan.pack, "source": plan.sources })
+}
+
 /// Refuses a corpus of which nothing is left to train on, and a source that no record of fits, saying where it went.
-pub fn refuse_nothing(plan: &Plan, settlement: &Settlement) -> Result<()> {
-    let first_drop = |totals: &SourceTotals| -> Result<Option<String>> {
+pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>) -> Result<()> {
+    let first_drop = |source: &Source, totals: &SourceTotals| -> Result<Option<String>> {
         let Some(example) = totals.tally.examples.iter().min_by_key(|example| example.reason) else { return Ok(None) };
-        let entry = example_entry(plan, example)?;
+        let entry = example_entry(plan, source, example)?;
         Ok(Some(format!("{}:{}: {}: {}", entry.file, entry.line, entry.reason, entry.why)))
     };
     for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
         let unfit = Drop::ALL.into_iter().filter(|reason| reason.is_unfit());
         let unfit: u64 = unfit.map(|reason| totals.tally.drops[reason as usize]).sum();
         if unfit > 0 && unfit == totals.tally.records {
-            let first = first_drop(totals)?.unwrap_or_default();
+            let first = first_drop(source, totals)?.unwrap_or_default();
             return Err(Error::input(format!("none of its records ({unfit}) can be used; the first: {first}"))
                 .file(plan.config_file.clone())
                 .source(source.name.clone())
@@ -89,8 +106,8 @@ pub fn refuse_nothing(plan: &Plan, settlement: &Settlement) -> Result<()> {
     }
     let records: u64 = settlement.sources.iter().map(|source| source.tally.records).sum();
     let mut reasons: Vec<String> = Vec::new();
-    for totals in &settlement.sources {
-        reasons.extend(first_drop(totals)?);
+    for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
+        reasons.extend(first_drop(source, totals)?);
     }
     let error =
         Error::input(format!("no training document is left (records read: {records})")).file(plan.config_file.clone());
@@ -105,7 +122,7 @@ pub fn refuse_nothing(plan: &Plan, settlement: &Settlement) -> Result<()> {
 pub fn manifest(
     encoder: &Encoder,
     plan: &Plan,
-    settlement: &Settlement,
+    settlement: &Settlement<'_>,
     shards: &[ShardSums],
     inputs: Vec<InputEntry>,
 ) -> Result<Manifest> {
@@ -133,7 +150,7 @@ pub fn manifest(
         rows_per_batch: ROWS_PER_BATCH,
         id_dtype: encoder.id_type().name().to_owned(),
         seed: plan.pack.seed,
-        config: json!({ "pack": plan.pack, "source": plan.sources }),
+        config: resolved_config(plan),
         inputs,
         sources: sources.collect::<Result<_>>()?,
         splits: Side::ALL.into_iter().map(|side| (side.name().to_owned(), split_entry(plan, side, shards))).collect(),
@@ -169,7 +186,7 @@ pub fn account(manifest: &Manifest) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn source_entry(plan: &Plan, source: &crate::plan::Source, totals: &SourceTotals) -> Result<SourceEntry> {
+fn source_entry(plan: &Plan, source: &Source, totals: &SourceTotals) -> Result<SourceEntry> {
     let tally = &totals.tally;
     let drops: BTreeMap<String, u64> = Drop::ALL
         .into_iter()
@@ -178,9 +195,6 @@ fn source_entry(plan: &Plan, source: &crate::plan::Source, totals: &SourceTotals
         .map(|(reason, count)| (reason.name().to_owned(), count))
         .collect();
     let [train, validation] = totals.sums;
-    let mut examples: Vec<&Dropped> = tally.examples.iter().collect();
-    // Those of one reason are in the order of records already, whatever the splits.
-    examples.sort_by_key(|example| example.reason);
     Ok(SourceEntry {
         name: source.name.clone(),
         task: source.task.clone(),
@@ -196,16 +210,16 @@ fn source_entry(plan: &Plan, source: &crate::plan::Source, totals: &SourceTotals
         drops,
         train,
         validation,
-        examples: examples.into_iter().map(|example| example_entry(plan, example)).collect::<Result<_>>()?,
+        examples: tally.examples.iter().map(|example| example_entry(plan, source, example)).collect::<Result<_>>()?,
     })
 }
 
-fn example_entry(plan: &Plan, example: &Dropped) -> Result<ExampleEntry> {
-    let input = &plan.inputs[example.input];
+fn example_entry(plan: &Plan, source: &Source, example: &Dropped) -> Result<ExampleEntry> {
+    let input = &plan.inputs[source.inputs[example.nth_input()]];
     Ok(ExampleEntry {
         reason: example.reason.name().to_owned(),
         file: input.name.clone(),
-        line: files::line_at(&input.path, example.offset)?,
+        line: files::line_at(&input.path, example.offset())?,
         why: example.why.clone(),
     })
 }

@@ -186,7 +186,8 @@ impl Refusal {
 }
 
 /// Which side of the split a record falls on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     /// Trained on.
     #[default]
@@ -222,6 +223,13 @@ pub const OFFSET_BITS: u32 = 40;
 pub fn doc_parts(copy: u32, window: u32) -> u32 {
     debug_assert!(copy < MAX_COPIES && window < MAX_WINDOWS);
     copy << 24 | window
+}
+
+/// Windows of a document of `len` tokens: it is one where it fits a row, else each window but the first starts with
+/// the last token of the one before.
+#[must_use]
+pub fn window_count(len: usize, seq_len: usize) -> usize {
+    if len <= seq_len { 1 } else { (len - 1).div_ceil(seq_len - 1) }
 }
 
 /// How token ids are stored: two bytes when every id fits, else four.

@@ -1,18 +1,22 @@
 //! Settling: what can only be decided once every split is mapped. Small and deterministic.
 //!
-//! Takes the spools' heads; decides which records leak into validation, how many copies of each are made, and which
-//! virtual buckets make which shard, by exact token counts. Knows nothing of threads or split sizes: every decision
-//! is a sum over records or a hash of one.
+//! Takes the spools' heads and content keys, read in bounded memory; decides which records leak into validation, how
+//! many copies of each are made, and which virtual buckets make which shard, by exact token counts. Knows nothing of
+//! threads or split sizes: every decision is a sum over records or a hash of one.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::choice::{Subject, choice, within};
-use crate::plan::Plan;
-use crate::schema::{Drop, Side};
-use crate::spool::{BUCKETS, Dropped, Head, Spool, Tally};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::plan::{Plan, Source};
+use crate::schema::{Drop, OFFSET_BITS, Overflow, Side, window_count};
+use crate::spool::{BUCKETS, Dropped, Head, Key, Keys, Part, Tally};
+use crate::tasks;
 
 /// Copy j of virtual bucket v is made where bucket (v + j · this) mod [`BUCKETS`] is. Odd, so that copies spread.
 const COPY_STRIDE: u32 = 1597;
@@ -44,10 +48,11 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, head: &Head, copies: u32) {
+    /// Adds `copies` copies of a document, in `windows` windows that overlap by a token.
+    fn add(&mut self, head: &Head, windows: u64, copies: u32) {
         let copies = u64::from(copies);
-        self.documents += copies;
-        self.tokens += copies * u64::from(head.tokens);
+        self.documents += copies * windows;
+        self.tokens += copies * (u64::from(head.tokens) + windows - 1);
         self.targets += copies * u64::from(head.targets);
     }
 
@@ -87,84 +92,333 @@ pub struct ShardPlan {
     pub tokens: u64,
 }
 
+/// A part of a spool, with whose documents it holds.
+#[derive(Debug, Clone, Copy)]
+pub struct PartOf<'a> {
+    /// The source.
+    pub source: usize,
+    /// The input's index within the source.
+    pub nth_input: usize,
+    /// The input's index in the plan.
+    pub input: usize,
+    /// Whether its documents were shortened to fit a row; else they are whole.
+    pub fitted: bool,
+    /// The documents.
+    pub part: &'a Part,
+}
+
+/// A mapped corpus.
+#[derive(Debug)]
+pub struct Corpus<'a> {
+    /// What is run.
+    pub plan: &'a Plan,
+    /// All parts, by source and input.
+    pub parts: Vec<PartOf<'a>>,
+    /// What happened to the records of each source so far.
+    pub tallies: Vec<Tally>,
+}
+
+/// What becomes of a document, duplicates aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fate {
+    /// A fitted document is there in its stead, or its record was dropped when it was fitted.
+    Superseded,
+    /// Its record is dropped.
+    Dropped(Drop, String),
+    /// It is on this side.
+    Kept(Side),
+}
+
+impl Corpus<'_> {
+    fn source(&self, part: &PartOf<'_>) -> &Source {
+        &self.plan.sources[part.source]
+    }
+
+    /// The side of a record.
+    fn side(&self, part: &PartOf<'_>, record_id: u64) -> Side {
+        let pack = &self.plan.pack;
+        if pack.validation == 0.0 {
+            return Side::Train;
+        }
+        let offset = record_id & ((1 << OFFSET_BITS) - 1);
+        let subject = Subject { name: &self.plan.inputs[part.input].name, record: offset, copy: 0 };
+        if within(choice(pack.seed, "validation", subject), pack.validation) { Side::Validation } else { Side::Train }
+    }
+
+    fn fate(&self, part: &PartOf<'_>, record_id: u64, tokens: u32) -> Fate {
+        let seq_len = self.plan.pack.seq_len;
+        if tokens as usize > seq_len && !part.fitted {
+            let why = || format!("{tokens} tokens, a row holds {seq_len}");
+            match self.source(part).overflow {
+                Overflow::Truncate => return Fate::Superseded,
+                Overflow::Drop | Overflow::Error => return Fate::Dropped(Drop::TooLong, why()),
+                Overflow::Split if window_count(tokens as usize, seq_len) > crate::schema::MAX_WINDOWS as usize => {
+                    return Fate::Dropped(Drop::TooLong, why() + ", more windows than a record may have");
+                }
+                Overflow::Split => {}
+            }
+        }
+        Fate::Kept(self.side(part, record_id))
+    }
+
+    /// Which documents are dropped for their content: a bit for each, by part.
+    fn drop_by_content(&self, tallies: &mut [Tally]) -> Result<Vec<Vec<u64>>> {
+        let room = |part: &PartOf<'_>| vec![0_u64; (part.part.layout.keys as usize).div_ceil(64)];
+        let mut dropped: Vec<Vec<u64>> = self.parts.iter().map(room).collect();
+        let mut group: Vec<(usize, Key)> = Vec::new();
+        let mut merge = Merge::new(&self.parts)?;
+        loop {
+            let next = merge.advance()?;
+            if group.first().map(|(_, key)| key.content) != next.as_ref().map(|(_, key)| key.content) {
+                self.settle_group(&group, &mut dropped, tallies);
+                group.clear();
+            }
+            let Some(next) = next else { return Ok(dropped) };
+            group.push(next);
+        }
+    }
+
+    /// Decides on the documents of one content.
+    fn settle_group(&self, group: &[(usize, Key)], dropped: &mut [Vec<u64>], tallies: &mut [Tally]) {
+        if group.len() < 2 {
+            return;
+        }
+        let side = |at: usize, key: &Key| match self.fate(&self.parts[at], key.record_id, key.tokens) {
+            Fate::Kept(side) => Some(side),
+            _ => None,
+        };
+        if !group.iter().any(|(at, key)| side(*at, key) == Some(Side::Validation)) {
+            return;
+        }
+        for (at, key) in group.iter().filter(|(at, key)| side(*at, key) == Some(Side::Train)) {
+            dropped[*at][key.head as usize / 64] |= 1 << (key.head % 64);
+            let why = || "a held-out record has the same content".to_owned();
+            tallies[self.parts[*at].source].drop_record(Drop::InValidation, key.record_id, why);
+        }
+    }
+}
+
+/// The content keys of all parts, in order of key, source and record.
+struct Merge<'a> {
+    cursors: Vec<Keys<'a>>,
+    /// The next key of each part; the order of a part's source comes before that of its records.
+    next: BinaryHeap<Reverse<(u128, usize, u64, usize)>>,
+    keys: Vec<Key>,
+    sources: Vec<usize>,
+}
+
+impl<'a> Merge<'a> {
+    fn new(parts: &[PartOf<'a>]) -> Result<Self> {
+        let mut merge = Self {
+            cursors: parts.iter().map(|part| part.part.keys()).collect(),
+            next: BinaryHeap::new(),
+            keys: vec![Key::default(); parts.len()],
+            sources: parts.iter().map(|part| part.source).collect(),
+        };
+        (0..parts.len()).try_for_each(|part| merge.refill(part))?;
+        Ok(merge)
+    }
+
+    fn refill(&mut self, part: usize) -> Result<()> {
+        if let Some(key) = self.cursors[part].advance()? {
+            self.keys[part] = key;
+            self.next.push(Reverse((key.content, self.sources[part], key.record_id, part)));
+        }
+        Ok(())
+    }
+
+    /// The next key and the index of its part.
+    fn advance(&mut self) -> Result<Option<(usize, Key)>> {
+        let Some(Reverse((.., part))) = self.next.pop() else { return Ok(None) };
+        let key = self.keys[part];
+        self.refill(part)?;
+        Ok(Some((part, key)))
+    }
+}
+
 /// Every decision.
 #[derive(Debug)]
-pub struct Settlement {
-    /// Copies of each document, by spool and head.
-    pub copies: Vec<Vec<u8>>,
-    /// The largest number of copies.
-    pub max_copies: u32,
+pub struct Settlement<'a> {
+    corpus: &'a Corpus<'a>,
+    /// Documents dropped for their content.
+    dropped: Vec<Vec<u64>>,
+    /// Copies of each source's records, on average.
+    epochs: Vec<f64>,
     /// The shards, by side and index.
     pub shards: Vec<ShardPlan>,
     /// What became of each source.
     pub sources: Vec<SourceTotals>,
 }
 
-/// Settles the spools of a plan.
-#[must_use]
-pub fn settle(plan: &Plan, spools: &[Spool]) -> Settlement {
-    let held_out: HashSet<u128> = spools
-        .iter()
-        .flat_map(Spool::heads)
-        .filter(|head| head.side == Side::Validation)
-        .map(|head| head.key)
-        .collect();
-    let mut sources = vec![SourceTotals::default(); plan.sources.len()];
-    let mut tokens = [vec![0_u64; BUCKETS as usize], vec![0_u64; BUCKETS as usize]];
-    let mut max_copies = 0;
-    let mut copies = Vec::with_capacity(spools.len());
-    for spool in spools {
-        let source = &plan.sources[spool.source];
-        let totals = &mut sources[spool.source];
-        totals.tally.add(&spool.tally);
-        let mut dropped: Vec<Dropped> = Vec::new();
-        let decide = |head: &Head| {
-            let made = if head.side == Side::Validation {
-                Ok(1)
-            } else if held_out.contains(&head.key) {
-                Err((Drop::InValidation, "a held-out record has the same content"))
-            } else {
-                let subject = Subject { name: &source.name, record: head.record_id, copy: 0 };
-                match copies_of(source.epochs, choice(plan.pack.seed, "epochs", subject)) {
-                    0 => Err((Drop::NotSampled, "left out by `epochs`")),
-                    n => Ok(n),
-                }
-            };
-            match made {
-                Ok(n) => {
-                    totals.kept += u64::from(head.window == 0);
-                    totals.copies += u64::from(n) * u64::from(head.window == 0 && head.side == Side::Train);
-                    totals.truncated += u64::from(head.window == 0 && head.truncated);
-                    totals.sums[head.side as usize].add(head, n);
-                    for copy in 0..n {
-                        tokens[head.side as usize][bucket_of_copy(head.bucket, copy) as usize] +=
-                            u64::from(head.tokens);
+/// A document of the dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// Its side.
+    pub side: Side,
+    /// Copies made of it; 0 where it was not sampled.
+    pub copies: u32,
+}
+
+impl<'a> Settlement<'a> {
+    /// The mapped corpus.
+    #[must_use]
+    pub fn corpus(&self) -> &'a Corpus<'a> {
+        self.corpus
+    }
+
+    /// The most copies of a record of `source`.
+    #[must_use]
+    pub fn max_copies(&self, source: usize) -> u32 {
+        self.epochs[source].ceil() as u32
+    }
+
+    /// What is made of the document at `head` of part `at`; nothing if it was dropped.
+    #[must_use]
+    pub fn made(&self, at: usize, index: u32, head: &Head) -> Option<Made> {
+        let part = &self.corpus.parts[at];
+        if self.dropped[at].get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1) {
+            return None;
+        }
+        let Fate::Kept(side) = self.corpus.fate(part, head.record_id, head.tokens) else { return None };
+        let copies = if side == Side::Train { self.copies(part.source, head.record_id) } else { 1 };
+        Some(Made { side, copies })
+    }
+
+    /// The whole part of the source's epochs, and one more for a share of records that is its fraction.
+    fn copies(&self, source: usize, record: u64) -> u32 {
+        let subject = Subject { name: &self.corpus.plan.sources[source].name, record, copy: 0 };
+        copies_of(self.epochs[source], || choice(self.corpus.plan.pack.seed, "epochs", subject))
+    }
+
+    /// Windows of a document that was kept.
+    #[must_use]
+    pub fn windows(&self, head: &Head) -> usize {
+        window_count(head.tokens as usize, self.corpus.plan.pack.seq_len)
+    }
+}
+
+/// Sums over some parts.
+#[derive(Debug)]
+struct PartSums {
+    sources: Vec<SourceTotals>,
+    /// Tokens by side and bucket of the copy.
+    tokens: [Vec<u64>; 2],
+}
+
+/// Heads looked at in one go.
+const HEADS_AT_ONCE: usize = 1 << 14;
+/// Pieces that parts are summed up in, for each thread.
+const RANGES_A_THREAD: usize = 4;
+
+/// Settles a mapped corpus, on a few threads.
+pub fn settle<'a>(corpus: &'a Corpus<'a>, threads: usize) -> Result<Settlement<'a>> {
+    let plan = corpus.plan;
+    let mut tallies = corpus.tallies.clone();
+    let dropped = match plan.pack.validation {
+        0.0 => vec![Vec::new(); corpus.parts.len()],
+        _ => corpus.drop_by_content(&mut tallies)?,
+    };
+    let epochs = plan.sources.iter().map(|source| source.epochs).collect();
+    let mut settlement = Settlement { corpus, dropped, epochs, shards: Vec::new(), sources: Vec::new() };
+    let mut sums = PartSums::new(plan.sources.len());
+    for (totals, tally) in sums.sources.iter_mut().zip(tallies) {
+        totals.tally = tally;
+    }
+    let ranges = corpus.parts.len().min(threads * RANGES_A_THREAD);
+    let bound = |nth: usize| corpus.parts.len() * nth / ranges;
+    for more in tasks::run(threads, ranges, |nth| sum_parts(&settlement, bound(nth)..bound(nth + 1)))? {
+        sums.merge(&more);
+    }
+    let PartSums { sources, tokens } = sums;
+    refuse_too_long(corpus, &sources)?;
+    let shards = Side::ALL.into_iter().flat_map(|side| shards_of(side, &tokens[side as usize], plan.pack.shard_tokens));
+    settlement.shards = shards.collect();
+    settlement.sources = sources;
+    Ok(settlement)
+}
+
+/// Sums up what is made of the documents of some parts.
+fn sum_parts(settlement: &Settlement<'_>, parts: Range<usize>) -> Result<PartSums> {
+    let corpus = settlement.corpus;
+    let mut sums = PartSums::new(corpus.plan.sources.len());
+    for (at, part) in parts.clone().zip(&corpus.parts[parts]) {
+        let heads = part.part.layout.heads as usize;
+        for start in (0..heads).step_by(HEADS_AT_ONCE) {
+            let found = part.part.heads(start..(start + HEADS_AT_ONCE).min(heads))?;
+            for (index, head) in (start as u32..).zip(&found) {
+                let tally = &mut sums.sources[part.source].tally;
+                match (corpus.fate(part, head.record_id, head.tokens), settlement.made(at, index, head)) {
+                    (Fate::Dropped(reason, why), _) => tally.drop_record(reason, head.record_id, || why),
+                    (_, Some(Made { copies: 0, .. })) => {
+                        tally.drop_record(Drop::NotSampled, head.record_id, || "left out by `epochs`".to_owned());
                     }
-                    max_copies = max_copies.max(n);
-                    n as u8
-                }
-                Err((reason, why)) => {
-                    if head.window == 0 {
-                        let offset = head.record_id & ((1 << crate::schema::OFFSET_BITS) - 1);
-                        dropped.push(Dropped { reason, offset, input: spool.input, why: why.to_owned() });
-                    }
-                    0
+                    (_, Some(made)) => sums.add(part, head, made, settlement.windows(head) as u64),
+                    (_, None) => {}
                 }
             }
-        };
-        copies.push(spool.heads().iter().map(decide).collect());
-        dropped.sort_by_key(|dropped| dropped.offset);
-        for record in dropped {
-            totals.tally.drop_record(record);
         }
     }
-    let shards = Side::ALL.into_iter().flat_map(|side| shards_of(side, &tokens[side as usize], plan.pack.shard_tokens));
-    Settlement { copies, max_copies, shards: shards.collect(), sources }
+    Ok(sums)
+}
+
+impl PartSums {
+    fn new(sources: usize) -> Self {
+        let buckets = vec![0; BUCKETS as usize];
+        Self { sources: vec![SourceTotals::default(); sources], tokens: [buckets.clone(), buckets] }
+    }
+
+    fn add(&mut self, part: &PartOf<'_>, head: &Head, made: Made, windows: u64) {
+        let side = made.side as usize;
+        let totals = &mut self.sources[part.source];
+        totals.kept += 1;
+        totals.truncated += u64::from(part.fitted);
+        totals.copies += u64::from(made.copies) * u64::from(made.side == Side::Train);
+        totals.sums[side].add(head, windows, made.copies);
+        for copy in 0..made.copies {
+            let bucket = bucket_of_copy(head.bucket, copy) as usize;
+            self.tokens[side][bucket] += u64::from(head.tokens) + windows - 1;
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (all, more) in self.sources.iter_mut().zip(&other.sources) {
+            all.tally.add(&more.tally);
+            all.kept += more.kept;
+            all.truncated += more.truncated;
+            all.copies += more.copies;
+            all.sums.iter_mut().zip(more.sums).for_each(|(all, more)| all.add_sums(more));
+        }
+        for (all, more) in self.tokens.iter_mut().zip(&other.tokens) {
+            all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
+        }
+    }
+}
+
+/// Stops the run at the lowest record that is too long, where its source says so.
+fn refuse_too_long(corpus: &Corpus<'_>, sources: &[SourceTotals]) -> Result<()> {
+    for (source, totals) in corpus.plan.sources.iter().zip(sources).filter(|(s, _)| s.overflow == Overflow::Error) {
+        if let Some(first) = totals.tally.examples.iter().find(|example| example.reason == Drop::TooLong) {
+            return Err(too_long(corpus.plan, source, first)?);
+        }
+    }
+    Ok(())
+}
+
+/// The error of a record that is too long for its source.
+pub fn too_long(plan: &Plan, source: &Source, record: &Dropped) -> Result<Error> {
+    let input = &plan.inputs[source.inputs[record.nth_input()]];
+    let line = files::line_at(&input.path, record.offset())?;
+    Ok(Error::input(record.why.clone())
+        .file(input.name.clone())
+        .line(line)
+        .source(source.name.clone())
+        .remedy("raise seq_len, or set the source's overflow to \"truncate\", \"split\" (plain text) or \"drop\""))
 }
 
 /// The whole part of `epochs`, and one more for a share of records that is its fraction.
-fn copies_of(epochs: f64, choice: u64) -> u32 {
-    epochs.trunc() as u32 + u32::from(within(choice, epochs.fract()))
+fn copies_of(epochs: f64, choice: impl FnOnce() -> u64) -> u32 {
+    let fraction = epochs.fract();
+    epochs.trunc() as u32 + u32::from(fraction > 0.0 && within(choice(), fraction))
 }
 
 /// Cuts the buckets into shards of about `shard_tokens` tokens, as even as buckets allow.
@@ -222,7 +476,7 @@ mod tests {
     #[test]
     fn fractional_epochs_are_met_on_average() {
         let made: u32 = (0..10_000)
-            .map(|at| copies_of(1.25, choice(3, "epochs", Subject { name: "a", record: at, copy: 0 })))
+            .map(|at| copies_of(1.25, || choice(3, "epochs", Subject { name: "a", record: at, copy: 0 })))
             .sum();
         assert!((12_300..12_700).contains(&made), "{made}");
     }

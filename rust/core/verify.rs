@@ -143,7 +143,7 @@ fn verify_shard(
         if size != entry.bytes {
             return Ok(Some(format!("{size} bytes, the manifest says {}", entry.bytes)));
         }
-        let differs = files::xxh3_128_of_file(&path)? != entry.xxh3_128;
+        let differs = files::xxh3_128_of_file(&path, || monitor.check())? != entry.xxh3_128;
         Ok(differs.then(|| "its checksum is not the manifest's: the file was changed or damaged".to_owned()))
     };
     match intact() {

@@ -1,7 +1,8 @@
 //! Explaining: one record at every stage, as `pack` would treat it.
 
 use super::Job;
-use super::map::{cut_runs, prepare};
+use super::fit::fit;
+use super::map::cut_runs;
 use crate::error::{Error, Result};
 use crate::mask::push_document_mask;
 use crate::plan::{Plan, nearest};
@@ -61,7 +62,7 @@ pub fn explain(plan: &Plan, source: &str, record: &[u8]) -> Result<Explanation> 
         dropped: None,
     };
     let mut rendered = Rendered::default();
-    let fitted = read::parse_json(record).and_then(|fields| prepare(&job, index, fields, &mut rendered));
+    let fitted = read::parse_json(record).and_then(|fields| fit(&job, index, fields, &mut rendered));
     let mut start = 0;
     for span in &rendered.spans {
         out.spans.push((span.role, span.literal, rendered.text[start..span.end].to_owned()));

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::Job;
-use crate::schema::{Drop, MAX_WINDOWS, Overflow, Refusal};
+use super::map::prepare;
+use crate::schema::{Drop, MAX_WINDOWS, Overflow, Refusal, window_count};
 use crate::segment::{Fields, Rendered, Step, value_at_mut};
 use crate::tokenize::Document;
 
@@ -18,28 +19,20 @@ pub struct Fitted {
     pub truncated: bool,
 }
 
-/// Makes `document` fit. `rendered` is its text, and afterwards the text of what was kept.
-pub fn fit(
-    job: &Job<'_>,
-    source: usize,
-    fields: Fields,
-    rendered: &mut Rendered,
-    document: Document,
-) -> Result<Fitted, Refusal> {
+/// The document of a record as the rows have it, or why there is none. `rendered` is the text of what was kept.
+pub fn fit(job: &Job<'_>, source: usize, fields: Fields, rendered: &mut Rendered) -> Result<Fitted, Refusal> {
     let seq_len = job.plan.pack.seq_len;
+    let document = prepare(job, source, &fields, rendered)?;
     let len = document.ids.len();
     let whole = |document: Document, truncated| Fitted { windows: vec![0..document.ids.len()], document, truncated };
     if len <= seq_len {
         return Ok(whole(document, false));
     }
     match job.plan.sources[source].overflow {
-        Overflow::Split => {
-            let windows = windows(len, seq_len);
-            if windows.len() > MAX_WINDOWS as usize {
-                return Err(too_long(len, seq_len, ", more windows than a record may have"));
-            }
-            Ok(Fitted { document, windows, truncated: false })
+        Overflow::Split if window_count(len, seq_len) > MAX_WINDOWS as usize => {
+            Err(too_long(len, seq_len, ", more windows than a record may have"))
         }
+        Overflow::Split => Ok(Fitted { windows: windows(len, seq_len), document, truncated: false }),
         Overflow::Truncate => Ok(whole(truncate(job, source, fields, rendered, len)?, true)),
         Overflow::Drop | Overflow::Error => Err(too_long(len, seq_len, "")),
     }
@@ -49,27 +42,27 @@ fn too_long(len: usize, seq_len: usize, why: &str) -> Refusal {
     Refusal::new(Drop::TooLong, format!("{len} tokens, a row holds {seq_len}{why}"))
 }
 
-/// The windows of a document of `len` tokens, longer than a row of `seq_len`.
+/// The windows of a document of `len` tokens; one where it fits a row of `seq_len`.
 ///
 /// Window k starts with the last token of window k−1, so each brings at most `seq_len` − 1 new ones; all are full but
 /// the last two, which share what is left as evenly as can be.
 #[must_use]
 pub fn windows(len: usize, seq_len: usize) -> Vec<Range<usize>> {
     let fresh = seq_len - 1;
-    let count = (len - 1).div_ceil(fresh);
+    let count = window_count(len, seq_len);
+    if count == 1 {
+        return vec![0..len];
+    }
     let mut ends: Vec<usize> = (1..count.saturating_sub(1)).map(|nth| 1 + nth * fresh).collect();
     let left = len - ends.last().copied().unwrap_or(1);
-    if count > 1 {
-        ends.push(len - left / 2);
-    }
-    ends.push(len);
+    ends.extend([len - left / 2, len]);
     let starts = std::iter::once(0).chain(ends.iter().map(|end| end - 1));
     starts.zip(&ends).map(|(start, &end)| start..end).collect()
 }
 
 /// Shortens the longest data field, from its end, at a word boundary, until the document fits; then the next longest.
 /// At least a word of each stays, and targets stay as they are (plain text, which is all target, is itself shortened).
-fn truncate(
+pub fn truncate(
     job: &Job<'_>,
     source: usize,
     mut fields: Fields,

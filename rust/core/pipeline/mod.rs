@@ -7,34 +7,50 @@ mod explain;
 mod fit;
 mod map;
 mod reduce;
-mod tasks;
+mod space;
+mod spooled;
 mod train;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 pub use explain::{Explanation, ShownToken, explain};
 pub use fit::windows;
 pub use train::{TokenizerReport, train_tokenizer};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::files;
 use crate::monitor::{Monitor, Phase};
-use crate::plan::Plan;
-use crate::read;
-use crate::report::{self, Report, Timing};
+use crate::plan::{Overrides, Plan};
+use crate::read::{self, Split};
+use crate::report::{self, Report, ShardSums, Timing};
 use crate::segment::Segmenter;
-use crate::settle::settle;
+use crate::settle::{Corpus, PartOf, Settlement, ShardPlan, settle};
+use crate::spool::{Spool, Store, Tally};
+use crate::tasks;
 use crate::tokenize::Encoder;
-use crate::write::OutFolder;
+use crate::write::{self, Identity, InputEntry, Manifest, Program, Stage, State, Survey, WorkFolder};
 
-/// How a job runs; none of it shows in the output.
-#[derive(Debug, Clone, Copy)]
+/// How a job runs; none of it shows in the dataset.
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Threads that map and reduce; at least 1.
     pub threads: usize,
-    /// Whether a dataset of ours in OUT may be replaced.
+    /// Whether a dataset of ours in OUT, or an unfinished one, may be replaced.
     pub overwrite: bool,
+    /// Whether an unfinished run in OUT is to go on.
+    pub resume: bool,
+    /// Whether the spool stays in OUT, for the next run that can use some of it.
+    pub keep_spool: bool,
+    /// Bytes of spool held in memory; beyond them it is files.
+    pub spool_bytes: u64,
+    /// Datasets whose kept spools may serve.
+    pub reuse: Vec<PathBuf>,
 }
+
+/// What a run holds of its spool in memory, unless it is told otherwise: 192 MiB.
+pub const SPOOL_BYTES: u64 = 192 << 20;
 
 /// A plan with its tokenizer loaded and its templates compiled.
 #[derive(Debug)]
@@ -43,8 +59,12 @@ pub struct Job<'a> {
     pub plan: &'a Plan,
     /// The tokenizer.
     pub encoder: Encoder,
+    /// The sha256 of its file.
+    pub tokenizer_sha256: String,
     /// The templates of each source.
     pub segmenters: Vec<Segmenter>,
+    /// Whether the spool has content keys.
+    pub keyed: bool,
 }
 
 impl<'a> Job<'a> {
@@ -57,47 +77,288 @@ impl<'a> Job<'a> {
         for source in plan.sources.iter().filter(|source| !source.is_plain()) {
             encoder.check_continuation(&source.name)?;
         }
-        Ok(Self { plan, encoder, segmenters })
+        Ok(Self { plan, tokenizer_sha256: encoder.sha256(), encoder, segmenters, keyed: plan.pack.validation > 0.0 })
+    }
+
+    fn identity(&self, inputs: &[InputEntry]) -> Identity {
+        let controls = self.encoder.controls();
+        Identity {
+            program: Program { name: "sabiprep".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+            tokenizer: self.tokenizer_sha256.clone(),
+            controls: (controls.bos, controls.eos, controls.pad),
+            config: report::resolved_config(self.plan),
+            inputs: inputs.to_vec(),
+        }
     }
 }
 
 /// Packs the corpus of `plan` into the dataset folder `out`.
-pub fn pack(plan: &Plan, out: &Path, options: Options, monitor: &Monitor) -> Result<Report> {
+pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Result<Report> {
     let started = Instant::now();
     monitor.begin(Phase::Plan, 0);
     refuse_nesting(plan, out)?;
-    let job = Job::prepare(plan)?;
-    let folder = OutFolder::claim(out, options.overwrite)?;
-
-    let splits = read::splits(plan);
+    let mut survey = write::survey(out, options.overwrite, options.resume)?;
+    let (mut plan, mut options) = (plan.clone(), options.clone());
+    if let Survey::Unfinished(state) = &survey {
+        // The splits must be the same for its spools to serve.
+        plan.split_bytes = state.split_bytes;
+        options.keep_spool |= state.keep_spool;
+    }
+    let mut job = Job::prepare(&plan)?;
+    // Whoever comes to use a kept spool may hold records out.
+    job.keyed |= options.keep_spool || !options.reuse.is_empty();
+    let stamps = stamps(&plan)?;
+    let inputs = tasks::run(options.threads, plan.inputs.len(), |at| report::input_entry(&plan.inputs[at], monitor))?;
+    let identity = job.identity(&inputs);
     let bytes: u64 = plan.sources.iter().flat_map(|source| &source.inputs).map(|&input| plan.inputs[input].size).sum();
-    monitor.begin(Phase::Map, bytes);
-    let spools = tasks::run(options.threads, splits.len(), |at| map::map_split(&job, &splits[at], monitor))?;
-    let inputs = tasks::run(options.threads, plan.inputs.len(), |at| {
-        monitor.check()?;
-        report::input_entry(&plan.inputs[at])
+    let report = |manifest: Manifest, timing: Timing, reused_splits: (usize, usize)| Report {
+        out: out.display().to_string(),
+        manifest,
+        timing: Timing { total: started.elapsed().as_secs_f64(), ..timing },
+        threads: options.threads,
+        bytes,
+        reused_splits,
+    };
+    if matches!(survey, Survey::Finished) {
+        let manifest = Manifest::read(out)?;
+        match Identity::of_dataset(&manifest).refuse_changes(&identity, out) {
+            Ok(()) => {
+                write::clear_leftover(out)?;
+                return Ok(report(manifest, Timing::default(), (0, 0)));
+            }
+            Err(_) if options.overwrite => survey = write::survey(out, true, false)?,
+            Err(error) => return Err(error),
+        }
+    }
+    let state = match &survey {
+        Survey::Unfinished(state) => {
+            state.identity.refuse_changes(&identity, out)?;
+            if state.stage == Stage::Moving {
+                WorkFolder::open(out, &survey, state.clone())?.end_move()?;
+                return Ok(report(Manifest::read(out)?, Timing::default(), (0, 0)));
+            }
+            State { keep_spool: options.keep_spool, ..state.clone() }
+        }
+        Survey::Fresh(_) | Survey::Finished => {
+            space::refuse_too_little(&job, out, &options)?;
+            State {
+                identity,
+                split_bytes: plan.split_bytes,
+                keep_spool: options.keep_spool,
+                corpus: plan.root.canonicalize().unwrap_or_else(|_| plan.root.clone()),
+                tokenizer: plan.tokenizer.file.as_ref().and_then(|file| file.canonicalize().ok()),
+                stage: Stage::Working,
+            }
+        }
+    };
+    let folder = WorkFolder::open(out, &survey, state)?;
+    match make(&job, &options, &folder, inputs, &stamps, monitor) {
+        Ok(made) => {
+            let committed = folder.commit(job.encoder.bytes(), &made.manifest, &made.spools);
+            committed.map_err(resumable)?;
+            Ok(report(made.manifest, made.timing, made.reused_splits))
+        }
+        Err(error) if matches!(error.kind, Kind::Interrupted | Kind::Output) => Err(resumable(error)),
+        Err(error) => {
+            folder.abandon();
+            Err(error)
+        }
+    }
+}
+
+/// Packs the corpus that the dataset `from` was made of into `out`, from the spool that `from` kept: whatever of the
+/// plan does not change what records are as tokens (weights, rows, validation) costs no tokenizing.
+///
+/// The corpus is where it was, unless `corpus` is given; so is the tokenizer, unless the plan names one.
+pub fn remix(
+    from: &Path,
+    corpus: Option<&Path>,
+    overrides: &Overrides,
+    out: &Path,
+    options: &Options,
+    monitor: &Monitor,
+) -> Result<Report> {
+    let kept = State::of(from)?.filter(|state| state.stage == Stage::Kept).ok_or_else(|| {
+        Error::dataset("keeps no spool to mix again")
+            .file(from.display().to_string())
+            .remedy("pack it with --keep-spool")
     })?;
+    let overrides = Overrides { split_bytes: Some(kept.split_bytes), ..overrides.clone() };
+    let mut plan = Plan::load(corpus.unwrap_or(&kept.corpus), &overrides)?;
+    plan.tokenizer.file = plan.tokenizer.file.or(kept.tokenizer);
+    pack(&plan, out, &Options { reuse: vec![from.to_owned()], ..options.clone() }, monitor)
+}
+
+/// A run that was stopped from outside can go on.
+fn resumable(error: Error) -> Error {
+    let first = error.remedy.as_ref().map(|remedy| format!("{remedy}; then ")).unwrap_or_default();
+    error.remedy(format!("{first}run the same command with --resume: what is done is kept"))
+}
+
+/// Size and time of change of every input.
+fn stamps(plan: &Plan) -> Result<Vec<files::Stamp>> {
+    plan.inputs.iter().map(|input| files::stamp(&input.path)).collect()
+}
+
+/// What a run made, not yet in place.
+struct MadeDataset {
+    manifest: Manifest,
+    /// Names of the spools it is made of.
+    spools: Vec<String>,
+    timing: Timing,
+    reused_splits: (usize, usize),
+}
+
+/// Map, settle, reduce. Where the user stops it, what is mapped so far becomes files.
+fn make(
+    job: &Job<'_>,
+    options: &Options,
+    folder: &WorkFolder,
+    inputs: Vec<InputEntry>,
+    stamps: &[files::Stamp],
+    monitor: &Monitor,
+) -> Result<MadeDataset> {
+    let others = options.reuse.iter().map(|other| write::spool_of(other)).collect();
+    let store = Store::new(folder.spool(), others, job.encoder.id_type(), options.spool_bytes);
+    let made = make_from(&store, job, options, folder, inputs, stamps, monitor);
+    if made.as_ref().is_err_and(|error| error.kind == Kind::Interrupted) {
+        store.keep()?;
+    }
+    made
+}
+
+fn make_from(
+    store: &Store,
+    job: &Job<'_>,
+    options: &Options,
+    folder: &WorkFolder,
+    inputs: Vec<InputEntry>,
+    stamps: &[files::Stamp],
+    monitor: &Monitor,
+) -> Result<MadeDataset> {
+    let plan = job.plan;
+    let started = Instant::now();
+    let splits = read::splits(plan);
+    monitor.begin(Phase::Map, splits.iter().map(|split| split_bytes(plan, split)).sum());
+    let names: Vec<_> = splits.iter().map(|split| spooled::names(job, split, &inputs[split.input])).collect();
+    let map = |at: usize| map_or_reuse(job, store, &splits, at, &names[at], options.keep_spool, monitor);
+    let reused = tasks::run(options.threads, splits.len(), map)?;
+    refuse_changed(plan, stamps)?;
+    if options.keep_spool {
+        store.keep()?;
+    }
+    let spools = store.spools(splits.len() * 2);
+    let corpus = corpus(plan, &splits, &spools);
     let mapped = Instant::now();
 
-    let settlement = settle(plan, &spools);
+    let settlement = settle(&corpus, options.threads)?;
     report::refuse_nothing(plan, &settlement)?;
     let settled = Instant::now();
 
     monitor.begin(Phase::Reduce, settlement.shards.iter().map(|shard| shard.tokens / plan.pack.seq_len as u64).sum());
-    let shards = tasks::run(options.threads, settlement.shards.len(), |at| {
-        reduce::reduce_shard(&job, &spools, &settlement, &settlement.shards[at], &folder, monitor)
-    })?;
-    drop(spools);
+    let shards = reduce_all(job, &settlement, folder, options.threads, monitor)?;
     let manifest = report::manifest(&job.encoder, plan, &settlement, &shards, inputs)?;
-    folder.commit(job.encoder.bytes(), &manifest)?;
     let timing = Timing {
         map: (mapped - started).as_secs_f64(),
         settle: (settled - mapped).as_secs_f64(),
         reduce: settled.elapsed().as_secs_f64(),
-        total: started.elapsed().as_secs_f64(),
+        total: 0.0,
     };
-    Ok(Report { out: out.display().to_string(), manifest, timing, threads: options.threads, bytes })
+    let spools = names.into_iter().flat_map(|names| [Some(names.whole), names.fitted]).flatten().collect();
+    let reused_splits = (reused.iter().filter(|reused| **reused).count(), reused.len());
+    Ok(MadeDataset { manifest, spools, timing, reused_splits })
 }
+
+/// Refuses to go on with inputs that were written to since they were looked at.
+fn refuse_changed(plan: &Plan, stamps: &[files::Stamp]) -> Result<()> {
+    for (input, stamp) in plan.inputs.iter().zip(stamps) {
+        if files::stamp(&input.path)? != *stamp {
+            return Err(Error::input("was changed while it was read")
+                .file(input.name.clone())
+                .remedy("pack again once nothing writes to it"));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of input that a split covers.
+fn split_bytes(plan: &Plan, split: &Split) -> u64 {
+    split.range.end.min(plan.inputs[split.input].size) - split.range.start
+}
+
+/// Fills the slots of split `at`: its own for whole documents, and one after those of all splits for fitted ones.
+/// Whether its whole documents were there already.
+fn map_or_reuse(
+    job: &Job<'_>,
+    store: &Store,
+    splits: &[Split],
+    at: usize,
+    names: &spooled::Names,
+    keep: bool,
+    monitor: &Monitor,
+) -> Result<bool> {
+    let (split, fitted_slot) = (&splits[at], splits.len() + at);
+    let mut missing = None;
+    if let Some(name) = &names.fitted
+        && !store.take_finished(fitted_slot, name, keep)?
+    {
+        missing = Some(store.begin(fitted_slot, name.clone()));
+    }
+    if !store.take_finished(at, &names.whole, keep)? {
+        map::map_split(job, split, store.begin(at, names.whole.clone()), missing, monitor)?;
+        return Ok(false);
+    }
+    if let Some(fitted) = missing {
+        map::fit_split(job, split, &store.spool(at), fitted, monitor)?;
+    }
+    monitor.done.fetch_add(split_bytes(job.plan, split), Relaxed);
+    Ok(true)
+}
+
+/// The parts of all spools, with what happened to the records of each source.
+fn corpus<'a>(plan: &'a Plan, splits: &[Split], spools: &'a [Spool]) -> Corpus<'a> {
+    let mut corpus = Corpus { plan, parts: Vec::new(), tallies: vec![Tally::default(); plan.sources.len()] };
+    let (whole, fitted) = spools.split_at(splits.len());
+    for (nth, split) in splits.iter().enumerate() {
+        for (spool, fitted) in [(&whole[nth], false), (&fitted[nth], true)] {
+            let Split { source, nth_input, input, .. } = *split;
+            corpus.tallies[source].add(&spool.tally);
+            let parts = spool.parts.iter().filter(|part| part.layout.heads > 0);
+            corpus.parts.extend(parts.map(|part| PartOf { source, nth_input, input, fitted, part }));
+        }
+    }
+    corpus
+}
+
+/// Makes the shards that an earlier run did not.
+fn reduce_all(
+    job: &Job<'_>,
+    settlement: &Settlement<'_>,
+    folder: &WorkFolder,
+    threads: usize,
+    monitor: &Monitor,
+) -> Result<Vec<ShardSums>> {
+    let shards = &settlement.shards;
+    let reduce = |plan: &ShardPlan, threads| -> Result<ShardSums> {
+        if let Some(saved) = folder.saved::<ShardSums>(plan.side, plan.index)
+            && files::file_size(&folder.shard_path(plan.side, plan.index)).is_ok_and(|size| size == saved.written.bytes)
+        {
+            monitor.done.fetch_add(saved.written.rows, Relaxed);
+            return Ok(saved);
+        }
+        let sums = reduce::reduce_shard(job, settlement, plan, folder, threads, monitor)?;
+        folder.save(plan.side, plan.index, &sums)?;
+        Ok(sums)
+    };
+    // Where shards are few, threads share each; where there are many, each thread makes its own.
+    if shards.len() >= threads * SHARDS_A_THREAD {
+        return tasks::run(threads, shards.len(), |at| reduce(&shards[at], 1));
+    }
+    shards.iter().map(|plan| reduce(plan, threads)).collect()
+}
+
+/// From this many shards for each thread on, a thread makes whole shards.
+const SHARDS_A_THREAD: usize = 4;
 
 /// A dataset folder that holds the corpus, or a file of it, would change what it is made of.
 fn refuse_nesting(plan: &Plan, out: &Path) -> Result<()> {

@@ -1,26 +1,27 @@
 //! The reduce task: one shard is packed, masked, checked and written.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
+use arrow_array::RecordBatch;
+
 use super::Job;
+use super::fit::windows;
 use crate::choice::{Subject, choice};
 use crate::error::{Error, Result};
 use crate::mask::{Row, RowRules, check_row, push_document_mask};
 use crate::monitor::Monitor;
 use crate::pack::{Item, pack};
 use crate::report::ShardSums;
-use crate::schema::doc_parts;
-use crate::settle::{Settlement, ShardPlan, Sums, buckets_of_copy};
-use crate::spool::{Head, Spool};
+use crate::schema::{ROWS_PER_BATCH, doc_parts};
+use crate::settle::{Made, Settlement, ShardPlan, Sums, buckets_of_copy};
+use crate::spool::{Head, decode};
+use crate::tasks;
 use crate::tokenize::ControlIds;
-use crate::write::{OutFolder, ShardWriter, shard_name};
+use crate::write::{Batch, ShardWriter, WorkFolder, shard_name};
 
-/// Where a document of the shard lies.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    spool: u32,
-    head: u32,
-}
+/// Batches made between two writes, for each thread.
+const BATCHES_A_THREAD: usize = 4;
 
 /// The rules that every row of the job must meet.
 pub fn row_rules(job: &Job<'_>) -> RowRules {
@@ -35,71 +36,149 @@ pub fn row_rules(job: &Job<'_>) -> RowRules {
     }
 }
 
-/// Makes the shard of `plan`.
-pub fn reduce_shard(
-    job: &Job<'_>,
-    spools: &[Spool],
-    settlement: &Settlement,
-    plan: &ShardPlan,
-    folder: &OutFolder,
-    monitor: &Monitor,
-) -> Result<ShardSums> {
-    let seq_len = job.plan.pack.seq_len;
-    let (places, items) = gather(job, spools, settlement, plan);
-    let mut rows = pack(&items, seq_len);
-    shuffle(job, &items, &mut rows);
-    let rules = row_rules(job);
-    let mut writer = ShardWriter::create(&folder.shard_path(plan.side, plan.index), seq_len, job.encoder.id_type())?;
-    let mut sums = Sums::default();
-    let mut single_source_rows = 0;
-    let mut row = Row::default();
-    for held in &rows {
-        monitor.check()?;
-        fill(&mut row, job, spools, held.iter().map(|&at| (places[at as usize], items[at as usize])));
-        pad(&mut row, &rules);
-        check_row(&row, &rules).map_err(|violation| {
-            Error::internal(format!("a row breaks the mask contract: {}", violation.0))
-                .file(shard_name(plan.side, plan.index))
-                .remedy("this is a bug in sabiprep: please report it; nothing was written")
-        })?;
-        sums.documents += row.seq_lengths.len() as u64;
-        sums.tokens += row.seq_lengths.iter().map(|&len| len as u64).sum::<u64>();
-        sums.targets += row.n_targets as u64;
-        single_source_rows += u64::from(row.is_single_source());
-        writer.push(&row)?;
-        monitor.done.fetch_add(1, Relaxed);
-    }
-    let written = writer.finish()?;
-    Ok(ShardSums { side: plan.side, file: shard_name(plan.side, plan.index), sums, single_source_rows, written })
+/// The documents of a shard, copies included, in the order of sources and records.
+#[derive(Debug, Default)]
+struct Documents {
+    /// Their stored bytes, one after another.
+    bytes: Vec<u8>,
+    /// What is packed: a window of a document, or all of it.
+    items: Vec<Item>,
+    /// Where each item lies.
+    places: Vec<Place>,
 }
 
-/// The documents of a shard, copies included, in the order of sources and records.
-fn gather(job: &Job<'_>, spools: &[Spool], settlement: &Settlement, plan: &ShardPlan) -> (Vec<Place>, Vec<Item>) {
-    let (mut places, mut items) = (Vec::new(), Vec::new());
-    for (nth, spool) in spools.iter().enumerate() {
-        for copy in 0..settlement.max_copies {
-            let heads = buckets_of_copy(&plan.buckets, copy).into_iter().flat_map(|buckets| spool.in_buckets(buckets));
-            for at in heads {
-                let head = &spool.heads()[at];
-                if head.side == plan.side && copy < u32::from(settlement.copies[nth][at]) {
-                    places.push(Place { spool: nth as u32, head: at as u32 });
-                    items.push(item(job, spool, head, copy));
+/// Where the tokens of an item lie.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Where its document starts in the bytes.
+    at: u64,
+    /// Tokens of its document.
+    tokens: u32,
+    /// The first of them that is in the item.
+    start: u32,
+}
+
+/// Makes the shard of `plan` on a few threads.
+pub fn reduce_shard(
+    job: &Job<'_>,
+    settlement: &Settlement<'_>,
+    plan: &ShardPlan,
+    folder: &WorkFolder,
+    threads: usize,
+    monitor: &Monitor,
+) -> Result<ShardSums> {
+    let documents = gather(job, settlement, plan, threads)?;
+    monitor.check()?;
+    let mut rows = pack(&documents.items, job.plan.pack.seq_len);
+    shuffle(job, &documents.items, &mut rows);
+    let rules = row_rules(job);
+    let path = folder.shard_path(plan.side, plan.index);
+    let mut writer = ShardWriter::create(&path, rules.seq_len, job.encoder.id_type())?;
+    let mut sums = ShardSums::new(plan.side, shard_name(plan.side, plan.index));
+    let batches: Vec<&[Vec<u32>]> = rows.chunks(ROWS_PER_BATCH).collect();
+    for at_once in batches.chunks(threads * BATCHES_A_THREAD) {
+        monitor.check()?;
+        let made = tasks::run(threads, at_once.len(), |nth| make_batch(job, &documents, at_once[nth], &rules))?;
+        for (batch, rows) in made {
+            writer.write(&batch)?;
+            sums.sums.add_sums(rows.sums);
+            sums.single_source_rows += rows.single_source;
+            monitor.done.fetch_add(batch.num_rows() as u64, Relaxed);
+        }
+    }
+    sums.written = writer.finish()?;
+    Ok(sums)
+}
+
+/// What some rows hold.
+#[derive(Debug, Default)]
+struct RowSums {
+    sums: Sums,
+    single_source: u64,
+}
+
+/// Rows masked, checked and laid out.
+fn make_batch(
+    job: &Job<'_>,
+    documents: &Documents,
+    rows: &[Vec<u32>],
+    rules: &RowRules,
+) -> Result<(RecordBatch, RowSums)> {
+    let mut batch = Batch::new(rules.seq_len, job.encoder.id_type());
+    let mut found = RowSums::default();
+    let mut row = Row::default();
+    for held in rows {
+        documents.fill(job, held, &mut row);
+        row.ids.resize(rules.seq_len, rules.pad);
+        row.mask.resize(rules.seq_len, false);
+        check_row(&row, rules).map_err(|violation| {
+            Error::internal(format!("a row breaks the mask contract: {}", violation.0))
+                .remedy("this is a bug in sabiprep: please report it; nothing was written")
+        })?;
+        found.sums.documents += row.seq_lengths.len() as u64;
+        found.sums.tokens += row.seq_lengths.iter().map(|&len| len as u64).sum::<u64>();
+        found.sums.targets += row.n_targets as u64;
+        found.single_source += u64::from(row.is_single_source());
+        batch.push(&row);
+    }
+    Ok((batch.finish()?, found))
+}
+
+/// Reads the documents of a shard.
+fn gather(job: &Job<'_>, settlement: &Settlement<'_>, plan: &ShardPlan, threads: usize) -> Result<Documents> {
+    let parts = settlement.corpus().parts.len();
+    let ranges = parts.min(threads);
+    let bound = |nth: usize| parts * nth / ranges;
+    let found = tasks::run(threads, ranges, |nth| gather_parts(job, settlement, plan, bound(nth)..bound(nth + 1)))?;
+    let mut found = found.into_iter();
+    let mut documents = found.next().unwrap_or_default();
+    for more in found {
+        let before = documents.bytes.len() as u64;
+        documents.bytes.extend_from_slice(&more.bytes);
+        documents.items.extend_from_slice(&more.items);
+        documents.places.extend(more.places.iter().map(|place| Place { at: place.at + before, ..*place }));
+    }
+    Ok(documents)
+}
+
+fn gather_parts(
+    job: &Job<'_>,
+    settlement: &Settlement<'_>,
+    plan: &ShardPlan,
+    parts: Range<usize>,
+) -> Result<Documents> {
+    let mut documents = Documents::default();
+    for at in parts {
+        let of = &settlement.corpus().parts[at];
+        for copy in 0..settlement.max_copies(of.source) {
+            let mut heads: Vec<Head> = Vec::new();
+            for buckets in buckets_of_copy(&plan.buckets, copy) {
+                let is_made = |(index, head): &(u32, Head)| {
+                    let is_of = |made: Made| made.side == plan.side && copy < made.copies;
+                    settlement.made(at, *index, head).is_some_and(is_of)
+                };
+                heads.extend(of.part.in_buckets(buckets)?.into_iter().filter(is_made).map(|(_, head)| head));
+            }
+            // The buckets of a copy may wrap around: what comes first in the part is read first.
+            heads.sort_by_key(Head::order);
+            let Documents { bytes, items, places } = &mut documents;
+            let mut starts = Vec::with_capacity(heads.len());
+            of.part.copy_documents(heads.iter(), bytes, |at| starts.push(at))?;
+            for (head, at) in heads.iter().zip(starts) {
+                for (window, range) in windows(head.tokens as usize, job.plan.pack.seq_len).into_iter().enumerate() {
+                    items.push(item(job, of.source, head, copy, window as u32, range.len() as u32));
+                    places.push(Place { at, tokens: head.tokens, start: range.start as u32 });
                 }
             }
         }
     }
-    (places, items)
+    Ok(documents)
 }
 
-fn item(job: &Job<'_>, spool: &Spool, head: &Head, copy: u32) -> Item {
-    let subject = Subject { name: &job.plan.sources[spool.source].name, record: head.record_id, copy };
-    Item {
-        len: head.tokens,
-        order: choice(job.plan.pack.seed, "pack", subject),
-        record: (spool.source as u16, head.record_id),
-        copy,
-        window: head.window,
-    }
+fn item(job: &Job<'_>, source: usize, head: &Head, copy: u32, window: u32, len: u32) -> Item {
+    let subject = Subject { name: &job.plan.sources[source].name, record: head.record_id, copy };
+    let order = choice(job.plan.pack.seed, "pack", subject);
+    Item { len, order, record: (source as u16, head.record_id), copy, window }
 }
 
 /// Puts the rows in seeded random order, each by its first document.
@@ -112,24 +191,24 @@ fn shuffle(job: &Job<'_>, items: &[Item], rows: &mut [Vec<u32>]) {
     });
 }
 
-fn fill(row: &mut Row, job: &Job<'_>, spools: &[Spool], documents: impl Iterator<Item = (Place, Item)>) {
-    let mut runs = Vec::new();
-    *row = Row::default();
-    for (place, item) in documents {
-        let spool = &spools[place.spool as usize];
-        spool.read(&spool.heads()[place.head as usize], &mut row.ids, &mut runs);
-        push_document_mask(&runs, job.plan.sources[spool.source].loss, &mut row.mask);
-        row.seq_lengths.push(item.len as i32);
-        row.segment_lengths.extend(runs.iter().map(|run| run.len as i32));
-        row.segment_roles.extend(runs.iter().map(|run| run.role as u8));
-        row.source_ids.push(item.record.0);
-        row.record_ids.push(item.record.1);
-        row.doc_parts.push(doc_parts(item.copy, item.window));
+impl Documents {
+    /// Makes `row` of the items `held`, padding aside.
+    fn fill(&self, job: &Job<'_>, held: &[u32], row: &mut Row) {
+        let mut runs = Vec::new();
+        row.clear();
+        for &at in held {
+            let (item, place) = (&self.items[at as usize], &self.places[at as usize]);
+            let range = place.start as usize..(place.start + item.len) as usize;
+            let bytes = &self.bytes[place.at as usize..];
+            decode(bytes, place.tokens as usize, range, job.encoder.id_type(), &mut row.ids, &mut runs);
+            push_document_mask(&runs, job.plan.sources[usize::from(item.record.0)].loss, &mut row.mask);
+            row.seq_lengths.push(item.len as i32);
+            row.segment_lengths.extend(runs.iter().map(|run| run.len as i32));
+            row.segment_roles.extend(runs.iter().map(|run| run.role as u8));
+            row.source_ids.push(item.record.0);
+            row.record_ids.push(item.record.1);
+            row.doc_parts.push(doc_parts(item.copy, item.window));
+        }
+        row.n_targets = row.mask.iter().map(|&learnt| i32::from(learnt)).sum();
     }
-    row.n_targets = row.mask.iter().map(|&learnt| i32::from(learnt)).sum();
-}
-
-fn pad(row: &mut Row, rules: &RowRules) {
-    row.ids.resize(rules.seq_len, rules.pad);
-    row.mask.resize(rules.seq_len, false);
 }

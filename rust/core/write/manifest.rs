@@ -51,7 +51,7 @@ pub struct Manifest {
 }
 
 /// A program and its version.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// Its name.
     pub name: String,
@@ -83,7 +83,7 @@ pub struct TokenizerEntry {
 }
 
 /// An input of a dataset.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputEntry {
     /// Its path in the corpus.
     pub path: String,

@@ -1,6 +1,6 @@
-//! `ShardWriter`: rows become one Arrow IPC file, uncompressed, 64-byte aligned, with its checksum.
+//! `ShardWriter`: rows become record batches, and batches one Arrow IPC file, uncompressed, 64-byte aligned, with its
+//! checksum.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,15 +11,17 @@ use arrow_array::{ArrayRef, BooleanArray, FixedSizeListArray, PrimitiveArray, Re
 use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_schema::{DataType, Field, SchemaRef};
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{failed, temporary};
+use super::failed;
+use crate::disk::NewFile;
 use crate::error::{Error, Result};
 use crate::mask::Row;
 use crate::schema::{IdType, ROWS_PER_BATCH, shard_schema};
 
 /// A finished shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// Its rows.
     pub rows: u64,
@@ -49,51 +51,38 @@ impl<W: Write> Write for Summing<W> {
     }
 }
 
-/// Writes rows in batches of [`ROWS_PER_BATCH`].
+/// Writes record batches of [`ROWS_PER_BATCH`] rows, the last one aside.
 pub struct ShardWriter {
-    writer: FileWriter<Summing<BufWriter<File>>>,
+    writer: FileWriter<Summing<BufWriter<NewFile>>>,
     path: PathBuf,
-    batch: Batch,
     rows: u64,
 }
 
 impl ShardWriter {
-    /// Opens the shard at `path`, under a temporary name.
+    /// Opens the shard `path`, which appears under its name once it is finished.
     pub fn create(path: &Path, seq_len: usize, ids: IdType) -> Result<Self> {
-        let file = File::create(temporary(path)).map_err(|error| failed(path, &error))?;
+        let file = NewFile::create(path).map_err(|error| failed(path, &error))?;
         let sink = Summing { inner: BufWriter::with_capacity(1 << 20, file), hasher: Xxh3Default::new(), bytes: 0 };
         let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).map_err(|error| broken(path, &error))?;
         let schema = shard_schema(seq_len, ids);
         let writer = FileWriter::try_new_with_options(sink, &schema, options).map_err(|error| broken(path, &error))?;
-        Ok(Self { writer, path: path.to_owned(), batch: Batch::new(schema, ids), rows: 0 })
+        Ok(Self { writer, path: path.to_owned(), rows: 0 })
     }
 
-    /// Adds a row.
-    pub fn push(&mut self, row: &Row) -> Result<()> {
-        self.batch.push(row);
-        self.rows += 1;
-        if self.batch.rows == ROWS_PER_BATCH { self.write_batch() } else { Ok(()) }
-    }
-
-    fn write_batch(&mut self) -> Result<()> {
-        let batch = self.batch.finish().map_err(|error| broken(&self.path, &error))?;
-        self.writer.write(&batch).map_err(|error| broken(&self.path, &error))
+    /// Adds the rows of a batch.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        debug_assert!(self.rows.is_multiple_of(ROWS_PER_BATCH as u64), "only the last batch is short");
+        self.rows += batch.num_rows() as u64;
+        self.writer.write(batch).map_err(|error| broken(&self.path, &error))
     }
 
     /// Completes the file: synced and renamed.
     pub fn finish(mut self) -> Result<Written> {
-        if self.batch.rows > 0 {
-            self.write_batch()?;
-        }
         self.writer.finish().map_err(|error| broken(&self.path, &error))?;
         let sink = self.writer.into_inner().map_err(|error| broken(&self.path, &error))?;
         let (bytes, xxh3_128) = (sink.bytes, format!("{:032x}", sink.hasher.digest128()));
-        let close = || -> io::Result<()> {
-            let file = sink.inner.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            fs::rename(temporary(&self.path), &self.path)
-        };
-        close().map_err(|error| failed(&self.path, &error))?;
+        let file = sink.inner.into_inner().map_err(io::IntoInnerError::into_error);
+        file.and_then(NewFile::finish).map_err(|error| failed(&self.path, &error))?;
         Ok(Written { rows: self.rows, bytes, xxh3_128 })
     }
 }
@@ -106,7 +95,7 @@ fn broken(path: &Path, error: &arrow_schema::ArrowError) -> Error {
 }
 
 /// Rows on their way into a record batch.
-struct Batch {
+pub struct Batch {
     schema: SchemaRef,
     ids: Ids,
     mask: BooleanBufferBuilder,
@@ -117,7 +106,6 @@ struct Batch {
     record_ids: ListBuilder<PrimitiveBuilder<UInt64Type>>,
     doc_parts: ListBuilder<PrimitiveBuilder<UInt32Type>>,
     n_targets: Int32Builder,
-    rows: usize,
 }
 
 enum Ids {
@@ -135,9 +123,11 @@ fn append<T: ArrowPrimitiveType>(builder: &mut ListBuilder<PrimitiveBuilder<T>>,
 }
 
 impl Batch {
-    fn new(schema: SchemaRef, ids: IdType) -> Self {
+    /// An empty batch of rows of `seq_len` tokens.
+    #[must_use]
+    pub fn new(seq_len: usize, ids: IdType) -> Self {
         Self {
-            schema,
+            schema: shard_schema(seq_len, ids),
             ids: match ids {
                 IdType::U16 => Ids::U16(Vec::new()),
                 IdType::U32 => Ids::U32(Vec::new()),
@@ -150,11 +140,11 @@ impl Batch {
             record_ids: list(),
             doc_parts: list(),
             n_targets: Int32Builder::new(),
-            rows: 0,
         }
     }
 
-    fn push(&mut self, row: &Row) {
+    /// Adds a row.
+    pub fn push(&mut self, row: &Row) {
         match &mut self.ids {
             Ids::U16(ids) => ids.extend(row.ids.iter().map(|&id| id as u16)),
             Ids::U32(ids) => ids.extend_from_slice(&row.ids),
@@ -167,13 +157,17 @@ impl Batch {
         append(&mut self.record_ids, &row.record_ids);
         append(&mut self.doc_parts, &row.doc_parts);
         self.n_targets.append_value(row.n_targets);
-        self.rows += 1;
     }
 
-    fn finish(&mut self) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {
-        let ids: ArrayRef = match &mut self.ids {
-            Ids::U16(ids) => Arc::new(PrimitiveArray::<UInt16Type>::from(std::mem::take(ids))),
-            Ids::U32(ids) => Arc::new(PrimitiveArray::<UInt32Type>::from(std::mem::take(ids))),
+    /// The rows as a record batch.
+    pub fn finish(self) -> Result<RecordBatch> {
+        self.assemble().map_err(|error| Error::internal(format!("rows that make no record batch: {error}")))
+    }
+
+    fn assemble(mut self) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {
+        let ids: ArrayRef = match self.ids {
+            Ids::U16(ids) => Arc::new(PrimitiveArray::<UInt16Type>::from(ids)),
+            Ids::U32(ids) => Arc::new(PrimitiveArray::<UInt32Type>::from(ids)),
         };
         let mask: ArrayRef = Arc::new(BooleanArray::new(self.mask.finish(), None));
         let fixed = |column: usize, values: ArrayRef| match self.schema.field(column).data_type() {
@@ -192,7 +186,6 @@ impl Batch {
             Arc::new(self.doc_parts.finish()),
             Arc::new(self.n_targets.finish()),
         ];
-        self.rows = 0;
-        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+        RecordBatch::try_new(self.schema, columns)
     }
 }

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(pipeline::pack, module)?)?;
+    module.add_function(wrap_pyfunction!(pipeline::remix, module)?)?;
     module.add_function(wrap_pyfunction!(pipeline::explain, module)?)?;
     module.add_function(wrap_pyfunction!(pipeline::train_tokenizer, module)?)?;
     module.add_function(wrap_pyfunction!(verify::verify, module)?)?;

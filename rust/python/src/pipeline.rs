@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arrow_array::{BooleanArray, RecordBatch, StringArray, UInt8Array, UInt32Array};
 use pyo3::prelude::*;
 use pyo3_arrow::PyRecordBatch;
-use sabiprep::error::Error;
+use sabiprep::error::{Error, Result};
 use sabiprep::pipeline::{self, Explanation, Options};
 use sabiprep::plan::{Overrides, Plan};
+use sabiprep::report::Report;
 use sabiprep::write;
 use serde_json::json;
 
@@ -17,7 +18,9 @@ use crate::error::to_python;
 
 /// Packs a corpus; gives the report as JSON.
 #[pyfunction]
-#[pyo3(signature = (corpus, out, *, seq_len, tokenizer, seed, threads, split_bytes, overwrite, progress))]
+#[pyo3(signature = (
+    corpus, out, *, seq_len, tokenizer, seed, threads, split_bytes, spool_bytes, overwrite, resume, keep_spool, progress
+))]
 #[expect(clippy::too_many_arguments, reason = "keywords of the Python function")]
 pub fn pack(
     py: Python<'_>,
@@ -28,14 +31,54 @@ pub fn pack(
     seed: Option<u64>,
     threads: usize,
     split_bytes: Option<u64>,
+    spool_bytes: Option<u64>,
     overwrite: bool,
+    resume: bool,
+    keep_spool: bool,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<String> {
+    let options = options(threads, spool_bytes, overwrite, resume, keep_spool);
     enter(py, progress, |monitor| {
         let plan = Plan::load(&corpus, &Overrides { seq_len, tokenizer, seed, split_bytes })?;
-        let report = pipeline::pack(&plan, &out, Options { threads, overwrite }, monitor)?;
-        serde_json::to_string(&report).map_err(|error| Error::internal(error.to_string()))
+        to_json(&pipeline::pack(&plan, &out, &options, monitor)?)
     })
+}
+
+/// Packs the corpus of a dataset again, from the spool it kept; gives the report as JSON.
+#[pyfunction]
+#[pyo3(signature = (
+    dataset, out, *, corpus, seq_len, tokenizer, seed, threads, spool_bytes, overwrite, resume, keep_spool, progress
+))]
+#[expect(clippy::too_many_arguments, reason = "keywords of the Python function")]
+pub fn remix(
+    py: Python<'_>,
+    dataset: PathBuf,
+    out: PathBuf,
+    corpus: Option<PathBuf>,
+    seq_len: Option<usize>,
+    tokenizer: Option<PathBuf>,
+    seed: Option<u64>,
+    threads: usize,
+    spool_bytes: Option<u64>,
+    overwrite: bool,
+    resume: bool,
+    keep_spool: bool,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    let options = options(threads, spool_bytes, overwrite, resume, keep_spool);
+    enter(py, progress, |monitor| {
+        let overrides = Overrides { seq_len, tokenizer, seed, split_bytes: None };
+        to_json(&pipeline::remix(&dataset, corpus.as_deref(), &overrides, &out, &options, monitor)?)
+    })
+}
+
+fn options(threads: usize, spool_bytes: Option<u64>, overwrite: bool, resume: bool, keep_spool: bool) -> Options {
+    let spool_bytes = spool_bytes.unwrap_or(pipeline::SPOOL_BYTES);
+    Options { threads, overwrite, resume, keep_spool, spool_bytes, reuse: Vec::new() }
+}
+
+fn to_json(report: &Report) -> Result<String> {
+    serde_json::to_string(report).map_err(|error| Error::internal(error.to_string()))
 }
 
 /// Explains a record, given as JSON; gives its stages as JSON and its tokens as an Arrow table.
@@ -70,7 +113,7 @@ pub fn explain<'py>(
     Ok((stages.to_string(), PyRecordBatch::new(tokens).into_pyarrow(py)?))
 }
 
-fn token_table(explanation: &Explanation) -> Result<RecordBatch, arrow_schema::ArrowError> {
+fn token_table(explanation: &Explanation) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {
     let tokens = &explanation.tokens;
     RecordBatch::try_from_iter([
         ("id", Arc::new(tokens.iter().map(|token| token.id).collect::<UInt32Array>()) as _),

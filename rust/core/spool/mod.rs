@@ -1,0 +1,239 @@
+//! The spool: the documents of each input split, whole and compact, ordered by virtual bucket.
+//!
+//! Holds one copy of a document, whatever the length of rows: ids in the dataset's type, roles as run-lengths, and a
+//! head with what the later stages decide by. Windows and copies are made when rows are. A record that its source
+//! shortens to fit a row is there twice: whole, and as a fitted document, which depends on the length of rows.
+//! Spools stay in memory up to a budget and are files beyond it; what is read from them is the same.
+
+mod part;
+mod store;
+
+use serde::{Deserialize, Serialize};
+
+pub use part::{Keys, Part, PartWriter, decode};
+pub use store::{Spool, SpoolWriter, Store};
+
+use crate::schema::{Drop, OFFSET_BITS};
+
+/// Virtual buckets of a dataset. A shard is made of whole buckets, so this bounds how evenly shards are filled.
+pub const BUCKETS: u32 = 4096;
+
+/// What is known of a document without its tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Its record.
+    pub record_id: u64,
+    /// Where its tokens start in its part.
+    at: u32,
+    /// Their bytes.
+    size: u32,
+    /// Its tokens.
+    pub tokens: u32,
+    /// Those that are learnt.
+    pub targets: u32,
+    /// Its virtual bucket, below [`BUCKETS`].
+    pub bucket: u16,
+    /// Whether it shares text with the files that training is kept clean of.
+    pub contaminated: bool,
+}
+
+impl Head {
+    /// Bytes of a stored head.
+    const BYTES: usize = 28;
+
+    /// That of a document whose tokens lie nowhere yet.
+    #[must_use]
+    pub fn new(record_id: u64, targets: u32, bucket: u16) -> Self {
+        Self { record_id, targets, bucket, ..Self::default() }
+    }
+
+    /// Its place in the order of its part.
+    #[must_use]
+    pub fn order(&self) -> u32 {
+        self.at
+    }
+
+    /// The byte after its tokens.
+    fn end(&self) -> u64 {
+        u64::from(self.at) + u64::from(self.size)
+    }
+
+    fn push_bytes(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.record_id.to_le_bytes());
+        for word in [self.at, self.size, self.tokens, self.targets] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        out.extend_from_slice(&self.bucket.to_le_bytes());
+        out.extend_from_slice(&u16::from(self.contaminated).to_le_bytes());
+    }
+
+    fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let (record_id, rest) = bytes.split_first_chunk().expect("28 bytes are more than 8");
+        let words = rest.as_chunks().0;
+        let word = |nth: usize| u32::from_le_bytes(words[nth]);
+        Self {
+            record_id: u64::from_le_bytes(*record_id),
+            at: word(0),
+            size: word(1),
+            tokens: word(2),
+            targets: word(3),
+            bucket: word(4) as u16,
+            contaminated: word(4) >> 16 != 0,
+        }
+    }
+}
+
+/// What a document's content is known by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Key {
+    /// The xxh3-128 of its normalised text.
+    pub content: u128,
+    /// The xxh3-64 of its text as it is.
+    pub exact: u64,
+    /// Its record.
+    pub record_id: u64,
+    /// The index of its head in its part.
+    pub head: u32,
+    /// Its tokens.
+    pub tokens: u32,
+}
+
+impl Key {
+    /// Bytes of a stored key.
+    const BYTES: usize = 40;
+
+    fn push_bytes(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.content.to_le_bytes());
+        out.extend_from_slice(&self.exact.to_le_bytes());
+        out.extend_from_slice(&self.record_id.to_le_bytes());
+        out.extend_from_slice(&self.head.to_le_bytes());
+        out.extend_from_slice(&self.tokens.to_le_bytes());
+    }
+
+    fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let (content, rest) = bytes.split_first_chunk().expect("40 bytes are more than 16");
+        let words = rest.as_chunks().0;
+        let word = |nth: usize| u64::from_le_bytes(words[nth]);
+        Self {
+            content: u128::from_le_bytes(*content),
+            exact: word(0),
+            record_id: word(1),
+            head: word(2) as u32,
+            tokens: (word(2) >> 32) as u32,
+        }
+    }
+}
+
+/// A record that was dropped, as an example for the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The reason it is counted under.
+    pub reason: Drop,
+    /// The record.
+    pub record_id: u64,
+    /// What exactly was wrong.
+    pub why: String,
+}
+
+impl Dropped {
+    /// The index of its input within its source.
+    #[must_use]
+    pub fn nth_input(&self) -> usize {
+        (self.record_id >> OFFSET_BITS) as usize
+    }
+
+    /// Its offset in the (decompressed) input.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.record_id & ((1 << OFFSET_BITS) - 1)
+    }
+}
+
+/// Examples kept per reason.
+pub const EXAMPLES: usize = 3;
+
+/// What happened to the records of a source, or of a part of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Records read.
+    pub records: u64,
+    /// Records dropped, by the order of [`Drop::ALL`].
+    pub drops: [u64; Drop::ALL.len()],
+    /// The lowest of them, by reason and record.
+    pub examples: Vec<Dropped>,
+}
+
+impl Tally {
+    /// Counts a dropped record.
+    pub fn drop_record(&mut self, reason: Drop, record_id: u64, why: impl FnOnce() -> String) {
+        self.drops[reason as usize] += 1;
+        if self.is_example(reason, record_id) {
+            self.keep_example(Dropped { reason, record_id, why: why() });
+        }
+    }
+
+    /// Whether a record is among the lowest of its reason so far.
+    fn is_example(&self, reason: Drop, record_id: u64) -> bool {
+        let lower = self.examples.iter().filter(|known| known.reason == reason && known.record_id < record_id);
+        lower.count() < EXAMPLES
+    }
+
+    fn keep_example(&mut self, dropped: Dropped) {
+        let order = |one: &Dropped| (one.reason, one.record_id);
+        let at = self.examples.partition_point(|known| order(known) < order(&dropped));
+        let reason = dropped.reason;
+        self.examples.insert(at, dropped);
+        let of_reason = self.examples.iter().filter(|known| known.reason == reason).count();
+        if of_reason > EXAMPLES {
+            let last = self.examples.partition_point(|known| known.reason <= reason) - 1;
+            self.examples.remove(last);
+        }
+    }
+
+    /// Adds what happened to other records of the same source.
+    pub fn add(&mut self, other: &Self) {
+        self.records += other.records;
+        for (count, more) in self.drops.iter_mut().zip(other.drops) {
+            *count += more;
+        }
+        for example in &other.examples {
+            if self.is_example(example.reason, example.record_id) {
+                self.keep_example(example.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_lowest_records_are_the_examples_in_whatever_order_they_come(
+            records in prop::collection::hash_map(0u64..100, 0usize..3, 0..40), cut in 0usize..40,
+        ) {
+            let drop_all = |records: &[(u64, usize)]| {
+                let mut tally = Tally::default();
+                for &(record, reason) in records {
+                    tally.drop_record(Drop::ALL[reason], record, || record.to_string());
+                }
+                tally
+            };
+            let mut records: Vec<(u64, usize)> = records.into_iter().collect();
+            let (first, second) = records.split_at(cut.min(records.len()));
+            let mut tally = drop_all(first);
+            tally.add(&drop_all(second));
+            records.sort_unstable();
+            for reason in 0..3 {
+                let of_reason: Vec<u64> = records.iter().filter(|(_, r)| *r == reason).map(|(id, _)| *id).collect();
+                let examples = tally.examples.iter().filter(|example| example.reason == Drop::ALL[reason]);
+                let examples: Vec<u64> = examples.map(|example| example.record_id).collect();
+                prop_assert_eq!(&examples[..], &of_reason[..of_reason.len().min(EXAMPLES)]);
+                prop_assert_eq!(tally.drops[reason], of_reason.len() as u64);
+            }
+            prop_assert!(tally.examples.is_sorted_by_key(|example| (example.reason, example.record_id)));
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! `Part`: some documents of a split as one block of bytes, ordered by virtual bucket, in memory or in a file.
+//!
+//! The block holds, one after another: the documents' tokens (ids in the dataset's type, then role run-lengths), their
+//! heads, their content keys in order of key, and where each group of buckets begins among the heads. Whatever is
+//! asked of a part is read out of that block, so that it makes no difference where the block lies.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{BUCKETS, Head, Key};
+use crate::error::Result;
+use crate::files;
+use crate::schema::{IdType, Role, Run, push_run};
+use crate::tokenize::Document;
+
+/// Buckets are found by groups of this many.
+const GROUP: u32 = 16;
+const GROUPS: usize = (BUCKETS / GROUP) as usize;
+/// Content keys are read this many at a time.
+const KEYS_AT_ONCE: u64 = 1024;
+/// Documents this close together are read at once.
+const GAP: u64 = 64 << 10;
+
+/// How a block is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// Bytes of tokens.
+    pub payload: u64,
+    /// Documents.
+    pub heads: u32,
+    /// Content keys: as many as documents, or none.
+    pub keys: u32,
+}
+
+impl Layout {
+    fn heads_at(&self) -> u64 {
+        self.payload
+    }
+
+    fn keys_at(&self) -> u64 {
+        self.heads_at() + u64::from(self.heads) * Head::BYTES as u64
+    }
+
+    fn groups_at(&self) -> u64 {
+        self.keys_at() + u64::from(self.keys) * Key::BYTES as u64
+    }
+
+    /// Bytes of the block.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.groups_at() + (GROUPS as u64 + 1) * 4
+    }
+}
+
+/// Where a block lies.
+#[derive(Debug, Clone)]
+pub enum Block {
+    /// In memory.
+    Memory(Arc<Vec<u8>>),
+    /// In a file, from an offset on.
+    File(Arc<PathBuf>, u64),
+}
+
+/// Documents of a split.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// How its block is divided.
+    pub layout: Layout,
+    /// Its block.
+    pub block: Block,
+}
+
+impl Part {
+    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        match &self.block {
+            Block::Memory(bytes) => Ok(bytes[range.start as usize..range.end as usize].into()),
+            Block::File(path, offset) => {
+                Ok(files::bytes_at(path, offset + range.start, (range.end - range.start) as usize)?.into())
+            }
+        }
+    }
+
+    /// The whole block.
+    pub fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        self.read(0..self.layout.bytes())
+    }
+
+    /// The heads at `range`.
+    pub fn heads(&self, range: Range<usize>) -> Result<Vec<Head>> {
+        let at = self.layout.heads_at();
+        let bytes = self.read(at + (range.start * Head::BYTES) as u64..at + (range.end * Head::BYTES) as u64)?;
+        Ok(bytes.as_chunks().0.iter().map(Head::from_bytes).collect())
+    }
+
+    /// The heads whose bucket lies in `buckets`, each with its index.
+    pub fn in_buckets(&self, buckets: Range<u32>) -> Result<Vec<(u32, Head)>> {
+        if buckets.is_empty() || self.layout.heads == 0 {
+            return Ok(Vec::new());
+        }
+        let at = self.layout.groups_at();
+        let first = u64::from(buckets.start / GROUP);
+        let end = u64::from((buckets.end - 1) / GROUP) + 1;
+        let bytes = self.read(at + first * 4..at + end * 4 + 4)?;
+        let bounds = bytes.as_chunks().0;
+        let index = |bound: Option<&[u8; 4]>| u32::from_le_bytes(*bound.expect("a group has two bounds")) as usize;
+        let range = index(bounds.first())..index(bounds.last());
+        let heads = (range.start as u32..).zip(self.heads(range)?);
+        Ok(heads.filter(|(_, head)| buckets.contains(&u32::from(head.bucket))).collect())
+    }
+
+    /// Appends the stored bytes of each of `heads`, which come in the part's order, to `out`; calls `place` with the
+    /// offset in `out` of each.
+    pub fn copy_documents<'a>(
+        &self,
+        heads: impl Iterator<Item = &'a Head>,
+        out: &mut Vec<u8>,
+        mut place: impl FnMut(u64),
+    ) -> Result<()> {
+        let mut heads = heads.peekable();
+        let mut held: Vec<&Head> = Vec::new();
+        while let Some(first) = heads.next() {
+            held.clear();
+            held.push(first);
+            let mut end = first.end();
+            while let Some(next) = heads.next_if(|next| u64::from(next.at) <= end + GAP) {
+                end = next.end();
+                held.push(next);
+            }
+            let start = u64::from(first.at);
+            let bytes = self.read(start..end)?;
+            for head in &held {
+                place(out.len() as u64);
+                out.extend_from_slice(&bytes[(u64::from(head.at) - start) as usize..(head.end() - start) as usize]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The content keys, in order of key.
+    #[must_use]
+    pub fn keys(&self) -> Keys<'_> {
+        Keys { part: self, next: 0, held: Vec::new().into_iter() }
+    }
+}
+
+/// The content keys of a part, in order, read as they are needed.
+#[derive(Debug)]
+pub struct Keys<'a> {
+    part: &'a Part,
+    next: u64,
+    held: std::vec::IntoIter<Key>,
+}
+
+impl Keys<'_> {
+    /// The next key, or `None` after the last.
+    pub fn advance(&mut self) -> Result<Option<Key>> {
+        if let Some(key) = self.held.next() {
+            return Ok(Some(key));
+        }
+        let end = (self.next + KEYS_AT_ONCE).min(u64::from(self.part.layout.keys));
+        if self.next == end {
+            return Ok(None);
+        }
+        let (at, size) = (self.part.layout.keys_at(), Key::BYTES as u64);
+        let bytes = self.part.read(at + self.next * size..at + end * size)?;
+        self.next = end;
+        self.held = bytes.as_chunks().0.iter().map(Key::from_bytes).collect::<Vec<_>>().into_iter();
+        Ok(self.held.next())
+    }
+}
+
+/// Collects documents in reading order.
+#[derive(Debug)]
+pub struct PartWriter {
+    id_type: IdType,
+    heads: Vec<Head>,
+    keys: Vec<Key>,
+    payload: Vec<u8>,
+}
+
+impl PartWriter {
+    /// An empty part.
+    #[must_use]
+    pub fn new(id_type: IdType) -> Self {
+        Self { id_type, heads: Vec::new(), keys: Vec::new(), payload: Vec::new() }
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.payload.len() + self.heads.len() * Head::BYTES + self.keys.len() * Key::BYTES
+    }
+
+    /// Adds a document. `head` and `key` say everything but where its tokens lie; a part has a key for each document or
+    /// for none.
+    pub fn push(&mut self, mut head: Head, key: Option<Key>, document: &Document) {
+        let start = self.payload.len();
+        match self.id_type {
+            IdType::U16 => self.payload.extend(document.ids.iter().flat_map(|&id| (id as u16).to_le_bytes())),
+            IdType::U32 => self.payload.extend(document.ids.iter().flat_map(|id| id.to_le_bytes())),
+        }
+        for run in &document.runs {
+            push_varint(&mut self.payload, u64::from(run.len) << 2 | run.role as u64);
+        }
+        head.at = start as u32;
+        head.size = (self.payload.len() - start) as u32;
+        head.tokens = document.ids.len() as u32;
+        self.keys.extend(key.map(|key| Key { head: self.heads.len() as u32, tokens: head.tokens, ..key }));
+        self.heads.push(head);
+    }
+
+    /// The block, and how it is divided. The writer is empty afterwards.
+    pub fn finish(&mut self) -> (Layout, Vec<u8>) {
+        let layout =
+            Layout { payload: self.payload.len() as u64, heads: self.heads.len() as u32, keys: self.keys.len() as u32 };
+        let mut order: Vec<u32> = (0..layout.heads).collect();
+        order.sort_by_key(|&at| self.heads[at as usize].bucket);
+        let mut block = Vec::with_capacity(layout.bytes() as usize);
+        let mut starts = [0_u32; GROUPS + 1];
+        let mut place_of = vec![0_u32; order.len()];
+        let mut sorted = Vec::with_capacity(order.len());
+        for (nth, &at) in order.iter().enumerate() {
+            let head = self.heads[at as usize];
+            place_of[at as usize] = nth as u32;
+            sorted.push(Head { at: block.len() as u32, ..head });
+            block.extend_from_slice(&self.payload[head.at as usize..head.end() as usize]);
+            starts[(u32::from(head.bucket) / GROUP) as usize + 1] += 1;
+        }
+        for head in &sorted {
+            head.push_bytes(&mut block);
+        }
+        self.keys.sort_unstable_by_key(|key| (key.content, key.record_id));
+        for key in &self.keys {
+            Key { head: place_of[key.head as usize], ..*key }.push_bytes(&mut block);
+        }
+        let mut before = 0;
+        for start in starts {
+            before += start;
+            block.extend_from_slice(&before.to_le_bytes());
+        }
+        (self.heads, self.keys, self.payload) = (Vec::new(), Vec::new(), Vec::new());
+        (layout, block)
+    }
+}
+
+/// Tokens `range` of a stored document of `tokens` tokens: appends their ids, and puts their role runs into `runs`.
+pub fn decode(
+    mut bytes: &[u8],
+    tokens: usize,
+    range: Range<usize>,
+    id_type: IdType,
+    ids: &mut Vec<u32>,
+    runs: &mut Vec<Run>,
+) {
+    let width = id_type.width();
+    let stored = bytes.split_off(..tokens * width).expect("a stored document holds its ids");
+    let stored = &stored[range.start * width..range.end * width];
+    match id_type {
+        IdType::U16 => ids.extend(stored.as_chunks().0.iter().map(|id| u32::from(u16::from_le_bytes(*id)))),
+        IdType::U32 => ids.extend(stored.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))),
+    }
+    runs.clear();
+    let mut at = 0;
+    while at < range.end {
+        let word = take_varint(&mut bytes);
+        let (next, role) = (at + (word >> 2) as usize, Role::from_u8((word & 3) as u8).expect("two bits are a role"));
+        push_run(runs, next.min(range.end).saturating_sub(at.max(range.start)) as u32, role);
+        at = next;
+    }
+}
+
+/// LEB128.
+fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn take_varint(bytes: &mut &[u8]) -> u64 {
+    let (mut value, mut shift) = (0, 0);
+    loop {
+        let byte = bytes[0];
+        *bytes = &bytes[1..];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return value;
+        }
+        shift += 7;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn document(ids: &[u32]) -> Document {
+        let mut document = Document::default();
+        for (at, &id) in ids.iter().enumerate() {
+            document.ids.push(id);
+            push_run(&mut document.runs, 1, if at % 3 == 0 { Role::Data } else { Role::Target });
+        }
+        document
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out_by_bucket_from_memory_and_from_a_file(
+            documents in prop::collection::vec((prop::collection::vec(0u32..65_536, 1..9), 0u16..60, any::<u8>()), 0..40),
+            wide: bool, keyed: bool, buckets in (0u32..60, 0u32..61),
+        ) {
+            let id_type = if wide { IdType::U32 } else { IdType::U16 };
+            let mut writer = PartWriter::new(id_type);
+            for (nth, (ids, bucket, content)) in documents.iter().enumerate() {
+                let head = Head { record_id: nth as u64, bucket: *bucket, ..Head::default() };
+                let key = Key { content: u128::from(*content), record_id: nth as u64, ..Key::default() };
+                writer.push(head, keyed.then_some(key), &document(ids));
+            }
+            let (layout, block) = writer.finish();
+            prop_assert_eq!(layout.bytes(), block.len() as u64);
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("block");
+            crate::write::write_file(&path, &[&[7; 5], block.as_slice()].concat()).unwrap();
+            let in_file = Part { layout, block: Block::File(Arc::new(path), 5) };
+            let in_memory = Part { layout, block: Block::Memory(Arc::new(block)) };
+            for part in [in_file, in_memory] {
+                let heads = part.heads(0..documents.len()).unwrap();
+                prop_assert!(heads.is_sorted_by_key(|head| (head.bucket, head.record_id)));
+                let buckets = buckets.0..buckets.1.max(buckets.0);
+                let found = part.in_buckets(buckets.clone()).unwrap();
+                let expected: Vec<(u32, Head)> = (0..).zip(heads.iter().copied())
+                    .filter(|(_, head)| buckets.contains(&u32::from(head.bucket))).collect();
+                prop_assert_eq!(&found, &expected);
+                let (mut bytes, mut places) = (Vec::new(), Vec::new());
+                part.copy_documents(found.iter().map(|(_, head)| head), &mut bytes, |at| places.push(at)).unwrap();
+                let (mut ids, mut runs) = (Vec::new(), Vec::new());
+                for ((_, head), at) in found.iter().zip(places) {
+                    let (bytes, expected) = (&bytes[at as usize..], document(&documents[head.record_id as usize].0));
+                    let tokens = head.tokens as usize;
+                    for range in [0..tokens, tokens / 3..tokens, 0..tokens.div_ceil(2)] {
+                        ids.clear();
+                        decode(bytes, tokens, range.clone(), id_type, &mut ids, &mut runs);
+                        prop_assert_eq!(&ids[..], &expected.ids[range.clone()]);
+                        let roles = |runs: &[Run]| -> Vec<Role> {
+                            runs.iter().flat_map(|run| std::iter::repeat_n(run.role, run.len as usize)).collect()
+                        };
+                        prop_assert_eq!(&roles(&runs)[..], &roles(&expected.runs)[range]);
+                    }
+                }
+                let mut keys = part.keys();
+                let mut seen = Vec::new();
+                while let Some(key) = keys.advance().unwrap() {
+                    prop_assert_eq!(heads[key.head as usize].record_id, key.record_id);
+                    prop_assert_eq!(heads[key.head as usize].tokens, key.tokens);
+                    prop_assert_eq!(u128::from(documents[key.record_id as usize].2), key.content);
+                    seen.push((key.content, key.record_id));
+                }
+                prop_assert_eq!(seen.len(), if keyed { documents.len() } else { 0 });
+                prop_assert!(seen.is_sorted());
+            }
+        }
+    }
+}
