@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from sabiprep.dataset import PackedDataset
 from sabiprep.errors import OutputError, TrainError
+from sabitrain import files
 from sabitrain.config import ModelConfig
 from sabitrain.model import Llama
 from sabitrain.tokenizer import open_tokenizer
@@ -30,28 +31,42 @@ def save_checkpoint(folder: Path, model: Llama, dataset: PackedDataset) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
+    with new_checkpoint(folder) as unfinished:
+        write_model(unfinished, model, dataset)
+
+
+@contextlib.contextmanager
+def new_checkpoint(folder: Path) -> Iterator[Path]:
+    """An empty folder to write a checkpoint in; when all went well it becomes ``folder``, which must not exist yet.
+
+    Raises:
+        OutputError: If it exists, or something cannot be written.
+    """
     if folder.exists():
         raise OutputError("there is a checkpoint already", file=str(folder))
-    unfinished = unfinished_folder(folder)
-    weights = {name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()}
+    unfinished = files.unfinished_name(folder)
+    try:
+        files.remove(unfinished)
+        files.make_folder(unfinished)
+        yield unfinished
+        files.sync(unfinished)
+        files.rename(unfinished, folder)
+    except OSError as error:
+        raise OutputError(f"the checkpoint cannot be written: {error.strerror or error}", file=str(folder)) from error
+
+
+def write_model(folder: Path, model: Llama, dataset: PackedDataset) -> None:
+    """Write `FILES` to an empty folder: what ``transformers`` wants to know."""
     documents = {
         "config.json": _model_config(model, dataset),
         "generation_config.json": {**_control_ids(dataset), "do_sample": False},
         "tokenizer_config.json": _tokenizer_config(model, dataset),
     }
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        for name, content in documents.items():
-            unfinished.joinpath(name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        shutil.copyfile(dataset.tokenizer_path, unfinished / "tokenizer.json")
-        save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
-        for path in (*sorted(unfinished.iterdir()), unfinished):
-            _sync(path)
-        unfinished.rename(folder)
-        _sync(folder.parent)
-    except OSError as error:
-        raise OutputError(f"the checkpoint cannot be written: {error.strerror or error}", file=str(folder)) from error
+    for name, content in documents.items():
+        files.write_file(folder / name, f"{json.dumps(content, indent=2)}\n".encode())
+    files.write_file(folder / "tokenizer.json", dataset.tokenizer_path.read_bytes())
+    weights = {name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()}
+    files.save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
 
 
 def load_checkpoint(folder: Path) -> Llama:
@@ -80,11 +95,6 @@ def load_checkpoint(folder: Path) -> Llama:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise TrainError(f"not a checkpoint of sabitrain: {error}", file=str(folder)) from error
     return model.eval()
-
-
-def unfinished_folder(folder: Path) -> Path:
-    """Where the files of a checkpoint lie until they are all there."""
-    return folder.with_name(f".{folder.name}.unfinished")
 
 
 def _control_ids(dataset: PackedDataset) -> dict[str, int | None]:
@@ -129,12 +139,3 @@ def _tokenizer_config(model: Llama, dataset: PackedDataset) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         **{name.removesuffix("_id"): tokenizer.id_to_token(id_) for name, id_ in ids.items() if id_ is not None},
     }
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written to a file or folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

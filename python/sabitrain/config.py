@@ -31,6 +31,8 @@ Schedule = Literal["cosine", "wsd"]
 Loss = Literal["target", "full", "template-masked"]
 WeighBy = Literal["token", "example"]
 
+CONFIG_FILE = "config.toml"
+
 
 def _require(right: bool, message: str) -> None:
     """Raise `ConfigError` unless a condition on a field holds."""
@@ -155,13 +157,31 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are written, and which are kept."""
+
+    every: int = 250
+    """Steps between checkpoints; one is written before each validation and at the end too. 0: those alone."""
+    keep_last: int = 2
+    """Newest checkpoints to keep; of two, the older one stands in should the newest be damaged."""
+    keep_every: int = 0
+    """Beside those, keep the checkpoints of steps that are a multiple of this; 0 keeps no others."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _require(self.every >= 0, f"checkpoint.every must be 0 or more, not {self.every}")
+        _require(self.keep_last >= 1, f"checkpoint.keep_last must be at least 1, not {self.keep_last}")
+        _require(self.keep_every >= 0, f"checkpoint.keep_every must be 0 or more, not {self.keep_every}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Train a causal language model on a packed dataset, learning from the target tokens only."""
 
     data: Path
     """The packed dataset: the OUT of `sabiprep pack`."""
     run: Path
-    """The folder for this run: configuration, metrics and checkpoint. It must be empty or new."""
+    """The folder for this run: configuration, metrics and checkpoints. It must be empty or new."""
     preset: PresetName = "nano"
     """Where the defaults below come from: nano trains on a CPU in minutes, the others are meant for a GPU."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -208,9 +228,15 @@ class TrainConfig:
     """Compile the model into one graph first (torch.compile), which takes a C compiler and a minute."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier run in the same folder."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in the folder from its newest checkpoint; where there is none yet, begin. Its settings are
+    read from its config.toml."""
+    deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Let torch use only algorithms that give the same bits every time, on a GPU too; they may be slower."""
     model: ModelConfig = field(default_factory=ModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
         """Check every field that is not a section of its own."""
@@ -232,6 +258,7 @@ class TrainConfig:
         _require(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         _require(self.threads >= 0, f"threads must be 0 or more, not {self.threads}")
         _require(0 <= self.seed < 2**63, f"seed must be from 0 to below 2**63, not {self.seed}")
+        _require(not (self.resume and self.overwrite), "resume goes on with a run and overwrite removes it: use one")
 
     def weight_of_task(self) -> dict[str, float]:
         """``task_weights`` as a mapping.
@@ -291,10 +318,18 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class _Base:
-    """The two options that decide the defaults of all others."""
+    """The options that decide the defaults of all others."""
 
     preset: PresetName | None = None
     config: Path | None = None
+    run: Path | None = None
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+    def file(self) -> Path | None:
+        """The TOML file to read; that of the run to resume where no other is named."""
+        if self.config is None and self.resume and self.run is not None and (self.run / CONFIG_FILE).exists():
+            return self.run / CONFIG_FILE
+        return self.config
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> TrainConfig:
@@ -309,7 +344,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> TrainConfig:
         TrainConfig,
         prog="python -m sabitrain",
         args=arguments,
-        default=resolve(base.preset, base.config, {"data": tyro.MISSING, "run": tyro.MISSING}),
+        default=resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": tyro.MISSING}),
     )
 
 
@@ -351,13 +386,13 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The configuration as the TOML file that gives it back, but for ``config`` and ``overwrite``: those are the past.
+    """The configuration as the TOML file that gives it back, but for what one session alone is told.
 
     TOML has no null: a field that is None is left out.
     """
     values = dataclasses.asdict(config)
     sections = {name: value for name, value in values.items() if isinstance(value, dict)}
-    top = {name: value for name, value in values.items() if name not in {*sections, "config", "overwrite"}}
+    top = {name: value for name, value in values.items() if name not in {*sections, "config", "overwrite", "resume"}}
     blocks = ["\n".join(_toml_lines(top))]
     blocks += ["\n".join([f"[{name}]", *_toml_lines(section)]) for name, section in sections.items()]
     return "\n\n".join(blocks) + "\n"

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sabitrain.evaluate import Evaluation, TargetLoss
+from sabitrain.files import Log
 from sabitrain.flops import Flops
 from sabitrain.generate import Answer
 
@@ -22,13 +23,16 @@ from sabitrain.generate import Answer
 class Metrics:
     """Writes both; a context manager that closes the file.
 
-    Every line of the file has a ``kind``: ``start``, ``train`` (one a step), ``validation``, ``answer`` and ``end``.
-    The times and speeds aside, a run on the CPU writes the same lines again.
+    Every line of the file has a ``kind``: ``start``, ``resume``, ``train`` (one a step), ``validation``, ``answer`` and
+    ``end``. The times and speeds aside, a run on the CPU writes the same lines again.
     """
 
-    def __init__(self, file: Path, steps: int, log_every: int, peak_flops: float | None) -> None:
-        """Start the record of a run of ``steps`` steps, on a device that does ``peak_flops`` a second, if known."""
-        self._file = file.open("w", encoding="utf-8")
+    def __init__(self, file: Path, steps: int, log_every: int, peak_flops: float | None = None, keep: int = 0) -> None:
+        """Start the record of a run of ``steps`` steps, or go on after the first ``keep`` bytes of an earlier session.
+
+        ``peak_flops`` is what the device can do in a second, if known.
+        """
+        self._log = Log(file, keep)
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._steps = steps
         self._log_every = log_every
@@ -43,6 +47,15 @@ class Metrics:
     def start(self, **facts: Any) -> None:
         """What is being run."""
         self._write("start", **facts)
+
+    def resume(self, **facts: Any) -> None:
+        """From where an earlier session's run goes on."""
+        self._write("resume", **facts)
+
+    def sync(self) -> int:
+        """Have the disk hold the record so far, and return its length in bytes."""
+        self._log.sync()
+        return self._log.size
 
     def step(
         self,
@@ -148,8 +161,7 @@ class Metrics:
 
     def _write(self, kind: str, **values: Any) -> None:
         """One line of the file, there even if the run is killed right after."""
-        self._file.write(json.dumps({"kind": kind, **values}, ensure_ascii=False) + "\n")
-        self._file.flush()
+        self._log.write(json.dumps({"kind": kind, **values}, ensure_ascii=False))
 
     def __enter__(self) -> Self:
         """The record, closed at the end of the ``with``."""
@@ -159,7 +171,7 @@ class Metrics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the file."""
-        self._file.close()
+        self._log.close()
 
 
 def _one_line(text: str) -> str:

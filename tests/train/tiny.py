@@ -22,6 +22,15 @@ SOURCES = [
     {"name": "text", "task": "text", "lang": "ibo"},
 ]
 
+# What a run's metrics have that is another each time.
+TIMES = {
+    "seconds",
+    "tokens_per_second",
+    "targets_per_second",
+    "flops_per_second",
+    "dense_equivalent_flops_per_second",
+}
+
 
 def copy_document(rng: np.random.Generator, record: int) -> Document:
     """``<copy> a b <answer> a b EOS``, of one to three words."""

@@ -1,0 +1,118 @@
+"""The folder of a run: begun empty, taken up again with ``--resume``, or replaced with ``--overwrite``.
+
+It holds ``config.toml`` (what is run), ``metrics.jsonl`` (what happened), ``checkpoints/`` (one folder a step), and
+``checkpoint``, a link to the newest of them. A folder without ``config.toml`` holds no run yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sabiprep.errors import ConfigError, OutputError
+from sabitrain import files, history
+from sabitrain.config import CONFIG_FILE, TrainConfig, to_toml
+
+METRICS_FILE = "metrics.jsonl"
+# What may be another when a run goes on: none of it changes what is learnt.
+_FREE = {
+    *("data", "run", "preset", "config", "resume", "overwrite", "device", "threads", "hours"),
+    *("eval_every", "log_every", "answers", "answer_tasks", "max_new_tokens", "checkpoint"),
+}
+
+
+def begin_run(config: TrainConfig) -> None:
+    """Make the run folder and its ``config.toml``, unless a run is there that ``resume`` takes up again.
+
+    Raises:
+        OutputError: If it holds a run and neither ``resume`` nor ``overwrite`` is asked for, or anything else than one.
+    """
+    run = config.run
+    try:
+        present = {path.name for path in run.iterdir()} if run.exists() else set()
+        torn = files.unfinished_name(run / CONFIG_FILE).name
+        if present - {torn}:
+            _refuse_foreign(run, present)
+            if config.resume and CONFIG_FILE in present:
+                return
+            if not config.overwrite:
+                raise OutputError(
+                    "the run folder is not empty",
+                    file=str(run),
+                    remedy="go on with its run by --resume, name another folder, or use --overwrite",
+                )
+            files.remove(run / CONFIG_FILE)  # first of all, so that what is half removed is not taken for a run
+            files.remove(run)
+        files.make_folder(run)
+        files.replace_file(run / CONFIG_FILE, to_toml(config).encode())
+    except OSError as error:
+        raise OutputError(f"cannot be written to: {error.strerror}", file=str(run)) from error
+
+
+def check_configuration(saved: Mapping[str, Any], config: TrainConfig) -> None:
+    """Refuse to go on with a setting that changes what is learnt.
+
+    Args:
+        saved: What `plain_configuration` gave when the checkpoint was written.
+        config: The configuration to go on with.
+
+    Raises:
+        ConfigError: If a setting is another; it names the setting.
+    """
+    now = plain_configuration(config)
+    for name in sorted(saved.keys() | now.keys()):
+        if name in _FREE or saved.get(name) == now.get(name):
+            continue
+        before, after = saved.get(name), now.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            key = next(key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
+            name, before, after = f"{name}.{key}", before.get(key), after.get(key)
+        raise ConfigError(
+            f"{name} is {after!r}, but this run was begun with {before!r}, and its checkpoints hold for that alone",
+            file=str(config.run),
+            remedy=f"leave --{name.replace('_', '-')} out, or start another run",
+        )
+
+
+def plain_configuration(config: TrainConfig) -> dict[str, Any]:
+    """The resolved configuration in the types of JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, tuple):
+            return [plain(inner) for inner in value]
+        return str(value) if isinstance(value, Path) else value
+
+    result: dict[str, Any] = plain(dataclasses.asdict(config))
+    return result
+
+
+def resume_command(config: TrainConfig) -> str:
+    """The command that takes a run up again."""
+    return f"python -m sabitrain --run {shlex.quote(str(config.run))} --resume"
+
+
+def _refuse_foreign(run: Path, present: set[str]) -> None:
+    """Raise `OutputError` if a folder holds something that no run has written: it is neither resumed nor removed."""
+    ours = {CONFIG_FILE, METRICS_FILE, history.FOLDER, history.LINK}
+    ours |= {files.unfinished_name(run / name).name for name in (CONFIG_FILE, history.LINK)}
+    foreign = present - ours
+    if history.LINK in present and not (run / history.LINK).is_symlink():
+        foreign.add(history.LINK)
+    checkpoints = run / history.FOLDER
+    for folder in checkpoints.iterdir() if checkpoints.is_dir() else ():
+        place = f"{history.FOLDER}/{folder.name}"
+        if not (history.is_ours(folder.name) and folder.is_dir()):
+            foreign.add(place)
+        else:
+            foreign |= {f"{place}/{path.name}" for path in folder.iterdir() if path.name not in history.ALL_FILES}
+    if foreign:
+        raise OutputError(
+            f"it holds '{min(foreign)}', which no training run has written",
+            file=str(run),
+            remedy="name another folder",
+        )

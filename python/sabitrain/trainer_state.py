@@ -1,0 +1,188 @@
+"""Where a run is: everything beside the weights that its next step depends on. Nothing is pickled.
+
+Two files of a checkpoint: ``trainer.safetensors`` (the state of the optimizers and of the random generators) and
+``trainer.json`` (the rest, with the sha256 of every other file and of itself, so that damage is seen).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sabiprep.errors import TrainError
+from sabitrain import files
+
+TENSORS_FILE = "trainer.safetensors"
+FACTS_FILE = "trainer.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, and what binds it from there on.
+
+    Attributes:
+        step: Optimizer steps taken: with the seed, all that the order of the rows depends on.
+        seconds: Time spent in training, earlier sessions included.
+        metrics_bytes: Length of ``metrics.jsonl``.
+        plan: How steps are cut: ``steps``, ``rows_per_step`` and ``micro_rows``.
+        config: The resolved configuration.
+        dataset: What `sabitrain.identity.identity` says of the dataset.
+    """
+
+    step: int
+    seconds: float
+    metrics_bytes: int
+    plan: Mapping[str, int]
+    config: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+
+
+def save_state(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], progress: Progress) -> None:
+    """Write both files to a folder that has the others of its checkpoint already."""
+    tensors = {f"rng.{name}": state for name, state in _random_states().items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                tensors[f"optimizer.{names[parameter]}.{key}"] = value.detach().to("cpu").contiguous()
+    files.save_tensors(folder / TENSORS_FILE, tensors)
+    facts = {
+        "version": _VERSION,
+        "files": {path.name: files.sha256(path) for path in sorted(folder.iterdir()) if path.name != FACTS_FILE},
+        "optimizers": [_hyperparameters(optimizer, names) for optimizer in optimizers],
+        **dataclasses.asdict(progress),
+    }
+    text = json.dumps({"sha256": _digest(facts), **facts}, indent=1, ensure_ascii=False)
+    files.write_file(folder / FACTS_FILE, f"{text}\n".encode())
+
+
+def read_progress(folder: Path) -> Progress:
+    """How far the run of a checkpoint was, once every file of it is known to be as it was written.
+
+    Raises:
+        TrainError: If one is not.
+    """
+    facts = _facts(folder)
+    for name, digest in facts["files"].items():
+        try:
+            right = files.sha256(folder / name) == digest
+        except OSError as error:
+            raise TrainError(f"cannot be read: {error.strerror or error}", file=str(folder / name)) from error
+        if not right:
+            raise TrainError("is damaged: its sha256 does not hold", file=str(folder / name))
+    return Progress(**{field.name: facts[field.name] for field in dataclasses.fields(Progress)})
+
+
+def restore_state(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Put weights, optimizers and random generators back to where they were when a checkpoint was written.
+
+    Args:
+        folder: A checkpoint that `read_progress` has passed.
+        model: A model of the same configuration, on the device to train on.
+        optimizers: Its optimizers, in the order they had.
+
+    Raises:
+        TrainError: If the checkpoint is of another model or other optimizers.
+    """
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        tensors = load_file(folder / TENSORS_FILE)
+        names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        for optimizer, saved in zip(optimizers, _facts(folder)["optimizers"], strict=True):
+            _restore_optimizer(optimizer, names, saved, tensors)
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise TrainError(f"not a checkpoint of this model and optimizer: {error}", file=str(folder)) from error
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[Tensor, str],
+    saved: Sequence[Mapping[str, Any]],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Hand an optimizer its saved state in the form of its own ``state_dict``, which knows what goes where."""
+    own = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    grouped = [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
+    if grouped != [group["params"] for group in saved]:
+        raise ValueError("its parameters are grouped differently")
+    for group_names, own_group, saved_group in zip(grouped, own["param_groups"], saved, strict=True):
+        own_group.update({key: _like(own_group[key], value) for key, value in saved_group.items() if key != "params"})
+        for index, name in zip(own_group["params"], group_names, strict=True):
+            prefix = f"optimizer.{name}."
+            keys = [key for key in tensors if key.startswith(prefix) and "." not in key[len(prefix) :]]
+            state[index] = {key[len(prefix) :]: tensors[key] for key in keys}
+    # A step that was never taken has left no state.
+    own["state"] = {index: values for index, values in state.items() if values}
+    optimizer.load_state_dict(own)
+
+
+def _hyperparameters(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> list[dict[str, Any]]:
+    """The groups of an optimizer with the names of their parameters; tensors among the values become numbers."""
+    return [
+        {
+            key: [names[parameter] for parameter in value] if key == "params" else _plain(value)
+            for key, value in group.items()
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _like(own: Any, saved: Any) -> Any:
+    """A saved hyperparameter as the optimizer has it: JSON knows neither tuples nor tensors."""
+    if isinstance(own, Tensor):
+        return torch.as_tensor(saved, dtype=own.dtype, device=own.device)
+    return tuple(saved) if isinstance(own, tuple) else saved
+
+
+def _random_states() -> dict[str, Tensor]:
+    """The states of torch's generators. Nothing here draws from Python's or NumPy's global ones."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What ``trainer.json`` says, checked against its own sha256."""
+    place = folder / FACTS_FILE
+    try:
+        facts = json.loads(place.read_text(encoding="utf-8"))
+        digest = facts.pop("sha256")
+    except OSError as error:
+        raise TrainError(f"cannot be read: {error.strerror or error}", file=str(place)) from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise TrainError("is damaged: not the JSON that was written", file=str(place)) from error
+    if digest != _digest(facts):
+        raise TrainError("is damaged: its sha256 does not hold", file=str(place))
+    if facts["version"] != _VERSION:
+        raise TrainError(
+            f"is of version {facts['version']}, this program reads {_VERSION}",
+            file=str(place),
+            remedy="resume with the version of sabitrain that wrote it",
+        )
+    checked: dict[str, Any] = facts
+    return checked
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    """The sha256 of facts, whatever their layout: JSON gives numbers back exactly."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
