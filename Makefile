@@ -51,9 +51,10 @@ lint: setup ## Check format, types and style, Rust and Python.
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/python -m mypy.stubtest sabiprep._core --concise
 
-bench: setup ## Run the benchmarks: stages (criterion), then packing end to end.
+bench: setup ## Run the benchmarks: stages (criterion), packing end to end, then training steps beside peers.
 	cargo bench --package sabiprep --quiet
 	$(BIN)/python benches/pack.py
+	$(BIN)/python benches/train.py
 
 clean: ## Remove everything that was built here.
 	rm -rf $(VENV) build dist target python/sabiprep/_core.*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -96,7 +96,8 @@ class _WeightedLoss(torch.autograd.Function):
                 sums_2 += (weight_M1 * losses_M2).sum(0)
                 dlogits_MV = logits_MV.sub_(lse_M1).exp_()
                 dlogits_MV.mul_(weight_M1 * (1 + 2 * z_loss * lse_M1))
-                dlogits_MV.scatter_add_(1, target_M1, -weight_M1)
+                # One target a row: nothing accumulates, so this is deterministic on CUDA too, as scatter_add_ is not.
+                dlogits_MV[torch.arange(len(lse_M1), device=lse_M1.device), targets_M[part]] -= weight_M1[:, 0]
                 narrow_MV = dlogits_MV.to(states_MC.dtype)
                 torch.mm(narrow_MV, weight_VC, out=dhidden_MC[part])
                 dhead_VC += narrow_MV.T @ states_MC[part]

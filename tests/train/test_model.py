@@ -27,22 +27,27 @@ def batch_of(dataset):
     return make_step(dataset.train, range(3), 3, Masking(dataset.sources)).batches[0]
 
 
-def hidden(model: Llama, batch, ids=None) -> torch.Tensor:
+def hidden(model: Llama, batch, ids=None, at=None) -> torch.Tensor:
+    ids = batch.ids_N if ids is None else ids
     with torch.no_grad():
-        return model(batch.ids_N if ids is None else ids, batch.positions_N, batch.cu_seqlens, batch.max_seqlen)
+        return model(ids, batch.positions_N, batch.cu_seqlens, batch.max_seqlen, at)
 
 
-def test_a_document_is_untouched_by_the_others_and_by_padding(model, tmp_path):
+@pytest.mark.parametrize("wanted", [None, [40, 3, 70, 3, 95]])
+def test_a_document_is_untouched_by_the_others_and_by_padding(model, tmp_path, wanted):
     dataset = write_tiny(tmp_path)
     batch = batch_of(dataset)
-    before = hidden(model, batch)
-    changed = slice(int(batch.cu_seqlens[1]), int(batch.cu_seqlens[2]))
-    ids = batch.ids_N.clone()
-    ids[changed] = (ids[changed] + 1) % VOCAB_SIZE
-    after = hidden(model, batch, ids)
-    others = torch.ones(len(ids), dtype=torch.bool)
-    others[changed] = False
-    assert torch.equal(before[others], after[others])
+    at = None if wanted is None else torch.tensor(wanted)
+    before = hidden(model, batch, at=at)
+    changed = torch.zeros(len(batch.ids_N), dtype=torch.bool)
+    changed[int(batch.cu_seqlens[1]) : int(batch.cu_seqlens[2])] = True
+    if at is not None:
+        changed[32:64] = True
+    ids = torch.where(changed, (batch.ids_N + 1) % VOCAB_SIZE, batch.ids_N)
+    after = hidden(model, batch, ids, at)
+    changed = changed if at is None else changed[at]
+    assert changed.any() and not changed.all()
+    assert torch.equal(before[~changed], after[~changed])
     assert not torch.equal(before[changed], after[changed])
 
 

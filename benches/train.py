@@ -1,0 +1,287 @@
+"""Training steps by what they compute, beside peers: ``python benches/train.py [--out build/train.jsonl]``.
+
+Each cell (model, share of prompt tokens, method) is a process of its own: the same weights and batches for every
+method, one step to warm up, then ``--steps`` timed ones, optimizer included; the fastest counts. A cell is a line of
+JSON in OUT; cells that are there already are not run again, so a run that was cut off goes on. At the end it prints a
+table of all cells, the saving over ``dense`` that FLOPs promise beside the one reached, and fails if the methods' first
+losses differ.
+
+Methods: ``dense``, ``head`` and ``full`` of sabitrain; ``linear_cross_entropy``, its model under torch's chunked
+``F.linear_cross_entropy`` over all positions; ``transformers``, ``LlamaForCausalLM`` with all logits.
+
+On a GPU: presets 125m (all shares) and 1b (.7) with a vocabulary of 52,000, in bf16. On a CPU: ``quarter``, 125m with
+width, MLP and vocabulary divided by four, so that every part takes the share of the whole that it takes there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import groupby, product
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sabiprep.dataset import BatchDict
+from sabitrain.config import PRESETS, Compute, ModelConfig, OptimConfig
+from sabitrain.data import Batch, Step, make_batch
+from sabitrain.evaluate import precision
+from sabitrain.flops import peak_flops, step_flops
+from sabitrain.loss import predicting_states, weighted_loss
+from sabitrain.model import Llama
+from sabitrain.optim import make_optimizers
+
+SHARES = (0.0, 0.5, 0.7, 0.9)
+OURS = ("dense", "head", "full")
+METHODS = (*OURS, "linear_cross_entropy", "transformers")
+SEQ_LEN, DOCUMENT = 2048, 128
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to train: its shape, its vocabulary, and the rows of a step."""
+
+    shape: ModelConfig
+    vocab_size: int
+    rows: int
+
+
+SUBJECTS = {
+    "quarter": Subject(ModelConfig(layers=12, width=192, heads=3, mlp_width=512), 13_000, 2),
+    "125m": Subject(ModelConfig(**PRESETS["125m"]["model"]), 52_000, 16),
+    "1b": Subject(ModelConfig(**PRESETS["1b"]["model"]), 52_000, 4),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure."""
+
+    model: str
+    prompt: float
+    method: str
+
+
+def make_rows(subject: Subject, prompt: float) -> BatchDict:
+    """Rows of documents of `DOCUMENT` random tokens, the first ``prompt`` of each a prompt, the rest learnt."""
+    shape = subject.rows, SEQ_LEN
+    positions = np.tile(np.arange(DOCUMENT), subject.rows * SEQ_LEN // DOCUMENT).reshape(shape)
+    mask = positions >= max(1, round(prompt * DOCUMENT))
+    ids = np.random.default_rng(0).integers(0, subject.vocab_size, shape)
+    return cast(
+        BatchDict,
+        {
+            "input_ids": ids,
+            "labels": np.where(mask, ids, -100),
+            "loss_mask": mask,
+            "position_ids": positions,
+            "cu_seqlens": np.arange(0, ids.size + 1, DOCUMENT, dtype=np.int32),
+            "seq_lengths": np.full(ids.size // DOCUMENT, DOCUMENT, np.int32),
+            "max_seqlen": DOCUMENT,
+        },
+    )
+
+
+def sabitrain_loss(model: Llama, batch: Batch, compute: Compute) -> Callable[[], Tensor]:
+    """The loss as `sabitrain.train` computes it."""
+    return lambda: weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch)[0]
+
+
+def linear_cross_entropy_loss(model: Llama, batch: Batch, rows: BatchDict) -> Callable[[], Tensor]:
+    """The same model; head and loss by torch's chunked function, positions that are not learnt ignored."""
+    labels_N = torch.from_numpy(np.append(rows["labels"].reshape(-1)[1:], -100)).to(batch.ids_N.device)
+    options = torch.nn.LinearCrossEntropyOptions()
+
+    def loss() -> Tensor:
+        hidden_NC = predicting_states(model, batch, "dense")
+        if torch.is_autocast_enabled(hidden_NC.device.type):
+            hidden_NC = hidden_NC.to(torch.get_autocast_dtype(hidden_NC.device.type))
+        head_VC = model.head_VC.to(hidden_NC.dtype)
+        return F.linear_cross_entropy(hidden_NC, head_VC, labels_N, ignore_index=-100, options=options)
+
+    return loss
+
+
+def transformers_loss(
+    model: Llama, rows: BatchDict, device: torch.device
+) -> tuple[torch.nn.Module, Callable[[], Tensor]]:
+    """``LlamaForCausalLM`` with the same weights, its documents told apart by their positions, as it packs them."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = model.config
+    peer = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=model.vocab_size,
+            hidden_size=shape.width,
+            intermediate_size=shape.mlp_width,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.key_heads,
+            max_position_embeddings=shape.context,
+            rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+            rms_norm_eps=shape.norm_eps,
+            tie_word_embeddings=True,
+            use_cache=False,
+        )
+    ).to(device)
+    peer.load_state_dict(model.state_dict(), strict=False)
+    peer.tie_weights()
+    ids, labels, positions = (
+        torch.from_numpy(rows[name]).to(device) for name in ("input_ids", "labels", "position_ids")
+    )
+    return peer, lambda: peer(input_ids=ids, labels=labels, position_ids=positions).loss
+
+
+def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
+    """Train the cell's model for ``steps`` steps and say how fast it went."""
+    subject = SUBJECTS[cell.model]
+    compute = cast(Compute, cell.method if cell.method in OURS else "dense")
+    rows = make_rows(subject, cell.prompt)
+    cpu_batch = make_batch(rows, rows["loss_mask"].reshape(-1) / rows["loss_mask"].sum(), compute)
+    batch, bf16 = cpu_batch.to(device), device.type == "cuda"
+    torch.manual_seed(0)
+    model: Llama = Llama(subject.shape, subject.vocab_size).to(device)
+    trained: torch.nn.Module = model
+    if cell.method == "transformers":
+        trained, loss_of = transformers_loss(model, rows, device)
+        del model
+    elif cell.method == "linear_cross_entropy":
+        loss_of = linear_cross_entropy_loss(model, batch, rows)
+    else:
+        loss_of = sabitrain_loss(model, batch, compute)
+    optimizers = make_optimizers(trained, OptimConfig(lr=1e-4))
+
+    seconds, updating, losses = [], [], []
+    for _ in range(1 + steps):
+        synchronize(device)
+        began = time.perf_counter()
+        with precision(device, bf16):
+            loss = loss_of()
+        loss.backward()
+        synchronize(device)
+        computed = time.perf_counter()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        synchronize(device)
+        seconds.append(time.perf_counter() - began)
+        updating.append(time.perf_counter() - computed)
+        losses.append(loss.item())
+    best = min(seconds[1:])
+    flops = step_flops(subject.shape, subject.vocab_size, Step([cpu_batch], 0, 0), compute)
+    peak = peak_flops(device)
+    ours = cell.method in OURS
+    return {
+        **asdict(cell),
+        "device": torch.cuda.get_device_name(device) if bf16 else f"CPU, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "tokens": len(batch.ids_N),
+        "targets": batch.targets,
+        "first_loss": losses[0],
+        "seconds": best,
+        "seconds_median": statistics.median(seconds[1:]),
+        "seconds_updating": min(updating[1:]),
+        "tokens_per_second": len(batch.ids_N) / best,
+        "targets_per_second": batch.targets / best,
+        "flops": flops.executed if ours else None,
+        "skipped": flops.skipped if ours else None,
+        "flops_per_second": flops.executed / best if ours else None,
+        "mfu": flops.executed / best / peak if ours and peak else None,
+        "peak_mb": peak_megabytes(device),
+    }
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_megabytes(device: torch.device) -> float:
+    """The most memory that this process held: on the GPU, or resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def cells(device: torch.device) -> list[Cell]:
+    """What there is to measure on a device; the methods of a share follow each other."""
+    if device.type != "cuda":
+        return [Cell("quarter", *pair) for pair in product(SHARES, METHODS)]
+    return [*(Cell("125m", *pair) for pair in product(SHARES, METHODS)), *(Cell("1b", 0.7, name) for name in OURS)]
+
+
+def show(results: list[dict[str, Any]]) -> bool:
+    """Print the table; whether the methods of every share began with the same loss."""
+    agree = True
+    print("| model | prompt | method | tokens/s | targets/s | TFLOP/s | MFU | peak MB | saved by FLOPs | saved |")
+    print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for _, group in groupby(results, key=lambda result: (result["model"], result["prompt"])):
+        of_share = list(group)
+        dense = next(result for result in of_share if result["method"] == "dense")
+        for result in of_share:
+            rate = "" if result["flops"] is None else f"{result['flops_per_second'] / 1e12:.3f}"
+            mfu = "" if result["mfu"] is None else f"{result['mfu']:.1%}"
+            promised = "" if result["skipped"] is None else f"{result['skipped']:.1%}"
+            saved = 1 - result["seconds"] / dense["seconds"]
+            speeds = f"{result['tokens_per_second']:,.0f} | {result['targets_per_second']:,.0f} | {rate} | {mfu}"
+            print(
+                f"| {result['model']} | {result['prompt']:g} | {result['method']} | {speeds} | "
+                f"{result['peak_mb']:,.0f} | {promised} | {saved:.1%} |"
+            )
+            tolerance = 1e-4 if result["mfu"] is None else 1e-2
+            if abs(result["first_loss"] - dense["first_loss"]) > tolerance * dense["first_loss"]:
+                print(f"the losses differ: {result['first_loss']} and {dense['first_loss']}")
+                agree = False
+    return agree
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("build/train.jsonl"), help="where the lines are")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of a cell")
+    parser.add_argument(
+        "--cell", nargs=3, metavar=("MODEL", "PROMPT", "METHOD"), help="measure one cell, print its line"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads; more lose much beside another busy process"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    if arguments.cell:
+        model, prompt, method = arguments.cell
+        print(json.dumps(measure(Cell(model, float(prompt), method), device, arguments.steps)))
+        return 0
+
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    done = {Cell(line["model"], line["prompt"], line["method"]): line for line in map(json.loads, lines)}
+    for cell in cells(device):
+        if cell in done:
+            continue
+        command = [sys.executable, __file__, "--device", str(device), "--steps", str(arguments.steps)]
+        command += ["--threads", str(arguments.threads)]
+        command += ["--cell", cell.model, str(cell.prompt), cell.method]
+        line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        with arguments.out.open("a") as file:
+            file.write(line + "\n")
+        print(line, file=sys.stderr)
+        done[cell] = json.loads(line)
+    return 0 if show([done[cell] for cell in cells(device) if cell in done]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
