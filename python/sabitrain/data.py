@@ -92,7 +92,7 @@ def make_batch(rows: BatchDict, weights_N: npt.NDArray[np.floating], compute: Co
     """
     ids_N = rows["input_ids"].reshape(-1)
     positions_N = rows["position_ids"].reshape(-1)
-    counted_at = np.flatnonzero(weights_N)
+    counted_at = np.flatnonzero(weights_N != 0)  # of booleans: several times as fast as of floats
     if not positions_N[counted_at].all():
         raise DatasetError("the first token of a document is a target", remedy="pack the dataset again")
     if compute == "dense":

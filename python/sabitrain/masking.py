@@ -43,26 +43,30 @@ class Masking:
 
     def weights(self, rows: BatchDict) -> npt.NDArray[np.float64]:
         """What predicting each token of ``rows`` counts for: float64[N], 0 on padding and on first tokens."""
-        document_N, count = documents_of(rows), len(rows["seq_lengths"])
-        if self.loss == "target":
-            chosen_N = rows["loss_mask"].reshape(-1)
-        else:
-            chosen_N = (document_N >= 0) & (rows["position_ids"].reshape(-1) > 0)
-        weights_N = chosen_N.astype(np.float64)
+        positions_N, document_N = rows["position_ids"].reshape(-1), documents_of(rows)
+        counted_N = rows["loss_mask"].reshape(-1) if self.loss == "target" else (document_N >= 0) & (positions_N > 0)
+        weights_N = counted_N.astype(np.float64)
         if self.prompt_weight is not None:
             weights_N[prompt_tokens(rows)] = self.prompt_weight
         if self.loss == "template-masked":
             weights_N[rows["roles"].reshape(-1) == TEMPLATE] = 0
-        scales_D = np.ones(count)
+        if self.task_weights or self.weigh_by == "example":
+            weights_N *= np.append(self._scales(rows, weights_N, document_N), 0)[document_N]
+        return weights_N
+
+    def _scales(
+        self, rows: BatchDict, weights_N: npt.NDArray[np.float64], document_N: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """What the weights of each document are multiplied by: float64[D]."""
+        scales_D = np.ones(len(rows["seq_lengths"]))
         if self.weigh_by == "example":
             inside_N = document_N >= 0
-            sums_D = np.bincount(document_N[inside_N], weights_N[inside_N], count)
+            sums_D = np.bincount(document_N[inside_N], weights_N[inside_N], len(scales_D))
             scales_D /= np.where(sums_D > 0, sums_D, 1)
         if self.task_weights:
             of_source = np.array([self.task_weights.get(source.task, 1.0) for source in self.sources])
             scales_D *= of_source[rows["source_ids"]]
-        weights_N *= np.append(scales_D, 0)[document_N]
-        return weights_N
+        return scales_D
 
 
 def prompt_tokens(rows: BatchDict) -> npt.NDArray[np.bool_]:
