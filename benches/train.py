@@ -1,10 +1,11 @@
 """Training steps by what they compute, beside peers: ``python benches/train.py [--out build/train.jsonl]``.
 
 Each cell (model, share of prompt tokens, method) is a process of its own: the same weights and batches for every
-method, one step to warm up, then ``--steps`` timed ones, optimizer included; the fastest counts. A cell is a line of
-JSON in OUT; cells that are there already are not run again, so a run that was cut off goes on. At the end it prints a
-table of all cells, the saving over ``dense`` that FLOPs promise beside the one reached, and fails if the methods' first
-losses differ.
+method, one step to warm up, then ``--steps`` timed ones, optimizer included; the fastest counts. On a CPU one thread
+computes and its own time counts, so that other processes take little from the figures. A cell is a line of JSON in OUT;
+cells that are there already are not run again, so a run that was cut off goes on. At the end it prints a table of all
+cells, the saving over ``dense`` that FLOPs promise beside the one reached, and fails if the methods' first losses
+differ.
 
 Methods: ``dense``, ``head`` and ``full`` of sabitrain; ``linear_cross_entropy``, its model under torch's chunked
 ``F.linear_cross_entropy`` over all positions; ``transformers``, ``LlamaForCausalLM`` with all logits.
@@ -58,7 +59,7 @@ class Subject:
 
 
 SUBJECTS = {
-    "quarter": Subject(ModelConfig(layers=12, width=192, heads=3, mlp_width=512), 13_000, 2),
+    "quarter": Subject(ModelConfig(layers=12, width=192, heads=3, mlp_width=512), 13_000, 1),
     "125m": Subject(ModelConfig(**PRESETS["125m"]["model"]), 52_000, 16),
     "1b": Subject(ModelConfig(**PRESETS["1b"]["model"]), 52_000, 4),
 }
@@ -162,21 +163,22 @@ def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
         loss_of = sabitrain_loss(model, batch, compute)
     optimizers = make_optimizers(trained, OptimConfig(lr=1e-4))
 
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     seconds, updating, losses = [], [], []
     for _ in range(1 + steps):
         synchronize(device)
-        began = time.perf_counter()
+        began = clock()
         with precision(device, bf16):
             loss = loss_of()
         loss.backward()
         synchronize(device)
-        computed = time.perf_counter()
+        computed = clock()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         synchronize(device)
-        seconds.append(time.perf_counter() - began)
-        updating.append(time.perf_counter() - computed)
+        seconds.append(clock() - began)
+        updating.append(clock() - computed)
         losses.append(loss.item())
     best = min(seconds[1:])
     flops = step_flops(subject.shape, subject.vocab_size, Step([cpu_batch], 0, 0), compute)
@@ -184,7 +186,7 @@ def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
     ours = cell.method in OURS
     return {
         **asdict(cell),
-        "device": torch.cuda.get_device_name(device) if bf16 else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device) if bf16 else "CPU, one thread",
         "torch": torch.__version__,
         "tokens": len(batch.ids_N),
         "targets": batch.targets,
@@ -269,11 +271,10 @@ def main() -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
     done = {Cell(line["model"], line["prompt"], line["method"]): line for line in map(json.loads, lines)}
-    for cell in cells(device):
+    for cell in sorted(cells(device), key=lambda cell: METHODS.index(cell.method)):
         if cell in done:
             continue
         command = [sys.executable, __file__, "--device", str(device), "--steps", str(arguments.steps)]
-        command += ["--threads", str(arguments.threads)]
         command += ["--cell", cell.model, str(cell.prompt), cell.method]
         line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
         with arguments.out.open("a") as file:
