@@ -269,12 +269,14 @@ def test_used_after_a_fork(out: Path) -> None:
     child = multiprocessing.get_context("fork").Process(target=_report_row_0, args=(dataset.train, queue))
     child.start()
     child.join()
-    assert queue.get() == ([0, 1], child.pid), "the child maps the file anew"
+    assert queue.get() == ([0, 1], child.pid), "the child maps the file anew for a block that was not found before"
     assert dataset.train[5]["record_ids"].tolist() == [10]
 
 
 def _report_row_0(split: Any, queue: Any) -> None:
-    queue.put((split[0]["record_ids"].tolist(), split._shards[0]._mapped[0]))
+    known, other = split[0], split[2]
+    assert len(other["record_ids"]) > 0
+    queue.put((known["record_ids"].tolist(), split._shards[0]._mapped[0]))
 
 
 def test_the_shards_are_mapped_not_read(out: Path) -> None:

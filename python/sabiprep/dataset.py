@@ -153,7 +153,7 @@ class Split:
             IndexError: If there is no such row.
             DatasetError: If a shard is damaged there.
         """
-        places = [self._locate(index) for index in indices]
+        places = self._locate(indices)
         blocks = {(shard, block): self._shards[shard].block(block) for shard, block in {place[:2] for place in places}}
         rows = [(blocks[shard, block], row) for shard, block, row in places]
         B, T = len(rows), self._seq_len
@@ -173,7 +173,7 @@ class Split:
             input_ids=ids_BT,
             labels=np.where(mask_BT, ids_BT, IGNORED_LABEL),
             loss_mask=mask_BT,
-            position_ids=(np.arange(B * T) - np.repeat(starts[:-1], segments_S)).reshape(B, T),
+            position_ids=_positions(starts, segments_S).reshape(B, T),
             cu_seqlens=starts.astype(np.int32),
             roles=np.repeat(run_roles, runs).reshape(B, T),
             seq_lengths=columns["seq_lengths"],
@@ -185,16 +185,20 @@ class Split:
             max_seqlen=int(segments_S.max(initial=0)),
         )
 
-    def _locate(self, index: SupportsIndex) -> tuple[int, int, int]:
-        """The shard, the block in it, and the row of that block, of a row of the split."""
-        row = operator.index(index)
-        if row < 0:
-            row += len(self)
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {operator.index(index)} of a split of {len(self)} rows")
-        shard = int(np.searchsorted(self._shard_ends, row, side="right"))
-        row -= int(self._shard_ends[shard]) - self._shards[shard].rows
-        return shard, row // self._rows_per_block, row % self._rows_per_block
+    def _locate(self, indices: Iterable[SupportsIndex]) -> list[tuple[int, int, int]]:
+        """The shard, the block in it, and the row of that block, of each row of the split."""
+        asked = [operator.index(index) for index in indices]
+        if not asked:
+            return []
+        rows = np.array(asked)
+        rows[rows < 0] += len(self)
+        outside = (rows < 0) | (rows >= len(self))
+        if outside.any():
+            raise IndexError(f"row {asked[int(outside.argmax())]} of a split of {len(self)} rows")
+        shards = np.searchsorted(self._shard_ends, rows, side="right")
+        rows -= (self._shard_ends - [shard.rows for shard in self._shards])[shards]
+        blocks, rows = np.divmod(rows, self._rows_per_block)
+        return list(zip(shards.tolist(), blocks.tolist(), rows.tolist(), strict=True))
 
     def _check(
         self,
@@ -213,8 +217,9 @@ class Split:
         right_B &= runs_B == counts["segment_roles"]
         for name in ("source_ids", "record_ids", "doc_parts"):
             right_B &= counts[name] == documents_B
-        right_B &= _sums(columns["seq_lengths"] < 1, documents_B) == 0
-        right_B &= _sums(columns["segment_lengths"] < 1, runs_B) == 0
+        for name, counts_B in (("seq_lengths", documents_B), ("segment_lengths", runs_B)):
+            if columns[name].min(initial=1) < 1:
+                right_B &= _sums(columns[name] < 1, counts_B) == 0
         if not right_B.all():
             shard, block, row = places[int(np.argmin(right_B))]
             raise DatasetError(
@@ -345,13 +350,20 @@ def _gather_ragged(
     columns: dict[str, npt.NDArray[Any]] = {}
     counts: dict[str, npt.NDArray[np.int64]] = {}
     for name, dtype in RAGGED_COLUMNS.items():
-        pieces = []
+        pieces = [np.empty(0, dtype)]
         for block, row in rows:
-            offsets, values = block.ragged[name]
-            pieces.append(values[offsets[row] : offsets[row + 1]])
-        columns[name] = np.concatenate([np.empty(0, dtype), *pieces])
-        counts[name] = np.array([len(piece) for piece in pieces], np.int64)
+            column = block.ragged[name]
+            pieces.append(column.values[column.bounds[row] : column.bounds[row + 1]])
+        columns[name] = np.concatenate(pieces)
+        counts[name] = np.array([len(piece) for piece in pieces[1:]], np.int64)
     return columns, counts
+
+
+def _positions(starts: npt.NDArray[np.int64], segments_S: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Each token's place in its segment: int64[B * T]."""
+    positions = np.repeat(starts[:-1], segments_S)
+    np.subtract(np.arange(len(positions)), positions, out=positions)
+    return positions
 
 
 def _sums(values: npt.NDArray[Any], counts_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -370,4 +382,10 @@ def _with_padding(
 ) -> npt.NDArray[Any]:
     """``values`` with ``entries_B[b]`` after the values of each row b that has padding."""
     padded = padding_B > 0
-    return np.insert(values, np.cumsum(counts_B)[padded], entries_B[padded].astype(values.dtype))
+    # As np.insert does, in a third of its time.
+    whole = np.empty(len(values) + int(padded.sum()), values.dtype)
+    entry_at = np.cumsum(counts_B)[padded] + np.arange(len(whole) - len(values))
+    is_value = np.ones(len(whole), np.bool_)
+    is_value[entry_at] = False
+    whole[is_value], whole[entry_at] = values, entries_B[padded]
+    return whole

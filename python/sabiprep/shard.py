@@ -32,9 +32,9 @@ RAGGED_COLUMNS = {
 
 
 class Ragged(NamedTuple):
-    """A column of lists: row r is ``values[offsets[r]:offsets[r + 1]]``."""
+    """A column of lists: row r is ``values[bounds[r]:bounds[r + 1]]``, by Python's own ints, which slice fastest."""
 
-    offsets: npt.NDArray[np.int32]
+    bounds: memoryview
     values: npt.NDArray[Any]
 
 
@@ -63,7 +63,7 @@ def block_of(batch: Any, seq_len: int) -> Block:
         ids_RT=ids.values.to_numpy()[first : first + rows * seq_len].reshape(rows, seq_len),
         mask_bits_RK=_mask_bits(batch.column("loss_mask"), rows, seq_len),
         ragged={
-            name: Ragged(batch.column(name).offsets.to_numpy(), batch.column(name).values.to_numpy())
+            name: Ragged(batch.column(name).offsets.to_numpy().data, batch.column(name).values.to_numpy())
             for name in RAGGED_COLUMNS
         },
         n_targets_R=batch.column("n_targets").to_numpy(),
@@ -82,16 +82,18 @@ class Shard:
         self._id_dtype = manifest.id_dtype
         self._rows_per_block = manifest.rows_per_batch
         self._mapped: tuple[int, Any, Any] | None = None
+        self._blocks: dict[int, Block] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open file: the copy opens its own."""
-        return {**self.__dict__, "_mapped": None}
+        return {**self.__dict__, "_mapped": None, "_blocks": {}}
 
     def close(self) -> None:
         """Close the file; a later read opens it again. Arrays that were given out stay valid."""
         if self._mapped is not None:
             self._mapped[1].close()
             self._mapped = None
+            self._blocks = {}
 
     def check(self) -> None:
         """Check the file's size, schema and number of rows against the manifest, reading no row.
@@ -121,10 +123,16 @@ class Shard:
     def block(self, index: int) -> Block:
         """The block at ``index``; row i of the shard is row ``i % rows_per_batch`` of block ``i // rows_per_batch``.
 
+        Blocks are kept once found: they are views of a few KB, and finding and checking one takes as long as reading
+        several rows of it.
+
         Raises:
             DatasetError: If the file is damaged there.
         """
-        return block_of(self._record_batch(index), self._seq_len)
+        block = self._blocks.get(index)
+        if block is None:
+            block = self._blocks[index] = block_of(self._record_batch(index), self._seq_len)
+        return block
 
     def n_targets(self) -> npt.NDArray[np.int32]:
         """The targets of every row of the shard: int32[rows]."""

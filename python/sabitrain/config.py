@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import json
 import math
+import sys
 import tomllib
 import types
 import typing
@@ -25,6 +26,7 @@ from sabiprep.errors import ConfigError
 
 PresetName = Literal["nano", "125m", "350m", "1b"]
 Device = Literal["auto", "cpu", "cuda"]
+MixSchedule = Literal["linear", "cosine"]
 Compute = Literal["dense", "head", "full"]
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "wsd"]
@@ -178,10 +180,15 @@ class CheckpointConfig:
 class TrainConfig:
     """Train a causal language model on a packed dataset, learning from the target tokens only."""
 
-    data: Path
-    """The packed dataset: the OUT of `sabiprep pack`."""
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="OUT[=WEIGHT]")]
+    """The packed dataset: the OUT of `sabiprep pack`. Several, each with its weight, are mixed, as --data A=0.7 --data
+    B=0.3; the weights are shares of the rows of a step."""
     run: Path
     """The folder for this run: configuration, metrics and checkpoints. It must be empty or new."""
+    data_end: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="OUT=WEIGHT")] = ()
+    """The weights of the same datasets at the last step, where the mix is to change over the run."""
+    data_schedule: MixSchedule = "linear"
+    """How the mix goes from the one to the other: along a line, or half a cosine."""
     preset: PresetName = "nano"
     """Where the defaults below come from: nano trains on a CPU in minutes, the others are meant for a GPU."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -240,6 +247,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every field that is not a section of its own."""
+        # A path alone is a dataset too, from Python and in a TOML file.
+        if isinstance(self.data, str | Path):
+            object.__setattr__(self, "data", (str(self.data),))
+        if self.data is not tyro.MISSING and (len(self.data) > 1 or self.data_end):
+            parse_mix(self.data, self.data_end)
         _require(self.epochs is None or self.epochs > 0, f"epochs must be above 0, not {self.epochs}")
         _require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
         _require(
@@ -281,6 +293,11 @@ class TrainConfig:
             weights[task] = weight
         return weights
 
+    @property
+    def datasets(self) -> list[Path]:
+        """The folders of the datasets."""
+        return list(parse_mix(self.data, ())[0]) if len(self.data) > 1 or self.data_end else [Path(self.data[0])]
+
     def steps(self, rows: int, seq_len: int) -> int:
         """Optimizer steps of the whole run over a training split of ``rows`` rows: the horizon of the schedule."""
         limits = [] if self.max_steps is None else [self.max_steps]
@@ -290,6 +307,34 @@ class TrainConfig:
             epochs = 1.0 if self.epochs is None else self.epochs
             limits.append(max(1, math.ceil(epochs * rows / self.batch.rows(seq_len))))
         return min(limits)
+
+
+def parse_mix(data: Sequence[str], data_end: Sequence[str]) -> tuple[dict[Path, float], list[float] | None]:
+    """The weight of each dataset of a mix, and those at its end, in the same order; None if they stay.
+
+    Raises:
+        ConfigError: If a weight is missing or no positive number, or the end is of other datasets.
+    """
+    weights = dict(_weighted(entry) for entry in data)
+    _require(len(weights) == len(data), "data names a dataset twice: give it one weight")
+    if not data_end:
+        return weights, None
+    at_end = dict(_weighted(entry) for entry in data_end)
+    _require(at_end.keys() == weights.keys(), "data_end must weigh the datasets of data, each once")
+    return weights, [at_end[path] for path in weights]
+
+
+def _weighted(entry: str) -> tuple[Path, float]:
+    """``OUT=WEIGHT`` in its parts."""
+    path, _, weight = entry.rpartition("=")
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    _require(
+        path != "" and 0 < value < math.inf, f"a mix has OUT=WEIGHT for each dataset, with WEIGHT > 0: not {entry!r}"
+    )
+    return Path(path), value
 
 
 # In the shape of the TOML file. nano is the defaults above: on the example corpus (216 k tokens, two CPU cores) four
@@ -320,6 +365,8 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
 class _Base:
     """The options that decide the defaults of all others."""
 
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    data_end: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     preset: PresetName | None = None
     config: Path | None = None
     run: Path | None = None
@@ -340,12 +387,18 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> TrainConfig:
         SystemExit: If the command line itself is wrong (2), or asked for help (0).
     """
     base, _ = tyro.cli(_Base, prog="python -m sabitrain", args=arguments, return_unknown_args=True, add_help=False)
-    return tyro.cli(
-        TrainConfig,
-        prog="python -m sabitrain",
-        args=arguments,
-        default=resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": tyro.MISSING}),
+    default = resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": tyro.MISSING})
+    # tyro adds what may be given several times to its default, so what the file says goes where there is another.
+    named = {name: tyro.MISSING for name in ("data", "data_end") if getattr(base, name)}
+    if "data" in named:
+        named.setdefault("data_end", ())
+    config = tyro.cli(
+        TrainConfig, prog="python -m sabitrain", args=arguments, default=dataclasses.replace(default, **named)
     )
+    if not config.data:  # of what may be given several times tyro wants none
+        print("sabitrain: --data is required: name the OUT of sabiprep pack", file=sys.stderr)
+        raise SystemExit(2)
+    return config
 
 
 def resolve(preset: PresetName | None, file: Path | None, required: Mapping[str, Any]) -> TrainConfig:
@@ -448,6 +501,8 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
             return value
         if typing.get_origin(option) is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
             return tuple(value)
+        if key == "data" and isinstance(value, str):
+            return (value,)
     raise ConfigError(f"'{key}' must be {_describe(options)}, not {value!r}", file=file)
 
 

@@ -7,8 +7,8 @@ paddings), M predictions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +54,15 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; to a GPU from pinned memory, so that the copy runs beside the computation."""
-        if device.type != "cuda":
-            return self
-        moved = {
-            name: value.pin_memory().to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return Batch(**{**vars(self), **moved})
+        return self if device.type == "cpu" else self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin(self) -> Batch:
+        """The same batch in page-locked memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, of: Callable[[Tensor], Tensor]) -> Batch:
+        changed = {name: of(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Batch(**{**vars(self), **changed})
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Step:
     targets: int
 
 
-def make_batch(rows: BatchDict, weights_N: npt.NDArray[np.floating], compute: Compute = "full") -> Batch:
+def make_batch(rows: BatchDict, weights_N: npt.NDArray[np.float64 | np.bool_], compute: Compute = "full") -> Batch:
     """Rows from the loader as one batch on the CPU.
 
     Args:
@@ -93,7 +94,7 @@ def make_batch(rows: BatchDict, weights_N: npt.NDArray[np.floating], compute: Co
     ids_N = rows["input_ids"].reshape(-1)
     positions_N = rows["position_ids"].reshape(-1)
     counted_at = np.flatnonzero(weights_N != 0)  # of booleans: several times as fast as of floats
-    if not positions_N[counted_at].all():
+    if weights_N[rows["cu_seqlens"][:-1]].any():
         raise DatasetError("the first token of a document is a target", remedy="pack the dataset again")
     if compute == "dense":
         predict_at_M, targets_M = np.arange(len(ids_N)), np.append(ids_N[1:], 0)
@@ -102,7 +103,7 @@ def make_batch(rows: BatchDict, weights_N: npt.NDArray[np.floating], compute: Co
     else:
         places = _round_up(max(1, len(counted_at)))
         predict_at_M, targets_M, weights_M = np.zeros(places, np.int64), np.zeros(places, np.int64), np.zeros(places)
-        predict_at_M[: len(counted_at)] = counted_at - 1
+        np.subtract(counted_at, 1, out=predict_at_M[: len(counted_at)])
         targets_M[: len(counted_at)] = ids_N[counted_at]
         weights_M[: len(counted_at)] = weights_N[counted_at]
     cu_seqlens = np.full(_round_up(len(rows["cu_seqlens"]) - 1) + 1, len(ids_N), np.int32)
@@ -136,27 +137,53 @@ def make_step(
         DatasetError: If a shard is damaged.
     """
     batches = [make_batch(read, masking.weights(read), compute) for read in micro_batches(split, rows, at_once)]
-    total = sum(float(batch.weights_M.sum()) for batch in batches) or 1.0
+    # In NumPy, which shares the memory: torch would wake its threads, and a loader is to make do with one.
+    total = sum(float(batch.weights_M.numpy().sum()) for batch in batches) or 1.0
+    for batch in batches:
+        np.divide(batch.weights_M.numpy(), total, out=batch.weights_M.numpy())
     return Step(
-        [replace(batch, weights_M=batch.weights_M / total) for batch in batches],
+        batches,
         tokens=sum(batch.tokens for batch in batches),
         targets=sum(batch.targets for batch in batches),
     )
 
 
+class RowStream:
+    """The rows of a split without end: epochs follow each other without a gap, each in an order of its own.
+
+    Which row comes at a place is a pure function of the key and the place, and every row comes once an epoch.
+    """
+
+    def __init__(self, rows: int, key: str) -> None:
+        """Order ``rows`` rows, at least one; ``key`` names the order."""
+        self.rows = rows
+        self._key = key
+        self._epochs: dict[int, npt.NDArray[np.int64]] = {}
+
+    def take(self, begin: int, end: int) -> npt.NDArray[np.int64]:
+        """The rows at places ``begin`` to below ``end``: int64[end - begin]."""
+        epochs, places = np.divmod(np.arange(begin, end), self.rows)
+        needed = range(begin // self.rows, -(-end // self.rows))
+        # The orders of the epochs at hand are kept: making one takes longer than a step.
+        self._epochs = {
+            epoch: self._epochs[epoch] if epoch in self._epochs else shuffled(self.rows, f"{self._key} {epoch}")
+            for epoch in needed
+        }
+        parts = [self._epochs[epoch][places[epochs == epoch]] for epoch in needed]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+
 class RowOrder:
     """Which rows each step takes: a pure function of seed, step and the dataset's fingerprint.
 
-    Epochs follow each other without a gap, each in an order of its own: the rows left over at the end of one begin
-    the step that the next one completes, so every row is taken exactly once an epoch.
+    The rows left over at the end of an epoch begin the step that the next one completes.
     """
 
     def __init__(self, dataset: PackedDataset, rows_per_step: int, seed: int) -> None:
         """Order the training split of ``dataset``, which must have a row."""
         self.rows = len(dataset.train)
         self.rows_per_step = rows_per_step
-        self._key = f"sabitrain rows {seed} {dataset.fingerprint}"
-        self._epochs: dict[int, npt.NDArray[np.int64]] = {}
+        self._stream = RowStream(self.rows, f"sabitrain rows {seed} {dataset.fingerprint}")
 
     def epoch(self, step: int) -> float:
         """The passes over the split completed once ``step`` steps are."""
@@ -164,17 +191,7 @@ class RowOrder:
 
     def step(self, step: int) -> npt.NDArray[np.int64]:
         """The rows of a step, counted from 0: int64[rows_per_step]."""
-        at = np.arange(step * self.rows_per_step, (step + 1) * self.rows_per_step)
-        epochs, places = np.divmod(at, self.rows)
-        needed = range(int(epochs[0]), int(epochs[-1]) + 1)
-        self._epochs = {
-            epoch: self._epochs[epoch] if epoch in self._epochs else self._shuffle(epoch) for epoch in needed
-        }
-        return np.concatenate([self._epochs[epoch][places[epochs == epoch]] for epoch in needed])
-
-    def _shuffle(self, epoch: int) -> npt.NDArray[np.int64]:
-        """The order of one epoch."""
-        return shuffled(self.rows, f"{self._key} {epoch}")
+        return self._stream.take(step * self.rows_per_step, (step + 1) * self.rows_per_step)
 
 
 def shuffled(count: int, key: str) -> npt.NDArray[np.int64]:

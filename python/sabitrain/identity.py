@@ -10,8 +10,9 @@ from typing import Any
 
 from sabiprep.dataset import PackedDataset
 from sabiprep.errors import DatasetError
+from sabitrain.mixture import Mixture
 
-_PARTS = ("inputs", "tokenizer", "config", "seq_len", "id_dtype", "seed", "sources", "splits")
+_PARTS = ("datasets", "inputs", "tokenizer", "config", "seq_len", "id_dtype", "seed", "sources", "splits")
 # The keys that name an entry of a list of the manifest, and what is not worth keeping of one.
 _NAMES = ("name", "path", "file")
 _LEFT_OUT = ("examples", "probes", "inputs")
@@ -20,6 +21,11 @@ _SHOWN = 4
 
 def identity(dataset: PackedDataset) -> dict[str, Any]:
     """The fingerprint of a dataset and the parts of its manifest that tell what it was made from, as plain JSON."""
+    if isinstance(dataset, Mixture):
+        return {
+            "fingerprint": dataset.fingerprint,
+            "datasets": [{"name": str(number), **identity(part)} for number, part in enumerate(dataset.parts, 1)],
+        }
     parts = {name: _trim(dataset.manifest[name]) for name in _PARTS if name in dataset.manifest}
     return {"fingerprint": dataset.fingerprint, **parts}
 

@@ -41,10 +41,17 @@ class Masking:
     task_weights: Mapping[str, float] = field(default_factory=dict)
     weigh_by: WeighBy = "token"
 
-    def weights(self, rows: BatchDict) -> npt.NDArray[np.float64]:
-        """What predicting each token of ``rows`` counts for: float64[N], 0 on padding and on first tokens."""
-        positions_N, document_N = rows["position_ids"].reshape(-1), documents_of(rows)
-        counted_N = rows["loss_mask"].reshape(-1) if self.loss == "target" else (document_N >= 0) & (positions_N > 0)
+    def weights(self, rows: BatchDict) -> npt.NDArray[np.float64 | np.bool_]:
+        """What predicting each token of ``rows`` counts for: float64[N], 0 on padding and on first tokens.
+
+        Where only the loss mask decides it is that mask, bool[N].
+        """
+        counted_N = rows["loss_mask"].reshape(-1)
+        if self.loss == "target" and self.prompt_weight is None and self.weigh_by == "token" and not self.task_weights:
+            return counted_N
+        document_N = documents_of(rows)
+        if self.loss != "target":
+            counted_N = (document_N >= 0) & (rows["position_ids"].reshape(-1) > 0)
         weights_N = counted_N.astype(np.float64)
         if self.prompt_weight is not None:
             weights_N[prompt_tokens(rows)] = self.prompt_weight

@@ -14,12 +14,12 @@ from typing import Any
 
 from sabiprep.errors import ConfigError, OutputError
 from sabitrain import files, history
-from sabitrain.config import CONFIG_FILE, TrainConfig, to_toml
+from sabitrain.config import CONFIG_FILE, TrainConfig, parse_mix, to_toml
 
 METRICS_FILE = "metrics.jsonl"
 # What may be another when a run goes on: none of it changes what is learnt.
 _FREE = {
-    *("data", "run", "preset", "config", "resume", "overwrite", "device", "threads", "hours"),
+    *("run", "preset", "config", "resume", "overwrite", "device", "threads", "hours"),
     *("eval_every", "log_every", "answers", "answer_tasks", "max_new_tokens", "checkpoint"),
 }
 
@@ -88,6 +88,9 @@ def plain_configuration(config: TrainConfig) -> dict[str, Any]:
         return str(value) if isinstance(value, Path) else value
 
     result: dict[str, Any] = plain(dataclasses.asdict(config))
+    # Datasets are known by what they are (`sabitrain.identity`), wherever they lie; what binds is how they are mixed.
+    weights, at_end = parse_mix(config.data, config.data_end) if len(config.data) > 1 else ({}, None)
+    result["data"], result["data_end"] = list(weights.values()), at_end
     return result
 
 

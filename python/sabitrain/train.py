@@ -15,20 +15,21 @@ from pathlib import Path
 
 import torch
 
-from sabiprep.dataset import PackedDataset, open_dataset
+from sabiprep.dataset import PackedDataset
 from sabiprep.errors import Interrupted, OutputError, TrainError
 from sabitrain.attention import check_attention
 from sabitrain.config import TrainConfig
-from sabitrain.data import RowOrder, make_step
 from sabitrain.device import choose_device, set_deterministic
 from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, unigram_baseline
 from sabitrain.flops import peak_flops, step_flops
 from sabitrain.generate import Answer, answer_held_out
 from sabitrain.history import History
 from sabitrain.identity import check_identity, identity
+from sabitrain.loader import Loader
 from sabitrain.loss import predicting_states, weighted_loss
 from sabitrain.masking import Masking
 from sabitrain.metrics import Metrics
+from sabitrain.mixture import make_order, open_datasets
 from sabitrain.model import Llama
 from sabitrain.optim import clip_gradient, make_optimizers, set_learning_rate
 from sabitrain.preflight import check_dataset
@@ -69,7 +70,7 @@ def run_training(config: TrainConfig) -> Report:
         OutputError: If the run folder is not empty, or cannot be written to.
         Interrupted: If Ctrl-C came twice.
     """
-    with open_dataset(config.data) as dataset:
+    with open_datasets(config.datasets) as dataset:
         check_dataset(config, dataset)
         device = choose_device(config.device)
         set_deterministic(config.deterministic)
@@ -109,12 +110,15 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     optimizers = make_optimizers(model, config.optim)
     plan = plan_of(config, dataset, device) if resumed is None else dict(resumed[1].plan)
     steps, micro_rows = plan["steps"], plan["micro_rows"]
-    order = RowOrder(dataset, plan["rows_per_step"], config.seed)
+    order = make_order(dataset, config, plan["rows_per_step"], steps)
     masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
     done, evaluation, saved = 0, None, None
     kept = 0 if resumed is None else resumed[1].metrics_bytes
     began = time.monotonic()
-    with Metrics(config.run / METRICS_FILE, steps, config.log_every, peak_flops(device), kept) as metrics:
+    with (
+        Metrics(config.run / METRICS_FILE, steps, config.log_every, peak_flops(device), kept) as metrics,
+        Loader(dataset.train, order.step, steps, micro_rows, masking, config.compute, pin=bf16) as loader,
+    ):
         for note in notes:
             metrics.say(note, "bold")
         if resumed is None:
@@ -136,7 +140,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         metrics.say(
             f"{config.preset}: {model.n_parameters():,} parameters, vocabulary {dataset.vocab_size:,}, on {device}"
             f"{' in bf16' if bf16 else ''}\n"
-            f"{config.data}: {len(dataset.train):,} rows of {dataset.seq_len} tokens to train on, "
+            f"{', '.join(config.data)}: {len(dataset.train):,} rows of {dataset.seq_len} tokens to train on, "
             f"{len(dataset.validation):,} held out\n"
             f"{steps:,} steps of {order.rows_per_step} rows, {order.epoch(steps):.2f} epochs"
         )
@@ -171,7 +175,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                     metrics.validation(done, evaluation)
             if last:
                 break
-            step = make_step(dataset.train, order.step(done), micro_rows, masking, config.compute)
+            step = loader.step(done)
             rate = learning_rate(config.optim, done, steps)
             loss = torch.zeros((), device=device)
             for batch in (batch.to(device) for batch in step.batches):

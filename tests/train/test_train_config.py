@@ -32,7 +32,7 @@ def write(path: Path, text: str) -> Path:
 def test_the_command_line_goes_before_the_file_and_it_before_the_preset(tmp_path):
     file = write(tmp_path / "a.toml", 'preset = "125m"\nseed = 7\n[optim]\nlr = 0.5\nclip = 2\n[model]\nlayers = 3\n')
     config = parse_command_line([*REQUIRED, "--config", str(file), "--optim.lr", "0.25", "--model.heads", "6"])
-    assert (config.data, config.run, config.config) == (Path("out"), Path("run"), file)
+    assert (config.data, config.run, config.config) == (("out",), Path("run"), file)
     assert (config.optim.lr, config.optim.clip, config.optim.warmup) == (0.25, 2.0, 0.02)
     assert (config.model.layers, config.model.heads, config.model.width) == (3, 6, 768)
     assert (config.preset, config.seed) == ("125m", 7)
@@ -174,7 +174,7 @@ def test_the_saved_file_gives_the_configuration_back(tmp_path_factory, seed, lr,
 def test_the_saved_file_can_be_run_again_into_another_folder(tmp_path):
     file = write(tmp_path / "config.toml", to_toml(TrainConfig(data=Path("out"), run=Path("run"), seed=3)))
     again = parse_command_line(["--config", str(file), "--run", "run2"])
-    assert (again.data, again.run, again.seed) == (Path("out"), Path("run2"), 3)
+    assert (again.data, again.run, again.seed) == (("out",), Path("run2"), 3)
 
 
 def test_steps_and_rows():
