@@ -1,11 +1,11 @@
 """Training steps by what they compute, beside peers: ``python benches/train.py [--out build/train.jsonl]``.
 
-Each cell (model, share of prompt tokens, method) is a process of its own: the same weights and batches for every
-method, one step to warm up, then ``--steps`` timed ones, optimizer included; the fastest counts. On a CPU one thread
-computes and its own time counts, so that other processes take little from the figures. A cell is a line of JSON in OUT;
-cells that are there already are not run again, so a run that was cut off goes on. At the end it prints a table of all
-cells, the saving over ``dense`` that FLOPs promise beside the one reached, and fails if the methods' first losses
-differ.
+Each cell (model, share of prompt tokens, method) is a process of its own, with the same weights and batches: a step to
+warm up, after which memory is read; then ``--steps`` timed ones, optimizer included, each beside one of ``dense``, so
+that what else the machine does slows both; the fastest count, and the saving is the median over the pairs. On a CPU one
+thread computes, and its own time counts. A cell is a line of JSON in OUT; cells that are there already are not run
+again, so a run that was cut off goes on. At the end it prints a table of all cells, the saving that FLOPs promise
+beside the one reached, and fails if the first loss of any differs from that of ``dense``.
 
 Methods: ``dense``, ``head`` and ``full`` of sabitrain; ``linear_cross_entropy``, its model under torch's chunked
 ``F.linear_cross_entropy`` over all positions; ``transformers``, ``LlamaForCausalLM`` with all logits.
@@ -24,8 +24,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from itertools import groupby, product
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -144,63 +144,72 @@ def transformers_loss(
     return peer, lambda: peer(input_ids=ids, labels=labels, position_ids=positions).loss
 
 
-def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
-    """Train the cell's model for ``steps`` steps and say how fast it went."""
-    subject = SUBJECTS[cell.model]
-    compute = cast(Compute, cell.method if cell.method in OURS else "dense")
-    rows = make_rows(subject, cell.prompt)
-    cpu_batch = make_batch(rows, rows["loss_mask"].reshape(-1) / rows["loss_mask"].sum(), compute)
-    batch, bf16 = cpu_batch.to(device), device.type == "cuda"
-    torch.manual_seed(0)
-    model: Llama = Llama(subject.shape, subject.vocab_size).to(device)
-    trained: torch.nn.Module = model
-    if cell.method == "transformers":
-        trained, loss_of = transformers_loss(model, rows, device)
-        del model
-    elif cell.method == "linear_cross_entropy":
-        loss_of = linear_cross_entropy_loss(model, batch, rows)
-    else:
-        loss_of = sabitrain_loss(model, batch, compute)
-    optimizers = make_optimizers(trained, OptimConfig(lr=1e-4))
+class Trainer:
+    """A model, its batch and its optimizer, trained by one method."""
 
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    seconds, updating, losses = [], [], []
-    for _ in range(1 + steps):
-        synchronize(device)
+    def __init__(self, cell: Cell, device: torch.device) -> None:
+        subject = SUBJECTS[cell.model]
+        rows, self.device = make_rows(subject, cell.prompt), device
+        self.compute = cast(Compute, cell.method if cell.method in OURS else "dense")
+        weights_N = rows["loss_mask"].reshape(-1) / rows["loss_mask"].sum()
+        self.batch = make_batch(rows, weights_N, self.compute)
+        batch = self.batch.to(device)
+        torch.manual_seed(0)
+        model = Llama(subject.shape, subject.vocab_size).to(device)
+        trained: torch.nn.Module = model
+        if cell.method == "transformers":
+            trained, self.loss_of = transformers_loss(model, rows, device)
+        elif cell.method == "linear_cross_entropy":
+            self.loss_of = linear_cross_entropy_loss(model, batch, rows)
+        else:
+            self.loss_of = sabitrain_loss(model, batch, self.compute)
+        self.optimizers = make_optimizers(trained, OptimConfig(lr=1e-4))
+
+    def step(self) -> tuple[float, float]:
+        """One step: its loss and its seconds, of the process where it computes."""
+        clock = time.perf_counter if self.device.type == "cuda" else time.process_time
+        synchronize(self.device)
         began = clock()
-        with precision(device, bf16):
-            loss = loss_of()
+        with precision(self.device, self.device.type == "cuda"):
+            loss = self.loss_of()
         loss.backward()
-        synchronize(device)
-        computed = clock()
-        for optimizer in optimizers:
+        for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        synchronize(device)
-        seconds.append(clock() - began)
-        updating.append(clock() - computed)
-        losses.append(loss.item())
-    best = min(seconds[1:])
-    flops = step_flops(subject.shape, subject.vocab_size, Step([cpu_batch], 0, 0), compute)
+        synchronize(self.device)
+        return loss.item(), clock() - began
+
+
+def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
+    """Train the cell's model for ``steps`` steps, beside ``dense``, and say how fast it went."""
+    subject, ours = SUBJECTS[cell.model], cell.method in OURS
+    trainer = Trainer(cell, device)
+    loss, _ = trainer.step()
+    megabytes = peak_megabytes(device)
+    dense = Trainer(replace(cell, method="dense"), device)
+    dense_loss, _ = dense.step()
+    pairs = [(trainer.step()[1], dense.step()[1]) for _ in range(steps)]
+    best = min(pair[0] for pair in pairs)
+    flops = step_flops(subject.shape, subject.vocab_size, Step([trainer.batch], 0, 0), trainer.compute)
     peak = peak_flops(device)
-    ours = cell.method in OURS
     return {
         **asdict(cell),
-        "device": torch.cuda.get_device_name(device) if bf16 else "CPU, one thread",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread",
         "torch": torch.__version__,
-        "tokens": len(batch.ids_N),
-        "targets": batch.targets,
-        "first_loss": losses[0],
+        "tokens": len(trainer.batch.ids_N),
+        "targets": trainer.batch.targets,
+        "first_loss": loss,
+        "first_loss_dense": dense_loss,
         "seconds": best,
-        "seconds_median": statistics.median(seconds[1:]),
-        "seconds_updating": min(updating[1:]),
-        "tokens_per_second": len(batch.ids_N) / best,
-        "targets_per_second": batch.targets / best,
+        "seconds_dense": min(pair[1] for pair in pairs),
+        "saved": 1 - statistics.median(own / other for own, other in pairs),
+        "tokens_per_second": len(trainer.batch.ids_N) / best,
+        "targets_per_second": trainer.batch.targets / best,
         "flops": flops.executed if ours else None,
         "skipped": flops.skipped if ours else None,
         "flops_per_second": flops.executed / best if ours else None,
         "mfu": flops.executed / best / peak if ours and peak else None,
-        "peak_mb": peak_megabytes(device),
+        "peak_mb": megabytes,
     }
 
 
@@ -225,27 +234,23 @@ def cells(device: torch.device) -> list[Cell]:
 
 
 def show(results: list[dict[str, Any]]) -> bool:
-    """Print the table; whether the methods of every share began with the same loss."""
+    """Print the table; whether every method began with the loss of ``dense``."""
     agree = True
     print("| model | prompt | method | tokens/s | targets/s | TFLOP/s | MFU | peak MB | saved by FLOPs | saved |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for _, group in groupby(results, key=lambda result: (result["model"], result["prompt"])):
-        of_share = list(group)
-        dense = next(result for result in of_share if result["method"] == "dense")
-        for result in of_share:
-            rate = "" if result["flops"] is None else f"{result['flops_per_second'] / 1e12:.3f}"
-            mfu = "" if result["mfu"] is None else f"{result['mfu']:.1%}"
-            promised = "" if result["skipped"] is None else f"{result['skipped']:.1%}"
-            saved = 1 - result["seconds"] / dense["seconds"]
-            speeds = f"{result['tokens_per_second']:,.0f} | {result['targets_per_second']:,.0f} | {rate} | {mfu}"
-            print(
-                f"| {result['model']} | {result['prompt']:g} | {result['method']} | {speeds} | "
-                f"{result['peak_mb']:,.0f} | {promised} | {saved:.1%} |"
-            )
-            tolerance = 1e-4 if result["mfu"] is None else 1e-2
-            if abs(result["first_loss"] - dense["first_loss"]) > tolerance * dense["first_loss"]:
-                print(f"the losses differ: {result['first_loss']} and {dense['first_loss']}")
-                agree = False
+    for result in results:
+        rate = "" if result["flops"] is None else f"{result['flops_per_second'] / 1e12:.3f}"
+        mfu = "" if result["mfu"] is None else f"{result['mfu']:.1%}"
+        promised = "" if result["skipped"] is None else f"{result['skipped']:.1%}"
+        speeds = f"{result['tokens_per_second']:,.0f} | {result['targets_per_second']:,.0f} | {rate} | {mfu}"
+        print(
+            f"| {result['model']} | {result['prompt']:g} | {result['method']} | {speeds} | "
+            f"{result['peak_mb']:,.0f} | {promised} | {result['saved']:.1%} |"
+        )
+        tolerance = 1e-4 if result["device"].startswith("CPU") else 1e-2  # bf16 on a GPU
+        if abs(result["first_loss"] - result["first_loss_dense"]) > tolerance * result["first_loss_dense"]:
+            print(f"the losses differ: {result['first_loss']} and {result['first_loss_dense']}")
+            agree = False
     return agree
 
 
@@ -254,14 +259,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/train.jsonl"), help="where the lines are")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of a cell")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", default=METHODS, help="methods to measure")
     parser.add_argument(
-        "--cell", nargs=3, metavar=("MODEL", "PROMPT", "METHOD"), help="measure one cell, print its line"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads; more lose much beside another busy process"
+        "--cell", nargs=3, metavar=("MODEL", "PROMPT", "METHOD"), help="measure this one, print its line"
     )
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     device = torch.device(arguments.device)
     if arguments.cell:
         model, prompt, method = arguments.cell
@@ -272,7 +275,7 @@ def main() -> int:
     lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
     done = {Cell(line["model"], line["prompt"], line["method"]): line for line in map(json.loads, lines)}
     for cell in sorted(cells(device), key=lambda cell: METHODS.index(cell.method)):
-        if cell in done:
+        if cell in done or cell.method not in arguments.only:
             continue
         command = [sys.executable, __file__, "--device", str(device), "--steps", str(arguments.steps)]
         command += ["--cell", cell.model, str(cell.prompt), cell.method]
