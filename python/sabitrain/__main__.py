@@ -1,9 +1,10 @@
-"""The command ``python -m sabitrain``: parses, trains, and turns errors into messages and exit codes."""
+"""The commands ``python -m sabitrain`` (train) and ``python -m sabitrain plan``; errors become exit codes."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from sabiprep.errors import Interrupted, SabiprepError
 from sabitrain.config import parse_command_line
@@ -11,8 +12,15 @@ from sabitrain.config import parse_command_line
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if all went well, 1 if it could not be done, 130 if it was stopped."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        config = parse_command_line(arguments)
+        if given[:1] == ["plan"]:
+            config = parse_command_line(given[1:], "python -m sabitrain plan", Path("run"))
+            from sabitrain.planning import describe
+
+            print(describe(config))
+            return 0
+        config = parse_command_line(given)
         from sabitrain.train import run_training  # only now: help and mistakes need not wait for torch
 
         run_training(config)

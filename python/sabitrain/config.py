@@ -231,6 +231,11 @@ class TrainConfig:
     """Where to train; auto takes a GPU if there is one."""
     threads: int = 0
     """CPU threads to compute with; 0 leaves it to torch, which takes one for each core."""
+    recompute: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep of each block its input alone and compute the rest again in the backward pass (activation checkpointing): a
+    third more computation for a fraction of the memory."""
+    memory_limit: float = 24.0
+    """GB (10^9 bytes) of a GPU's memory to use at most, on a larger one too."""
     compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Compile the model into one graph first (torch.compile), which takes a C compiler and a minute."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -257,6 +262,7 @@ class TrainConfig:
         _require(
             self.max_tokens is None or self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}"
         )
+        _require(self.memory_limit > 0, f"memory_limit must be above 0, not {self.memory_limit}")
         _require(self.hours is None or self.hours > 0, f"hours must be above 0, not {self.hours}")
         _require(self.eval_every >= 0, f"eval_every must be 0 or more, not {self.eval_every}")
         _require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
@@ -341,6 +347,7 @@ def _weighted(entry: str) -> tuple[Path, float]:
 # epochs in steps of 4,096 tokens got 13 of 40 held-out answers right, in steps of 1,024 19 of 20: so small a model
 # wants many small steps. The other widths follow GPT-3's table (arXiv:2005.14165, table 2.1) with SwiGLU layers of
 # about 8/3 of the width; 1b is the shape of Llama 3.2 1B. Rates fall with size as in that table.
+# Micro-batches fit 24 GB by `python -m sabitrain plan`.
 PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
     "nano": {},
     "125m": {
@@ -350,12 +357,13 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
     },
     "350m": {
         "model": {"layers": 24, "width": 1024, "heads": 16, "mlp_width": 2816},
-        "batch": {"tokens": 262_144, "micro_tokens": 16_384},
+        "batch": {"tokens": 262_144, "micro_tokens": 8_192},
         "optim": {"lr": 3e-4, "warmup": 0.02, "floor": 0.1},
     },
     "1b": {
         "model": {"layers": 16, "width": 2048, "heads": 32, "kv_heads": 8, "mlp_width": 8192, "context": 4096},
-        "batch": {"tokens": 524_288, "micro_tokens": 16_384},
+        "recompute": True,
+        "batch": {"tokens": 524_288, "micro_tokens": 8_192},
         "optim": {"lr": 2e-4, "warmup": 0.02, "floor": 0.1},
     },
 }
@@ -379,22 +387,27 @@ class _Base:
         return self.config
 
 
-def parse_command_line(arguments: Sequence[str] | None = None) -> TrainConfig:
+def parse_command_line(
+    arguments: Sequence[str] | None = None, prog: str = "python -m sabitrain", run: Any = tyro.MISSING
+) -> TrainConfig:
     """The configuration that the command line (by default the process's own) asks for.
+
+    Args:
+        arguments: What stands on it.
+        prog: The command, for its help.
+        run: The run folder where none is named; by default one must be.
 
     Raises:
         ConfigError: If the TOML file or a value cannot be right.
         SystemExit: If the command line itself is wrong (2), or asked for help (0).
     """
-    base, _ = tyro.cli(_Base, prog="python -m sabitrain", args=arguments, return_unknown_args=True, add_help=False)
-    default = resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": tyro.MISSING})
+    base, _ = tyro.cli(_Base, prog=prog, args=arguments, return_unknown_args=True, add_help=False)
+    default = resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": run})
     # tyro adds what may be given several times to its default, so what the file says goes where there is another.
     named = {name: tyro.MISSING for name in ("data", "data_end") if getattr(base, name)}
     if "data" in named:
         named.setdefault("data_end", ())
-    config = tyro.cli(
-        TrainConfig, prog="python -m sabitrain", args=arguments, default=dataclasses.replace(default, **named)
-    )
+    config = tyro.cli(TrainConfig, prog=prog, args=arguments, default=dataclasses.replace(default, **named))
     if not config.data:  # of what may be given several times tyro wants none
         print("sabitrain: --data is required: name the OUT of sabiprep pack", file=sys.stderr)
         raise SystemExit(2)
@@ -418,9 +431,9 @@ def resolve(preset: PresetName | None, file: Path | None, required: Mapping[str,
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}", file=place, remedy=f"use one of {', '.join(PRESETS)}")
     merged: dict[str, Any] = {**required, **written, "preset": name, "config": file}
-    for section, values in PRESETS[name].items():
-        given = written.get(section, {})
-        merged[section] = {**values, **given} if isinstance(given, dict) else given
+    for key, values in PRESETS[name].items():
+        given = written.get(key, {} if isinstance(values, dict) else values)
+        merged[key] = {**values, **given} if isinstance(values, dict) and isinstance(given, dict) else given
     return _build(TrainConfig, merged, place, "")
 
 

@@ -22,6 +22,13 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def limit_memory(device: torch.device, gigabytes: float) -> None:
+    """Have a GPU's allocator hand out so many GB (10^9 bytes) at most, as a smaller card would; a CPU is left alone."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total), device)
+
+
 def set_deterministic(wanted: bool) -> None:
     """Have torch use algorithms that give the same bits each time, or leave it free.
 

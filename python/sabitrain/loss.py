@@ -22,7 +22,7 @@ from sabitrain.config import Compute
 from sabitrain.data import PAD_TO, Batch
 
 # Most logits held at once: half a gigabyte of float32.
-_MAX_LOGITS = 1 << 27
+MAX_LOGITS = 1 << 27
 
 
 def predicting_states(model: Callable[..., Tensor], batch: Batch, compute: Compute = "full") -> Tensor:
@@ -127,7 +127,7 @@ def _widened(logits_MV: Tensor) -> Tensor:
 
 
 def _chunks(predictions: int, vocabulary: int) -> Iterator[slice]:
-    """Slices of the predictions, each of at most `_MAX_LOGITS` logits or `PAD_TO` predictions."""
-    at_once = max(PAD_TO, _MAX_LOGITS // vocabulary // PAD_TO * PAD_TO)
+    """Slices of the predictions, each of at most `MAX_LOGITS` logits or `PAD_TO` predictions."""
+    at_once = max(PAD_TO, MAX_LOGITS // vocabulary // PAD_TO * PAD_TO)
     for first in range(0, predictions, at_once):
         yield slice(first, min(first + at_once, predictions))

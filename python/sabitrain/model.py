@@ -15,6 +15,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sabitrain.attention import document_attention
 from sabitrain.config import ModelConfig
@@ -94,6 +95,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(vocab_size, config.width)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.recomputes = False
         cosines, sines = rotary_tables(config)
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
@@ -108,7 +110,11 @@ class Decoder(nn.Module):
         x_NC = self.embed_tokens(ids_N)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            x_NC = layer(x_NC, rotary, cu_seqlens, max_seqlen, at_M if index == last else None)
+            inputs = (x_NC, rotary, cu_seqlens, max_seqlen, at_M if index == last else None)
+            if self.recomputes and torch.is_grad_enabled():
+                x_NC = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)  # nothing is random
+            else:
+                x_NC = layer(*inputs)
         out_MC: Tensor = self.norm(x_NC)
         return out_MC
 
@@ -159,6 +165,10 @@ class Llama(nn.Module):
         """
         hidden_MC: Tensor = self.model(ids_N, positions_N, cu_seqlens, max_seqlen, at_M)
         return hidden_MC
+
+    def recompute(self, wanted: bool) -> None:
+        """Whether to keep only the input of each block for the backward pass, and compute the rest of it again."""
+        self.model.recomputes = wanted
 
     def n_parameters(self) -> int:
         """The number of parameters, the tied embedding counted once."""

@@ -19,7 +19,7 @@ from sabitrain.config import CONFIG_FILE, TrainConfig, parse_mix, to_toml
 METRICS_FILE = "metrics.jsonl"
 # What may be another when a run goes on: none of it changes what is learnt.
 _FREE = {
-    *("run", "preset", "config", "resume", "overwrite", "device", "threads", "hours"),
+    *("run", "preset", "config", "resume", "overwrite", "device", "threads", "hours", "memory_limit"),
     *("eval_every", "log_every", "answers", "answer_tasks", "max_new_tokens", "checkpoint"),
 }
 

@@ -19,7 +19,7 @@ from sabiprep.dataset import PackedDataset
 from sabiprep.errors import Interrupted, OutputError, TrainError
 from sabitrain.attention import check_attention
 from sabitrain.config import TrainConfig
-from sabitrain.device import choose_device, set_deterministic
+from sabitrain.device import choose_device, limit_memory, set_deterministic
 from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, unigram_baseline
 from sabitrain.flops import peak_flops, step_flops
 from sabitrain.generate import Answer, answer_held_out
@@ -74,6 +74,7 @@ def run_training(config: TrainConfig) -> Report:
         check_dataset(config, dataset)
         device = choose_device(config.device)
         set_deterministic(config.deterministic)
+        limit_memory(device, config.memory_limit)
         begin_run(config)
         try:
             with StopRequest() as stop:
@@ -84,7 +85,9 @@ def run_training(config: TrainConfig) -> Report:
             ) from None
         except torch.OutOfMemoryError as error:
             raise TrainError(
-                "the GPU's memory is full", remedy=f"lower --batch.micro-tokens from {config.batch.micro_tokens}"
+                f"the GPU's memory is full (--memory-limit is {config.memory_limit:g} GB)",
+                remedy=f"lower --batch.micro-tokens from {config.batch.micro_tokens}, or use --recompute; "
+                "`python -m sabitrain plan` says what fits",
             ) from error
         except OSError as error:
             raise OutputError(f"the run cannot go on: {error.strerror}", file=str(config.run)) from error
@@ -106,6 +109,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     shape, bf16 = config.model, device.type == "cuda"
     check_attention(shape.heads, shape.key_heads, shape.head_size, device, torch.bfloat16 if bf16 else torch.float32)
     model = Llama(shape, dataset.vocab_size).to(device)
+    model.recompute(config.recompute)
     forward = torch.compile(model, dynamic=True) if config.compile else model
     optimizers = make_optimizers(model, config.optim)
     plan = plan_of(config, dataset, device) if resumed is None else dict(resumed[1].plan)
