@@ -75,7 +75,7 @@ def test_logits_in_chunks_are_the_same(monkeypatch, compute):
     batch = make_batch(rows, weights_N, compute)
     want, gradients = computed(model, rows, weights_N, 0.01, compute)
     losses = target_losses(predicting_states(model, batch, compute), model.head_VC, batch.targets_M)
-    monkeypatch.setattr(loss_module, "_MAX_LOGITS", 1)
+    monkeypatch.setattr(loss_module, "MAX_LOGITS", 1)
     chunks = list(loss_module._chunks(len(batch.targets_M), VOCAB_SIZE))
     assert len(chunks) == -(-len(batch.targets_M) // PAD_TO) > 1
     got, in_chunks = computed(model, rows, weights_N, 0.01, compute)
