@@ -24,22 +24,22 @@ fn stages(criterion: &mut Criterion) {
     let plan = Plan::load(&corpus, &Overrides { tokenizer: Some(tokenizer), ..Overrides::default() }).expect("a plan");
     let job = Job::prepare(&plan).expect("a job");
 
-    let read_all = || -> Vec<(usize, Vec<Record>)> {
-        let read = |split: &sabiprep::read::Split| {
-            let mut records = Records::open(&plan, split).expect("a split");
-            let mut found = Vec::new();
+    let read_all = |each: &mut dyn FnMut(usize, &Record<'_>, Rendered)| {
+        for split in splits(&plan) {
+            let mut records = Records::open(&plan, &split).expect("a split");
+            let direct = job.segmenters[split.source].direct();
+            let bound = direct.map(|direct| (direct, direct.bind(records.layout())));
             while let Some(record) = records.advance().expect("a record") {
-                found.push(record);
+                let mut out = Rendered::default();
+                if let (Some((direct, binding)), Ok(line)) = (&bound, &record.line) {
+                    direct.render(binding, line, &mut out);
+                }
+                each(split.source, &record, out);
             }
-            (split.source, found)
-        };
-        splits(&plan).iter().map(read).collect()
+        }
     };
-    let records = read_all();
-    let fields: Vec<(usize, &Fields)> = records
-        .iter()
-        .flat_map(|(source, records)| records.iter().map(|record| (*source, record.fields.as_ref().expect("fields"))))
-        .collect();
+    let mut fields: Vec<(usize, Fields)> = Vec::new();
+    read_all(&mut |source, record, _| fields.push((source, record.fields().expect("fields"))));
     let render = |source: usize, fields: &Fields| {
         let mut out = Rendered::default();
         job.segmenters[source].render(fields, &mut out).expect("text");
@@ -50,8 +50,13 @@ fn stages(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("stage, by bytes of rendered text");
     group.throughput(Throughput::Bytes(bytes as u64)).sample_size(20);
-    group.bench_function("read", |bench| bench.iter(|| black_box(read_all())));
-    group.bench_function("segment", |bench| {
+    group.bench_function("read and segment, directly", |bench| {
+        bench.iter(|| read_all(&mut |_, _, rendered| drop(black_box(rendered))));
+    });
+    group.bench_function("parse into fields", |bench| {
+        bench.iter(|| read_all(&mut |_, record, _| drop(black_box(record.fields()))));
+    });
+    group.bench_function("segment, from fields", |bench| {
         bench.iter(|| fields.iter().for_each(|(source, fields)| drop(black_box(render(*source, fields)))));
     });
     group.bench_function("tokenize", |bench| {

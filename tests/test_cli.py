@@ -95,7 +95,7 @@ def test_help_names_every_command(run: Run) -> None:
             "OUT NEW --corpus --seq-len --tokenizer --seed --threads --spool-bytes --overwrite --resume --keep-spool",
         ),
         ("inspect", "OUT --row --source --split"),
-        ("verify", "OUT"),
+        ("verify", "OUT --against --sample"),
         ("explain", "CORPUS --source --record --seq-len --tokenizer"),
         ("tokenizer", "train CORPUS FILE --vocab-size --overwrite"),
     ],

@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol, final
 
 from sabiprep.api import Progress
 
-__all__ = ["Decoder", "__version__", "explain", "pack", "remix", "train_tokenizer", "verify"]
+__all__ = ["Decoder", "__version__", "explain", "pack", "remix", "train_tokenizer", "verify", "verify_against"]
 
 __version__: Final[str]
 
@@ -45,6 +45,14 @@ def remix(
     progress: Progress | None,
 ) -> str: ...
 def verify(out: str | PathLike[str], *, progress: Progress | None) -> str: ...
+def verify_against(
+    out: str | PathLike[str],
+    corpus: str | PathLike[str],
+    *,
+    sample: int | None,
+    threads: int,
+    progress: Progress | None,
+) -> str: ...
 def explain(
     corpus: str | PathLike[str],
     source: str,
@@ -64,5 +72,5 @@ def train_tokenizer(
 
 @final
 class Decoder:
-    def __new__(cls, file: str | PathLike[str]) -> Decoder: ...
+    def __new__(cls, out: str | PathLike[str]) -> Decoder: ...
     def pieces(self, ids: _ArrowArray) -> _ArrowArray: ...

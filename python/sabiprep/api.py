@@ -170,11 +170,23 @@ def _checked_options(
     )
 
 
-def verify(out: StrPath, *, progress: Progress | None = None) -> VerifyReport:
+def verify(
+    out: StrPath,
+    *,
+    against: StrPath | None = None,
+    sample: int | None = 1000,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
     """Check a packed dataset: its checksums, and the rules of the mask contract on every row.
+
+    With ``against``, also derive documents again from their records, by the slow path, and compare ids and roles.
 
     Args:
         out: The dataset's folder.
+        against: The folder of the corpus it was packed from, with its ``corpus.toml`` as it was then.
+        sample: Records to derive again, about as many, chosen by hash; None for all.
+        threads: Threads to derive with, all cores by default.
         progress: Told how far the work has come.
 
     Returns:
@@ -182,10 +194,27 @@ def verify(out: StrPath, *, progress: Progress | None = None) -> VerifyReport:
 
     Raises:
         DatasetError: If there is no manifest, or it was altered.
+        InputError: If ``against`` is not the corpus it was packed from; it says what differs.
+        ConfigError: If an argument, or the ``corpus.toml`` of ``against``, cannot be right.
     """
+    sample = _checked("sample", sample, 1, 2**63 - 1)
+    threads = _checked("threads", threads, 1, 4096)
     with compiled():
         from sabiprep import _core
-    return VerifyReport(**json.loads(_core.verify(out, progress=progress)))
+    found = json.loads(_core.verify(out, progress=progress))
+    derived = {"records": 0, "documents": 0, "failures": []}
+    # A dataset that is damaged already need not be read to know it.
+    if against is not None and not found["failures"]:
+        threads = available_cores() if threads is None else threads
+        derived = json.loads(_core.verify_against(out, against, sample=sample, threads=threads, progress=progress))
+    return VerifyReport(
+        shards=found["shards"],
+        rows=found["rows"],
+        documents=found["documents"],
+        records_derived=derived["records"],
+        documents_derived=derived["documents"],
+        failures=found["failures"] + derived["failures"],
+    )
 
 
 def explain(

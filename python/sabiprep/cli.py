@@ -154,12 +154,18 @@ class Verify:
 
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The packed dataset."""
+    against: Annotated[Path | None, arg(metavar="CORPUS", help_behavior_hint="")] = None
+    """Also derive documents again from the records of this corpus, by the slow path, and compare ids and roles."""
+    sample: Annotated[int, arg(metavar="N")] = 1000
+    """Records to derive again, about as many; 0 for all."""
 
     def run(self) -> Outcome:
         """Verify; exit code 1 if anything is wrong."""
         with show_progress() as progress:
-            report = sabiprep.verify(self.out, progress=progress)
+            report = sabiprep.verify(self.out, against=self.against, sample=self.sample or None, progress=progress)
         checked = f"{report.shards:,} shards, {report.rows:,} rows, {report.documents:,} documents"
+        if self.against is not None:
+            checked += f"; {report.documents_derived:,} documents of {report.records_derived:,} records derived again"
         if report.ok:
             return Outcome(line(f"{visible(str(self.out))}: in order ({checked})"))
         failures = [line(f"  {visible(failure)}") for failure in report.failures]

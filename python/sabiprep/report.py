@@ -241,12 +241,16 @@ class VerifyReport:
         shards: Shards read.
         rows: Rows checked.
         documents: Documents in them.
+        records_derived: Records whose documents were derived again from the corpus; 0 if none was asked for.
+        documents_derived: Their documents in the dataset, each copy one.
         failures: What is wrong, each with its file; empty if nothing is.
     """
 
     shards: int
     rows: int
     documents: int
+    records_derived: int
+    documents_derived: int
     failures: list[str]
 
     @property

@@ -12,7 +12,8 @@ def open_tokenizer(dataset: PackedDataset) -> Tokenizer:
     """The tokenizer of a dataset.
 
     Raises:
-        DatasetError: If it cannot be read, or its vocabulary is not the dataset's.
+        DatasetError: If it cannot be read, its vocabulary is not the dataset's, or it has drifted: it gives the
+            manifest's probe strings other ids.
     """
     file = str(dataset.tokenizer_path)
     remedy = "pack the dataset again, or put back the tokenizer.json it came with"
@@ -27,4 +28,13 @@ def open_tokenizer(dataset: PackedDataset) -> Tokenizer:
             file=file,
             remedy=remedy,
         )
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    for probe in dataset.manifest["tokenizer"]["probes"]:
+        if tokenizer.encode(probe["text"], add_special_tokens=False).ids != probe["ids"]:
+            raise DatasetError(
+                f"gives {probe['text']!r} other ids than when the dataset was packed: the tokenizer has drifted",
+                file=file,
+                remedy=remedy,
+            )
     return tokenizer

@@ -14,7 +14,7 @@ use arrow_array::types::{ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, U
 use arrow_ipc::reader::{FileReader, read_footer_length};
 use arrow_ipc::root_as_footer;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::mask::{Row, RowRules, Violation, check_row};
 use crate::monitor::{Monitor, Phase};
@@ -45,7 +45,9 @@ pub struct Verification {
 pub fn verify(out: &Path, monitor: &Monitor) -> Result<Verification> {
     let manifest = Manifest::read(out)?;
     let mut found = Verification::default();
-    verify_tokenizer(out, &manifest, &mut found.failures);
+    if let Err(error) = open_tokenizer(out, &manifest) {
+        found.failures.push(format!("{}: {}", manifest.tokenizer.file, error.message));
+    }
     monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
     let tokenizer = &manifest.tokenizer;
     let rules = RowRules {
@@ -109,24 +111,26 @@ impl From<arrow_schema::ArrowError> for Failure {
     }
 }
 
-fn verify_tokenizer(out: &Path, manifest: &Manifest, failures: &mut Vec<String>) {
+/// The tokenizer of the dataset `out`, refused if it is not the one the dataset was packed with: another file, or one
+/// that this program gives other ids.
+pub fn open_tokenizer(out: &Path, manifest: &Manifest) -> Result<Encoder> {
     let entry = &manifest.tokenizer;
     let path = out.join(&entry.file);
-    let check = || -> Result<Option<String>> {
-        let bytes = files::whole_bytes(&path)?;
-        if hex(&Sha256::digest(&bytes)) != entry.sha256 {
-            return Ok(Some("its sha256 is not the manifest's".to_owned()));
-        }
-        let controls = ControlIds { bos: entry.bos_id, eos: entry.eos_id, pad: entry.pad_id };
-        let encoder = Encoder::of_dataset(&path, controls)?;
-        let drifted = encoder.probes()? != entry.probes;
-        Ok(drifted.then(|| "it no longer gives the probe strings the ids in the manifest".to_owned()))
+    let refuse = |what: &str| {
+        Err(Error::dataset(what)
+            .file(path.display().to_string())
+            .remedy("put back the tokenizer.json it was packed with, or pack it again"))
     };
-    match check() {
-        Ok(None) => {}
-        Ok(Some(what)) => failures.push(format!("{}: {what}", entry.file)),
-        Err(error) => failures.push(format!("{}: {}", entry.file, error.message)),
+    let bytes = files::whole_bytes(&path).map_err(|error| Error { kind: Kind::Dataset, ..error })?;
+    if hex(&Sha256::digest(&bytes)) != entry.sha256 {
+        return refuse("is not the tokenizer this dataset was packed with: its sha256 is not the manifest's");
     }
+    let controls = ControlIds { bos: entry.bos_id, eos: entry.eos_id, pad: entry.pad_id };
+    let encoder = Encoder::of_dataset(&path, controls)?;
+    if encoder.probes()? != entry.probes {
+        return refuse("no longer gives the probe strings the ids in the manifest: the tokenizer has drifted");
+    }
+    Ok(encoder)
 }
 
 /// Reads and checks one shard. The outer result is for the user's wish to stop.
@@ -314,7 +318,8 @@ fn values<T: ArrowPrimitiveType>(batch: &RecordBatch, column: usize, at: usize) 
     batch.column(column).as_list::<i32>().value(at).as_primitive::<T>().values().to_vec()
 }
 
-fn row_of(batch: &RecordBatch, at: usize, ids: IdType) -> Row {
+/// Row `at` of a batch of a shard that was verified.
+pub fn row_of(batch: &RecordBatch, at: usize, ids: IdType) -> Row {
     let stored = batch.column(0).as_fixed_size_list().value(at);
     let mask = batch.column(1).as_fixed_size_list().value(at);
     Row {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::Job;
 use super::fit::truncate;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::mask::count_targets;
 use crate::monitor::Monitor;
 use crate::plan::Source;
-use crate::read::{Record, Records, Split};
+use crate::read::{Records, Split};
 use crate::schema::{Drop, Overflow, Refusal, Run, SpecialInData, push_run, window_count};
 use crate::segment::{Fields, Rendered};
 use crate::settle;
@@ -29,21 +29,28 @@ pub fn map_split(
 ) -> Result<()> {
     let source = &job.plan.sources[split.source];
     let mut records = open(job, split)?;
+    let direct = job.segmenters[split.source].direct().map(|direct| (direct, direct.bind(records.layout())));
     let mut rendered = Rendered::default();
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         monitor.check()?;
         monitor.records.fetch_add(1, Relaxed);
-        monitor.done.fetch_add(record.bytes as u64 + 1, Relaxed);
+        monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
         whole.tally().records += 1;
-        let Record { id, fields, .. } = record;
-        let prepared = fields
-            .and_then(|fields| prepare(job, split.source, &fields, &mut rendered).map(|document| (fields, document)));
+        let id = record.id;
+        let prepared = match (&direct, &record.line) {
+            (Some((direct, binding)), Ok(line)) if direct.render(binding, line, &mut rendered) => {
+                encode(job, split.source, &rendered)
+            }
+            _ => record.fields().and_then(|fields| prepare(job, split.source, &fields, &mut rendered)),
+        };
         match prepared {
-            Ok((fields, document)) => {
+            Ok(document) => {
                 monitor.tokens.fetch_add(document.ids.len() as u64, Relaxed);
                 push(job, source, &mut whole, id, &rendered, &document)?;
                 let len = document.ids.len();
-                if let Some(fitted) = fitted.as_mut().filter(|_| len > job.plan.pack.seq_len) {
+                if let Some(fitted) = fitted.as_mut().filter(|_| len > job.plan.pack.seq_len)
+                    && let Ok(fields) = record.fields()
+                {
                     shorten(job, split.source, fitted, id, fields, &mut rendered, len)?;
                 }
                 refuse_too_long(job, source, id, len)?;
@@ -79,7 +86,7 @@ pub fn fit_split(
             continue;
         }
         let changed = || Error::input("was changed while it was read").file(job.plan.inputs[split.input].name.clone());
-        let fields = record.fields.map_err(|_| changed())?;
+        let fields = record.fields().map_err(|_| changed())?;
         let document = prepare(job, split.source, &fields, &mut rendered).map_err(|_| changed())?;
         shorten(job, split.source, &mut fitted, record.id, fields, &mut rendered, document.ids.len())?;
         if wanted.is_empty() {
@@ -106,6 +113,11 @@ pub fn prepare(
     rendered: &mut Rendered,
 ) -> std::result::Result<Document, Refusal> {
     job.segmenters[source].render(fields, rendered)?;
+    encode(job, source, rendered)
+}
+
+/// A rendered record as a document.
+fn encode(job: &Job<'_>, source: usize, rendered: &Rendered) -> std::result::Result<Document, Refusal> {
     if job.plan.sources[source].special_in_data == SpecialInData::Error
         && let Some(token) = job.encoder.control_in_data(rendered)
     {
@@ -179,24 +191,86 @@ pub fn cut_runs(runs: &[Run], start: usize, end: usize) -> Vec<Run> {
 
 /// The xxh3-128 of a text in NFC and lower case, white space runs as one space, none at the ends.
 pub fn content_key(text: &str) -> u128 {
+    let mut normalised = String::with_capacity(text.len() + 8);
+    if !normalise_simply(text, &mut normalised) {
+        normalised.clear();
+        normalise(text, &mut normalised);
+    }
+    xxh3_128(normalised.as_bytes())
+}
+
+/// NFC, lower case, white space runs as one space, none at the ends.
+fn normalise(text: &str, out: &mut String) {
     let composed: std::borrow::Cow<'_, str> = match is_nfc_quick(text.chars()) {
         IsNormalized::Yes => text.into(),
         _ => text.nfc().collect::<String>().into(),
     };
-    let lower = composed.to_lowercase();
-    let mut hasher = Xxh3Default::new();
-    for (nth, word) in lower.split_whitespace().enumerate() {
-        if nth > 0 {
-            hasher.update(b" ");
+    for word in composed.to_lowercase().split_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
         }
-        hasher.update(word.as_bytes());
+        out.push_str(word);
     }
-    hasher.digest128()
+}
+
+/// Characters below this are in NFC whatever surrounds them, as long as those are.
+const FIRST_COMBINING: char = '\u{300}';
+
+/// Does what [`normalise`] does in one pass; `false` where a character's case or form may depend on its neighbours.
+fn normalise_simply(text: &str, out: &mut String) -> bool {
+    let mut spaced = false;
+    for char in text.chars() {
+        let is_space =
+            if char.is_ascii() { char.is_ascii_whitespace() || char == '\u{b}' } else { char.is_whitespace() };
+        if is_space {
+            spaced = true;
+            continue;
+        }
+        if std::mem::take(&mut spaced) && !out.is_empty() {
+            out.push(' ');
+        }
+        if char.is_ascii() {
+            out.push(char.to_ascii_lowercase());
+        } else if char < FIRST_COMBINING {
+            out.extend(char.to_lowercase());
+        } else if matches!(char, '\u{1e00}'..='\u{1eff}' | '\u{2010}'..='\u{2027}') {
+            // Composed Latin letters and general punctuation: they are their own NFC, and none combines.
+            out.extend(char.to_lowercase());
+        } else {
+            return false;
+        }
+    }
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn one_pass_normalises_as_the_library_does(text in "[a-zA-Z \t\u{b}\u{a0}\u{2003}àÀİıßẹỌẸ\u{300}\u{301}\u{323}ΣσςK’“…é\r\n]{0,12}") {
+            let (mut simply, mut whole) = (String::new(), String::new());
+            normalise(&text, &mut whole);
+            if normalise_simply(&text, &mut simply) {
+                prop_assert_eq!(simply, whole);
+            }
+        }
+    }
+
+    #[test]
+    fn every_character_that_is_simple_is_its_own_form() {
+        for char in '\0'..=char::MAX {
+            for text in [char.to_string(), format!("a{char}B"), format!("{char}{char}\u{e9}")] {
+                let (mut simply, mut whole) = (String::new(), String::new());
+                normalise(&text, &mut whole);
+                if normalise_simply(&text, &mut simply) {
+                    assert_eq!(simply, whole, "{char:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn content_is_the_same_whatever_its_case_spaces_and_normal_form() {

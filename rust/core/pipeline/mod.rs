@@ -3,6 +3,7 @@
 //! Map turns each input split into a spool, settle decides, reduce makes each shard; then the manifest is written.
 //! Tasks are independent of each other and of their number, so the output is too.
 
+mod against;
 mod explain;
 mod fit;
 mod map;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+pub use against::{Against, verify_against};
 pub use explain::{Explanation, ShownToken, explain};
 pub use fit::windows;
 pub use train::{TokenizerReport, train_tokenizer};
@@ -70,7 +72,11 @@ pub struct Job<'a> {
 impl<'a> Job<'a> {
     /// Loads what the plan names, and refuses what cannot work together.
     pub fn prepare(plan: &'a Plan) -> Result<Self> {
-        let encoder = Encoder::load(&plan.tokenizer, &plan.config_file)?;
+        Self::with_encoder(plan, Encoder::load(&plan.tokenizer, &plan.config_file)?)
+    }
+
+    /// Compiles what the plan names for `encoder`.
+    fn with_encoder(plan: &'a Plan, encoder: Encoder) -> Result<Self> {
         let compile = |source| Segmenter::compile(source, encoder.spellings());
         let segmenters = plan.sources.iter().map(compile).collect::<Result<_>>();
         let segmenters = segmenters.map_err(|error: Error| error.file(plan.config_file.clone()))?;

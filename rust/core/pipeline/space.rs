@@ -91,8 +91,8 @@ fn sample(job: &Job<'_>, source: usize) -> Result<Sample> {
     let mut rendered = Rendered::default();
     while sample.bytes < SAMPLE {
         let Some(record) = records.advance()? else { break };
-        sample.bytes += record.bytes as u64 + 1;
-        let prepared = record.fields.and_then(|fields| prepare(job, source, &fields, &mut rendered));
+        sample.bytes += record.bytes() as u64 + 1;
+        let prepared = record.fields().and_then(|fields| prepare(job, source, &fields, &mut rendered));
         if let Ok(document) = prepared {
             let tokens = document.ids.len() as f64;
             sample.spool += tokens * width + SPOOLED_DOCUMENT;

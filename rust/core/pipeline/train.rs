@@ -95,9 +95,9 @@ impl Texts<'_> {
                 continue;
             };
             self.monitor.records.fetch_add(1, Relaxed);
-            self.monitor.done.fetch_add(record.bytes as u64 + 1, Relaxed);
+            self.monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
             let render = |fields| self.segmenters[*source].render(&fields, &mut rendered);
-            if record.fields.and_then(render).is_err() {
+            if record.fields().and_then(render).is_err() {
                 self.passed_over += 1;
                 continue;
             }

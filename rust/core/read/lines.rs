@@ -10,7 +10,7 @@ use crate::files::{BOM, open_content, unreadable};
 pub const MAX_LINE: usize = 16 << 20;
 
 /// One line, without its end.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line<'a> {
     /// Its bytes, without `\n` or `\r\n`.
     Text(&'a [u8]),
@@ -25,6 +25,10 @@ pub struct Lines {
     /// Offset of the next unread byte.
     offset: u64,
     end: u64,
+    /// Offset of the current line.
+    start: u64,
+    /// Whether the current line is in the buffer.
+    fits: bool,
     buffer: Vec<u8>,
 }
 
@@ -33,30 +37,38 @@ impl Lines {
     pub fn open(path: &Path, start: u64, end: u64) -> Result<Self> {
         // A line starts at `start` only if the byte before is an end of line: read from there and drop that line.
         let from = start.saturating_sub(1);
-        let mut lines =
-            Self { reader: open_content(path, from)?, path: path.to_owned(), offset: from, end, buffer: Vec::new() };
+        let reader = open_content(path, from)?;
+        let path = path.to_owned();
+        let mut lines = Self { reader, path, offset: from, end, start: from, fits: false, buffer: Vec::new() };
         if start > 0 {
             lines.fill()?;
         }
         Ok(lines)
     }
 
-    /// The next line with the offset of its first byte, or `None` after the last one that starts in the range.
-    pub fn advance(&mut self) -> Result<Option<(u64, Line<'_>)>> {
-        let offset = self.offset;
-        if offset >= self.end {
-            return Ok(None);
+    /// Goes to the next line; `false` after the last one that starts in the range.
+    pub fn step(&mut self) -> Result<bool> {
+        self.start = self.offset;
+        if self.start >= self.end {
+            return Ok(false);
         }
-        let Some(fits) = self.fill()? else { return Ok(None) };
-        if !fits {
-            return Ok(Some((offset, Line::TooLong)));
+        let fits = self.fill()?;
+        self.fits = fits == Some(true);
+        Ok(fits.is_some())
+    }
+
+    /// The line gone to, with the offset of its first byte.
+    #[must_use]
+    pub fn current(&self) -> (u64, Line<'_>) {
+        if !self.fits {
+            return (self.start, Line::TooLong);
         }
         let mut line = self.buffer.as_slice();
         line = line.strip_suffix(b"\n").map_or(line, |line| line.strip_suffix(b"\r").unwrap_or(line));
-        if offset == 0 {
+        if self.start == 0 {
             line = line.strip_prefix(BOM).unwrap_or(line);
         }
-        Ok(Some((offset, Line::Text(line))))
+        (self.start, Line::Text(line))
     }
 
     /// Reads one line with its end into the buffer: `None` at the end of the input, `false` if it is too long.

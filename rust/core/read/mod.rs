@@ -4,5 +4,5 @@ mod lines;
 mod record;
 mod split;
 
-pub use record::{Record, Records, parse_json};
+pub use record::{Layout, Record, Records, parse_json, parse_line};
 pub use split::{Split, splits};

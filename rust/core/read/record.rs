@@ -8,24 +8,44 @@ use crate::error::{Error, Result};
 use crate::plan::{Plan, refuse_repeated};
 use crate::schema::{Drop, Format, OFFSET_BITS, Refusal};
 
-/// A line of an input as a record, or why it is none.
+/// How the lines of an input hold fields.
 #[derive(Debug)]
-pub struct Record {
+pub struct Layout {
+    /// Their format.
+    pub format: Format,
+    /// The columns of a TSV.
+    pub header: Vec<String>,
+}
+
+/// A line of an input as a record.
+#[derive(Debug)]
+pub struct Record<'a> {
     /// Offset of its first byte in the decompressed input.
     pub offset: u64,
     /// `index of the input within its source << 40 | offset`.
     pub id: u64,
+    /// Its bytes, the end of line aside, or why they are no record.
+    pub line: std::result::Result<&'a [u8], Refusal>,
+    layout: &'a Layout,
+}
+
+impl Record<'_> {
     /// Its bytes, the end of line aside.
-    pub bytes: usize,
-    /// Its fields by name.
-    pub fields: std::result::Result<Map<String, Value>, Refusal>,
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.line.as_ref().map_or(0, |line| line.len())
+    }
+
+    /// Its fields by name, or why it has none.
+    pub fn fields(&self) -> std::result::Result<Map<String, Value>, Refusal> {
+        self.line.clone().and_then(|line| parse_line(line, self.layout))
+    }
 }
 
 /// A cursor over the records of a split.
 pub struct Records {
     lines: Lines,
-    format: Format,
-    header: Vec<String>,
+    layout: Layout,
     nth_input: u64,
     skip_first: bool,
 }
@@ -46,33 +66,49 @@ impl Records {
                 }
             }
             let lines = Lines::open(&input.path, split.range.start, split.range.end)?;
-            Ok(Self { lines, format: source.format, header, nth_input: split.nth_input as u64, skip_first })
+            let layout = Layout { format: source.format, header };
+            Ok(Self { lines, layout, nth_input: split.nth_input as u64, skip_first })
         };
         open().map_err(|error| error.file(input.name.clone()).source(source.name.clone()))
     }
 
+    /// How its lines hold fields.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// The next record; blank lines are none.
-    pub fn advance(&mut self) -> Result<Option<Record>> {
-        while let Some((offset, line)) = self.lines.advance()? {
-            if std::mem::take(&mut self.skip_first) {
+    pub fn advance(&mut self) -> Result<Option<Record<'_>>> {
+        loop {
+            if !self.lines.step()? {
+                return Ok(None);
+            }
+            let (offset, line) = self.lines.current();
+            if std::mem::take(&mut self.skip_first)
+                || matches!(line, Line::Text(text) if is_blank(text, self.layout.format))
+            {
                 continue;
             }
             if offset >> OFFSET_BITS != 0 {
                 return Err(Error::input("more than 1 TiB of content").remedy("split it into smaller files"));
             }
-            let (bytes, fields) = match line {
-                Line::Text(line) if is_blank(line, self.format) => continue,
-                Line::Text(line) => (line.len(), parse(line, self.format, &self.header)),
-                Line::TooLong => (0, Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20)))),
-            };
-            return Ok(Some(Record { offset, id: self.nth_input << OFFSET_BITS | offset, bytes, fields }));
+            break;
         }
-        Ok(None)
+        let (offset, line) = self.lines.current();
+        let line = match line {
+            Line::Text(line) => Ok(line),
+            Line::TooLong => Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20))),
+        };
+        Ok(Some(Record { offset, id: self.nth_input << OFFSET_BITS | offset, line, layout: &self.layout }))
     }
 }
 
 fn read_header(lines: &mut Lines) -> Result<Vec<String>> {
-    let Some((_, Line::Text(line))) = lines.advance()? else { return Ok(Vec::new()) };
+    if !lines.step()? {
+        return Ok(Vec::new());
+    }
+    let (_, Line::Text(line)) = lines.current() else { return Ok(Vec::new()) };
     let text = std::str::from_utf8(line).map_err(|_| Error::input("the header is not UTF-8").line(1))?;
     let header: Vec<String> = text.split('\t').map(str::to_owned).collect();
     refuse_repeated(&header).map_err(|error| error.line(1))?;
@@ -108,12 +144,13 @@ pub fn parse_json(text: &[u8]) -> std::result::Result<Map<String, Value>, Refusa
 }
 
 /// The fields of one line.
-fn parse(line: &[u8], format: Format, header: &[String]) -> std::result::Result<Map<String, Value>, Refusal> {
-    if format == Format::Jsonl {
+pub fn parse_line(line: &[u8], layout: &Layout) -> std::result::Result<Map<String, Value>, Refusal> {
+    let Layout { format, header } = layout;
+    if *format == Format::Jsonl {
         return parse_json(line);
     }
     let text = utf8(line)?;
-    if format == Format::Text {
+    if *format == Format::Text {
         return Ok(Map::from_iter([("text".to_owned(), Value::from(text))]));
     }
     let count = text.split('\t').count();

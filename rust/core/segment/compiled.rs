@@ -9,12 +9,16 @@ use crate::schema::{Drop, Refusal, Role};
 /// Literal text and dotted fields in turn.
 #[derive(Debug)]
 pub struct Template {
-    parts: Vec<Part>,
+    /// In order.
+    pub parts: Vec<Part>,
 }
 
+/// A part of a template.
 #[derive(Debug)]
-enum Part {
+pub enum Part {
+    /// Its own text.
     Literal(String),
+    /// A field by its path.
     Field(Vec<String>),
 }
 

@@ -4,11 +4,13 @@
 //! the spelling of their control tokens, which rendered templates must keep apart from data.
 
 mod compiled;
+mod direct;
 mod guard;
 mod jinja;
 
 use serde_json::{Map, Value};
 
+pub use direct::{Binding, Direct};
 pub use guard::Controls;
 
 use crate::error::Result;
@@ -41,6 +43,12 @@ pub struct Span {
 }
 
 impl Rendered {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.spans.clear();
+        self.parted = false;
+    }
+
     /// Adds text.
     fn push(&mut self, text: &str, role: Role, literal: bool) {
         if text.is_empty() {
@@ -102,12 +110,19 @@ impl TextRun<'_> {
 #[derive(Debug)]
 pub struct Segmenter {
     segments: Vec<(bool, Compiled)>,
+    direct: Option<Direct>,
 }
 
 #[derive(Debug)]
 enum Compiled {
     Plain(compiled::Template),
     Jinja(Box<jinja::Template>),
+}
+
+impl Compiled {
+    fn plain(&self) -> Option<&compiled::Template> {
+        if let Self::Plain(template) = self { Some(template) } else { None }
+    }
 }
 
 /// A step on the way to a value inside a record.
@@ -133,14 +148,21 @@ impl Segmenter {
             };
             Ok((matches!(segment, SegmentSpec::Target(_)), template))
         };
-        Ok(Self { segments: segments.iter().map(compile).collect::<Result<_>>()? })
+        let segments: Vec<(bool, Compiled)> = segments.iter().map(compile).collect::<Result<_>>()?;
+        let all_plain = segments.iter().map(|(is_target, template)| Some((*is_target, template.plain()?)));
+        let direct = all_plain.collect::<Option<Vec<_>>>().and_then(|segments| Direct::new(&segments));
+        Ok(Self { segments, direct })
+    }
+
+    /// The direct path, where the templates have one.
+    #[must_use]
+    pub fn direct(&self) -> Option<&Direct> {
+        self.direct.as_ref()
     }
 
     /// Renders a record into `out`, whose old content is dropped.
     pub fn render(&self, fields: &Fields, out: &mut Rendered) -> std::result::Result<(), Refusal> {
-        out.text.clear();
-        out.spans.clear();
-        out.parted = false;
+        out.clear();
         let mut any_target = false;
         for (is_target, template) in &self.segments {
             let start = out.text.len();
@@ -152,7 +174,7 @@ impl Segmenter {
                 if data_is_blank {
                     return Err(Refusal::new(Drop::EmptyTarget, "the target's data is empty"));
                 }
-                any_target |= !out.text[start..].trim().is_empty();
+                any_target |= is_target_text(&out.text[start..]);
             }
         }
         if any_target { Ok(()) } else { Err(Refusal::new(Drop::EmptyTarget, "the target is empty")) }
@@ -188,6 +210,11 @@ impl Segmenter {
     pub fn literals(source: &Source) -> impl Iterator<Item = &str> {
         source.segments.iter().map(SegmentSpec::template)
     }
+}
+
+/// Whether a target's text is more than white space.
+fn is_target_text(text: &str) -> bool {
+    !text.trim().is_empty()
 }
 
 fn string_leaves(value: &Value, path: &mut Vec<Step>, out: &mut Vec<Vec<Step>>) {

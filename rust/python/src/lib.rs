@@ -19,6 +19,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pipeline::explain, module)?)?;
     module.add_function(wrap_pyfunction!(pipeline::train_tokenizer, module)?)?;
     module.add_function(wrap_pyfunction!(verify::verify, module)?)?;
+    module.add_function(wrap_pyfunction!(verify::verify_against, module)?)?;
     module.add_class::<tokenize::Decoder>()?;
     Ok(())
 }

@@ -10,22 +10,22 @@ use arrow_schema::DataType;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3_arrow::PyArray;
-use sabiprep::tokenize::{ControlIds, Encoder};
+use sabiprep::tokenize::Encoder;
+use sabiprep::verify::open_tokenizer;
+use sabiprep::write::Manifest;
 
 use crate::door::enter;
 
-/// The decoder of a tokenizer file.
+/// The decoder of a packed dataset.
 #[pyclass(frozen, module = "sabiprep._core")]
 pub struct Decoder(Encoder);
 
 #[pymethods]
 impl Decoder {
-    /// Loads a tokenizer file.
+    /// Loads the tokenizer of a dataset, if it is the one it was packed with.
     #[new]
-    fn new(py: Python<'_>, file: PathBuf) -> PyResult<Self> {
-        // Decoding places no control token.
-        let controls = ControlIds { bos: None, eos: 0, pad: 0 };
-        enter(py, None, |_| Encoder::of_dataset(&file, controls)).map(Self)
+    fn new(py: Python<'_>, out: PathBuf) -> PyResult<Self> {
+        enter(py, None, |_| open_tokenizer(&out, &Manifest::read(&out)?)).map(Self)
     }
 
     /// The text that each token of an Arrow uint32 array adds, as an Arrow string array.

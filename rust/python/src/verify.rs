@@ -3,9 +3,26 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
+use sabiprep::pipeline::{self, Against};
 use serde_json::json;
 
 use crate::door::enter;
+
+/// Compares a sample of the records of a dataset (all for none) with what its corpus gives; gives the result as JSON.
+#[pyfunction]
+#[pyo3(signature = (out, corpus, *, sample, threads, progress))]
+pub fn verify_against(
+    py: Python<'_>,
+    out: PathBuf,
+    corpus: PathBuf,
+    sample: Option<u64>,
+    threads: usize,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    let found = enter(py, progress, |monitor| pipeline::verify_against(&out, &corpus, sample, threads, monitor))?;
+    let Against { records, documents, failures } = found;
+    Ok(json!({ "records": records, "documents": documents, "failures": failures }).to_string())
+}
 
 /// Verifies a dataset; gives what was checked and what failed as JSON.
 #[pyfunction]
