@@ -332,6 +332,38 @@ def truncation_problem(before: Sequence[Span], after: Sequence[Span]) -> str | N
     return None
 
 
+# --- duplicates ---
+
+
+class Copy(NamedTuple):
+    """A record as far as duplicates go: its source's policy ("keep", "exact", "normalised"), its text, its content."""
+
+    policy: str
+    held_out: bool
+    text: str
+    content: str
+
+
+def drops_by_content(records: Sequence[Copy]) -> list[str | None]:
+    """Why each of the records, lowest first, is dropped for what another says; None for those that are not.
+
+    Training records whose content a held-out one has are "in validation". Of the others, one is a "duplicate" if its
+    source drops such and a lower record that is kept has its text, or its content.
+    """
+    reasons: list[str | None] = []
+    for i, record in enumerate(records):
+        kept = [other for other, reason in zip(records[:i], reasons, strict=True) if reason is None]
+        if not record.held_out and any(other.held_out and other.content == record.content for other in records):
+            reasons.append("in validation")
+        elif (record.policy == "exact" and any(other.text == record.text for other in kept)) or (
+            record.policy == "normalised" and any(other.content == record.content for other in kept)
+        ):
+            reasons.append("duplicate")
+        else:
+            reasons.append(None)
+    return reasons
+
+
 # --- rows and accounts ---
 
 

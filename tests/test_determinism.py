@@ -45,6 +45,7 @@ def write_corpus(folder: Path) -> None:
     (folder / "rows.tsv.gz").write_bytes(gzip.compress("\r\n".join(rows).encode(), mtime=0))
     for name in ("one.txt", "two.txt"):
         (folder / name).write_bytes(b"\n".join(b"\xff" if not i % 8 else text(90).encode() for i in range(80)))
+    (folder / "held.out").write_text("".join(text(90) + "\n" for _ in range(30)), "utf-8")
     there = [{"prompt": "<translate> {{ a }} <yor>:"}, {"target": " {{ b }}"}]
     back = [{"prompt": "{% if a %}{{ b }}{% endif %} <yor>:"}, {"target": " {{ a }}"}]
     label = [{"prompt": "{{ text }} <|sep|>"}, {"target": " {{ label }}"}]
@@ -52,9 +53,22 @@ def write_corpus(folder: Path) -> None:
         folder,
         [
             {"name": "there", "files": ["pairs.jsonl"], "segments": there, "epochs": 2.5},
-            {"name": "back", "files": ["pairs.jsonl"], "segments": back, "overflow": "drop"},
+            {
+                "name": "back",
+                "files": ["pairs.jsonl"],
+                "segments": back,
+                "overflow": "drop",
+                "duplicates": "normalised",
+            },
             {"name": "label", "files": ["rows.tsv.gz"], "segments": label, "epochs": 0.5},
-            {"name": "plain", "files": ["*.txt"], "loss": "full", "epochs": 0.8},
+            {
+                "name": "plain",
+                "files": ["*.txt"],
+                "format": "text",
+                "validation_files": ["held.out"],
+                "loss": "full",
+                "epochs": 0.8,
+            },
         ],
         pack={"validation": 0.1, "seq_len": 64, "shard_tokens": 4096},
     )
@@ -84,7 +98,8 @@ def test_the_reference_has_what_could_differ(place: Path) -> None:
     assert sum(name.startswith("validation") for name in shards) > 1
     sources = json.loads(files["manifest.json"])["sources"]
     reasons = {reason for source in sources for reason in source["drops"]}
-    assert reasons == {"malformed", "missing field", "empty target", "too long", "in validation", "not sampled"}
+    content = {"duplicate", "in validation"}
+    assert reasons == {"malformed", "missing field", "empty target", "too long", "not sampled"} | content
 
 
 @pytest.mark.parametrize(("threads", "split_bytes", "spool_bytes"), VARIANTS)

@@ -235,6 +235,7 @@ def test_loss_mask() -> None:
         oracle.loss_mask(roles, "other")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4000), st.integers(2, 300))
 def test_windows(n: int, seq_len: int) -> None:
     """Every token but the first is learnt exactly once, in the fewest windows, the last two of one size."""
@@ -248,6 +249,20 @@ def test_windows(n: int, seq_len: int) -> None:
     assert sizes[:-2] == [seq_len] * (len(found) - 2)
     if len(found) > 1:
         assert sizes[-2] - sizes[-1] in (0, 1)
+
+
+def test_drops_by_content() -> None:
+    """The lowest is kept, whatever dropped lower ones said; what is held out comes before that."""
+
+    def drops(*records: tuple[str, str], held_out: int = -1) -> list[str | None]:
+        copies = [oracle.Copy(policy, i == held_out, text, text.lower()) for i, (policy, text) in enumerate(records)]
+        return oracle.drops_by_content(copies)
+
+    assert drops(("normalised", "a"), ("normalised", "A"), ("normalised", "b")) == [None, "duplicate", None]
+    assert drops(("exact", "a"), ("exact", "A"), ("exact", "a")) == [None, None, "duplicate"]
+    assert drops(("keep", "a"), ("keep", "a"), ("exact", "a")) == [None, None, "duplicate"]
+    assert drops(("keep", "a"), ("normalised", "A"), ("exact", "A")) == [None, "duplicate", None]
+    assert drops(("keep", "a"), ("normalised", "A"), ("keep", "b"), held_out=1) == ["in validation", None, None]
 
 
 def test_truncation_problem() -> None:

@@ -52,12 +52,14 @@ class Source(NamedTuple):
     overflow: str
     epochs: float
     loss: str
+    duplicates: str
 
 
 class Corpus(NamedTuple):
-    """Everything one pack is given."""
+    """Everything one pack is given; `held_out` names the files whose records are all held out."""
 
     sources: list[Source]
+    held_out: frozenset[str]
     tokenizer: str
     bos: bool
     seq_len: int
@@ -133,7 +135,7 @@ def files(draw: st.DrawFn, number: int) -> File:
 
 
 @st.composite
-def sources(draw: st.DrawFn, number: int, all_files: Sequence[File]) -> Source:
+def sources(draw: st.DrawFn, number: int, all_files: Sequence[File], held_out: frozenset[str], drops: bool) -> Source:
     format = draw(st.sampled_from(sorted({file.format for file in all_files})))
     same = [file for file in all_files if file.format == format]
     chosen = draw(st.lists(st.sampled_from(same), min_size=1, max_size=2, unique_by=lambda file: file.name))
@@ -151,23 +153,28 @@ def sources(draw: st.DrawFn, number: int, all_files: Sequence[File]) -> Source:
     )
     return Source(
         f"source{number}",
-        chosen,
+        sorted(chosen, key=lambda file: file.name in held_out),
         segments,
         draw(st.sampled_from(overflow)),
         draw(st.sampled_from([1.0, 1.0, 2.5, 0.5])),
         draw(st.sampled_from(["target_only", "target_only", "full"])),
+        draw(st.sampled_from(["keep", "exact", "normalised"])) if drops else "keep",
     )
 
 
 @st.composite
 def corpora(draw: st.DrawFn) -> Corpus:
     all_files = [draw(files(number)) for number in range(draw(st.integers(1, 3)))]
+    held_out = frozenset(draw(st.sets(st.sampled_from([file.name for file in all_files]), max_size=1)))
+    # Where chance holds out too, a record that is not there does not tell whether it was held out.
+    validation = draw(st.sampled_from([0.0, 0.3]))
     return Corpus(
-        [draw(sources(number, all_files)) for number in range(draw(st.integers(1, 4)))],
+        [draw(sources(number, all_files, held_out, validation == 0)) for number in range(draw(st.integers(1, 4)))],
+        held_out,
         draw(st.sampled_from(["bytes", "bytes", "bytes-prefix", "bytes-nfc", "metaspace-always", "metaspace-first"])),
         draw(st.booleans()),
         draw(st.sampled_from([64, 64, 128])),
-        draw(st.sampled_from([0.0, 0.3])),
+        validation,
         draw(st.integers(0, 1 << 40)),
     )
 
@@ -183,7 +190,9 @@ def write_corpus(folder: Path, corpus: Corpus) -> Path:
         [
             {
                 "name": source.name,
-                "files": [file.name for file in source.files],
+                "files": [file.name for file in source.files if file.name not in corpus.held_out],
+                "validation_files": [file.name for file in source.files if file.name in corpus.held_out],
+                "duplicates": source.duplicates,
                 "format": source.files[0].format,
                 "segments": [{kind: template} for kind, template in source.segments],
                 "overflow": source.overflow,
@@ -353,30 +362,39 @@ def documents(dataset: PackedDataset) -> dict[tuple[int, int], list[Document]]:
 def check(corpus: Corpus, dataset: PackedDataset) -> None:
     """Compare a dataset with what the oracle makes of its corpus."""
     packed = documents(dataset)
-    held_out_contents, sides_of_lines = set(), defaultdict(set)
     expected: dict[tuple[int, int], tuple[Source, File, int, Outcome]] = {}
     for id, source in enumerate(corpus.sources):
         expectations = Expectations(corpus, source)
         for nth, file in enumerate(source.files):
             for line, offset, record in read(file):
-                outcome = expectations.outcome(record)
-                expected[id, nth << SHARED_BITS | offset] = (source, file, line, outcome)
-                if any(document.side == "validation" for document in packed.get((id, nth << SHARED_BITS | offset), [])):
-                    held_out_contents.add(content(outcome.text))
+                expected[id, nth << SHARED_BITS | offset] = (source, file, line, expectations.outcome(record))
     assert set(packed) <= set(expected), "a document of no record"
 
+    # A record that is not there is one of training: chance holds out only where no duplicates are dropped.
+    copies = {
+        key: oracle.Copy(
+            source.duplicates,
+            file.name in corpus.held_out or any(document.side == "validation" for document in packed.get(key, [])),
+            outcome.text,
+            content(outcome.text),
+        )
+        for key, (source, file, _, outcome) in sorted(expected.items())
+        if outcome.reason is None
+    }
+    drops_by_content = dict(zip(copies, oracle.drops_by_content(list(copies.values())), strict=True))
     drops: dict[str, dict[str, list[tuple[str, int]]]] = {s.name: defaultdict(list) for s in corpus.sources}
     kept: Counter[str] = Counter()
     truncated: Counter[str] = Counter()
+    sides_of_lines = defaultdict(set)
     for key, (source, file, line, outcome) in expected.items():
         found = packed.get(key, [])
-        if outcome.reason is not None:
-            assert not found, outcome.reason
-            drops[source.name][outcome.reason].append((file.name, line))
-            continue
-        if not found:
-            reason = "in validation" if content(outcome.text) in held_out_contents else "not sampled"
-            assert reason == "in validation" or source.epochs < 1
+        reason = outcome.reason or drops_by_content[key]
+        if reason is not None:
+            assert not found, reason
+        elif not found:
+            reason = "not sampled"
+            assert source.epochs < 1 and not copies[key].held_out
+        if reason is not None:
             drops[source.name][reason].append((file.name, line))
             continue
         kept[source.name] += 1
@@ -384,8 +402,8 @@ def check(corpus: Corpus, dataset: PackedDataset) -> None:
         check_record(corpus, source, outcome, found)
         [side] = {document.side for document in found}
         sides_of_lines[file.name, line].add(side)
-        if side == "train":
-            assert content(outcome.text) not in held_out_contents, "a leak into validation"
+        if corpus.validation == 0 or file.name in corpus.held_out:
+            assert (side == "validation") == (file.name in corpus.held_out)
     assert all(len(sides) == 1 for sides in sides_of_lines.values()), "a line on both sides"
     for source, file, line, outcome in expected.values():
         if outcome.reason is None and sides_of_lines[file.name, line] == {"validation"}:
@@ -488,12 +506,14 @@ def test_a_dataset_holds_what_the_oracle_makes_of_its_corpus(tmp_path: Path, cor
         assert "no training document" in str(error)
         if corpus.validation == 0 and all(source.epochs >= 1 for source in corpus.sources):
             outcomes = [
-                Expectations(corpus, source).outcome(record).reason
+                (content(outcome.text), file.name in corpus.held_out)
                 for source in corpus.sources
                 for file in source.files
                 for _, _, record in read(file)
+                if (outcome := Expectations(corpus, source).outcome(record)).reason is None
             ]
-            assert None not in outcomes
+            held_out = {text for text, is_held_out in outcomes if is_held_out}
+            assert held_out.issuperset(text for text, _ in outcomes)
         assert not out.exists()
         return
     with open_dataset(out) as dataset:
@@ -646,7 +666,75 @@ def test_records_left_out_by_epochs_are_not_counted_as_truncated(tmp_path: Path)
     assert source["truncated"] == source["kept"]
 
 
-# --- validation ---
+# --- validation and duplicates ---
+
+
+def test_a_held_out_file_is_held_out_by_every_source(tmp_path: Path) -> None:
+    """And what is in it, word for word, is not trained on; a fraction of the rest is held out as well."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
+    (folder / "train.txt").write_text("".join(f"record {i}\n" for i in range(200)), "utf-8")
+    (folder / "dev.txt").write_text("record  7\nRECORD 8\nheld out\n", "utf-8")
+    sources = [
+        {"name": "both", "files": ["train.txt"], "validation_files": ["dev.*"], "epochs": 2.0},
+        {"name": "held", "files": [], "validation_files": ["dev.txt"], "segments": [{"target": "again {{ text }}"}]},
+    ]
+    packer.write_config(folder, sources, pack={"validation": 0.1, "seq_len": 64})
+    packer.pack(folder, tmp_path / "out", tokenizer=folder / "tokenizer.json")
+    with open_dataset(tmp_path / "out") as dataset:
+        both, held = dataset.manifest["sources"]
+        found = documents(dataset)
+    in_file = [key for key in found if key[0] == 1 or key[1] >> SHARED_BITS]
+    assert len(in_file) == 6 and all(found[key][0].side == "validation" for key in in_file)
+    chosen = both["validation"]["documents"] - 3
+    assert 10 <= chosen <= 30 and held["train"]["documents"] == 0
+    assert 1 <= both["drops"]["in validation"] <= 2
+    assert both["train"]["documents"] == 2 * (200 - chosen - both["drops"]["in validation"])
+    assert packer.verify(tmp_path / "out")["failures"] == []
+
+
+@pytest.mark.parametrize("name", ["dev.txt", "./x/../dev.txt", "link.txt"])
+def test_a_file_on_both_sides_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "train.txt").write_text("a\n", "utf-8")
+    (tmp_path / "dev.txt").write_text("b\n", "utf-8")
+    (tmp_path / "link.txt").symlink_to("dev.txt")
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
+    holding = {"name": "holding", "files": ["train.txt"], "validation_files": ["dev.txt"]}
+    training = {"name": "training", "files": [name]}
+    for sources in ([holding, training], [training, holding]):
+        packer.write_config(tmp_path, sources)
+        with pytest.raises(ConfigError, match="source 'holding' holds out") as caught:
+            packer.pack(tmp_path, tmp_path / "out", tokenizer=tmp_path / "tokenizer.json")
+        assert caught.value.source == "training"
+    packer.write_config(tmp_path, [{**holding, "files": ["train.txt", name]}])
+    with pytest.raises(ConfigError, match="twice"):
+        packer.pack(tmp_path, tmp_path / "out", tokenizer=tmp_path / "tokenizer.json")
+
+
+def test_duplicates_are_dropped_across_sources_and_the_lowest_wins(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
+    (folder / "a.txt").write_text("one\ntwo\nOne\none\n", "utf-8")
+    (folder / "b.txt").write_text("Two\nthree\none\nTHREE\n", "utf-8")
+    sources = [
+        {"name": "a", "files": ["a.txt"], "duplicates": "exact"},
+        {"name": "b", "files": ["b.txt"]},
+    ]
+    packer.write_config(folder, sources, pack={"duplicates": "normalised", "seq_len": 64})
+    packer.pack(folder, tmp_path / "out", tokenizer=folder / "tokenizer.json", threads=2, split_bytes=5)
+    with open_dataset(tmp_path / "out") as dataset:
+        a, b = dataset.manifest["sources"]
+    assert (a["kept"], a["drops"]) == (3, {"duplicate": 1})
+    assert (b["kept"], b["drops"]) == (1, {"duplicate": 3})
+    assert [(example["line"], example["why"]) for example in b["examples"]] == [
+        (1, "the record at byte 4 of a.txt says the same"),
+        (3, "the record at byte 0 of a.txt says the same"),
+        (4, "the record at byte 4 of b.txt says the same"),
+    ]
+    assert packer.verify(tmp_path / "out")["failures"] == []
 
 
 def test_about_the_share_asked_for_is_held_out_and_no_task_sees_a_held_out_line(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def test_a_kept_spool_changes_no_byte(corpus: Path, tmp_path: Path) -> None:
         ("seq_len = 64", "seq_len = 128", "all"),
         ("seq_len = 64", "seq_len = 512", "all"),
         ('overflow = "drop"', 'overflow = "truncate"', "all"),
+        ('duplicates = "normalised"', 'duplicates = "exact"', "all"),
+        ('validation_files = ["held.out"]', "validation_files = []", "all"),
         ("shard_tokens = 4096", "shard_tokens = 1000000", "all"),
         ('prompt = "<translate> {{ a }}', 'prompt = "<translate> {{ a }}!', "some"),
         ("seed = 0", "seed = 1", "none"),

@@ -112,7 +112,9 @@ pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>) -> Result<()> {
     let error =
         Error::input(format!("no training document is left (records read: {records})")).file(plan.config_file.clone());
     Err(match reasons.is_empty() {
-        true if records > 0 => error.remedy("lower `validation` under [pack]"),
+        true if records > 0 => {
+            error.remedy("hold out fewer: lower `validation` under [pack], or name training `files`")
+        }
         true => error.remedy("the inputs hold no records: check `files`"),
         false => error.remedy(format!("look at the first dropped records:\n  {}", reasons.join("\n  "))),
     })

@@ -105,6 +105,19 @@ pub enum SpecialInData {
     Error,
 }
 
+/// Which records are dropped because a lower one says the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Duplicates {
+    /// None.
+    #[default]
+    Keep,
+    /// Those of the same rendered text, byte for byte.
+    Exact,
+    /// Those of the same content: the text in NFC and lower case, white space as one space.
+    Normalised,
+}
+
 /// Why a record was dropped. Each dropped record has exactly one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -123,6 +136,8 @@ pub enum Drop {
     TooLong,
     /// Its data spells a control token, and the source refuses that.
     Refused,
+    /// A lower record has the same text or content, and the source drops such.
+    Duplicate,
     /// A training record whose content is in the validation split.
     InValidation,
     /// The source's `epochs` left it out.
@@ -131,7 +146,7 @@ pub enum Drop {
 
 impl Drop {
     /// Every reason, in the order of the report.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::MissingField,
         Self::TemplateError,
@@ -139,6 +154,7 @@ impl Drop {
         Self::NoTargetLeft,
         Self::TooLong,
         Self::Refused,
+        Self::Duplicate,
         Self::InValidation,
         Self::NotSampled,
     ];
@@ -163,6 +179,7 @@ impl Drop {
             Self::NoTargetLeft => "no target left",
             Self::TooLong => "too long",
             Self::Refused => "refused",
+            Self::Duplicate => "duplicate",
             Self::InValidation => "in validation",
             Self::NotSampled => "not sampled",
         }

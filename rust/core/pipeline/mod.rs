@@ -83,7 +83,7 @@ impl<'a> Job<'a> {
         for source in plan.sources.iter().filter(|source| !source.is_plain()) {
             encoder.check_continuation(&source.name)?;
         }
-        Ok(Self { plan, tokenizer_sha256: encoder.sha256(), encoder, segmenters, keyed: plan.pack.validation > 0.0 })
+        Ok(Self { plan, tokenizer_sha256: encoder.sha256(), encoder, segmenters, keyed: plan.looks_at_content() })
     }
 
     fn identity(&self, inputs: &[InputEntry]) -> Identity {

@@ -3,18 +3,22 @@
 //! Takes a corpus folder and the caller's overrides; gives plain data that the stages read. Templates and
 //! tokenizers are compiled by their own modules.
 
+mod find;
 mod spec;
 
-use std::path::{Component, Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 pub use spec::{PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, nearest};
 
-use crate::error::{Error, Kind, Result};
+use find::{find_files, portable_name};
+
+use crate::error::{Error, Result};
 use crate::files;
 use crate::schema::{
-    Format, LossPolicy, MAX_COPIES, MAX_SEQ_LEN, OFFSET_BITS, Overflow, SEQ_LEN_MULTIPLE, SpecialInData,
+    Duplicates, Format, LossPolicy, MAX_COPIES, MAX_SEQ_LEN, OFFSET_BITS, Overflow, SEQ_LEN_MULTIPLE, SpecialInData,
 };
 
 /// The name of the configuration in a corpus folder.
@@ -92,6 +96,12 @@ pub struct Source {
     pub inputs: Vec<usize>,
     /// Files as written.
     pub files: Vec<String>,
+    /// Files that are held out, as written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub validation_files: Vec<String>,
+    /// How many of its inputs are not held out; those come first.
+    #[serde(skip)]
+    pub training_inputs: usize,
     /// The format of its inputs.
     pub format: Format,
     /// Column names of a TSV without a header.
@@ -107,9 +117,17 @@ pub struct Source {
     pub loss: LossPolicy,
     /// What becomes of data that spells a control token.
     pub special_in_data: SpecialInData,
+    /// Which duplicates are dropped.
+    pub duplicates: Duplicates,
 }
 
 impl Source {
+    /// Whether its input `nth` is held out.
+    #[must_use]
+    pub fn holds_out(&self, nth: usize) -> bool {
+        nth >= self.training_inputs
+    }
+
     /// Whether it is plain text: nothing but targets.
     #[must_use]
     pub fn is_plain(&self) -> bool {
@@ -173,16 +191,48 @@ impl Plan {
         for source in spec.sources {
             let name = source.name.clone();
             let config_file = plan.config_file.clone();
-            let default = spec.pack.special_in_data.unwrap_or_default();
-            plan.add_source(source, default).map_err(|error| {
+            plan.add_source(source, &spec.pack).map_err(|error| {
                 let error = error.source(name);
                 if error.file.is_none() { error.file(config_file) } else { error }
             })?;
         }
+        plan.refuse_both_sides().map_err(|error| error.file(plan.config_file.clone()))?;
         Ok(plan)
     }
 
-    fn add_source(&mut self, spec: SourceSpec, special_in_data: SpecialInData) -> Result<()> {
+    /// Whether records may be held out.
+    #[must_use]
+    pub fn holds_out(&self) -> bool {
+        self.pack.validation > 0.0 || self.sources.iter().any(|source| source.holds_out(source.inputs.len() - 1))
+    }
+
+    /// Whether it matters what else has a record's content.
+    #[must_use]
+    pub fn looks_at_content(&self) -> bool {
+        self.holds_out() || self.sources.iter().any(|source| source.duplicates != Duplicates::Keep)
+    }
+
+    /// Refuses a file that one source holds out and another trains on.
+    fn refuse_both_sides(&self) -> Result<()> {
+        let mut first: BTreeMap<PathBuf, (&Source, bool)> = BTreeMap::new();
+        for source in &self.sources {
+            for (nth, &input) in source.inputs.iter().enumerate() {
+                let Input { path, name, .. } = &self.inputs[input];
+                let file = path.canonicalize().unwrap_or_else(|_| path.clone());
+                let (other, held_out) = *first.entry(file).or_insert((source, source.holds_out(nth)));
+                if held_out != source.holds_out(nth) {
+                    let [holding, training] = if held_out { [other, source] } else { [source, other] };
+                    let what = format!("trains on {name}, which source '{}' holds out", holding.name);
+                    return Err(Error::config(what)
+                        .source(training.name.clone())
+                        .remedy("name it in `validation_files` of both, or of none"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_source(&mut self, spec: SourceSpec, defaults: &PackSpec) -> Result<()> {
         if spec.name.is_empty() {
             return Err(Error::config("a source's name is empty"));
         }
@@ -190,16 +240,9 @@ impl Plan {
             return Err(Error::config("two sources have this name").remedy("a name identifies a source: rename one"));
         }
         let mut inputs: Vec<usize> = Vec::new();
-        for pattern in &spec.files {
-            for path in find_files(&self.root, pattern)? {
-                let index = self.intern_input(&path)?;
-                if inputs.iter().any(|&other| files::is_same_file(&self.inputs[other].path, &self.inputs[index].path)) {
-                    let name = &self.inputs[index].name;
-                    return Err(Error::config(format!("reads {name} twice")).remedy("set `epochs` to repeat a source"));
-                }
-                inputs.push(index);
-            }
-        }
+        self.add_inputs(&spec.files, &mut inputs)?;
+        let training_inputs = inputs.len();
+        self.add_inputs(&spec.validation_files, &mut inputs)?;
         if inputs.is_empty() {
             return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
         }
@@ -227,14 +270,33 @@ impl Plan {
             lang: spec.lang.unwrap_or_else(|| "und".to_owned()),
             inputs,
             files: spec.files,
+            validation_files: spec.validation_files,
+            training_inputs,
             format,
             columns: spec.columns,
             segments,
             epochs,
             overflow,
             loss: spec.loss.unwrap_or_default(),
-            special_in_data: spec.special_in_data.unwrap_or(special_in_data),
+            special_in_data: spec.special_in_data.or(defaults.special_in_data).unwrap_or_default(),
+            duplicates: spec.duplicates.or(defaults.duplicates).unwrap_or_default(),
         });
+        Ok(())
+    }
+
+    /// Adds the files of some patterns to the inputs of a source.
+    fn add_inputs(&mut self, patterns: &[String], inputs: &mut Vec<usize>) -> Result<()> {
+        for pattern in patterns {
+            for path in find_files(&self.root, pattern)? {
+                let index = self.intern_input(&path)?;
+                if inputs.iter().any(|&other| files::is_same_file(&self.inputs[other].path, &self.inputs[index].path)) {
+                    let name = &self.inputs[index].name;
+                    return Err(Error::config(format!("reads {name} twice"))
+                        .remedy("set `epochs` to repeat a source; a file is trained on or held out, not both"));
+                }
+                inputs.push(index);
+            }
+        }
         Ok(())
     }
 
@@ -320,79 +382,15 @@ fn resolve_segments(segments: Option<Vec<SegmentSpec>>, format: Format) -> Resul
     Ok(segments)
 }
 
-/// The files that `pattern` names below `root`, sorted.
-fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
-    let plain = root.join(pattern);
-    if plain.is_file() {
-        return Ok(vec![plain]);
-    }
-    if plain.is_dir() {
-        return Err(Error::input("is a folder").file(pattern).remedy(format!("name its files: \"{pattern}/*\"")));
-    }
-    if !pattern.contains(['*', '?', '[']) {
-        return Err(Error::input("no such file").file(pattern).remedy(near_files(root, &plain)));
-    }
-    let full = Path::new(&glob::Pattern::escape(&root.to_string_lossy())).join(pattern);
-    let paths = glob::glob(&full.to_string_lossy())
-        .map_err(|error| Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg)))?;
-    let mut files = Vec::new();
-    for path in paths {
-        let path = path.map_err(|error| Error::io(Kind::Input, error.path(), error.error()))?;
-        if path.is_file() {
-            files.push(path);
-        }
-    }
-    if files.is_empty() {
-        return Err(Error::input("no file matches this pattern").file(pattern).remedy(near_files(root, &plain)));
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// What the user may have meant instead of the missing `path`.
-fn near_files(root: &Path, path: &Path) -> String {
-    let folder = path.parent().unwrap_or(root);
-    let names = files::names_in(folder);
-    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
-    match nearest(&wanted, names.iter().map(String::as_str)) {
-        Some(name) => format!("did you mean {}?", portable_name(root, &folder.join(name))),
-        None => format!("paths are relative to {}", root.display()),
-    }
-}
-
 /// A path as the user would name it.
 fn shown(path: &Path) -> String {
     path.strip_prefix(".").unwrap_or(path).display().to_string()
 }
 
-/// `path` relative to `root`, with `/`, `.` removed: the same on every machine.
-fn portable_name(root: &Path, path: &Path) -> String {
-    let Ok(relative) = path.strip_prefix(root) else {
-        return path.to_string_lossy().into_owned();
-    };
-    let mut parts: Vec<String> = Vec::new();
-    for component in relative.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir if parts.last().is_some_and(|last| last != "..") => {
-                parts.pop();
-            }
-            other => parts.push(other.as_os_str().to_string_lossy().into_owned()),
-        }
-    }
-    parts.join("/")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_inputs_do_not_depend_on_how_they_were_spelled() {
-        let root = Path::new("/c");
-        assert_eq!(portable_name(root, &root.join("./a/../b/x.json")), "b/x.json");
-        assert_eq!(portable_name(root, &root.join("../d/x.json")), "../d/x.json");
-    }
+    use crate::error::Kind;
 
     #[test]
     fn values_that_cannot_be_right_are_refused() {

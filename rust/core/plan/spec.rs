@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::schema::{Format, LossPolicy, Overflow, SpecialInData};
+use crate::schema::{Duplicates, Format, LossPolicy, Overflow, SpecialInData};
 
 /// The whole of `corpus.toml`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -48,6 +48,8 @@ pub struct PackSpec {
     pub special_in_data: Option<SpecialInData>,
     /// Tokens a shard is planned to hold.
     pub shard_tokens: Option<u64>,
+    /// Which duplicates are dropped, where the source does not say.
+    pub duplicates: Option<Duplicates>,
 }
 
 /// One `[[source]]`.
@@ -62,6 +64,9 @@ pub struct SourceSpec {
     pub lang: Option<String>,
     /// Files or glob patterns, relative to the corpus.
     pub files: Vec<String>,
+    /// Files or glob patterns whose records are all held out.
+    #[serde(default)]
+    pub validation_files: Vec<String>,
     /// The format, guessed from the suffix or the first byte by default.
     pub format: Option<Format>,
     /// Column names of a TSV without a header.
@@ -76,6 +81,8 @@ pub struct SourceSpec {
     pub loss: Option<LossPolicy>,
     /// What becomes of data that spells a control token.
     pub special_in_data: Option<SpecialInData>,
+    /// Which duplicates are dropped.
+    pub duplicates: Option<Duplicates>,
 }
 
 /// One segment of a source: a template and its part.

@@ -21,7 +21,7 @@ use crate::tokenize::Document;
 const GROUP: u32 = 16;
 const GROUPS: usize = (BUCKETS / GROUP) as usize;
 /// Content keys are read this many at a time.
-const KEYS_AT_ONCE: u64 = 1024;
+const KEYS_AT_ONCE: u64 = 512;
 /// Documents this close together are read at once.
 const GAP: u64 = 64 << 10;
 

@@ -1,21 +1,26 @@
 //! Settling: what can only be decided once every split is mapped. Small and deterministic.
 //!
-//! Takes the spools' heads and content keys, read in bounded memory; decides which records leak into validation, how
-//! many copies of each are made, and which virtual buckets make which shard, by exact token counts. Knows nothing of
+//! Takes the spools' heads and content keys, read in bounded memory; decides which records are duplicates or leak into
+//! validation, how many copies of each are made, and which virtual buckets make which shard, by exact token counts. Knows nothing of
 //! threads or split sizes: every decision is a sum over records or a hash of one.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+mod corpus;
+mod duplicates;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+
+pub use corpus::{Corpus, PartOf};
+
+use corpus::Fate;
 
 use crate::choice::{Subject, choice, within};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::plan::{Plan, Source};
-use crate::schema::{Drop, OFFSET_BITS, Overflow, Side, window_count};
-use crate::spool::{BUCKETS, Dropped, Head, Key, Keys, Part, Tally};
+use crate::schema::{Drop, Overflow, Side, window_count};
+use crate::spool::{BUCKETS, Dropped, Head, Tally};
 use crate::tasks;
 
 /// Copy j of virtual bucket v is made where bucket (v + j · this) mod [`BUCKETS`] is. Odd, so that copies spread.
@@ -90,150 +95,6 @@ pub struct ShardPlan {
     pub buckets: Range<u32>,
     /// Its tokens.
     pub tokens: u64,
-}
-
-/// A part of a spool, with whose documents it holds.
-#[derive(Debug, Clone, Copy)]
-pub struct PartOf<'a> {
-    /// The source.
-    pub source: usize,
-    /// The input's index within the source.
-    pub nth_input: usize,
-    /// The input's index in the plan.
-    pub input: usize,
-    /// Whether its documents were shortened to fit a row; else they are whole.
-    pub fitted: bool,
-    /// The documents.
-    pub part: &'a Part,
-}
-
-/// A mapped corpus.
-#[derive(Debug)]
-pub struct Corpus<'a> {
-    /// What is run.
-    pub plan: &'a Plan,
-    /// All parts, by source and input.
-    pub parts: Vec<PartOf<'a>>,
-    /// What happened to the records of each source so far.
-    pub tallies: Vec<Tally>,
-}
-
-/// What becomes of a document, duplicates aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Fate {
-    /// A fitted document is there in its stead, or its record was dropped when it was fitted.
-    Superseded,
-    /// Its record is dropped.
-    Dropped(Drop, String),
-    /// It is on this side.
-    Kept(Side),
-}
-
-impl Corpus<'_> {
-    fn source(&self, part: &PartOf<'_>) -> &Source {
-        &self.plan.sources[part.source]
-    }
-
-    /// The side of a record.
-    fn side(&self, part: &PartOf<'_>, record_id: u64) -> Side {
-        let pack = &self.plan.pack;
-        if pack.validation == 0.0 {
-            return Side::Train;
-        }
-        let offset = record_id & ((1 << OFFSET_BITS) - 1);
-        let subject = Subject { name: &self.plan.inputs[part.input].name, record: offset, copy: 0 };
-        if within(choice(pack.seed, "validation", subject), pack.validation) { Side::Validation } else { Side::Train }
-    }
-
-    fn fate(&self, part: &PartOf<'_>, record_id: u64, tokens: u32) -> Fate {
-        let seq_len = self.plan.pack.seq_len;
-        if tokens as usize > seq_len && !part.fitted {
-            let why = || format!("{tokens} tokens, a row holds {seq_len}");
-            match self.source(part).overflow {
-                Overflow::Truncate => return Fate::Superseded,
-                Overflow::Drop | Overflow::Error => return Fate::Dropped(Drop::TooLong, why()),
-                Overflow::Split if window_count(tokens as usize, seq_len) > crate::schema::MAX_WINDOWS as usize => {
-                    return Fate::Dropped(Drop::TooLong, why() + ", more windows than a record may have");
-                }
-                Overflow::Split => {}
-            }
-        }
-        Fate::Kept(self.side(part, record_id))
-    }
-
-    /// Which documents are dropped for their content: a bit for each, by part.
-    fn drop_by_content(&self, tallies: &mut [Tally]) -> Result<Vec<Vec<u64>>> {
-        let room = |part: &PartOf<'_>| vec![0_u64; (part.part.layout.keys as usize).div_ceil(64)];
-        let mut dropped: Vec<Vec<u64>> = self.parts.iter().map(room).collect();
-        let mut group: Vec<(usize, Key)> = Vec::new();
-        let mut merge = Merge::new(&self.parts)?;
-        loop {
-            let next = merge.advance()?;
-            if group.first().map(|(_, key)| key.content) != next.as_ref().map(|(_, key)| key.content) {
-                self.settle_group(&group, &mut dropped, tallies);
-                group.clear();
-            }
-            let Some(next) = next else { return Ok(dropped) };
-            group.push(next);
-        }
-    }
-
-    /// Decides on the documents of one content.
-    fn settle_group(&self, group: &[(usize, Key)], dropped: &mut [Vec<u64>], tallies: &mut [Tally]) {
-        if group.len() < 2 {
-            return;
-        }
-        let side = |at: usize, key: &Key| match self.fate(&self.parts[at], key.record_id, key.tokens) {
-            Fate::Kept(side) => Some(side),
-            _ => None,
-        };
-        if !group.iter().any(|(at, key)| side(*at, key) == Some(Side::Validation)) {
-            return;
-        }
-        for (at, key) in group.iter().filter(|(at, key)| side(*at, key) == Some(Side::Train)) {
-            dropped[*at][key.head as usize / 64] |= 1 << (key.head % 64);
-            let why = || "a held-out record has the same content".to_owned();
-            tallies[self.parts[*at].source].drop_record(Drop::InValidation, key.record_id, why);
-        }
-    }
-}
-
-/// The content keys of all parts, in order of key, source and record.
-struct Merge<'a> {
-    cursors: Vec<Keys<'a>>,
-    /// The next key of each part; the order of a part's source comes before that of its records.
-    next: BinaryHeap<Reverse<(u128, usize, u64, usize)>>,
-    keys: Vec<Key>,
-    sources: Vec<usize>,
-}
-
-impl<'a> Merge<'a> {
-    fn new(parts: &[PartOf<'a>]) -> Result<Self> {
-        let mut merge = Self {
-            cursors: parts.iter().map(|part| part.part.keys()).collect(),
-            next: BinaryHeap::new(),
-            keys: vec![Key::default(); parts.len()],
-            sources: parts.iter().map(|part| part.source).collect(),
-        };
-        (0..parts.len()).try_for_each(|part| merge.refill(part))?;
-        Ok(merge)
-    }
-
-    fn refill(&mut self, part: usize) -> Result<()> {
-        if let Some(key) = self.cursors[part].advance()? {
-            self.keys[part] = key;
-            self.next.push(Reverse((key.content, self.sources[part], key.record_id, part)));
-        }
-        Ok(())
-    }
-
-    /// The next key and the index of its part.
-    fn advance(&mut self) -> Result<Option<(usize, Key)>> {
-        let Some(Reverse((.., part))) = self.next.pop() else { return Ok(None) };
-        let key = self.keys[part];
-        self.refill(part)?;
-        Ok(Some((part, key)))
-    }
 }
 
 /// Every decision.
@@ -314,9 +175,10 @@ const RANGES_A_THREAD: usize = 4;
 pub fn settle<'a>(corpus: &'a Corpus<'a>, threads: usize) -> Result<Settlement<'a>> {
     let plan = corpus.plan;
     let mut tallies = corpus.tallies.clone();
-    let dropped = match plan.pack.validation {
-        0.0 => vec![Vec::new(); corpus.parts.len()],
-        _ => corpus.drop_by_content(&mut tallies)?,
+    let dropped = if plan.looks_at_content() {
+        duplicates::drop_by_content(corpus, &mut tallies)?
+    } else {
+        vec![Vec::new(); corpus.parts.len()]
     };
     let epochs = plan.sources.iter().map(|source| source.epochs).collect();
     let mut settlement = Settlement { corpus, dropped, epochs, shards: Vec::new(), sources: Vec::new() };
