@@ -10,6 +10,7 @@ Everything public is named here. Whatever is refused or fails is a `SabiprepErro
 
 from sabiprep.api import Progress, explain, pack, remix, train_tokenizer, verify
 from sabiprep.dataset import BatchDict, PackedDataset, RowDict, SourceInfo, Split, open_dataset
+from sabiprep.encoder import Encoder
 from sabiprep.errors import (
     ConfigError,
     DatasetError,
@@ -40,6 +41,7 @@ __all__ = [
     "ConfigError",
     "Counts",
     "DatasetError",
+    "Encoder",
     "Example",
     "Explanation",
     "InputError",

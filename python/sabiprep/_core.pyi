@@ -1,11 +1,22 @@
 """The Rust core. Private: `sabiprep.api` and `sabiprep.inspection` are its callers, and its results are JSON."""
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any, Final, Protocol, final
 
 from sabiprep.api import Progress
 
-__all__ = ["Decoder", "__version__", "explain", "pack", "remix", "train_tokenizer", "verify", "verify_against"]
+__all__ = [
+    "Decoder",
+    "TextEncoder",
+    "__version__",
+    "explain",
+    "pack",
+    "remix",
+    "train_tokenizer",
+    "verify",
+    "verify_against",
+]
 
 __version__: Final[str]
 
@@ -74,3 +85,12 @@ def train_tokenizer(
 class Decoder:
     def __new__(cls, out: str | PathLike[str]) -> Decoder: ...
     def pieces(self, ids: _ArrowArray) -> _ArrowArray: ...
+
+@final
+class TextEncoder:
+    def __new__(cls, file: str | PathLike[str]) -> TextEncoder: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def warning(self) -> str | None: ...
+    def encode(self, texts: Sequence[str] | _ArrowArray, *, threads: int) -> _ArrowArray: ...

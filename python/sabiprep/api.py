@@ -202,7 +202,7 @@ def verify(
     with compiled():
         from sabiprep import _core
     found = json.loads(_core.verify(out, progress=progress))
-    derived = {"records": 0, "documents": 0, "failures": []}
+    derived: dict[str, Any] = {"records": 0, "documents": 0, "failures": []}
     # A dataset that is damaged already need not be read to know it.
     if against is not None and not found["failures"]:
         threads = available_cores() if threads is None else threads

@@ -12,7 +12,7 @@ use crate::plan::{Input, Plan, Source};
 use crate::schema::{Drop, FORMAT_VERSION, ROWS_PER_BATCH, Side};
 use crate::settle::{Settlement, SourceTotals, Sums};
 use crate::spool::Dropped;
-use crate::tokenize::{Encoder, engine};
+use crate::tokenize::Encoder;
 use crate::write::{
     ExampleEntry, InputEntry, Manifest, Program, ShardEntry, SourceEntry, SplitEntry, TOKENIZER_FILE, TokenizerEntry,
     Written,
@@ -129,7 +129,7 @@ pub fn manifest(
     inputs: Vec<InputEntry>,
 ) -> Result<Manifest> {
     let controls = encoder.controls();
-    let (engine, unicode) = engine();
+    let (engine, unicode) = encoder.engine();
     let sources =
         plan.sources.iter().zip(&settlement.sources).map(|(source, totals)| source_entry(plan, source, totals));
     let mut manifest = Manifest {

@@ -116,12 +116,10 @@ impl From<arrow_schema::ArrowError> for Failure {
 pub fn open_tokenizer(out: &Path, manifest: &Manifest) -> Result<Encoder> {
     let entry = &manifest.tokenizer;
     let path = out.join(&entry.file);
-    let refuse = |what: &str| {
-        Err(Error::dataset(what)
-            .file(path.display().to_string())
-            .remedy("put back the tokenizer.json it was packed with, or pack it again"))
-    };
-    let bytes = files::whole_bytes(&path).map_err(|error| Error { kind: Kind::Dataset, ..error })?;
+    let remedy = "put back the tokenizer.json it was packed with, or pack it again";
+    let refuse = |what: &str| Err(Error::dataset(what).file(path.display().to_string()).remedy(remedy));
+    let unreadable = |error| Error { kind: Kind::Dataset, ..error };
+    let bytes = files::whole_bytes(&path).map_err(|error| unreadable(error).remedy(remedy))?;
     if hex(&Sha256::digest(&bytes)) != entry.sha256 {
         return refuse("is not the tokenizer this dataset was packed with: its sha256 is not the manifest's");
     }
@@ -319,6 +317,7 @@ fn values<T: ArrowPrimitiveType>(batch: &RecordBatch, column: usize, at: usize) 
 }
 
 /// Row `at` of a batch of a shard that was verified.
+#[must_use]
 pub fn row_of(batch: &RecordBatch, at: usize, ids: IdType) -> Row {
     let stored = batch.column(0).as_fixed_size_list().value(at);
     let mask = batch.column(1).as_fixed_size_list().value(at);

@@ -52,6 +52,7 @@ pub struct Binding {
 
 impl Direct {
     /// The direct path of `segments`, if they are short enough.
+    #[must_use]
     pub fn new(segments: &[(bool, &Template)]) -> Option<Self> {
         let mut root = Node::default();
         let (mut nodes, mut slots) = (1, 0);
@@ -70,6 +71,7 @@ impl Direct {
     }
 
     /// Where its slots are in lines of `layout`.
+    #[must_use]
     pub fn bind(&self, layout: &Layout) -> Binding {
         let slot_of = |name: &String| {
             let (_, node) = self.root.children.iter().find(|(key, _)| key == name)?;

@@ -26,8 +26,11 @@ pub struct Matcher {
     tokens: Vec<(u32, AddedToken)>,
 }
 
-static STARTS_WITH_WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\w").expect("a valid pattern"));
-static ENDS_WITH_WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\w$").expect("a valid pattern"));
+static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\w").expect("a valid pattern"));
+
+fn is_word(char: char) -> bool {
+    WORD.is_match(char.encode_utf8(&mut [0; 4]))
+}
 
 impl Matcher {
     /// A matcher of `(spelling, id, token)`.
@@ -46,6 +49,11 @@ impl Matcher {
         self.tokens.is_empty()
     }
 
+    /// Whether a spelling occurs in `text`.
+    pub fn is_in(&self, text: &str) -> bool {
+        self.automaton.is_match(text)
+    }
+
     /// The pieces of `text`; control tokens only inside one of `literals`. A token's flags look at all of the text.
     pub fn find(&self, text: &str, literals: &[Range<usize>]) -> Vec<Piece> {
         let mut pieces = Vec::new();
@@ -55,7 +63,9 @@ impl Matcher {
                 let (mut start, mut end) = (literal.start + found.start(), literal.start + found.end());
                 let (id, token) = &self.tokens[found.pattern().as_usize()];
                 let (before, after) = (&text[..start], &text[end..]);
-                if token.single_word && (ENDS_WITH_WORD.is_match(before) || STARTS_WITH_WORD.is_match(after)) {
+                if token.single_word
+                    && (before.chars().next_back().is_some_and(is_word) || after.chars().next().is_some_and(is_word))
+                {
                     continue;
                 }
                 if token.lstrip {

@@ -16,7 +16,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder};
 use crate::error::{Error, Result};
 
 /// A word with the character before it (letters with their marks), digits by threes, punctuation, white space.
-const PATTERN: &str =
+pub const PATTERN: &str =
     r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 static TAG: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"<[^\s<>{}%'"]+>"#).expect("a valid pattern"));

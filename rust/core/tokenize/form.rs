@@ -15,6 +15,7 @@ use tokenizers::{
 
 use super::Document;
 use super::added::{Matcher, Piece};
+use super::fast::Engine;
 use crate::error::{Error, Result};
 use crate::schema::{Drop, Refusal, Role};
 use crate::segment::{Controls, Span, TextRun};
@@ -24,10 +25,12 @@ use crate::segment::{Controls, Span, TextRun};
 pub struct Form {
     tokenizer: Tokenizer,
     /// Added tokens matched before normalization, and after.
-    raw: Matcher,
-    normalized: Matcher,
+    pub(super) raw: Matcher,
+    pub(super) normalized: Matcher,
     /// By id: the added tokens, which text must not become.
     controls: Vec<Option<Control>>,
+    /// What encodes in the place of the library.
+    pub(super) engine: Option<Engine>,
 }
 
 /// What an added token is to text that the model gives its id to.
@@ -89,7 +92,18 @@ impl Form {
                 raw.push((token.content.clone(), id, token));
             }
         }
-        Ok(Self { tokenizer, raw: Matcher::new(raw), normalized: Matcher::new(normalized), controls })
+        let (raw, normalized) = (Matcher::new(raw), Matcher::new(normalized));
+        Ok(Self { tokenizer, raw, normalized, controls, engine: None })
+    }
+
+    /// By id: whether it is an added token.
+    pub fn guarded(&self) -> Vec<bool> {
+        self.controls.iter().map(Option::is_some).collect()
+    }
+
+    /// The tokenizer for text alone: added tokens are matched anywhere, and the model's ids stand as they are.
+    pub fn plain(bytes: &[u8], json: &Value) -> Result<Self> {
+        Ok(Self { controls: Vec::new(), ..Self::first(bytes, json)? })
     }
 
     /// The tokenizer behind it.
@@ -108,6 +122,14 @@ impl Form {
 
     /// Encodes a run of text, adding to `document`. A token has the role of its first byte.
     pub fn encode(&self, run: &TextRun<'_>, document: &mut Document) -> std::result::Result<(), Refusal> {
+        match &self.engine {
+            Some(engine) if self.encode_by(engine, run, document)? => Ok(()),
+            _ => self.encode_by_library(run, document),
+        }
+    }
+
+    /// The same, by the library.
+    pub fn encode_by_library(&self, run: &TextRun<'_>, document: &mut Document) -> std::result::Result<(), Refusal> {
         let tokens = self.tokenize(run).map_err(|why| Refusal::new(Drop::Refused, why))?;
         let [span] = run.spans else {
             let encoding = tokens.into_encoding(None, 0, OffsetType::Byte).map_err(refused)?;
@@ -162,7 +184,7 @@ impl Form {
     /// could become one without any matching. Such text is cut after the first character of each and its pieces are tried
     /// again: few times, since what a cut leaves is shorter than a control token. Single characters that are added
     /// tokens too (a line feed, say) are ordinary unless they are special.
-    fn ordinary(&self, text: &str) -> tokenizers::Result<Vec<Token>> {
+    pub(super) fn ordinary(&self, text: &str) -> tokenizers::Result<Vec<Token>> {
         let tokens = self.tokenizer.get_model().tokenize(text)?;
         let mut cuts = Vec::new();
         for token in &tokens {
@@ -230,12 +252,12 @@ pub fn unusable(error: impl std::fmt::Display) -> Error {
         .remedy("name a tokenizer.json of the Hugging Face `tokenizers` library; `sabiprep tokenizer train` makes one")
 }
 
-fn refused(error: impl std::fmt::Display) -> Refusal {
+pub fn refused(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(Drop::Refused, format!("the tokenizer failed: {error}"))
 }
 
 /// The stretches that the template spells, in bytes of the run's text. Stretches that meet have an empty field between.
-fn literals(run: &TextRun<'_>) -> Vec<Range<usize>> {
+pub fn literals(run: &TextRun<'_>) -> Vec<Range<usize>> {
     let starts = std::iter::once(run.start).chain(run.spans.iter().map(|span| span.end));
     let stretches = starts.zip(run.spans).filter(|(_, span)| span.literal);
     stretches.map(|(start, span)| start - run.start..span.end - run.start).collect()

@@ -6,9 +6,13 @@
 
 mod added;
 mod bpe;
+mod choice;
 mod config;
+pub mod fast;
 mod form;
+mod plain;
 mod probe;
+mod run;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -17,7 +21,9 @@ use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 pub use bpe::{TrainedTokenizer, tags_of, train_bpe};
-pub use probe::{Probe, engine, probes};
+pub use choice::Chosen;
+pub use plain::{Ids, TextEncoder};
+pub use probe::{Probe, probes};
 
 use crate::error::{Error, Kind, Result};
 use crate::files;
@@ -66,6 +72,7 @@ pub struct Encoder {
     continuation: Form,
     /// Why there is no continuation form, if there is none.
     no_continuation: Option<String>,
+    chosen: Chosen,
     controls: ControlIds,
     /// The spellings of the added tokens.
     spellings: Controls,
@@ -100,11 +107,18 @@ impl Encoder {
         config::refuse_dropout(&json)?;
         // The library panics on some files that make no sense; that is the file's fault, and found out here.
         let load = || -> Result<_> {
-            let (first, continuation) = (Form::first(&bytes, &json)?, Form::continuation(&bytes, &json)?);
+            let (mut first, mut continuation) = (Form::first(&bytes, &json)?, Form::continuation(&bytes, &json)?);
             let no_continuation = form::no_continuation(&json, &first, &continuation)?;
-            Ok((first, continuation, no_continuation))
+            let mut chosen = choice::choose(&json, first.guarded(), &first, |engine, text| {
+                first.agrees(engine, text) && continuation.agrees(&engine.continuing(), text)
+            });
+            if let Some(engine) = chosen.take() {
+                continuation.engine = Some(engine.continuing());
+                first.engine = Some(engine);
+            }
+            Ok((first, continuation, no_continuation, chosen))
         };
-        let (first, continuation, no_continuation) = catch_unwind(AssertUnwindSafe(load))
+        let (first, continuation, no_continuation, chosen) = catch_unwind(AssertUnwindSafe(load))
             .unwrap_or_else(|_| Err(form::unusable("it makes the library panic")))?;
         let tokenizer = first.tokenizer();
         let spelled = tokenizer.get_added_tokens_decoder();
@@ -112,7 +126,7 @@ impl Encoder {
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let controls = controls(tokenizer)?;
         let file = file.to_owned();
-        Ok(Self { first, continuation, no_continuation, controls, spellings, bytes, vocab_size, file })
+        Ok(Self { first, continuation, no_continuation, chosen, controls, spellings, bytes, vocab_size, file })
     }
 
     /// Refuses sources with a prompt and a target where the tokenizer cannot continue a text.
@@ -160,6 +174,12 @@ impl Encoder {
         let failed = |error: tokenizers::Error| Error::tokenizer(format!("cannot decode: {error}"));
         let mut stream = tokenizer.decode_stream(false);
         ids.iter().map(|&id| Ok(stream.step(id).map_err(failed)?.unwrap_or_default())).collect()
+    }
+
+    /// What encodes and why, and the origin of the Unicode tables.
+    #[must_use]
+    pub fn engine(&self) -> (String, String) {
+        (self.chosen.name(), probe::unicode())
     }
 
     /// The control tokens' ids.

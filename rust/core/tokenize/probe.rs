@@ -40,13 +40,19 @@ pub fn probes(tokenizer: &Tokenizer) -> Result<Vec<Probe>> {
     STRINGS.iter().map(probe).collect()
 }
 
-/// The engine that encodes, and its Unicode tables' origin.
-#[must_use]
-pub fn engine() -> (String, String) {
+/// The library, with its regex engine.
+pub fn library() -> String {
+    format!("tokenizers {TOKENIZERS}, oniguruma {}", onig::version())
+}
+
+/// The origin of the Unicode tables.
+pub fn unicode() -> String {
     let (major, minor, tiny) = unicode_normalization::UNICODE_VERSION;
-    (
-        format!("tokenizers {TOKENIZERS}, oniguruma {}", onig::version()),
-        format!("content keys by Unicode {major}.{minor}.{tiny}"),
+    let (nfc_major, nfc_minor, nfc_tiny) = unicode_normalization_alignments::UNICODE_VERSION;
+    format!(
+        "content keys by Unicode {major}.{minor}.{tiny}, normalizers by {nfc_major}.{nfc_minor}.{nfc_tiny}, classes by \
+         oniguruma {}",
+        onig::version()
     )
 }
 

@@ -21,5 +21,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(verify::verify, module)?)?;
     module.add_function(wrap_pyfunction!(verify::verify_against, module)?)?;
     module.add_class::<tokenize::Decoder>()?;
+    module.add_class::<tokenize::TextEncoder>()?;
     Ok(())
 }

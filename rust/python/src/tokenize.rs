@@ -1,16 +1,19 @@
-//! Decoding the tokens of a dataset.
+//! Text to tokens, and the tokens of a dataset to text.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow_array::StringArray;
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
-use arrow_schema::DataType;
-use pyo3::exceptions::PyTypeError;
+use arrow_array::{Array, ArrayRef, ListArray, StringArray, UInt32Array};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::{DataType, Field};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3_arrow::PyArray;
-use sabiprep::tokenize::Encoder;
+use sabiprep::error::Error;
+use sabiprep::tokenize::{self, Encoder, Ids};
 use sabiprep::verify::open_tokenizer;
 use sabiprep::write::Manifest;
 
@@ -37,4 +40,70 @@ impl Decoder {
         let pieces = enter(py, None, |_| self.0.pieces(ids.as_primitive::<UInt32Type>().values()))?;
         Ok(PyArray::from_array_ref(Arc::new(StringArray::from(pieces))))
     }
+}
+
+/// The encoder of a tokenizer file, for text alone.
+#[pyclass(frozen, module = "sabiprep._core")]
+pub struct TextEncoder(tokenize::TextEncoder);
+
+#[pymethods]
+impl TextEncoder {
+    /// Loads a tokenizer file.
+    #[new]
+    fn new(py: Python<'_>, file: PathBuf) -> PyResult<Self> {
+        enter(py, None, |_| tokenize::TextEncoder::load(&file)).map(Self)
+    }
+
+    /// What encodes, and why.
+    #[getter]
+    fn engine(&self) -> String {
+        self.0.engine().name()
+    }
+
+    /// What a user should be told of the engine, if anything.
+    #[getter]
+    fn warning(&self) -> Option<String> {
+        self.0.engine().warning()
+    }
+
+    /// The ids of texts, a list of str or an Arrow string array, as an Arrow list<uint32> array.
+    #[pyo3(signature = (texts, *, threads))]
+    fn encode(&self, py: Python<'_>, texts: &Bound<'_, PyAny>, threads: usize) -> PyResult<PyArray> {
+        let ids = if texts.hasattr("__arrow_c_array__")? {
+            let (array, _) = texts.extract::<PyArray>()?.into_inner();
+            let texts = strings(&array)?;
+            enter(py, None, |_| lists(self.0.encode(&texts, threads)?))?
+        } else {
+            // The texts are held for as long as the GIL is not.
+            let held: Vec<PyBackedStr> = texts.extract()?;
+            let texts: Vec<&str> = held.iter().map(|text| &**text).collect();
+            enter(py, None, |_| lists(self.0.encode(&texts, threads)?))?
+        };
+        Ok(PyArray::from_array_ref(ids))
+    }
+}
+
+/// The texts of an Arrow string array of any kind.
+fn strings(array: &ArrayRef) -> PyResult<Vec<&str>> {
+    if array.null_count() > 0 {
+        return Err(PyValueError::new_err(format!("{} of the texts are null", array.null_count())));
+    }
+    match array.data_type() {
+        DataType::Utf8 => Ok(array.as_string::<i32>().iter().flatten().collect()),
+        DataType::LargeUtf8 => Ok(array.as_string::<i64>().iter().flatten().collect()),
+        DataType::Utf8View => Ok(array.as_string_view().iter().flatten().collect()),
+        other => Err(PyTypeError::new_err(format!("texts are {other}, not strings"))),
+    }
+}
+
+fn lists(ids: Ids) -> Result<ArrayRef, Error> {
+    if i32::try_from(ids.flat.len()).is_err() {
+        return Err(Error::input(format!("{} ids are more than one Arrow list array can hold", ids.flat.len()))
+            .remedy("encode the texts in several calls"));
+    }
+    let item = Arc::new(Field::new_list_field(DataType::UInt32, false));
+    let offsets = OffsetBuffer::from_lengths(ids.lengths);
+    ListArray::try_new(item, offsets, Arc::new(UInt32Array::from(ids.flat)), None)
+        .map(|lists| Arc::new(lists) as ArrayRef)
+        .map_err(|error| Error::internal(error.to_string()))
 }

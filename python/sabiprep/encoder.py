@@ -1,0 +1,81 @@
+"""Text to token ids, with the ids that the `tokenizers` library gives, faster where the tokenizer is a byte-level BPE.
+
+encoder = sabiprep.Encoder.from_file("tokenizer.json")
+ids = encoder.encode(["Ẹ kú àárọ̀", "Good morning"])   # an Arrow list<uint32> array: no Python integers
+ids.values.to_numpy(), ids.offsets.to_numpy()         # flat ids, and where each text's start
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from sabiprep.api import StrPath, compiled
+from sabiprep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sabiprep._core import TextEncoder
+
+
+class Encoder:
+    """The tokenizer of a `tokenizer.json`, for text alone; made by `from_file`. Safe to share between threads."""
+
+    __slots__ = ("_core",)
+
+    def __init__(self, core: TextEncoder) -> None:
+        """Wrap a loaded tokenizer; `from_file` loads one."""
+        self._core = core
+
+    @classmethod
+    def from_file(cls, file: StrPath) -> Encoder:
+        """Load a `tokenizer.json`.
+
+        The engine is sabiprep's own for byte-level BPE with a split pattern it knows (GPT-2, cl100k and Llama-3, Qwen,
+        o200k and the one that ``sabiprep tokenizer train`` writes) and no normalizer or NFC; else it is the
+        `tokenizers` library. Both are asked for the ids of some texts first: if they differ, a RuntimeWarning says so
+        and the library encodes.
+
+        Raises:
+            TokenizerError: If the file cannot be read or is no usable tokenizer.
+        """
+        with compiled():
+            from sabiprep import _core
+        encoder = cls(_core.TextEncoder(file))
+        if encoder._core.warning is not None:
+            warnings.warn(encoder._core.warning, RuntimeWarning, stacklevel=2)
+        return encoder
+
+    @property
+    def engine(self) -> str:
+        """The engine that encodes, with the versions that count, and why it is not sabiprep's own where it is not."""
+        return self._core.engine
+
+    def encode(self, texts: Sequence[str] | pa.Array | pa.ChunkedArray, threads: int = 1) -> pa.ListArray:
+        """Encode texts: the ids of `tokenizers`' ``encode(text, add_special_tokens=False)``, never cut or padded.
+
+        Args:
+            texts: Strings, or an Arrow array of strings (string, large_string or string_view) without nulls.
+            threads: Threads to work with at most; never changes the ids. The GIL is released meanwhile.
+
+        Returns:
+            An array of type list<uint32>, one list a text: ``.values`` are the ids of all texts, flat; ``.offsets``
+            (int32, one more than texts) tell where each text's start.
+
+        Raises:
+            ConfigError: If ``threads`` is not an integer from 1 to 4096.
+            InputError: If the ids are more than 2**31 - 1.
+            TypeError: If a text is not a string.
+            ValueError: If a text is null.
+        """
+        if not isinstance(threads, int) or not 1 <= threads <= 4096:
+            raise ConfigError(f"threads is {threads!r}, not an integer from 1 to 4096")
+        if isinstance(texts, str):
+            raise TypeError("texts is one str, not a list of them")
+        if isinstance(texts, pa.ChunkedArray):
+            texts = texts.combine_chunks()
+        given: Any = texts if isinstance(texts, pa.Array) else list(texts)
+        ids: Any = pa.array(self._core.encode(given, threads=threads))
+        return ids

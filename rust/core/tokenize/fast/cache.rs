@@ -1,0 +1,215 @@
+//! `Cache`: the ids of words seen before, in bounded memory.
+//!
+//! Words of up to 15 bytes with up to four ids lie whole in a slot of 32 bytes, two slots to a cache line; longer ones,
+//! up to 64 bytes, in a ring that forgets the oldest. Nothing grows.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Lines of two slots of short words: 8 MiB.
+const LINES: usize = 1 << 17;
+/// Slots that point into the ring: half a MiB.
+const POINTERS: usize = 1 << 16;
+/// Words of 32 bits in the ring: 2 MiB.
+const RING: usize = 1 << 19;
+/// Bytes of a short word at most.
+pub const SHORT: usize = 15;
+/// Bytes of a long word at most.
+pub const LONG: usize = 64;
+/// Ids of a short word's slot.
+const IDS: usize = 4;
+/// What a slot says of a short word that has more ids: look in the ring.
+const IN_RING: u32 = 7;
+
+const COUNT_SHIFT: u32 = 24;
+const FLAG: u32 = 1 << 31;
+
+/// The ids of words.
+#[derive(Debug)]
+pub struct Cache {
+    lines: Vec<u64>,
+    /// Where the first cache line starts.
+    aligned: usize,
+    pointers: Vec<u64>,
+    ring: Vec<u32>,
+    /// Words written to the ring in all.
+    head: u64,
+}
+
+/// A short word: its bytes, and its length in the highest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key(u128);
+
+impl Key {
+    /// The word at `start..end` of `text`, of 1 to 15 bytes.
+    #[inline]
+    pub fn of(text: &[u8], start: usize, end: usize) -> Self {
+        let len = end - start;
+        let bytes = if let Some(chunk) = text.get(start..).and_then(|rest| rest.first_chunk::<16>()) {
+            u128::from_le_bytes(*chunk) & (u128::MAX >> (128 - 8 * len as u32))
+        } else {
+            let mut chunk = [0; 16];
+            chunk[..len].copy_from_slice(&text[start..end]);
+            u128::from_le_bytes(chunk)
+        };
+        Self(bytes | (len as u128) << 120)
+    }
+
+    #[inline]
+    fn line(self) -> usize {
+        let product = u128::from(self.0 as u64 ^ 0x243f_6a88_85a3_08d3)
+            * u128::from((self.0 >> 64) as u64 ^ 0x1319_8a2e_0370_7344);
+        (product as u64 ^ (product >> 64) as u64) as usize >> (64 - LINES.trailing_zeros())
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        let lines = vec![0; LINES * 8 + 8];
+        let aligned = (64 - lines.as_ptr() as usize % 64) % 64 / 8;
+        Self { lines, aligned, pointers: vec![0; POINTERS], ring: vec![0; RING], head: RING as u64 }
+    }
+}
+
+impl Cache {
+    /// Adds the ids of a short word to `out`, if they are known; gives its flag.
+    #[inline]
+    pub fn short(&self, key: Key, out: &mut Vec<u32>) -> Option<bool> {
+        let at = self.aligned + key.line() * 8;
+        let line = self.lines[at..].first_chunk::<8>()?;
+        let (low, high) = (key.0 as u64, (key.0 >> 64) as u64);
+        let ids = match () {
+            () if line[0] == low && line[1] == high => [line[2], line[3]],
+            () if line[4] == low && line[5] == high => [line[6], line[7]],
+            () => return None,
+        };
+        let head = ids[0] as u32;
+        let count = (head >> COUNT_SHIFT & 7) as usize;
+        if count > IDS {
+            let len = (high >> 56) as usize;
+            return self.long(&key.0.to_le_bytes()[..len], out);
+        }
+        let known = out.len();
+        let first = head & ((1 << COUNT_SHIFT) - 1);
+        // Four at once and some taken back: cheaper than a copy of unknown length.
+        out.extend_from_slice(&[first, (ids[0] >> 32) as u32, ids[1] as u32, (ids[1] >> 32) as u32]);
+        out.truncate(known + count);
+        Some(head & FLAG != 0)
+    }
+
+    /// Keeps the ids of a short word.
+    pub fn put_short(&mut self, key: Key, ids: &[u32], flagged: bool) {
+        let mut slot = [0_u32; IDS];
+        if let Some(kept) = slot.get_mut(..ids.len()) {
+            kept.copy_from_slice(ids);
+            slot[0] |= (ids.len() as u32) << COUNT_SHIFT | if flagged { FLAG } else { 0 };
+        } else {
+            slot[0] = IN_RING << COUNT_SHIFT;
+            let len = (key.0 >> 120) as usize;
+            self.put_long(&key.0.to_le_bytes()[..len], ids, flagged);
+        }
+        let at = self.aligned + key.line() * 8;
+        let (first, second) = self.lines[at..at + 8].split_at_mut(4);
+        // The newest comes first, and pushes out the older of the two.
+        if (first[0], first[1]) != (key.0 as u64, (key.0 >> 64) as u64) {
+            second.copy_from_slice(first);
+        }
+        let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        first.copy_from_slice(&[key.0 as u64, (key.0 >> 64) as u64, pair(slot[0], slot[1]), pair(slot[2], slot[3])]);
+    }
+
+    /// Adds the ids of a word of up to 64 bytes to `out`, if they are known; gives its flag.
+    pub fn long(&self, word: &[u8], out: &mut Vec<u32>) -> Option<bool> {
+        let hash = xxh3_64(word);
+        let pointer = self.pointers[hash as usize % POINTERS];
+        let place = pointer & ((1 << 40) - 1);
+        if pointer >> 40 != hash >> 40 || self.head > place + RING as u64 {
+            return None;
+        }
+        let entry = &self.ring[place as usize % RING..];
+        let header = *entry.first()?;
+        let (len, count) = ((header & 0xff) as usize, (header >> 8 & 0xff) as usize);
+        let (key, ids) = entry[1..].split_at(len.div_ceil(4));
+        if len != word.len() || word.chunks(4).zip(key).any(|(bytes, &kept)| pack(bytes) != kept) {
+            return None;
+        }
+        out.extend_from_slice(&ids[..count]);
+        Some(header & FLAG != 0)
+    }
+
+    /// Keeps the ids of a word of up to 64 bytes.
+    pub fn put_long(&mut self, word: &[u8], ids: &[u32], flagged: bool) {
+        let size = 1 + word.len().div_ceil(4) + ids.len();
+        let mut at = self.head as usize % RING;
+        if at + size > RING {
+            self.head += (RING - at) as u64;
+            at = 0;
+        }
+        let hash = xxh3_64(word);
+        self.pointers[hash as usize % POINTERS] = hash >> 40 << 40 | self.head;
+        self.ring[at] = word.len() as u32 | (ids.len() as u32) << 8 | if flagged { FLAG } else { 0 };
+        let (key, rest) = self.ring[at + 1..at + size].split_at_mut(word.len().div_ceil(4));
+        key.iter_mut().zip(word.chunks(4)).for_each(|(kept, bytes)| *kept = pack(bytes));
+        rest.copy_from_slice(ids);
+        self.head += size as u64;
+    }
+}
+
+/// Up to four bytes as one word.
+fn pack(bytes: &[u8]) -> u32 {
+    let mut word = [0; 4];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u32::from_le_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn it_fits_its_bound() {
+        let bytes = LINES * 64 + 64 + POINTERS * 8 + RING * 4;
+        assert!(bytes <= 16 << 20, "{bytes}");
+    }
+
+    #[test]
+    fn what_it_gives_is_what_was_put_in() {
+        let mut cache = Cache::default();
+        let mut kept: HashMap<Vec<u8>, (Vec<u32>, bool)> = HashMap::new();
+        let mut state = 1_u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let (mut hits, mut tries) = (0, 0);
+        for _ in 0..400_000 {
+            let most = if random(4) == 0 { 64 } else { 9 };
+            let len = 1 + random(most) as usize;
+            let text: Vec<u8> = (0..len).map(|_| b"ab\0\xff"[random(4) as usize]).chain(*b"tail").collect();
+            let word = text[..len].to_vec();
+            let mut out = vec![9];
+            let key = (len <= SHORT).then(|| Key::of(&text, 0, len));
+            let found = match key {
+                Some(key) => cache.short(key, &mut out),
+                None => cache.long(&word, &mut out),
+            };
+            tries += u32::from(kept.contains_key(&word));
+            if let Some(found) = found {
+                let (ids, flagged) = &kept[&word];
+                assert_eq!((&out[1..], found), (ids.as_slice(), *flagged));
+                hits += 1;
+            } else {
+                assert_eq!(out, [9]);
+                let ids: Vec<u32> = (0..=random(len as u64)).map(|_| random(1 << 21) as u32).collect();
+                let flagged = random(2) == 1;
+                match key {
+                    Some(key) => cache.put_short(key, &ids, flagged),
+                    None => cache.put_long(&word, &ids, flagged),
+                }
+                kept.insert(word, (ids, flagged));
+            }
+        }
+        assert!(hits > tries / 2, "{hits} of {tries}");
+    }
+}

@@ -1,0 +1,302 @@
+//! `Merges`: a BPE model; turns the bytes of a word into ids.
+//!
+//! Short words take a plain vector and a search for the least rank at each step, long ones a queue. Both do what
+//! `tokenizers` does: the merge of least rank first, the leftmost of equals.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use serde_json::Value;
+
+use super::queue::{Queue, RadixHeap};
+
+/// No id, or no rank.
+const NONE: u32 = u32::MAX;
+/// Symbols up to which a search by eye beats a queue.
+const SHORT: usize = 32;
+/// Ids have 21 bits and ranks 22, so that a pair and its rank are one word of 64 bits.
+const ID_BITS: u32 = 21;
+const RANK_BITS: u32 = 22;
+const EMPTY: u64 = u64::MAX;
+
+/// A BPE model over bytes.
+#[derive(Debug)]
+pub struct Merges {
+    /// By byte: its id.
+    atoms: [u32; 256],
+    /// What stands for bytes that have no id, and whether one stands for many in a row.
+    unknown: Option<(u32, bool)>,
+    /// Open addressing: left id, right id, rank.
+    pairs: Vec<u64>,
+    /// Bits that a hash's place is made of.
+    shift: u32,
+    /// By two bytes: the rank of their pair.
+    byte_ranks: Vec<u32>,
+    /// By rank: what the merge makes.
+    products: Vec<u32>,
+    /// Whether whatever a merge makes is merged by later ones only.
+    orderly: bool,
+    /// Where whole words are looked for first: their ids.
+    whole: Option<HashMap<Box<[u8]>, u32>>,
+    /// By id: bytes of its token.
+    lengths: Vec<u32>,
+    /// By byte: the character that the vocabulary writes for it.
+    characters: [char; 256],
+}
+
+/// Room for the words too long for the stack.
+#[derive(Debug, Default)]
+struct Long {
+    ids: Vec<u32>,
+    ranks: Vec<u32>,
+    previous: Vec<u32>,
+    next: Vec<u32>,
+}
+
+impl Merges {
+    /// The model of a tokenizer.json, or why this engine does not take it.
+    pub fn of(model: &Value) -> Result<Self, String> {
+        let vocab = model["vocab"].as_object().ok_or("its model has no vocabulary")?;
+        let characters = byte_characters();
+        let byte_of: HashMap<char, u8> = characters.iter().copied().zip(0..=u8::MAX).collect();
+        let mut ids: HashMap<&str, u32> = HashMap::with_capacity(vocab.len());
+        let mut lengths = Vec::new();
+        for (token, id) in vocab {
+            let id =
+                id.as_u64().filter(|&id| id < (1 << ID_BITS) - 1).ok_or("its model has an id of 2,097,151 or more")?;
+            let id = id as usize;
+            if lengths.len() <= id {
+                lengths.resize(id + 1, NONE);
+            }
+            if lengths[id] != NONE {
+                return Err(format!("two tokens of its model have the id {id}"));
+            }
+            lengths[id] = token.chars().count() as u32;
+            ids.insert(token, id as u32);
+        }
+        let atoms = characters.map(|char| ids.get(&*char.encode_utf8(&mut [0; 4])).copied().unwrap_or(NONE));
+        let unknown = match model["unk_token"].as_str() {
+            Some(token) if atoms.contains(&NONE) => {
+                let id = ids.get(token).ok_or("its unknown token is not in its vocabulary")?;
+                Some((*id, model["fuse_unk"] == true))
+            }
+            _ => None,
+        };
+        let merges = model["merges"].as_array().ok_or("its model has no merges")?;
+        if merges.len() >= (1 << RANK_BITS) - 1 {
+            return Err("its model has more than 4,194,302 merges".to_owned());
+        }
+        let size = (merges.len() * 2).max(16).next_power_of_two();
+        let mut this = Self {
+            atoms,
+            unknown,
+            pairs: vec![EMPTY; size],
+            shift: u64::BITS - size.trailing_zeros(),
+            byte_ranks: Vec::new(),
+            products: Vec::with_capacity(merges.len()),
+            orderly: false,
+            whole: None,
+            lengths,
+            characters,
+        };
+        this.add_merges(merges, &ids)?;
+        if model["ignore_merges"] == true {
+            let bytes =
+                |token: &str| token.chars().map(|char| byte_of.get(&char).copied()).collect::<Option<Box<[u8]>>>();
+            this.whole = Some(ids.iter().filter_map(|(token, id)| Some((bytes(token)?, *id))).collect());
+        }
+        Ok(this)
+    }
+
+    fn add_merges(&mut self, merges: &[Value], ids: &HashMap<&str, u32>) -> Result<(), String> {
+        let mut operands = Vec::with_capacity(merges.len());
+        let lines = merges.iter().filter(|merge| merge.as_str().is_none_or(|line| !line.starts_with("#version")));
+        for merge in lines {
+            let parts = merge.as_str().and_then(|line| line.split_once(' '));
+            let (left, right) = parts
+                .or_else(|| Some((merge[0].as_str()?, merge[1].as_str()?)))
+                .ok_or_else(|| format!("its merge {merge} is not two tokens"))?;
+            let id = |token: &str| ids.get(token).copied().ok_or_else(|| format!("its merge {merge} makes no token"));
+            let (left, right, product) = (id(left)?, id(right)?, id(&format!("{left}{right}"))?);
+            let rank = self.products.len() as u32;
+            self.products.push(product);
+            self.put(left, right, rank);
+            operands.push((left, right));
+        }
+        // Of merges written twice the last counts, as `tokenizers` has it.
+        let mut made_by = vec![None; self.lengths.len()];
+        let valid = |rank: usize, this: &Self| this.rank(operands[rank].0, operands[rank].1) == rank as u32;
+        for rank in (0..operands.len()).filter(|&rank| valid(rank, self)) {
+            made_by[self.products[rank] as usize] = Some(rank);
+        }
+        let later = |rank: usize, id: u32| made_by[id as usize].is_none_or(|made| made < rank);
+        self.orderly = (0..operands.len())
+            .filter(|&rank| valid(rank, self))
+            .all(|rank| later(rank, operands[rank].0) && later(rank, operands[rank].1));
+        let pair = |at: usize| (self.atoms[at >> 8], self.atoms[at & 0xff]);
+        let rank = |(left, right)| if left == NONE || right == NONE { NONE } else { self.rank(left, right) };
+        self.byte_ranks = (0..1 << 16).map(|at| rank(pair(at))).collect();
+        Ok(())
+    }
+
+    fn put(&mut self, left: u32, right: u32, rank: u32) {
+        let pair = u64::from(left) << ID_BITS | u64::from(right);
+        let mut at = self.place(pair);
+        while self.pairs[at] != EMPTY && self.pairs[at] >> RANK_BITS != pair {
+            at = (at + 1) & (self.pairs.len() - 1);
+        }
+        self.pairs[at] = pair << RANK_BITS | u64::from(rank);
+    }
+
+    #[inline]
+    fn place(&self, pair: u64) -> usize {
+        (pair.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
+    }
+
+    /// The rank of the merge of two ids.
+    #[inline]
+    fn rank(&self, left: u32, right: u32) -> u32 {
+        let pair = u64::from(left) << ID_BITS | u64::from(right);
+        let mut at = self.place(pair);
+        loop {
+            let entry = self.pairs[at & (self.pairs.len() - 1)];
+            if entry >> RANK_BITS == pair {
+                return entry as u32 & ((1 << RANK_BITS) - 1);
+            }
+            if entry == EMPTY {
+                return NONE;
+            }
+            at += 1;
+        }
+    }
+
+    /// Bytes of a token.
+    pub fn length(&self, id: u32) -> usize {
+        self.lengths.get(id as usize).map_or(0, |&length| length as usize)
+    }
+
+    /// The character that the vocabulary writes for a byte.
+    pub fn character(&self, byte: u8) -> char {
+        self.characters[byte as usize]
+    }
+
+    /// Adds the ids of `word`.
+    pub fn encode(&self, word: &[u8], out: &mut Vec<u32>) {
+        if let Some(id) = self.whole.as_ref().and_then(|whole| whole.get(word)) {
+            out.push(*id);
+        } else if word.len() <= SHORT && !word.iter().any(|&byte| self.atoms[byte as usize] == NONE) {
+            let mut ids = [NONE; SHORT];
+            let mut ranks = [NONE; SHORT];
+            for (nth, &byte) in word.iter().enumerate() {
+                ids[nth] = self.atoms[byte as usize];
+            }
+            for (nth, pair) in word.windows(2).enumerate() {
+                ranks[nth] = self.byte_ranks[(pair[0] as usize) << 8 | pair[1] as usize];
+            }
+            let len = self.reduce(&mut ids, &mut ranks, word.len());
+            out.extend_from_slice(&ids[..len]);
+        } else {
+            self.encode_long(word, out);
+        }
+    }
+
+    /// Merges `len` symbols; gives how many are left. `ranks[i]` is that of symbols i and i + 1.
+    #[inline]
+    fn reduce(&self, ids: &mut [u32; SHORT], ranks: &mut [u32; SHORT], mut len: usize) -> usize {
+        loop {
+            let (mut least, mut at) = (NONE, 0);
+            for (nth, &rank) in ranks[..len.saturating_sub(1)].iter().enumerate() {
+                if rank < least {
+                    (least, at) = (rank, nth);
+                }
+            }
+            if least == NONE {
+                return len;
+            }
+            len -= 1;
+            ids[at] = self.products[least as usize];
+            for nth in at + 1..len {
+                ids[nth] = ids[nth + 1];
+                ranks[nth - 1] = ranks[nth];
+            }
+            ranks[len - 1] = NONE;
+            if at + 1 < len {
+                ranks[at] = self.rank(ids[at], ids[at + 1]);
+            }
+            if at > 0 {
+                ranks[at - 1] = self.rank(ids[at - 1], ids[at]);
+            }
+        }
+    }
+
+    fn encode_long(&self, word: &[u8], out: &mut Vec<u32>) {
+        let mut long = Long { ids: Vec::with_capacity(word.len()), ..Long::default() };
+        let mut was_unknown = false;
+        for &byte in word {
+            let atom = self.atoms[byte as usize];
+            match self.unknown {
+                _ if atom != NONE => long.ids.push(atom),
+                Some((_, true)) if was_unknown => {}
+                Some((id, _)) => long.ids.push(id),
+                None => {}
+            }
+            was_unknown = atom == NONE;
+        }
+        if self.orderly {
+            self.drain(&mut long, &mut RadixHeap::default());
+        } else {
+            self.drain(&mut long, &mut BinaryHeap::<Reverse<u64>>::new());
+        }
+        out.extend(long.ids.iter().filter(|&&id| id != NONE));
+    }
+
+    /// Merges by a queue; a symbol that went into another is left as `NONE`.
+    fn drain(&self, long: &mut Long, queue: &mut impl Queue) {
+        let Long { ids, ranks, previous, next } = long;
+        let len = ids.len() as u32;
+        ranks.extend(ids.windows(2).map(|pair| self.rank(pair[0], pair[1])));
+        ranks.push(NONE);
+        previous.extend((0..len).map(|at| at.wrapping_sub(1)));
+        next.extend(1..=len);
+        let key = |rank: u32, at: u32| u64::from(rank) << 32 | u64::from(at);
+        for (at, &rank) in ranks.iter().enumerate().filter(|&(_, &rank)| rank != NONE) {
+            queue.push(key(rank, at as u32));
+        }
+        while let Some(top) = queue.pop() {
+            let (rank, at) = ((top >> 32) as u32, top as u32 as usize);
+            // A pair that changed since has another rank.
+            if ranks[at] != rank {
+                continue;
+            }
+            let gone = next[at] as usize;
+            ids[at] = self.products[rank as usize];
+            (ids[gone], ranks[gone]) = (NONE, NONE);
+            let after = next[gone];
+            next[at] = after;
+            ranks[at] = NONE;
+            if after < len {
+                previous[after as usize] = at as u32;
+                ranks[at] = self.rank(ids[at], ids[after as usize]);
+                if ranks[at] != NONE {
+                    queue.push(key(ranks[at], at as u32));
+                }
+            }
+            if let Some(before) = Some(previous[at]).filter(|&before| before < len) {
+                let rank = self.rank(ids[before as usize], ids[at]);
+                ranks[before as usize] = rank;
+                if rank != NONE {
+                    queue.push(key(rank, before));
+                }
+            }
+        }
+    }
+}
+
+/// The character that byte-level models write for each byte: printable ones for themselves, the rest from U+0100 on.
+fn byte_characters() -> [char; 256] {
+    let mut beyond = (0x100..).filter_map(char::from_u32);
+    std::array::from_fn(|byte| match byte as u8 {
+        byte @ (b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) => char::from(byte),
+        _ => beyond.next().expect("there are more code points than bytes"),
+    })
+}

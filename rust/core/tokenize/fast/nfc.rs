@@ -1,0 +1,181 @@
+//! NFC where a text needs it: a quick check finds the few stretches that may change, and those alone are normalized, by
+//! the library that `tokenizers` uses.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use unicode_normalization_alignments::char::canonical_combining_class;
+use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+
+/// Below, no character changes or combines; its UTF-8 starts with a byte below `FIRST_BYTE`.
+const FIRST: u32 = 0x300;
+const FIRST_BYTE: u8 = 0xcc;
+/// From here on, none does either.
+const LAST: u32 = 0x3_0000;
+/// Stretches remembered to stay as they are.
+const REMEMBERED: usize = 1 << 10;
+
+/// A stretch that normalization changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// Its bytes in the text.
+    pub original: Range<usize>,
+    /// The bytes in the normalized text that stand for them.
+    pub normal: Range<usize>,
+}
+
+/// Normalizes texts; remembers short stretches that it left alone.
+#[derive(Debug)]
+pub struct Composer {
+    /// By hash: the bytes of a stretch of up to eight.
+    stable: Vec<u64>,
+}
+
+impl Default for Composer {
+    fn default() -> Self {
+        Self { stable: vec![0; REMEMBERED] }
+    }
+}
+
+impl Composer {
+    /// The normalized text and where it differs; none where it does not.
+    pub fn compose(&mut self, text: &str) -> Option<(String, Vec<Edit>)> {
+        let mut found: Option<(String, Vec<Edit>)> = None;
+        let (mut at, mut copied) = (0, 0);
+        while let Some(unsure) = next_unsure(text, at) {
+            // A character that starts anew and combines with none before it bounds what can change.
+            let start = text[copied.max(at)..unsure]
+                .char_indices()
+                .next_back()
+                .map_or(unsure, |(back, _)| copied.max(at) + back);
+            let end = text[unsure..]
+                .char_indices()
+                .find(|&(_, char)| is_sure(char))
+                .map_or(text.len(), |(on, _)| unsure + on);
+            at = end;
+            let stretch = &text[start..end];
+            if self.is_stable(stretch) {
+                continue;
+            }
+            let (normal, edits) = found.get_or_insert_with(|| (String::with_capacity(text.len()), Vec::new()));
+            normal.push_str(&text[copied..start]);
+            let from = normal.len();
+            normal.extend(stretch.chars().nfc().map(|(char, _)| char));
+            edits.push(Edit { original: start..end, normal: from..normal.len() });
+            copied = end;
+        }
+        if let Some((normal, _)) = &mut found {
+            normal.push_str(&text[copied..]);
+        }
+        found
+    }
+
+    fn is_stable(&mut self, stretch: &str) -> bool {
+        let is_stable = || stretch.chars().eq(stretch.chars().nfc().map(|(char, _)| char));
+        if stretch.len() > 8 {
+            return is_stable();
+        }
+        let bytes = stretch.bytes().fold(0, |bytes, byte| bytes << 8 | u64::from(byte));
+        let place = (bytes.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % REMEMBERED;
+        if self.stable[place] == bytes {
+            return true;
+        }
+        let stable = is_stable();
+        if stable {
+            self.stable[place] = bytes;
+        }
+        stable
+    }
+}
+
+/// Where the next character at or after `from` is that may change or combine.
+fn next_unsure(text: &str, from: usize) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut at = from;
+    loop {
+        // Whole chunks at once: most text has no such byte.
+        let high = |chunk: &[u8]| chunk.iter().fold(0, |most, &byte| most.max(byte)) >= FIRST_BYTE;
+        at += 64 * bytes[at..].chunks_exact(64).take_while(|chunk| !high(chunk)).count();
+        let chunk = &bytes[at..bytes.len().min(at + 64)];
+        for (nth, _) in chunk.iter().enumerate().filter(|&(_, &byte)| byte >= FIRST_BYTE) {
+            let (code, _) = super::split::decode(bytes, at + nth);
+            if unsure(code) {
+                return Some(at + nth);
+            }
+        }
+        at += chunk.len();
+        if at == bytes.len() {
+            return None;
+        }
+    }
+}
+
+/// Whether `char` changes with nothing and combines with nothing before it.
+fn is_sure(char: char) -> bool {
+    !unsure(char.into())
+}
+
+fn unsure(code: u32) -> bool {
+    static UNSURE: OnceLock<Vec<u64>> = OnceLock::new();
+    if !(FIRST..LAST).contains(&code) {
+        return false;
+    }
+    let bits = UNSURE.get_or_init(|| {
+        let mut bits = vec![0; (LAST as usize).div_ceil(64)];
+        for char in (FIRST..LAST).filter_map(char::from_u32).filter(|&char| may_change(char)) {
+            bits[char as usize / 64] |= 1 << (char as u32 % 64);
+        }
+        bits
+    });
+    bits[code as usize / 64] >> (code % 64) & 1 == 1
+}
+
+fn may_change(char: char) -> bool {
+    canonical_combining_class(char) != 0 || is_nfc_quick(std::iter::once(char)) != IsNormalized::Yes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn nothing_changes_beyond_the_bounds() {
+        for char in ('\0'..=char::MAX).filter(|&char| !(FIRST..LAST).contains(&char.into())) {
+            assert!(!may_change(char), "{char:?}");
+        }
+        assert!(('\0'..'\u{300}').all(|char| char.encode_utf8(&mut [0; 4]).as_bytes()[0] < FIRST_BYTE));
+    }
+
+    fn check(text: &str) {
+        let expected: String = text.chars().nfc().map(|(char, _)| char).collect();
+        match Composer::default().compose(text) {
+            None => assert_eq!(text, expected),
+            Some((normal, edits)) => {
+                assert_eq!(normal, expected, "{text:?}");
+                let (mut original_at, mut normal_at) = (0, 0);
+                for edit in edits {
+                    assert_eq!(text[original_at..edit.original.start], normal[normal_at..edit.normal.start]);
+                    (original_at, normal_at) = (edit.original.end, edit.normal.end);
+                }
+                assert_eq!(text[original_at..], normal[normal_at..]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_code_point_between_others() {
+        for char in '\0'..=char::MAX {
+            check(&format!("e{char}\u{323}\u{301}ò{char}\u{323}{char} \u{1100}{char}\u{1161}\u{11a8}"));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn random_texts(text in "[a-eoọòñńẹḍ\u{300}-\u{345}\u{1100}-\u{1113}\u{1161}-\u{1170}\u{11a8}-\u{11b0}\u{ac00}-\u{ac20}\u{212b}\u{f73}\u{9c7}\u{9be}\u{9d7} ]{0,90}") {
+            check(&text);
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! `Splitter`: cuts a text into words as a split pattern would, without a regex engine.
+//!
+//! Each function follows the alternatives of its pattern in their order, backtracking included; the tests hold every
+//! known pattern against the regex engine.
+
+use super::ascii::Letters;
+use super::classes::{CASELESS, Classes, LOWER, MARK, NUMBER, SPACE, UPPER};
+use super::pattern::{Contraction, Family, Rules};
+
+/// What a class is to a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Word,
+    Number,
+    Space,
+    Other,
+    /// The text's end.
+    End,
+}
+
+/// A split pattern at work.
+#[derive(Debug, Clone)]
+pub struct Splitter {
+    rules: Rules,
+    classes: &'static Classes,
+    /// By class.
+    kinds: [Kind; 8],
+    /// By byte.
+    ascii: [Kind; 128],
+}
+
+impl Splitter {
+    /// The splitter of `rules`.
+    pub fn new(rules: Rules) -> Self {
+        let classes = Classes::get();
+        let kinds = std::array::from_fn(|class| match class as u8 {
+            class if rules.word >> class & 1 == 1 => Kind::Word,
+            NUMBER => Kind::Number,
+            SPACE => Kind::Space,
+            _ => Kind::Other,
+        });
+        let ascii = std::array::from_fn(|byte| kinds[classes.of(byte as u32) as usize]);
+        Self { rules, classes, kinds, ascii }
+    }
+
+    /// Calls `word` with the start and the end of each word of `text`, in order.
+    #[inline]
+    pub fn each(&self, text: &str, mut word: impl FnMut(usize, usize)) {
+        let bytes = text.as_bytes();
+        let mut start = 0;
+        while start < bytes.len() {
+            let end = self.next(bytes, start);
+            word(start, end);
+            start = end;
+        }
+    }
+
+    /// The end of the word that starts at `at`.
+    #[inline]
+    fn next(&self, text: &[u8], at: usize) -> usize {
+        // Most words are ASCII letters, a space before them or not: every pattern takes those the same, case aside.
+        if let Some(chunk) = text.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+            let found = Letters::of(u128::from_le_bytes(*chunk));
+            let lead = usize::from(chunk[0] == b' ');
+            if found.has(lead) {
+                if self.rules.family == Family::O200k {
+                    let end = found.lower_end(found.upper_end(lead));
+                    if chunk.get(end).is_some_and(|&after| after.is_ascii() && after != b'\'') {
+                        return at + end;
+                    }
+                } else {
+                    let end = found.end(lead);
+                    return match chunk.get(end) {
+                        Some(after) if after.is_ascii() => at + end,
+                        _ => self.run(text, at + end, Kind::Word),
+                    };
+                }
+            }
+        }
+        match self.rules.family {
+            Family::Gpt2 => self.gpt2(text, at),
+            Family::Cl100k => self.cl100k(text, at),
+            Family::O200k => self.o200k(text, at),
+        }
+    }
+
+    fn gpt2(&self, text: &[u8], at: usize) -> usize {
+        if text[at] == b'\''
+            && let Some(end) = self.contraction(text, at)
+        {
+            return end;
+        }
+        let (kind, after) = self.kind(text, at);
+        if kind != Kind::Space {
+            return self.run(text, after, kind);
+        }
+        match self.kind(text, after) {
+            (kind @ (Kind::Word | Kind::Number | Kind::Other), next) if text[at] == b' ' => self.run(text, next, kind),
+            _ => self.spaces(text, at, false),
+        }
+    }
+
+    fn cl100k(&self, text: &[u8], at: usize) -> usize {
+        if text[at] == b'\''
+            && let Some(end) = self.contraction(text, at)
+        {
+            return end;
+        }
+        let (kind, after) = self.kind(text, at);
+        if kind == Kind::Word {
+            return self.run(text, after, kind);
+        }
+        if kind != Kind::Number && !is_line_end(text[at]) {
+            let (next, past) = self.kind(text, after);
+            if next == Kind::Word {
+                return self.run(text, past, next);
+            }
+        }
+        self.rest(text, at)
+    }
+
+    fn o200k(&self, text: &[u8], at: usize) -> usize {
+        let (class, after) = self.class(text, at);
+        let found = match class {
+            Some(LOWER | UPPER | CASELESS) => self.ends_lower(text, at).or_else(|| self.upper(text, at)),
+            // A mark can go before a word as well as belong to it.
+            Some(MARK) => self.ends_lower(text, after).or_else(|| self.ends_lower(text, at)),
+            Some(NUMBER) => None,
+            _ if is_line_end(text[at]) => None,
+            _ => self.ends_lower(text, after).or_else(|| self.upper(text, after)),
+        };
+        let Some(end) = found else { return self.rest(text, at) };
+        match text.get(end) {
+            Some(b'\'') => self.contraction(text, end).unwrap_or(end),
+            _ => end,
+        }
+    }
+
+    /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+`: where it ends, if it matches.
+    fn ends_lower(&self, text: &[u8], from: usize) -> Option<usize> {
+        let (mut at, mut of_both) = (from, None);
+        loop {
+            match self.class(text, at) {
+                (Some(UPPER), next) => at = next,
+                (Some(CASELESS | MARK), next) => (at, of_both) = (next, Some(next)),
+                (Some(LOWER), next) => {
+                    at = next;
+                    while let (Some(LOWER | CASELESS | MARK), next) = self.class(text, at) {
+                        at = next;
+                    }
+                    return Some(at);
+                }
+                // Backtracking: the last that the first set can give to the second.
+                _ => return of_both,
+            }
+        }
+    }
+
+    /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+`, where the above does not match.
+    fn upper(&self, text: &[u8], from: usize) -> Option<usize> {
+        let mut at = from;
+        while let (Some(UPPER), next) = self.class(text, at) {
+            at = next;
+        }
+        (at > from).then_some(at)
+    }
+
+    /// What cl100k and its followers do with what is no word: numbers, punctuation, white space.
+    fn rest(&self, text: &[u8], at: usize) -> usize {
+        let (kind, after) = self.kind(text, at);
+        match kind {
+            Kind::Number => {
+                let mut end = after;
+                for _ in 1..self.rules.digits {
+                    match self.kind(text, end) {
+                        (Kind::Number, next) => end = next,
+                        _ => break,
+                    }
+                }
+                end
+            }
+            Kind::Space => match self.other(text, after) {
+                Some(next) if text[at] == b' ' => self.punctuation(text, next),
+                _ => self.spaces(text, at, true),
+            },
+            _ => self.punctuation(text, after),
+        }
+    }
+
+    /// The end of the punctuation character at `at`, if there is one.
+    fn other(&self, text: &[u8], at: usize) -> Option<usize> {
+        let (class, after) = self.class(text, at);
+        let is_mark = class? == MARK && self.rules.marks_are_other;
+        (is_mark || self.kinds[class? as usize] == Kind::Other).then_some(after)
+    }
+
+    fn punctuation(&self, text: &[u8], from: usize) -> usize {
+        let mut at = from;
+        while let Some(next) = self.other(text, at) {
+            at = next;
+        }
+        while text.get(at).is_some_and(|&byte| is_line_end(byte) || (byte == b'/' && self.rules.slashes)) {
+            at += 1;
+        }
+        at
+    }
+
+    /// `\s*[\r\n]+|\s+(?!\S)|\s+`, or without the first.
+    fn spaces(&self, text: &[u8], from: usize, lines: bool) -> usize {
+        let (mut at, mut last, mut line_end) = (from, from, None);
+        while let (Kind::Space, next) = self.kind(text, at) {
+            if is_line_end(text[at]) {
+                line_end = Some(next);
+            }
+            (last, at) = (at, next);
+        }
+        match line_end {
+            Some(end) if lines => end,
+            _ if at == text.len() || last == from => at,
+            _ => last,
+        }
+    }
+
+    /// The end of the characters of `kind` from `at`.
+    fn run(&self, text: &[u8], from: usize, kind: Kind) -> usize {
+        let mut at = from;
+        loop {
+            let (found, next) = self.kind(text, at);
+            if found != kind {
+                return at;
+            }
+            at = next;
+        }
+    }
+
+    /// The end of the contraction whose apostrophe is at `at`, if there is one.
+    fn contraction(&self, text: &[u8], at: usize) -> Option<usize> {
+        let (first, after) = self.letter(text, at + 1)?;
+        let second = match first {
+            b's' | b't' | b'm' | b'd' => return Some(after),
+            b'r' | b'v' => b'e',
+            b'l' => b'l',
+            _ => return None,
+        };
+        self.letter(text, after).filter(|&(letter, _)| letter == second).map(|(_, end)| end)
+    }
+
+    /// The letter of a contraction at `at`, in lower case, and its end.
+    fn letter(&self, text: &[u8], at: usize) -> Option<(u8, usize)> {
+        let byte = *text.get(at)?;
+        match self.rules.contraction {
+            Contraction::None => None,
+            Contraction::Exact => Some((byte, at + 1)),
+            _ if byte.is_ascii() => Some((byte.to_ascii_lowercase(), at + 1)),
+            Contraction::Ascii => None,
+            Contraction::Folded => {
+                let (code, end) = decode(text, at);
+                let char = char::from_u32(code)?;
+                b"sdmtlver".iter().find(|&&letter| self.classes.folds_to(char, letter)).map(|&letter| (letter, end))
+            }
+        }
+    }
+
+    /// The kind of the character at `at`, and its end.
+    #[inline]
+    fn kind(&self, text: &[u8], at: usize) -> (Kind, usize) {
+        match text.get(at) {
+            None => (Kind::End, at),
+            Some(&byte) if byte.is_ascii() => (self.ascii[byte as usize], at + 1),
+            _ => {
+                let (code, end) = decode(text, at);
+                (self.kinds[self.classes.of(code) as usize & 7], end)
+            }
+        }
+    }
+
+    /// The class of the character at `at`, and its end.
+    #[inline]
+    fn class(&self, text: &[u8], at: usize) -> (Option<u8>, usize) {
+        if at >= text.len() {
+            return (None, at);
+        }
+        let (code, end) = decode(text, at);
+        (Some(self.classes.of(code)), end)
+    }
+}
+
+fn is_line_end(byte: u8) -> bool {
+    byte == b'\n' || byte == b'\r'
+}
+
+/// The code point at `at`, where a character of UTF-8 starts, and its end.
+#[inline]
+pub fn decode(text: &[u8], at: usize) -> (u32, usize) {
+    let low = |nth: usize| u32::from(text[at + nth] & 0x3f);
+    let first = u32::from(text[at]);
+    match first {
+        0..0x80 => (first, at + 1),
+        0x80..0xe0 => ((first & 0x1f) << 6 | low(1), at + 2),
+        0xe0..0xf0 => ((first & 0x0f) << 12 | low(1) << 6 | low(2), at + 3),
+        _ => ((first & 0x07) << 18 | low(1) << 12 | low(2) << 6 | low(3), at + 4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onig::Regex;
+    use proptest::prelude::*;
+
+    use super::super::pattern::known;
+    use super::*;
+
+    /// What the regex engine finds, between matches included.
+    fn oracle(pattern: &Regex, text: &str) -> Vec<(usize, usize)> {
+        let (mut words, mut last) = (Vec::new(), 0);
+        for (start, end) in pattern.find_iter(text) {
+            if last < start {
+                words.push((last, start));
+            }
+            words.push((start, end));
+            last = end;
+        }
+        assert_eq!(last, text.len(), "a known pattern covers every text");
+        words
+    }
+
+    fn assert_same(pattern: &str, regex: &Regex, splitter: &Splitter, text: &str) {
+        let mut words = Vec::new();
+        splitter.each(text, |start, end| words.push((start, end)));
+        let expected = oracle(regex, text);
+        if words != expected {
+            let at = words.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(0);
+            let from = expected[at].0;
+            let shown: String = text[from..].chars().take(20).collect();
+            panic!("{pattern}\n on {shown:?}: {:?}, not {:?}", words.get(at), expected.get(at));
+        }
+    }
+
+    fn all() -> Vec<(String, Regex, Splitter)> {
+        let build = |pattern: String| {
+            let regex = Regex::new(&pattern).expect("a valid pattern");
+            let splitter = Splitter::new(Rules::of(&pattern).expect("a known pattern"));
+            (pattern, regex, splitter)
+        };
+        known().into_iter().map(build).collect()
+    }
+
+    #[test]
+    fn every_code_point_in_several_contexts() {
+        // One pattern of each kind: the others differ from them in what has nothing to do with a character.
+        let kinds = [
+            r"'s|'t",
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]",
+            r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}|",
+            O200K,
+        ];
+        for kind in kinds {
+            let (pattern, regex, splitter) =
+                all().into_iter().find(|(pattern, ..)| pattern.starts_with(kind)).expect("known");
+            for block in 0..0x440_u32 {
+                let mut text = String::new();
+                for char in (block << 10..(block + 1) << 10).filter_map(char::from_u32) {
+                    text.extend(['a', char, ' ', char, '1', char, 'B', '\'', char, '\n', char]);
+                    // Nothing is assigned from here to the last planes but one.
+                    if !('\u{40000}'..'\u{e0000}').contains(&char) {
+                        text.extend([
+                            'b', ' ', ' ', char, char, 'A', '\'', 'l', char, '.', char, 'ʰ', char, 'B', '\u{301}',
+                            char, '!',
+                        ]);
+                        text.extend(['/', char, '\t', char, '\u{301}', 'd']);
+                    }
+                }
+                assert_same(&pattern, &regex, &splitter, &text);
+            }
+        }
+    }
+
+    #[test]
+    fn words_longer_than_a_chunk_and_line_ends() {
+        let texts = [
+            "",
+            " ",
+            "\n",
+            "a",
+            "'",
+            "'s",
+            "'S",
+            "'ſ",
+            "'LL",
+            "it's IT'S we'Re o'clock '' 'll'll",
+            "abcdefghijklmno",
+            "abcdefghijklmnopq",
+            " abcdefghijklmno pq",
+            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopq1",
+            "ABCDEFGHIJKLMNOPQRS",
+            "ABCDEFGHIJKLMNOp'sq",
+            "aBcDeFGhI ABc'd",
+            "x   y",
+            "x \n y\r\n\r\n  z  ",
+            "  \n\n  ",
+            "\t\tx",
+            "a/b//\n/c",
+            "1234567",
+            "ọ́nụ́ ẹ̀kọ́ ʼYaʼya Ǹjẹ́ abcdefghijklmnẹ́opq",
+            "日本語テキスト、中文。",
+            "…—‘’“”",
+            "a\u{a0}b\u{3000}c\u{85}d",
+        ];
+        for (pattern, regex, splitter) in all() {
+            for text in texts {
+                assert_same(&pattern, &regex, &splitter, text);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #[test]
+        fn random_texts(text in r"([a-eA-E]{0,18}|[ \t\n\r'/]{0,3}|'(s|S|ſ|Ll|rE|ve|D|m)|[0-9²٣]{0,4}|[.,!ẹàʰªǅ中あß\u{301}\u{323}\u{a0}\u{2028}\u{1f600}]|.){0,12}") {
+            for (pattern, regex, splitter) in PATTERNS.with(Clone::clone).iter() {
+                assert_same(pattern, regex, splitter, &text);
+            }
+        }
+    }
+
+    const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}";
+
+    thread_local! {
+        static PATTERNS: std::rc::Rc<Vec<(String, Regex, Splitter)>> = std::rc::Rc::new(all());
+    }
+}

@@ -1,0 +1,129 @@
+"""`sabiprep.Encoder`: the ids of the `tokenizers` library, as Arrow, and which engine made them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+import sabiprep
+
+TEXTS = [
+    "",
+    "Ẹ kú àárọ̀, ọ̀rẹ́ mi!  How are you?\n\n",
+    "e\u0301ko\u0323\u0301 we're IT'S 12345",
+    "</s> <yor>  x</s>",
+    "👩\u200d👧 中文 \t",
+    "a" * 1000,
+]
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def trained(file: Path, pattern: str = PATTERN) -> Tokenizer:
+    """A small byte-level BPE, written to a file."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[AddedToken("</s>", special=True), AddedToken("<yor>", lstrip=True)],
+    )
+    tokenizer.train_from_iterator(TEXTS * 5, trainer)
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=9)
+    tokenizer.save(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def library(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("pattern", [PATTERN, r"\w+|\W"])
+def test_ids_are_those_of_the_library(tmp_path: Path, pattern: str, threads: int) -> None:
+    tokenizer = trained(tmp_path / "tokenizer.json", pattern)
+    encoder = sabiprep.Encoder.from_file(tmp_path / "tokenizer.json")
+    texts = TEXTS * 200
+    expected = library(tokenizer, texts)
+    kinds = [pa.string(), pa.large_string(), pa.string_view()]
+    chunked = pa.chunked_array([texts[:7], texts[7:]])
+    for given in [
+        texts,
+        tuple(texts),
+        chunked,
+        *(pa.array(texts, kind) for kind in kinds),
+        pa.array(["x", *texts])[1:],
+    ]:
+        ids = encoder.encode(given, threads=threads)
+        assert ids.type.value_type == pa.uint32()
+        assert ids.to_pylist() == expected
+    assert encoder.encode([]).to_pylist() == []
+
+
+def test_the_engine_is_named_and_why(tmp_path: Path) -> None:
+    trained(tmp_path / "known.json")
+    trained(tmp_path / "unknown.json", r"\w+|\W")
+    known = sabiprep.Encoder.from_file(tmp_path / "known.json").engine
+    assert known.startswith("sabiprep ")
+    assert "tokenizers 0.23" in known
+    unknown = sabiprep.Encoder.from_file(tmp_path / "unknown.json").engine
+    assert unknown.startswith("tokenizers 0.23")
+    assert unknown.endswith("(its split pattern is not one of those known)")
+
+
+def test_what_is_no_list_of_texts_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path / "tokenizer.json")
+    encoder = sabiprep.Encoder.from_file(tmp_path / "tokenizer.json")
+    wrong: list[tuple[Any, type[Exception], str]] = [
+        ("text", TypeError, "one str"),
+        (["a", 3], TypeError, "str"),
+        (["a", None], TypeError, "str"),
+        (pa.array([1, 2]), TypeError, "not strings"),
+        (pa.array(["a", None]), ValueError, "1 of the texts are null"),
+    ]
+    for given, error, words in wrong:
+        with pytest.raises(error, match=words):
+            encoder.encode(given)
+    for threads in (0, 4097, "2"):
+        with pytest.raises(sabiprep.ConfigError, match="threads"):
+            encoder.encode(["a"], threads=threads)  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_no_tokenizer_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    for text in ("{", "{}", json.dumps({"model": {"type": "BPE"}})):
+        file.write_text(text)
+        with pytest.raises(sabiprep.TokenizerError, match=r"tokenizer\.json"):
+            sabiprep.Encoder.from_file(file)
+    with pytest.raises(sabiprep.TokenizerError, match="no such file"):
+        sabiprep.Encoder.from_file(tmp_path / "none.json")
+
+
+def test_an_engine_that_differs_is_told(tmp_path: Path) -> None:
+    class Differing:
+        def __init__(self, file: object) -> None:
+            self.warning = "the fast engine differs"
+
+    trained(tmp_path / "tokenizer.json")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr("sabiprep._core.TextEncoder", Differing)
+        with pytest.warns(RuntimeWarning, match="differs"):
+            sabiprep.Encoder.from_file(tmp_path / "tokenizer.json")
