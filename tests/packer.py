@@ -48,11 +48,13 @@ def write_config(
     *,
     tokenizer: Mapping[str, Any] | None = None,
     pack: Mapping[str, Any] | None = None,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write ``corpus.toml``; the tokenizer closes documents with ``EOS`` unless it says otherwise."""
-    tables = [("[tokenizer]", {"eos": EOS, **(tokenizer or {})}), ("[pack]", pack or {})]
-    tables += [("[[source]]", source) for source in sources]
-    lines = [line for head, table in tables for line in [head, *(f"{key} = {toml(table[key])}" for key in table)]]
+    named = {"tokenizer": {"eos": EOS, **(tokenizer or {})}, "pack": pack or {}, **(tables or {})}
+    all_tables = [(f"[{name}]", table) for name, table in named.items()]
+    all_tables += [("[[source]]", source) for source in sources]
+    lines = [line for head, table in all_tables for line in [head, *(f"{key} = {toml(table[key])}" for key in table)]]
     (folder / "corpus.toml").write_text("\n".join(lines) + "\n", "utf-8")
 
 

@@ -45,6 +45,7 @@ def write_corpus(folder: Path) -> None:
     (folder / "rows.tsv.gz").write_bytes(gzip.compress("\r\n".join(rows).encode(), mtime=0))
     for name in ("one.txt", "two.txt"):
         (folder / name).write_bytes(b"\n".join(b"\xff" if not i % 8 else text(90).encode() for i in range(80)))
+    (folder / "words.txt").write_text("".join(text(3) + "\n" for _ in range(40)), "utf-8")
     (folder / "held.out").write_text("".join(text(90) + "\n" for _ in range(30)), "utf-8")
     there = [{"prompt": "<translate> {{ a }} <yor>:"}, {"target": " {{ b }}"}]
     back = [{"prompt": "{% if a %}{{ b }}{% endif %} <yor>:"}, {"target": " {{ a }}"}]
@@ -60,6 +61,7 @@ def write_corpus(folder: Path) -> None:
                 "overflow": "drop",
                 "duplicates": "normalised",
             },
+            {"name": "words", "files": ["words.txt"], "format": "text"},
             {"name": "label", "files": ["rows.tsv.gz"], "segments": label, "epochs": 0.5},
             {
                 "name": "plain",
@@ -71,6 +73,7 @@ def write_corpus(folder: Path) -> None:
             },
         ],
         pack={"validation": 0.1, "seq_len": 64, "shard_tokens": 4096},
+        tables={"mix": {"by": "source", "temperature": 2.0, "max_epochs": 1.5}},
     )
 
 
@@ -114,6 +117,18 @@ def test_bytes_are_those_of_any_number_of_threads_any_split_size_and_any_spool_b
     assert [name for name in seen if seen[name] != expected[name]] == []
 
 
+@pytest.mark.parametrize("pack", ["concat", "none"])
+def test_bytes_of_other_packings_depend_on_none_of_it_either(place: Path, tmp_path: Path, pack: str) -> None:
+    shutil.copytree(place / "corpus", tmp_path / "corpus")
+    config = tmp_path / "corpus" / "corpus.toml"
+    config.write_text(config.read_text("utf-8").replace("[pack]", f'[pack]\npack = "{pack}"'), "utf-8")
+    for name, threads, sizes in [("a", 1, {}), ("b", 3, {"split_bytes": 1000, "spool_bytes": 0}), ("c", 8, {})]:
+        packer.pack(tmp_path / "corpus", tmp_path / name, tokenizer=place / "tokenizer.json", threads=threads, **sizes)
+    expected = contents(tmp_path / "a")
+    assert contents(tmp_path / "b") == contents(tmp_path / "c") == expected
+    assert expected.keys() and packer.verify(tmp_path / "a")["failures"] == []
+
+
 def test_bytes_do_not_depend_on_where_the_corpus_lies(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "corpus", tmp_path / "elsewhere" / "deep")
     packer.pack(tmp_path / "elsewhere" / "deep", tmp_path / "out", tokenizer=place / "tokenizer.json")
@@ -134,7 +149,7 @@ def test_a_new_source_does_not_move_the_records_of_others(place: Path, tmp_path:
     config = (tmp_path / "corpus" / "corpus.toml").read_text("utf-8")
     (tmp_path / "corpus" / "new.txt").write_text("Ọjọ́ Ajé\n", "utf-8")
     head, *sources = config.split("[[source]]")
-    new = '\nname = "new"\nfiles = ["new.txt"]\n'
+    new = '\nname = "new"\nfiles = ["new.txt"]\nepochs = 1.0\n'
     (tmp_path / "corpus" / "corpus.toml").write_text("[[source]]".join([head, new, *sources]), "utf-8")
     manifest = packer.pack(tmp_path / "corpus", tmp_path / "out", tokenizer=place / "tokenizer.json")
     expected = json.loads((place / "reference" / "manifest.json").read_text("utf-8"))["sources"]

@@ -265,6 +265,18 @@ def test_drops_by_content() -> None:
     assert drops(("keep", "a"), ("normalised", "A"), ("keep", "b"), held_out=1) == ["in validation", None, None]
 
 
+def test_mix() -> None:
+    def close(found: list[tuple[float, float]], *expected: tuple[float, float]) -> bool:
+        return [pytest.approx(pair) for pair in expected] == found
+
+    mixed = [oracle.Mixed("a", 100), oracle.Mixed("b", 400)]
+    assert close(oracle.mix(mixed, 1), (1, 1), (1, 1))
+    assert close(oracle.mix(mixed, 2), (5 / 3, 5 / 3), (5 / 6, 5 / 6))  # shares 1 : 2 of 500
+    assert close(oracle.mix(mixed, 2, 1.5), (5 / 3, 1.5), (5 / 6, 350 / 400))
+    weighted = [oracle.Mixed("a", 100, 1), oracle.Mixed("a", 200, 2), oracle.Mixed("b", 300, 1)]
+    assert close(oracle.mix(weighted, 1), (1.5, 1.5), (1.5, 1.5), (0.5, 0.5))
+
+
 def test_truncation_problem() -> None:
     before = oracle.render(
         [("prompt", "<t> {{ a }} {{ b }}:"), ("target", " {{ c }}")],

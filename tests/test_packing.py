@@ -65,6 +65,7 @@ class Corpus(NamedTuple):
     seq_len: int
     validation: float
     seed: int
+    pack: str
 
 
 words = st.sampled_from([*" ".join(TEXTS).split(), "</s>", "<yor>", "o\u0323\u0300", "1 2", "\r", "\x00", "漢字"])
@@ -176,6 +177,7 @@ def corpora(draw: st.DrawFn) -> Corpus:
         draw(st.sampled_from([64, 64, 128])),
         validation,
         draw(st.integers(0, 1 << 40)),
+        draw(st.sampled_from(["best_fit", "best_fit", "concat", "none"])),
     )
 
 
@@ -202,7 +204,13 @@ def write_corpus(folder: Path, corpus: Corpus) -> Path:
             for source in corpus.sources
         ],
         tokenizer={"bos": BOS if corpus.bos else ""},
-        pack={"validation": corpus.validation, "seq_len": corpus.seq_len, "seed": corpus.seed, "shard_tokens": 400},
+        pack={
+            "validation": corpus.validation,
+            "seq_len": corpus.seq_len,
+            "seed": corpus.seed,
+            "shard_tokens": 400,
+            "pack": corpus.pack,
+        },
     )
     tokenizer = folder.with_suffix(".tokenizer.json")
     tokenizer.write_text(tokenizer_json(corpus.tokenizer), "utf-8")
@@ -343,10 +351,11 @@ def documents(dataset: PackedDataset) -> dict[tuple[int, int], list[Document]]:
     found: dict[tuple[int, int], list[Document]] = defaultdict(list)
     policies = {source["name"]: source["loss"] for source in dataset.manifest["sources"]}
     by_id = {source.id: policies[source.name] for source in dataset.sources}
+    cuts = dataset.manifest["config"]["pack"]["pack"] == "concat"
     for side in ("train", "validation"):
         for number in range(len(dataset[side])):
             row = dataset[side][number]
-            problems = oracle.check_row(row, pad_id=dataset.pad_id, eos_id=dataset.eos_id, policies=by_id)
+            problems = oracle.check_row(row, pad_id=dataset.pad_id, eos_id=dataset.eos_id, policies=by_id, cuts=cuts)
             assert not problems
             ends = row["cu_seqlens"].tolist()
             for i, (source, record, part) in enumerate(
@@ -420,6 +429,11 @@ def check_record(corpus: Corpus, source: Source, outcome: Outcome, found: Sequen
     else:
         assert len(copies) in {math.floor(source.epochs), math.ceil(source.epochs)}
         assert copies == set(range(len(copies)))
+    mask = oracle.loss_mask(outcome.roles, source.loss)
+    if corpus.pack == "concat":
+        for copy in copies:
+            check_pieces(outcome, mask, [document for document in found if document.copy == copy])
+        return
     windows = oracle.windows(len(outcome.ids), corpus.seq_len)
     assert len(windows) == 1 or source.overflow == "split"
     assert Counter((document.copy, document.window) for document in found) == Counter(
@@ -429,10 +443,34 @@ def check_record(corpus: Corpus, source: Source, outcome: Outcome, found: Sequen
         start, end = windows[document.window]
         assert document.ids == outcome.ids[start:end]
         assert document.roles == outcome.roles[start:end]
-        mask = oracle.loss_mask(outcome.roles, source.loss)[start:end]
-        assert document.mask == [False, *mask[1:]]
+        assert document.mask == [False, *mask[start + 1 : end]]
     rows = {copy: {document.row for document in found if document.copy == copy} for copy in copies}
     assert sum(map(len, rows.values())) == len(set().union(*rows.values())), "two copies in one row"
+
+
+def check_pieces(outcome: Outcome, mask: Sequence[bool], pieces: Sequence[Document]) -> None:
+    """Compare the pieces of one copy, cut anywhere, with its document: each starts with the last token before it."""
+    start = 0
+    for nth, piece in enumerate(sorted(pieces, key=lambda piece: piece.window)):
+        end = start + len(piece.ids)
+        assert piece.window == nth and len(piece.ids) > 1
+        assert piece.ids == outcome.ids[start:end] and piece.roles == outcome.roles[start:end]
+        assert piece.mask == [False, *mask[start + 1 : end]]
+        start = end - 1
+    assert end == len(outcome.ids)
+
+
+def check_rows(dataset: PackedDataset, pack: str) -> None:
+    """A stream leaves no more than one place of a row empty, but in a shard's last; "none" puts one document a row."""
+    for side, split in dataset.manifest["splits"].items():
+        first = 0
+        for shard in split["shards"]:
+            rows = [dataset[side][first + nth] for nth in range(shard["rows"])]
+            first += shard["rows"]
+            if pack == "none":
+                assert all(len(row["seq_lengths"]) == 1 for row in rows)
+            if pack == "concat":
+                assert sum(dataset.seq_len - int(row["seq_lengths"].sum()) > 1 for row in rows) <= 1
 
 
 def check_manifest(
@@ -518,6 +556,7 @@ def test_a_dataset_holds_what_the_oracle_makes_of_its_corpus(tmp_path: Path, cor
         return
     with open_dataset(out) as dataset:
         check(corpus, dataset)
+        check_rows(dataset, corpus.pack)
     assert packer.verify(out)["failures"] == []
 
 

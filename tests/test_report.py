@@ -104,8 +104,8 @@ def test_speed_is_of_the_whole_run(packed: PackReport) -> None:
 
 
 def cells(table: str, name: str) -> list[str]:
-    """The words of the one line that begins with ``name``."""
-    (line,) = [line for line in table.splitlines() if line.split()[:1] == [name]]
+    """The words of the first line that begins with ``name``."""
+    line, *_ = [line for line in table.splitlines() if line.split()[:1] == [name]]
     return line.split()
 
 

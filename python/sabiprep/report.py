@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+WORTHWHILE_EPOCHS = 4
+"""Up to so many passes are nearly as good as fresh data: Muennighoff et al. 2023, arXiv:2305.16264."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """Some documents.
@@ -63,6 +67,21 @@ class Tally:
         return sum(self.drops.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """What share of the training split is of some sources, in each unit; over all sources each is 1.
+
+    Attributes:
+        documents: Of the documents.
+        tokens: Of the tokens.
+        targets: Of the targets, which is the share of an unweighted loss.
+    """
+
+    documents: float
+    tokens: float
+    targets: float
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A dropped record: the reason it is counted under, its file and line (from 1), and what was wrong with it."""
@@ -81,7 +100,9 @@ class SourceReport(Tally):
         name: Its name in ``corpus.toml``.
         task: Its task.
         lang: Its language.
-        epochs: Copies of each record, on average.
+        epochs: Copies of each training record, on average.
+        asked_epochs: Those that ``corpus.toml`` asks for; more than ``epochs`` where ``max_epochs`` holds it back.
+        unique: What there is of it to train on, each record once.
         examples: The lowest dropped records of each reason.
     """
 
@@ -89,6 +110,8 @@ class SourceReport(Tally):
     task: str
     lang: str
     epochs: float
+    asked_epochs: float
+    unique: Counts
     examples: tuple[Example, ...]
 
 
@@ -145,6 +168,7 @@ class PackReport:
         out: The dataset's folder.
         seq_len: Tokens in a row.
         seed: The seed of every random choice.
+        mix_by: What the mix gives shares to, "task", "lang" or "source"; None if nothing is mixed.
         vocab_size: Largest id of the tokenizer + 1.
         sources: Every source, in the order of ``corpus.toml``.
         train: The training split.
@@ -158,6 +182,7 @@ class PackReport:
     out: Path
     seq_len: int
     seed: int
+    mix_by: str | None
     vocab_size: int
     sources: tuple[SourceReport, ...]
     train: SplitReport
@@ -175,6 +200,7 @@ class PackReport:
             out=Path(report["out"]),
             seq_len=manifest["seq_len"],
             seed=manifest["seed"],
+            mix_by=(manifest["config"]["mix"] or {}).get("by"),
             vocab_size=manifest["tokenizer"]["vocab_size"],
             sources=tuple(_source(source) for source in manifest["sources"]),
             train=_split("train", manifest["splits"]),
@@ -198,6 +224,25 @@ class PackReport:
             by_task.setdefault(source.task, []).append(source)
         return tuple(
             TaskReport(task=task, sources=tuple(sources), **_added_up(sources)) for task, sources in by_task.items()
+        )
+
+    def asked_shares(self, sources: Iterable[SourceReport]) -> Shares:
+        """The shares that these sources would have with the copies that ``corpus.toml`` asks for."""
+        of = [_times(source.unique, source.asked_epochs) for source in sources]
+        return _shares(of, [_times(source.unique, source.asked_epochs) for source in self.sources])
+
+    def made_shares(self, sources: Iterable[SourceReport]) -> Shares:
+        """The shares that these sources have."""
+        return _shares([_each(source.train) for source in sources], [_each(source.train) for source in self.sources])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is worth a second thought: sources whose records are repeated more often than is worth it."""
+        return tuple(
+            f"{source.name}: {source.epochs:g} copies of each record; "
+            f"above {WORTHWHILE_EPOCHS} more are worth little (Muennighoff et al. 2023)"
+            for source in self.sources
+            if source.epochs > WORTHWHILE_EPOCHS and source.train.documents
         )
 
     @property
@@ -284,6 +329,8 @@ def _source(source: Mapping[str, Any]) -> SourceReport:
         task=source["task"],
         lang=source["lang"],
         epochs=source["epochs"],
+        asked_epochs=source["asked_epochs"],
+        unique=Counts(**source["unique"]),
         records=source["records"],
         kept=source["kept"],
         truncated=source["truncated"],
@@ -296,6 +343,23 @@ def _source(source: Mapping[str, Any]) -> SourceReport:
 
 def _split(name: str, splits: Mapping[str, Mapping[str, Any]]) -> SplitReport:
     return SplitReport(name=name, **{key: value for key, value in splits[name].items() if key != "shards"})
+
+
+def _each(counts: Counts) -> tuple[float, float, float]:
+    return counts.documents, counts.tokens, counts.targets
+
+
+def _times(counts: Counts, copies: float) -> tuple[float, float, float]:
+    documents, tokens, targets = _each(counts)
+    return documents * copies, tokens * copies, targets * copies
+
+
+def _shares(some: Iterable[tuple[float, ...]], of: Iterable[tuple[float, ...]]) -> Shares:
+    """The sums of some documents, tokens and targets over those of all; 0 where there are none."""
+    parts = [sum(column) for column in zip(*some, strict=True)] or [0.0] * 3
+    totals = [sum(column) for column in zip(*of, strict=True)]
+    documents, tokens, targets = (part / total if total else 0.0 for part, total in zip(parts, totals, strict=True))
+    return Shares(documents=documents, tokens=tokens, targets=targets)
 
 
 def _sum_counts(counts: Iterable[Counts]) -> Counts:

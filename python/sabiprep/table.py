@@ -18,9 +18,14 @@ WIDEST_NAME = 28
 
 
 def report_table(report: PackReport) -> RenderableType:
-    """Tasks and their sources, the splits, some dropped records, the speed."""
+    """Tasks and their sources, the mix, the splits, some dropped records, warnings, the speed."""
     return Group(
-        _sources(report), Text(), _splits(report), Text(), *_examples(report.sources), *map(line, _speed(report))
+        *(_sources(report), Text()),
+        *((_mix(report), Text()) if any(source.epochs != 1 for source in report.sources) else ()),
+        *(_splits(report), Text()),
+        *_examples(report.sources),
+        *(line(f"Warning: {visible(warning)}") for warning in report.warnings),
+        *map(line, _speed(report)),
     )
 
 
@@ -54,6 +59,37 @@ def _sources(report: PackReport) -> Table:
             add(f"  {source.name}", source.lang, source)
     table.add_section()
     add("total", "", report.total, "bold")
+    return table
+
+
+def _mix(report: PackReport) -> Table:
+    """Copies and shares of the training split, asked for → made, of groups of sources and of each."""
+    table = _table()
+    by = report.mix_by or "task"
+    heading = "mix, source" if by == "source" else f"mix by {by}, source"
+    names = [source.name for source in report.sources]
+    table.add_column(heading, overflow="fold", min_width=min(max(map(len, names)) + 2, WIDEST_NAME))
+    for name in ("copies", "of documents", "of tokens", "of targets"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def add(name: str, copies: str, sources: list[SourceReport], style: str = "") -> None:
+        asked, made = report.asked_shares(sources), report.made_shares(sources)
+        cells = [visible(name), copies]
+        for unit in ("documents", "tokens", "targets"):
+            cells.append(f"{_percent(getattr(asked, unit))} → {_percent(getattr(made, unit))}")
+        table.add_row(*(Text(cell, style) for cell in cells))
+
+    groups: dict[str, list[SourceReport]] = {}
+    for source in report.sources:
+        groups.setdefault({"task": source.task, "lang": source.lang}.get(by, source.name), []).append(source)
+    for group, sources in groups.items():
+        alone = [source.name for source in sources] == [group]
+        if not alone:
+            add(group, "", sources, "bold")
+        for source in sources:
+            asked, made = f"{source.asked_epochs:.4g}", f"{source.epochs:.4g}"
+            copies = made if asked == made else f"{asked} → {made}"
+            add(source.name if alone else f"  {source.name}", copies, [source], "bold" if alone else "")
     return table
 
 

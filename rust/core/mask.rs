@@ -92,6 +92,8 @@ pub struct RowRules {
     pub vocab_size: usize,
     /// The policy of each source.
     pub policies: Vec<LossPolicy>,
+    /// Whether documents may be cut anywhere, so that a piece of one may have nothing to learn.
+    pub cuts: bool,
 }
 
 /// A rule that a row breaks, as `M4: token 17 of document 2 …`.
@@ -143,6 +145,9 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
         rule(!opens || Some(ids[0]) == rules.bos, "shape", || format!("document {nth} opens with id {}", ids[0]))?;
         let closes = roles[end - 1] == Role::Control && end - start > 1;
         rule(!closes || ids[ids.len() - 1] == rules.eos, "shape", || format!("document {nth} is not closed by EOS"))?;
+        let is_cut = rules.cuts && (row.doc_parts[nth] & 0xffff > 0 || !closes);
+        let learns = row.mask[start..end].contains(&true);
+        rule(learns || is_cut, "M3", || format!("nothing is learnt (document {nth})"))?;
         check_document(&row.mask[start..end], &roles[start..end], policy)
             .map_err(|Violation(what)| Violation(format!("{what} (document {nth})")))?;
         start = end;
@@ -158,7 +163,6 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
 
 fn check_document(mask: &[bool], roles: &[Role], policy: LossPolicy) -> Result<(), Violation> {
     rule(!mask[0], "M1", || "the first token is learnt".to_owned())?;
-    rule(mask.contains(&true), "M3", || "nothing is learnt".to_owned())?;
     for at in 1..mask.len() {
         let is_closing = at + 1 == mask.len() && roles[at] == Role::Control;
         match (policy, roles[at]) {
@@ -204,7 +208,15 @@ mod tests {
         };
         (
             row,
-            RowRules { seq_len: 8, bos: None, eos: 1, pad: 0, vocab_size: 10, policies: vec![LossPolicy::TargetOnly] },
+            RowRules {
+                seq_len: 8,
+                bos: None,
+                eos: 1,
+                pad: 0,
+                vocab_size: 10,
+                policies: vec![LossPolicy::TargetOnly],
+                cuts: false,
+            },
         )
     }
 
@@ -265,7 +277,7 @@ mod tests {
                 record_ids: vec![0],
                 doc_parts: vec![0],
             };
-            let rules = RowRules { seq_len: 64, bos: Some(1), eos: 1, pad: 0, vocab_size: 2, policies: vec![policy] };
+            let rules = RowRules { seq_len: 64, bos: Some(1), eos: 1, pad: 0, vocab_size: 2, policies: vec![policy], cuts: false };
             prop_assert_eq!(check_row(&row, &rules), Ok(()));
             row.mask[flip] = !row.mask[flip];
             row.n_targets += if row.mask[flip] { 1 } else { -1 };

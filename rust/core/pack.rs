@@ -1,8 +1,8 @@
-//! Packing: which documents share a row. Best fit, in an order that keeps rows of mixed sources.
+//! Packing: which documents share a row. Best fit, in an order that keeps rows of mixed sources; or one stream, cut.
 //!
 //! Takes lengths and seeded orders; gives rows of indices. Knows nothing of tokens or files.
 //!
-//! Each document goes to the fullest row that still has room for it. Documents longer than half a row come first:
+//! Best fit: each document goes to the fullest row that still has room for it. Documents longer than half a row come first:
 //! no two of them share a row, so each opens one. The rest follow in seeded random order, and the shortest last, longest
 //! of them first: they fill what is left. In file order nearly every row is of one source; in random order alone more
 //! is left empty; longest first over all fills a little better, with more rows of one source, since length goes with
@@ -14,7 +14,7 @@
 /// A document to pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
-    /// Its tokens, at least 1 and at most `seq_len`.
+    /// Its tokens, at least 1; at most `seq_len` but in a stream.
     pub len: u32,
     /// Its place in the seeded random order.
     pub order: u64,
@@ -66,7 +66,58 @@ impl Room {
     }
 }
 
-/// Packs `items` into rows of `seq_len` tokens: indices of items, in the order they were placed.
+/// A piece of a document in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// The index of the item it is of.
+    pub item: u32,
+    /// The first of the document's tokens that is in it.
+    pub start: u32,
+    /// Its tokens.
+    pub len: u32,
+    /// Its number within the document.
+    pub window: u32,
+}
+
+/// Lays `items` end to end, in their seeded order, and cuts them where a row of `seq_len` tokens ends: the pieces, and
+/// rows of indices of pieces.
+///
+/// A piece starts with the last token of the one before, as windows do, so that every token is learnt once. A single
+/// place at the end of a row would hold a token that the next row repeats: it stays empty.
+#[must_use]
+pub fn concat(items: &[Item], seq_len: usize) -> (Vec<Piece>, Vec<Vec<u32>>) {
+    let mut order: Vec<u32> = (0..items.len() as u32).collect();
+    order.sort_unstable_by_key(|&at| {
+        let item = &items[at as usize];
+        (item.order, item.record, item.copy)
+    });
+    let mut pieces: Vec<Piece> = Vec::with_capacity(items.len());
+    let mut rows: Vec<Vec<u32>> = Vec::new();
+    let mut room = 0;
+    for at in order {
+        let len = items[at as usize].len;
+        let (mut start, mut window) = (0, 0);
+        loop {
+            if room < 2 {
+                rows.push(Vec::new());
+                room = seq_len as u32;
+            }
+            let row = rows.last_mut().expect("there is room in it");
+            row.push(pieces.len() as u32);
+            let taken = room.min(len - start);
+            pieces.push(Piece { item: at, start, len: taken, window });
+            room -= taken;
+            if start + taken == len {
+                break;
+            }
+            start += taken - 1;
+            window += 1;
+        }
+    }
+    (pieces, rows)
+}
+
+/// Packs `items` into rows of `seq_len` tokens by best fit: indices of items, in the order they were placed.
 #[must_use]
 pub fn pack(items: &[Item], seq_len: usize) -> Vec<Vec<u32>> {
     let mut order: Vec<u32> = (0..items.len() as u32).collect();
@@ -142,6 +193,38 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_stream_holds_every_token_once_and_fills_every_row_but_the_last(
+            documents in prop::collection::vec((2u32..300, any::<u64>()), 1..40),
+        ) {
+            let items: Vec<Item> = documents.iter().enumerate().map(|(nth, &(len, order))| {
+                Item { len, order, record: (0, nth as u64), copy: 0, window: 0 }
+            }).collect();
+            let (pieces, rows) = concat(&items, 64);
+            prop_assert_eq!(rows.concat(), (0..pieces.len() as u32).collect::<Vec<_>>());
+            let held = |row: &Vec<u32>| row.iter().map(|&at| pieces[at as usize].len).sum::<u32>();
+            prop_assert!(rows[..rows.len() - 1].iter().all(|row| (63..=64).contains(&held(row))));
+            prop_assert!((2..=64).contains(&held(&rows[rows.len() - 1])));
+            prop_assert!(pieces.iter().all(|piece| piece.len >= 2));
+            let mut expected: Vec<(u64, u64)> = items.iter().map(|item| (item.order, item.record.1)).collect();
+            expected.sort_unstable();
+            let mut rest = pieces.iter();
+            for (_, record) in expected {
+                let len = items[record as usize].len;
+                let (mut next, mut window) = (0, 0);
+                while next < len {
+                    let piece = rest.next().unwrap();
+                    let start = if window == 0 { 0 } else { next - 1 };
+                    prop_assert_eq!((u64::from(piece.item), piece.start, piece.window), (record, start, window));
+                    next = piece.start + piece.len;
+                    window += 1;
+                }
+                prop_assert_eq!(next, len);
+                prop_assert!(window as usize <= crate::schema::window_count(len as usize, 64) + 1);
+            }
+            prop_assert!(rest.next().is_none());
+        }
+
         #[test]
         fn every_document_once_no_row_too_long_no_two_copies_together_and_best_fit(
             documents in prop::collection::vec((1u32..129, any::<u64>(), 0u64..6, 0u32..3), 0..80),

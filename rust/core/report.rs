@@ -10,7 +10,7 @@ use crate::files;
 use crate::monitor::Monitor;
 use crate::plan::{Input, Plan, Source};
 use crate::schema::{Drop, FORMAT_VERSION, ROWS_PER_BATCH, Side};
-use crate::settle::{Settlement, SourceTotals, Sums};
+use crate::settle::{Epochs, Settlement, SourceTotals, Sums};
 use crate::spool::Dropped;
 use crate::tokenize::Encoder;
 use crate::write::{
@@ -59,6 +59,8 @@ pub struct ShardSums {
     pub sums: Sums,
     /// Its rows with 95 % or more of their tokens from one source.
     pub single_source_rows: u64,
+    /// How often documents of each source were cut by packing; each cut makes a document and repeats a token.
+    pub cuts: Vec<u64>,
     /// The file.
     pub written: Written,
 }
@@ -67,7 +69,7 @@ impl ShardSums {
     /// A shard with nothing in it yet.
     #[must_use]
     pub fn new(side: Side, file: String) -> Self {
-        Self { side, file, sums: Sums::default(), single_source_rows: 0, written: Written::default() }
+        Self { side, file, sums: Sums::default(), single_source_rows: 0, cuts: Vec::new(), written: Written::default() }
     }
 }
 
@@ -80,7 +82,7 @@ pub fn input_entry(input: &Input, monitor: &Monitor) -> Result<InputEntry> {
 /// The configuration as it was resolved: what the manifest records, and a resumed run must not differ in.
 #[must_use]
 pub fn resolved_config(plan: &Plan) -> Value {
-    json!({ "pack": plan.pack, "source": plan.sources })
+    json!({ "pack": plan.pack, "mix": plan.mix, "source": plan.sources })
 }
 
 /// Refuses a corpus of which nothing is left to train on, and a source that no record of fits, saying where it went.
@@ -130,8 +132,14 @@ pub fn manifest(
 ) -> Result<Manifest> {
     let controls = encoder.controls();
     let (engine, unicode) = encoder.engine();
-    let sources =
-        plan.sources.iter().zip(&settlement.sources).map(|(source, totals)| source_entry(plan, source, totals));
+    let sources = (0..plan.sources.len()).map(|at| {
+        let mut totals = settlement.sources[at].clone();
+        for shard in shards {
+            let cuts = shard.cuts.get(at).copied().unwrap_or(0);
+            totals.sums[shard.side as usize].add_sums(Sums { documents: cuts, tokens: cuts, targets: 0 });
+        }
+        source_entry(plan, &plan.sources[at], &totals, settlement.epochs[at])
+    });
     let mut manifest = Manifest {
         format: "sabiprep".to_owned(),
         format_version: FORMAT_VERSION,
@@ -188,7 +196,7 @@ pub fn account(manifest: &Manifest) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn source_entry(plan: &Plan, source: &Source, totals: &SourceTotals) -> Result<SourceEntry> {
+fn source_entry(plan: &Plan, source: &Source, totals: &SourceTotals, epochs: Epochs) -> Result<SourceEntry> {
     let tally = &totals.tally;
     let drops: BTreeMap<String, u64> = Drop::ALL
         .into_iter()
@@ -204,8 +212,10 @@ fn source_entry(plan: &Plan, source: &Source, totals: &SourceTotals) -> Result<S
         inputs: source.inputs.iter().map(|&input| plan.inputs[input].name.clone()).collect(),
         loss: source.loss,
         overflow: source.overflow,
-        epochs: source.epochs,
+        epochs: epochs.made,
+        asked_epochs: epochs.asked,
         copies: totals.copies,
+        unique: totals.unique,
         records: tally.records,
         kept: totals.kept,
         truncated: totals.truncated,

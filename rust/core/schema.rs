@@ -105,6 +105,19 @@ pub enum SpecialInData {
     Error,
 }
 
+/// How documents are put into rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    /// Whole documents, each in the fullest row that has room for it.
+    #[default]
+    BestFit,
+    /// One stream of documents, cut wherever a row ends.
+    Concat,
+    /// Each document in a row of its own.
+    None,
+}
+
 /// Which records are dropped because a lower one says the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -57,6 +57,7 @@ pub fn verify(out: &Path, monitor: &Monitor) -> Result<Verification> {
         pad: tokenizer.pad_id,
         vocab_size: tokenizer.vocab_size,
         policies: manifest.sources.iter().map(|source| source.loss).collect(),
+        cuts: manifest.config["pack"]["pack"] == "concat",
     };
     let mut read = Contents::default();
     for side in Side::ALL {
@@ -100,6 +101,7 @@ struct Window {
     last_id: u32,
     /// Whether it ends with the closing EOS.
     closes: bool,
+    learns: bool,
 }
 
 /// What is wrong with a shard.
@@ -249,7 +251,8 @@ impl Contents {
             let (parts, record) = (row.doc_parts[nth], row.record_ids[nth]);
             let (copy, number) = (parts >> 16, parts & 0xffff);
             if number > 0 || !closes {
-                let window = Window { number, first_id: row.ids[start], last_id: row.ids[end - 1], closes };
+                let window =
+                    Window { number, first_id: row.ids[start], last_id: row.ids[end - 1], closes, learns: targets > 0 };
                 self.windows.entry((source, record, copy)).or_default().push(window);
             }
             start = end;
@@ -266,6 +269,9 @@ fn verify_windows(windows: &BTreeMap<(u16, u64, u32), Vec<Window>>, failures: &m
         let numbered = windows.iter().enumerate().all(|(nth, window)| window.number as usize == nth);
         let closed = windows.iter().enumerate().all(|(nth, window)| window.closes == (nth == last));
         let joined = windows.windows(2).all(|pair| pair[0].last_id == pair[1].first_id);
+        if !windows.iter().any(|window| window.learns) {
+            failures.push(format!("M3: nothing is learnt of record {record} of source {source}"));
+        }
         if !(numbered && closed && joined) {
             failures.push(format!("M6: the windows of record {record} of source {source} do not make one document"));
         }

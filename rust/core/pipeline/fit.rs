@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::Job;
 use super::map::prepare;
-use crate::schema::{Drop, MAX_WINDOWS, Overflow, Refusal, window_count};
+use crate::plan::PackPlan;
+use crate::schema::{Drop, MAX_WINDOWS, Overflow, Packing, Refusal, window_count};
 use crate::segment::{Fields, Rendered, Step, value_at_mut};
 use crate::tokenize::Document;
 
@@ -29,10 +30,10 @@ pub fn fit(job: &Job<'_>, source: usize, fields: Fields, rendered: &mut Rendered
         return Ok(whole(document, false));
     }
     match job.plan.sources[source].overflow {
-        Overflow::Split if window_count(len, seq_len) > MAX_WINDOWS as usize => {
+        Overflow::Split if job.plan.pack.most_windows(len) > MAX_WINDOWS as usize => {
             Err(too_long(len, seq_len, ", more windows than a record may have"))
         }
-        Overflow::Split => Ok(Fitted { windows: windows(len, seq_len), document, truncated: false }),
+        Overflow::Split => Ok(Fitted { windows: windows_of(&job.plan.pack, len), document, truncated: false }),
         Overflow::Truncate => Ok(whole(truncate(job, source, fields, rendered, len)?, true)),
         Overflow::Drop | Overflow::Error => Err(too_long(len, seq_len, "")),
     }
@@ -40,6 +41,12 @@ pub fn fit(job: &Job<'_>, source: usize, fields: Fields, rendered: &mut Rendered
 
 fn too_long(len: usize, seq_len: usize, why: &str) -> Refusal {
     Refusal::new(Drop::TooLong, format!("{len} tokens, a row holds {seq_len}{why}"))
+}
+
+/// The windows that a document is split into before it is packed: all of it, where it is cut by packing only.
+#[must_use]
+pub fn windows_of(pack: &PackPlan, len: usize) -> Vec<Range<usize>> {
+    if pack.pack == Packing::Concat { std::iter::once(0..len).collect() } else { windows(len, pack.seq_len) }
 }
 
 /// The windows of a document of `len` tokens; one where it fits a row of `seq_len`.

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use arrow_array::RecordBatch;
 
 use super::Job;
-use super::fit::windows;
+use super::fit::windows_of;
 use crate::choice::{Subject, choice};
 use crate::error::{Error, Result};
 use crate::mask::{Row, RowRules, check_row, push_document_mask};
 use crate::monitor::Monitor;
-use crate::pack::{Item, pack};
+use crate::pack::{Item, Piece, concat, pack};
 use crate::report::ShardSums;
-use crate::schema::{ROWS_PER_BATCH, doc_parts};
+use crate::schema::{Packing, ROWS_PER_BATCH, doc_parts};
 use crate::settle::{Made, Settlement, ShardPlan, Sums, buckets_of_copy};
 use crate::spool::{Head, decode};
 use crate::tasks;
@@ -33,6 +33,7 @@ pub fn row_rules(job: &Job<'_>) -> RowRules {
         pad,
         vocab_size: job.encoder.vocab_size(),
         policies: job.plan.sources.iter().map(|source| source.loss).collect(),
+        cuts: job.plan.pack.pack == Packing::Concat,
     }
 }
 
@@ -67,14 +68,23 @@ pub fn reduce_shard(
     threads: usize,
     monitor: &Monitor,
 ) -> Result<ShardSums> {
-    let documents = gather(job, settlement, plan, threads)?;
+    let mut documents = gather(job, settlement, plan, threads)?;
     monitor.check()?;
-    let mut rows = pack(&documents.items, job.plan.pack.seq_len);
+    let mut sums = ShardSums::new(plan.side, shard_name(plan.side, plan.index));
+    let seq_len = job.plan.pack.seq_len;
+    let mut rows = match job.plan.pack.pack {
+        Packing::BestFit => pack(&documents.items, seq_len),
+        Packing::None => (0..documents.items.len() as u32).map(|at| vec![at]).collect(),
+        Packing::Concat => {
+            let (pieces, rows) = concat(&documents.items, seq_len);
+            sums.cuts = documents.cut(&pieces, job.plan.sources.len());
+            rows
+        }
+    };
     shuffle(job, &documents.items, &mut rows);
     let rules = row_rules(job);
     let path = folder.shard_path(plan.side, plan.index);
     let mut writer = ShardWriter::create(&path, rules.seq_len, job.encoder.id_type())?;
-    let mut sums = ShardSums::new(plan.side, shard_name(plan.side, plan.index));
     let batches: Vec<&[Vec<u32>]> = rows.chunks(ROWS_PER_BATCH).collect();
     for at_once in batches.chunks(threads * BATCHES_A_THREAD) {
         monitor.check()?;
@@ -165,7 +175,7 @@ fn gather_parts(
             let mut starts = Vec::with_capacity(heads.len());
             of.part.copy_documents(heads.iter(), bytes, |at| starts.push(at))?;
             for (head, at) in heads.iter().zip(starts) {
-                for (window, range) in windows(head.tokens as usize, job.plan.pack.seq_len).into_iter().enumerate() {
+                for (window, range) in windows_of(&job.plan.pack, head.tokens as usize).into_iter().enumerate() {
                     items.push(item(job, of.source, head, copy, window as u32, range.len() as u32));
                     places.push(Place { at, tokens: head.tokens, start: range.start as u32 });
                 }
@@ -192,6 +202,19 @@ fn shuffle(job: &Job<'_>, items: &[Item], rows: &mut [Vec<u32>]) {
 }
 
 impl Documents {
+    /// Puts pieces in the place of documents. How often the documents of each source were cut.
+    fn cut(&mut self, pieces: &[Piece], sources: usize) -> Vec<u64> {
+        let mut cuts = vec![0; sources];
+        let (items, places) = (std::mem::take(&mut self.items), std::mem::take(&mut self.places));
+        for piece in pieces {
+            let (item, place) = (items[piece.item as usize], places[piece.item as usize]);
+            cuts[usize::from(item.record.0)] += u64::from(piece.window > 0);
+            self.items.push(Item { len: piece.len, window: piece.window, ..item });
+            self.places.push(Place { start: piece.start, ..place });
+        }
+        cuts
+    }
+
     /// Makes `row` of the items `held`, padding aside.
     fn fill(&self, job: &Job<'_>, held: &[u32], row: &mut Row) {
         let mut runs = Vec::new();

@@ -63,9 +63,9 @@ fn content(job: &Job<'_>, source: usize) -> u64 {
     job.plan.sources[source].inputs.iter().map(size).sum()
 }
 
-/// Copies of a source's records, rounded up.
+/// Copies of a source's records, rounded up. A mix makes as much as there is, of one source more and of another less.
 fn copies(job: &Job<'_>, source: usize) -> f64 {
-    job.plan.sources[source].epochs.ceil()
+    job.plan.sources[source].epochs.unwrap_or(1.0).ceil()
 }
 
 /// What some records take.

@@ -4,6 +4,7 @@
 //! tokenizers are compiled by their own modules.
 
 mod find;
+mod mix;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -11,14 +12,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use spec::{PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, nearest};
+pub use mix::MixPlan;
+pub use spec::{MixBy, MixSpec, PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest};
 
 use find::{find_files, portable_name};
 
 use crate::error::{Error, Result};
 use crate::files;
 use crate::schema::{
-    Duplicates, Format, LossPolicy, MAX_COPIES, MAX_SEQ_LEN, OFFSET_BITS, Overflow, SEQ_LEN_MULTIPLE, SpecialInData,
+    Duplicates, Format, LossPolicy, MAX_SEQ_LEN, OFFSET_BITS, Overflow, Packing, SEQ_LEN_MULTIPLE, SpecialInData,
+    window_count,
 };
 
 /// The name of the configuration in a corpus folder.
@@ -48,6 +51,8 @@ pub struct Plan {
     pub tokenizer: TokenizerPlan,
     /// How rows are made.
     pub pack: PackPlan,
+    /// How sources without `epochs` are mixed, if they are.
+    pub mix: Option<MixPlan>,
     /// The sources, in order; a source's id is its index.
     pub sources: Vec<Source>,
     /// Every file that a source reads, each once, in order of first use.
@@ -74,12 +79,28 @@ pub struct TokenizerPlan {
 pub struct PackPlan {
     /// Tokens in a row.
     pub seq_len: usize,
+    /// How documents are put into rows.
+    pub pack: Packing,
     /// The share of records held out.
     pub validation: f64,
     /// The seed of every random choice.
     pub seed: u64,
     /// Tokens a shard is planned to hold.
     pub shard_tokens: u64,
+}
+
+impl PackPlan {
+    /// Windows that a document of `len` tokens is split into before it is packed. A stream is cut only then.
+    #[must_use]
+    pub fn window_count(&self, len: usize) -> usize {
+        if self.pack == Packing::Concat { 1 } else { window_count(len, self.seq_len) }
+    }
+
+    /// The most windows that a document of `len` tokens is in.
+    #[must_use]
+    pub fn most_windows(&self, len: usize) -> usize {
+        window_count(len, self.seq_len) + usize::from(self.pack == Packing::Concat)
+    }
 }
 
 /// A source, resolved.
@@ -109,8 +130,10 @@ pub struct Source {
     pub columns: Option<Vec<String>>,
     /// Prompts and targets.
     pub segments: Vec<SegmentSpec>,
-    /// Copies of each record, on average.
-    pub epochs: f64,
+    /// Copies of each record, on average; none where the mix says.
+    pub epochs: Option<f64>,
+    /// Its part in the mix; its size if none is given.
+    pub weight: Option<f64>,
     /// What becomes of a record longer than a row.
     pub overflow: Overflow,
     /// Which tokens are learnt.
@@ -186,8 +209,9 @@ impl Plan {
         if spec.sources.len() > usize::from(u16::MAX) {
             return Err(at(Error::config("more than 65,535 sources")));
         }
-        let mut plan =
-            Self { root: root.to_owned(), config_file, tokenizer, pack, sources: vec![], inputs: vec![], split_bytes };
+        let mix = mix::resolve(spec.mix.as_ref(), &spec.sources).map_err(at)?;
+        let (root, sources, inputs) = (root.to_owned(), Vec::new(), Vec::new());
+        let mut plan = Self { root, config_file, tokenizer, pack, mix, sources, inputs, split_bytes };
         for source in spec.sources {
             let name = source.name.clone();
             let config_file = plan.config_file.clone();
@@ -260,10 +284,8 @@ impl Plan {
             return Err(Error::config("overflow = \"split\" is for plain text; this source has a prompt")
                 .remedy("use \"truncate\", \"drop\" or \"error\""));
         }
-        let epochs = spec.epochs.unwrap_or(1.0);
-        if !(epochs > 0.0 && epochs <= f64::from(MAX_COPIES)) {
-            return Err(Error::config(format!("epochs = {epochs}: must be above 0 and at most {MAX_COPIES}")));
-        }
+        let epochs = if self.mix.is_none() { spec.epochs.or(Some(1.0)) } else { spec.epochs };
+        mix::refuse_epochs("epochs", epochs)?;
         self.sources.push(Source {
             task: spec.task.unwrap_or_else(|| spec.name.clone()),
             name: spec.name,
@@ -276,6 +298,7 @@ impl Plan {
             columns: spec.columns,
             segments,
             epochs,
+            weight: spec.weight,
             overflow,
             loss: spec.loss.unwrap_or_default(),
             special_in_data: spec.special_in_data.or(defaults.special_in_data).unwrap_or_default(),
@@ -363,7 +386,8 @@ fn resolve_pack(spec: &PackSpec, overrides: &Overrides) -> Result<PackPlan> {
         return Err(Error::config(format!("shard_tokens = {shard_tokens}: less than one row")));
     }
     let seed = overrides.seed.or(spec.seed).unwrap_or(0);
-    Ok(PackPlan { seq_len, validation, seed, shard_tokens })
+    let pack = spec.pack.unwrap_or_default();
+    Ok(PackPlan { seq_len, pack, validation, seed, shard_tokens })
 }
 
 fn resolve_segments(segments: Option<Vec<SegmentSpec>>, format: Format) -> Result<Vec<SegmentSpec>> {

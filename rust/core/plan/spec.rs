@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::schema::{Duplicates, Format, LossPolicy, Overflow, SpecialInData};
+use crate::schema::{Duplicates, Format, LossPolicy, Overflow, Packing, SpecialInData};
 
 /// The whole of `corpus.toml`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -15,6 +15,8 @@ pub struct PlanSpec {
     /// How rows are made.
     #[serde(default)]
     pub pack: PackSpec,
+    /// How sources without `epochs` are mixed.
+    pub mix: Option<MixSpec>,
     /// The sources, in order.
     #[serde(default, rename = "source")]
     pub sources: Vec<SourceSpec>,
@@ -40,6 +42,8 @@ pub struct TokenizerSpec {
 pub struct PackSpec {
     /// Tokens in a row.
     pub seq_len: Option<usize>,
+    /// How documents are put into rows.
+    pub pack: Option<Packing>,
     /// The share of records held out, in `[0, 1)`.
     pub validation: Option<f64>,
     /// The seed of every random choice.
@@ -50,6 +54,46 @@ pub struct PackSpec {
     pub shard_tokens: Option<u64>,
     /// Which duplicates are dropped, where the source does not say.
     pub duplicates: Option<Duplicates>,
+}
+
+/// `[mix]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixSpec {
+    /// What shares are of.
+    pub by: Option<MixBy>,
+    /// Above 1, shares are nearer to each other than sizes or weights are.
+    pub temperature: Option<f64>,
+    /// What shares are counted in.
+    pub unit: Option<Unit>,
+    /// The most copies of a record, on average over its source.
+    pub max_epochs: Option<f64>,
+}
+
+/// What a mix gives shares to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixBy {
+    /// All sources of a task together.
+    #[default]
+    Task,
+    /// All sources of a language together.
+    Lang,
+    /// Each source.
+    Source,
+}
+
+/// What shares are counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Documents; each window of a long text is one.
+    Examples,
+    /// Tokens.
+    Tokens,
+    /// Learnt tokens: a share of them is a share of the loss.
+    #[default]
+    Targets,
 }
 
 /// One `[[source]]`.
@@ -75,6 +119,8 @@ pub struct SourceSpec {
     pub segments: Option<Vec<SegmentSpec>>,
     /// How often each record is trained on in one pass over the dataset.
     pub epochs: Option<f64>,
+    /// Its part in the mix, instead of its size.
+    pub weight: Option<f64>,
     /// What becomes of a record longer than a row.
     pub overflow: Option<Overflow>,
     /// Which tokens are learnt.

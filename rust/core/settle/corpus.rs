@@ -2,7 +2,7 @@
 
 use crate::choice::{Subject, choice, within};
 use crate::plan::{Plan, Source};
-use crate::schema::{Drop, MAX_WINDOWS, OFFSET_BITS, Overflow, Side, window_count};
+use crate::schema::{Drop, MAX_WINDOWS, OFFSET_BITS, Overflow, Side};
 use crate::spool::{Part, Tally};
 
 /// A part of a spool, with whose documents it holds.
@@ -69,7 +69,7 @@ impl Corpus<'_> {
             match self.source(part).overflow {
                 Overflow::Truncate => return Fate::Superseded,
                 Overflow::Drop | Overflow::Error => return Fate::Dropped(Drop::TooLong, why()),
-                Overflow::Split if window_count(tokens as usize, seq_len) > MAX_WINDOWS as usize => {
+                Overflow::Split if self.plan.pack.most_windows(tokens as usize) > MAX_WINDOWS as usize => {
                     return Fate::Dropped(Drop::TooLong, why() + ", more windows than a record may have");
                 }
                 Overflow::Split => {}

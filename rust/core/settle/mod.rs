@@ -6,12 +6,14 @@
 
 mod corpus;
 mod duplicates;
+mod mix;
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 pub use corpus::{Corpus, PartOf};
+pub use mix::Epochs;
 
 use corpus::Fate;
 
@@ -19,7 +21,7 @@ use crate::choice::{Subject, choice, within};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::plan::{Plan, Source};
-use crate::schema::{Drop, Overflow, Side, window_count};
+use crate::schema::{Drop, Overflow, Side};
 use crate::spool::{BUCKETS, Dropped, Head, Tally};
 use crate::tasks;
 
@@ -80,6 +82,8 @@ pub struct SourceTotals {
     pub truncated: u64,
     /// Copies made of training records.
     pub copies: u64,
+    /// What there is to train on, each record once.
+    pub unique: Sums,
     /// Sums by side, in the order of [`Side::ALL`].
     pub sums: [Sums; 2],
 }
@@ -104,7 +108,7 @@ pub struct Settlement<'a> {
     /// Documents dropped for their content.
     dropped: Vec<Vec<u64>>,
     /// Copies of each source's records, on average.
-    epochs: Vec<f64>,
+    pub epochs: Vec<Epochs>,
     /// The shards, by side and index.
     pub shards: Vec<ShardPlan>,
     /// What became of each source.
@@ -130,7 +134,7 @@ impl<'a> Settlement<'a> {
     /// The most copies of a record of `source`.
     #[must_use]
     pub fn max_copies(&self, source: usize) -> u32 {
-        self.epochs[source].ceil() as u32
+        self.epochs[source].made.ceil() as u32
     }
 
     /// What is made of the document at `head` of part `at`; nothing if it was dropped.
@@ -148,13 +152,13 @@ impl<'a> Settlement<'a> {
     /// The whole part of the source's epochs, and one more for a share of records that is its fraction.
     fn copies(&self, source: usize, record: u64) -> u32 {
         let subject = Subject { name: &self.corpus.plan.sources[source].name, record, copy: 0 };
-        copies_of(self.epochs[source], || choice(self.corpus.plan.pack.seed, "epochs", subject))
+        copies_of(self.epochs[source].made, || choice(self.corpus.plan.pack.seed, "epochs", subject))
     }
 
-    /// Windows of a document that was kept.
+    /// Windows that a document that was kept is split into before it is packed.
     #[must_use]
     pub fn windows(&self, head: &Head) -> usize {
-        window_count(head.tokens as usize, self.corpus.plan.pack.seq_len)
+        self.corpus.plan.pack.window_count(head.tokens as usize)
     }
 }
 
@@ -180,23 +184,34 @@ pub fn settle<'a>(corpus: &'a Corpus<'a>, threads: usize) -> Result<Settlement<'
     } else {
         vec![Vec::new(); corpus.parts.len()]
     };
-    let epochs = plan.sources.iter().map(|source| source.epochs).collect();
+    let epochs = vec![Epochs::of(1.0); plan.sources.len()];
     let mut settlement = Settlement { corpus, dropped, epochs, shards: Vec::new(), sources: Vec::new() };
-    let mut sums = PartSums::new(plan.sources.len());
-    for (totals, tally) in sums.sources.iter_mut().zip(tallies) {
-        totals.tally = tally;
+    let unique = match plan.mix {
+        None => vec![Sums::default(); plan.sources.len()],
+        Some(_) => sum_all(&settlement, threads)?.sources.into_iter().map(|totals| totals.unique).collect(),
+    };
+    settlement.epochs = mix::epochs(plan, &unique)?;
+    let PartSums { mut sources, tokens } = sum_all(&settlement, threads)?;
+    for (totals, tally) in sources.iter_mut().zip(tallies) {
+        totals.tally.add(&tally);
     }
-    let ranges = corpus.parts.len().min(threads * RANGES_A_THREAD);
-    let bound = |nth: usize| corpus.parts.len() * nth / ranges;
-    for more in tasks::run(threads, ranges, |nth| sum_parts(&settlement, bound(nth)..bound(nth + 1)))? {
-        sums.merge(&more);
-    }
-    let PartSums { sources, tokens } = sums;
     refuse_too_long(corpus, &sources)?;
     let shards = Side::ALL.into_iter().flat_map(|side| shards_of(side, &tokens[side as usize], plan.pack.shard_tokens));
     settlement.shards = shards.collect();
     settlement.sources = sources;
     Ok(settlement)
+}
+
+/// Sums up what is made of all documents.
+fn sum_all(settlement: &Settlement<'_>, threads: usize) -> Result<PartSums> {
+    let parts = settlement.corpus.parts.len();
+    let mut sums = PartSums::new(settlement.corpus.plan.sources.len());
+    let ranges = parts.min(threads * RANGES_A_THREAD);
+    let bound = |nth: usize| parts * nth / ranges;
+    for more in tasks::run(threads, ranges, |nth| sum_parts(settlement, bound(nth)..bound(nth + 1)))? {
+        sums.merge(&more);
+    }
+    Ok(sums)
 }
 
 /// Sums up what is made of the documents of some parts.
@@ -208,13 +223,20 @@ fn sum_parts(settlement: &Settlement<'_>, parts: Range<usize>) -> Result<PartSum
         for start in (0..heads).step_by(HEADS_AT_ONCE) {
             let found = part.part.heads(start..(start + HEADS_AT_ONCE).min(heads))?;
             for (index, head) in (start as u32..).zip(&found) {
-                let tally = &mut sums.sources[part.source].tally;
-                match (corpus.fate(part, head.record_id, head.tokens), settlement.made(at, index, head)) {
+                let SourceTotals { tally, unique, .. } = &mut sums.sources[part.source];
+                let windows = settlement.windows(head) as u64;
+                let made = settlement.made(at, index, head);
+                if made.is_some_and(|made| made.side == Side::Train) {
+                    unique.add(head, windows, 1);
+                }
+                match (corpus.fate(part, head.record_id, head.tokens), made) {
                     (Fate::Dropped(reason, why), _) => tally.drop_record(reason, head.record_id, || why),
                     (_, Some(Made { copies: 0, .. })) => {
-                        tally.drop_record(Drop::NotSampled, head.record_id, || "left out by `epochs`".to_owned());
+                        tally.drop_record(Drop::NotSampled, head.record_id, || {
+                            "left out by its source's epochs".to_owned()
+                        });
                     }
-                    (_, Some(made)) => sums.add(part, head, made, settlement.windows(head) as u64),
+                    (_, Some(made)) => sums.add(part, head, made, windows),
                     (_, None) => {}
                 }
             }
@@ -248,6 +270,7 @@ impl PartSums {
             all.kept += more.kept;
             all.truncated += more.truncated;
             all.copies += more.copies;
+            all.unique.add_sums(more.unique);
             all.sums.iter_mut().zip(more.sums).for_each(|(all, more)| all.add_sums(more));
         }
         for (all, more) in self.tokens.iter_mut().zip(&other.tokens) {

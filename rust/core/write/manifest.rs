@@ -108,10 +108,14 @@ pub struct SourceEntry {
     pub loss: LossPolicy,
     /// What became of records longer than a row.
     pub overflow: Overflow,
-    /// Copies of each record, on average, as asked for.
+    /// Copies of each training record, on average.
     pub epochs: f64,
+    /// Those that the configuration asks for; more than are made where `max_epochs` holds the source back.
+    pub asked_epochs: f64,
     /// Copies made of its training records.
     pub copies: u64,
+    /// What there is to train on, each record once.
+    pub unique: Sums,
     /// Records read.
     pub records: u64,
     /// Records in the dataset.
