@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -362,6 +363,16 @@ def drops_by_content(records: Sequence[Copy]) -> list[str | None]:
         else:
             reasons.append(None)
     return reasons
+
+
+# --- contamination ---
+
+
+def word_runs(text: str, n: int) -> set[tuple[str, ...]]:
+    """The runs of ``n`` words of a text, in NFC and lower case; a word is letters, marks and digits."""
+    folded = unicodedata.normalize("NFC", text).lower()
+    words = "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in folded).split()
+    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
 # --- mixing ---

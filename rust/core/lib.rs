@@ -4,6 +4,7 @@
 //! all. See ARCHITECTURE.md.
 
 pub mod choice;
+pub mod contamination;
 pub mod disk;
 pub mod error;
 pub mod files;

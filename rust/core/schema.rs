@@ -149,6 +149,8 @@ pub enum Drop {
     TooLong,
     /// Its data spells a control token, and the source refuses that.
     Refused,
+    /// A training record that shares a run of words with a file that training is kept clean of.
+    Contaminated,
     /// A lower record has the same text or content, and the source drops such.
     Duplicate,
     /// A training record whose content is in the validation split.
@@ -159,7 +161,7 @@ pub enum Drop {
 
 impl Drop {
     /// Every reason, in the order of the report.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::MissingField,
         Self::TemplateError,
@@ -167,6 +169,7 @@ impl Drop {
         Self::NoTargetLeft,
         Self::TooLong,
         Self::Refused,
+        Self::Contaminated,
         Self::Duplicate,
         Self::InValidation,
         Self::NotSampled,
@@ -192,6 +195,7 @@ impl Drop {
             Self::NoTargetLeft => "no target left",
             Self::TooLong => "too long",
             Self::Refused => "refused",
+            Self::Contaminated => "contaminated",
             Self::Duplicate => "duplicate",
             Self::InValidation => "in validation",
             Self::NotSampled => "not sampled",

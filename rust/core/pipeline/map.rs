@@ -137,7 +137,8 @@ fn push(
 ) -> Result<()> {
     let subject = Subject { name: &source.name, record: record_id, copy: 0 };
     let bucket = choice(job.plan.pack.seed, "bucket", subject) % u64::from(BUCKETS);
-    let head = Head::new(record_id, count_targets(&document.runs, source.loss), bucket as u16);
+    let contaminated = job.held_out.as_ref().is_some_and(|held_out| held_out.has_part_of(&rendered.text));
+    let head = Head::new(record_id, count_targets(&document.runs, source.loss), bucket as u16, contaminated);
     let key = || Key {
         content: content_key(&rendered.text),
         exact: xxh3_64(rendered.text.as_bytes()),

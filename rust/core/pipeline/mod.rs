@@ -21,6 +21,7 @@ pub use explain::{Explanation, ShownToken, explain};
 pub use fit::windows;
 pub use train::{TokenizerReport, train_tokenizer};
 
+use crate::contamination::HeldOut;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::monitor::{Monitor, Phase};
@@ -67,6 +68,8 @@ pub struct Job<'a> {
     pub segmenters: Vec<Segmenter>,
     /// Whether the spool has content keys.
     pub keyed: bool,
+    /// What training is kept clean of.
+    pub held_out: Option<HeldOut>,
 }
 
 impl<'a> Job<'a> {
@@ -83,7 +86,8 @@ impl<'a> Job<'a> {
         for source in plan.sources.iter().filter(|source| !source.is_plain()) {
             encoder.check_continuation(&source.name)?;
         }
-        Ok(Self { plan, tokenizer_sha256: encoder.sha256(), encoder, segmenters, keyed: plan.looks_at_content() })
+        let (tokenizer_sha256, keyed) = (encoder.sha256(), plan.looks_at_content());
+        Ok(Self { plan, tokenizer_sha256, encoder, segmenters, keyed, held_out: None })
     }
 
     fn identity(&self, inputs: &[InputEntry]) -> Identity {
@@ -114,6 +118,7 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
     // Whoever comes to use a kept spool may hold records out.
     job.keyed |= options.keep_spool || !options.reuse.is_empty();
     let stamps = stamps(&plan)?;
+    job.held_out = HeldOut::read(&plan, monitor)?;
     let inputs = tasks::run(options.threads, plan.inputs.len(), |at| report::input_entry(&plan.inputs[at], monitor))?;
     let identity = job.identity(&inputs);
     let bytes: u64 = plan.sources.iter().flat_map(|source| &source.inputs).map(|&input| plan.inputs[input].size).sum();

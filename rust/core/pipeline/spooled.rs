@@ -37,6 +37,7 @@ pub fn names(job: &Job<'_>, split: &Split, input: &InputEntry) -> Names {
         "input": [json!(input.size), json!(input.xxh3_128)],
         "range": [split.range.start, split.range.end],
         "keyed": job.keyed,
+        "held_out": job.held_out.as_ref().map(|held_out| format!("{:032x}", held_out.digest())),
     });
     let name = |facts: &serde_json::Value| format!("{:032x}", xxh3_128(facts.to_string().as_bytes()));
     let fitted = (source.overflow == Overflow::Truncate)

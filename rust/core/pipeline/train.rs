@@ -38,7 +38,10 @@ pub fn train_tokenizer(plan: &Plan, vocab_size: usize, monitor: &Monitor) -> Res
     let spellings = Controls::new(specials.iter().map(String::as_str));
     let segmenters = plan.sources.iter().map(|source| Segmenter::compile(source, &spellings));
     let segmenters = segmenters.collect::<Result<Vec<_>>>().map_err(|error| error.file(plan.config_file.clone()))?;
-    monitor.begin(Phase::Train, plan.inputs.iter().map(|input| input.size).sum());
+    monitor.begin(
+        Phase::Train,
+        plan.sources.iter().flat_map(|source| &source.inputs).map(|&input| plan.inputs[input].size).sum(),
+    );
     let stopped: Mutex<Option<Error>> = Mutex::new(None);
     let mut texts = Texts {
         plan,

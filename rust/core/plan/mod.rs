@@ -27,6 +27,10 @@ use crate::schema::{
 /// The name of the configuration in a corpus folder.
 pub const CONFIG_FILE: &str = "corpus.toml";
 
+/// Words in a run that tells of contamination, by default: as Brown et al. 2020 (GPT-3), appendix C, took at most.
+const NGRAM: usize = 13;
+const MAX_NGRAM: usize = 1000;
+
 /// What the caller sets over `corpus.toml`.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
@@ -55,7 +59,9 @@ pub struct Plan {
     pub mix: Option<MixPlan>,
     /// The sources, in order; a source's id is its index.
     pub sources: Vec<Source>,
-    /// Every file that a source reads, each once, in order of first use.
+    /// Indices in [`Plan::inputs`] of the files that training is kept clean of.
+    pub decontaminate: Vec<usize>,
+    /// Every file that is read, each once, in order of first use.
     pub inputs: Vec<Input>,
     /// Bytes of an input split.
     pub split_bytes: u64,
@@ -87,6 +93,12 @@ pub struct PackPlan {
     pub seed: u64,
     /// Tokens a shard is planned to hold.
     pub shard_tokens: u64,
+    /// Files that training is kept clean of, as written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decontaminate: Vec<String>,
+    /// Words in a run that training may not share with them, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decontaminate_ngram: Option<usize>,
 }
 
 impl PackPlan {
@@ -211,7 +223,8 @@ impl Plan {
         }
         let mix = mix::resolve(spec.mix.as_ref(), &spec.sources).map_err(at)?;
         let (root, sources, inputs) = (root.to_owned(), Vec::new(), Vec::new());
-        let mut plan = Self { root, config_file, tokenizer, pack, mix, sources, inputs, split_bytes };
+        let mut plan =
+            Self { root, config_file, tokenizer, pack, mix, sources, decontaminate: vec![], inputs, split_bytes };
         for source in spec.sources {
             let name = source.name.clone();
             let config_file = plan.config_file.clone();
@@ -220,6 +233,7 @@ impl Plan {
                 if error.file.is_none() { error.file(config_file) } else { error }
             })?;
         }
+        plan.add_decontaminate().map_err(|error| error.file(plan.config_file.clone()))?;
         plan.refuse_both_sides().map_err(|error| error.file(plan.config_file.clone()))?;
         Ok(plan)
     }
@@ -234,6 +248,29 @@ impl Plan {
     #[must_use]
     pub fn looks_at_content(&self) -> bool {
         self.holds_out() || self.sources.iter().any(|source| source.duplicates != Duplicates::Keep)
+    }
+
+    /// Finds the files that training is kept clean of; refuses one that is trained on.
+    fn add_decontaminate(&mut self) -> Result<()> {
+        for pattern in self.pack.decontaminate.clone() {
+            for path in find_files(&self.root, &pattern)? {
+                let trains = |source: &&Source| {
+                    let inputs = &source.inputs[..source.training_inputs];
+                    inputs.iter().any(|&input| files::is_same_file(&self.inputs[input].path, &path))
+                };
+                if let Some(source) = self.sources.iter().find(trains) {
+                    let what = format!("trains on {}, which `decontaminate` names", portable_name(&self.root, &path));
+                    return Err(Error::config(what)
+                        .source(source.name.clone())
+                        .remedy("nothing of it would be left: name it in one of them"));
+                }
+                let input = self.intern_input(&path)?;
+                if !self.decontaminate.contains(&input) {
+                    self.decontaminate.push(input);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a file that one source holds out and another trains on.
@@ -387,7 +424,12 @@ fn resolve_pack(spec: &PackSpec, overrides: &Overrides) -> Result<PackPlan> {
     }
     let seed = overrides.seed.or(spec.seed).unwrap_or(0);
     let pack = spec.pack.unwrap_or_default();
-    Ok(PackPlan { seq_len, pack, validation, seed, shard_tokens })
+    let decontaminate = spec.decontaminate.clone();
+    let decontaminate_ngram = (!decontaminate.is_empty()).then(|| spec.decontaminate_ngram.unwrap_or(NGRAM));
+    if spec.decontaminate_ngram.is_some_and(|n| n == 0 || n > MAX_NGRAM) {
+        return Err(Error::config(format!("decontaminate_ngram must be at least 1 and at most {MAX_NGRAM}")));
+    }
+    Ok(PackPlan { seq_len, pack, validation, seed, shard_tokens, decontaminate, decontaminate_ngram })
 }
 
 fn resolve_segments(segments: Option<Vec<SegmentSpec>>, format: Format) -> Result<Vec<SegmentSpec>> {

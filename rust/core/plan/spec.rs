@@ -52,6 +52,11 @@ pub struct PackSpec {
     pub special_in_data: Option<SpecialInData>,
     /// Tokens a shard is planned to hold.
     pub shard_tokens: Option<u64>,
+    /// Files or glob patterns that training is kept clean of.
+    #[serde(default)]
+    pub decontaminate: Vec<String>,
+    /// Words in a run that training may not share with them.
+    pub decontaminate_ngram: Option<usize>,
     /// Which duplicates are dropped, where the source does not say.
     pub duplicates: Option<Duplicates>,
 }

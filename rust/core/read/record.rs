@@ -1,10 +1,14 @@
 //! `Record`: one line, parsed into named fields; `Records`: those of a split.
 
+use std::ops::Range;
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use super::lines::{Line, Lines, MAX_LINE};
 use super::split::Split;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::plan::{Plan, refuse_repeated};
 use crate::schema::{Drop, Format, OFFSET_BITS, Refusal};
 
@@ -55,21 +59,28 @@ impl Records {
     pub fn open(plan: &Plan, split: &Split) -> Result<Self> {
         let source = &plan.sources[split.source];
         let input = &plan.inputs[split.input];
-        let open = || -> Result<Self> {
-            let (mut header, mut skip_first) = (Vec::new(), false);
-            if source.format == Format::Tsv {
-                if let Some(columns) = &source.columns {
-                    header.clone_from(columns);
-                } else {
-                    header = read_header(&mut Lines::open(&input.path, 0, 1)?)?;
-                    skip_first = split.range.start == 0;
-                }
+        let records = Self::of_range(&input.path, split.range.clone(), source.format, source.columns.as_deref());
+        let records = records.map_err(|error| error.file(input.name.clone()).source(source.name.clone()))?;
+        Ok(Self { nth_input: split.nth_input as u64, ..records })
+    }
+
+    /// The records of a file that no source describes, its format guessed.
+    pub fn of_file(path: &Path) -> Result<Self> {
+        Self::of_range(path, 0..u64::MAX, files::guess_format(path)?, None)
+    }
+
+    fn of_range(path: &Path, range: Range<u64>, format: Format, columns: Option<&[String]>) -> Result<Self> {
+        let (mut header, mut skip_first) = (Vec::new(), false);
+        if format == Format::Tsv {
+            if let Some(columns) = columns {
+                columns.clone_into(&mut header);
+            } else {
+                header = read_header(&mut Lines::open(path, 0, 1)?)?;
+                skip_first = range.start == 0;
             }
-            let lines = Lines::open(&input.path, split.range.start, split.range.end)?;
-            let layout = Layout { format: source.format, header };
-            Ok(Self { lines, layout, nth_input: split.nth_input as u64, skip_first })
-        };
-        open().map_err(|error| error.file(input.name.clone()).source(source.name.clone()))
+        }
+        let lines = Lines::open(path, range.start, range.end)?;
+        Ok(Self { lines, layout: Layout { format, header }, nth_input: 0, skip_first })
     }
 
     /// How its lines hold fields.

@@ -141,12 +141,17 @@ impl<'a> Settlement<'a> {
     #[must_use]
     pub fn made(&self, at: usize, index: u32, head: &Head) -> Option<Made> {
         let part = &self.corpus.parts[at];
-        if self.dropped[at].get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1) {
+        let Fate::Kept(side) = self.corpus.fate(part, head.record_id, head.tokens) else { return None };
+        if self.is_dropped(at, index) || side == Side::Train && head.contaminated {
             return None;
         }
-        let Fate::Kept(side) = self.corpus.fate(part, head.record_id, head.tokens) else { return None };
         let copies = if side == Side::Train { self.copies(part.source, head.record_id) } else { 1 };
         Some(Made { side, copies })
+    }
+
+    /// Whether a document is dropped for what another says.
+    fn is_dropped(&self, at: usize, index: u32) -> bool {
+        self.dropped[at].get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
     /// The whole part of the source's epochs, and one more for a share of records that is its fraction.
@@ -237,6 +242,10 @@ fn sum_parts(settlement: &Settlement<'_>, parts: Range<usize>) -> Result<PartSum
                         });
                     }
                     (_, Some(made)) => sums.add(part, head, made, windows),
+                    (Fate::Kept(_), None) if !settlement.is_dropped(at, index) => {
+                        let why = "it shares a run of words with a file that `decontaminate` names";
+                        tally.drop_record(Drop::Contaminated, head.record_id, || why.to_owned());
+                    }
                     (_, None) => {}
                 }
             }

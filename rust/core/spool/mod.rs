@@ -43,8 +43,8 @@ impl Head {
 
     /// That of a document whose tokens lie nowhere yet.
     #[must_use]
-    pub fn new(record_id: u64, targets: u32, bucket: u16) -> Self {
-        Self { record_id, targets, bucket, ..Self::default() }
+    pub fn new(record_id: u64, targets: u32, bucket: u16, contaminated: bool) -> Self {
+        Self { record_id, targets, bucket, contaminated, ..Self::default() }
     }
 
     /// Its place in the order of its part.

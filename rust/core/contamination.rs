@@ -1,0 +1,138 @@
+//! Contamination: which texts share a run of words with files that training is kept clean of.
+//!
+//! A text is its words in NFC and lower case: runs of letters, marks and digits; what is between them does not count. Held
+//! in memory: a hash of every run of n words of the files, each text by itself. A text of fewer words has none.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::Path;
+
+use serde_json::Value;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::monitor::Monitor;
+use crate::plan::Plan;
+use crate::read::Records;
+
+/// The runs of words of the files that training is kept clean of.
+#[derive(Debug, Clone, Default)]
+pub struct HeldOut {
+    n: usize,
+    runs: HashSet<u64>,
+}
+
+impl HeldOut {
+    /// Reads the files that the plan names, if it names any.
+    pub fn read(plan: &Plan, monitor: &Monitor) -> Result<Option<Self>> {
+        let Some(n) = plan.pack.decontaminate_ngram else { return Ok(None) };
+        let mut held_out = Self { n, runs: HashSet::new() };
+        for &input in &plan.decontaminate {
+            let input = &plan.inputs[input];
+            held_out.add_file(&input.path, monitor).map_err(|error| error.file(input.name.clone()))?;
+        }
+        Ok(Some(held_out))
+    }
+
+    fn add_file(&mut self, path: &Path, monitor: &Monitor) -> Result<()> {
+        let mut records = Records::of_file(path)?;
+        while let Some(record) = records.advance()? {
+            monitor.check()?;
+            let fields = match record.fields() {
+                Ok(fields) => fields,
+                Err(refusal) => {
+                    return Err(Error::input(format!("{}: training cannot be kept clean of it", refusal.why))
+                        .line(files::line_at(path, record.offset)?)
+                        .remedy("mend the line, or remove it"));
+                }
+            };
+            fields.values().for_each(|value| self.add_value(value));
+        }
+        Ok(())
+    }
+
+    fn add_value(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => {
+                let runs = &mut self.runs;
+                any_run(text, self.n, |run| {
+                    runs.insert(run);
+                    false
+                });
+            }
+            Value::Array(values) => values.iter().for_each(|value| self.add_value(value)),
+            Value::Object(fields) => fields.values().for_each(|value| self.add_value(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    /// Whether `text` has a run of words of these.
+    #[must_use]
+    pub fn has_part_of(&self, text: &str) -> bool {
+        any_run(text, self.n, |run| self.runs.contains(&run))
+    }
+
+    /// A digest of all runs: what is found depends on nothing else.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        let mut runs: Vec<u64> = self.runs.iter().copied().collect();
+        runs.sort_unstable();
+        runs.push(self.n as u64);
+        xxh3_128(&runs.iter().flat_map(|run| run.to_le_bytes()).collect::<Vec<u8>>())
+    }
+}
+
+/// Whether `found` holds for the hash of any run of `n` words of `text`.
+fn any_run(text: &str, n: usize, mut found: impl FnMut(u64) -> bool) -> bool {
+    let folded = text.nfc().collect::<String>().to_lowercase();
+    let words = folded.split(|c: char| !c.is_alphanumeric() && !is_combining_mark(c)).filter(|word| !word.is_empty());
+    let mut last: VecDeque<u64> = VecDeque::with_capacity(n);
+    let mut bytes = Vec::with_capacity(n * 8);
+    for word in words {
+        if last.len() == n {
+            last.pop_front();
+        }
+        last.push_back(xxh3_64(word.as_bytes()));
+        if last.len() == n {
+            bytes.clear();
+            bytes.extend(last.iter().flat_map(|hash| hash.to_le_bytes()));
+            if found(xxh3_64(&bytes)) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn held_out(texts: Vec<String>, n: usize) -> HeldOut {
+        let mut held_out = HeldOut { n, runs: HashSet::new() };
+        held_out.add_value(&Value::from(texts));
+        held_out
+    }
+
+    #[test]
+    fn case_marks_and_what_is_between_words_do_not_count() {
+        let held_out = held_out(vec!["Ẹ káàárọ̀, ilé-ìwé: 12".to_owned()], 5);
+        assert!(held_out.has_part_of("so: «e\u{323} KÁÀÁRO\u{323}\u{300} ile\u{301}…ÌWÉ!» 12, 13"));
+        assert!(!held_out.has_part_of("ẹ káàárọ̀ ilé ìwé"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_is_shared_where_some_run_of_words_is_equal(
+            held in prop::collection::vec("[ab]( [ab]){0,6}", 0..4), text in "[ab]( [ab]){0,8}", n in 1usize..5,
+        ) {
+            let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+            let (held_words, text_words): (Vec<_>, _) = (held.iter().map(|text| words(text)).collect(), words(&text));
+            let expected = text_words.windows(n).any(|run| held_words.iter().any(|held| held.windows(n).any(|other| other == run)));
+            prop_assert_eq!(held_out(held, n).has_part_of(&text), expected);
+        }
+    }
+}
