@@ -95,8 +95,15 @@ fn packing(criterion: &mut Criterion) {
     group.bench_function("best fit, rows of 2048", |bench| bench.iter(|| black_box(pack(&items, 2048))));
     group.finish();
 
-    let rules =
-        RowRules { seq_len: 2048, bos: None, eos: 1, pad: 0, vocab_size: 100, policies: vec![LossPolicy::TargetOnly] };
+    let rules = RowRules {
+        seq_len: 2048,
+        bos: None,
+        eos: 1,
+        pad: 0,
+        vocab_size: 100,
+        policies: vec![LossPolicy::TargetOnly],
+        cuts: false,
+    };
     let mut row = Row { ids: vec![1; 2048], mask: vec![false; 2048], ..Row::default() };
     for document in 0..32 {
         row.mask[document * 64 + 40..(document + 1) * 64].fill(true);
