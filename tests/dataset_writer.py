@@ -243,7 +243,7 @@ def write_dataset(
             "sources": [
                 {
                     **source,
-                    "inputs": [],
+                    "inputs": [f"{source['name']}.jsonl"],
                     "loss": "target_only",
                     "overflow": "error",
                     "epochs": 1.0,

@@ -287,6 +287,14 @@ class PackedDataset:
             )
         return self._splits[name]
 
+    def place(self, source_id: int, record_id: int) -> str:
+        """Where a record of a source is: its file, and the byte in it.
+
+        A record id is the index of its input within the source << 40 | its place in that input.
+        """
+        inputs, offset = self.manifest["sources"][source_id]["inputs"], record_id & (1 << 40) - 1
+        return f"{inputs[record_id >> 40]} at byte {offset:,}"
+
     def check(self) -> None:
         """Check size, schema and number of rows of every shard against the manifest, reading no row.
 

@@ -208,18 +208,12 @@ def _document(dataset: PackedDataset, content: RowDict, at: int, pieces: list[st
         index=at,
         source=source,
         record_id=record_id,
-        place=_place(dataset.manifest["sources"][source.id]["inputs"], record_id),
+        place=dataset.place(source.id, record_id),
         copy=part >> 24,
         part=part >> 16 & 0xFF,
         window=part & 0xFFFF,
         runs=tuple(runs),
     )
-
-
-def _place(inputs: list[str], record_id: int) -> str:
-    """Where a record is. A record id is the index of its input within the source << 40 | its place in that input."""
-    index, offset = record_id >> 40, record_id & (1 << 40) - 1
-    return f"{inputs[index]} at byte {offset:,}"
 
 
 def _pieces(dataset: PackedDataset, ids: npt.NDArray[np.int64]) -> list[str]:

@@ -144,6 +144,9 @@ class OptimConfig:
     """Decoupled weight decay, on matrices only: norms are left alone."""
     clip: float = 1.0
     """Largest norm of the whole gradient, once divided by the step's targets; 0 clips nothing."""
+    spike: float = 10.0
+    """Skip a step whose loss or gradient norm is above 1 and more than this times the median of the last 128 steps; 0
+    skips only those that are no number. After three in a row the run stops."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -156,6 +159,7 @@ class OptimConfig:
         _require(self.eps > 0, f"optim.eps must be above 0, not {self.eps}")
         _require(self.weight_decay >= 0, f"optim.weight_decay must be 0 or more, not {self.weight_decay}")
         _require(self.clip >= 0, f"optim.clip must be 0 or more, not {self.clip}")
+        _require(self.spike == 0 or self.spike > 1, f"optim.spike must be 0 or above 1, not {self.spike}")
 
 
 @dataclass(frozen=True)

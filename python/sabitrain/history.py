@@ -14,6 +14,7 @@ from sabiprep.errors import OutputError, TrainError
 from sabitrain import files
 from sabitrain.checkpoint import FILES, new_checkpoint, write_model
 from sabitrain.config import CheckpointConfig
+from sabitrain.guard import StepGuard
 from sabitrain.model import Llama
 from sabitrain.trainer_state import FACTS_FILE, TENSORS_FILE, Progress, read_progress, save_state
 
@@ -37,6 +38,7 @@ class History:
         self,
         model: Llama,
         optimizers: Sequence[torch.optim.Optimizer],
+        guard: StepGuard,
         dataset: PackedDataset,
         progress: Progress,
     ) -> Path:
@@ -53,7 +55,7 @@ class History:
             files.remove(folder)
             with new_checkpoint(folder) as unfinished:
                 write_model(unfinished, model, dataset)
-                save_state(unfinished, model, optimizers, progress)
+                save_state(unfinished, model, optimizers, guard, progress)
             self.settle(folder)
         except OSError as error:
             raise OutputError(f"cannot be written to: {error.strerror or error}", file=str(self._folder)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,20 +12,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from rich.console import Console
 from rich.text import Text
+from torch import Tensor
 
 from sabitrain.evaluate import Evaluation, TargetLoss
 from sabitrain.files import Log
 from sabitrain.flops import Flops
 from sabitrain.generate import Answer
+from sabitrain.guard import TAKEN, UPDATES
 
 
 class Metrics:
     """Writes both; a context manager that closes the file.
 
-    Every line of the file has a ``kind``: ``start``, ``resume``, ``train`` (one a step), ``validation``, ``answer`` and
-    ``end``. The times and speeds aside, a run on the CPU writes the same lines again.
+    Every line of the file has a ``kind``: ``start``, ``resume``, ``train`` (one a step), ``validation``, ``stopped``,
+    ``answer`` and ``end``. The times and speeds aside, a run on the CPU writes the same lines again.
+
+    Attributes:
+        not_finite: Steps skipped because their loss or gradient was no number, as of the last line written.
+        spikes: Steps skipped because one of them was far above the others.
     """
 
     def __init__(self, file: Path, steps: int, log_every: int, peak_flops: float | None = None, keep: int = 0) -> None:
@@ -37,8 +45,10 @@ class Metrics:
         self._steps = steps
         self._log_every = log_every
         self._peak_flops = peak_flops
+        self.not_finite = self.spikes = 0
+        self._pending: list[tuple[int, float, float, Tensor, int, int, Flops]] = []
         self._clear_interval()
-        self._step_began = time.perf_counter()
+        self._began = time.perf_counter()
 
     def say(self, line: str, style: str = "") -> None:
         """A line for people."""
@@ -54,6 +64,7 @@ class Metrics:
 
     def sync(self) -> int:
         """Have the disk hold the record so far, and return its length in bytes."""
+        self.flush()
         self._log.sync()
         return self._log.size
 
@@ -62,54 +73,80 @@ class Metrics:
         step: int,
         *,
         epoch: float,
-        loss: float,
         lr: float,
-        grad_norm: float,
+        outcome: Tensor,
         tokens: int,
         targets: int,
         flops: Flops,
     ) -> None:
         """An optimizer step, counted from 1; ``tokens`` are those of documents, padding aside.
 
-        The console has the mean loss and the speed since its last line, and the step's own rate and gradient. ``mfu``
-        is of the operations that were executed; what a dense computation would have to do in the same time to keep up
-        is labelled so.
+        ``outcome`` is what `sabitrain.guard.StepGuard.judge` says of it. It is left on the device until the console has
+        its next line, or `flush` is called: until then the device need not be waited for.
         """
-        now = time.perf_counter()
-        seconds, self._step_began = now - self._step_began, now
-        self._write(
-            "train",
-            step=step,
-            epoch=round(epoch, 4),
-            loss=loss,
-            lr=lr,
-            grad_norm=grad_norm,
-            tokens=tokens,
-            targets=targets,
-            seconds=seconds,
-            tokens_per_second=tokens / seconds,
-            targets_per_second=targets / seconds,
-            flops=flops.executed,
-            skipped=flops.skipped,
-            flops_per_second=flops.executed / seconds,
-            dense_equivalent_flops_per_second=flops.dense / seconds,
-            mfu=None if self._peak_flops is None else flops.executed / seconds / self._peak_flops,
-        )
-        self._seconds += seconds
-        self._tokens += tokens
-        self._targets += targets
-        self._nats += loss * targets
-        self._executed += flops.executed
-        self._dense += flops.dense
+        self._pending.append((step, epoch, lr, outcome, tokens, targets, flops))
         if step % self._log_every == 0 or step == self._steps:
-            mean = self._nats / max(1, self._targets)
+            self.flush()
+            mean = self._nats / self._learnt if self._learnt else math.nan
+            skipped = f", {self.not_finite + self.spikes} steps skipped" if self.not_finite + self.spikes else ""
             self.say(
                 f"step {step:{len(str(self._steps))}}/{self._steps}  epoch {epoch:5.2f}  loss {mean:.4f}  lr {lr:.2e}  "
-                f"grad {grad_norm:5.2f}  {self._tokens / self._seconds:,.0f} tokens/s, "
+                f"grad {self._grad_norm:5.2f}  {self._tokens / self._seconds:,.0f} tokens/s, "
                 f"{self._targets / self._seconds:,.0f} targets/s, {self._utilisation()}, "
-                f"{1 - self._executed / self._dense:.0%} skipped"
+                f"{1 - self._executed / self._dense:.0%} skipped{skipped}"
             )
             self._clear_interval()
+
+    def flush(self) -> None:
+        """Write the lines of the steps so far.
+
+        Times and speeds are means over the steps since the last flush, since between them nothing was waited for.
+        ``mfu`` is of the operations that were executed; what a dense computation would have to do in the same time to
+        keep up is labelled so. A loss or norm that is no number is null.
+        """
+        if not self._pending:
+            return
+        outcomes = torch.stack([outcome for _, _, _, outcome, *_ in self._pending]).tolist()
+        now = time.perf_counter()
+        seconds, self._began = (now - self._began) / len(self._pending), now
+        for (step, epoch, lr, _, tokens, targets, flops), (loss, grad_norm, update, *counts) in zip(
+            self._pending, outcomes, strict=True
+        ):
+            self._write(
+                "train",
+                step=step,
+                epoch=round(epoch, 4),
+                loss=_number(loss),
+                lr=lr,
+                grad_norm=_number(grad_norm),
+                update=UPDATES[int(update)],
+                tokens=tokens,
+                targets=targets,
+                seconds=seconds,
+                tokens_per_second=tokens / seconds,
+                targets_per_second=targets / seconds,
+                flops=flops.executed,
+                skipped=flops.skipped,
+                flops_per_second=flops.executed / seconds,
+                dense_equivalent_flops_per_second=flops.dense / seconds,
+                mfu=None if self._peak_flops is None else flops.executed / seconds / self._peak_flops,
+            )
+            self.not_finite, self.spikes = (int(count) for count in counts)
+            self._grad_norm = grad_norm
+            self._seconds += seconds
+            self._tokens += tokens
+            self._targets += targets
+            if int(update) == TAKEN:
+                self._nats += loss * targets
+                self._learnt += targets
+            self._executed += flops.executed
+            self._dense += flops.dense
+        self._pending.clear()
+
+    def stopped(self, step: int, records: Sequence[str]) -> None:
+        """A step that stops the run, and the records in its batch."""
+        self.flush()
+        self._write("stopped", step=step, records=list(records))
 
     def validation(self, step: int, evaluation: Evaluation) -> None:
         """A validation after ``step`` steps."""
@@ -117,7 +154,7 @@ class Metrics:
         tasks = ", ".join(f"{task} {loss.loss:.4f}" for task, loss in evaluation.tasks.items())
         prompt = "" if evaluation.prompt is None else f"; prompts {evaluation.prompt.loss:.4f}"
         self.say(f"validation at step {step}: target loss {evaluation.total.loss:.4f}  ({tasks}{prompt})", "bold")
-        self._step_began = time.perf_counter()
+        self._began = time.perf_counter()
 
     def answers(self, answers: Sequence[Answer]) -> None:
         """Held-out prompts and what the model wrote."""
@@ -138,7 +175,10 @@ class Metrics:
     def end(self, evaluation: Evaluation | None, baseline: TargetLoss | None, **facts: Any) -> None:
         """What came of it."""
         loss = None if evaluation is None else evaluation.total.loss
-        self._write("end", target_loss=loss, unigram_baseline=None if baseline is None else baseline.loss, **facts)
+        skipped = {"not_finite": self.not_finite, "spikes": self.spikes}
+        self._write(
+            "end", **skipped, target_loss=loss, unigram_baseline=None if baseline is None else baseline.loss, **facts
+        )
         if evaluation is None or baseline is None:
             self.say("held-out target loss: none, since the dataset has no validation targets", "bold")
             return
@@ -152,6 +192,7 @@ class Metrics:
     def _clear_interval(self) -> None:
         """Begin what the next line on the console sums up."""
         self._seconds, self._tokens, self._targets, self._nats = 0.0, 0, 0, 0.0
+        self._learnt, self._grad_norm = 0, 0.0
         self._executed, self._dense = 0.0, 0.0
 
     def _utilisation(self) -> str:
@@ -172,6 +213,11 @@ class Metrics:
     ) -> None:
         """Close the file."""
         self._log.close()
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has it, which knows neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def _one_line(text: str) -> str:

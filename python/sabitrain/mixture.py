@@ -103,6 +103,15 @@ class Mixture(PackedDataset):
             name: MixedSplit(name, [part[name] for part in parts], starts[:-1]) for name in ("train", "validation")
         }
 
+    def place(self, source_id: int, record_id: int) -> str:
+        """Where a record of a source, numbered over all datasets, is: its dataset, its file, and the byte in it."""
+        first = 0
+        for part in self.parts:
+            if source_id < first + len(part.sources):
+                return f"{part.path}: {part.place(source_id - first, record_id)}"
+            first += len(part.sources)
+        raise IndexError(f"source {source_id} of {first}")
+
     def close(self) -> None:
         """Close the datasets."""
         for part in self.parts:

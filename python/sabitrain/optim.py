@@ -24,11 +24,52 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.O
     if config.name == "muon":
         matrices = [groups.pop("matrices")]
         optimizers.append(
-            torch.optim.Muon(matrices, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw")
+            SkippingMuon(matrices, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw")
         )
     betas = config.beta1, config.beta2
     optimizers.append(torch.optim.AdamW(list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=True))
     return optimizers
+
+
+class SkippingMuon(torch.optim.Muon):
+    """Muon whose step changes nothing where the device says so, as fused AdamW's: `skip_where` tells both.
+
+    A matrix and its momentum are kept aside while they are changed, one pair at a time.
+    """
+
+    found_inf: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step; with ``found_inf``, ``closure`` must be None."""
+        if self.found_inf is None:
+            return super().step(closure)  # type: ignore[no-untyped-call]
+        if closure is not None:
+            raise ValueError("a step that may be skipped takes no closure")
+        skip, groups = self.found_inf > 0, self.param_groups
+        try:
+            for group in groups:
+                for parameter in group["params"]:
+                    if parameter.grad is None:
+                        continue
+                    before = parameter.clone()
+                    momentum = self.state[parameter].get("momentum_buffer", torch.zeros_like(before)).clone()
+                    self.param_groups = [{**group, "params": [parameter]}]
+                    super().step()  # type: ignore[no-untyped-call]
+                    parameter.copy_(torch.where(skip, before, parameter))
+                    after = self.state[parameter]["momentum_buffer"]
+                    after.copy_(torch.where(skip, momentum, after))
+        finally:
+            self.param_groups = groups
+
+
+def skip_where(optimizers: Sequence[torch.optim.Optimizer], skip: torch.Tensor) -> None:
+    """Have the next step leave parameters and states as they are, to the bit, if ``skip`` (float32[]) is 1 and not 0.
+
+    Nothing waits for it. Fused AdamW reads it in its kernel, where mixed precision with scaled gradients has it from.
+    """
+    for optimizer in optimizers:
+        optimizer.found_inf = skip  # type: ignore[attr-defined]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> dict[str, dict[str, Any]]:

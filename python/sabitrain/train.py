@@ -19,19 +19,21 @@ from sabiprep.dataset import PackedDataset
 from sabiprep.errors import Interrupted, OutputError, TrainError
 from sabitrain.attention import check_attention
 from sabitrain.config import TrainConfig
+from sabitrain.data import RowOrder
 from sabitrain.device import choose_device, limit_memory, set_deterministic
 from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, unigram_baseline
 from sabitrain.flops import peak_flops, step_flops
 from sabitrain.generate import Answer, answer_held_out
+from sabitrain.guard import StepGuard, records_of, stop_error
 from sabitrain.history import History
 from sabitrain.identity import check_identity, identity
 from sabitrain.loader import Loader
 from sabitrain.loss import predicting_states, weighted_loss
 from sabitrain.masking import Masking
 from sabitrain.metrics import Metrics
-from sabitrain.mixture import make_order, open_datasets
+from sabitrain.mixture import MixedOrder, make_order, open_datasets
 from sabitrain.model import Llama
-from sabitrain.optim import clip_gradient, make_optimizers, set_learning_rate
+from sabitrain.optim import clip_gradient, make_optimizers, set_learning_rate, skip_where
 from sabitrain.preflight import check_dataset
 from sabitrain.run_folder import METRICS_FILE, begin_run, check_configuration, plain_configuration, resume_command
 from sabitrain.schedule import learning_rate
@@ -66,7 +68,7 @@ def run_training(config: TrainConfig) -> Report:
     Raises:
         DatasetError: If the dataset cannot be read, has nothing to train on, or is not the one of the run to resume.
         ConfigError: If a setting is not that of the run to resume.
-        TrainError: If it does not fit the model, or the loss is no number any more.
+        TrainError: If it does not fit the model, or three steps in a row could not be taken.
         OutputError: If the run folder is not empty, or cannot be written to.
         Interrupted: If Ctrl-C came twice.
     """
@@ -111,7 +113,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     model = Llama(shape, dataset.vocab_size).to(device)
     model.recompute(config.recompute)
     forward = torch.compile(model, dynamic=True) if config.compile else model
-    optimizers = make_optimizers(model, config.optim)
+    optimizers, guard = make_optimizers(model, config.optim), StepGuard(device, config.optim.spike)
     plan = plan_of(config, dataset, device) if resumed is None else dict(resumed[1].plan)
     steps, micro_rows = plan["steps"], plan["micro_rows"]
     order = make_order(dataset, config, plan["rows_per_step"], steps)
@@ -137,8 +139,9 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             )
         else:
             saved, progress = resumed
-            restore_state(saved, model, optimizers)
+            restore_state(saved, model, optimizers, guard)
             done, began = progress.step, began - progress.seconds
+            metrics.not_finite, metrics.spikes = guard.state["counts"].tolist()
             metrics.resume(step=done, checkpoint=saved.name, device=str(device), torch=torch.__version__)
             metrics.say(f"going on from {saved}, after step {done:,}")
         metrics.say(
@@ -159,6 +162,8 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             last = done == steps or out_of_time
             validates = last or (config.eval_every and done > 0 and done % config.eval_every == 0)
             due = config.checkpoint.every and done > 0 and done % config.checkpoint.every == 0
+            if validates or due or asked or done % config.log_every == 0:
+                _check_steps(guard, done, dataset, order, metrics)
             if (validates or due or asked) and (resumed is None or done > resumed[1].step):
                 progress = Progress(
                     step=done,
@@ -168,7 +173,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                     config=plain_configuration(config),
                     dataset=identity(dataset),
                 )
-                saved = history.save(model, optimizers, dataset, progress)
+                saved = history.save(model, optimizers, guard, dataset, progress)
             if asked and saved is not None:
                 metrics.say(f"stopped by {asked} after step {done:,}, all of it in {saved}", "bold")
                 metrics.say(f"go on with: {resume_command(config)}")
@@ -188,23 +193,18 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                     to_minimise, cross_entropy = weighted_loss(hidden_MC, model.head_VC, batch, config.z_loss)
                 torch.autograd.backward(to_minimise)
                 loss += cross_entropy
-            grad_norm = clip_gradient(model, config.optim.clip)
+            skip, outcome = guard.judge(loss, clip_gradient(model, config.optim.clip))
             set_learning_rate(optimizers, rate)
+            skip_where(optimizers, skip)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
             done += 1
-            if not torch.isfinite(loss + grad_norm):
-                raise TrainError(
-                    f"step {done}: the loss is {loss.item()}, the gradient's norm {grad_norm.item()}",
-                    remedy="lower --optim.lr, or raise --optim.warmup",
-                )
             metrics.step(
                 done,
                 epoch=order.epoch(done),
-                loss=loss.item(),
                 lr=rate,
-                grad_norm=grad_norm.item(),
+                outcome=outcome,
                 tokens=step.tokens,
                 targets=step.targets,
                 flops=step_flops(shape, dataset.vocab_size, step, config.compute),
@@ -227,6 +227,17 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         exact = sum(answer.exact for answer in answers)
         metrics.end(evaluation, baseline, steps=done, answers=len(answers), exact=exact)
         return Report(done, evaluation, baseline, answers, history.newest)
+
+
+def _check_steps(
+    guard: StepGuard, done: int, dataset: PackedDataset, order: RowOrder | MixedOrder, metrics: Metrics
+) -> None:
+    """Stop the run if too many steps in a row could not be taken, and name what was in the last."""
+    bad = guard.stopped_at(done)
+    if bad is not None:
+        records = records_of(dataset, dataset.train.batch(order.step(bad - 1)))
+        metrics.stopped(bad, records)
+        raise stop_error(bad, records)
 
 
 def plan_of(config: TrainConfig, dataset: PackedDataset, device: torch.device) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Where a run is: everything beside the weights that its next step depends on. Nothing is pickled.
 
-Two files of a checkpoint: ``trainer.safetensors`` (the state of the optimizers and of the random generators) and
-``trainer.json`` (the rest, with the sha256 of every other file and of itself, so that damage is seen).
+Two files of a checkpoint: ``trainer.safetensors`` (the state of the optimizers, of the watch over steps and of
+the random generators) and ``trainer.json`` (the rest, with the sha256 of every other file and of itself, so that damage
+is seen).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 
 from sabiprep.errors import TrainError
 from sabitrain import files
+from sabitrain.guard import StepGuard
 
 TENSORS_FILE = "trainer.safetensors"
 FACTS_FILE = "trainer.json"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,16 @@ class Progress:
     dataset: Mapping[str, Any]
 
 
-def save_state(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], progress: Progress) -> None:
+def save_state(
+    folder: Path,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    guard: StepGuard,
+    progress: Progress,
+) -> None:
     """Write both files to a folder that has the others of its checkpoint already."""
     tensors = {f"rng.{name}": state for name, state in _random_states().items()}
+    tensors |= {f"guard.{name}": value.cpu().contiguous() for name, value in guard.state.items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
@@ -84,13 +93,16 @@ def read_progress(folder: Path) -> Progress:
     return Progress(**{field.name: facts[field.name] for field in dataclasses.fields(Progress)})
 
 
-def restore_state(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Put weights, optimizers and random generators back to where they were when a checkpoint was written.
+def restore_state(
+    folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], guard: StepGuard
+) -> None:
+    """Put everything but the data back to where it was when a checkpoint was written.
 
     Args:
         folder: A checkpoint that `read_progress` has passed.
         model: A model of the same configuration, on the device to train on.
         optimizers: Its optimizers, in the order they had.
+        guard: Any, on the same device.
 
     Raises:
         TrainError: If the checkpoint is of another model or other optimizers.
@@ -101,6 +113,7 @@ def restore_state(folder: Path, model: nn.Module, optimizers: Sequence[torch.opt
         names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         for optimizer, saved in zip(optimizers, _facts(folder)["optimizers"], strict=True):
             _restore_optimizer(optimizer, names, saved, tensors)
+        guard.state = {name: tensors[f"guard.{name}"].to(value.device) for name, value in guard.state.items()}
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise TrainError(f"not a checkpoint of this model and optimizer: {error}", file=str(folder)) from error
     torch.set_rng_state(tensors["rng.cpu"])

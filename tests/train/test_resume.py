@@ -21,6 +21,7 @@ from sabiprep.errors import ConfigError, DatasetError, OutputError, TrainError
 from sabitrain import train
 from sabitrain.__main__ import main
 from sabitrain.config import CheckpointConfig, OptimConfig, TrainConfig
+from sabitrain.guard import StepGuard
 from sabitrain.stopping import StopRequest
 from sabitrain.train import run_training
 from sabitrain.trainer_state import restore_state
@@ -246,12 +247,12 @@ def test_the_plan_of_the_first_session_binds(data, tmp_path, monkeypatch, name):
 def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
     run = tmp_path / "run"
     run_training(tiny_config(data, run))
-    shape = tiny_config(data, run).model
+    shape, guard = tiny_config(data, run).model, StepGuard(torch.device("cpu"), 0.0)
     with pytest.raises(TrainError, match="not a checkpoint of this model"):
-        restore_state(run / "checkpoint", sabitrain.Llama(shape, VOCAB_SIZE + 1), [])
+        restore_state(run / "checkpoint", sabitrain.Llama(shape, VOCAB_SIZE + 1), [], guard)
     model = sabitrain.Llama(shape, VOCAB_SIZE)
     with pytest.raises(TrainError, match="its parameters are grouped differently"):
-        restore_state(run / "checkpoint", model, [torch.optim.AdamW(reversed(list(model.parameters())))])
+        restore_state(run / "checkpoint", model, [torch.optim.AdamW(reversed(list(model.parameters())))], guard)
 
 
 def test_to_resume_what_never_began_begins_it(data, tmp_path):
