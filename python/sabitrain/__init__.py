@@ -14,7 +14,7 @@ from sabitrain.config import PRESETS, BatchConfig, ModelConfig, OptimConfig, Tra
 if TYPE_CHECKING:
     from sabitrain.attention import document_attention
     from sabitrain.checkpoint import load_checkpoint, save_checkpoint
-    from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, unigram_baseline
+    from sabitrain.evaluate import Evaluation, Score, TargetLoss, evaluate_split, unigram_baseline
     from sabitrain.generate import Answer, answer_held_out, greedy
     from sabitrain.model import Llama
     from sabitrain.train import Report, run_training
@@ -28,6 +28,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "Report",
+    "Score",
     "TargetLoss",
     "TrainConfig",
     "answer_held_out",
@@ -43,7 +44,7 @@ __all__ = [
 _MODULES = {
     "attention": ("document_attention",),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
-    "evaluate": ("Evaluation", "TargetLoss", "evaluate_split", "unigram_baseline"),
+    "evaluate": ("Evaluation", "Score", "TargetLoss", "evaluate_split", "unigram_baseline"),
     "generate": ("Answer", "answer_held_out", "greedy"),
     "model": ("Llama",),
     "train": ("Report", "run_training"),

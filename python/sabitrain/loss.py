@@ -58,15 +58,19 @@ def weighted_loss(hidden_MC: Tensor, head_VC: Tensor, batch: Batch, z_loss: floa
     return loss, cross_entropy
 
 
-def target_losses(hidden_MC: Tensor, head_VC: Tensor, targets_M: Tensor) -> Tensor:
-    """The cross-entropy of each prediction in nats, float32[M] (float64 from float64), without gradient."""
-    losses = []
+def target_losses(hidden_MC: Tensor, head_VC: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of each prediction in nats, float32[M] (float64 from float64), without gradient.
+
+    And whether its target is the most likely token, bool[M].
+    """
+    losses, right = [], []
     with torch.no_grad():
         states_MC, head_VC = _for_products(hidden_MC, head_VC)
         for part in _chunks(len(targets_M), len(head_VC)):
             logits_MV = _widened(states_MC[part] @ head_VC.T)
             losses.append(logits_MV.logsumexp(-1) - logits_MV.gather(1, targets_M[part, None])[:, 0])
-    return torch.cat(losses)
+            right.append(logits_MV.argmax(-1) == targets_M[part])
+    return torch.cat(losses), torch.cat(right)
 
 
 class _WeightedLoss(torch.autograd.Function):

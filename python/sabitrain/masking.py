@@ -17,7 +17,11 @@ import numpy.typing as npt
 from sabiprep.dataset import BatchDict, SourceInfo
 from sabitrain.config import Loss, WeighBy
 
-TEMPLATE, DATA = 1, 2  # roles of prompts (the trainer imports the loader of sabiprep, not its vocabulary for people)
+CONTROL, TEMPLATE, DATA = (
+    0,
+    1,
+    2,
+)  # roles that are no target (the trainer imports the loader of sabiprep, not its vocabulary for people)
 
 
 @dataclass(frozen=True)

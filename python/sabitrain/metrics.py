@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
-from sabitrain.evaluate import Evaluation, TargetLoss
+from sabitrain.evaluate import Evaluation, Score, TargetLoss
 from sabitrain.files import Log
 from sabitrain.flops import Flops
 from sabitrain.generate import Answer
@@ -151,9 +151,11 @@ class Metrics:
     def validation(self, step: int, evaluation: Evaluation) -> None:
         """A validation after ``step`` steps."""
         self._write("validation", step=step, **dataclasses.asdict(evaluation))
-        tasks = ", ".join(f"{task} {loss.loss:.4f}" for task, loss in evaluation.tasks.items())
         prompt = "" if evaluation.prompt is None else f"; prompts {evaluation.prompt.loss:.4f}"
-        self.say(f"validation at step {step}: target loss {evaluation.total.loss:.4f}  ({tasks}{prompt})", "bold")
+        self.say(f"validation at step {step}: target loss {_score(evaluation.total)}{prompt}", "bold")
+        for kind, scores in (("task", evaluation.tasks), ("language", evaluation.languages)):
+            for name, score in scores.items():
+                self.say(f"  {kind} {name}: {_score(score)}")
         self._began = time.perf_counter()
 
     def answers(self, answers: Sequence[Answer]) -> None:
@@ -213,6 +215,12 @@ class Metrics:
     ) -> None:
         """Close the file."""
         self._log.close()
+
+
+def _score(score: Score) -> str:
+    """How well some targets are predicted, in words."""
+    bits = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} bits per byte"
+    return f"{score.loss:.4f}, {score.accuracy:.1%} of tokens right{bits}"
 
 
 def _number(value: float) -> float | None:

@@ -209,7 +209,10 @@ class MixedOrder:
         return np.concatenate(taken)[shuffled(self.rows_per_step, f"{self._key} {step}")]
 
 
-def make_order(dataset: PackedDataset, config: TrainConfig, rows_per_step: int, steps: int) -> RowOrder | MixedOrder:
+Order = RowOrder | MixedOrder
+
+
+def make_order(dataset: PackedDataset, config: TrainConfig, rows_per_step: int, steps: int) -> Order:
     """The order of the rows that a configuration asks for."""
     if not isinstance(dataset, Mixture):
         return RowOrder(dataset, rows_per_step, config.seed)

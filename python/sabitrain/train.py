@@ -19,9 +19,8 @@ from sabiprep.dataset import PackedDataset
 from sabiprep.errors import Interrupted, OutputError, TrainError
 from sabitrain.attention import check_attention
 from sabitrain.config import TrainConfig
-from sabitrain.data import RowOrder
 from sabitrain.device import choose_device, limit_memory, set_deterministic
-from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, unigram_baseline
+from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, target_bytes, unigram_baseline
 from sabitrain.flops import peak_flops, step_flops
 from sabitrain.generate import Answer, answer_held_out
 from sabitrain.guard import StepGuard, records_of, stop_error
@@ -31,7 +30,7 @@ from sabitrain.loader import Loader
 from sabitrain.loss import predicting_states, weighted_loss
 from sabitrain.masking import Masking
 from sabitrain.metrics import Metrics
-from sabitrain.mixture import MixedOrder, make_order, open_datasets
+from sabitrain.mixture import Order, make_order, open_datasets
 from sabitrain.model import Llama
 from sabitrain.optim import clip_gradient, make_optimizers, set_learning_rate, skip_where
 from sabitrain.preflight import check_dataset
@@ -118,6 +117,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     steps, micro_rows = plan["steps"], plan["micro_rows"]
     order = make_order(dataset, config, plan["rows_per_step"], steps)
     masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
+    held_out, text_bytes = dataset.validation, target_bytes(dataset, dataset.validation)
     done, evaluation, saved = 0, None, None
     kept = 0 if resumed is None else resumed[1].metrics_bytes
     began = time.monotonic()
@@ -179,7 +179,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                 metrics.say(f"go on with: {resume_command(config)}")
                 return Report(done, evaluation, None, (), saved, asked)
             if validates:
-                evaluation = evaluate_split(model, dataset, dataset.validation, micro_rows, bf16)
+                evaluation = evaluate_split(model, dataset, held_out, micro_rows, bf16, text_bytes)
                 if evaluation is not None:
                     metrics.validation(done, evaluation)
             if last:
@@ -229,9 +229,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         return Report(done, evaluation, baseline, answers, history.newest)
 
 
-def _check_steps(
-    guard: StepGuard, done: int, dataset: PackedDataset, order: RowOrder | MixedOrder, metrics: Metrics
-) -> None:
+def _check_steps(guard: StepGuard, done: int, dataset: PackedDataset, order: Order, metrics: Metrics) -> None:
     """Stop the run if too many steps in a row could not be taken, and name what was in the last."""
     bad = guard.stopped_at(done)
     if bad is not None:

@@ -74,7 +74,7 @@ def test_logits_in_chunks_are_the_same(monkeypatch, compute):
     weights_N = (rows["position_ids"].reshape(-1) > 0).astype(float)
     batch = make_batch(rows, weights_N, compute)
     want, gradients = computed(model, rows, weights_N, 0.01, compute)
-    losses = target_losses(predicting_states(model, batch, compute), model.head_VC, batch.targets_M)
+    losses, _ = target_losses(predicting_states(model, batch, compute), model.head_VC, batch.targets_M)
     monkeypatch.setattr(loss_module, "MAX_LOGITS", 1)
     chunks = list(loss_module._chunks(len(batch.targets_M), VOCAB_SIZE))
     assert len(chunks) == -(-len(batch.targets_M) // PAD_TO) > 1
@@ -82,7 +82,7 @@ def test_logits_in_chunks_are_the_same(monkeypatch, compute):
     torch.testing.assert_close(got, want)
     for ours, theirs in zip(in_chunks, gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
-    again = target_losses(predicting_states(model, batch, compute), model.head_VC, batch.targets_M)
+    again, _ = target_losses(predicting_states(model, batch, compute), model.head_VC, batch.targets_M)
     torch.testing.assert_close(again, losses)
 
 

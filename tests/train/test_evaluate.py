@@ -8,37 +8,92 @@ from collections import Counter, defaultdict
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import VOCAB_SIZE, documents, write_tiny
+from tiny import SOURCES, VOCAB_SIZE, documents, write_tiny
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from dataset_writer import Document, write_dataset
+from sabiprep.dataset import open_dataset
 from sabitrain.config import ModelConfig
-from sabitrain.evaluate import TargetLoss, evaluate_split, unigram_baseline
+from sabitrain.evaluate import Score, TargetLoss, evaluate_split, target_bytes, unigram_baseline
 from sabitrain.model import Llama
 
 
-def test_losses_by_task(tmp_path):
+def test_scores_by_task_and_language(tmp_path):
     held_out = documents(41, 9)
-    dataset = write_tiny(tmp_path, validation=held_out)
+    # Two sources share a language.
+    sources = [{**source, "lang": lang} for source, lang in zip(SOURCES, ("yor", "hau", "yor"), strict=True)]
+    dataset = write_tiny(tmp_path, validation=held_out, sources=sources)
     torch.manual_seed(0)
     model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
-    losses, prompts = defaultdict(list), []
+    found, prompts = defaultdict(list), []
     for document in held_out:
         n, ids = len(document.ids), torch.tensor(document.ids)
         with torch.no_grad():
             hidden = model(ids, torch.arange(n), torch.tensor([0, n]).int(), n)
-        nats = F.cross_entropy(F.linear(hidden[:-1], model.head_VC), ids[1:], reduction="none")
-        learnt = [i for i in range(1, n) if document.roles[i] == 3 or i == n - 1]
-        prompts += nats[[i - 1 for i in range(1, n) if document.roles[i] in (1, 2)]].tolist()
-        losses[("copy", "label", "text")[document.source_id]] += nats[[i - 1 for i in learnt]].tolist()
-    for rows_at_once in (1, 3, 100):
-        evaluation = evaluate_split(model, dataset, dataset.validation, rows_at_once)
+        logits = F.linear(hidden[:-1], model.head_VC)
+        nats = F.cross_entropy(logits, ids[1:], reduction="none").tolist()
+        for i in range(1, n):
+            if document.roles[i] == 3 or i == n - 1:
+                # The tokenizer's words are t0, t1 ...; decoded, each but a text's first has a space before it.
+                text = f" t{document.ids[i]}" if document.roles[i] == 3 else ""
+                right = logits[i - 1].argmax().item() == document.ids[i]
+                entry = (nats[i - 1], right, len(text))
+                source = sources[document.source_id]
+                for key in ("total", ("tasks", source["task"]), ("languages", source["lang"])):
+                    found[key].append(entry)
+            else:
+                prompts.append(nats[i - 1])
+    text_bytes = target_bytes(dataset, dataset.validation)
+    for rows_at_once, given in ((1, None), (3, text_bytes), (100, None)):
+        evaluation = evaluate_split(model, dataset, dataset.validation, rows_at_once, text_bytes_S=given)
         assert evaluation is not None
-        assert {task: loss.targets for task, loss in evaluation.tasks.items()} == {k: len(v) for k, v in losses.items()}
-        for task, loss in evaluation.tasks.items():
-            assert loss.loss == pytest.approx(sum(losses[task]) / len(losses[task]), rel=1e-5)
-        every = [nats for of_task in losses.values() for nats in of_task]
-        assert evaluation.total.loss == pytest.approx(sum(every) / len(every), rel=1e-5)
-        assert evaluation.total.targets == len(every)
+        scores = {"total": evaluation.total}
+        scores |= {("tasks", name): score for name, score in evaluation.tasks.items()}
+        scores |= {("languages", name): score for name, score in evaluation.languages.items()}
+        assert scores.keys() == found.keys()
+        for key, entries in found.items():
+            nats, right, lengths = (sum(column) for column in zip(*entries, strict=True))
+            assert scores[key] == Score(
+                loss=pytest.approx(nats / len(entries), rel=1e-5),
+                targets=len(entries),
+                accuracy=right / len(entries),
+                bits_per_byte=pytest.approx(nats / math.log(2) / lengths, rel=1e-5),
+            )
         assert evaluation.prompt == TargetLoss(pytest.approx(sum(prompts) / len(prompts), rel=1e-5), len(prompts))
+
+
+def test_the_bytes_are_those_of_the_text(tmp_path):
+    """A byte-level tokenizer whose tokens end inside characters."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=260, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(["ọjọ́ ẹ̀kọ́ ń ṣe"], trainer)
+    eos = tokenizer.token_to_id("</s>")
+    written, want = [], [0, 0]
+    for record, (prompt, target) in enumerate([("ọjọ́:", " ẹ̀kọ́ ṣe"), ("<yor>", "ń"), ("", "ṣe kí ọ́")]):
+        parts = [tokenizer.encode(text).ids for text in (prompt, target)]
+        roles = [2] * len(parts[0]) + [3] * len(parts[1]) + [0]
+        first = [] if prompt else [eos]
+        written.append(Document([*first, *parts[0], *parts[1], eos], [0] * len(first) + roles, record % 2, record))
+        want[record % 2] += len(target.encode())
+    vocabulary = tokenizer.get_vocab_size()
+    dataset = open_dataset(
+        write_dataset(
+            tmp_path,
+            written,
+            seq_len=64,
+            vocab_size=vocabulary,
+            eos_id=eos,
+            pad_id=eos,
+            tokenizer_json=tokenizer.to_str(),
+        )
+    )
+    assert target_bytes(dataset, dataset.train).tolist() == want
+    assert target_bytes(dataset, dataset.validation).tolist() == [0, 0]
 
 
 def test_there_may_be_no_prompt(tmp_path):

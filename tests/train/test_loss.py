@@ -103,9 +103,10 @@ def test_half_precision_states_get_a_float32_softmax(tmp_path):
     dataset, model = write_tiny(tmp_path), make_model().bfloat16()
     batch = make_step(dataset.train, [0], 1, Masking(dataset.sources)).batches[0]
     hidden = torch.randn(len(batch.predict_at_M), 16).bfloat16()
-    losses = target_losses(hidden, model.head_VC, batch.targets_M)
+    losses, right = target_losses(hidden, model.head_VC, batch.targets_M)
     logits = F.linear(hidden, model.head_VC).float()
     assert losses.dtype == torch.float32
+    assert right.tolist() == [row.argmax() == target for row, target in zip(logits, batch.targets_M, strict=True)]
     torch.testing.assert_close(losses, F.cross_entropy(logits, batch.targets_M, reduction="none"))
     loss, _ = weighted_loss(hidden, model.head_VC, batch)
     torch.testing.assert_close(loss, (losses * batch.weights_M).sum().float())
