@@ -2,7 +2,8 @@
 
 Packs a corpus in a process of its own, at one and at two threads in turn, and prints for each the median of the runs:
 MB/s of input read, tokens/s, and the largest peak memory the system saw. ``--repeat-to`` also packs the corpus with its
-files repeated on disk until they hold that many MB. Without arguments: the naija corpus, where it is present.
+files repeated on disk, each line of a copy made its own by a number, until they hold that many MB. Without arguments:
+the naija corpus, where it is present.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def measure(corpus: Path, tokenizer: str, threads: int, out: Path) -> dict[str, 
 
 
 def repeated(corpus: Path, megabytes: int, folder: Path) -> Path:
-    """A copy of the corpus whose files are repeated, under other names, until they hold ``megabytes`` on disk."""
+    """A copy of the corpus whose files are repeated, no two lines alike, until they hold ``megabytes`` on disk."""
     config = tomllib.loads((corpus / "corpus.toml").read_text())
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -58,12 +59,22 @@ def repeated(corpus: Path, megabytes: int, folder: Path) -> Path:
     for nth, name in enumerate(files):
         suffix = Path(name).suffix
         copies[name] = [f"{nth:03}-{time:03}{suffix}" for time in range(times)]
-        for copy in copies[name]:
-            shutil.copyfile(corpus / name, folder / copy)
+        lines = (corpus / name).read_bytes().splitlines(keepends=True)
+        for time, copy in enumerate(copies[name]):
+            numbered = (number(line, suffix, b"%d-%d " % (time, at)) for at, line in enumerate(lines))
+            (folder / copy).write_bytes(b"".join(numbered))
     for source in config["source"]:
         source["files"] = [copy for name in source["files"] for copy in copies[name]]
     (folder / "corpus.toml").write_text(toml_text(config))
     return folder
+
+
+def number(line: bytes, suffix: str, mark: bytes) -> bytes:
+    """A line with a mark before its first text; the header of a TSV as it is."""
+    if suffix == ".tsv":
+        return line if mark.endswith(b"-0 ") else mark + line
+    head, quote, tail = line.partition(b'": "') if suffix in (".json", ".jsonl") else (b"", b"", line)
+    return head + quote + mark + tail if quote or not head else line
 
 
 def toml_text(config: dict[str, Any]) -> str:

@@ -120,19 +120,27 @@ pub fn concat(items: &[Item], seq_len: usize) -> (Vec<Piece>, Vec<Vec<u32>>) {
 /// Packs `items` into rows of `seq_len` tokens by best fit: indices of items, in the order they were placed.
 #[must_use]
 pub fn pack(items: &[Item], seq_len: usize) -> Vec<Vec<u32>> {
-    let mut order: Vec<u32> = (0..items.len() as u32).collect();
-    order.sort_unstable_by_key(|&at| {
-        let item = &items[at as usize];
+    let key = |(item, at): (&Item, u32)| {
         let len = item.len as usize;
-        let class = if len > seq_len / 2 { 0 } else { 1 + u32::from(len <= seq_len / SHORTEST) };
+        let class = if len > seq_len / 2 { 0 } else { 1 + u128::from(len <= seq_len / SHORTEST) };
         let longest_first = if class == 2 { u32::MAX - item.len } else { 0 };
-        (class, longest_first, item.order, item.record, item.copy, item.window)
-    });
+        (class << 96 | u128::from(longest_first) << 64 | u128::from(item.order), at)
+    };
+    let mut order: Vec<(u128, u32)> = items.iter().zip(0..).map(key).collect();
+    let rest = |at: u32| {
+        let item = &items[at as usize];
+        (item.record, item.copy, item.window)
+    };
+    order.sort_unstable_by(|(a, at), (b, other)| a.cmp(b).then_with(|| rest(*at).cmp(&rest(*other))));
+    let has_copies = items.iter().any(|item| item.copy > 0);
     let mut rows: Vec<Vec<u32>> = Vec::new();
     let mut room = Room::new(seq_len);
-    for at in order {
+    for (_, at) in order {
         let item = &items[at as usize];
         let holds_a_copy = |row: u32| {
+            if !has_copies {
+                return false;
+            }
             let other = |&other: &u32| {
                 let other = &items[other as usize];
                 other.record == item.record && other.copy != item.copy

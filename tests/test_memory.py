@@ -1,0 +1,72 @@
+"""A corpus larger than the budget of its spool: bounded memory, the bytes of a run that holds everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import packer
+import sabiprep
+from test_cli import files_of
+
+MEGABYTES = 100
+BUDGET = 64 << 20
+PEAK = 600 << 20
+PACK = "import sys, sabiprep; sabiprep.pack(*sys.argv[1:3], threads=2, spool_bytes=int(sys.argv[3]))"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 MB of JSON Lines and plain text, no two lines alike, and a tokenizer trained on the first of them."""
+    folder = tmp_path_factory.mktemp("large") / "corpus"
+    folder.mkdir()
+    chance = random.Random(11)
+    syllables = ["ọ", "rọ̀", "kọ́", "a", "na", "wa", "ni", "shi", "ka", "gbé", "ilé", "mu", "ta", "ẹ̀", "li"]
+    words = ["".join(chance.choices(syllables, k=chance.randint(1, 5))) for _ in range(40_000)]
+    pages = [" ".join(chance.choices(words, k=chance.randint(4, 60))) for _ in range(4000)]
+    held, nth = 0, 0
+    with (folder / "pairs.jsonl").open("wb") as pairs, (folder / "lines.txt").open("wb") as lines:
+        while held < MEGABYTES * 1_000_000:
+            one, other = chance.choices(pages, k=2)
+            held += pairs.write(json.dumps({"q": f"{nth} {one}", "a": other}, ensure_ascii=False).encode() + b"\n")
+            held += lines.write(f"{other} {nth}\n".encode())
+            nth += 1
+    segments = [{"prompt": "{{ q }}?"}, {"target": " {{ a }}"}]
+    sources = [{"name": "pairs", "files": ["pairs.jsonl"], "segments": segments}]
+    small = folder.parent / "small"
+    small.mkdir()
+    (small / "lines.txt").write_text("\n".join(pages[:500]), "utf-8")
+    packer.write_config(small, [{"name": "lines", "files": ["lines.txt"]}])
+    sabiprep.train_tokenizer(small, folder / "tokenizer.json", 4000)
+    sources.append({"name": "lines", "files": ["lines.txt"], "epochs": 1.5})
+    packer.write_config(
+        folder,
+        sources,
+        tokenizer={"file": "tokenizer.json"},
+        pack={"validation": 0.01, "duplicates": "normalised", "shard_tokens": 4_000_000},
+    )
+    return folder
+
+
+def peak_of(corpus: Path, out: Path, budget: int) -> int:
+    """Pack in a process of its own; the most memory it had, in bytes, as the system accounts it."""
+    running = subprocess.Popen([sys.executable, "-c", PACK, str(corpus), str(out), str(budget)])
+    _, status, usage = os.wait4(running.pid, 0)
+    running.returncode = os.waitstatus_to_exitcode(status)
+    assert running.returncode == 0
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_memory_is_bounded_and_bytes_are_those_of_a_run_in_memory(corpus: Path, tmp_path: Path) -> None:
+    assert peak_of(corpus, tmp_path / "spilled", BUDGET) <= PEAK
+    peak_of(corpus, tmp_path / "held", 1 << 40)
+    spilled, held = files_of(tmp_path / "spilled"), files_of(tmp_path / "held")
+    assert len(spilled) > 6 and spilled.keys() == held.keys()
+    assert [name for name in spilled if spilled[name] != held[name]] == []
+    assert sum(map(len, spilled.values())) > BUDGET
