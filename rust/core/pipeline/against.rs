@@ -1,7 +1,7 @@
 //! Verifying against the corpus: the documents of a dataset are derived again from their records, by the slow path.
 //!
-//! The slow path reads a record where its id says it lies, renders and encodes it with `tokenizers` alone, and makes it
-//! fit; spools, settling, packing and masking have no part in it.
+//! The slow path reads a record where its id says it lies, renders it by way of its fields, encodes it, and makes it fit;
+//! the direct path, spools, settling, packing and masking have no part in it. The encoder is the one `pack` uses.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
