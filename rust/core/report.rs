@@ -144,7 +144,7 @@ pub fn manifest(
         format: "sabiprep".to_owned(),
         format_version: FORMAT_VERSION,
         sha256: String::new(),
-        program: Program { name: "sabiprep".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        program: Program::this(),
         tokenizer: TokenizerEntry {
             file: TOKENIZER_FILE.to_owned(),
             sha256: encoder.sha256(),

@@ -28,7 +28,7 @@ pub fn map_split(
     monitor: &Monitor,
 ) -> Result<()> {
     let source = &job.plan.sources[split.source];
-    let mut records = open(job, split)?;
+    let mut records = Records::open(job.plan, split)?;
     let direct = job.segmenters[split.source].direct().map(|direct| (direct, direct.bind(records.layout())));
     let mut rendered = Rendered::default();
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
@@ -79,7 +79,7 @@ pub fn fit_split(
         }
     }
     let mut rendered = Rendered::default();
-    let mut records = if wanted.is_empty() { None } else { Some(open(job, split)?) };
+    let mut records = if wanted.is_empty() { None } else { Some(Records::open(job.plan, split)?) };
     while let Some(record) = records.as_mut().map_or(Ok(None), Records::advance).map_err(in_place(job, split))? {
         monitor.check()?;
         if !wanted.remove(&record.id) {
@@ -94,10 +94,6 @@ pub fn fit_split(
         }
     }
     fitted.finish()
-}
-
-fn open(job: &Job<'_>, split: &Split) -> Result<Records> {
-    Records::open(job.plan, split)
 }
 
 fn in_place<'a>(job: &'a Job<'_>, split: &Split) -> impl Fn(Error) -> Error + 'a {

@@ -93,7 +93,7 @@ impl<'a> Job<'a> {
     fn identity(&self, inputs: &[InputEntry]) -> Identity {
         let controls = self.encoder.controls();
         Identity {
-            program: Program { name: "sabiprep".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+            program: Program::this(),
             tokenizer: self.tokenizer_sha256.clone(),
             controls: (controls.bos, controls.eos, controls.pad),
             config: report::resolved_config(self.plan),
@@ -163,13 +163,20 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
         }
     };
     let folder = WorkFolder::open(out, &survey, state)?;
-    match make(&job, &options, &folder, inputs, &stamps, monitor) {
+    let others = options.reuse.iter().map(|other| write::spool_of(other)).collect();
+    let store = Store::new(folder.spool(), others, job.encoder.id_type(), options.spool_bytes);
+    match make(&store, &job, &options, &folder, inputs, &stamps, monitor) {
         Ok(made) => {
             let committed = folder.commit(job.encoder.bytes(), &made.manifest, &made.spools);
             committed.map_err(resumable)?;
             Ok(report(made.manifest, made.timing, made.reused_splits))
         }
-        Err(error) if matches!(error.kind, Kind::Interrupted | Kind::Output) => Err(resumable(error)),
+        Err(error) if error.kind == Kind::Interrupted => {
+            // What is mapped so far becomes files.
+            store.keep().map_err(resumable)?;
+            Err(resumable(error))
+        }
+        Err(error) if error.kind == Kind::Output => Err(resumable(error)),
         Err(error) => {
             folder.abandon();
             Err(error)
@@ -220,25 +227,8 @@ struct MadeDataset {
     reused_splits: (usize, usize),
 }
 
-/// Map, settle, reduce. Where the user stops it, what is mapped so far becomes files.
+/// Map, settle, reduce.
 fn make(
-    job: &Job<'_>,
-    options: &Options,
-    folder: &WorkFolder,
-    inputs: Vec<InputEntry>,
-    stamps: &[files::Stamp],
-    monitor: &Monitor,
-) -> Result<MadeDataset> {
-    let others = options.reuse.iter().map(|other| write::spool_of(other)).collect();
-    let store = Store::new(folder.spool(), others, job.encoder.id_type(), options.spool_bytes);
-    let made = make_from(&store, job, options, folder, inputs, stamps, monitor);
-    if made.as_ref().is_err_and(|error| error.kind == Kind::Interrupted) {
-        store.keep()?;
-    }
-    made
-}
-
-fn make_from(
     store: &Store,
     job: &Job<'_>,
     options: &Options,

@@ -8,7 +8,6 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::read::{Records, Split};
-use crate::schema::IdType;
 use crate::segment::Rendered;
 
 /// Bytes of each source's first input that are looked at.
@@ -84,10 +83,7 @@ fn sample(job: &Job<'_>, source: usize) -> Result<Sample> {
     };
     let split = Split { source, nth_input: 0, input, range: 0..u64::MAX };
     let mut records = Records::open(job.plan, &split)?;
-    let width = match job.encoder.id_type() {
-        IdType::U16 => 2.0,
-        IdType::U32 => 4.0,
-    };
+    let width = job.encoder.id_type().width() as f64;
     let mut rendered = Rendered::default();
     while sample.bytes < SAMPLE {
         let Some(record) = records.advance()? else { break };

@@ -59,6 +59,14 @@ pub struct Program {
     pub version: String,
 }
 
+impl Program {
+    /// This one.
+    #[must_use]
+    pub fn this() -> Self {
+        Self { name: "sabiprep".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+}
+
 /// The tokenizer of a dataset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TokenizerEntry {
