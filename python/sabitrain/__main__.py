@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sabiprep.errors import Interrupted, SabiprepError
-from sabitrain.config import parse_command_line
+from sabitrain.command_line import parse_command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

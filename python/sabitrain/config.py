@@ -1,24 +1,15 @@
-"""What a training run is told: presets, a TOML file and the command line, resolved into frozen dataclasses.
+"""What a training run is told: frozen dataclasses, each checked where it is made, and the presets.
 
-Precedence: preset < TOML file < command line. Every key of the TOML file is a field below, under the same name; the
-command line spells it ``--optim.lr``. The resolved configuration is kept in the run folder as ``config.toml``, which
-``--config`` reads back.
+`sabitrain.config_file` reads and writes them as TOML, `sabitrain.command_line` puts the command line over that.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import json
 import math
-import sys
-import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -32,8 +23,6 @@ Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "wsd"]
 Loss = Literal["target", "full", "template-masked"]
 WeighBy = Literal["token", "example"]
-
-CONFIG_FILE = "config.toml"
 
 
 def _require(right: bool, message: str) -> None:
@@ -371,165 +360,3 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
         "optim": {"lr": 2e-4, "warmup": 0.02, "floor": 0.1},
     },
 }
-
-
-@dataclass(frozen=True)
-class _Base:
-    """The options that decide the defaults of all others."""
-
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    data_end: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    preset: PresetName | None = None
-    config: Path | None = None
-    run: Path | None = None
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-
-    def file(self) -> Path | None:
-        """The TOML file to read; that of the run to resume where no other is named."""
-        if self.config is None and self.resume and self.run is not None and (self.run / CONFIG_FILE).exists():
-            return self.run / CONFIG_FILE
-        return self.config
-
-
-def parse_command_line(
-    arguments: Sequence[str] | None = None, prog: str = "python -m sabitrain", run: Any = tyro.MISSING
-) -> TrainConfig:
-    """The configuration that the command line (by default the process's own) asks for.
-
-    Args:
-        arguments: What stands on it.
-        prog: The command, for its help.
-        run: The run folder where none is named; by default one must be.
-
-    Raises:
-        ConfigError: If the TOML file or a value cannot be right.
-        SystemExit: If the command line itself is wrong (2), or asked for help (0).
-    """
-    base, _ = tyro.cli(_Base, prog=prog, args=arguments, return_unknown_args=True, add_help=False)
-    default = resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": run})
-    # tyro adds what may be given several times to its default, so what the file says goes where there is another.
-    named = {name: tyro.MISSING for name in ("data", "data_end") if getattr(base, name)}
-    if "data" in named:
-        named.setdefault("data_end", ())
-    config = tyro.cli(TrainConfig, prog=prog, args=arguments, default=dataclasses.replace(default, **named))
-    if not config.data:  # of what may be given several times tyro wants none
-        print("sabitrain: --data is required: name the OUT of sabiprep pack", file=sys.stderr)
-        raise SystemExit(2)
-    return config
-
-
-def resolve(preset: PresetName | None, file: Path | None, required: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a preset and a TOML file; ``required`` stands in for what neither gives.
-
-    Args:
-        preset: The preset; the file's own if None, and ``nano`` if it names none.
-        file: The TOML file, if any.
-        required: Values of top-level fields, used where the file has none.
-
-    Raises:
-        ConfigError: If the file cannot be read, has an unknown key, or a value cannot be right.
-    """
-    written = {} if file is None else read_toml(file)
-    place = None if file is None else str(file)
-    name = preset or written.get("preset", "nano")
-    if name not in PRESETS:
-        raise ConfigError(f"no preset {name!r}", file=place, remedy=f"use one of {', '.join(PRESETS)}")
-    merged: dict[str, Any] = {**required, **written, "preset": name, "config": file}
-    for key, values in PRESETS[name].items():
-        given = written.get(key, {} if isinstance(values, dict) else values)
-        merged[key] = {**values, **given} if isinstance(values, dict) and isinstance(given, dict) else given
-    return _build(TrainConfig, merged, place, "")
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """The parsed file.
-
-    Raises:
-        ConfigError: If it cannot be read or is no TOML.
-    """
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(file)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not TOML: {error}", file=str(file)) from error
-
-
-def to_toml(config: TrainConfig) -> str:
-    """The configuration as the TOML file that gives it back, but for what one session alone is told.
-
-    TOML has no null: a field that is None is left out.
-    """
-    values = dataclasses.asdict(config)
-    sections = {name: value for name, value in values.items() if isinstance(value, dict)}
-    top = {name: value for name, value in values.items() if name not in {*sections, "config", "overwrite", "resume"}}
-    blocks = ["\n".join(_toml_lines(top))]
-    blocks += ["\n".join([f"[{name}]", *_toml_lines(section)]) for name, section in sections.items()]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _toml_lines(values: Mapping[str, Any]) -> list[str]:
-    """``key = value`` of each value that is not None."""
-    lines = []
-    for name, value in values.items():
-        if isinstance(value, Path):
-            value = str(value)
-        if value is not None:
-            # JSON's strings, numbers, booleans and arrays are TOML's too, but for DEL, which TOML wants escaped.
-            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f"))
-    return lines
-
-
-_T = TypeVar("_T")
-
-
-def _build(kind: type[_T], values: Mapping[str, Any], file: str | None, prefix: str) -> _T:
-    """A dataclass from a mapping, its sections included; unknown keys and wrong types are refused."""
-    hints = typing.get_type_hints(kind)
-    arguments = {}
-    for key, value in values.items():
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"unknown key '{prefix}{key}'", file=file, remedy=f"did you mean '{prefix}{near}'?")
-        arguments[key] = _value(hints[key], value, file, prefix + key)
-    try:
-        return kind(**arguments)
-    except ConfigError as error:
-        raise ConfigError(error.message, file=file, remedy=error.remedy) from error
-
-
-def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
-    """A TOML value as the type of its field."""
-    if value is tyro.MISSING or value is None:
-        return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, dict):
-            return _build(hint, value, file, f"{key}.")
-        raise ConfigError(f"'{key}' must be a table, not {value!r}", file=file, remedy=f"write it as [{key}]")
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if typing.get_origin(option) is Literal and value in typing.get_args(option):
-            return value
-        if option is Path and isinstance(value, str | Path):
-            return Path(value)
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if option in (int, bool) and type(value) is option:
-            return value
-        if typing.get_origin(option) is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
-            return tuple(value)
-        if key == "data" and isinstance(value, str):
-            return (value,)
-    raise ConfigError(f"'{key}' must be {_describe(options)}, not {value!r}", file=file)
-
-
-def _describe(options: Sequence[Any]) -> str:
-    """The types of a field, in words."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-    named = []
-    for option in options:
-        if typing.get_origin(option) is Literal:
-            named.append("one of " + ", ".join(repr(choice) for choice in typing.get_args(option)))
-        elif option is not types.NoneType:
-            named.append(words.get(option, "a list of strings"))
-    return " or ".join(named)

@@ -14,7 +14,8 @@ from typing import Any
 
 from sabiprep.errors import ConfigError, OutputError
 from sabitrain import files, history
-from sabitrain.config import CONFIG_FILE, TrainConfig, parse_mix, to_toml
+from sabitrain.config import TrainConfig, parse_mix
+from sabitrain.config_file import CONFIG_FILE, to_toml
 
 METRICS_FILE = "metrics.jsonl"
 # What may be another when a run goes on: none of it changes what is learnt.

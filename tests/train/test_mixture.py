@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 from sabiprep.errors import ConfigError, DatasetError
-from sabitrain.config import parse_command_line
+from sabitrain.command_line import parse_command_line
 from sabitrain.data import RowOrder, RowStream, make_step, shuffled
 from sabitrain.loader import Loader
 from sabitrain.masking import Masking

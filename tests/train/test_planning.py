@@ -11,7 +11,8 @@ from tiny import VOCAB_SIZE, tiny_config, write_tiny
 from sabiprep.dataset import open_dataset
 from sabitrain import planning
 from sabitrain.__main__ import main
-from sabitrain.config import ModelConfig, OptimConfig, parse_command_line
+from sabitrain.command_line import parse_command_line
+from sabitrain.config import ModelConfig, OptimConfig
 from sabitrain.data import make_step
 from sabitrain.device import limit_memory
 from sabitrain.loss import predicting_states, weighted_loss

@@ -21,6 +21,7 @@ from sabiprep.errors import ConfigError, DatasetError, OutputError, TrainError
 from sabitrain import train
 from sabitrain.__main__ import main
 from sabitrain.config import CheckpointConfig, OptimConfig, TrainConfig
+from sabitrain.config_file import to_toml
 from sabitrain.guard import StepGuard
 from sabitrain.stopping import StopRequest
 from sabitrain.train import run_training
@@ -48,7 +49,7 @@ def twenty(data: Path, run: Path, **options: object) -> TrainConfig:
 def begin(config: TrainConfig) -> subprocess.Popen[str]:
     """The command, begun in a process of its own with the run's configuration."""
     file = config.run.with_suffix(".toml")
-    file.write_text(sabitrain.config.to_toml(config), encoding="utf-8")
+    file.write_text(to_toml(config), encoding="utf-8")
     return subprocess.Popen(
         [sys.executable, "-m", "sabitrain", "--config", str(file)],
         stdout=subprocess.PIPE,

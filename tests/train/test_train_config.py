@@ -10,16 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sabiprep.errors import ConfigError
-from sabitrain.config import (
-    PRESETS,
-    BatchConfig,
-    ModelConfig,
-    OptimConfig,
-    TrainConfig,
-    parse_command_line,
-    resolve,
-    to_toml,
-)
+from sabitrain.command_line import parse_command_line
+from sabitrain.config import PRESETS, BatchConfig, ModelConfig, OptimConfig, TrainConfig
+from sabitrain.config_file import resolve, to_toml
 
 REQUIRED = ["--data", "out", "--run", "run"]
 

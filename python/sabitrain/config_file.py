@@ -1,0 +1,141 @@
+"""The configuration in a file: a TOML file read over a preset, and a resolved configuration written as one.
+
+Every key of the file is a field of `sabitrain.config`, under the same name. The resolved configuration of a run is kept
+in its folder as ``config.toml``, which ``--config`` reads back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+from sabiprep.errors import ConfigError
+from sabitrain.config import PRESETS, PresetName, TrainConfig
+
+CONFIG_FILE = "config.toml"
+
+
+def resolve(preset: PresetName | None, file: Path | None, required: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a preset and a TOML file; ``required`` stands in for what neither gives.
+
+    Args:
+        preset: The preset; the file's own if None, and ``nano`` if it names none.
+        file: The TOML file, if any.
+        required: Values of top-level fields, used where the file has none.
+
+    Raises:
+        ConfigError: If the file cannot be read, has an unknown key, or a value cannot be right.
+    """
+    written = {} if file is None else read_toml(file)
+    place = None if file is None else str(file)
+    name = preset or written.get("preset", "nano")
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}", file=place, remedy=f"use one of {', '.join(PRESETS)}")
+    merged: dict[str, Any] = {**required, **written, "preset": name, "config": file}
+    for key, values in PRESETS[name].items():
+        given = written.get(key, {} if isinstance(values, dict) else values)
+        merged[key] = {**values, **given} if isinstance(values, dict) and isinstance(given, dict) else given
+    return _build(TrainConfig, merged, place, "")
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The parsed file.
+
+    Raises:
+        ConfigError: If it cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(file)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is not TOML: {error}", file=str(file)) from error
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The configuration as the TOML file that gives it back, but for what one session alone is told.
+
+    TOML has no null: a field that is None is left out.
+    """
+    values = dataclasses.asdict(config)
+    sections = {name: value for name, value in values.items() if isinstance(value, dict)}
+    top = {name: value for name, value in values.items() if name not in {*sections, "config", "overwrite", "resume"}}
+    blocks = ["\n".join(_toml_lines(top))]
+    blocks += ["\n".join([f"[{name}]", *_toml_lines(section)]) for name, section in sections.items()]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _toml_lines(values: Mapping[str, Any]) -> list[str]:
+    """``key = value`` of each value that is not None."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, Path):
+            value = str(value)
+        if value is not None:
+            # JSON's strings, numbers, booleans and arrays are TOML's too, but for DEL, which TOML wants escaped.
+            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f"))
+    return lines
+
+
+_T = TypeVar("_T")
+
+
+def _build(kind: type[_T], values: Mapping[str, Any], file: str | None, prefix: str) -> _T:
+    """A dataclass from a mapping, its sections included; unknown keys and wrong types are refused."""
+    hints = typing.get_type_hints(kind)
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"unknown key '{prefix}{key}'", file=file, remedy=f"did you mean '{prefix}{near}'?")
+        arguments[key] = _value(hints[key], value, file, prefix + key)
+    try:
+        return kind(**arguments)
+    except ConfigError as error:
+        raise ConfigError(error.message, file=file, remedy=error.remedy) from error
+
+
+def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
+    """A TOML value as the type of its field."""
+    if value is tyro.MISSING or value is None:
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, dict):
+            return _build(hint, value, file, f"{key}.")
+        raise ConfigError(f"'{key}' must be a table, not {value!r}", file=file, remedy=f"write it as [{key}]")
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        if typing.get_origin(option) is Literal and value in typing.get_args(option):
+            return value
+        if option is Path and isinstance(value, str | Path):
+            return Path(value)
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if option in (int, bool) and type(value) is option:
+            return value
+        if typing.get_origin(option) is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
+            return tuple(value)
+        if key == "data" and isinstance(value, str):
+            return (value,)
+    raise ConfigError(f"'{key}' must be {_describe(options)}, not {value!r}", file=file)
+
+
+def _describe(options: Sequence[Any]) -> str:
+    """The types of a field, in words."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    named = []
+    for option in options:
+        if typing.get_origin(option) is Literal:
+            named.append("one of " + ", ".join(repr(choice) for choice in typing.get_args(option)))
+        elif option is not types.NoneType:
+            named.append(words.get(option, "a list of strings"))
+    return " or ".join(named)
