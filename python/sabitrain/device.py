@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 
 import torch
 
@@ -27,6 +29,14 @@ def limit_memory(device: torch.device, gigabytes: float) -> None:
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total), device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory held so far, in bytes: a GPU's, by torch's allocator; on a CPU, resident, by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def set_deterministic(wanted: bool) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sabiprep.dataset import PackedDataset, Split
+from sabiprep.dataset import BatchDict, PackedDataset, Split
 from sabitrain.data import make_batch, micro_batches
 from sabitrain.loss import predicting_states, target_losses
 from sabitrain.masking import CONTROL, documents_of, prompt_tokens
@@ -43,10 +43,13 @@ class Score(TargetLoss):
         accuracy: The share of them that is the most likely token, given all tokens before it.
         bits_per_byte: Their cross-entropy in bits for each byte of their text (UTF-8), which compares models of
             different tokenizers; None if they have no text.
+        prompt: The loss on the tokens of the prompts beside them, learnt or not: a probe of how well prompts are
+            modelled; None if there are none.
     """
 
     accuracy: float
     bits_per_byte: float | None
+    prompt: TargetLoss | None
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,13 @@ class Evaluation:
         total: Over every target.
         tasks: Over the targets of each task that has one.
         languages: Over the targets of each language that has one.
-        prompt: Over the tokens of prompts, learnt or not: a probe of how well prompts are modelled; None if there are
-            none.
+        pairs: Over the targets of each task in each language that it has one in: by task, then by language.
     """
 
     total: Score
     tasks: dict[str, Score]
     languages: dict[str, Score]
-    prompt: TargetLoss | None
+    pairs: dict[str, dict[str, Score]]
 
 
 def evaluate_split(
@@ -75,7 +77,7 @@ def evaluate_split(
     autocast: bool = False,
     text_bytes_S: npt.NDArray[np.int64] | None = None,
 ) -> Evaluation | None:
-    """How well a split's targets are predicted, in total, per task and per language; None without a target.
+    """How well a split's targets are predicted: in total, per task, per language, per both; None without a target.
 
     Args:
         model: The model, on the device to compute on; it is left as it was.
@@ -85,45 +87,70 @@ def evaluate_split(
         autocast: Whether to compute in bf16.
         text_bytes_S: What `target_bytes` gives for the split, where that has been asked already.
     """
-    device, sources = model.head_VC.device, len(dataset.sources)
     if text_bytes_S is None:
         text_bytes_S = target_bytes(dataset, split)
-    nats_S, right_S, counts_S = np.zeros(sources), np.zeros(sources), np.zeros(sources, np.int64)
-    prompt_sum, prompt_count = 0.0, 0
+    targets, prompts = _Sums(len(dataset.sources)), _Sums(len(dataset.sources))
     for rows in micro_batches(split, range(len(split)), rows_at_once):
         mask_N, prompt_N = rows["loss_mask"].reshape(-1), prompt_tokens(rows)
-        read_N = mask_N | prompt_N
-        batch = make_batch(rows, read_N.astype(np.float64)).to(device)
-        with torch.no_grad(), precision(device, autocast):
-            hidden_MC = predicting_states(model, batch)
-            losses_M, right_M = target_losses(hidden_MC, model.head_VC, batch.targets_M)
-        losses_N, right_N = np.zeros(len(read_N)), np.zeros(len(read_N))
-        losses_N[read_N] = losses_M[: batch.targets].double().cpu().numpy()
-        right_N[read_N] = right_M[: batch.targets].cpu().numpy()
-        source_M = rows["source_ids"][documents_of(rows)[mask_N]]
-        nats_S += np.bincount(source_M, losses_N[mask_N], sources)
-        right_S += np.bincount(source_M, right_N[mask_N], sources)
-        counts_S += np.bincount(source_M, minlength=sources)
-        prompt_sum += losses_N[prompt_N].sum()
-        prompt_count += int(prompt_N.sum())
-    if not counts_S.any():
+        nats_N, right_N = _predict(model, rows, mask_N | prompt_N, autocast)
+        source_N = rows["source_ids"][documents_of(rows)]  # anything on padding, where nothing is read
+        targets.add(source_N[mask_N], nats_N[mask_N], right_N[mask_N])
+        prompts.add(source_N[prompt_N], nats_N[prompt_N], right_N[prompt_N])
+    if not targets.counts_S.any():
         return None
 
     def score(of_S: npt.NDArray[np.bool_]) -> Score:
-        nats, count, text = nats_S[of_S].sum(), int(counts_S[of_S].sum()), int(text_bytes_S[of_S].sum())
-        bits_per_byte = float(nats / math.log(2) / text) if text else None
-        return Score(float(nats / count), count, float(right_S[of_S].sum() / count), bits_per_byte)
+        found, prompt, text = targets.loss(of_S), prompts.loss(of_S), int(text_bytes_S[of_S].sum())
+        assert found is not None
+        nats, accuracy = found.loss * found.targets, float(targets.right_S[of_S].sum() / found.targets)
+        return Score(found.loss, found.targets, accuracy, nats / math.log(2) / text if text else None, prompt)
 
-    def scores(names: Sequence[str]) -> dict[str, Score]:
-        of_name = {name: np.array([other == name for other in names]) for name in sorted(set(names))}
-        return {name: score(of_S) for name, of_S in of_name.items() if counts_S[of_S].any()}
+    def scores(names: Sequence[str], among_S: npt.NDArray[np.bool_]) -> dict[str, Score]:
+        groups = {name: among_S & np.array([other == name for other in names]) for name in sorted(set(names))}
+        return {name: score(of_S) for name, of_S in groups.items() if targets.counts_S[of_S].any()}
 
-    return Evaluation(
-        score(np.ones(sources, np.bool_)),
-        scores([source.task for source in dataset.sources]),
-        scores([source.lang for source in dataset.sources]),
-        TargetLoss(float(prompt_sum / prompt_count), prompt_count) if prompt_count else None,
-    )
+    tasks, languages = ([getattr(source, kind) for source in dataset.sources] for kind in ("task", "lang"))
+    every_S = np.ones(len(dataset.sources), np.bool_)
+    by_task = scores(tasks, every_S)
+    pairs = {task: scores(languages, np.array([other == task for other in tasks])) for task in by_task}
+    return Evaluation(score(every_S), by_task, scores(languages, every_S), pairs)
+
+
+class _Sums:
+    """Cross-entropy and right predictions of some tokens, added up by the source that they come from."""
+
+    def __init__(self, sources: int) -> None:
+        self.nats_S, self.right_S = np.zeros(sources), np.zeros(sources)
+        self.counts_S = np.zeros(sources, np.int64)
+
+    def add(
+        self, source_M: npt.NDArray[np.uint16], nats_M: npt.NDArray[np.float64], right_M: npt.NDArray[np.bool_]
+    ) -> None:
+        """Some more tokens."""
+        sources = len(self.counts_S)
+        self.nats_S += np.bincount(source_M, nats_M, sources)
+        self.right_S += np.bincount(source_M, right_M, sources)
+        self.counts_S += np.bincount(source_M, minlength=sources)
+
+    def loss(self, of_S: npt.NDArray[np.bool_]) -> TargetLoss | None:
+        """Over the tokens of some sources; None if there are none."""
+        count = int(self.counts_S[of_S].sum())
+        return TargetLoss(float(self.nats_S[of_S].sum() / count), count) if count else None
+
+
+def _predict(
+    model: Llama, rows: BatchDict, read_N: npt.NDArray[np.bool_], autocast: bool
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Cross-entropy of the tokens to read, float64[N], and whether each is the most likely, bool[N]; elsewhere 0."""
+    device = model.head_VC.device
+    batch = make_batch(rows, read_N).to(device)
+    with torch.no_grad(), precision(device, autocast):
+        hidden_MC = predicting_states(model, batch)
+        losses_M, right_M = target_losses(hidden_MC, model.head_VC, batch.targets_M)
+    nats_N, right_N = np.zeros(len(read_N)), np.zeros(len(read_N), np.bool_)
+    nats_N[read_N] = losses_M[: batch.targets].double().cpu().numpy()
+    right_N[read_N] = right_M[: batch.targets].cpu().numpy()
+    return nats_N, right_N
 
 
 def target_bytes(dataset: PackedDataset, split: Split) -> npt.NDArray[np.int64]:

@@ -8,7 +8,6 @@ Ctrl-C or ``kill -9``, the same command with ``--resume`` goes on as if it had n
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,11 @@ import torch
 from sabiprep.dataset import PackedDataset
 from sabiprep.errors import Interrupted, OutputError, TrainError
 from sabitrain.attention import check_attention
+from sabitrain.clock import Clock
 from sabitrain.config import TrainConfig
 from sabitrain.device import choose_device, limit_memory, set_deterministic
 from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, target_bytes, unigram_baseline
-from sabitrain.flops import peak_flops, step_flops
+from sabitrain.flops import step_flops
 from sabitrain.generate import Answer, answer_held_out
 from sabitrain.guard import StepGuard, records_of, stop_error
 from sabitrain.history import History
@@ -38,6 +38,7 @@ from sabitrain.run_folder import METRICS_FILE, begin_run, check_configuration, p
 from sabitrain.schedule import learning_rate
 from sabitrain.stopping import StopRequest
 from sabitrain.trainer_state import Progress, restore_state
+from sabitrain.view import open_view
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,16 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
     held_out, text_bytes = dataset.validation, target_bytes(dataset, dataset.validation)
     done, evaluation, saved = 0, None, None
-    kept = 0 if resumed is None else resumed[1].metrics_bytes
-    began = time.monotonic()
+    before = None if resumed is None else resumed[1]
+    clock = Clock(steps, config.hours, before.step, before.seconds) if before else Clock(steps, config.hours)
+    kept = before.metrics_bytes if before else 0
     with (
-        Metrics(config.run / METRICS_FILE, steps, config.log_every, peak_flops(device), kept) as metrics,
+        open_view(clock) as view,
+        Metrics(config.run / METRICS_FILE, view, clock, device, config.log_every, kept) as metrics,
         Loader(dataset.train, order.step, steps, micro_rows, masking, config.compute, pin=bf16) as loader,
     ):
         for note in notes:
-            metrics.say(note, "bold")
+            view.say(note, "bold")
         if resumed is None:
             metrics.start(
                 dataset=dataset.fingerprint,
@@ -140,11 +143,11 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         else:
             saved, progress = resumed
             restore_state(saved, model, optimizers, guard)
-            done, began = progress.step, began - progress.seconds
+            done = progress.step
             metrics.not_finite, metrics.spikes = guard.state["counts"].tolist()
             metrics.resume(step=done, checkpoint=saved.name, device=str(device), torch=torch.__version__)
-            metrics.say(f"going on from {saved}, after step {done:,}")
-        metrics.say(
+            view.say(f"going on from {saved}, after step {done:,}")
+        view.say(
             f"{config.preset}: {model.n_parameters():,} parameters, vocabulary {dataset.vocab_size:,}, on {device}"
             f"{' in bf16' if bf16 else ''}\n"
             f"{', '.join(config.data)}: {len(dataset.train):,} rows of {dataset.seq_len} tokens to train on, "
@@ -153,13 +156,12 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         )
         if order.rows_per_step > len(dataset.train):
             most = len(dataset.train) * dataset.seq_len
-            metrics.say(f"note: one step repeats every row there is; --batch.tokens {most} would be one epoch")
+            view.say(f"note: one step repeats every row there is; --batch.tokens {most} would be one epoch")
 
         # Train. A checkpoint comes before all else that is due after its step, so that is where a resumed run begins.
         while True:
             asked = stop.signal
-            out_of_time = config.hours is not None and done > 0 and time.monotonic() - began >= 3600 * config.hours
-            last = done == steps or out_of_time
+            last = done == steps or (done > 0 and clock.is_over())
             validates = last or (config.eval_every and done > 0 and done % config.eval_every == 0)
             due = config.checkpoint.every and done > 0 and done % config.checkpoint.every == 0
             if validates or due or asked or done % config.log_every == 0:
@@ -167,7 +169,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             if (validates or due or asked) and (resumed is None or done > resumed[1].step):
                 progress = Progress(
                     step=done,
-                    seconds=time.monotonic() - began,
+                    seconds=clock.seconds,
                     metrics_bytes=metrics.sync(),
                     plan=plan,
                     config=plain_configuration(config),
@@ -175,8 +177,8 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                 )
                 saved = history.save(model, optimizers, guard, dataset, progress)
             if asked and saved is not None:
-                metrics.say(f"stopped by {asked} after step {done:,}, all of it in {saved}", "bold")
-                metrics.say(f"go on with: {resume_command(config)}")
+                view.say(f"stopped by {asked} after step {done:,}, all of it in {saved}", "bold")
+                view.say(f"go on with: {resume_command(config)}")
                 return Report(done, evaluation, None, (), saved, asked)
             if validates:
                 evaluation = evaluate_split(model, dataset, held_out, micro_rows, bf16, text_bytes)
@@ -184,6 +186,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                     metrics.validation(done, evaluation)
             if last:
                 break
+            metrics.begin_step()
             step = loader.step(done)
             rate = learning_rate(config.optim, done, steps)
             loss = torch.zeros((), device=device)
@@ -200,20 +203,14 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                 optimizer.step()
                 optimizer.zero_grad()
             done += 1
-            metrics.step(
-                done,
-                epoch=order.epoch(done),
-                lr=rate,
-                outcome=outcome,
-                tokens=step.tokens,
-                targets=step.targets,
-                flops=step_flops(shape, dataset.vocab_size, step, config.compute),
-            )
+            flops = step_flops(shape, dataset.vocab_size, step, config.compute)
+            metrics.step(done, step, flops, epoch=order.epoch(done), lr=rate, outcome=outcome, waited=loader.waited)
 
         # Show what was learnt.
+        view.settle()
         if done < steps:
-            metrics.say(f"{config.hours:g} hours are over: stopping at step {done}, before the rate has come down")
-        metrics.say(f"saved {history.newest} after {time.monotonic() - began:.0f} s")
+            view.say(f"{config.hours:g} hours are over: stopping at step {done}, before the rate has come down")
+        view.say(f"saved {history.newest} after {clock.seconds:.0f} s")
         answers = answer_held_out(
             model,
             dataset,

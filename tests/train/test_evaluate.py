@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 
@@ -18,48 +19,57 @@ from sabitrain.evaluate import Score, TargetLoss, evaluate_split, target_bytes, 
 from sabitrain.model import Llama
 
 
-def test_scores_by_task_and_language(tmp_path):
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        [("copy", "yor"), ("label", "hau"), ("text", "yor")],
+        [("copy", "yor"), ("copy", "hau"), ("text", "yor")],
+        [("copy", "yor"), ("text", "yor"), ("copy", "yor")],
+    ],
+)
+def test_scores_by_task_and_language(tmp_path, kinds):
+    """Sources that share a language, a task, or both; each document scored by itself, from its logits."""
     held_out = documents(41, 9)
-    # Two sources share a language.
-    sources = [{**source, "lang": lang} for source, lang in zip(SOURCES, ("yor", "hau", "yor"), strict=True)]
+    sources = [{**source, "task": task, "lang": lang} for source, (task, lang) in zip(SOURCES, kinds, strict=True)]
     dataset = write_tiny(tmp_path, validation=held_out, sources=sources)
     torch.manual_seed(0)
     model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
-    found, prompts = defaultdict(list), []
+    found, prompts = defaultdict(list), defaultdict(list)
     for document in held_out:
         n, ids = len(document.ids), torch.tensor(document.ids)
         with torch.no_grad():
             hidden = model(ids, torch.arange(n), torch.tensor([0, n]).int(), n)
         logits = F.linear(hidden[:-1], model.head_VC)
         nats = F.cross_entropy(logits, ids[1:], reduction="none").tolist()
-        for i in range(1, n):
+        task, language = kinds[document.source_id]
+        for key, i in itertools.product(("total", f"task {task}", f"in {language}", (task, language)), range(1, n)):
             if document.roles[i] == 3 or i == n - 1:
                 # The tokenizer's words are t0, t1 ...; decoded, each but a text's first has a space before it.
                 text = f" t{document.ids[i]}" if document.roles[i] == 3 else ""
-                right = logits[i - 1].argmax().item() == document.ids[i]
-                entry = (nats[i - 1], right, len(text))
-                source = sources[document.source_id]
-                for key in ("total", ("tasks", source["task"]), ("languages", source["lang"])):
-                    found[key].append(entry)
+                found[key].append((nats[i - 1], logits[i - 1].argmax().item() == document.ids[i], len(text)))
             else:
-                prompts.append(nats[i - 1])
+                prompts[key].append(nats[i - 1])
+    want = {}
+    for key, entries in found.items():
+        nats, right, lengths = (sum(column) for column in zip(*entries, strict=True))
+        asked = prompts[key]
+        want[key] = Score(
+            loss=pytest.approx(nats / len(entries), rel=1e-5),
+            targets=len(entries),
+            accuracy=right / len(entries),
+            bits_per_byte=pytest.approx(nats / math.log(2) / lengths, rel=1e-5),
+            prompt=TargetLoss(pytest.approx(sum(asked) / len(asked), rel=1e-5), len(asked)) if asked else None,
+        )
+    assert any(score.prompt is None for score in want.values()) == (kinds[2][0] == "text")
     text_bytes = target_bytes(dataset, dataset.validation)
     for rows_at_once, given in ((1, None), (3, text_bytes), (100, None)):
         evaluation = evaluate_split(model, dataset, dataset.validation, rows_at_once, text_bytes_S=given)
         assert evaluation is not None
         scores = {"total": evaluation.total}
-        scores |= {("tasks", name): score for name, score in evaluation.tasks.items()}
-        scores |= {("languages", name): score for name, score in evaluation.languages.items()}
-        assert scores.keys() == found.keys()
-        for key, entries in found.items():
-            nats, right, lengths = (sum(column) for column in zip(*entries, strict=True))
-            assert scores[key] == Score(
-                loss=pytest.approx(nats / len(entries), rel=1e-5),
-                targets=len(entries),
-                accuracy=right / len(entries),
-                bits_per_byte=pytest.approx(nats / math.log(2) / lengths, rel=1e-5),
-            )
-        assert evaluation.prompt == TargetLoss(pytest.approx(sum(prompts) / len(prompts), rel=1e-5), len(prompts))
+        scores |= {f"task {name}": score for name, score in evaluation.tasks.items()}
+        scores |= {f"in {name}": score for name, score in evaluation.languages.items()}
+        scores |= {(task, name): one for task, of in evaluation.pairs.items() for name, one in of.items()}
+        assert scores == want
 
 
 def test_the_bytes_are_those_of_the_text(tmp_path):
@@ -100,7 +110,7 @@ def test_there_may_be_no_prompt(tmp_path):
     dataset = write_tiny(tmp_path, kinds="t")
     model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
     evaluation = evaluate_split(model, dataset, dataset.validation, 4)
-    assert evaluation is not None and evaluation.prompt is None
+    assert evaluation is not None and evaluation.total.prompt is None
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
 

@@ -13,7 +13,7 @@ from tiny import TIMES, VOCAB_SIZE, tiny_config, write_tiny
 
 import sabitrain
 from sabiprep.errors import DatasetError, OutputError, TrainError
-from sabitrain import train
+from sabitrain import metrics
 from sabitrain.__main__ import main
 from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
 from sabitrain.metrics import Metrics
@@ -127,11 +127,11 @@ def test_the_strategy_decides_what_is_learnt(data, tmp_path):
         "copy": {"task_weights": ("label=0", "text=0")},
     }.items():
         report = run_training(tiny_config(data, tmp_path / name, **options, **strategy))
-        assert report.evaluation is not None and report.evaluation.prompt is not None
+        assert report.evaluation is not None and report.evaluation.total.prompt is not None
         losses[name] = report.evaluation
         targets[name] = lines(tmp_path / name)[1]["targets"]
     assert targets["copy"] < targets["target"] < targets["full"]
-    assert losses["full"].prompt.loss < losses["target"].prompt.loss - 0.5
+    assert losses["full"].total.prompt.loss < losses["target"].total.prompt.loss - 0.5
     assert losses["copy"].tasks["label"].loss > losses["target"].tasks["label"].loss + 0.5
 
 
@@ -164,7 +164,7 @@ def test_the_console_sums_up_what_the_file_has_in_full(data, tmp_path, capsys):
 
 
 def test_utilisation_is_of_what_was_executed(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "peak_flops", lambda device: 1e9)
+    monkeypatch.setattr(metrics, "peak_flops", lambda device: 1e9)
     run_training(tiny_config(data, tmp_path / "run", max_steps=1, log_every=1))
     (step,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1:2])
     assert step["mfu"] == pytest.approx(step["flops"] / step["seconds"] / 1e9)

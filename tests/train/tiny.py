@@ -29,6 +29,9 @@ TIMES = {
     "targets_per_second",
     "flops_per_second",
     "dense_equivalent_flops_per_second",
+    "memory_bytes",
+    "data_wait",
+    "eta_seconds",
 }
 
 

@@ -1,0 +1,60 @@
+"""The time of a run: what has passed over all its sessions, and what is left until the first of its stops."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+# Intervals that the pace is of: enough of them to hold a validation or a checkpoint now and then.
+INTERVALS = 20
+
+
+class Clock:
+    """Counts the seconds of a run, and reckons how many are left.
+
+    Steps, tokens and epochs are one stop, since all of them are known in steps beforehand; hours are another.
+
+    Attributes:
+        steps: Optimizer steps of the whole run.
+    """
+
+    def __init__(self, steps: int, hours: float | None = None, step: int = 0, seconds: float = 0.0) -> None:
+        """Go on counting at ``step`` steps and ``seconds`` seconds, what earlier sessions took of the run.
+
+        Args:
+            steps: Optimizer steps of the whole run.
+            hours: When it is stopped, however many it has taken by then; None for never.
+            step: Steps taken so far.
+            seconds: Seconds that they took.
+        """
+        self.steps = steps
+        self._limit = None if hours is None else 3600 * hours
+        self._began = time.monotonic() - seconds
+        self._marks = deque([(step, seconds)], INTERVALS + 1)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run so far."""
+        return time.monotonic() - self._began
+
+    def is_over(self) -> bool:
+        """Whether its hours are."""
+        return self._limit is not None and self.seconds >= self._limit
+
+    def mark(self, step: int) -> None:
+        """Note that ``step`` steps, more than at the last mark, are taken."""
+        self._marks.append((step, self.seconds))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the first stop, at the pace of the last marks; None if there is none to tell it by.
+
+        Whatever lies between the marks counts, since validations and checkpoints come again.
+        """
+        (first, began), (last, ended) = self._marks[0], self._marks[-1]
+        if last == first:
+            return None
+        left = ended + (self.steps - last) * (ended - began) / (last - first) - self.seconds
+        if self._limit is not None:
+            left = min(left, self._limit - self.seconds)
+        return max(0.0, left)

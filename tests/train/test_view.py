@@ -1,0 +1,239 @@
+"""What people see: a view redrawn in place on a terminal, lines elsewhere, and a terminal that is left as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_figures import figures
+from test_resume import environment
+from tiny import tiny_config, write_tiny
+
+from sabitrain.clock import Clock
+from sabitrain.config_file import to_toml
+from sabitrain.evaluate import Evaluation, Score, TargetLoss
+from sabitrain.figures import summarise
+from sabitrain.train import run_training
+from sabitrain.view import LiveView, View, open_view
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+# What tells rich what it is shown on, whatever that is.
+SWITCHES = ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
+def terminal(width: int = 120) -> Console:
+    """A terminal that keeps what it is sent."""
+    return Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        force_interactive=True,
+        color_system=None,
+        legacy_windows=False,
+        record=True,
+        width=width,
+        height=40,
+        soft_wrap=True,
+    )
+
+
+def sent(console: Console) -> str:
+    """All that went to a console."""
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def cells(drawing: str) -> dict[str, str]:
+    """The figures of a drawing by what stands above them."""
+    found = {}
+    _, *rows = (line for line in drawing.splitlines() if line.strip())
+    for names, values in zip(rows[::2], rows[1::2], strict=True):
+        found |= zip(*(re.split(r" {2,}", line.strip()) for line in (names, values)), strict=True)
+    return found
+
+
+@pytest.mark.parametrize("width", [120, 60])
+def test_the_live_view_has_every_figure(width):
+    console, clock = terminal(width), Clock(2_000)
+    view = LiveView(console, clock)
+    view.step(1)
+    assert "step 1 of 2,000" in sent(console) and "loss" not in sent(console)
+    view.figures(summarise([figures(targets=600, step=40, peak=1e10)]), 3)
+    view.settle()
+    drawing = console.export_text()
+    drawing = drawing[drawing.rindex("step 40 of 2,000") :]
+    assert re.match(r"step 40 of 2,000 +[━╸]* +ETA unknown", drawing)
+    assert cells(drawing) == {
+        "loss": "2.0000",
+        "targets/s": "1,200",
+        "tokens/s": "2,400",
+        "executed": "MFU 60.0%",
+        "skipped": "25.0%",
+        "memory": "1.25 GB",
+        "data wait": "10.0%",
+        "epoch": "0.25",
+        "lr": "1.00e-03",
+        "gradient": "0.75",
+        "steps skipped": "3",
+    }
+
+
+def test_the_live_view_counts_down(monkeypatch):
+    console, clock = terminal(), Clock(10)
+    monkeypatch.setattr(Clock, "seconds_left", 3723.4)
+    with LiveView(console, clock) as view:
+        view.figures(summarise([figures(step=4)]), 0)
+    last = sent(console)[sent(console).rindex("step 4 of 10") :]
+    assert "ETA 1:02:03" in last and "0.01 TFLOP/s" in last and "steps skipped" not in last
+
+
+def test_lines_stay_above_the_live_view():
+    console = terminal()
+    with LiveView(console, Clock(10)) as view:
+        view.step(1)
+        view.say("a checkpoint was written")
+    text = console.export_text()
+    assert text.index("a checkpoint was written") < text.rindex("step 1 of 10")
+    assert not view._live.is_started
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
+def test_the_cursor_is_never_hidden_for_long(error):
+    console = terminal()
+    with contextlib.suppress(KeyboardInterrupt, ValueError), LiveView(console, Clock(10)) as view:
+        view.step(1)
+        shown = sent(console)
+        assert shown.index(HIDE) < shown.index(SHOW) < shown.index("step 1"), "shown again before anything is drawn"
+        assert shown.count(HIDE) == 1
+        if error is not None:
+            raise error
+    assert sent(console).count(HIDE) == 1
+    assert sent(console).endswith(f"\n{SHOW}")
+
+
+def test_elsewhere_there_are_plain_lines():
+    file = io.StringIO()
+    with View(Console(file=file, soft_wrap=True), Clock(2_000)) as view:
+        view.step(39)
+        view.figures(summarise([figures(targets=600, step=40, peak=1e10)]), 0)
+        view.figures(summarise([figures(targets=600, step=50)]), 2)
+    utilisation, rest = "MFU 60.0%", "25% skipped, 1.25 GB, data wait 10.0%, ETA 1:02:03"
+    line = "epoch  0.25  loss 2.0000  lr 1.00e-03  grad  0.75  2,400 tokens/s, 1,200 targets/s"
+    assert file.getvalue().splitlines() == [
+        f"step   40/2000  {line}, {utilisation}, {rest}",
+        f"step   50/2000  {line}, 0.01 TFLOP/s, {rest}, 2 steps skipped",
+    ]
+
+
+def test_the_view_suits_where_it_goes(monkeypatch):
+    assert type(open_view(Clock(1))) is View, "pytest's output is no terminal"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name in SWITCHES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert type(open_view(Clock(1))) is LiveView
+    monkeypatch.setenv("TERM", "dumb")
+    assert type(open_view(Clock(1))) is View
+
+
+def score(loss: float, prompt: float | None) -> Score:
+    return Score(loss, 1_000, 0.25, None if prompt is None else 0.5, None if prompt is None else TargetLoss(prompt, 10))
+
+
+@pytest.mark.parametrize("width", [120, 40])
+def test_a_validation_is_a_table(width):
+    pairs = {
+        "copy": {"hau": score(1.5, 5.5), "yor": score(2.5, 6.5)},
+        "label": {"yor": score(3.5, 7.5)},
+        "text": {"ibo": score(4.5, None)},
+    }
+    tasks = {"copy": score(1.25, 5.25), "label": pairs["label"]["yor"], "text": pairs["text"]["ibo"]}
+    languages = {"hau": pairs["copy"]["hau"], "ibo": pairs["text"]["ibo"], "yor": score(2.25, 6.25)}
+    console = terminal(width)
+    View(console, Clock(10)).validation(20, Evaluation(score(1.125, 5.125), tasks, languages, pairs))
+    title, names, rule, *rows = sent(console).splitlines()
+    assert title == "validation at step 20: target loss 1.1250"
+    assert names.split("  ")[0] == "task" and names.endswith("  prompt loss") and set(rule) == {"─"}
+    assert [row.split() for row in rows] == [
+        ["copy", "hau", "1,000", "1.5000", "25.0%", "0.500", "5.5000"],
+        ["copy", "yor", "1,000", "2.5000", "25.0%", "0.500", "6.5000"],
+        ["label", "yor", "1,000", "3.5000", "25.0%", "0.500", "7.5000"],
+        ["text", "ibo", "1,000", "4.5000", "25.0%"],
+        [],
+        ["copy", "all", "1,000", "1.2500", "25.0%", "0.500", "5.2500"],
+        ["all", "yor", "1,000", "2.2500", "25.0%", "0.500", "6.2500"],
+        ["all", "all", "1,000", "1.1250", "25.0%", "0.500", "5.1250"],
+    ]
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return write_tiny(tmp_path / "data").path
+
+
+def test_lines_and_file_say_the_same(data, tmp_path, capsys):
+    run_training(tiny_config(data, tmp_path / "run", max_steps=2, log_every=1, eval_every=0))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    for step, line in zip([line for line in lines if line["kind"] == "train"], shown, strict=True):
+        assert f"loss {step['loss']:.4f}  lr {step['lr']:.2e}" in line
+        assert f"{step['targets_per_second']:,.0f} targets/s" in line
+        assert f"{step['memory_bytes'] / 1e9:.2f} GB, data wait {step['data_wait']:.1%}, ETA 0:00:0" in line
+        assert step["memory_bytes"] > 10**8 and 0 <= step["data_wait"] < 1 and step["eta_seconds"] >= 0
+
+
+class Terminal:
+    """A command that runs in a terminal of its own, and what it has shown there."""
+
+    def __init__(self, run: Path, data: Path, **options: object) -> None:
+        file = run.with_suffix(".toml")
+        file.write_text(to_toml(tiny_config(data, run, threads=1, eval_every=0, **options)), encoding="utf-8")
+        self._end, other = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sabitrain", "--config", str(file)],
+            stdout=other,
+            stderr=other,
+            env={name: value for name, value in environment().items() if name not in SWITCHES} | {"TERM": "xterm"},
+        )
+        os.close(other)
+        self.shown = ""
+
+    def read(self, until: str | None = None) -> None:
+        """Read until something is shown, or until the command has ended."""
+        with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+            while (until is None or until not in self.shown) and (part := os.read(self._end, 65_536)):
+                self.shown += part.decode(errors="replace")
+
+    def wait(self) -> int:
+        """Read to the end, and give the exit code."""
+        self.read()
+        os.close(self._end)
+        return self.process.wait()
+
+
+def test_a_run_in_a_terminal(data, tmp_path):
+    terminal = Terminal(tmp_path / "run", data, max_steps=4)
+    assert terminal.wait() == 0
+    assert HIDE in terminal.shown and terminal.shown.rindex(HIDE) < terminal.shown.rindex(SHOW)
+    below = terminal.shown[terminal.shown.rindex("step 4 of 4") :]
+    assert below.index("data wait") < below.index("saved ") < below.index("held-out target loss")
+    assert "step 4/4" not in terminal.shown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)])
+def test_a_run_that_is_ended_leaves_a_cursor(data, tmp_path, number, code):
+    terminal = Terminal(tmp_path / "run", data, max_steps=1_000_000)
+    terminal.read(until="data wait")
+    terminal.process.send_signal(number)
+    assert terminal.wait() == code
+    assert terminal.shown.rindex(HIDE) < terminal.shown.rindex(SHOW)
+    assert ("go on with: python -m sabitrain" in terminal.shown) == (code == 0)
