@@ -197,7 +197,9 @@ class TrainConfig:
     eval_every: int = 100
     """Steps between validations; 0 validates at the end only."""
     log_every: int = 10
-    """Steps between lines on the console; metrics.jsonl has every step."""
+    """Steps between figures on the console; metrics.jsonl has every step."""
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write the numbers of metrics.jsonl for TensorBoard too, into the folder tensorboard of the run."""
     loss: Loss = "target"
     """Tokens to learn: target, those of the loss mask; full, all but a document's first; template-masked, all but that
     and the text that templates spell."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from sabitrain.board import Board
 from sabitrain.clock import Clock
 from sabitrain.data import Step
 from sabitrain.device import peak_memory
@@ -51,7 +52,14 @@ class Metrics:
     """
 
     def __init__(
-        self, file: Path, view: View, clock: Clock, device: torch.device, log_every: int, keep: int = 0
+        self,
+        file: Path,
+        view: View,
+        clock: Clock,
+        device: torch.device,
+        log_every: int,
+        keep: int = 0,
+        board: Board | None = None,
     ) -> None:
         """Start the record of a run, or go on after the first ``keep`` bytes, those of earlier sessions.
 
@@ -62,9 +70,11 @@ class Metrics:
             device: What it runs on.
             log_every: Steps between figures that are shown.
             keep: Bytes of the file to keep.
+            board: Where its numbers go too.
         """
         self._log = Log(file, keep)
-        self._view, self._clock, self._device, self._log_every = view, clock, device, log_every
+        self._view, self._board, self._clock = view, board, clock
+        self._device, self._log_every = device, log_every
         self._peak_flops = peak_flops(device)
         self.not_finite = self.spikes = 0
         self._pending: list[_Pending] = []
@@ -183,6 +193,8 @@ class Metrics:
     def _write(self, kind: str, **values: Any) -> None:
         """One line of the file, there even if the run is killed right after."""
         self._log.write(json.dumps({"kind": kind, **values}, ensure_ascii=False))
+        if self._board is not None:
+            self._board.add(kind, values)
 
     def __enter__(self) -> Self:
         """The record, closed at the end of the ``with``."""

@@ -1,7 +1,8 @@
 """The folder of a run: begun empty, taken up again with ``--resume``, or replaced with ``--overwrite``.
 
-It holds ``config.toml`` (what is run), ``metrics.jsonl`` (what happened), ``checkpoints/`` (one folder a step), and
-``checkpoint``, a link to the newest of them. A folder without ``config.toml`` holds no run yet.
+It holds ``config.toml`` (what is run), ``metrics.jsonl`` (what happened), ``checkpoints/`` (one folder a step),
+``checkpoint``, a link to the newest of them, and ``tensorboard/`` where that is wanted. A folder without
+``config.toml`` holds no run yet.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sabiprep.errors import ConfigError, OutputError
-from sabitrain import files, history
+from sabitrain import board, files, history
 from sabitrain.config import TrainConfig, parse_mix
 from sabitrain.config_file import CONFIG_FILE, to_toml
 
@@ -21,7 +22,7 @@ METRICS_FILE = "metrics.jsonl"
 # What may be another when a run goes on: none of it changes what is learnt.
 _FREE = {
     *("run", "preset", "config", "resume", "overwrite", "device", "threads", "hours", "memory_limit"),
-    *("eval_every", "log_every", "answers", "answer_tasks", "max_new_tokens", "checkpoint"),
+    *("eval_every", "log_every", "tensorboard", "answers", "answer_tasks", "max_new_tokens", "checkpoint"),
 }
 
 
@@ -102,7 +103,7 @@ def resume_command(config: TrainConfig) -> str:
 
 def _refuse_foreign(run: Path, present: set[str]) -> None:
     """Raise `OutputError` if a folder holds something that no run has written: it is neither resumed nor removed."""
-    ours = {CONFIG_FILE, METRICS_FILE, history.FOLDER, history.LINK}
+    ours = {CONFIG_FILE, METRICS_FILE, history.FOLDER, history.LINK, board.FOLDER}
     ours |= {files.unfinished_name(run / name).name for name in (CONFIG_FILE, history.LINK)}
     foreign = present - ours
     if history.LINK in present and not (run / history.LINK).is_symlink():
@@ -114,6 +115,10 @@ def _refuse_foreign(run: Path, present: set[str]) -> None:
             foreign.add(place)
         else:
             foreign |= {f"{place}/{path.name}" for path in folder.iterdir() if path.name not in history.ALL_FILES}
+    events = run / board.FOLDER
+    if events.is_dir():
+        names = {path.name for path in events.iterdir()}
+        foreign |= {f"{board.FOLDER}/{name}" for name in names if not name.startswith(board.EVENTS)}
     if foreign:
         raise OutputError(
             f"it holds '{min(foreign)}', which no training run has written",

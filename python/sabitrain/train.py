@@ -17,6 +17,7 @@ import torch
 from sabiprep.dataset import PackedDataset
 from sabiprep.errors import Interrupted, OutputError, TrainError
 from sabitrain.attention import check_attention
+from sabitrain.board import check_board, open_board
 from sabitrain.clock import Clock
 from sabitrain.config import TrainConfig
 from sabitrain.device import choose_device, limit_memory, set_deterministic
@@ -74,6 +75,7 @@ def run_training(config: TrainConfig) -> Report:
     """
     with open_datasets(config.datasets) as dataset:
         check_dataset(config, dataset)
+        check_board(config.tensorboard)
         device = choose_device(config.device)
         set_deterministic(config.deterministic)
         limit_memory(device, config.memory_limit)
@@ -119,13 +121,13 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     order = make_order(dataset, config, plan["rows_per_step"], steps)
     masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
     held_out, text_bytes = dataset.validation, target_bytes(dataset, dataset.validation)
-    done, evaluation, saved = 0, None, None
-    before = None if resumed is None else resumed[1]
-    clock = Clock(steps, config.hours, before.step, before.seconds) if before else Clock(steps, config.hours)
-    kept = before.metrics_bytes if before else 0
+    begun, seconds, kept = (resumed[1].step, resumed[1].seconds, resumed[1].metrics_bytes) if resumed else (0, 0.0, 0)
+    done, evaluation, saved = begun, None, None
+    clock = Clock(steps, config.hours, begun, seconds)
     with (
         open_view(clock) as view,
-        Metrics(config.run / METRICS_FILE, view, clock, device, config.log_every, kept) as metrics,
+        open_board(config.tensorboard, config.run, begun) as board,
+        Metrics(config.run / METRICS_FILE, view, clock, device, config.log_every, kept, board) as metrics,
         Loader(dataset.train, order.step, steps, micro_rows, masking, config.compute, pin=bf16) as loader,
     ):
         for note in notes:
@@ -141,9 +143,8 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                 python=platform.python_version(),
             )
         else:
-            saved, progress = resumed
+            saved = resumed[0]
             restore_state(saved, model, optimizers, guard)
-            done = progress.step
             metrics.not_finite, metrics.spikes = guard.state["counts"].tolist()
             metrics.resume(step=done, checkpoint=saved.name, device=str(device), torch=torch.__version__)
             view.say(f"going on from {saved}, after step {done:,}")
@@ -166,7 +167,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             due = config.checkpoint.every and done > 0 and done % config.checkpoint.every == 0
             if validates or due or asked or done % config.log_every == 0:
                 _check_steps(guard, done, dataset, order, metrics)
-            if (validates or due or asked) and (resumed is None or done > resumed[1].step):
+            if (validates or due or asked) and (resumed is None or done > begun):
                 progress = Progress(
                     step=done,
                     seconds=clock.seconds,
