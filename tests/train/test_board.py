@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -21,6 +22,9 @@ from sabitrain.config import CheckpointConfig
 from sabitrain.train import run_training
 
 
+needs_tensorboard = pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="no tensorboard")
+
+
 @pytest.fixture
 def data(tmp_path) -> Path:
     return write_tiny(tmp_path / "data").path
@@ -28,8 +32,9 @@ def data(tmp_path) -> Path:
 
 def on_the_board(run: Path) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard reads from a run: the step and value of each scalar."""
-    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulators.EventAccumulator(str(run / "tensorboard"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
@@ -52,6 +57,7 @@ def in_the_record(run: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
+@needs_tensorboard
 def test_the_board_says_what_the_record_says(data, tmp_path):
     run_training(tiny_config(data, tmp_path / "run", tensorboard=True))
     board = on_the_board(tmp_path / "run")
@@ -61,6 +67,7 @@ def test_the_board_says_what_the_record_says(data, tmp_path):
     assert {"train/targets_per_second", "train/data_wait", "validation/total/prompt/loss"} < board.keys()
 
 
+@needs_tensorboard
 def test_a_resumed_run_leaves_out_what_it_does_again(data, tmp_path, monkeypatch):
     options = {"max_steps": 6, "eval_every": 0, "log_every": 1, "tensorboard": True}
     options["checkpoint"] = CheckpointConfig(every=2)
@@ -73,8 +80,8 @@ def test_a_resumed_run_leaves_out_what_it_does_again(data, tmp_path, monkeypatch
     assert on_the_board(tmp_path / "run") == in_the_record(tmp_path / "run")
 
 
+@needs_tensorboard
 def test_it_is_part_of_the_run_folder(data, tmp_path):
-    pytest.importorskip("tensorboard")
     run = tmp_path / "run"
     run_training(tiny_config(data, run, max_steps=1, tensorboard=True))
     precious = run / "tensorboard" / "thesis.txt"
