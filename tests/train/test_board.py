@@ -21,7 +21,6 @@ from sabitrain.board import scalars
 from sabitrain.config import CheckpointConfig
 from sabitrain.train import run_training
 
-
 needs_tensorboard = pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="no tensorboard")
 
 
