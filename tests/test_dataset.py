@@ -30,9 +30,9 @@ from dataset_writer import (
     write_dataset,
     write_manifest,
 )
+from sabiprep.block import block_of
 from sabiprep.dataset import PackedDataset, open_dataset
 from sabiprep.errors import DatasetError
-from sabiprep.shard import block_of
 
 EOS, PAD = 1, 2
 DTYPES = {
@@ -282,7 +282,7 @@ def _report_row_0(split: Any, queue: Any) -> None:
 def test_the_shards_are_mapped_not_read(out: Path) -> None:
     dataset = open_dataset(out)
     block = dataset.train._shards[0].block(0)
-    for view in (block.ids_RT, block.mask_bits_RK, block.n_targets_R, block.ragged["record_ids"].values):
+    for view in (block.ids_RT, block.mask_bits_RK, block.documents.columns["record_ids"]):
         assert not view.flags.owndata and not view.flags.writeable
 
 
@@ -296,10 +296,12 @@ def test_views_mind_where_arrays_start_in_their_buffers(seq_len: int) -> None:
         for i, row in enumerate(part.to_pylist()):
             assert block.ids_RT[i].tolist() == row["input_ids"]
             assert bits[i].astype(bool).tolist() == row["loss_mask"]
-            assert block.n_targets_R[i] == row["n_targets"]
-            for name, (offsets, values) in block.ragged.items():
-                assert values[offsets[i] : offsets[i + 1]].tolist() == row[name]
-        assert len(block.ids_RT) == len(block.mask_bits_RK) == len(block.n_targets_R) == part.num_rows
+            assert block.n_targets[i] == row["n_targets"]
+            assert block.padding[i] == seq_len - sum(row["seq_lengths"])
+            for bounds, columns in (block.documents, block.runs):
+                for name, values in columns.items():
+                    assert values[bounds[i] : bounds[i + 1]].tolist() == row[name]
+        assert len(block.ids_RT) == len(block.mask_bits_RK) == len(block.n_targets) == block.sound == part.num_rows
 
 
 def test_runs_without_the_extension_and_imports_no_torch(out: Path) -> None:

@@ -15,8 +15,9 @@ Dimensions: B rows, T tokens of a row, D documents, S segments.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, SupportsIndex, TypedDict
@@ -24,13 +25,17 @@ from typing import Any, Self, SupportsIndex, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from sabiprep.block import DOCUMENT_COLUMNS, RUN_COLUMNS, Block, Ragged
 from sabiprep.errors import DatasetError
 from sabiprep.manifest import Manifest, SourceInfo, read_manifest
-from sabiprep.shard import RAGGED_COLUMNS, Block, Shard
+from sabiprep.shard import Shard
 
 __all__ = ["BatchDict", "PackedDataset", "RowDict", "SourceInfo", "Split", "open_dataset"]
 
 IGNORED_LABEL = -100
+
+Place = tuple[Block, int]
+"""A row: the block that holds it, and its number in there."""
 
 
 class RowDict(TypedDict):
@@ -153,37 +158,22 @@ class Split:
             IndexError: If there is no such row.
             DatasetError: If a shard is damaged there.
         """
-        places = self._locate(indices)
-        blocks = {(shard, block): self._shards[shard].block(block) for shard, block in {place[:2] for place in places}}
-        rows = [(blocks[shard, block], row) for shard, block, row in places]
-        B, T = len(rows), self._seq_len
+        return batch_of(self.find(indices), self._seq_len)
 
-        ids_BT = _stack([block.ids_RT[row] for block, row in rows], (B, T), self._id_dtype).astype(np.int64)
-        mask_bits_BK = _stack([block.mask_bits_RK[row] for block, row in rows], (B, -(-T // 8)), np.dtype(np.uint8))
-        mask_BT = np.unpackbits(mask_bits_BK, axis=1, count=T, bitorder="little").view(np.bool_)
-        columns, counts = _gather_ragged(rows)
-        documents_B, runs_B = self._check(columns, counts, places)
+    def find(self, indices: Iterable[SupportsIndex]) -> list[Place]:
+        """Where the rows at ``indices`` are, each in its block.
 
-        padding_B = T - _sums(columns["seq_lengths"], documents_B)
-        segments_S = _with_padding(columns["seq_lengths"], documents_B, padding_B, padding_B)
-        runs = _with_padding(columns["segment_lengths"], runs_B, padding_B, padding_B)
-        run_roles = _with_padding(columns["segment_roles"], runs_B, padding_B, np.zeros_like(padding_B))
-        starts = np.concatenate(([0], np.cumsum(segments_S, dtype=np.int64)))
-        return BatchDict(
-            input_ids=ids_BT,
-            labels=np.where(mask_BT, ids_BT, IGNORED_LABEL),
-            loss_mask=mask_BT,
-            position_ids=_positions(starts, segments_S).reshape(B, T),
-            cu_seqlens=starts.astype(np.int32),
-            roles=np.repeat(run_roles, runs).reshape(B, T),
-            seq_lengths=columns["seq_lengths"],
-            source_ids=columns["source_ids"],
-            record_ids=columns["record_ids"],
-            doc_parts=columns["doc_parts"],
-            doc_rows=np.repeat(np.arange(B, dtype=np.int32), documents_B),
-            n_targets=np.array([block.n_targets_R[row] for block, row in rows], np.int32),
-            max_seqlen=int(segments_S.max(initial=0)),
-        )
+        Raises:
+            IndexError: If there is no such row.
+            DatasetError: If a shard is damaged there.
+        """
+        places = []
+        for shard, index, row in self._locate(indices):
+            block = self._shards[shard].block(index)
+            if row >= block.sound:
+                raise self._shards[shard].damaged_row(index)
+            places.append((block, row))
+        return places
 
     def _locate(self, indices: Iterable[SupportsIndex]) -> list[tuple[int, int, int]]:
         """The shard, the block in it, and the row of that block, of each row of the split."""
@@ -196,38 +186,9 @@ class Split:
         if outside.any():
             raise IndexError(f"row {asked[int(outside.argmax())]} of a split of {len(self)} rows")
         shards = np.searchsorted(self._shard_ends, rows, side="right")
-        rows -= (self._shard_ends - [shard.rows for shard in self._shards])[shards]
+        rows -= np.append(0, self._shard_ends)[shards]
         blocks, rows = np.divmod(rows, self._rows_per_block)
         return list(zip(shards.tolist(), blocks.tolist(), rows.tolist(), strict=True))
-
-    def _check(
-        self,
-        columns: dict[str, npt.NDArray[Any]],
-        counts: dict[str, npt.NDArray[np.int64]],
-        places: list[tuple[int, int, int]],
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The documents and the role runs of each row, once the columns of the rows are known to agree.
-
-        Without it, a flipped bit in a length would surface as an error of NumPy far from the file it is in.
-        """
-        documents_B, runs_B = counts["seq_lengths"], counts["segment_lengths"]
-        used_B = _sums(columns["seq_lengths"], documents_B)
-        right_B = (documents_B > 0) & (used_B <= self._seq_len)
-        right_B &= used_B == _sums(columns["segment_lengths"], runs_B)
-        right_B &= runs_B == counts["segment_roles"]
-        for name in ("source_ids", "record_ids", "doc_parts"):
-            right_B &= counts[name] == documents_B
-        for name, counts_B in (("seq_lengths", documents_B), ("segment_lengths", runs_B)):
-            if columns[name].min(initial=1) < 1:
-                right_B &= _sums(columns[name] < 1, counts_B) == 0
-        if not right_B.all():
-            shard, block, row = places[int(np.argmin(right_B))]
-            raise DatasetError(
-                f"row {block * self._rows_per_block + row} is damaged: its lengths contradict each other",
-                file=str(self._shards[shard].path),
-                remedy="copy the dataset again, or pack it again; `sabiprep verify` finds what else is damaged",
-            )
-        return documents_B, runs_B
 
 
 class PackedDataset:
@@ -346,54 +307,58 @@ def open_dataset(path: str | Path) -> PackedDataset:
     return dataset
 
 
-def _stack(rows: list[npt.NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The rows as one array; `np.stack` refuses to stack none."""
-    return np.stack(rows) if rows else np.empty(shape, dtype)
+def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
+    """The rows at ``places``, each of ``seq_len`` tokens, as one batch.
+
+    Positions, roles and boundaries are made from run-lengths, without a look at tokens, in 4 bytes a token or fewer;
+    the 8 that torch wants come last.
+    """
+    B, T = len(places), seq_len
+    ids_BT = _joined((block.ids_RT[row] for block, row in places), np.int64).reshape(B, T)
+    mask_bits_BK = _joined((block.mask_bits_RK[row] for block, row in places), np.uint8).reshape(B, -(-T // 8))
+    mask_BT = np.unpackbits(mask_bits_BK, axis=1, count=T, bitorder="little").view(np.bool_)
+    labels_BT = np.full((B, T), IGNORED_LABEL, np.int64)
+    np.copyto(labels_BT, ids_BT, where=mask_BT)
+
+    documents = _pieces([(block.documents, row) for block, row in places], DOCUMENT_COLUMNS)
+    runs = _pieces([(block.runs, row) for block, row in places], RUN_COLUMNS)
+    padding_B = np.array([block.padding[row] for block, row in places], np.int32)
+    lengths_S = _joined(_each_followed(documents["seq_lengths"], padding_B), np.int32)
+    lengths_S = lengths_S[lengths_S > 0]  # no document is empty, but the padding of a row that is full
+    starts = np.zeros(len(lengths_S) + 1, np.int32)
+    np.cumsum(lengths_S, out=starts[1:])
+    positions_N = np.arange(B * T, dtype=np.int32)
+    positions_N -= np.repeat(starts[:-1], lengths_S)
+    run_lengths = _joined(_each_followed(runs["segment_lengths"], padding_B), np.int32)
+    run_roles = _joined(_each_followed(runs["segment_roles"], np.zeros(B, np.uint8)), np.uint8)
+    return BatchDict(
+        input_ids=ids_BT,
+        labels=labels_BT,
+        loss_mask=mask_BT,
+        position_ids=positions_N.astype(np.int64).reshape(B, T),
+        cu_seqlens=starts,
+        roles=np.repeat(run_roles, run_lengths).reshape(B, T),
+        seq_lengths=_joined(documents["seq_lengths"], np.int32),
+        source_ids=_joined(documents["source_ids"], np.uint16),
+        record_ids=_joined(documents["record_ids"], np.uint64),
+        doc_parts=_joined(documents["doc_parts"], np.uint32),
+        doc_rows=np.repeat(np.arange(B, dtype=np.int32), [len(piece) for piece in documents["seq_lengths"]]),
+        n_targets=np.array([block.n_targets[row] for block, row in places], np.int32),
+        max_seqlen=int(lengths_S.max(initial=0)),
+    )
 
 
-def _gather_ragged(
-    rows: list[tuple[Block, int]],
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[np.int64]]]:
-    """Each column of lists, concatenated over the rows, and how many values each row has in it (int64[B])."""
-    columns: dict[str, npt.NDArray[Any]] = {}
-    counts: dict[str, npt.NDArray[np.int64]] = {}
-    for name, dtype in RAGGED_COLUMNS.items():
-        pieces = [np.empty(0, dtype)]
-        for block, row in rows:
-            column = block.ragged[name]
-            pieces.append(column.values[column.bounds[row] : column.bounds[row + 1]])
-        columns[name] = np.concatenate(pieces)
-        counts[name] = np.array([len(piece) for piece in pieces[1:]], np.int64)
-    return columns, counts
+def _pieces(rows: Sequence[tuple[Ragged, int]], names: Sequence[str]) -> dict[str, list[npt.NDArray[Any]]]:
+    """What each row has of each column."""
+    spans = [(ragged.columns, ragged.bounds[row], ragged.bounds[row + 1]) for ragged, row in rows]
+    return {name: [columns[name][first:end] for columns, first, end in spans] for name in names}
 
 
-def _positions(starts: npt.NDArray[np.int64], segments_S: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Each token's place in its segment: int64[B * T]."""
-    positions = np.repeat(starts[:-1], segments_S)
-    np.subtract(np.arange(len(positions)), positions, out=positions)
-    return positions
+def _each_followed(pieces: Sequence[npt.NDArray[Any]], by: npt.NDArray[Any]) -> Iterable[npt.NDArray[Any]]:
+    """Each piece and, after it, the value that is its own, as an array."""
+    return chain.from_iterable(zip(pieces, by.reshape(-1, 1), strict=True))
 
 
-def _sums(values: npt.NDArray[Any], counts_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The sum of each row's values, where row b has the next ``counts_B[b]`` of them: int64[B]."""
-    totals = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
-    ends_B = np.cumsum(counts_B)
-    sums: npt.NDArray[np.int64] = totals[ends_B] - totals[ends_B - counts_B]
-    return sums
-
-
-def _with_padding(
-    values: npt.NDArray[Any],
-    counts_B: npt.NDArray[np.int64],
-    padding_B: npt.NDArray[np.int64],
-    entries_B: npt.NDArray[np.int64],
-) -> npt.NDArray[Any]:
-    """``values`` with ``entries_B[b]`` after the values of each row b that has padding."""
-    padded = padding_B > 0
-    # As np.insert does, in a third of its time.
-    whole = np.empty(len(values) + int(padded.sum()), values.dtype)
-    entry_at = np.cumsum(counts_B)[padded] + np.arange(len(whole) - len(values))
-    is_value = np.ones(len(whole), np.bool_)
-    is_value[entry_at] = False
-    whole[is_value], whole[entry_at] = values, entries_B[padded]
-    return whole
+def _joined(pieces: Iterable[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Arrays end to end; NumPy refuses to join none."""
+    return np.concatenate([np.empty(0, dtype), *pieces], dtype=dtype)

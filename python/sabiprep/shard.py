@@ -1,73 +1,23 @@
-"""One shard: an Arrow file, memory-mapped, its columns as NumPy views that copy nothing.
+"""One shard: an Arrow file, memory-mapped.
 
 It takes a file and what the manifest says of it, and gives blocks (Arrow record batches; "record" means a line of a
 corpus here). It derives nothing: positions, labels and boundaries are `sabiprep.dataset`'s. A shard opens its file when
 it is first read, once per process, so it can be pickled and survives a fork.
-
-Dimensions: R rows of the block, T tokens of a row, K bytes of a row's mask.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sabiprep.block import RAGGED_COLUMNS, Block, block_of
 from sabiprep.errors import DatasetError
 from sabiprep.manifest import Manifest, ShardInfo
-
-RAGGED_COLUMNS = {
-    "seq_lengths": np.int32,
-    "segment_lengths": np.int32,
-    "segment_roles": np.uint8,
-    "source_ids": np.uint16,
-    "record_ids": np.uint64,
-    "doc_parts": np.uint32,
-}
-
-
-class Ragged(NamedTuple):
-    """A column of lists: row r is ``values[bounds[r]:bounds[r + 1]]``, by Python's own ints, which slice fastest."""
-
-    bounds: memoryview
-    values: npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The columns of one record batch, as read-only views of the mapped file.
-
-    Attributes:
-        ids_RT: The ids, uint16 or uint32.
-        mask_bits_RK: The loss mask, a bit a token, the least significant bit of a byte first.
-        ragged: The columns of `RAGGED_COLUMNS`.
-        n_targets_R: True bits of each row's mask, int32.
-    """
-
-    ids_RT: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-    mask_bits_RK: npt.NDArray[np.uint8]
-    ragged: dict[str, Ragged]
-    n_targets_R: npt.NDArray[np.int32]
-
-
-def block_of(batch: Any, seq_len: int) -> Block:
-    """The columns of a record batch as views, wherever in their buffers its arrays start."""
-    rows, ids = batch.num_rows, batch.column("input_ids")
-    first = ids.offset * seq_len
-    return Block(
-        ids_RT=ids.values.to_numpy()[first : first + rows * seq_len].reshape(rows, seq_len),
-        mask_bits_RK=_mask_bits(batch.column("loss_mask"), rows, seq_len),
-        ragged={
-            name: Ragged(batch.column(name).offsets.to_numpy().data, batch.column(name).values.to_numpy())
-            for name in RAGGED_COLUMNS
-        },
-        n_targets_R=batch.column("n_targets").to_numpy(),
-    )
 
 
 class Shard:
@@ -123,7 +73,7 @@ class Shard:
     def block(self, index: int) -> Block:
         """The block at ``index``; row i of the shard is row ``i % rows_per_batch`` of block ``i // rows_per_batch``.
 
-        Blocks are kept once found: they are views of a few KB, and finding and checking one takes as long as reading
+        Blocks are kept once found: they are views and a few KB, and finding and checking one takes as long as reading
         several rows of it.
 
         Raises:
@@ -133,6 +83,11 @@ class Shard:
         if block is None:
             block = self._blocks[index] = block_of(self._record_batch(index), self._seq_len)
         return block
+
+    def damaged_row(self, block: int) -> DatasetError:
+        """The error for the first damaged row of a block."""
+        row = block * self._rows_per_block + self.block(block).sound
+        return self._damaged(f"row {row} is damaged: its lengths contradict each other")
 
     def n_targets(self) -> npt.NDArray[np.int32]:
         """The targets of every row of the shard: int32[rows]."""
@@ -170,17 +125,6 @@ class Shard:
             file=str(self.path),
             remedy="copy the dataset again, or pack it again; `sabiprep verify` finds what else is damaged",
         )
-
-
-def _mask_bits(mask: Any, rows: int, seq_len: int) -> npt.NDArray[np.uint8]:
-    """The bits of a boolean fixed-size-list column, each row starting on a byte: [rows, ceil(seq_len / 8)]."""
-    bits = mask.values
-    buffer = np.frombuffer(bits.buffers()[1], np.uint8)
-    first = bits.offset + mask.offset * seq_len
-    if first % 8 == 0 and seq_len % 8 == 0:
-        return buffer[first // 8 : (first + rows * seq_len) // 8].reshape(rows, seq_len // 8)
-    unpacked = np.unpackbits(buffer, count=first + rows * seq_len, bitorder="little")[first:]
-    return np.packbits(unpacked.reshape(rows, seq_len), axis=1, bitorder="little")
 
 
 def _schema_problem(schema: Any, seq_len: int, id_dtype: str) -> str | None:

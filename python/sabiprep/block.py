@@ -1,0 +1,123 @@
+"""One block of a shard (an Arrow record batch): its columns as NumPy views that copy nothing, and its rows checked.
+
+What a row is made of is looked at once for the whole block, so that reading a row later takes a few slices.
+
+Dimensions: R rows of the block, T tokens of a row, K bytes of a row's mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+RAGGED_COLUMNS = {
+    "seq_lengths": np.int32,
+    "segment_lengths": np.int32,
+    "segment_roles": np.uint8,
+    "source_ids": np.uint16,
+    "record_ids": np.uint64,
+    "doc_parts": np.uint32,
+}
+DOCUMENT_COLUMNS = ("seq_lengths", "source_ids", "record_ids", "doc_parts")
+RUN_COLUMNS = ("segment_lengths", "segment_roles")
+
+
+class Ragged(NamedTuple):
+    """Columns of lists, as many in each: row r is ``values[bounds[r]:bounds[r + 1]]``.
+
+    The bounds give Python's own ints, which slice fastest.
+    """
+
+    bounds: memoryview
+    columns: Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The columns of one record batch, as read-only views of the mapped file, and what is known of its rows.
+
+    Attributes:
+        ids_RT: The ids, uint16 or uint32.
+        mask_bits_RK: The loss mask, a bit a token, the least significant bit of a byte first.
+        documents: The columns of `DOCUMENT_COLUMNS`, a value a document.
+        runs: The columns of `RUN_COLUMNS`, a value a run of one role.
+        n_targets: True bits of each row's mask.
+        padding: Tokens behind the documents of each row.
+        sound: Rows before the first one that is damaged; what comes from there on means nothing.
+    """
+
+    ids_RT: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+    mask_bits_RK: npt.NDArray[np.uint8]
+    documents: Ragged
+    runs: Ragged
+    n_targets: memoryview
+    padding: memoryview
+    sound: int
+
+
+def block_of(batch: Any, seq_len: int) -> Block:
+    """The columns of a record batch as views, wherever in their buffers its arrays start."""
+    rows, ids = batch.num_rows, batch.column("input_ids")
+    first = ids.offset * seq_len
+    bounds = {name: _bounds(batch.column(name)) for name in RAGGED_COLUMNS}
+    values = {name: batch.column(name).values.to_numpy() for name in RAGGED_COLUMNS}
+    used_R = _sums(bounds["seq_lengths"], values["seq_lengths"])
+    right_R = _agree(bounds, values) & (used_R <= seq_len)
+    return Block(
+        ids_RT=ids.values.to_numpy()[first : first + rows * seq_len].reshape(rows, seq_len),
+        mask_bits_RK=_mask_bits(batch.column("loss_mask"), rows, seq_len),
+        documents=Ragged(bounds["seq_lengths"].data, {name: values[name] for name in DOCUMENT_COLUMNS}),
+        runs=Ragged(bounds["segment_lengths"].data, {name: values[name] for name in RUN_COLUMNS}),
+        n_targets=batch.column("n_targets").to_numpy().data,
+        padding=(seq_len - used_R).data,
+        sound=rows if right_R.all() else int(right_R.argmin()),
+    )
+
+
+def _bounds(column: Any) -> npt.NDArray[np.int64]:
+    """Where each row begins in the values of a column of lists, and where the last ends: int64[R + 1].
+
+    Arrow has looked at the first and the last alone: those between may be anything in a damaged file.
+    """
+    bounds: npt.NDArray[np.int64] = column.offsets.to_numpy().astype(np.int64)
+    return bounds.clip(0, len(column.values), out=bounds)
+
+
+def _agree(
+    bounds: Mapping[str, npt.NDArray[np.int64]], values: Mapping[str, npt.NDArray[Any]]
+) -> npt.NDArray[np.bool_]:
+    """Whether the lengths of each row agree with each other: bool[R].
+
+    Without it, a flipped bit in a length would surface as an error of NumPy far from the file it is in.
+    """
+    documents, runs = bounds["seq_lengths"], bounds["segment_lengths"]
+    lengths, run_lengths = values["seq_lengths"], values["segment_lengths"]
+    right_R: npt.NDArray[np.bool_] = np.diff(documents) > 0
+    right_R &= _sums(documents, lengths) == _sums(runs, run_lengths)
+    right_R &= (_sums(documents, lengths < 1) == 0) & (_sums(runs, run_lengths < 1) == 0)
+    for names, shared in ((DOCUMENT_COLUMNS, documents), (RUN_COLUMNS, runs)):
+        for name in names:
+            right_R &= (bounds[name][:-1] == shared[:-1]) & (bounds[name][1:] == shared[1:])
+    return right_R
+
+
+def _sums(bounds: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """The sum of each row's values: int64[R]."""
+    totals = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
+    sums: npt.NDArray[np.int64] = totals[bounds[1:]] - totals[bounds[:-1]]
+    return sums
+
+
+def _mask_bits(mask: Any, rows: int, seq_len: int) -> npt.NDArray[np.uint8]:
+    """The bits of a boolean fixed-size-list column, each row starting on a byte: [rows, ceil(seq_len / 8)]."""
+    bits = mask.values
+    buffer = np.frombuffer(bits.buffers()[1], np.uint8)
+    first = bits.offset + mask.offset * seq_len
+    if first % 8 == 0 and seq_len % 8 == 0:
+        return buffer[first // 8 : (first + rows * seq_len) // 8].reshape(rows, seq_len // 8)
+    unpacked = np.unpackbits(buffer, count=first + rows * seq_len, bitorder="little")[first:]
+    return np.packbits(unpacked.reshape(rows, seq_len), axis=1, bitorder="little")
