@@ -15,9 +15,10 @@ Dimensions: B rows, T tokens of a row, D documents, S segments.
 from __future__ import annotations
 
 import operator
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, SupportsIndex, TypedDict
@@ -112,11 +113,11 @@ class Split:
         self._seq_len = manifest.seq_len
         self._id_dtype = np.dtype(manifest.id_dtype)
         self._rows_per_block = manifest.rows_per_batch
-        self._shard_ends = np.cumsum([shard.rows for shard in shards], dtype=np.int64)
+        self._shard_ends = list(accumulate(shard.rows for shard in shards))
 
     def __len__(self) -> int:
         """The number of rows."""
-        return int(self._shard_ends[-1]) if len(self._shard_ends) else 0
+        return self._shard_ends[-1] if self._shard_ends else 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but ``n_targets``, which is read again where it is wanted."""
@@ -168,27 +169,20 @@ class Split:
             DatasetError: If a shard is damaged there.
         """
         places = []
-        for shard, index, row in self._locate(indices):
-            block = self._shards[shard].block(index)
+        for index in indices:
+            row = asked = operator.index(index)
+            if row < 0:
+                row += len(self)
+            if not 0 <= row < len(self):
+                raise IndexError(f"row {asked} of a split of {len(self)} rows")
+            position = bisect_right(self._shard_ends, row)
+            shard = self._shards[position]
+            number, row = divmod(row - self._shard_ends[position] + shard.rows, self._rows_per_block)
+            block = shard.block(number)
             if row >= block.sound:
-                raise self._shards[shard].damaged_row(index)
+                raise shard.damaged_row(number)
             places.append((block, row))
         return places
-
-    def _locate(self, indices: Iterable[SupportsIndex]) -> list[tuple[int, int, int]]:
-        """The shard, the block in it, and the row of that block, of each row of the split."""
-        asked = [operator.index(index) for index in indices]
-        if not asked:
-            return []
-        rows = np.array(asked)
-        rows[rows < 0] += len(self)
-        outside = (rows < 0) | (rows >= len(self))
-        if outside.any():
-            raise IndexError(f"row {asked[int(outside.argmax())]} of a split of {len(self)} rows")
-        shards = np.searchsorted(self._shard_ends, rows, side="right")
-        rows -= np.append(0, self._shard_ends)[shards]
-        blocks, rows = np.divmod(rows, self._rows_per_block)
-        return list(zip(shards.tolist(), blocks.tolist(), rows.tolist(), strict=True))
 
 
 class PackedDataset:
@@ -314,8 +308,8 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
     the 8 that torch wants come last.
     """
     B, T = len(places), seq_len
-    ids_BT = _joined((block.ids_RT[row] for block, row in places), np.int64).reshape(B, T)
-    mask_bits_BK = _joined((block.mask_bits_RK[row] for block, row in places), np.uint8).reshape(B, -(-T // 8))
+    ids_BT = _joined([block.ids_RT[row] for block, row in places], np.uint16).astype(np.int64).reshape(B, T)
+    mask_bits_BK = _joined([block.mask_bits_RK[row] for block, row in places], np.uint8).reshape(B, -(-T // 8))
     mask_BT = np.unpackbits(mask_bits_BK, axis=1, count=T, bitorder="little").view(np.bool_)
     labels_BT = np.full((B, T), IGNORED_LABEL, np.int64)
     np.copyto(labels_BT, ids_BT, where=mask_BT)
@@ -354,11 +348,11 @@ def _pieces(rows: Sequence[tuple[Ragged, int]], names: Sequence[str]) -> dict[st
     return {name: [columns[name][first:end] for columns, first, end in spans] for name in names}
 
 
-def _each_followed(pieces: Sequence[npt.NDArray[Any]], by: npt.NDArray[Any]) -> Iterable[npt.NDArray[Any]]:
+def _each_followed(pieces: Sequence[npt.NDArray[Any]], by: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     """Each piece and, after it, the value that is its own, as an array."""
-    return chain.from_iterable(zip(pieces, by.reshape(-1, 1), strict=True))
+    return [array for pair in zip(pieces, by.reshape(-1, 1), strict=True) for array in pair]
 
 
-def _joined(pieces: Iterable[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Arrays end to end; NumPy refuses to join none."""
-    return np.concatenate([np.empty(0, dtype), *pieces], dtype=dtype)
+def _joined(pieces: list[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Arrays end to end; NumPy refuses to join none, and is slower when it is told of their type."""
+    return np.concatenate(pieces) if pieces else np.empty(0, dtype)
