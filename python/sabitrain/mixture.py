@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, SupportsIndex, cast
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from sabiprep.dataset import BatchDict, PackedDataset, Split, open_dataset
+from sabiprep.dataset import BatchDict, PackedDataset, Place, Split, batch_of, open_dataset
 from sabiprep.errors import DatasetError
 from sabitrain.config import MixSchedule, TrainConfig, parse_mix
 from sabitrain.data import RowOrder, RowStream, shuffled
@@ -31,16 +33,17 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 class MixedSplit(Split):
     """The rows of several splits, one split after the other."""
 
-    def __init__(self, name: str, splits: Sequence[Split], first_sources: Sequence[int]) -> None:
+    def __init__(self, name: str, splits: Sequence[Split], seq_len: int, first_sources: Sequence[int]) -> None:
         """Lay splits end to end; the sources of each are numbered from its entry of ``first_sources``."""
         self.name = name
+        self._seq_len = seq_len
         self._splits = splits
         self._first_sources = first_sources
-        self._ends = np.cumsum([len(split) for split in splits])
+        self._ends = list(accumulate(len(split) for split in splits))
 
     def __len__(self) -> int:
         """The number of rows."""
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     @property
     def n_targets(self) -> npt.NDArray[np.int32]:
@@ -54,19 +57,30 @@ class MixedSplit(Split):
             IndexError: If there is no such row.
             DatasetError: If a shard is damaged there.
         """
-        rows = np.fromiter((int(index) for index in indices), np.int64)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} of a split of {len(self)} rows")
-        of = np.searchsorted(self._ends, rows, side="right")
-        used = np.unique(of).tolist() or [0]
-        firsts = [int(self._ends[index]) - len(self._splits[index]) for index in used]
-        parts = [
-            self._splits[index].batch((rows[of == index] - first).tolist())
-            for index, first in zip(used, firsts, strict=True)
-        ]
-        for index, part in zip(used, parts, strict=True):
-            part["source_ids"] = part["source_ids"] + np.uint16(self._first_sources[index])
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        found = self._find(indices)
+        batch = batch_of([place for places in found for place in places], self._seq_len)
+        first_source_B = np.repeat(np.array(self._first_sources, np.uint16), [len(places) for places in found])
+        batch["source_ids"] += first_source_B[batch["doc_rows"]]
+        return batch
+
+    def find(self, indices: Iterable[SupportsIndex]) -> list[Place]:
+        """Where the rows at ``indices`` are, in the order that `batch` has them in.
+
+        Raises:
+            IndexError: If there is no such row.
+            DatasetError: If a shard is damaged there.
+        """
+        return [place for places in self._find(indices) for place in places]
+
+    def _find(self, indices: Iterable[SupportsIndex]) -> list[list[Place]]:
+        """Where the rows of each split are."""
+        rows_of: list[list[int]] = [[] for _ in self._splits]
+        for row in map(operator.index, indices):
+            if not 0 <= row < len(self):
+                raise IndexError(f"row {row} of a split of {len(self)} rows")
+            split = bisect_right(self._ends, row)
+            rows_of[split].append(row - self._ends[split] + len(self._splits[split]))
+        return [split.find(rows) for split, rows in zip(self._splits, rows_of, strict=True)]
 
 
 class Mixture(PackedDataset):
@@ -100,7 +114,8 @@ class Mixture(PackedDataset):
             for source in part.sources
         ]
         self._splits = {
-            name: MixedSplit(name, [part[name] for part in parts], starts[:-1]) for name in ("train", "validation")
+            name: MixedSplit(name, [part[name] for part in parts], self.seq_len, starts[:-1])
+            for name in ("train", "validation")
         }
 
     def place(self, source_id: int, record_id: int) -> str:
@@ -116,16 +131,6 @@ class Mixture(PackedDataset):
         """Close the datasets."""
         for part in self.parts:
             part.close()
-
-    def __enter__(self) -> Self:
-        """The mixture, closed at the end of the ``with``."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the datasets."""
-        self.close()
 
 
 def open_datasets(paths: Sequence[Path]) -> PackedDataset:
@@ -230,24 +235,6 @@ def mix_of_steps(
     if along == "cosine":
         progress = (1 - np.cos(np.pi * progress)) / 2
     return first + progress[:, None] * (last - first)
-
-
-def _joined(parts: Sequence[BatchDict]) -> BatchDict:
-    """Batches as one, rows after rows."""
-    rows = np.cumsum([0, *(len(part["n_targets"]) for part in parts)])
-    tokens = rows * parts[0]["input_ids"].shape[1]
-    whole: dict[str, Any] = {
-        name: np.concatenate([part[name] for part in parts])  # type: ignore[literal-required]
-        for name in parts[0]
-        if name not in ("cu_seqlens", "doc_rows", "max_seqlen")
-    }
-    cuts = [part["cu_seqlens"][:-1] + np.int32(first) for part, first in zip(parts, tokens, strict=False)]
-    whole["cu_seqlens"] = np.concatenate([*cuts, [tokens[-1]]]).astype(np.int32)
-    whole["doc_rows"] = np.concatenate(
-        [part["doc_rows"] + np.int32(first) for part, first in zip(parts, rows, strict=False)]
-    )
-    whole["max_seqlen"] = max(part["max_seqlen"] for part in parts)
-    return cast(BatchDict, whole)
 
 
 def _require_same(one: object, other: object, what: str, path: Path, first: Path) -> None:
