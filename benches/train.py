@@ -1,14 +1,15 @@
 """Training steps by what they compute, beside peers: ``python benches/train.py [--out build/train.jsonl]``.
 
 Each cell (model, share of prompt tokens, method) is a process of its own, with the same weights and batches: a step to
-warm up, after which memory is read; then ``--steps`` timed ones, optimizer included, each beside one of ``dense``, so
-that what else the machine does slows both; the fastest count, and the saving is the median over the pairs. On a CPU one
-thread computes, and its own time counts. A cell is a line of JSON in OUT; cells that are there already are not run
-again, so a run that was cut off goes on. At the end it prints a table of all cells, the saving that FLOPs promise
-beside the one reached, and fails if the first loss of any differs from that of ``dense``.
+warm up, after which memory is read; then ``--steps`` timed ones, optimizer included, each beside one of ``dense`` that
+goes before or after it in turn, so that what else the machine does slows both; the fastest count, and the saving is the
+median over the pairs. On a CPU one thread computes, and its own time counts. A cell is a line of JSON in OUT; cells that
+are there already are not run again, so a run that was cut off goes on. At the end it prints a table of all cells, the
+saving that FLOPs promise beside the one reached, and fails if the first loss of any differs from that of ``dense``.
 
 Methods: ``dense``, ``head`` and ``full`` of sabitrain; ``linear_cross_entropy``, its model under torch's chunked
-``F.linear_cross_entropy`` over all positions; ``transformers``, ``LlamaForCausalLM`` with all logits.
+``F.linear_cross_entropy`` over all positions; ``transformers``, ``LlamaForCausalLM`` with all logits; ``trl``, the same
+under the fused head of TRL's trainer, where TRL is installed: on a GPU it takes target positions alone, on a CPU all.
 
 On a GPU: presets 125m (all shares) and 1b (.7) with a vocabulary of 52,000, in bf16. On a CPU: ``quarter``, 125m with
 width, MLP and vocabulary divided by four, so that every part takes the share of the whole that it takes there.
@@ -17,6 +18,7 @@ width, MLP and vocabulary divided by four, so that every part takes the share of
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import resource
 import statistics
@@ -45,7 +47,7 @@ from sabitrain.optim import make_optimizers
 
 SHARES = (0.0, 0.5, 0.7, 0.9)
 OURS = ("dense", "head", "full")
-METHODS = (*OURS, "linear_cross_entropy", "transformers")
+METHODS = (*OURS, "linear_cross_entropy", "transformers", "trl")
 SEQ_LEN, DOCUMENT = 2048, 128
 
 
@@ -115,9 +117,12 @@ def linear_cross_entropy_loss(model: Llama, batch: Batch, rows: BatchDict) -> Ca
 
 
 def transformers_loss(
-    model: Llama, rows: BatchDict, device: torch.device
+    model: Llama, rows: BatchDict, device: torch.device, fused: bool
 ) -> tuple[torch.nn.Module, Callable[[], Tensor]]:
-    """``LlamaForCausalLM`` with the same weights, its documents told apart by their positions, as it packs them."""
+    """``LlamaForCausalLM`` with the same weights, its documents told apart by their positions, as it packs them.
+
+    ``fused`` gives it TRL's head, which makes logits in tiles.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     shape = model.config
@@ -141,7 +146,12 @@ def transformers_loss(
     ids, labels, positions = (
         torch.from_numpy(rows[name]).to(device) for name in ("input_ids", "labels", "position_ids")
     )
-    return peer, lambda: peer(input_ids=ids, labels=labels, position_ids=positions).loss
+    if not fused:
+        return peer, lambda: peer(input_ids=ids, labels=labels, position_ids=positions).loss
+    from trl.trainer.utils import add_fused_lm_head
+
+    add_fused_lm_head(peer)
+    return peer, lambda: peer(input_ids=ids, labels=labels, position_ids=positions, fused_lm_head=True).loss
 
 
 class Trainer:
@@ -157,8 +167,8 @@ class Trainer:
         torch.manual_seed(0)
         model = Llama(subject.shape, subject.vocab_size).to(device)
         trained: torch.nn.Module = model
-        if cell.method == "transformers":
-            trained, self.loss_of = transformers_loss(model, rows, device)
+        if cell.method in ("transformers", "trl"):
+            trained, self.loss_of = transformers_loss(model, rows, device, fused=cell.method == "trl")
         elif cell.method == "linear_cross_entropy":
             self.loss_of = linear_cross_entropy_loss(model, batch, rows)
         else:
@@ -180,6 +190,14 @@ class Trainer:
         return loss.item(), clock() - began
 
 
+def in_turn(trainer: Trainer, dense: Trainer, dense_first: bool) -> tuple[float, float]:
+    """The seconds of a step of each, one after the other: which goes first is worth a few percent."""
+    if not dense_first:
+        return trainer.step()[1], dense.step()[1]
+    seconds = dense.step()[1]
+    return trainer.step()[1], seconds
+
+
 def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
     """Train the cell's model for ``steps`` steps, beside ``dense``, and say how fast it went."""
     subject, ours = SUBJECTS[cell.model], cell.method in OURS
@@ -188,7 +206,7 @@ def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
     megabytes = peak_megabytes(device)
     dense = Trainer(replace(cell, method="dense"), device)
     dense_loss, _ = dense.step()
-    pairs = [(trainer.step()[1], dense.step()[1]) for _ in range(steps)]
+    pairs = [in_turn(trainer, dense, dense_first=bool(i % 2)) for i in range(steps)]
     best = min(pair[0] for pair in pairs)
     flops = step_flops(subject.shape, subject.vocab_size, Step([trainer.batch], 0, 0), trainer.compute)
     peak = peak_flops(device)
@@ -228,9 +246,10 @@ def peak_megabytes(device: torch.device) -> float:
 
 def cells(device: torch.device) -> list[Cell]:
     """What there is to measure on a device; the methods of a share follow each other."""
+    methods = [name for name in METHODS if name != "trl" or importlib.util.find_spec("trl")]
     if device.type != "cuda":
-        return [Cell("quarter", *pair) for pair in product(SHARES, METHODS)]
-    return [*(Cell("125m", *pair) for pair in product(SHARES, METHODS)), *(Cell("1b", 0.7, name) for name in OURS)]
+        return [Cell("quarter", *pair) for pair in product(SHARES, methods)]
+    return [*(Cell("125m", *pair) for pair in product(SHARES, methods)), *(Cell("1b", 0.7, name) for name in OURS)]
 
 
 def show(results: list[dict[str, Any]]) -> bool:
@@ -258,7 +277,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/train.jsonl"), help="where the lines are")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of a cell")
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of a cell")
     parser.add_argument("--only", nargs="+", metavar="METHOD", default=METHODS, help="methods to measure")
     parser.add_argument(
         "--cell", nargs=3, metavar=("MODEL", "PROMPT", "METHOD"), help="measure this one, print its line"

@@ -39,6 +39,15 @@ class _Pending(NamedTuple):
     flops: Flops
 
 
+class _Shared(NamedTuple):
+    """What steps that were waited for together have in common, their seconds as a mean."""
+
+    seconds: float
+    data_wait: float
+    memory_bytes: int
+    eta_seconds: float | None
+
+
 class Metrics:
     """Writes it; a context manager that closes the file.
 
@@ -128,11 +137,16 @@ class Metrics:
             return
         outcomes = torch.stack([step.outcome for step in self._pending]).tolist()
         now = time.perf_counter()
-        seconds, data_wait = now - self._began, (self._waited - self._waited_before) / (now - self._began)
-        self._began, self._waited_before = now, self._waited
         self._clock.mark(self._pending[-1].number)
+        shared = _Shared(
+            seconds=(now - self._began) / len(outcomes),
+            data_wait=(self._waited - self._waited_before) / (now - self._began),
+            memory_bytes=peak_memory(self._device),
+            eta_seconds=self._clock.seconds_left,
+        )
+        self._began, self._waited_before = now, self._waited
         for step, (loss, grad_norm, update, *counts) in zip(self._pending, outcomes, strict=True):
-            figures = self._figures(step, loss, grad_norm, UPDATES[int(update)], seconds / len(outcomes), data_wait)
+            figures = self._figures(step, loss, grad_norm, UPDATES[int(update)], shared)
             self._write("train", **dataclasses.asdict(figures))
             self._unseen.append(figures)
             self.not_finite, self.spikes = (int(count) for count in counts)
@@ -163,11 +177,9 @@ class Metrics:
         )
         self._view.end(evaluation, baseline)
 
-    def _figures(
-        self, step: _Pending, loss: float, grad_norm: float, update: str, seconds: float, data_wait: float
-    ) -> StepFigures:
-        """The figures of a step, once its outcome and the mean seconds of a step are known."""
-        rate = step.flops.executed / seconds
+    def _figures(self, step: _Pending, loss: float, grad_norm: float, update: str, shared: _Shared) -> StepFigures:
+        """The figures of a step, once its outcome is known."""
+        seconds, rate = shared.seconds, step.flops.executed / shared.seconds
         return StepFigures(
             step=step.number,
             epoch=round(step.epoch, 4),
@@ -185,9 +197,9 @@ class Metrics:
             flops_per_second=rate,
             dense_equivalent_flops_per_second=step.flops.dense / seconds,
             mfu=None if self._peak_flops is None else rate / self._peak_flops,
-            memory_bytes=peak_memory(self._device),
-            data_wait=data_wait,
-            eta_seconds=self._clock.seconds_left,
+            memory_bytes=shared.memory_bytes,
+            data_wait=shared.data_wait,
+            eta_seconds=shared.eta_seconds,
         )
 
     def _write(self, kind: str, **values: Any) -> None:
