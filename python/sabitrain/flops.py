@@ -3,7 +3,8 @@
 Matrix products are counted, forward and backward, at two operations a multiply-add; nothing else is. Attention counts
 the pairs of tokens that a causal kernel within documents has to, and not the scores that it computes again in its
 backward pass: as in PaLM's definition of model FLOPs utilisation (arXiv:2204.02311, appendix B). Predictions include
-the padding to a multiple of 256, since it is executed.
+the padding to a multiple of 256, since it is executed; so is, where blocks are recomputed, their second forward pass,
+which counts too: it ends where the input of a block's last product is known, and leaves out that product itself.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Flops:
 
     Attributes:
         executed: Those that are executed.
-        dense: Those that predicting at every position would take, with the same attention.
+        dense: Those that predicting at every position would take, with the same attention and recomputation.
     """
 
     executed: float
@@ -54,15 +55,21 @@ class Flops:
         return 1 - self.executed / self.dense
 
 
-def step_flops(shape: ModelConfig, vocab_size: int, step: Step, compute: Compute) -> Flops:
-    """The operations of all micro-batches of a step (read from the CPU)."""
-    executed = sum(_batch_flops(shape, vocab_size, batch, compute) for batch in step.batches)
-    dense = sum(_batch_flops(shape, vocab_size, batch, "dense") for batch in step.batches)
+def step_flops(shape: ModelConfig, vocab_size: int, step: Step, compute: Compute, recompute: bool = False) -> Flops:
+    """The operations of all micro-batches of a step (read from the CPU); ``recompute``: of blocks, for the backward."""
+    executed = sum(_batch_flops(shape, vocab_size, batch, compute, recompute) for batch in step.batches)
+    dense = sum(_batch_flops(shape, vocab_size, batch, "dense", recompute) for batch in step.batches)
     return Flops(executed, dense)
 
 
 def training_flops(
-    shape: ModelConfig, vocab_size: int, tokens: int, predictions: int, pairs: int, compute: Compute
+    shape: ModelConfig,
+    vocab_size: int,
+    tokens: int,
+    predictions: int,
+    pairs: int,
+    compute: Compute,
+    recompute: bool = False,
 ) -> float:
     """The operations of a forward and a backward pass, which takes twice the forward's.
 
@@ -73,18 +80,19 @@ def training_flops(
         predictions: Positions that predict, if not all do.
         pairs: Pairs of a query and a key that attention computes, over all documents.
         compute: What is left out.
+        recompute: Whether blocks are computed again in the backward pass (`sabitrain.model.Llama.recompute`).
     """
     heads_width = shape.heads * shape.head_size
     projections = 2 * shape.width * (heads_width + 2 * shape.key_heads * shape.head_size)
-    after_attention = 2 * heads_width * shape.width + 6 * shape.width * shape.mlp_width
+    last_product = 2 * shape.mlp_width * shape.width
+    after_attention = 2 * heads_width * shape.width + 3 * last_product
     at_head = tokens if compute == "dense" else predictions
     at_end = predictions if compute == "full" else tokens
-    forward = (
-        shape.layers * (tokens * projections + 4 * pairs * heads_width)
-        + ((shape.layers - 1) * tokens + at_end) * after_attention
-        + at_head * 2 * shape.width * vocab_size
-    )
-    return 3.0 * forward
+    positions = (shape.layers - 1) * tokens + at_end
+    blocks = shape.layers * (tokens * projections + 4 * pairs * heads_width) + positions * after_attention
+    forward = blocks + at_head * 2 * shape.width * vocab_size
+    again = blocks - positions * last_product if recompute else 0
+    return 3.0 * forward + again
 
 
 def peak_flops(device: torch.device) -> float | None:
@@ -92,8 +100,8 @@ def peak_flops(device: torch.device) -> float | None:
     return _PEAKS.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
-def _batch_flops(shape: ModelConfig, vocab_size: int, batch: Batch, compute: Compute) -> float:
+def _batch_flops(shape: ModelConfig, vocab_size: int, batch: Batch, compute: Compute, recompute: bool) -> float:
     """The operations of a micro-batch."""
     lengths = batch.cu_seqlens.diff().long()
     pairs = int((lengths * (lengths + 1) // 2).sum())
-    return training_flops(shape, vocab_size, len(batch.ids_N), len(batch.predict_at_M), pairs, compute)
+    return training_flops(shape, vocab_size, len(batch.ids_N), len(batch.predict_at_M), pairs, compute, recompute)

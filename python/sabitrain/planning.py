@@ -89,7 +89,7 @@ def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
     made = [
         make_step(dataset.train, order.step(step), 16, masking, config.compute) for step in range(min(_SAMPLE, steps))
     ]
-    counted = [step_flops(config.model, dataset.vocab_size, step, config.compute) for step in made]
+    counted = [step_flops(config.model, dataset.vocab_size, step, config.compute, config.recompute) for step in made]
     share = sum(step.targets for step in made) / (len(made) * rows_per_step * seq_len)
 
     def memory(rows: int) -> Memory:

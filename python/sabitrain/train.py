@@ -204,7 +204,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                 optimizer.step()
                 optimizer.zero_grad()
             done += 1
-            flops = step_flops(shape, dataset.vocab_size, step, config.compute)
+            flops = step_flops(shape, dataset.vocab_size, step, config.compute, config.recompute)
             metrics.step(done, step, flops, epoch=order.epoch(done), lr=rate, outcome=outcome, waited=loader.waited)
 
         # Show what was learnt.

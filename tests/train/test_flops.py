@@ -1,4 +1,4 @@
-"""FLOPs against torch's own counter, which sees every matrix product but attention's."""
+"""FLOPs against torch's own counter, which sees every matrix product, and is told what attention takes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ SHAPE = ModelConfig(layers=3, width=16, heads=4, kv_heads=2, mlp_width=24, conte
 
 @pytest.mark.parametrize("compute", ["dense", "head", "full"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_every_product_is_counted_once(compute, share):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_every_product_is_counted_as_often_as_it_is_executed(compute, share, recompute):
     rows = random_rows(1, 2, 1024, 100, share)
     batch = make_batch(rows, rows["loss_mask"].reshape(-1) * 1.0, compute)
     model = Llama(SHAPE, VOCAB_SIZE)
-    with FlopCounterMode(display=False) as counter:
-        weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch)[0].backward()
+    model.recompute(recompute)
     pairs = sum(
         query + 1 for start, end in itertools.pairwise(rows["cu_seqlens"].tolist()) for query in range(end - start)
     )
-    of_attention = 3 * 3 * 4 * pairs * 16
-    flops = step_flops(SHAPE, VOCAB_SIZE, Step([batch, batch], 0, 0), compute)
-    assert flops.executed == 2 * (counter.get_total_flops() + of_attention)
+    scores_and_values = 2 * 2 * pairs * SHAPE.width
+    of_attention = {
+        torch.ops.sabitrain.document_attention: lambda *_, **__: scores_and_values,
+        torch.ops.sabitrain.document_attention_backward: lambda *_, **__: 2 * scores_and_values,
+    }
+    with FlopCounterMode(display=False, custom_mapping=of_attention) as counter:
+        weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch)[0].backward()
+    flops = step_flops(SHAPE, VOCAB_SIZE, Step([batch, batch], 0, 0), compute, recompute)
+    assert flops.executed == 2 * counter.get_total_flops()
     assert (flops.skipped == 0) == (compute == "dense")
-    assert flops.dense == step_flops(SHAPE, VOCAB_SIZE, Step([batch, batch], 0, 0), "dense").executed
+    assert flops.dense == step_flops(SHAPE, VOCAB_SIZE, Step([batch, batch], 0, 0), "dense", recompute).executed
 
 
 @pytest.mark.parametrize(("share", "saved"), [(0.5, 0.178), (0.7, 0.25), (0.9, 0.32)])

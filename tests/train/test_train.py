@@ -6,17 +6,20 @@ import ast
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import TIMES, VOCAB_SIZE, tiny_config, write_tiny
 
 import sabitrain
+from sabiprep.dataset import open_dataset
 from sabiprep.errors import DatasetError, OutputError, TrainError
 from sabitrain import metrics
 from sabitrain.__main__ import main
 from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
 from sabitrain.metrics import Metrics
+from sabitrain.planning import plan_run
 from sabitrain.train import run_training
 
 
@@ -171,6 +174,23 @@ def test_utilisation_is_of_what_was_executed(data, tmp_path, capsys, monkeypatch
     dense = step["dense_equivalent_flops_per_second"] * step["seconds"]
     assert step["skipped"] == pytest.approx(1 - step["flops"] / dense)
     assert f"MFU {step['mfu']:.1%}, {step['skipped']:.0%} skipped" in capsys.readouterr().out
+
+
+def test_what_is_computed_again_is_counted_again(data, tmp_path):
+    """The step learns the same, and takes up to a third more."""
+
+    def step_of(**options: bool) -> dict[str, Any]:
+        config = tiny_config(data, tmp_path / f"run-{len(options)}", max_steps=1, **options)
+        run_training(config)
+        with open_dataset(data) as dataset:
+            planned = plan_run(config, dataset).flops
+        (step,) = (line for line in lines(config.run) if line["kind"] == "train")
+        assert (step["flops"], step["skipped"]) == (planned.executed, planned.skipped)
+        return step
+
+    once, again = step_of(), step_of(recompute=True)
+    assert once["loss"] == again["loss"]
+    assert 1.1 < again["flops"] / once["flops"] < 4 / 3
 
 
 def test_no_validation_split(tmp_path, capsys):
