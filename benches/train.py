@@ -3,9 +3,9 @@
 Each cell (model, share of prompt tokens, method) is a process of its own, with the same weights and batches: a step to
 warm up, after which memory is read; then ``--steps`` timed ones, optimizer included, each beside one of ``dense`` that
 goes before or after it in turn, so that what else the machine does slows both; the fastest count, and the saving is the
-median over the pairs. On a CPU one thread computes, and its own time counts. A cell is a line of JSON in OUT; cells that
-are there already are not run again, so a run that was cut off goes on. At the end it prints a table of all cells, the
-saving that FLOPs promise beside the one reached, and fails if the first loss of any differs from that of ``dense``.
+median over the pairs. On a CPU one thread computes, and its own time counts. A cell is a line of JSON in OUT; cells
+that are there already are not run again, so a run that was cut off goes on. At the end it prints a table of all cells,
+the saving that FLOPs promise beside the one reached, and fails if the first loss of any differs from ``dense``'s.
 
 Methods: ``dense``, ``head`` and ``full`` of sabitrain; ``linear_cross_entropy``, its model under torch's chunked
 ``F.linear_cross_entropy`` over all positions; ``transformers``, ``LlamaForCausalLM`` with all logits; ``trl``, the same
