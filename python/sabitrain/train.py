@@ -168,6 +168,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             if validates or due or asked or done % config.log_every == 0:
                 _check_steps(guard, done, dataset, order, metrics)
             if (validates or due or asked) and (resumed is None or done > begun):
+                view.between_steps("saving")
                 progress = Progress(
                     step=done,
                     seconds=clock.seconds,
@@ -182,6 +183,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                 view.say(f"go on with: {resume_command(config)}")
                 return Report(done, evaluation, None, (), saved, asked)
             if validates:
+                view.between_steps("validating")
                 evaluation = evaluate_split(model, dataset, held_out, micro_rows, bf16, text_bytes)
                 if evaluation is not None:
                     metrics.validation(done, evaluation)

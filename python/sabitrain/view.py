@@ -51,6 +51,9 @@ class View:
     def step(self, step: int) -> None:
         """So many steps are under way or done."""
 
+    def between_steps(self, doing: str) -> None:
+        """Something else is being done for a while, before the next step."""
+
     def figures(self, summary: Summary, not_taken: int) -> None:
         """The figures of the steps since the last; ``not_taken`` of all steps so far were skipped."""
         last, steps = summary.last, self._clock.steps
@@ -120,7 +123,7 @@ class LiveView(View):
     def __init__(self, console: Console, clock: Clock) -> None:
         """Show on ``console``, a terminal, a run that ``clock`` times; nothing is drawn before a step is taken."""
         super().__init__(console, clock)
-        self._step, self._not_taken, self._drawn = 0, 0, -math.inf
+        self._step, self._doing, self._not_taken, self._drawn = 0, "", 0, -math.inf
         self._summary: Summary | None = None
         self._live = Live(
             console=console,
@@ -132,8 +135,14 @@ class LiveView(View):
 
     def step(self, step: int) -> None:
         """So many steps are under way or done: drawn unless the last drawing is too fresh."""
-        self._step = step
+        self._step, self._doing = step, ""
         if time.monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWINGS:
+            self._draw()
+
+    def between_steps(self, doing: str) -> None:
+        """Say so beside the bar until the next step."""
+        self._doing = doing
+        if self._live.is_started:
             self._draw()
 
     def figures(self, summary: Summary, not_taken: int) -> None:
@@ -143,6 +152,7 @@ class LiveView(View):
 
     def settle(self) -> None:
         """Draw a last time, and below it nothing in place."""
+        self._doing = ""
         self._live.stop()
 
     def _draw(self) -> None:
@@ -160,6 +170,7 @@ class LiveView(View):
             Text(f"step {self._step:,} of {steps:,}"),
             ProgressBar(steps, self._step, _BAR_WIDTH),
             Text(f"ETA {_duration(self._clock.seconds_left)}"),
+            Text(self._doing, "italic"),
         )
         if self._summary is None:
             return bar

@@ -106,6 +106,19 @@ def test_lines_stay_above_the_live_view():
     assert not view._live.is_started
 
 
+def test_the_live_view_says_what_takes_a_while():
+    console = terminal()
+    with LiveView(console, Clock(10)) as view:
+        view.between_steps("saving")
+        assert sent(console) == "", "there is nothing to say it beside"
+        view.figures(summarise([figures(step=2)]), 0)
+        view.between_steps("validating")
+        assert re.search(r"ETA unknown +validating", sent(console))
+        view.figures(summarise([figures(step=4)]), 0)
+        view.step(5)
+    assert "validating" not in sent(console)[sent(console).rindex("step 5 of 10") :]
+
+
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
 def test_the_cursor_is_never_hidden_for_long(error):
     console = terminal()
@@ -227,6 +240,7 @@ def test_a_run_in_a_terminal(data, tmp_path):
     below = terminal.shown[terminal.shown.rindex("step 4 of 4") :]
     assert below.index("data wait") < below.index("saved ") < below.index("held-out target loss")
     assert "step 4/4" not in terminal.shown
+    assert terminal.shown.index("saving") < terminal.shown.index("validating") < terminal.shown.index("validation at")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)])
