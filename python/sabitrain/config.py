@@ -238,6 +238,9 @@ class TrainConfig:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in the folder from its newest checkpoint; where there is none yet, begin. Its settings are
     read from its config.toml."""
+    skip_batches: Annotated[tuple[int, ...], tyro.conf.arg(metavar="STEP ...")] = ()
+    """Pass over the batches of these steps (numbered as in metrics.jsonl) and learn nothing from them. A run that three
+    bad steps have stopped says which, to go on past them; it goes on passing over them when it is resumed again."""
     deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Let torch use only algorithms that give the same bits every time, on a GPU too; they may be slower."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -271,6 +274,7 @@ class TrainConfig:
         _require(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         _require(self.threads >= 0, f"threads must be 0 or more, not {self.threads}")
         _require(0 <= self.seed < 2**63, f"seed must be from 0 to below 2**63, not {self.seed}")
+        _require(min(self.skip_batches, default=1) >= 1, f"skip_batches counts steps from 1: not {self.skip_batches}")
         _require(not (self.resume and self.overwrite), "resume goes on with a run and overwrite removes it: use one")
 
     def weight_of_task(self) -> dict[str, float]:
@@ -308,6 +312,20 @@ class TrainConfig:
             epochs = 1.0 if self.epochs is None else self.epochs
             limits.append(max(1, math.ceil(epochs * rows / self.batch.rows(seq_len))))
         return min(limits)
+
+    def step_plan(self, rows: int, seq_len: int, device: str) -> dict[str, int]:
+        """How steps are cut, decided once: a run saves it with each checkpoint, and it binds when the run is resumed.
+
+        Args:
+            rows: Rows of the training split.
+            seq_len: Tokens of a row.
+            device: The type of the device.
+        """
+        return {
+            "steps": self.steps(rows, seq_len),
+            "rows_per_step": self.batch.rows(seq_len),
+            "micro_rows": self.batch.micro_rows(seq_len, device),
+        }
 
 
 def parse_mix(data: Sequence[str], data_end: Sequence[str]) -> tuple[dict[Path, float], list[float] | None]:

@@ -122,8 +122,10 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
             return float(value)
         if option in (int, bool) and type(value) is option:
             return value
-        if typing.get_origin(option) is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
-            return tuple(value)
+        if typing.get_origin(option) is tuple and isinstance(value, list):
+            inner = typing.get_args(option)[0]
+            if all(type(entry) is inner for entry in value):
+                return tuple(value)
         if key == "data" and isinstance(value, str):
             return (value,)
     raise ConfigError(f"'{key}' must be {_describe(options)}, not {value!r}", file=file)
@@ -132,10 +134,11 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
 def _describe(options: Sequence[Any]) -> str:
     """The types of a field, in words."""
     words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    words |= {tuple[int, ...]: "a list of whole numbers", tuple[str, ...]: "a list of strings"}
     named = []
     for option in options:
         if typing.get_origin(option) is Literal:
             named.append("one of " + ", ".join(repr(choice) for choice in typing.get_args(option)))
         elif option is not types.NoneType:
-            named.append(words.get(option, "a list of strings"))
+            named.append(words[option])
     return " or ".join(named)

@@ -6,7 +6,7 @@ All of it happens on the device, where loss and gradient are: the host asks for 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 from torch import Tensor
@@ -74,25 +74,35 @@ class StepGuard:
         state["in_a_row"] = torch.where(taken, 0, state["in_a_row"] + 1)
         return (~taken).float(), torch.cat((seen_2, update[None].double(), state["counts"].double()))
 
-    def stopped_at(self, step: int) -> int | None:
-        """The step (counted from 1) from which on none is taken, once ``step`` are judged; waits for the device."""
+    def stopping_steps(self, done: int, unjudged: Container[int] = ()) -> list[int]:
+        """The steps in a row after which none is taken any more, or an empty list; waits for the device.
+
+        Args:
+            done: The steps so far, which are counted from 1.
+            unjudged: Those of them that were passed over.
+        """
         beyond = int(self.state["in_a_row"]) - _MOST_IN_A_ROW
-        return step - beyond if beyond >= 0 else None
+        if beyond < 0:
+            return []
+        judged = [step for step in range(1, done + 1) if step not in unjudged]
+        return judged[: len(judged) - beyond][-_MOST_IN_A_ROW:]
 
 
-def stop_error(step: int, records: Sequence[str]) -> TrainError:
+def stop_error(step: int, records: Sequence[str], going_on: str) -> TrainError:
     """The error that stops a run, which names the records in the batch of the step that did.
 
     Args:
         step: The step, counted from 1.
         records: What `records_of` says of its rows.
+        going_on: The command that goes on past the steps that stopped it.
     """
     more = f"\n  and {len(records) - _SHOWN:,} more, all in metrics.jsonl" if len(records) > _SHOWN else ""
     return TrainError(
         f"step {step}: the third in a row whose loss or gradient is no number or spikes; none of them has touched the "
         "model. The records in its batch:\n  " + "\n  ".join(records[:_SHOWN]) + more,
-        remedy="look at these records and at the losses in metrics.jsonl; if they are as they should be, start "
-        "another run with a lower --optim.lr, a higher --optim.warmup or another --optim.spike",
+        remedy="look at these records and at the losses in metrics.jsonl; if the records are at fault, go on without "
+        f"the three batches: {going_on}\n  if they are as they should be, start another run with a lower --optim.lr, a "
+        "higher --optim.warmup or another --optim.spike",
     )
 
 

@@ -83,7 +83,8 @@ def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
     """
     check_dataset(config, dataset)
     seq_len = dataset.seq_len
-    steps, rows_per_step = config.steps(len(dataset.train), seq_len), config.batch.rows(seq_len)
+    steps, rows_per_step, micro_rows = config.step_plan(len(dataset.train), seq_len, "cuda").values()
+    micro_rows = min(micro_rows, rows_per_step)
     order = make_order(dataset, config, rows_per_step, steps)
     masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
     made = [
@@ -96,7 +97,6 @@ def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
         return memory_of(config, dataset.vocab_size, rows * seq_len, share)
 
     limit = int(config.memory_limit * 1e9)
-    micro_rows = min(config.batch.micro_rows(seq_len, "cuda"), rows_per_step)
     names = [str(path) for path in config.datasets]
     repeats = order.repeats(steps) if isinstance(order, MixedOrder) else [order.epoch(steps)]
     return Plan(

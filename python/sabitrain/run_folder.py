@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sabiprep.errors import ConfigError, OutputError
 from sabitrain import board, files, history
 from sabitrain.config import TrainConfig, parse_mix
-from sabitrain.config_file import CONFIG_FILE, to_toml
+from sabitrain.config_file import CONFIG_FILE, resolve, to_toml
 
 METRICS_FILE = "metrics.jsonl"
 # What may be another when a run goes on: none of it changes what is learnt.
 _FREE = {
     *("run", "preset", "config", "resume", "overwrite", "device", "threads", "hours", "memory_limit"),
     *("eval_every", "log_every", "tensorboard", "answers", "answer_tasks", "max_new_tokens", "checkpoint"),
+    "skip_batches",  # it changes what is still to be learnt, which the session may say (`take_up`)
 }
 
 
@@ -54,12 +55,15 @@ def begin_run(config: TrainConfig) -> None:
         raise OutputError(f"cannot be written to: {error.strerror}", file=str(run)) from error
 
 
-def check_configuration(saved: Mapping[str, Any], config: TrainConfig) -> None:
-    """Refuse to go on with a setting that changes what is learnt.
+def take_up(saved: Mapping[str, Any], step: int, config: TrainConfig) -> TrainConfig:
+    """The configuration to go on with from a checkpoint, no setting changed that what has been learnt depends on.
+
+    Its ``skip_batches`` are those that the run has passed over, and the session's own from there on.
 
     Args:
         saved: What `plain_configuration` gave when the checkpoint was written.
-        config: The configuration to go on with.
+        step: The step after which that was.
+        config: What the session is told.
 
     Raises:
         ConfigError: If a setting is another; it names the setting.
@@ -77,6 +81,17 @@ def check_configuration(saved: Mapping[str, Any], config: TrainConfig) -> None:
             file=str(config.run),
             remedy=f"leave --{name.replace('_', '-')} out, or start another run",
         )
+    passed = {*saved.get("skip_batches", ()), *(batch for batch in config.skip_batches if batch > step)}
+    return dataclasses.replace(config, skip_batches=tuple(sorted(passed)))
+
+
+def keep_skipped(config: TrainConfig) -> None:
+    """Have ``config.toml`` name all of ``skip_batches``: they need not be named when the run is resumed once more."""
+    file = config.run / CONFIG_FILE
+    kept = resolve(None, file, {})
+    skipped = tuple(sorted({*kept.skip_batches, *config.skip_batches}))
+    if skipped != kept.skip_batches:
+        files.replace_file(file, to_toml(dataclasses.replace(kept, skip_batches=skipped)).encode())
 
 
 def plain_configuration(config: TrainConfig) -> dict[str, Any]:
@@ -96,9 +111,11 @@ def plain_configuration(config: TrainConfig) -> dict[str, Any]:
     return result
 
 
-def resume_command(config: TrainConfig) -> str:
-    """The command that takes a run up again."""
-    return f"python -m sabitrain --run {shlex.quote(str(config.run))} --resume"
+def resume_command(config: TrainConfig, past: Sequence[int] = ()) -> str:
+    """The command that takes a run up again; ``past`` the batches of these steps too, if there are any."""
+    skip = sorted({*config.skip_batches, *past}) if past else ()
+    command = f"python -m sabitrain --run {shlex.quote(str(config.run))} --resume"
+    return " ".join([command, "--skip-batches", *map(str, skip)] if skip else [command])
 
 
 def _refuse_foreign(run: Path, present: set[str]) -> None:

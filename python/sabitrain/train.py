@@ -35,7 +35,7 @@ from sabitrain.mixture import Order, make_order, open_datasets
 from sabitrain.model import Llama
 from sabitrain.optim import clip_gradient, make_optimizers, set_learning_rate, skip_where
 from sabitrain.preflight import check_dataset
-from sabitrain.run_folder import METRICS_FILE, begin_run, check_configuration, plain_configuration, resume_command
+from sabitrain.run_folder import METRICS_FILE, begin_run, keep_skipped, plain_configuration, resume_command, take_up
 from sabitrain.schedule import learning_rate
 from sabitrain.stopping import StopRequest
 from sabitrain.trainer_state import Progress, restore_state
@@ -105,8 +105,9 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     resumed = history.resume(notes.append) if config.resume else None
     if resumed is not None:
         check_identity(resumed[1].dataset, dataset)
-        check_configuration(resumed[1].config, config)
+        config = take_up(resumed[1].config, resumed[1].step, config)
         history.settle(resumed[0])
+    keep_skipped(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -116,7 +117,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     model.recompute(config.recompute)
     forward = torch.compile(model, dynamic=True) if config.compile else model
     optimizers, guard = make_optimizers(model, config.optim), StepGuard(device, config.optim.spike)
-    plan = plan_of(config, dataset, device) if resumed is None else dict(resumed[1].plan)
+    plan = dict(resumed[1].plan) if resumed else config.step_plan(len(dataset.train), dataset.seq_len, device.type)
     steps, micro_rows = plan["steps"], plan["micro_rows"]
     order = make_order(dataset, config, plan["rows_per_step"], steps)
     masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
@@ -141,12 +142,14 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                 bf16=bf16,
                 torch=torch.__version__,
                 python=platform.python_version(),
+                skip_batches=config.skip_batches,
             )
         else:
             saved = resumed[0]
             restore_state(saved, model, optimizers, guard)
             metrics.not_finite, metrics.spikes = guard.state["counts"].tolist()
-            metrics.resume(step=done, checkpoint=saved.name, device=str(device), torch=torch.__version__)
+            facts = {"device": str(device), "torch": torch.__version__, "skip_batches": config.skip_batches}
+            metrics.resume(step=done, checkpoint=saved.name, **facts)
             view.say(f"going on from {saved}, after step {done:,}")
         view.say(
             f"{config.preset}: {model.n_parameters():,} parameters, vocabulary {dataset.vocab_size:,}, on {device}"
@@ -166,7 +169,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             validates = last or (config.eval_every and done > 0 and done % config.eval_every == 0)
             due = config.checkpoint.every and done > 0 and done % config.checkpoint.every == 0
             if validates or due or asked or done % config.log_every == 0:
-                _check_steps(guard, done, dataset, order, metrics)
+                _check_steps(guard, done, config, dataset, order, metrics)
             if (validates or due or asked) and (resumed is None or done > begun):
                 view.between_steps("saving")
                 progress = Progress(
@@ -189,6 +192,9 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                     metrics.validation(done, evaluation)
             if last:
                 break
+            if done + 1 in config.skip_batches:
+                done += 1
+                continue
             metrics.begin_step()
             step = loader.step(done)
             rate = learning_rate(config.optim, done, steps)
@@ -229,19 +235,12 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         return Report(done, evaluation, baseline, answers, history.newest)
 
 
-def _check_steps(guard: StepGuard, done: int, dataset: PackedDataset, order: Order, metrics: Metrics) -> None:
+def _check_steps(
+    guard: StepGuard, done: int, config: TrainConfig, dataset: PackedDataset, order: Order, metrics: Metrics
+) -> None:
     """Stop the run if too many steps in a row could not be taken, and name what was in the last."""
-    bad = guard.stopped_at(done)
-    if bad is not None:
-        records = records_of(dataset, dataset.train.batch(order.step(bad - 1)))
-        metrics.stopped(bad, records)
-        raise stop_error(bad, records)
-
-
-def plan_of(config: TrainConfig, dataset: PackedDataset, device: torch.device) -> dict[str, int]:
-    """How steps are cut, decided once: it is saved with each checkpoint and binds when the run is resumed."""
-    return {
-        "steps": config.steps(len(dataset.train), dataset.seq_len),
-        "rows_per_step": config.batch.rows(dataset.seq_len),
-        "micro_rows": config.batch.micro_rows(dataset.seq_len, device.type),
-    }
+    bad = guard.stopping_steps(done, config.skip_batches)
+    if bad:
+        records = records_of(dataset, dataset.train.batch(order.step(bad[-1] - 1)))
+        metrics.stopped(bad[-1], records)
+        raise stop_error(bad[-1], records, resume_command(config, bad))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
+import shlex
 import shutil
 import statistics
 from pathlib import Path
@@ -21,7 +23,8 @@ from torch import Tensor
 from sabiprep.errors import ConfigError, TrainError
 from sabitrain import guard as guard_module
 from sabitrain import train
-from sabitrain.config import CheckpointConfig, ModelConfig, OptimConfig
+from sabitrain.command_line import parse_command_line
+from sabitrain.config import CheckpointConfig, ModelConfig, OptimConfig, TrainConfig
 from sabitrain.guard import UPDATES, StepGuard, records_of
 from sabitrain.mixture import open_datasets
 from sabitrain.model import Llama
@@ -68,10 +71,11 @@ def test_steps_are_judged_as_with_lists(steps, spike):
             assert told[:2].tolist() == pytest.approx(step, nan_ok=True)
             assert told[3:].tolist() == [updates.count("not finite"), updates.count("spike")]
     assert updates == slow(steps, spike, 8)
-    at = guard.stopped_at(len(steps))
+    stopping = guard.stopping_steps(len(steps))
     first = updates.index("stopped") if "stopped" in updates else None
     ends = len(updates) >= 3 and all(update != "taken" for update in updates[-3:])
-    assert at == (first if first is not None else len(steps) if ends else None)
+    last = first if first is not None else len(steps) if ends else None
+    assert stopping == ([] if last is None else [last - 2, last - 1, last])
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -218,6 +222,52 @@ def stop_after(steps: int, step: Any) -> Any:
         return step(self, index)
 
     return stopping
+
+
+STOPPABLE = {"threads": 1, "max_steps": 12, "eval_every": 0, "log_every": 1, "checkpoint": CheckpointConfig(every=5)}
+
+
+def go(patch: pytest.MonkeyPatch, bad: set[int], config: TrainConfig) -> None:
+    """Run with the gradients of these steps, counted from where it begins, spoilt."""
+    with patch.context() as spoilt:
+        spoil(spoilt, bad)
+        run_training(config)
+
+
+def test_going_on_past_what_stopped_a_run(data, tmp_path, monkeypatch):
+    """Once told to, it passes over the batches however often it is resumed, and ends as if it had from the start."""
+    run = tmp_path / "run"
+    with pytest.raises(TrainError, match="step 9: the third in a row"):
+        go(monkeypatch, {7, 8, 9}, tiny_config(data, run, **STOPPABLE))
+    with pytest.raises(TrainError, match="step 9: the third in a row"):
+        go(monkeypatch, {2, 3, 4}, tiny_config(data, run, resume=True, **STOPPABLE))
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Loader, "step", stop_after(10, train.Loader.step))
+        with pytest.raises(KeyError):
+            run_training(tiny_config(data, run, resume=True, skip_batches=(2, 7, 8, 9), **STOPPABLE))
+    run_training(tiny_config(data, run, resume=True, **STOPPABLE))
+    run_training(tiny_config(data, tmp_path / "whole", skip_batches=(7, 8, 9), **STOPPABLE))
+    got, want = tear.outcome(run), tear.outcome(tmp_path / "whole")
+    assert got.pop("metrics.jsonl")[1:] == want.pop("metrics.jsonl")[1:]
+    assert got == want
+    lines = read(run)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6, 10, 11, 12]
+    assert [line["skip_batches"] for line in lines if line["kind"] == "resume"] == [[7, 8, 9]] * 2
+    assert lines[0]["skip_batches"] == [] and read(tmp_path / "whole")[0]["skip_batches"] == [7, 8, 9]
+
+
+def test_the_command_that_goes_on_knows_of_every_stop(data, tmp_path, monkeypatch):
+    run, bad, past = tmp_path / "run", {1, 2, 3}, "1 2 3"
+    config = tiny_config(data, run, **STOPPABLE)
+    for _ in range(2):
+        with pytest.raises(TrainError) as stopped:
+            go(monkeypatch, bad, config)
+        (command,) = re.findall(r"go on without the three batches: python -m sabitrain (.*)", stopped.value.remedy)
+        assert command == f"--run {run} --resume --skip-batches {past}"
+        config, past = parse_command_line(shlex.split(command)), "1 2 3 4 5 6"
+    go(monkeypatch, set(), config)
+    # Whoever resumes it once more need not name them. Steps 4 and 5 came before the checkpoint it went on from.
+    assert parse_command_line(["--run", str(run), "--resume"]).skip_batches == (1, 2, 3, 6)
 
 
 def test_a_spike_is_skipped(data, tmp_path, monkeypatch):

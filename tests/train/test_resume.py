@@ -240,7 +240,7 @@ def test_the_plan_of_the_first_session_binds(data, tmp_path, monkeypatch, name):
     run_training(twenty(data, tmp_path / "whole", **options))
     shutil.copytree(tmp_path / "whole", tmp_path / "run", symlinks=True)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000020")
-    monkeypatch.setattr(train, "plan_of", lambda *_: pytest.fail("a plan was made again"))
+    monkeypatch.setattr(TrainConfig, "step_plan", lambda *_: pytest.fail("a plan was made again"))
     run_training(twenty(data, tmp_path / "run", resume=True, **options))
     assert tear.outcome(tmp_path / "run") == tear.outcome(tmp_path / "whole")
 

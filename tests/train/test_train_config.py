@@ -54,6 +54,7 @@ def test_every_preset_can_be_built(preset):
         ("overwrite = 1", "'overwrite' must be true or false, not 1", None),
         ("device = 'tpu'", "'device' must be one of 'auto', 'cpu', 'cuda', not 'tpu'", None),
         ("answer_tasks = 'label'", "'answer_tasks' must be a list of strings, not 'label'", None),
+        ("skip_batches = [7, '8']", "'skip_batches' must be a list of whole numbers, not [7, '8']", None),
         ("model = 3", "'model' must be a table, not 3", "[model]"),
         ("preset = 'mini'", "no preset 'mini'", "nano, 125m, 350m, 1b"),
         ("[model]\nwidth = 100", "model.width must be a multiple of twice model.heads", None),
@@ -114,6 +115,7 @@ def test_a_missing_file_is_refused(tmp_path):
         (TrainConfig, "max_new_tokens", 0),
         (TrainConfig, "seed", -1),
         (TrainConfig, "threads", -1),
+        (TrainConfig, "skip_batches", (3, 0)),
     ],
 )
 def test_a_field_that_cannot_be_right_is_refused_by_name(change):
@@ -157,6 +159,7 @@ def test_the_saved_file_gives_the_configuration_back(tmp_path_factory, seed, lr,
         seed=seed,
         epochs=epochs,
         answer_tasks=tuple(tasks),
+        skip_batches=(seed + 1,),
         optim=OptimConfig(lr=lr),
         model=ModelConfig(layers=2, kv_heads=1),
     )
