@@ -24,6 +24,8 @@ def corpus(tmp_path: Path) -> Path:
     write_corpus(tmp_path / "corpus")
     (tmp_path / "corpus" / "tokenizer.json").write_text(tokenizer_json("bytes-nfc"), "utf-8")
     edit(tmp_path / "corpus" / "corpus.toml", "[tokenizer]", '[tokenizer]\nfile = "tokenizer.json"')
+    words = (tmp_path / "corpus" / "words.txt").read_text("utf-8").splitlines()
+    (tmp_path / "corpus" / "leaks.jsonl").write_text(json.dumps({"texts": words[:3]}), "utf-8")
     return tmp_path / "corpus"
 
 
@@ -61,6 +63,7 @@ def test_a_kept_spool_changes_no_byte(corpus: Path, tmp_path: Path) -> None:
         ("shard_tokens = 4096", "shard_tokens = 1000000", "all"),
         ('prompt = "<translate> {{ a }}', 'prompt = "<translate> {{ a }}!', "some"),
         ("seed = 0", "seed = 1", "none"),
+        ("seed = 0", 'seed = 0\ndecontaminate = ["leaks.jsonl"]\ndecontaminate_ngram = 2', "none"),
     ],
 )
 def test_remix_gives_the_bytes_of_packing_afresh(corpus: Path, tmp_path: Path, old: str, new: str, same: str) -> None:
@@ -75,6 +78,17 @@ def test_remix_gives_the_bytes_of_packing_afresh(corpus: Path, tmp_path: Path, o
     assert files_of(tmp_path / "kept") == before
     reused, splits = mixed.reused_splits
     assert {"all": reused == splits, "some": 0 < reused < splits, "none": reused == 0}[same], mixed.reused_splits
+
+
+def test_what_was_kept_clean_stays_clean(corpus: Path, tmp_path: Path) -> None:
+    edit(corpus / "corpus.toml", "[pack]", '[pack]\ndecontaminate = ["leaks.jsonl"]\ndecontaminate_ngram = 2')
+    kept = keep(corpus, tmp_path / "kept")
+    assert any(source.drops.get("contaminated") for source in kept.sources)
+    edit(corpus / "corpus.toml", "epochs = 2.5", "epochs = 0.7")
+    mixed = sabiprep.remix(tmp_path / "kept", tmp_path / "mixed")
+    assert mixed.reused_splits[0] == mixed.reused_splits[1]
+    sabiprep.pack(corpus, tmp_path / "afresh")
+    assert files_of(tmp_path / "mixed") == files_of(tmp_path / "afresh")
 
 
 def test_a_new_source_maps_only_itself(corpus: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 //! Verifying against the corpus: the documents of a dataset are derived again from their records, by the slow path.
 //!
-//! The slow path reads a record where its id says it lies, renders it by way of its fields, encodes it, and makes it fit;
-//! the direct path, spools, settling, packing and masking have no part in it. The encoder is the one `pack` uses.
+//! The slow path reads a record where its id says it lies, renders it by way of its fields, has the `tokenizers` library
+//! encode it, and makes it fit; the direct path, the engine of our own, spools, settling, packing and masking have no part
+//! in it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -55,7 +56,7 @@ pub fn verify_against(
     let manifest = Manifest::read(out)?;
     let overrides = Overrides { seq_len: Some(manifest.seq_len), seed: Some(manifest.seed), ..Overrides::default() };
     let plan = Plan::load(corpus, &overrides)?;
-    let job = Job::with_encoder(&plan, open_tokenizer(out, &manifest)?)?;
+    let job = Job::with_encoder(&plan, open_tokenizer(out, &manifest)?.by_library())?;
     let inputs = tasks::run(threads, plan.inputs.len(), |at| report::input_entry(&plan.inputs[at], monitor))?;
     let made_of = Identity::of_dataset(&manifest);
     if let Some(what) = made_of.change(&Identity { program: made_of.program.clone(), ..job.identity(&inputs) }) {

@@ -4,6 +4,7 @@
 //! Tasks are independent of each other and of their number, so the output is too.
 
 mod against;
+mod content;
 mod explain;
 mod fit;
 mod map;

@@ -51,7 +51,7 @@ impl Matcher {
 
     /// Whether a spelling occurs in `text`.
     pub fn is_in(&self, text: &str) -> bool {
-        self.automaton.is_match(text)
+        !self.is_empty() && self.automaton.is_match(text)
     }
 
     /// The pieces of `text`; control tokens only inside one of `literals`. A token's flags look at all of the text.

@@ -102,6 +102,13 @@ impl Encoder {
         Self::from_bytes(files::whole_bytes(path)?, &shown, |_| Ok(controls)).map_err(|error| error.file(shown))
     }
 
+    /// The same with the library encoding, whatever engine there is.
+    #[must_use]
+    pub fn by_library(mut self) -> Self {
+        (self.first.engine, self.continuation.engine) = (None, None);
+        self
+    }
+
     fn from_bytes(bytes: Vec<u8>, file: &str, controls: impl FnOnce(&Tokenizer) -> Result<ControlIds>) -> Result<Self> {
         let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| form::unusable(&error))?;
         config::refuse_dropout(&json)?;

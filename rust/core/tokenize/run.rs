@@ -1,6 +1,6 @@
 //! A run of text encoded by the engine of our own: what `form` has the library do.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::Document;
 use super::added::Piece;
@@ -20,10 +20,26 @@ struct Roles<'a> {
 impl Roles<'_> {
     /// Adds the role of a token that starts at `start` in the run's text.
     fn put(&mut self, start: usize) {
+        self.advance(start);
+        push_run(&mut self.runs, 1, self.run.spans[self.span].role);
+    }
+
+    /// Adds the role of the `tokens` of a stretch of the run's text, if it lies in one span; else gives false.
+    fn put_within(&mut self, stretch: RangeInclusive<usize>, tokens: usize) -> bool {
+        self.advance(*stretch.start());
+        let span = &self.run.spans[self.span];
+        let within = self.span + 1 == self.run.spans.len() || self.run.start + stretch.end() < span.end;
+        if within {
+            push_run(&mut self.runs, tokens as u32, span.role);
+        }
+        within
+    }
+
+    /// Goes on to the span of a token that starts at `start`.
+    fn advance(&mut self, start: usize) {
         while self.span + 1 < self.run.spans.len() && self.run.spans[self.span].end <= self.run.start + start {
             self.span += 1;
         }
-        push_run(&mut self.runs, 1, self.run.spans[self.span].role);
     }
 
     /// Whether a stretch of the run's text lies in one span.
@@ -72,12 +88,12 @@ impl Form {
         mut roles: Option<&mut Roles<'_>>,
     ) -> Result<bool, String> {
         let (whole, found);
-        let pieces = if literals.is_empty() || !self.raw.is_in(text) {
-            whole = [Piece { range: 0..text.len(), id: None }];
-            whole.as_slice()
-        } else {
+        let pieces = if literals.iter().any(|literal| self.raw.is_in(&text[literal.clone()])) {
             found = self.raw.find(text, literals);
             &found
+        } else {
+            whole = [Piece { range: 0..text.len(), id: None }];
+            whole.as_slice()
         };
         for piece in pieces {
             if let Some(id) = piece.id {
@@ -185,19 +201,24 @@ impl Form {
     }
 }
 
-/// Adds the roles of a word's tokens; false where its tokens do not tell where they start.
+/// Adds the roles of a word's tokens; false where its tokens do not tell where they start. `original` gives the place in
+/// the run's text of a place in the word's.
 fn put_word(
     engine: &Engine,
     word: &Word<'_>,
     ids: &[u32],
     roles: &mut Roles<'_>,
-    start: impl Fn(usize) -> usize,
+    original: impl Fn(usize) -> usize,
 ) -> bool {
+    let last = word.place.end.saturating_sub(1).max(word.place.start);
+    if roles.put_within(original(word.place.start)..=original(last), ids.len()) {
+        return true;
+    }
     // A space put before the word has the place of what follows it.
     let put = word.bytes.len() - word.place.len();
     let mut at = 0;
     for &id in ids {
-        roles.put(start(word.place.start + at.max(put) - put));
+        roles.put(original(word.place.start + at.max(put) - put));
         at += engine.length(id);
     }
     at == word.bytes.len()

@@ -5,6 +5,9 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::ascii::window;
+use super::machine::prefetch;
+
 /// Lines of two slots of short words: 8 MiB.
 const LINES: usize = 1 << 17;
 /// Slots that point into the ring: half a MiB.
@@ -12,7 +15,7 @@ const POINTERS: usize = 1 << 16;
 /// Words of 32 bits in the ring: 2 MiB.
 const RING: usize = 1 << 19;
 /// Bytes of a short word at most.
-pub const SHORT: usize = 15;
+const SHORT: usize = 15;
 /// Bytes of a long word at most.
 pub const LONG: usize = 64;
 /// Ids of a short word's slot.
@@ -35,23 +38,26 @@ pub struct Cache {
     head: u64,
 }
 
-/// A short word: its bytes, and its length in the highest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A short word: its bytes, and its length in the highest; all zeros for a word that is not short.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Key(u128);
 
 impl Key {
-    /// The word at `start..end` of `text`, of 1 to 15 bytes.
+    /// The key of the word at `start..end` of `text`.
     #[inline]
     pub fn of(text: &[u8], start: usize, end: usize) -> Self {
         let len = end - start;
-        let bytes = if let Some(chunk) = text.get(start..).and_then(|rest| rest.first_chunk::<16>()) {
-            u128::from_le_bytes(*chunk) & (u128::MAX >> (128 - 8 * len as u32))
-        } else {
-            let mut chunk = [0; 16];
-            chunk[..len].copy_from_slice(&text[start..end]);
-            u128::from_le_bytes(chunk)
-        };
+        if len == 0 || len > SHORT {
+            return Self::default();
+        }
+        let bytes = u128::from_le_bytes(window(text, start)) & (u128::MAX >> (128 - 8 * len as u32));
         Self(bytes | (len as u128) << 120)
+    }
+
+    /// Whether it is a short word's.
+    #[inline]
+    pub fn is_short(self) -> bool {
+        self.0 != 0
     }
 
     #[inline]
@@ -71,6 +77,12 @@ impl Default for Cache {
 }
 
 impl Cache {
+    /// Has the processor fetch what `short` will read.
+    #[inline]
+    pub fn expect(&self, key: Key) {
+        prefetch(&self.lines, self.aligned + key.line() * 8);
+    }
+
     /// Adds the ids of a short word to `out`, if they are known; gives its flag.
     #[inline]
     pub fn short(&self, key: Key, out: &mut Vec<u32>) -> Option<bool> {
@@ -189,11 +201,10 @@ mod tests {
             let text: Vec<u8> = (0..len).map(|_| b"ab\0\xff"[random(4) as usize]).chain(*b"tail").collect();
             let word = text[..len].to_vec();
             let mut out = vec![9];
-            let key = (len <= SHORT).then(|| Key::of(&text, 0, len));
-            let found = match key {
-                Some(key) => cache.short(key, &mut out),
-                None => cache.long(&word, &mut out),
-            };
+            let key = Key::of(&text, 0, len);
+            assert_eq!(key.is_short(), len <= SHORT);
+            cache.expect(key);
+            let found = if key.is_short() { cache.short(key, &mut out) } else { cache.long(&word, &mut out) };
             tries += u32::from(kept.contains_key(&word));
             if let Some(found) = found {
                 let (ids, flagged) = &kept[&word];
@@ -203,9 +214,10 @@ mod tests {
                 assert_eq!(out, [9]);
                 let ids: Vec<u32> = (0..=random(len as u64)).map(|_| random(1 << 21) as u32).collect();
                 let flagged = random(2) == 1;
-                match key {
-                    Some(key) => cache.put_short(key, &ids, flagged),
-                    None => cache.put_long(&word, &ids, flagged),
+                if key.is_short() {
+                    cache.put_short(key, &ids, flagged);
+                } else {
+                    cache.put_long(&word, &ids, flagged);
                 }
                 kept.insert(word, (ids, flagged));
             }

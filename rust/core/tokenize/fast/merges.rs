@@ -19,6 +19,15 @@ const ID_BITS: u32 = 21;
 const RANK_BITS: u32 = 22;
 const EMPTY: u64 = u64::MAX;
 
+/// What no pair is, and no entry.
+const NO_PAIR: u64 = EMPTY >> RANK_BITS;
+
+/// Two ids as one key.
+#[inline]
+fn pair(left: u32, right: u32) -> u64 {
+    u64::from(left) << ID_BITS | u64::from(right)
+}
+
 /// A BPE model over bytes.
 #[derive(Debug)]
 pub struct Merges {
@@ -140,7 +149,7 @@ impl Merges {
     }
 
     fn put(&mut self, left: u32, right: u32, rank: u32) {
-        let pair = u64::from(left) << ID_BITS | u64::from(right);
+        let pair = pair(left, right);
         let mut at = self.place(pair);
         while self.pairs[at] != EMPTY && self.pairs[at] >> RANK_BITS != pair {
             at = (at + 1) & (self.pairs.len() - 1);
@@ -153,21 +162,30 @@ impl Merges {
         (pair.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
     }
 
+    #[inline]
+    fn entry(&self, at: usize) -> u64 {
+        self.pairs[at & (self.pairs.len() - 1)]
+    }
+
     /// The rank of the merge of two ids.
     #[inline]
     fn rank(&self, left: u32, right: u32) -> u32 {
-        let pair = u64::from(left) << ID_BITS | u64::from(right);
+        let pair = pair(left, right);
+        self.find(pair, self.entry(self.place(pair)))
+    }
+
+    /// The rank of a pair; `entry` is the one at its place.
+    #[inline]
+    fn find(&self, pair: u64, mut entry: u64) -> u32 {
         let mut at = self.place(pair);
-        loop {
-            let entry = self.pairs[at & (self.pairs.len() - 1)];
+        while entry != EMPTY {
             if entry >> RANK_BITS == pair {
                 return entry as u32 & ((1 << RANK_BITS) - 1);
             }
-            if entry == EMPTY {
-                return NONE;
-            }
             at += 1;
+            entry = self.entry(at);
         }
+        NONE
     }
 
     /// Bytes of a token.
@@ -220,11 +238,13 @@ impl Merges {
                 ranks[nth - 1] = ranks[nth];
             }
             ranks[len - 1] = NONE;
-            if at + 1 < len {
-                ranks[at] = self.rank(ids[at], ids[at + 1]);
-            }
+            // The table is larger than a near cache: both entries are asked for before either is looked at.
+            let after = if at + 1 < len { pair(ids[at], ids[at + 1]) } else { NO_PAIR };
+            let before = if at > 0 { pair(ids[at - 1], ids[at]) } else { NO_PAIR };
+            let entries = (self.entry(self.place(after)), self.entry(self.place(before)));
+            ranks[at] = self.find(after, entries.0);
             if at > 0 {
-                ranks[at - 1] = self.rank(ids[at - 1], ids[at]);
+                ranks[at - 1] = self.find(before, entries.1);
             }
         }
     }

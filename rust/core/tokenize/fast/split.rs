@@ -18,6 +18,9 @@ enum Kind {
     End,
 }
 
+/// A place where no byte of a chunk lies.
+const NO_LEAD: u8 = 16;
+
 /// A split pattern at work.
 #[derive(Debug, Clone)]
 pub struct Splitter {
@@ -27,6 +30,8 @@ pub struct Splitter {
     kinds: [Kind; 8],
     /// By byte.
     ascii: [Kind; 128],
+    /// By byte: where the letters of a word that starts with it start, `NO_LEAD` if it starts no such word.
+    leads: [u8; 256],
 }
 
 impl Splitter {
@@ -40,7 +45,21 @@ impl Splitter {
             _ => Kind::Other,
         });
         let ascii = std::array::from_fn(|byte| kinds[classes.of(byte as u32) as usize]);
-        Self { rules, classes, kinds, ascii }
+        let leads = std::array::from_fn(|byte| {
+            let may_lead = match rules.family {
+                Family::Gpt2 => byte == usize::from(b' '),
+                _ => ascii.get(byte).is_some_and(|&kind| kind != Kind::Number) && !b"\r\n'".contains(&(byte as u8)),
+            };
+            let is_letter = (byte as u8).is_ascii_alphabetic();
+            if is_letter {
+                0
+            } else if may_lead {
+                1
+            } else {
+                NO_LEAD
+            }
+        });
+        Self { rules, classes, kinds, ascii, leads }
     }
 
     /// Calls `word` with the start and the end of each word of `text`, in order.
@@ -57,24 +76,20 @@ impl Splitter {
 
     /// The end of the word that starts at `at`.
     #[inline]
-    fn next(&self, text: &[u8], at: usize) -> usize {
-        // Most words are ASCII letters, a space before them or not: every pattern takes those the same, case aside.
-        if let Some(chunk) = text.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
-            let found = Letters::of(u128::from_le_bytes(*chunk));
-            let lead = usize::from(chunk[0] == b' ');
-            if found.has(lead) {
-                if self.rules.family == Family::O200k {
-                    let end = found.lower_end(found.upper_end(lead));
-                    if chunk.get(end).is_some_and(|&after| after.is_ascii() && after != b'\'') {
-                        return at + end;
-                    }
-                } else {
-                    let end = found.end(lead);
-                    return match chunk.get(end) {
-                        Some(after) if after.is_ascii() => at + end,
-                        _ => self.run(text, at + end, Kind::Word),
-                    };
+    pub fn next(&self, text: &[u8], at: usize) -> usize {
+        // Most words are ASCII letters, perhaps after a character that may lead a word: every pattern takes those the
+        // same, case aside.
+        let lead = usize::from(self.leads[text[at] as usize]);
+        let found = Letters::at(text, at);
+        if found.has(lead) {
+            if self.rules.family == Family::O200k {
+                let end = found.lower_end(found.upper_end(lead));
+                if found.is_ascii(end) && text.get(at + end) != Some(&b'\'') {
+                    return at + end;
                 }
+            } else {
+                let end = at + found.end(lead);
+                return if found.is_ascii(end - at) { end } else { self.run(text, end, Kind::Word) };
             }
         }
         match self.rules.family {

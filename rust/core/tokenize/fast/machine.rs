@@ -1,0 +1,99 @@
+//! What the processor does that Rust has no safe word for: sixteen bytes compared at once, and memory asked for ahead.
+//!
+//! The one module of the core that may be `unsafe`. Each function has a portable twin, which the tests hold it against.
+
+#![allow(unsafe_code, reason = "intrinsics; each is held against its portable twin")]
+
+/// Which of sixteen bytes are ASCII letters, which small ones, and which are ASCII: a bit each, the first byte lowest.
+#[inline]
+pub fn letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{
+            _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
+            _mm_slli_epi16, _mm_sub_epi8,
+        };
+        // SAFETY: SSE2 belongs to every x86-64 processor, and sixteen bytes are read from a reference to sixteen.
+        unsafe {
+            let bytes = _mm_loadu_si128(chunk.as_ptr().cast());
+            let lowered = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
+            let from_a = _mm_sub_epi8(lowered, _mm_set1_epi8(b'a'.cast_signed()));
+            let letters = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(from_a, _mm_set1_epi8(25)), from_a)) as u32;
+            // The bit of the case becomes each byte's highest.
+            let small = _mm_movemask_epi8(_mm_slli_epi16::<2>(bytes)) as u32;
+            (letters, letters & small, !_mm_movemask_epi8(bytes) as u32 & 0xffff)
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    portable_letters(chunk)
+}
+
+/// `letters` in arithmetic on one integer.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn portable_letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
+    /// Every byte's highest bit.
+    const HIGH: u128 = u128::MAX / 255 * 0x80;
+    let chunk = u128::from_le_bytes(*chunk);
+    let each = |byte: u8| u128::MAX / 255 * u128::from(byte);
+    let lowered = chunk & !HIGH | each(0x20);
+    // The sum reaches the highest bit from the first letter on, and from what follows the last.
+    let (from_a, after_z) = (lowered + each(0x80 - b'a'), lowered + each(0x7f - b'z'));
+    let all = from_a & !after_z & !chunk & HIGH;
+    // The product moves the highest bits of eight bytes side by side.
+    let half = |bits: u128| ((bits as u64 >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32;
+    let mask = |bits: u128| half(bits) | half(bits >> 64) << 8;
+    (mask(all), mask(all & chunk << 2), mask(!chunk & HIGH))
+}
+
+/// Asks for the cache line that `at` lies in, so that reading it soon does not wait. Changes nothing else.
+#[inline]
+pub fn prefetch(memory: &[u64], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE belongs to every x86-64 processor, and a prefetch may be given any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(at).cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (memory, at);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(bytes: [u8; 16]) {
+        let mask = |is: fn(&u8) -> bool| (0..16).fold(0, |mask, nth| mask | u32::from(is(&bytes[nth])) << nth);
+        let expected = (mask(u8::is_ascii_alphabetic), mask(u8::is_ascii_lowercase), mask(u8::is_ascii));
+        assert_eq!(letters(&bytes), expected, "{bytes:?}");
+        assert_eq!(portable_letters(&bytes), expected, "{bytes:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn random_bytes(bytes: [u8; 16]) {
+            check(bytes);
+            check(bytes.map(|byte| b"azAZ@[`{ m"[byte as usize % 10]));
+        }
+    }
+
+    #[test]
+    fn every_byte_at_every_place() {
+        for byte in 0..=u8::MAX {
+            for place in 0..16 {
+                let mut bytes = [b'k'; 16];
+                bytes[place] = byte;
+                check(bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn any_address_may_be_asked_for() {
+        let memory = [1, 2];
+        for at in [0, 1, 2, usize::MAX] {
+            prefetch(&memory, at);
+        }
+        assert_eq!(memory, [1, 2]);
+    }
+}
