@@ -1,4 +1,6 @@
-"""How fast the loader makes steps on one core: ``taskset -c 1 python benches/loader.py OUT``, OUT a packed dataset.
+"""How fast the loader makes steps on one core: ``taskset -c 1 python benches/loader.py OUT``.
+
+OUT is a packed dataset, or several, which are then mixed.
 
 Everything that training reads is made: ids, labels, positions, ``cu_seqlens`` of fixed length, padded predictions and
 their weights, in steps of 128 random rows, 16 to a micro-batch.
@@ -16,13 +18,15 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from sabiprep.dataset import PackedDataset, open_dataset
+from sabiprep.dataset import PackedDataset
 from sabitrain.data import make_step
 from sabitrain.loader import Loader, keep_freed_memory
 from sabitrain.masking import Masking
+from sabitrain.mixture import open_datasets
 
 ROWS, MICRO_ROWS, STEPS = 128, 16, 300
 STRATEGIES = {
@@ -48,7 +52,7 @@ def report(name: str, tokens: int, took: list[tuple[float, float]]) -> None:
 
 def main() -> None:
     """Measure the loader under each strategy, and the machine."""
-    with open_dataset(sys.argv[1]) as dataset:
+    with open_datasets([Path(argument) for argument in sys.argv[1:]]) as dataset:
         print(
             f"{len(dataset.train):,} rows of {dataset.seq_len}, {dataset.train.n_targets.mean():,.0f} targets in each"
         )

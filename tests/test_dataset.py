@@ -282,8 +282,13 @@ def _report_row_0(split: Any, queue: Any) -> None:
 def test_the_shards_are_mapped_not_read(out: Path) -> None:
     dataset = open_dataset(out)
     block = dataset.train._shards[0].block(0)
-    for view in (block.ids_RT, block.mask_bits_RK, block.documents.columns["record_ids"]):
-        assert not view.flags.owndata and not view.flags.writeable
+    for view in (
+        block.ids,
+        block.mask_bits,
+        block.documents.columns["record_ids"],
+        block.runs.columns["segment_roles"],
+    ):
+        assert view.readonly and not np.asarray(view).flags.owndata
 
 
 @pytest.mark.parametrize("seq_len", [12, 16, 64])
@@ -292,16 +297,18 @@ def test_views_mind_where_arrays_start_in_their_buffers(seq_len: int) -> None:
     batch = pa.RecordBatch.from_pylist(rows, schema=shard_schema(seq_len))
     for part in (batch, batch.slice(1), batch.slice(2, 1), batch.slice(1, 3).slice(1)):
         block = block_of(part, seq_len)
-        bits = np.unpackbits(block.mask_bits_RK, axis=1, count=seq_len, bitorder="little")
+        mask_bits_RK = np.asarray(block.mask_bits).reshape(part.num_rows, -1)
+        bits = np.unpackbits(mask_bits_RK, axis=1, count=seq_len, bitorder="little")
         for i, row in enumerate(part.to_pylist()):
-            assert block.ids_RT[i].tolist() == row["input_ids"]
+            assert block.ids[i * seq_len : (i + 1) * seq_len].tolist() == row["input_ids"]
             assert bits[i].astype(bool).tolist() == row["loss_mask"]
             assert block.n_targets[i] == row["n_targets"]
             assert block.padding[i] == seq_len - sum(row["seq_lengths"])
             for bounds, columns in (block.documents, block.runs):
                 for name, values in columns.items():
                     assert values[bounds[i] : bounds[i + 1]].tolist() == row[name]
-        assert len(block.ids_RT) == len(block.mask_bits_RK) == len(block.n_targets) == block.sound == part.num_rows
+        assert len(block.n_targets) == len(block.padding) == block.sound == part.num_rows
+        assert len(block.ids) == seq_len * part.num_rows
 
 
 def test_runs_without_the_extension_and_imports_no_torch(out: Path) -> None:

@@ -307,9 +307,12 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
     Positions, roles and boundaries are made from run-lengths, without a look at tokens, in 4 bytes a token or fewer;
     the 8 that torch wants come last.
     """
-    B, T = len(places), seq_len
-    ids_BT = _joined([block.ids_RT[row] for block, row in places], np.uint16).astype(np.int64).reshape(B, T)
-    mask_bits_BK = _joined([block.mask_bits_RK[row] for block, row in places], np.uint8).reshape(B, -(-T // 8))
+    B, T, K = len(places), seq_len, -(-seq_len // 8)
+    id_dtype = places[0][0].ids.format if places else "H"
+    ids_BT = (
+        _joined([block.ids[row * T : row * T + T] for block, row in places], id_dtype).astype(np.int64).reshape(B, T)
+    )
+    mask_bits_BK = _joined([block.mask_bits[row * K : row * K + K] for block, row in places], "B").reshape(B, K)
     mask_BT = np.unpackbits(mask_bits_BK, axis=1, count=T, bitorder="little").view(np.bool_)
     labels_BT = np.full((B, T), IGNORED_LABEL, np.int64)
     np.copyto(labels_BT, ids_BT, where=mask_BT)
@@ -342,17 +345,18 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
     )
 
 
-def _pieces(rows: Sequence[tuple[Ragged, int]], names: Sequence[str]) -> dict[str, list[npt.NDArray[Any]]]:
+def _pieces(rows: Sequence[tuple[Ragged, int]], names: Sequence[str]) -> dict[str, list[memoryview]]:
     """What each row has of each column."""
     spans = [(ragged.columns, ragged.bounds[row], ragged.bounds[row + 1]) for ragged, row in rows]
     return {name: [columns[name][first:end] for columns, first, end in spans] for name in names}
 
 
-def _each_followed(pieces: Sequence[npt.NDArray[Any]], by: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Each piece and, after it, the value that is its own, as an array."""
-    return [array for pair in zip(pieces, by.reshape(-1, 1), strict=True) for array in pair]
+def _each_followed(pieces: Sequence[memoryview], by: npt.NDArray[Any]) -> list[memoryview]:
+    """Each piece and, after it, the value that is its own."""
+    values = by.data
+    return [piece for row, own in enumerate(pieces) for piece in (own, values[row : row + 1])]
 
 
-def _joined(pieces: list[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Arrays end to end; NumPy refuses to join none, and is slower when it is told of their type."""
-    return np.concatenate(pieces) if pieces else np.empty(0, dtype)
+def _joined(pieces: Sequence[memoryview], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Values end to end, in memory of their own."""
+    return np.frombuffer(bytearray().join(pieces), dtype)
