@@ -302,21 +302,15 @@ def open_dataset(path: str | Path) -> PackedDataset:
 
 
 def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
-    """The rows at ``places``, each of ``seq_len`` tokens, as one batch.
+    """The rows at ``places``, each of ``seq_len`` tokens, their ids all of one width, as one batch.
 
     Positions, roles and boundaries are made from run-lengths, without a look at tokens, in 4 bytes a token or fewer;
     the 8 that torch wants come last.
     """
-    B, T, K = len(places), seq_len, -(-seq_len // 8)
-    id_dtype = places[0][0].ids.format if places else "H"
-    ids_BT = (
-        _joined([block.ids[row * T : row * T + T] for block, row in places], id_dtype).astype(np.int64).reshape(B, T)
-    )
-    mask_bits_BK = _joined([block.mask_bits[row * K : row * K + K] for block, row in places], "B").reshape(B, K)
-    mask_BT = np.unpackbits(mask_bits_BK, axis=1, count=T, bitorder="little").view(np.bool_)
+    B, T = len(places), seq_len
+    ids_BT, mask_BT = _ids(places, T), _mask(places, T)
     labels_BT = np.full((B, T), IGNORED_LABEL, np.int64)
     np.copyto(labels_BT, ids_BT, where=mask_BT)
-
     documents = _pieces([(block.documents, row) for block, row in places], DOCUMENT_COLUMNS)
     runs = _pieces([(block.runs, row) for block, row in places], RUN_COLUMNS)
     padding_B = np.array([block.padding[row] for block, row in places], np.int32)
@@ -324,15 +318,13 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
     lengths_S = lengths_S[lengths_S > 0]  # no document is empty, but the padding of a row that is full
     starts = np.zeros(len(lengths_S) + 1, np.int32)
     np.cumsum(lengths_S, out=starts[1:])
-    positions_N = np.arange(B * T, dtype=np.int32)
-    positions_N -= np.repeat(starts[:-1], lengths_S)
     run_lengths = _joined(_each_followed(runs["segment_lengths"], padding_B), np.int32)
     run_roles = _joined(_each_followed(runs["segment_roles"], np.zeros(B, np.uint8)), np.uint8)
     return BatchDict(
         input_ids=ids_BT,
         labels=labels_BT,
         loss_mask=mask_BT,
-        position_ids=positions_N.astype(np.int64).reshape(B, T),
+        position_ids=_positions(starts, lengths_S).reshape(B, T),
         cu_seqlens=starts,
         roles=np.repeat(run_roles, run_lengths).reshape(B, T),
         seq_lengths=_joined(documents["seq_lengths"], np.int32),
@@ -343,6 +335,27 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
         n_targets=np.array([block.n_targets[row] for block, row in places], np.int32),
         max_seqlen=int(lengths_S.max(initial=0)),
     )
+
+
+def _ids(places: Sequence[Place], T: int) -> npt.NDArray[np.int64]:
+    """The ids of rows, widened: int64[B, T]."""
+    stored = places[0][0].ids.format if places else "H"
+    ids_N = _joined([block.ids[row * T : row * T + T] for block, row in places], stored)
+    return ids_N.astype(np.int64).reshape(len(places), T)
+
+
+def _mask(places: Sequence[Place], T: int) -> npt.NDArray[np.bool_]:
+    """The loss masks of rows, a byte a token: bool[B, T]."""
+    B, K = len(places), -(-T // 8)
+    bits_BK = _joined([block.mask_bits[row * K : row * K + K] for block, row in places], np.uint8).reshape(B, K)
+    return np.unpackbits(bits_BK, axis=1, count=T, bitorder="little").view(np.bool_)
+
+
+def _positions(starts: npt.NDArray[np.int32], lengths_S: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Each token's place in its segment: int64[B * T]."""
+    positions_N = np.arange(starts[-1], dtype=np.int32)
+    positions_N -= np.repeat(starts[:-1], lengths_S)
+    return positions_N.astype(np.int64)
 
 
 def _pieces(rows: Sequence[tuple[Ragged, int]], names: Sequence[str]) -> dict[str, list[memoryview]]:

@@ -100,6 +100,8 @@ class Mixture(PackedDataset):
         for part in parts[1:]:
             for what, name in (("rows of another length", "seq_len"), ("another vocabulary", "vocab_size")):
                 _require_same(getattr(first, name), getattr(part, name), what, part.path, first.path)
+            width, other_width = first.manifest["id_dtype"], part.manifest["id_dtype"]
+            _require_same(width, other_width, "ids of another width", part.path, first.path)
             one, other = first.manifest["tokenizer"]["sha256"], part.manifest["tokenizer"]["sha256"]
             _require_same(one, other, "another tokenizer", part.path, first.path)
             controls, others = ((data.bos_id, data.eos_id, data.pad_id) for data in (first, part))

@@ -123,6 +123,9 @@ def test_datasets_that_do_not_fit_together_are_refused(paths, tmp_path):
     longer = write_tiny(tmp_path / "longer", seq_len=64).path
     with pytest.raises(DatasetError, match="rows of another length"):
         open_datasets([paths[0], longer])
+    wider = write_tiny(tmp_path / "wider", id_dtype="uint32").path
+    with pytest.raises(DatasetError, match=r"ids of another width than .*: uint32 and uint16"):
+        open_datasets([paths[0], wider])
 
 
 def test_a_mixed_run_resumes_and_is_bound_to_its_mix(paths, tmp_path):
