@@ -178,3 +178,11 @@ def test_the_report_is_the_manifest(packed: PackReport) -> None:
     assert packed.vocab_size == sabiprep.open_dataset(packed.out).vocab_size
     assert packed.seed == 0
     assert np.isfinite(packed.tokens_per_second)
+
+
+def test_the_engine_is_named_and_one_that_failed_its_check_is_warned_of(packed: PackReport) -> None:
+    engine = json.loads((packed.out / "manifest.json").read_text())["tokenizer"]["engine"]
+    assert packed.engine == engine and packed.engine.startswith("sabiprep ") and packed.engine_warning is None
+    assert f"Tokenized by {engine}" in str(packed)
+    failed = dataclasses.replace(packed, engine="tokenizers", engine_warning="differs on 'ab'")
+    assert failed.warnings[0] == "differs on 'ab'" and "Warning: differs on 'ab'" in str(failed)

@@ -1,11 +1,11 @@
 """Packing against what a good engineer composes from PyPI: ``python benches/peers/pack_reference.py TOKENIZER``.
 
 The reference: gigatoken's file API reads and encodes the prompts and then the completions of one JSON Lines file, NumPy
-packs the documents best fit, longest first, and lays out rows and loss masks, pyarrow writes them. All of it is in memory, without
-checks, checksums, sources, validation or a way to go on after a crash, and a bad line ends the file for it.
+packs the documents best fit, longest first, and lays out rows and loss masks, pyarrow writes them. All of it is in
+memory, without checks, checksums, sources, validation or a way to go on after a crash, and a bad line ends the file.
 Both work on one core, each run in a process of its own, by turns; what is timed starts with the libraries imported and
-the tokenizer not loaded. The corpus: prompts and completions made of MAFAND's sentences, both ways, as often as it takes
-to fill the size; from the second time on each prompt has a number.
+the tokenizer not loaded. The corpus: prompts and completions made of MAFAND's sentences, both ways, as often as it
+takes to fill the size; from the second time on each prompt has a number.
 What is not installed or not there is said (``benches/peers/requirements.txt``).
 """
 

@@ -8,9 +8,10 @@
 Everything public is named here. Whatever is refused or fails is a `SabiprepError`, with its place and its remedy.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from sabiprep.api import Progress, explain, pack, remix, train_tokenizer, verify
-from sabiprep.dataset import BatchDict, PackedDataset, RowDict, SourceInfo, Split, open_dataset
-from sabiprep.encoder import Encoder
 from sabiprep.errors import (
     ConfigError,
     DatasetError,
@@ -36,6 +37,14 @@ from sabiprep.report import (
     VerifyReport,
 )
 from sabiprep.roles import Role
+
+if TYPE_CHECKING:
+    from sabiprep.dataset import BatchDict, PackedDataset, RowDict, SourceInfo, Split, open_dataset
+    from sabiprep.encoder import Encoder
+
+# What needs NumPy and pyarrow is imported when it is asked for: packing needs neither, and they take long to load.
+_DATASET = ("BatchDict", "PackedDataset", "RowDict", "SourceInfo", "Split", "open_dataset")
+_MODULES = {"Encoder": "sabiprep.encoder", **dict.fromkeys(_DATASET, "sabiprep.dataset")}
 
 __all__ = [
     "BatchDict",
@@ -75,3 +84,9 @@ __all__ = [
     "train_tokenizer",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'sabiprep' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -177,6 +177,8 @@ class PackReport:
         threads: Threads used.
         bytes: Bytes of input, as often as sources read them; of compressed files, the compressed ones.
         reused_splits: Pieces of input whose documents were there already (a run that went on, a kept spool), of all.
+        engine: What tokenized, with the versions that count, and why it was not sabiprep's own engine where it was not.
+        engine_warning: What is wrong with sabiprep's engine for this tokenizer, if anything: then `tokenizers` encoded.
     """
 
     out: Path
@@ -191,6 +193,8 @@ class PackReport:
     threads: int
     bytes: int
     reused_splits: tuple[int, int]
+    engine: str
+    engine_warning: str | None
 
     @classmethod
     def from_json(cls, report: Mapping[str, Any]) -> Self:
@@ -209,6 +213,8 @@ class PackReport:
             threads=report["threads"],
             bytes=report["bytes"],
             reused_splits=tuple(report["reused_splits"]),
+            engine=manifest["tokenizer"]["engine"],
+            engine_warning=report["engine_warning"],
         )
 
     @property
@@ -237,8 +243,9 @@ class PackReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is worth a second thought: sources whose records are repeated more often than is worth it."""
-        return tuple(
+        """What is worth a second thought: an engine that failed its check, records repeated more than is worth it."""
+        engine = () if self.engine_warning is None else (self.engine_warning,)
+        return engine + tuple(
             f"{source.name}: {source.epochs:g} copies of each record; "
             f"above {WORTHWHILE_EPOCHS} more are worth little (Muennighoff et al. 2023)"
             for source in self.sources

@@ -142,6 +142,7 @@ def _speed(report: PackReport) -> Iterator[str]:
     reused, splits = report.reused_splits
     if reused:
         yield f"{reused:,} of {splits:,} pieces of input were tokenized before"
+    yield f"Tokenized by {visible(report.engine)}"
     rows = report.train.rows + report.validation.rows
     yield f"{visible(str(report.out))}: {rows:,} rows of {report.seq_len:,} tokens; look at one with `sabiprep inspect`"
 

@@ -29,6 +29,15 @@ pub struct Item {
 /// Documents of at most a row's tokens / this count as the shortest.
 const SHORTEST: usize = 32;
 
+/// A document in its order.
+#[derive(Debug, Clone, Copy)]
+struct Ordered {
+    order: u64,
+    longest_first: u32,
+    at: u32,
+    len: u32,
+}
+
 /// Rows left, by room.
 struct Room {
     stacks: Vec<Vec<u32>>,
@@ -120,34 +129,40 @@ pub fn concat(items: &[Item], seq_len: usize) -> (Vec<Piece>, Vec<Vec<u32>>) {
 /// Packs `items` into rows of `seq_len` tokens by best fit: indices of items, in the order they were placed.
 #[must_use]
 pub fn pack(items: &[Item], seq_len: usize) -> Vec<Vec<u32>> {
-    let key = |(item, at): (&Item, u32)| {
+    // Whoever is looked at is known by its length: reading the items again, in random order, would take most of the time.
+    let mut classes: [Vec<Ordered>; 3] = Default::default();
+    for (item, at) in items.iter().zip(0..) {
         let len = item.len as usize;
-        let class = if len > seq_len / 2 { 0 } else { 1 + u128::from(len <= seq_len / SHORTEST) };
+        let class = if len > seq_len / 2 { 0 } else { 1 + usize::from(len <= seq_len / SHORTEST) };
         let longest_first = if class == 2 { u32::MAX - item.len } else { 0 };
-        (class << 96 | u128::from(longest_first) << 64 | u128::from(item.order), at)
-    };
-    let mut order: Vec<(u128, u32)> = items.iter().zip(0..).map(key).collect();
-    let rest = |at: u32| {
-        let item = &items[at as usize];
+        classes[class].push(Ordered { longest_first, order: item.order, at, len: item.len });
+    }
+    let rest = |one: &Ordered| {
+        let item = &items[one.at as usize];
         (item.record, item.copy, item.window)
     };
-    order.sort_unstable_by(|(a, at), (b, other)| a.cmp(b).then_with(|| rest(*at).cmp(&rest(*other))));
+    for class in &mut classes {
+        class.sort_unstable_by(|a, b| {
+            let key = |one: &Ordered| (one.longest_first, one.order);
+            key(a).cmp(&key(b)).then_with(|| rest(a).cmp(&rest(b)))
+        });
+    }
     let has_copies = items.iter().any(|item| item.copy > 0);
     let mut rows: Vec<Vec<u32>> = Vec::new();
     let mut room = Room::new(seq_len);
-    for (_, at) in order {
-        let item = &items[at as usize];
+    for Ordered { at, len, .. } in classes.into_iter().flatten() {
         let holds_a_copy = |row: u32| {
             if !has_copies {
                 return false;
             }
+            let item = &items[at as usize];
             let other = |&other: &u32| {
                 let other = &items[other as usize];
                 other.record == item.record && other.copy != item.copy
             };
             rows[row as usize].iter().any(other)
         };
-        let len = item.len as usize;
+        let len = len as usize;
         let mut least = room.at_least(len);
         let mut found = None;
         while let Some(left) = least {
@@ -159,7 +174,7 @@ pub fn pack(items: &[Item], seq_len: usize) -> Vec<Vec<u32>> {
             least = room.at_least(left + 1);
         }
         let (row, left) = found.unwrap_or_else(|| {
-            rows.push(Vec::new());
+            rows.push(Vec::with_capacity(8));
             (rows.len() as u32 - 1, seq_len)
         });
         rows[row as usize].push(at);

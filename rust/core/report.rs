@@ -33,6 +33,8 @@ pub struct Report {
     pub bytes: u64,
     /// Input splits whose documents were there already, of all splits.
     pub reused_splits: (usize, usize),
+    /// Why the engine of our own, which knows the tokenizer, does not encode: where it gave other ids than the library.
+    pub engine_warning: Option<String>,
 }
 
 /// Seconds by phase.

@@ -130,6 +130,7 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
         threads: options.threads,
         bytes,
         reused_splits,
+        engine_warning: job.encoder.engine_warning(),
     };
     if matches!(survey, Survey::Finished) {
         let manifest = Manifest::read(out)?;

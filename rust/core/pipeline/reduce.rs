@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
 
@@ -84,18 +85,28 @@ pub fn reduce_shard(
     shuffle(job, &documents.items, &mut rows);
     let rules = row_rules(job);
     let path = folder.shard_path(plan.side, plan.index);
-    let mut writer = ShardWriter::create(&path, rules.seq_len, job.encoder.id_type())?;
+    let writer = Mutex::new(ShardWriter::create(&path, rules.seq_len, job.encoder.id_type())?);
     let batches: Vec<&[Vec<u32>]> = rows.chunks(ROWS_PER_BATCH).collect();
-    for at_once in batches.chunks(threads * BATCHES_A_THREAD) {
+    let mut waiting: Vec<RecordBatch> = Vec::new();
+    // What was made last is written while the next are made; after the last, one more round writes.
+    for at_once in batches.chunks(threads * BATCHES_A_THREAD).chain([&[][..]]) {
         monitor.check()?;
-        let made = tasks::run(threads, at_once.len(), |nth| make_batch(job, &documents, at_once[nth], &rules))?;
-        for (batch, rows) in made {
-            writer.write(&batch)?;
+        let last = std::mem::take(&mut waiting);
+        let made = tasks::run(threads, at_once.len() + 1, |nth| match nth.checked_sub(1) {
+            None => {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                last.iter().try_for_each(|batch| writer.write(batch)).map(|()| None)
+            }
+            Some(nth) => make_batch(job, &documents, at_once[nth], &rules).map(Some),
+        })?;
+        monitor.done.fetch_add(last.iter().map(|batch| batch.num_rows() as u64).sum(), Relaxed);
+        for (batch, rows) in made.into_iter().flatten() {
+            waiting.push(batch);
             sums.sums.add_sums(rows.sums);
             sums.single_source_rows += rows.single_source;
-            monitor.done.fetch_add(batch.num_rows() as u64, Relaxed);
         }
     }
+    let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
     sums.written = writer.finish()?;
     Ok(sums)
 }

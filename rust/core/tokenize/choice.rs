@@ -55,3 +55,24 @@ impl Chosen {
         Some(format!("the fast engine differs from the tokenizers library on {text:?}; the library encodes"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_differs_is_not_used_and_the_user_is_told() {
+        let json = serde_json::json!({
+            "added_tokens": [], "normalizer": null, "decoder": null, "post_processor": null,
+            "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "use_regex": true, "trim_offsets": true },
+            "model": { "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": [["a", "b"]] },
+        });
+        let form = Form::plain(json.to_string().as_bytes(), &json).expect("a usable file");
+        let mut agreeing = choose(&json, Vec::new(), &form, |_, _| true);
+        assert_eq!((agreeing.take().is_some(), agreeing.warning()), (true, None));
+        let mut differing = choose(&json, Vec::new(), &form, |_, text| !text.contains('a'));
+        assert!(differing.take().is_none());
+        assert!(differing.name().contains("our engine gives other ids"), "{}", differing.name());
+        assert!(differing.warning().is_some_and(|warning| warning.contains("the library encodes")));
+    }
+}

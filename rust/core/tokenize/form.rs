@@ -51,8 +51,8 @@ impl Form {
     }
 
     /// The tokenizer for text that continues a text: no prefix space, no prepended character.
-    pub fn continuation(bytes: &[u8], json: &Value) -> Result<Self> {
-        let mut tokenizer = load(bytes)?;
+    pub fn continuation(first: &Self, json: &Value) -> Result<Self> {
+        let mut tokenizer = first.tokenizer.clone();
         let normalizer = match without_prepend(json["normalizer"].clone()) {
             Some(value) => Some(serde_json::from_value::<tokenizers::NormalizerWrapper>(value).map_err(unusable)?),
             None => None,

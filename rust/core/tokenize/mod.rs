@@ -114,7 +114,8 @@ impl Encoder {
         config::refuse_dropout(&json)?;
         // The library panics on some files that make no sense; that is the file's fault, and found out here.
         let load = || -> Result<_> {
-            let (mut first, mut continuation) = (Form::first(&bytes, &json)?, Form::continuation(&bytes, &json)?);
+            let mut first = Form::first(&bytes, &json)?;
+            let mut continuation = Form::continuation(&first, &json)?;
             let no_continuation = form::no_continuation(&json, &first, &continuation)?;
             let mut chosen = choice::choose(&json, first.guarded(), &first, |engine, text| {
                 first.agrees(engine, text) && continuation.agrees(&engine.continuing(), text)
@@ -187,6 +188,12 @@ impl Encoder {
     #[must_use]
     pub fn engine(&self) -> (String, String) {
         (self.chosen.name(), probe::unicode())
+    }
+
+    /// What a user should be told of the engine, if anything.
+    #[must_use]
+    pub fn engine_warning(&self) -> Option<String> {
+        self.chosen.warning()
     }
 
     /// The control tokens' ids.
