@@ -6,6 +6,7 @@ memory, without checks, checksums, sources, validation or a way to go on after a
 Both work on one core, each run in a process of its own, by turns; what is timed starts with the libraries imported and
 the tokenizer not loaded. The corpus: prompts and completions made of MAFAND's sentences, both ways, as often as it
 takes to fill the size; from the second time on each prompt has a number.
+TOKENIZER must be one that gigatoken knows and have the token ``</s>``: ``benches/peers/make_tokenizer.py`` makes one.
 What is not installed or not there is said (``benches/peers/requirements.txt``).
 """
 

@@ -4,7 +4,7 @@ Each encoder runs in a process of its own on one core, the same texts in each, i
 goes in, and the ids come out as flat as the encoder gives them. The first pass is over texts not seen before (a warm-up
 on other texts aside), the second over the same texts again. Printed are the medians in MB of UTF-8 a second, the ratio
 to `tokenizers`, and whether the ids are equal to its ids. What is not installed is left out, saying so
-(``benches/peers/requirements.txt``).
+(``benches/peers/requirements.txt``). ``benches/peers/make_tokenizer.py`` makes a TOKENIZER that every peer knows.
 """
 
 from __future__ import annotations

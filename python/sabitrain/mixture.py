@@ -157,7 +157,8 @@ class MixedOrder:
     Of each dataset the rows come as `sabitrain.data.RowStream` has them: each exactly once in each of its epochs. How
     many of a step are whose follows the weights by systematic sampling: the interval [0, R) is cut in proportion, and a
     dataset has a row for each of the points u, u + 1, u + 2 ... in its part, where u goes on by the golden ratio from
-    step to step. So a step's counts are within one of the exact shares, and their sums over steps stay close to them.
+    step to step. So a step's counts are within one of the exact shares, and where the weights stay, their sums over
+    steps stay as close as the logarithm of the steps; where they change, the sums may drift a little further.
     """
 
     def __init__(
