@@ -244,8 +244,11 @@ fn make(
     let splits = read::splits(plan);
     monitor.begin(Phase::Map, splits.iter().map(|split| split_bytes(plan, split)).sum());
     let names: Vec<_> = splits.iter().map(|split| spooled::names(job, split, &inputs[split.input])).collect();
+    // The largest first: no thread is left with much to do when the others are done.
+    let mut order: Vec<usize> = (0..splits.len()).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(split_bytes(plan, &splits[at])));
     let map = |at: usize| map_or_reuse(job, store, &splits, at, &names[at], options.keep_spool, monitor);
-    let reused = tasks::run(options.threads, splits.len(), map)?;
+    let reused = tasks::run(options.threads, splits.len(), |nth| map(order[nth]))?;
     refuse_changed(plan, stamps)?;
     if options.keep_spool {
         store.keep()?;

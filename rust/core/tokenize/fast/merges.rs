@@ -8,12 +8,14 @@ use std::collections::{BinaryHeap, HashMap};
 
 use serde_json::Value;
 
-use super::queue::{Queue, RadixHeap};
+use super::queue::{ByRank, Queue};
 
 /// No id, or no rank.
 const NONE: u32 = u32::MAX;
 /// Symbols up to which a search by eye beats a queue.
 const SHORT: usize = 32;
+/// Symbols up to which a heap, near the processor, beats lists by rank.
+const MANY: usize = 1 << 16;
 /// Ids have 21 bits and ranks 22, so that a pair and its rank are one word of 64 bits.
 const ID_BITS: u32 = 21;
 const RANK_BITS: u32 = 22;
@@ -53,13 +55,14 @@ pub struct Merges {
     characters: [char; 256],
 }
 
-/// Room for the words too long for the stack.
-#[derive(Debug, Default)]
-struct Long {
-    ids: Vec<u32>,
-    ranks: Vec<u32>,
-    previous: Vec<u32>,
-    next: Vec<u32>,
+/// A symbol of a word too long for the stack, in a list linked both ways.
+#[derive(Debug, Clone, Copy)]
+struct Symbol {
+    id: u32,
+    /// The rank of its pair with the next.
+    rank: u32,
+    previous: u32,
+    next: u32,
 }
 
 impl Merges {
@@ -250,60 +253,60 @@ impl Merges {
     }
 
     fn encode_long(&self, word: &[u8], out: &mut Vec<u32>) {
-        let mut long = Long { ids: Vec::with_capacity(word.len()), ..Long::default() };
+        let mut symbols: Vec<Symbol> = Vec::with_capacity(word.len());
         let mut was_unknown = false;
         for &byte in word {
             let atom = self.atoms[byte as usize];
-            match self.unknown {
-                _ if atom != NONE => long.ids.push(atom),
-                Some((_, true)) if was_unknown => {}
-                Some((id, _)) => long.ids.push(id),
-                None => {}
-            }
+            let id = match self.unknown {
+                _ if atom != NONE => Some(atom),
+                Some((_, true)) if was_unknown => None,
+                unknown => unknown.map(|(id, _)| id),
+            };
             was_unknown = atom == NONE;
+            let at = symbols.len() as u32;
+            symbols.extend(id.map(|id| Symbol { id, rank: NONE, previous: at.wrapping_sub(1), next: at + 1 }));
         }
-        if self.orderly {
-            self.drain(&mut long, &mut RadixHeap::default());
+        if self.orderly && symbols.len() > MANY {
+            self.drain(&mut symbols, &mut ByRank::new(self.products.len()));
         } else {
-            self.drain(&mut long, &mut BinaryHeap::<Reverse<u64>>::new());
+            self.drain(&mut symbols, &mut BinaryHeap::<Reverse<u64>>::new());
         }
-        out.extend(long.ids.iter().filter(|&&id| id != NONE));
+        out.extend(symbols.iter().map(|symbol| symbol.id).filter(|&id| id != NONE));
     }
 
     /// Merges by a queue; a symbol that went into another is left as `NONE`.
-    fn drain(&self, long: &mut Long, queue: &mut impl Queue) {
-        let Long { ids, ranks, previous, next } = long;
-        let len = ids.len() as u32;
-        ranks.extend(ids.windows(2).map(|pair| self.rank(pair[0], pair[1])));
-        ranks.push(NONE);
-        previous.extend((0..len).map(|at| at.wrapping_sub(1)));
-        next.extend(1..=len);
+    fn drain(&self, symbols: &mut [Symbol], queue: &mut impl Queue) {
+        let len = symbols.len() as u32;
         let key = |rank: u32, at: u32| u64::from(rank) << 32 | u64::from(at);
-        for (at, &rank) in ranks.iter().enumerate().filter(|&(_, &rank)| rank != NONE) {
-            queue.push(key(rank, at as u32));
+        for at in 1..symbols.len() {
+            let rank = self.rank(symbols[at - 1].id, symbols[at].id);
+            symbols[at - 1].rank = rank;
+            if rank != NONE {
+                queue.push(key(rank, at as u32 - 1));
+            }
         }
         while let Some(top) = queue.pop() {
-            let (rank, at) = ((top >> 32) as u32, top as u32 as usize);
+            let (rank, at) = ((top >> 32) as u32, top as u32);
+            let Symbol { rank: current, previous: before, next: gone, .. } = symbols[at as usize];
             // A pair that changed since has another rank.
-            if ranks[at] != rank {
+            if current != rank {
                 continue;
             }
-            let gone = next[at] as usize;
-            ids[at] = self.products[rank as usize];
-            (ids[gone], ranks[gone]) = (NONE, NONE);
-            let after = next[gone];
-            next[at] = after;
-            ranks[at] = NONE;
+            let product = self.products[rank as usize];
+            let after = symbols[gone as usize].next;
+            (symbols[gone as usize].id, symbols[gone as usize].rank) = (NONE, NONE);
+            let mut rank = NONE;
             if after < len {
-                previous[after as usize] = at as u32;
-                ranks[at] = self.rank(ids[at], ids[after as usize]);
-                if ranks[at] != NONE {
-                    queue.push(key(ranks[at], at as u32));
+                symbols[after as usize].previous = at;
+                rank = self.rank(product, symbols[after as usize].id);
+                if rank != NONE {
+                    queue.push(key(rank, at));
                 }
             }
-            if let Some(before) = Some(previous[at]).filter(|&before| before < len) {
-                let rank = self.rank(ids[before as usize], ids[at]);
-                ranks[before as usize] = rank;
+            symbols[at as usize] = Symbol { id: product, rank, previous: before, next: after };
+            if before < len {
+                let rank = self.rank(symbols[before as usize].id, product);
+                symbols[before as usize].rank = rank;
                 if rank != NONE {
                     queue.push(key(rank, before));
                 }
