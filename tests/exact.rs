@@ -4,9 +4,11 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::thread;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use sabiprep::tasks;
 use sabiprep::tokenize::{TextEncoder, train_bpe};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -234,15 +236,18 @@ fn every_code_point_in_several_contexts() {
     let (unassigned, rest): (Vec<u32>, Vec<u32>) = (0..0x11_0000 / 256).partition(is_empty);
     let [unassigned, rest] = [unassigned, rest].map(|blocks| blocks.into_iter().map(block).collect::<Vec<_>>());
     let shapes = ["our own", r"cl100k with \p{N}{1,3}", "o200k", "GPT-2"];
-    let mut found = 0;
-    for pair in pairs() {
-        pair.check(&rest.iter().map(String::as_str).collect::<Vec<_>>());
-        if shapes.contains(&pair.name.as_str()) {
-            pair.check(&unassigned.iter().map(String::as_str).collect::<Vec<_>>());
-            found += 1;
+    let is_shape = |pair: &Pair| shapes.contains(&pair.name.as_str());
+    assert_eq!(pairs().iter().filter(|pair| is_shape(pair)).count(), shapes.len());
+    let [unassigned, rest] = [&unassigned, &rest].map(|texts| texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let check = |at: usize| {
+        pairs()[at].check(&rest);
+        if is_shape(&pairs()[at]) {
+            pairs()[at].check(&unassigned);
         }
-    }
-    assert_eq!(found, shapes.len());
+        Ok(())
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    tasks::run(threads, pairs().len(), check).expect("equal ids");
 }
 
 #[test]

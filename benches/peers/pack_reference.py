@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from tokenization import NAIJA, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-MAFAND = ROOT.parent / "shared" / "corpora" / "naija" / "mafand"
+MAFAND = NAIJA / "mafand"
 WORK = ROOT / "build" / "bench" / "reference"
 SEQ_LEN = 2048
 
