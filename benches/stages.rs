@@ -22,7 +22,7 @@ fn stages(criterion: &mut Criterion) {
     let trained = train_tokenizer(&plan, 2048, &Monitor::default()).expect("a tokenizer");
     write_file(&tokenizer, &trained.json).expect("room for a tokenizer");
     let plan = Plan::load(&corpus, &Overrides { tokenizer: Some(tokenizer), ..Overrides::default() }).expect("a plan");
-    let job = Job::prepare(&plan).expect("a job");
+    let job = Job::prepare(&plan, 1).expect("a job");
 
     let read_all = |each: &mut dyn FnMut(usize, &Record<'_>, Rendered)| {
         for split in splits(&plan) {
@@ -60,7 +60,9 @@ fn stages(criterion: &mut Criterion) {
         bench.iter(|| fields.iter().for_each(|(source, fields)| drop(black_box(render(*source, fields)))));
     });
     group.bench_function("tokenize", |bench| {
-        bench.iter(|| rendered.iter().for_each(|rendered| drop(black_box(job.encoder.encode(rendered)))));
+        let mut session = job.encoder.session();
+        let mut encode = |rendered| drop(black_box(job.encoder.encode(rendered, &mut session)));
+        bench.iter(|| rendered.iter().for_each(&mut encode));
     });
     let out = folder.path().join("out");
     group.bench_function("everything, one thread", |bench| {

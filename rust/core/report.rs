@@ -149,7 +149,7 @@ pub fn manifest(
         program: Program::this(),
         tokenizer: TokenizerEntry {
             file: TOKENIZER_FILE.to_owned(),
-            sha256: encoder.sha256(),
+            sha256: encoder.sha256().to_owned(),
             vocab_size: encoder.vocab_size(),
             bos_id: controls.bos,
             eos_id: controls.eos,

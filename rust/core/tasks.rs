@@ -1,6 +1,7 @@
 //! Tasks: independent pieces of work on a few threads, results in the order of the tasks.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cmp::Reverse;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -31,6 +32,32 @@ pub fn run<T: Send>(threads: usize, count: usize, task: impl Fn(usize) -> Result
     results.map_while(|result| result).collect()
 }
 
+/// The same for tasks of these sizes, the largest first: no thread is left with much to do when the others are done.
+pub fn run_largest_first<T: Send>(
+    threads: usize,
+    sizes: &[u64],
+    task: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&at| Reverse(sizes[at]));
+    let results = run(threads, order.len(), |nth| task(order[nth]))?;
+    let mut results: Vec<(usize, T)> = order.into_iter().zip(results).collect();
+    results.sort_unstable_by_key(|(at, _)| *at);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
+/// What `first` and `second` give, at the same time if there is more than one thread. Panics as they do.
+pub fn both<A: Send, B>(threads: usize, first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    if threads == 1 {
+        return (first(), second());
+    }
+    thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        (first.join().unwrap_or_else(|panic| resume_unwind(panic)), second)
+    })
+}
+
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     Error::internal(format!("a task panicked: {}", text.unwrap_or("no message")))
@@ -42,12 +69,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_largest_go_first() {
+        let started = Mutex::new(Vec::new());
+        run_largest_first(1, &[3, 7, 5], |at| {
+            started.lock().unwrap().push(at);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(started.into_inner().unwrap(), [1, 2, 0]);
+    }
+
+    #[test]
     fn results_keep_their_order_and_failures_are_found() {
         for threads in 1..4 {
             assert_eq!(run(threads, 50, |at| Ok(at * 2)).unwrap(), (0..50).map(|at| at * 2).collect::<Vec<_>>());
             let failing = |at| if at == 7 { Err(Error::input("seven")) } else { Ok(at) };
             assert_eq!(run(threads, 50, failing).unwrap_err().message, "seven");
             assert!(run(threads, 3, |at| -> Result<()> { panic!("task {at}") }).is_err());
+            let sizes = [3, 1, 4, 1, 5, 9, 2, 6];
+            let found = run_largest_first(threads, &sizes, |at| Ok(sizes[at])).unwrap();
+            assert_eq!(found, sizes);
+            assert_eq!(both(threads, || 1, || "two"), (1, "two"));
+            assert!(catch_unwind(|| both(threads, || panic!("the first"), || ())).is_err());
         }
     }
 }

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Job;
 use super::fit::fit;
+use super::map::Scratch;
 use crate::choice::{Subject, choice, within};
 use crate::error::{Error, Result};
 use crate::files;
@@ -22,7 +23,6 @@ use crate::plan::{Overrides, Plan};
 use crate::read::{self, Records, Split};
 use crate::report;
 use crate::schema::{IdType, Role, Run};
-use crate::segment::Rendered;
 use crate::tasks;
 use crate::verify::{open_tokenizer, row_of};
 use crate::write::{Identity, Manifest};
@@ -209,13 +209,13 @@ fn compare(job: &Job<'_>, packed: &ByRecord, threads: usize, found: &mut Against
 fn compare_split(job: &Job<'_>, split: &Split, packed: &ByRecord, monitor: &Monitor) -> Result<Vec<String>> {
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     let mut failures = Vec::new();
-    let mut rendered = Rendered::default();
+    let mut scratch = Scratch::new(job);
     let mut records = Records::open(job.plan, split)?;
     while let Some(record) = records.advance().map_err(|error| error.file(input.name.clone()))? {
         monitor.check()?;
         let Some(documents) = packed.get(&(split.source as u16, record.id)) else { continue };
         documents.is_met.store(true, Relaxed);
-        let fitted = record.fields().and_then(|fields| fit(job, split.source, fields, &mut rendered));
+        let fitted = record.fields().and_then(|fields| fit(job, split.source, fields, &mut scratch));
         let what = match fitted {
             Ok(fitted) => {
                 let derived = digest(&fitted.document.ids, &roles_of(&fitted.document.runs));

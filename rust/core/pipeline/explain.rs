@@ -2,13 +2,12 @@
 
 use super::Job;
 use super::fit::fit;
-use super::map::cut_runs;
+use super::map::{Scratch, cut_runs};
 use crate::error::{Error, Result};
 use crate::mask::push_document_mask;
 use crate::plan::{Plan, nearest};
 use crate::read;
 use crate::schema::{Refusal, Role};
-use crate::segment::Rendered;
 
 /// A record at every stage.
 #[derive(Debug, Clone)]
@@ -52,7 +51,7 @@ pub fn explain(plan: &Plan, source: &str, record: &[u8]) -> Result<Explanation> 
             .file(plan.config_file.clone())
             .remedy(format!("{hint}sources: {}", names.join(", "))));
     };
-    let job = Job::prepare(plan)?;
+    let job = Job::prepare(plan, 1)?;
     let mut out = Explanation {
         source: source.to_owned(),
         spans: vec![],
@@ -61,14 +60,14 @@ pub fn explain(plan: &Plan, source: &str, record: &[u8]) -> Result<Explanation> 
         truncated: false,
         dropped: None,
     };
-    let mut rendered = Rendered::default();
-    let fitted = read::parse_json(record).and_then(|fields| fit(&job, index, fields, &mut rendered));
+    let mut scratch = Scratch::new(&job);
+    let fitted = read::parse_json(record).and_then(|fields| fit(&job, index, fields, &mut scratch));
     let mut start = 0;
-    for span in &rendered.spans {
-        out.spans.push((span.role, span.literal, rendered.text[start..span.end].to_owned()));
+    for span in &scratch.rendered.spans {
+        out.spans.push((span.role, span.literal, scratch.rendered.text[start..span.end].to_owned()));
         start = span.end;
     }
-    out.runs = rendered.runs().iter().map(|run| run.text.to_owned()).collect();
+    out.runs = scratch.rendered.runs().iter().map(|run| run.text.to_owned()).collect();
     let fitted = match fitted {
         Ok(fitted) => fitted,
         Err(refusal) => {

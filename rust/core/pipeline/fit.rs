@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::Job;
-use super::map::prepare;
+use super::map::{Scratch, prepare};
 use crate::plan::PackPlan;
 use crate::schema::{Drop, MAX_WINDOWS, Overflow, Packing, Refusal, window_count};
-use crate::segment::{Fields, Rendered, Step, value_at_mut};
+use crate::segment::{Fields, Step, value_at_mut};
 use crate::tokenize::Document;
 
 /// A document with the windows of it that fit a row.
@@ -20,10 +20,10 @@ pub struct Fitted {
     pub truncated: bool,
 }
 
-/// The document of a record as the rows have it, or why there is none. `rendered` is the text of what was kept.
-pub fn fit(job: &Job<'_>, source: usize, fields: Fields, rendered: &mut Rendered) -> Result<Fitted, Refusal> {
+/// The document of a record as the rows have it, or why there is none. `scratch` then holds the text of what was kept.
+pub fn fit(job: &Job<'_>, source: usize, fields: Fields, scratch: &mut Scratch) -> Result<Fitted, Refusal> {
     let seq_len = job.plan.pack.seq_len;
-    let document = prepare(job, source, &fields, rendered)?;
+    let document = prepare(job, source, &fields, scratch)?;
     let len = document.ids.len();
     let whole = |document: Document, truncated| Fitted { windows: vec![0..document.ids.len()], document, truncated };
     if len <= seq_len {
@@ -34,7 +34,7 @@ pub fn fit(job: &Job<'_>, source: usize, fields: Fields, rendered: &mut Rendered
             Err(too_long(len, seq_len, ", more windows than a record may have"))
         }
         Overflow::Split => Ok(Fitted { windows: windows_of(&job.plan.pack, len), document, truncated: false }),
-        Overflow::Truncate => Ok(whole(truncate(job, source, fields, rendered, len)?, true)),
+        Overflow::Truncate => Ok(whole(truncate(job, source, fields, scratch, len)?, true)),
         Overflow::Drop | Overflow::Error => Err(too_long(len, seq_len, "")),
     }
 }
@@ -73,13 +73,13 @@ pub fn truncate(
     job: &Job<'_>,
     source: usize,
     mut fields: Fields,
-    rendered: &mut Rendered,
+    scratch: &mut Scratch,
     len: usize,
 ) -> Result<Document, Refusal> {
     let seq_len = job.plan.pack.seq_len;
     let segmenter = &job.segmenters[source];
     let keeps_targets = !job.plan.sources[source].is_plain();
-    let targets: Vec<String> = rendered.targets().into_iter().map(str::to_owned).collect();
+    let targets: Vec<String> = scratch.rendered.targets().into_iter().map(str::to_owned).collect();
     let mut candidates: Vec<(Vec<Step>, String)> = Vec::new();
     for path in segmenter.shortenable_fields(&fields) {
         if let Some(text) = value_at_mut(&mut fields, &path).and_then(|value| value.as_str()) {
@@ -90,18 +90,18 @@ pub fn truncate(
     let mut now = len;
     for (path, text) in candidates {
         let cuts = word_ends(&text);
-        let attempt = |cut: &str, rendered: &mut Rendered| -> Result<Option<Document>, Refusal> {
+        let attempt = |cut: &str, scratch: &mut Scratch| -> Result<Option<Document>, Refusal> {
             let mut shortened = fields.clone();
             *value_at_mut(&mut shortened, &path).expect("the path was found before") = cut.into();
-            segmenter.render(&shortened, rendered)?;
-            if keeps_targets && rendered.targets() != targets {
+            segmenter.render(&shortened, &mut scratch.rendered)?;
+            if keeps_targets && scratch.rendered.targets() != targets {
                 return Ok(None);
             }
-            job.encoder.encode(rendered).map(Some)
+            job.encoder.encode(&scratch.rendered, &mut scratch.session).map(Some)
         };
         let Some(&first) = cuts.first().filter(|&&first| first < text.len()) else { continue };
         // A field that also shapes a target is left alone.
-        let Ok(Some(least)) = attempt(&text[..first], rendered) else { continue };
+        let Ok(Some(least)) = attempt(&text[..first], scratch) else { continue };
         if least.ids.len() > seq_len {
             now = least.ids.len();
             *value_at_mut(&mut fields, &path).expect("the path was found before") = text[..first].into();
@@ -119,7 +119,7 @@ pub fn truncate(
             let step = if halve { span / 2 } else { share.clamp(1, span - 1) };
             halve = !halve;
             let at = fits.0 + step;
-            let Ok(Some(document)) = attempt(&text[..cuts[at]], rendered) else { break };
+            let Ok(Some(document)) = attempt(&text[..cuts[at]], scratch) else { break };
             let tokens = document.ids.len();
             if tokens <= seq_len {
                 (fits, best) = ((at, tokens), (cuts[at], document));
@@ -128,7 +128,7 @@ pub fn truncate(
             }
         }
         // The last attempt may not have been the best.
-        attempt(&text[..best.0], rendered)?;
+        attempt(&text[..best.0], scratch)?;
         return Ok(best.1);
     }
     Err(too_long(len, seq_len, " and its target leaves no room for its data"))

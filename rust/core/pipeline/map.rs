@@ -17,7 +17,7 @@ use crate::schema::{Drop, Overflow, Refusal, Run, SpecialInData, push_run, windo
 use crate::segment::{Fields, Rendered};
 use crate::settle;
 use crate::spool::{BUCKETS, Dropped, Head, Key, Spool, SpoolWriter};
-use crate::tokenize::Document;
+use crate::tokenize::{Document, Session};
 
 /// Maps `split` into `whole`, and what it shortens into `fitted`, if that is wanted.
 pub fn map_split(
@@ -38,10 +38,10 @@ pub fn map_split(
         whole.tally().records += 1;
         let id = record.id;
         let prepared = match (&direct, &record.line) {
-            (Some((direct, binding)), Ok(line)) if direct.render(binding, line, &mut task.rendered) => {
-                encode(job, split.source, &task.rendered)
+            (Some((direct, binding)), Ok(line)) if direct.render(binding, line, &mut task.scratch.rendered) => {
+                encode(job, split.source, &mut task.scratch)
             }
-            _ => record.fields().and_then(|fields| prepare(job, split.source, &fields, &mut task.rendered)),
+            _ => record.fields().and_then(|fields| prepare(job, split.source, &fields, &mut task.scratch)),
         };
         match prepared {
             Ok(document) => {
@@ -87,7 +87,7 @@ pub fn fit_split(
         }
         let changed = || Error::input("was changed while it was read").file(job.plan.inputs[split.input].name.clone());
         let fields = record.fields().map_err(|_| changed())?;
-        let document = prepare(job, split.source, &fields, &mut task.rendered).map_err(|_| changed())?;
+        let document = prepare(job, split.source, &fields, &mut task.scratch).map_err(|_| changed())?;
         task.shorten(&mut fitted, record.id, fields, document.ids.len())?;
         if wanted.is_empty() {
             break;
@@ -101,44 +101,60 @@ fn in_place<'a>(job: &'a Job<'_>, split: &Split) -> impl Fn(Error) -> Error + 'a
     |error: Error| error.file(input.name.clone()).source(source.name.clone())
 }
 
+/// What stays from record to record.
+#[derive(Debug)]
+pub struct Scratch {
+    /// The text of the record at hand.
+    pub rendered: Rendered,
+    /// The tokenizer's.
+    pub session: Session,
+}
+
+impl Scratch {
+    /// An empty one, for one thread.
+    pub fn new(job: &Job<'_>) -> Self {
+        Self { rendered: Rendered::default(), session: job.encoder.session() }
+    }
+}
+
 /// A record as a document, whatever its length, or why there is none.
 pub fn prepare(
     job: &Job<'_>,
     source: usize,
     fields: &Fields,
-    rendered: &mut Rendered,
+    scratch: &mut Scratch,
 ) -> std::result::Result<Document, Refusal> {
-    job.segmenters[source].render(fields, rendered)?;
-    encode(job, source, rendered)
+    job.segmenters[source].render(fields, &mut scratch.rendered)?;
+    encode(job, source, scratch)
 }
 
 /// A rendered record as a document.
-fn encode(job: &Job<'_>, source: usize, rendered: &Rendered) -> std::result::Result<Document, Refusal> {
+fn encode(job: &Job<'_>, source: usize, scratch: &mut Scratch) -> std::result::Result<Document, Refusal> {
+    let Scratch { rendered, session } = scratch;
     if job.plan.sources[source].special_in_data == SpecialInData::Error
         && let Some(token) = job.encoder.control_in_data(rendered)
     {
         return Err(Refusal::new(Drop::Refused, format!("its data spells the control token '{token}'")));
     }
-    job.encoder.encode(rendered)
+    job.encoder.encode(rendered, session)
 }
 
 /// What a map task holds from record to record.
 struct Task<'a> {
     job: &'a Job<'a>,
     source: usize,
-    /// The record at hand.
-    rendered: Rendered,
+    scratch: Scratch,
     contents: Contents,
 }
 
 impl<'a> Task<'a> {
     fn new(job: &'a Job<'a>, split: &Split) -> Self {
-        Self { job, source: split.source, rendered: Rendered::default(), contents: Contents::default() }
+        Self { job, source: split.source, scratch: Scratch::new(job), contents: Contents::default() }
     }
 
     /// Spools the document of the record at hand.
     fn push(&mut self, spool: &mut SpoolWriter<'_>, record_id: u64, document: &Document) -> Result<()> {
-        let (job, source, text) = (self.job, &self.job.plan.sources[self.source], &self.rendered.text);
+        let (job, source, text) = (self.job, &self.job.plan.sources[self.source], &self.scratch.rendered.text);
         let subject = Subject { name: &source.name, record: record_id, copy: 0 };
         let bucket = choice(job.plan.pack.seed, "bucket", subject) % u64::from(BUCKETS);
         let contaminated = job.held_out.as_ref().is_some_and(|held_out| held_out.has_part_of(text));
@@ -154,7 +170,7 @@ impl<'a> Task<'a> {
 
     /// Spools the shortened document of a record whose own has `len` tokens, or counts why there is none.
     fn shorten(&mut self, spool: &mut SpoolWriter<'_>, record_id: u64, fields: Fields, len: usize) -> Result<()> {
-        match truncate(self.job, self.source, fields, &mut self.rendered, len) {
+        match truncate(self.job, self.source, fields, &mut self.scratch, len) {
             Ok(document) => self.push(spool, record_id, &document),
             Err(Refusal { reason, why }) => {
                 spool.tally().drop_record(reason, record_id, || why);

@@ -63,8 +63,6 @@ pub struct Job<'a> {
     pub plan: &'a Plan,
     /// The tokenizer.
     pub encoder: Encoder,
-    /// The sha256 of its file.
-    pub tokenizer_sha256: String,
     /// The templates of each source.
     pub segmenters: Vec<Segmenter>,
     /// Whether the spool has content keys.
@@ -74,9 +72,9 @@ pub struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Loads what the plan names, and refuses what cannot work together.
-    pub fn prepare(plan: &'a Plan) -> Result<Self> {
-        Self::with_encoder(plan, Encoder::load(&plan.tokenizer, &plan.config_file)?)
+    /// Loads what the plan names, on a few threads, and refuses what cannot work together.
+    pub fn prepare(plan: &'a Plan, threads: usize) -> Result<Self> {
+        Self::with_encoder(plan, Encoder::load(&plan.tokenizer, &plan.config_file, threads)?)
     }
 
     /// Compiles what the plan names for `encoder`.
@@ -87,15 +85,14 @@ impl<'a> Job<'a> {
         for source in plan.sources.iter().filter(|source| !source.is_plain()) {
             encoder.check_continuation(&source.name)?;
         }
-        let (tokenizer_sha256, keyed) = (encoder.sha256(), plan.looks_at_content());
-        Ok(Self { plan, tokenizer_sha256, encoder, segmenters, keyed, held_out: None })
+        Ok(Self { plan, encoder, segmenters, keyed: plan.looks_at_content(), held_out: None })
     }
 
     fn identity(&self, inputs: &[InputEntry]) -> Identity {
         let controls = self.encoder.controls();
         Identity {
             program: Program::this(),
-            tokenizer: self.tokenizer_sha256.clone(),
+            tokenizer: self.encoder.sha256().to_owned(),
             controls: (controls.bos, controls.eos, controls.pad),
             config: report::resolved_config(self.plan),
             inputs: inputs.to_vec(),
@@ -115,7 +112,7 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
         plan.split_bytes = state.split_bytes;
         options.keep_spool |= state.keep_spool;
     }
-    let mut job = Job::prepare(&plan)?;
+    let mut job = Job::prepare(&plan, options.threads)?;
     // Whoever comes to use a kept spool may hold records out.
     job.keyed |= options.keep_spool || !options.reuse.is_empty();
     let stamps = stamps(&plan)?;
@@ -242,13 +239,12 @@ fn make(
     let plan = job.plan;
     let started = Instant::now();
     let splits = read::splits(plan);
-    monitor.begin(Phase::Map, splits.iter().map(|split| split_bytes(plan, split)).sum());
     let names: Vec<_> = splits.iter().map(|split| spooled::names(job, split, &inputs[split.input])).collect();
-    // The largest first: no thread is left with much to do when the others are done.
-    let mut order: Vec<usize> = (0..splits.len()).collect();
-    order.sort_by_key(|&at| std::cmp::Reverse(split_bytes(plan, &splits[at])));
-    let map = |at: usize| map_or_reuse(job, store, &splits, at, &names[at], options.keep_spool, monitor);
-    let reused = tasks::run(options.threads, splits.len(), |nth| map(order[nth]))?;
+    let sizes: Vec<u64> = splits.iter().map(|split| split_bytes(plan, split)).collect();
+    monitor.begin(Phase::Map, sizes.iter().sum());
+    let reused = tasks::run_largest_first(options.threads, &sizes, |at| {
+        map_or_reuse(job, store, &splits, at, &names[at], options.keep_spool, monitor)
+    })?;
     refuse_changed(plan, stamps)?;
     if options.keep_spool {
         store.keep()?;

@@ -1,6 +1,6 @@
 //! The reduce task: one shard is packed, masked, checked and written.
 
-use std::ops::Range;
+use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
@@ -40,9 +40,9 @@ pub fn row_rules(job: &Job<'_>) -> RowRules {
 
 /// The documents of a shard, copies included, in the order of sources and records.
 #[derive(Debug, Default)]
-struct Documents {
-    /// Their stored bytes, one after another.
-    bytes: Vec<u8>,
+struct Documents<'a> {
+    /// Bytes that hold them.
+    blocks: Vec<Cow<'a, [u8]>>,
     /// What is packed: a window of a document, or all of it.
     items: Vec<Item>,
     /// Where each item lies.
@@ -52,8 +52,10 @@ struct Documents {
 /// Where the tokens of an item lie.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// Where its document starts in the bytes.
-    at: u64,
+    /// The block that its document lies in.
+    block: u32,
+    /// Where its document starts in the block.
+    at: u32,
     /// Tokens of its document.
     tokens: u32,
     /// The first of them that is in the item.
@@ -121,7 +123,7 @@ struct RowSums {
 /// Rows masked, checked and laid out.
 fn make_batch(
     job: &Job<'_>,
-    documents: &Documents,
+    documents: &Documents<'_>,
     rows: &[Vec<u32>],
     rules: &RowRules,
 ) -> Result<(RecordBatch, RowSums)> {
@@ -146,50 +148,44 @@ fn make_batch(
 }
 
 /// Reads the documents of a shard.
-fn gather(job: &Job<'_>, settlement: &Settlement<'_>, plan: &ShardPlan, threads: usize) -> Result<Documents> {
-    let parts = settlement.corpus().parts.len();
-    let ranges = parts.min(threads);
-    let bound = |nth: usize| parts * nth / ranges;
-    let found = tasks::run(threads, ranges, |nth| gather_parts(job, settlement, plan, bound(nth)..bound(nth + 1)))?;
-    let mut found = found.into_iter();
-    let mut documents = found.next().unwrap_or_default();
-    for more in found {
-        let before = documents.bytes.len() as u64;
-        documents.bytes.extend_from_slice(&more.bytes);
-        documents.items.extend_from_slice(&more.items);
-        documents.places.extend(more.places.iter().map(|place| Place { at: place.at + before, ..*place }));
+fn gather<'a>(job: &Job<'_>, settlement: &Settlement<'a>, plan: &ShardPlan, threads: usize) -> Result<Documents<'a>> {
+    let sizes: Vec<u64> = settlement.corpus().parts.iter().map(|of| of.part.layout.payload).collect();
+    let found = tasks::run_largest_first(threads, &sizes, |at| gather_part(job, settlement, plan, at))?;
+    let count = found.iter().map(|part| part.items.len()).sum();
+    let (items, places) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut documents = Documents { items, places, ..Documents::default() };
+    for Documents { blocks, items, places } in found {
+        let before = documents.blocks.len() as u32;
+        documents.blocks.extend(blocks);
+        documents.items.extend_from_slice(&items);
+        documents.places.extend(places.iter().map(|place| Place { block: place.block + before, ..*place }));
     }
     Ok(documents)
 }
 
-fn gather_parts(
-    job: &Job<'_>,
-    settlement: &Settlement<'_>,
-    plan: &ShardPlan,
-    parts: Range<usize>,
-) -> Result<Documents> {
+/// Reads those of them that part `at` holds.
+fn gather_part<'a>(job: &Job<'_>, settlement: &Settlement<'a>, plan: &ShardPlan, at: usize) -> Result<Documents<'a>> {
+    let of = &settlement.corpus().parts[at];
     let mut documents = Documents::default();
-    for at in parts {
-        let of = &settlement.corpus().parts[at];
-        for copy in 0..settlement.max_copies(of.source) {
-            let mut heads: Vec<Head> = Vec::new();
-            for buckets in buckets_of_copy(&plan.buckets, copy) {
-                let is_made = |(index, head): &(u32, Head)| {
-                    let is_of = |made: Made| made.side == plan.side && copy < made.copies;
-                    settlement.made(at, *index, head).is_some_and(is_of)
-                };
-                heads.extend(of.part.in_buckets(buckets)?.into_iter().filter(is_made).map(|(_, head)| head));
-            }
-            // The buckets of a copy may wrap around: what comes first in the part is read first.
-            heads.sort_by_key(Head::order);
-            let Documents { bytes, items, places } = &mut documents;
-            let mut starts = Vec::with_capacity(heads.len());
-            of.part.copy_documents(heads.iter(), bytes, |at| starts.push(at))?;
-            for (head, at) in heads.iter().zip(starts) {
-                for (window, range) in windows_of(&job.plan.pack, head.tokens as usize).into_iter().enumerate() {
-                    items.push(item(job, of.source, head, copy, window as u32, range.len() as u32));
-                    places.push(Place { at, tokens: head.tokens, start: range.start as u32 });
-                }
+    for copy in 0..settlement.max_copies(of.source) {
+        let mut heads: Vec<Head> = Vec::new();
+        for buckets in buckets_of_copy(&plan.buckets, copy) {
+            let is_made = |(index, head): &(u32, Head)| {
+                let is_of = |made: Made| made.side == plan.side && copy < made.copies;
+                settlement.made(at, *index, head).is_some_and(is_of)
+            };
+            heads.extend(of.part.in_buckets(buckets)?.into_iter().filter(is_made).map(|(_, head)| head));
+        }
+        // The buckets of a copy may wrap around: what comes first in the part is read first.
+        heads.sort_by_key(Head::order);
+        let Documents { blocks, items, places } = &mut documents;
+        let block = blocks.len() as u32;
+        let mut starts = Vec::with_capacity(heads.len());
+        blocks.push(of.part.documents(heads.iter(), |at| starts.push(at))?);
+        for (head, at) in heads.iter().zip(starts) {
+            for (window, range) in windows_of(&job.plan.pack, head.tokens as usize).into_iter().enumerate() {
+                items.push(item(job, of.source, head, copy, window as u32, range.len() as u32));
+                places.push(Place { block, at, tokens: head.tokens, start: range.start as u32 });
             }
         }
     }
@@ -212,7 +208,7 @@ fn shuffle(job: &Job<'_>, items: &[Item], rows: &mut [Vec<u32>]) {
     });
 }
 
-impl Documents {
+impl Documents<'_> {
     /// Puts pieces in the place of documents. How often the documents of each source were cut.
     fn cut(&mut self, pieces: &[Piece], sources: usize) -> Vec<u64> {
         let mut cuts = vec![0; sources];
@@ -233,7 +229,7 @@ impl Documents {
         for &at in held {
             let (item, place) = (&self.items[at as usize], &self.places[at as usize]);
             let range = place.start as usize..(place.start + item.len) as usize;
-            let bytes = &self.bytes[place.at as usize..];
+            let bytes = &self.blocks[place.block as usize][place.at as usize..];
             decode(bytes, place.tokens as usize, range, job.encoder.id_type(), &mut row.ids, &mut runs);
             push_document_mask(&runs, job.plan.sources[usize::from(item.record.0)].loss, &mut row.mask);
             row.seq_lengths.push(item.len as i32);

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use super::map::prepare;
+use super::map::{Scratch, prepare};
 use super::{Job, Options};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::read::{Records, Split};
-use crate::segment::Rendered;
 
 /// Bytes of each source's first input that are looked at.
 const SAMPLE: u64 = 64 << 10;
@@ -84,11 +83,11 @@ fn sample(job: &Job<'_>, source: usize) -> Result<Sample> {
     let split = Split { source, nth_input: 0, input, range: 0..u64::MAX };
     let mut records = Records::open(job.plan, &split)?;
     let width = job.encoder.id_type().width() as f64;
-    let mut rendered = Rendered::default();
+    let mut scratch = Scratch::new(job);
     while sample.bytes < SAMPLE {
         let Some(record) = records.advance()? else { break };
         sample.bytes += record.bytes() as u64 + 1;
-        let prepared = record.fields().and_then(|fields| prepare(job, source, &fields, &mut rendered));
+        let prepared = record.fields().and_then(|fields| prepare(job, source, &fields, &mut scratch));
         if let Ok(document) = prepared {
             let tokens = document.ids.len() as f64;
             sample.spool += tokens * width + SPOOLED_DOCUMENT;

@@ -24,7 +24,7 @@ pub fn names(job: &Job<'_>, split: &Split, input: &InputEntry) -> Names {
     let controls = job.encoder.controls();
     let whole = json!({
         "program": env!("CARGO_PKG_VERSION"),
-        "tokenizer": job.tokenizer_sha256,
+        "tokenizer": job.encoder.sha256(),
         "controls": [controls.bos, Some(controls.eos), Some(controls.pad)],
         "source": source.name,
         "format": source.format,

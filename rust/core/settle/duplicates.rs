@@ -1,7 +1,8 @@
 //! Duplicates: what is dropped because another record says the same.
 //!
 //! The content keys of all parts are merged in order of content, so that the records of one content come together, the
-//! lowest first. Held in memory: a block of keys of each part, a bit for each record, and the spellings kept of one content.
+//! lowest first. Contents are hashes: each thread merges an equal share of all that there can be. Held in memory: a
+//! block of keys of each part, a bit for each record, and the spellings kept of one content.
 //!
 //! A training record whose content a held-out one has is dropped, whatever its source says. Of the rest, on either
 //! side, a record is dropped if its source drops duplicates and a lower record that is kept has the same text, or the
@@ -10,20 +11,44 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::corpus::{Corpus, Fate, PartOf};
 use crate::error::Result;
 use crate::schema::{Drop, Duplicates, OFFSET_BITS, Side};
 use crate::spool::{Key, Keys, Tally};
+use crate::tasks;
+
+/// Content keys of a part held at once, by all merges together.
+const KEYS_AT_ONCE: u64 = 512;
+/// Those that one merge holds at least.
+const KEYS_OF_A_MERGE: u64 = 64;
 
 /// Which documents are dropped for their content: a bit for each, by part.
-pub fn drop_by_content(corpus: &Corpus<'_>, tallies: &mut [Tally]) -> Result<Vec<Vec<u64>>> {
-    let room = |part: &PartOf<'_>| vec![0_u64; (part.part.layout.keys as usize).div_ceil(64)];
-    let mut dropped: Vec<Vec<u64>> = corpus.parts.iter().map(room).collect();
+pub fn drop_by_content(corpus: &Corpus<'_>, tallies: &mut [Tally], threads: usize) -> Result<Vec<Vec<u64>>> {
+    let bits = |part: &PartOf<'_>| (0..part.part.layout.keys.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+    let dropped: Vec<Vec<AtomicU64>> = corpus.parts.iter().map(bits).collect();
+    for found in tasks::run(threads, threads, |nth| drop_share(corpus, nth, threads, &dropped))? {
+        tallies.iter_mut().zip(&found).for_each(|(tally, more)| tally.add(more));
+    }
+    Ok(dropped.into_iter().map(|part| part.into_iter().map(AtomicU64::into_inner).collect()).collect())
+}
+
+/// The contents of share `nth` of `shares`.
+fn share(nth: usize, shares: usize) -> RangeInclusive<u128> {
+    let size = u128::MAX / shares as u128;
+    size * nth as u128..=if nth + 1 == shares { u128::MAX } else { size * (nth as u128 + 1) - 1 }
+}
+
+/// Sets the bits of the documents of a share that are dropped, and counts them by source.
+fn drop_share(corpus: &Corpus<'_>, nth: usize, shares: usize, dropped: &[Vec<AtomicU64>]) -> Result<Vec<Tally>> {
+    let mut tallies = vec![Tally::default(); corpus.plan.sources.len()];
     let by_text = corpus.plan.sources.iter().any(|source| source.duplicates == Duplicates::Exact);
+    let (contents, at_once) = (share(nth, shares), (KEYS_AT_ONCE / shares as u64).max(KEYS_OF_A_MERGE));
     // The first merge goes ahead to the end of each content, to see whether it is held out; the second follows.
-    let mut ahead = corpus.plan.holds_out().then(|| Merge::new(&corpus.parts)).transpose()?;
-    let mut merge = Merge::new(&corpus.parts)?;
+    let mut ahead = corpus.plan.holds_out().then(|| Merge::new(&corpus.parts, &contents, at_once)).transpose()?;
+    let mut merge = Merge::new(&corpus.parts, &contents, at_once)?;
     while let Some(content) = merge.content() {
         let mut held_out = false;
         while let Some((at, key)) = ahead.as_mut().map_or(Ok(None), |ahead| ahead.advance_within(content))? {
@@ -34,7 +59,7 @@ pub fn drop_by_content(corpus: &Corpus<'_>, tallies: &mut [Tally]) -> Result<Vec
             let Some(side) = corpus.side_of(at, &key) else { continue };
             let policy = corpus.source(&corpus.parts[at]).duplicates;
             if let Some((reason, earlier)) = group.judge(policy, side, key.exact, (at, key.record_id)) {
-                dropped[at][key.head as usize / 64] |= 1 << (key.head % 64);
+                dropped[at][key.head as usize / 64].fetch_or(1 << (key.head % 64), Relaxed);
                 let why = || match earlier {
                     None => "a held-out record has the same content".to_owned(),
                     Some((at, record_id)) => {
@@ -46,7 +71,7 @@ pub fn drop_by_content(corpus: &Corpus<'_>, tallies: &mut [Tally]) -> Result<Vec
             }
         }
     }
-    Ok(dropped)
+    Ok(tallies)
 }
 
 impl Corpus<'_> {
@@ -97,7 +122,7 @@ impl Group {
     }
 }
 
-/// The content keys of all parts, in order of key, source and record.
+/// Content keys of all parts, in order of key, source and record.
 struct Merge<'a> {
     cursors: Vec<Keys<'a>>,
     /// The next key of each part; the order of a part's source comes before that of its records.
@@ -107,9 +132,9 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(parts: &[PartOf<'a>]) -> Result<Self> {
+    fn new(parts: &[PartOf<'a>], contents: &RangeInclusive<u128>, at_once: u64) -> Result<Self> {
         let mut merge = Self {
-            cursors: parts.iter().map(|part| part.part.keys()).collect(),
+            cursors: parts.iter().map(|part| part.part.keys(contents, at_once)).collect::<Result<_>>()?,
             next: BinaryHeap::new(),
             keys: vec![Key::default(); parts.len()],
             sources: parts.iter().map(|part| part.source).collect(),
@@ -169,6 +194,16 @@ mod tests {
             });
         }
         reasons
+    }
+
+    #[test]
+    fn every_content_is_in_one_share() {
+        for shares in [1, 2, 3, 7, 64] {
+            assert_eq!((*share(0, shares).start(), *share(shares - 1, shares).end()), (0, u128::MAX));
+            for nth in 1..shares {
+                assert_eq!(*share(nth, shares).start(), share(nth - 1, shares).end() + 1);
+            }
+        }
     }
 
     proptest! {

@@ -185,7 +185,7 @@ pub fn settle<'a>(corpus: &'a Corpus<'a>, threads: usize) -> Result<Settlement<'
     let plan = corpus.plan;
     let mut tallies = corpus.tallies.clone();
     let dropped = if plan.looks_at_content() {
-        duplicates::drop_by_content(corpus, &mut tallies)?
+        duplicates::drop_by_content(corpus, &mut tallies, threads)?
     } else {
         vec![Vec::new(); corpus.parts.len()]
     };

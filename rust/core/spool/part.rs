@@ -5,7 +5,7 @@
 //! asked of a part is read out of that block, so that it makes no difference where the block lies.
 
 use std::borrow::Cow;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,8 +20,6 @@ use crate::tokenize::Document;
 /// Buckets are found by groups of this many.
 const GROUP: u32 = 16;
 const GROUPS: usize = (BUCKETS / GROUP) as usize;
-/// Content keys are read this many at a time.
-const KEYS_AT_ONCE: u64 = 512;
 /// Documents this close together are read at once.
 const GAP: u64 = 64 << 10;
 
@@ -112,14 +110,18 @@ impl Part {
         Ok(heads.filter(|(_, head)| buckets.contains(&u32::from(head.bucket))).collect())
     }
 
-    /// Appends the stored bytes of each of `heads`, which come in the part's order, to `out`; calls `place` with the
-    /// offset in `out` of each.
-    pub fn copy_documents<'a>(
+    /// Bytes that hold the stored documents of `heads`, which come in the part's order: the block, if it is in memory;
+    /// else theirs, one after another. Calls `place` with where each starts.
+    pub fn documents<'a>(
         &self,
         heads: impl Iterator<Item = &'a Head>,
-        out: &mut Vec<u8>,
-        mut place: impl FnMut(u64),
-    ) -> Result<()> {
+        mut place: impl FnMut(u32),
+    ) -> Result<Cow<'_, [u8]>> {
+        if let Block::Memory(bytes) = &self.block {
+            heads.for_each(|head| place(head.at));
+            return Ok(bytes.as_slice().into());
+        }
+        let mut out = Vec::new();
         let mut heads = heads.peekable();
         let mut held: Vec<&Head> = Vec::new();
         while let Some(first) = heads.next() {
@@ -133,17 +135,42 @@ impl Part {
             let start = u64::from(first.at);
             let bytes = self.read(start..end)?;
             for head in &held {
-                place(out.len() as u64);
+                place(out.len() as u32);
                 out.extend_from_slice(&bytes[(u64::from(head.at) - start) as usize..(head.end() - start) as usize]);
             }
         }
-        Ok(())
+        Ok(out.into())
     }
 
-    /// The content keys, in order of key.
-    #[must_use]
-    pub fn keys(&self) -> Keys<'_> {
-        Keys { part: self, next: 0, held: Vec::new().into_iter() }
+    /// The content keys whose content lies in `contents`, in order of key, read `at_once` at a time.
+    pub fn keys(&self, contents: &RangeInclusive<u128>, at_once: u64) -> Result<Keys<'_>> {
+        let next = self.key_where(|content| content >= *contents.start())?;
+        let end = self.key_where(|content| content > *contents.end())?;
+        Ok(Keys { part: self, next, end, at_once, held: Vec::new().into_iter() })
+    }
+
+    /// The index of the first key whose content `is_past`, as all later ones are.
+    fn key_where(&self, is_past: impl Fn(u128) -> bool) -> Result<u64> {
+        let (mut first, mut end) = (0, u64::from(self.layout.keys));
+        // Contents are spread evenly over all that there can be: the bounds of the whole need no search.
+        if first == end || is_past(0) {
+            return Ok(0);
+        }
+        if !is_past(u128::MAX) {
+            return Ok(end);
+        }
+        while first < end {
+            let middle = first.midpoint(end);
+            let is_past = self.read_keys(middle..middle + 1)?.iter().all(|key| is_past(key.content));
+            if is_past { end = middle } else { first = middle + 1 }
+        }
+        Ok(first)
+    }
+
+    fn read_keys(&self, range: Range<u64>) -> Result<Vec<Key>> {
+        let (at, size) = (self.layout.keys_at(), Key::BYTES as u64);
+        let bytes = self.read(at + range.start * size..at + range.end * size)?;
+        Ok(bytes.as_chunks().0.iter().map(Key::from_bytes).collect())
     }
 }
 
@@ -152,6 +179,8 @@ impl Part {
 pub struct Keys<'a> {
     part: &'a Part,
     next: u64,
+    end: u64,
+    at_once: u64,
     held: std::vec::IntoIter<Key>,
 }
 
@@ -161,14 +190,9 @@ impl Keys<'_> {
         if let Some(key) = self.held.next() {
             return Ok(Some(key));
         }
-        let end = (self.next + KEYS_AT_ONCE).min(u64::from(self.part.layout.keys));
-        if self.next == end {
-            return Ok(None);
-        }
-        let (at, size) = (self.part.layout.keys_at(), Key::BYTES as u64);
-        let bytes = self.part.read(at + self.next * size..at + end * size)?;
-        self.next = end;
-        self.held = bytes.as_chunks().0.iter().map(Key::from_bytes).collect::<Vec<_>>().into_iter();
+        let next = (self.next + self.at_once).min(self.end);
+        self.held = self.part.read_keys(self.next..next)?.into_iter();
+        self.next = next;
         Ok(self.held.next())
     }
 }
@@ -313,7 +337,7 @@ mod tests {
         #[test]
         fn what_goes_in_comes_out_by_bucket_from_memory_and_from_a_file(
             documents in prop::collection::vec((prop::collection::vec(0u32..65_536, 1..9), 0u16..60, any::<u8>()), 0..40),
-            wide: bool, keyed: bool, buckets in (0u32..60, 0u32..61),
+            wide: bool, keyed: bool, buckets in (0u32..60, 0u32..61), split in 0u128..256,
         ) {
             let id_type = if wide { IdType::U32 } else { IdType::U16 };
             let mut writer = PartWriter::new(id_type);
@@ -337,8 +361,8 @@ mod tests {
                 let expected: Vec<(u32, Head)> = (0..).zip(heads.iter().copied())
                     .filter(|(_, head)| buckets.contains(&u32::from(head.bucket))).collect();
                 prop_assert_eq!(&found, &expected);
-                let (mut bytes, mut places) = (Vec::new(), Vec::new());
-                part.copy_documents(found.iter().map(|(_, head)| head), &mut bytes, |at| places.push(at)).unwrap();
+                let mut places = Vec::new();
+                let bytes = part.documents(found.iter().map(|(_, head)| head), |at| places.push(at)).unwrap();
                 let (mut ids, mut runs) = (Vec::new(), Vec::new());
                 for ((_, head), at) in found.iter().zip(places) {
                     let (bytes, expected) = (&bytes[at as usize..], document(&documents[head.record_id as usize].0));
@@ -353,13 +377,16 @@ mod tests {
                         prop_assert_eq!(&roles(&runs)[..], &roles(&expected.runs)[range]);
                     }
                 }
-                let mut keys = part.keys();
                 let mut seen = Vec::new();
-                while let Some(key) = keys.advance().unwrap() {
-                    prop_assert_eq!(heads[key.head as usize].record_id, key.record_id);
-                    prop_assert_eq!(heads[key.head as usize].tokens, key.tokens);
-                    prop_assert_eq!(u128::from(documents[key.record_id as usize].2), key.content);
-                    seen.push((key.content, key.record_id));
+                for contents in [0..=split, split + 1..=u128::MAX] {
+                    let mut keys = part.keys(&contents, 3).unwrap();
+                    while let Some(key) = keys.advance().unwrap() {
+                        prop_assert_eq!(heads[key.head as usize].record_id, key.record_id);
+                        prop_assert_eq!(heads[key.head as usize].tokens, key.tokens);
+                        prop_assert_eq!(u128::from(documents[key.record_id as usize].2), key.content);
+                        prop_assert!(contents.contains(&key.content));
+                        seen.push((key.content, key.record_id));
+                    }
                 }
                 prop_assert_eq!(seen.len(), if keyed { documents.len() } else { 0 });
                 prop_assert!(seen.is_sorted());

@@ -286,10 +286,10 @@ mod tests {
         let mut found = Vec::new();
         for part in &spool.parts {
             for head in part.heads(0..part.layout.heads as usize).unwrap() {
-                let (mut bytes, mut ids, mut runs) = (Vec::new(), Vec::new(), Vec::new());
-                part.copy_documents([&head].into_iter(), &mut bytes, |_| {}).unwrap();
+                let (mut at, mut ids, mut runs) = (0, Vec::new(), Vec::new());
+                let bytes = part.documents([&head].into_iter(), |place| at = place as usize).unwrap();
                 let tokens = head.tokens as usize;
-                super::super::decode(&bytes, tokens, 0..tokens, IdType::U16, &mut ids, &mut runs);
+                super::super::decode(&bytes[at..], tokens, 0..tokens, IdType::U16, &mut ids, &mut runs);
                 found.push((head.record_id, ids));
             }
         }

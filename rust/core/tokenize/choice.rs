@@ -1,10 +1,14 @@
 //! Which engine encodes: our own where it knows the file and agrees with the library, else the library, and why.
 
 use serde_json::Value;
+use tokenizers::Tokenizer;
 
+use super::config;
 use super::fast::{self, Engine};
-use super::form::Form;
+use super::form::{self, Form};
 use super::probe;
+use crate::error::Result;
+use crate::tasks;
 
 /// The engine of a tokenizer.
 #[derive(Debug)]
@@ -16,20 +20,49 @@ pub struct Chosen {
     differs: Option<String>,
 }
 
-/// The engine for a tokenizer.json. `agrees` tells whether an engine gives what the library gives for a text.
-pub fn choose(json: &Value, guarded: Vec<bool>, form: &Form, agrees: impl Fn(&Engine, &str) -> bool) -> Chosen {
-    let engine = match Engine::of(json, guarded) {
+/// A tokenizer.json: its values, what the library makes of it, and our engine or why there is none.
+pub struct Loaded {
+    pub json: Value,
+    pub tokenizer: Tokenizer,
+    pub engine: std::result::Result<Engine, String>,
+}
+
+/// Reads a tokenizer.json. The library panics on some that make no sense.
+pub fn load(bytes: &[u8], threads: usize) -> Result<Loaded> {
+    let own = || -> Result<_> {
+        let json = serde_json::from_slice(bytes).map_err(form::unusable)?;
+        config::refuse_dropout(&json)?;
+        let engine = Engine::of(&json);
+        Ok((json, engine))
+    };
+    let (tokenizer, own) = tasks::both(threads, || Tokenizer::from_bytes(bytes), own);
+    let (json, engine) = own?;
+    Ok(Loaded { json, tokenizer: tokenizer.map_err(form::unusable)?, engine })
+}
+
+/// Our engine, if there is one and it `agrees` with what the library gives for each of the stress texts.
+pub fn choose(
+    engine: std::result::Result<Engine, String>,
+    form: &Form,
+    threads: usize,
+    agrees: impl Fn(&Engine, &str) -> bool + Sync,
+) -> Result<Chosen> {
+    let engine = match engine {
         Ok(engine) => engine,
-        Err(why) => return Chosen { engine: None, why: Some(why), differs: None },
+        Err(why) => return Ok(Chosen { engine: None, why: Some(why), differs: None }),
     };
     let added = form.tokenizer().get_added_tokens_decoder();
     let mut spellings: Vec<String> = added.into_values().map(|token| token.content).collect();
     spellings.sort();
     let texts = fast::stress_texts(&spellings);
-    match texts.into_iter().find(|text| !agrees(&engine, text)) {
+    let agreed = tasks::run(threads, texts.len(), |at| Ok(agrees(&engine, &texts[at])));
+    let agreed = agreed.map_err(|_| form::unusable(form::PANIC))?;
+    Ok(match texts.into_iter().zip(agreed).find(|(_, agreed)| !agreed) {
         None => Chosen { engine: Some(engine), why: None, differs: None },
-        Some(text) => Chosen { engine: None, why: Some("our engine gives other ids".to_owned()), differs: Some(text) },
-    }
+        Some((text, _)) => {
+            Chosen { engine: None, why: Some("our engine gives other ids".to_owned()), differs: Some(text) }
+        }
+    })
 }
 
 impl Chosen {
@@ -67,12 +100,20 @@ mod tests {
             "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "use_regex": true, "trim_offsets": true },
             "model": { "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": [["a", "b"]] },
         });
-        let form = Form::plain(json.to_string().as_bytes(), &json).expect("a usable file");
-        let mut agreeing = choose(&json, Vec::new(), &form, |_, _| true);
-        assert_eq!((agreeing.take().is_some(), agreeing.warning()), (true, None));
-        let mut differing = choose(&json, Vec::new(), &form, |_, text| !text.contains('a'));
-        assert!(differing.take().is_none());
-        assert!(differing.name().contains("our engine gives other ids"), "{}", differing.name());
-        assert!(differing.warning().is_some_and(|warning| warning.contains("the library encodes")));
+        for threads in [1, 2] {
+            let choose = |agrees: fn(&Engine, &str) -> bool| {
+                let loaded = load(json.to_string().as_bytes(), threads).expect("a usable file");
+                let form = Form::plain(loaded.tokenizer, &loaded.json).expect("a usable file");
+                choose(loaded.engine, &form, threads, agrees)
+            };
+            let mut agreeing = choose(|_, _| true).expect("a choice");
+            assert_eq!((agreeing.take().is_some(), agreeing.warning()), (true, None));
+            let mut differing = choose(|_, text| !text.contains('a')).expect("a choice");
+            assert!(differing.take().is_none());
+            assert!(differing.name().contains("our engine gives other ids"), "{}", differing.name());
+            assert!(differing.warning().is_some_and(|warning| warning.contains("the library encodes")));
+            let panicking = choose(|_, _| panic!("the library does"));
+            assert!(panicking.is_err_and(|error| error.message.contains("it makes the library panic")));
+        }
     }
 }

@@ -15,7 +15,7 @@ use tokenizers::{
 
 use super::Document;
 use super::added::{Matcher, Piece};
-use super::fast::Engine;
+use super::fast::{Engine, Session};
 use crate::error::{Error, Result};
 use crate::schema::{Drop, Refusal, Role};
 use crate::segment::{Controls, Span, TextRun};
@@ -45,11 +45,6 @@ enum Control {
 }
 
 impl Form {
-    /// The tokenizer as it is.
-    pub fn first(bytes: &[u8], json: &Value) -> Result<Self> {
-        Self::new(load(bytes)?, json)
-    }
-
     /// The tokenizer for text that continues a text: no prefix space, no prepended character.
     pub fn continuation(first: &Self, json: &Value) -> Result<Self> {
         let mut tokenizer = first.tokenizer.clone();
@@ -68,7 +63,8 @@ impl Form {
         Self::new(tokenizer, json)
     }
 
-    fn new(tokenizer: Tokenizer, json: &Value) -> Result<Self> {
+    /// The tokenizer as it is.
+    pub fn new(tokenizer: Tokenizer, json: &Value) -> Result<Self> {
         let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
         let unknown = unknown_id(&tokenizer, json);
@@ -102,8 +98,8 @@ impl Form {
     }
 
     /// The tokenizer for text alone: added tokens are matched anywhere, and the model's ids stand as they are.
-    pub fn plain(bytes: &[u8], json: &Value) -> Result<Self> {
-        Ok(Self { controls: Vec::new(), ..Self::first(bytes, json)? })
+    pub fn plain(tokenizer: Tokenizer, json: &Value) -> Result<Self> {
+        Ok(Self { controls: Vec::new(), ..Self::new(tokenizer, json)? })
     }
 
     /// The tokenizer behind it.
@@ -116,16 +112,23 @@ impl Form {
         let span = Span { end: text.len(), role: Role::Data, literal: false };
         let mut document = Document::default();
         let run = TextRun { text, start: 0, spans: &[span] };
-        self.encode(&run, &mut document).map_err(|refusal| unusable(refusal.why))?;
+        self.encode_by_library(&run, &mut document).map_err(|refusal| unusable(refusal.why))?;
         Ok(document.ids)
     }
 
     /// Encodes a run of text, adding to `document`. A token has the role of its first byte.
-    pub fn encode(&self, run: &TextRun<'_>, document: &mut Document) -> std::result::Result<(), Refusal> {
-        match &self.engine {
-            Some(engine) if self.encode_by(engine, run, document)? => Ok(()),
-            _ => self.encode_by_library(run, document),
+    pub fn encode(
+        &self,
+        run: &TextRun<'_>,
+        session: Option<&mut Session>,
+        document: &mut Document,
+    ) -> std::result::Result<(), Refusal> {
+        if let (Some(engine), Some(session)) = (&self.engine, session)
+            && self.encode_by(engine, run, session, document)?
+        {
+            return Ok(());
         }
+        self.encode_by_library(run, document)
     }
 
     /// The same, by the library.
@@ -242,9 +245,8 @@ impl Form {
     }
 }
 
-fn load(bytes: &[u8]) -> Result<Tokenizer> {
-    Tokenizer::from_bytes(bytes).map_err(unusable)
-}
+/// Said of a file that makes no sense to the library, which takes it and panics: the file's fault, not ours.
+pub const PANIC: &str = "it makes the library panic";
 
 /// The error of a file that the `tokenizers` library cannot use.
 pub fn unusable(error: impl std::fmt::Display) -> Error {

@@ -22,6 +22,7 @@ use tokenizers::Tokenizer;
 
 pub use bpe::{TrainedTokenizer, tags_of, train_bpe};
 pub use choice::Chosen;
+use choice::Loaded;
 pub use plain::{Ids, TextEncoder};
 pub use probe::{Probe, probes};
 
@@ -30,6 +31,7 @@ use crate::files;
 use crate::plan::TokenizerPlan;
 use crate::schema::{Drop, IdType, Refusal, Role, Run, push_run};
 use crate::segment::{Controls, Rendered};
+use fast::{Engine, Lease};
 use form::Form;
 
 /// A record as tokens.
@@ -65,6 +67,10 @@ pub struct ControlIds {
     pub pad: u32,
 }
 
+/// What one thread keeps from record to record, the words that it has seen. Some engines have none.
+#[derive(Debug)]
+pub struct Session(Option<Lease>);
+
 /// A tokenizer and its control tokens, ready to encode records.
 #[derive(Debug)]
 pub struct Encoder {
@@ -77,13 +83,14 @@ pub struct Encoder {
     /// The spellings of the added tokens.
     spellings: Controls,
     bytes: Vec<u8>,
+    sha256: String,
     vocab_size: usize,
     file: String,
 }
 
 impl Encoder {
-    /// Loads the tokenizer of the plan and resolves its control tokens.
-    pub fn load(plan: &TokenizerPlan, config_file: &str) -> Result<Self> {
+    /// Loads the tokenizer of the plan, on a few threads, and resolves its control tokens.
+    pub fn load(plan: &TokenizerPlan, config_file: &str, threads: usize) -> Result<Self> {
         let Some(path) = &plan.file else {
             return Err(Error::config("no tokenizer").file(config_file).remedy(
                 "name one in corpus.toml ([tokenizer] file = \"tokenizer.json\") or with --tokenizer; \
@@ -92,14 +99,14 @@ impl Encoder {
         };
         let bytes = files::whole_bytes(path).map_err(|error| Error { kind: Kind::Tokenizer, ..error })?;
         let shown = path.display().to_string();
-        Self::from_bytes(bytes, &shown, |tokenizer| config::resolve(plan, path, tokenizer))
+        Self::from_bytes(bytes, &shown, threads, |tokenizer| config::resolve(plan, path, tokenizer))
             .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
     }
 
     /// The encoder of a packed dataset: its tokenizer file and the ids its manifest names.
     pub fn of_dataset(path: &Path, controls: ControlIds) -> Result<Self> {
         let shown = path.display().to_string();
-        Self::from_bytes(files::whole_bytes(path)?, &shown, |_| Ok(controls)).map_err(|error| error.file(shown))
+        Self::from_bytes(files::whole_bytes(path)?, &shown, 1, |_| Ok(controls)).map_err(|error| error.file(shown))
     }
 
     /// The same with the library encoding, whatever engine there is.
@@ -109,32 +116,36 @@ impl Encoder {
         self
     }
 
-    fn from_bytes(bytes: Vec<u8>, file: &str, controls: impl FnOnce(&Tokenizer) -> Result<ControlIds>) -> Result<Self> {
-        let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| form::unusable(&error))?;
-        config::refuse_dropout(&json)?;
-        // The library panics on some files that make no sense; that is the file's fault, and found out here.
+    fn from_bytes(
+        bytes: Vec<u8>,
+        file: &str,
+        threads: usize,
+        controls: impl FnOnce(&Tokenizer) -> Result<ControlIds>,
+    ) -> Result<Self> {
         let load = || -> Result<_> {
-            let mut first = Form::first(&bytes, &json)?;
+            let Loaded { json, tokenizer, engine } = choice::load(&bytes, threads)?;
+            let mut first = Form::new(tokenizer, &json)?;
             let mut continuation = Form::continuation(&first, &json)?;
             let no_continuation = form::no_continuation(&json, &first, &continuation)?;
-            let mut chosen = choice::choose(&json, first.guarded(), &first, |engine, text| {
+            let engine = engine.map(|engine| engine.guarding(first.guarded()));
+            let mut chosen = choice::choose(engine, &first, threads, |engine, text| {
                 first.agrees(engine, text) && continuation.agrees(&engine.continuing(), text)
-            });
+            })?;
             if let Some(engine) = chosen.take() {
                 continuation.engine = Some(engine.continuing());
                 first.engine = Some(engine);
             }
             Ok((first, continuation, no_continuation, chosen))
         };
-        let (first, continuation, no_continuation, chosen) = catch_unwind(AssertUnwindSafe(load))
-            .unwrap_or_else(|_| Err(form::unusable("it makes the library panic")))?;
+        let (first, continuation, no_continuation, chosen) =
+            catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(form::unusable(form::PANIC)))?;
         let tokenizer = first.tokenizer();
         let spelled = tokenizer.get_added_tokens_decoder();
         let spellings = Controls::new(spelled.values().map(|token| token.content.as_str()));
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let controls = controls(tokenizer)?;
-        let file = file.to_owned();
-        Ok(Self { first, continuation, no_continuation, chosen, controls, spellings, bytes, vocab_size, file })
+        let (file, sha256) = (file.to_owned(), hex(&Sha256::digest(&bytes)));
+        Ok(Self { first, continuation, no_continuation, chosen, controls, spellings, bytes, sha256, vocab_size, file })
     }
 
     /// Refuses sources with a prompt and a target where the tokenizer cannot continue a text.
@@ -150,15 +161,21 @@ impl Encoder {
         }
     }
 
+    /// A session, for one thread at a time.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session(self.first.engine.as_ref().map(Engine::session))
+    }
+
     /// Tokenizes a record.
-    pub fn encode(&self, rendered: &Rendered) -> std::result::Result<Document, Refusal> {
+    pub fn encode(&self, rendered: &Rendered, session: &mut Session) -> std::result::Result<Document, Refusal> {
         let mut document = Document::default();
         if let Some(bos) = self.controls.bos {
             document.push(bos, Role::Control);
         }
         let mut form = &self.first;
         for run in rendered.runs() {
-            form.encode(&run, &mut document)?;
+            form.encode(&run, session.0.as_deref_mut(), &mut document)?;
             form = &self.continuation;
         }
         if document.count(Role::Target) == 0 {
@@ -228,8 +245,8 @@ impl Encoder {
 
     /// The sha256 of the file's bytes, in hexadecimal.
     #[must_use]
-    pub fn sha256(&self) -> String {
-        hex(&Sha256::digest(&self.bytes))
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// The probe strings with the ids the tokenizer gives them.

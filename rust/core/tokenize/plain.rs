@@ -45,24 +45,22 @@ impl TextEncoder {
 
     /// The encoder of a tokenizer.json's bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let json = serde_json::from_slice(bytes).map_err(form::unusable)?;
-        super::config::refuse_dropout(&json)?;
-        // The library panics on some files that make no sense.
         let load = || -> Result<_> {
-            let mut form = Form::plain(bytes, &json)?;
+            let loaded = choice::load(bytes, 1)?;
+            let mut form = Form::plain(loaded.tokenizer, &loaded.json)?;
             let mut tokenizer = form.tokenizer().clone();
             tokenizer.with_padding(None);
             tokenizer.with_truncation(None).map_err(form::unusable)?;
-            let mut chosen = choice::choose(&json, Vec::new(), &form, |engine, text| {
+            let mut chosen = choice::choose(loaded.engine, &form, 1, |engine, text| {
                 let mut ids = Vec::new();
                 let own = form.plain_ids(engine, text, &mut engine.session(), &mut ids);
                 let library = by_library(&tokenizer, text).map_err(|error| error.message);
                 own.is_ok_and(|done| !done) || library.is_ok_and(|library| library == ids)
-            });
+            })?;
             form.engine = chosen.take();
             Ok(Self { tokenizer, form, chosen })
         };
-        catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(form::unusable("it makes the library panic")))
+        catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(form::unusable(form::PANIC)))
     }
 
     /// What encodes, and why.

@@ -54,13 +54,13 @@ impl Form {
         &self,
         engine: &Engine,
         run: &TextRun<'_>,
+        session: &mut Session,
         document: &mut Document,
     ) -> Result<bool, Refusal> {
         let literals = if self.raw.is_empty() && self.normalized.is_empty() { Vec::new() } else { literals(run) };
         let known = document.ids.len();
         let mut roles = (run.spans.len() > 1).then(|| Roles { run, span: 0, runs: Vec::new() });
-        let mut session = engine.session();
-        let done = self.ids_of(engine, run.text, &literals, &mut session, &mut document.ids, roles.as_mut());
+        let done = self.ids_of(engine, run.text, &literals, session, &mut document.ids, roles.as_mut());
         if !matches!(done, Ok(true)) {
             document.ids.truncate(known);
             return done.map_err(refused);
@@ -175,11 +175,12 @@ impl Form {
             |end: usize, literal: bool| Span { end, role: if literal { Role::Template } else { Role::Data }, literal };
         let cuts = (1..text.len()).filter(|&at| text.is_char_boundary(at) && at % 7 == 3).chain([text.len()]);
         let mixed: Vec<Span> = cuts.enumerate().map(|(nth, at)| span(at, nth % 2 == 1)).collect();
+        let mut session = engine.session();
         [vec![span(text.len(), false)], vec![span(text.len(), true)], mixed].iter().all(|spans| {
             let run = TextRun { text, start: 0, spans };
             let (mut own, mut library) = (Document::default(), Document::default());
             let of_library = self.encode_by_library(&run, &mut library);
-            match (self.encode_by(engine, &run, &mut own), of_library) {
+            match (self.encode_by(engine, &run, &mut session, &mut own), of_library) {
                 // It leaves such text to the library.
                 (Ok(false), _) => true,
                 (Ok(true), Ok(())) => own == library,

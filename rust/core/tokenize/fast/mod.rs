@@ -116,12 +116,20 @@ pub struct Word<'a> {
 }
 
 impl Engine {
-    /// The engine of a tokenizer.json, or why there is none. Words with an id that `guarded` holds true are told.
-    pub fn of(json: &Value, guarded: Vec<bool>) -> Result<Self, String> {
+    /// The engine of a tokenizer.json, or why there is none.
+    pub fn of(json: &Value) -> Result<Self, String> {
         let recipe = Recipe::of(json)?;
-        let words = Words { merges: Merges::of(&json["model"])?, guarded, idle: Mutex::default() };
+        let words = Words { merges: Merges::of(&json["model"])?, guarded: Vec::new(), idle: Mutex::default() };
         let splitter = Splitter::new(recipe.rules);
         Ok(Self { nfc: recipe.nfc, prefix: recipe.prefix, splitter, words: Arc::new(words) })
+    }
+
+    /// The same, which tells words with an id that `guarded` holds true.
+    #[must_use]
+    pub fn guarding(mut self, guarded: Vec<bool>) -> Self {
+        let words = Arc::get_mut(&mut self.words).expect("an engine is told what to guard before its words are shared");
+        words.guarded = guarded;
+        self
     }
 
     /// The engine for text that continues a text: no space goes first. It shares the words.
