@@ -24,7 +24,7 @@ fn tokenization(criterion: &mut Criterion) {
     let plan = Plan::load(&root.join("examples/corpus"), &Overrides::default()).expect("the example corpus");
     let json = train_tokenizer(&plan, 4096, &Monitor::default()).expect("a tokenizer").json;
     let encoder = TextEncoder::from_bytes(&json).expect("a tokenizer");
-    let engine = Engine::of(&serde_json::from_slice(&json).expect("JSON"), Vec::new()).expect("a known tokenizer");
+    let engine = Engine::of(&serde_json::from_slice(&json).expect("JSON")).expect("a known tokenizer");
 
     let mut group = criterion.benchmark_group("tokenize, by bytes");
     group.sample_size(20);

@@ -78,6 +78,19 @@ def test_ids_are_those_of_the_library(tmp_path: Path, pattern: str, threads: int
     assert encoder.encode([]).to_pylist() == []
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_texts_of_many_shares_keep_their_order(tmp_path: Path, threads: int) -> None:
+    tokenizer = trained(tmp_path / "tokenizer.json")
+    encoder = sabiprep.Encoder.from_file(tmp_path / "tokenizer.json")
+    texts = [f"{nth} kú " * (nth * 37 % 400) for nth in range(1200)] + ["ọ̀rẹ́ " * 90_000, "", "end"]
+    assert sum(map(len, texts)) > 8 << 18, "a thread takes a quarter of a MiB at once"
+    expected = library(tokenizer, texts)
+    assert encoder.encode(texts, threads=threads).to_pylist() == expected
+    assert encoder.encode(pa.array(texts), threads=threads).to_pylist() == expected
+    with pytest.raises(TypeError, match="str"):
+        encoder.encode([*texts, 3], threads=threads)  # type: ignore[list-item]
+
+
 def test_the_engine_is_named_and_why(tmp_path: Path) -> None:
     trained(tmp_path / "known.json")
     trained(tmp_path / "unknown.json", r"\w+|\W")

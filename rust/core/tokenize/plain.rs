@@ -2,10 +2,10 @@
 //!
 //! Its ids are those of the `tokenizers` library's `encode` without special tokens added, truncation or padding.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokenizers::Tokenizer;
 
@@ -14,6 +14,7 @@ use super::fast::{Engine, Session};
 use super::form::{self, Form};
 use crate::error::{Error, Kind, Result};
 use crate::files;
+use crate::tasks;
 
 /// Texts that a thread takes at once, in bytes.
 const SHARE: usize = 1 << 18;
@@ -71,48 +72,39 @@ impl TextEncoder {
 
     /// Encodes texts on up to `threads` threads; the order is that of the texts.
     pub fn encode(&self, texts: &[&str], threads: usize) -> Result<Ids> {
-        let shares = shares(texts);
-        let threads = threads.clamp(1, shares.len().max(1));
-        if threads == 1 {
-            return self.encode_share(texts);
-        }
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            while let Some(share) = shares.get(next.fetch_add(1, Relaxed)) {
-                done.push((share.start, self.encode_share(&texts[share.clone()])?));
-            }
-            Ok(done)
-        };
-        let mut parts: Vec<(usize, Ids)> = thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let join = |worker: thread::ScopedJoinHandle<'_, Result<Vec<_>>>| {
-                worker.join().unwrap_or_else(|_| Err(Error::internal("a thread panicked")))
-            };
-            workers.into_iter().map(join).collect::<Result<Vec<_>>>()
-        })?
-        .into_iter()
-        .flatten()
-        .collect();
-        parts.sort_by_key(|(start, _)| *start);
-        let mut all = Ids::default();
-        all.flat.reserve_exact(parts.iter().map(|(_, ids)| ids.flat.len()).sum());
-        for (_, ids) in parts {
-            all.flat.extend_from_slice(&ids.flat);
-            all.lengths.extend(ids.lengths);
-        }
-        Ok(all)
+        let shares = Shares::default();
+        shares.fill(texts.iter().map(|&text| Ok(text)))?;
+        self.encode_shares(&shares, threads.min(texts.len()).max(1))
     }
 
-    fn encode_share(&self, texts: &[&str]) -> Result<Ids> {
-        let mut ids = Ids { flat: Vec::new(), lengths: Vec::with_capacity(texts.len()) };
-        let mut session = self.form.engine.as_ref().map(Engine::session);
-        for text in texts {
-            let known = ids.flat.len();
-            self.encode_one(text, session.as_deref_mut(), &mut ids.flat)?;
-            ids.lengths.push(ids.flat.len() - known);
+    /// Encodes texts that another thread fills in: one of the `threads` is that thread's until it is done.
+    pub fn encode_shares<T: AsRef<str> + Send + Sync>(&self, shares: &Shares<T>, threads: usize) -> Result<Ids> {
+        let mut drained = tasks::run(threads, threads, |nth| {
+            if nth == 0 {
+                shares.wait();
+            }
+            self.drain(shares)
+        })?;
+        drained.retain(|drained| !drained.places.is_empty());
+        if let [_] = drained.as_slice() {
+            return Ok(drained.remove(0).ids);
         }
-        Ok(ids)
+        in_order(&drained, threads)
+    }
+
+    fn drain<T: AsRef<str>>(&self, shares: &Shares<T>) -> Result<Drained> {
+        let (mut ids, mut places) = (Ids::default(), Vec::new());
+        let mut session = self.form.engine.as_ref().map(Engine::session);
+        while let Some((nth, share)) = shares.take() {
+            let (start, texts) = (ids.flat.len(), ids.lengths.len());
+            for text in share.iter() {
+                let known = ids.flat.len();
+                self.encode_one(text.as_ref(), session.as_deref_mut(), &mut ids.flat)?;
+                ids.lengths.push(ids.flat.len() - known);
+            }
+            places.push(Place { nth, flat: start..ids.flat.len(), lengths: texts..ids.lengths.len() });
+        }
+        Ok(Drained { ids, places })
     }
 
     fn encode_one(&self, text: &str, session: Option<&mut Session>, out: &mut Vec<u32>) -> Result<()> {
@@ -135,15 +127,110 @@ fn by_library(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(encoding.get_ids().to_vec())
 }
 
-/// Stretches of texts of about `SHARE` bytes.
-fn shares(texts: &[&str]) -> Vec<std::ops::Range<usize>> {
-    let (mut shares, mut start, mut bytes) = (Vec::new(), 0, 0);
-    for (nth, text) in texts.iter().enumerate() {
-        bytes += text.len();
-        if bytes >= SHARE || nth + 1 == texts.len() {
-            shares.push(start..nth + 1);
-            (start, bytes) = (nth + 1, 0);
-        }
+/// Texts on their way to the threads that encode them.
+#[derive(Debug)]
+pub struct Shares<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    /// Stretches of texts of about [`SHARE`] bytes. They stay here: who fills them in lets them go.
+    shares: Vec<Arc<Vec<T>>>,
+    taken: usize,
+    closed: bool,
+}
+
+impl<T> Default for Shares<T> {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { shares: Vec::new(), taken: 0, closed: false }), changed: Condvar::new() }
     }
-    shares
+}
+
+impl<T: AsRef<str>> Shares<T> {
+    /// Fills in all texts, or those before the first error. To be called once.
+    pub fn fill<E>(&self, texts: impl Iterator<Item = std::result::Result<T, E>>) -> std::result::Result<(), E> {
+        let (mut share, mut bytes) = (Vec::new(), 0);
+        let mut texts = texts.peekable();
+        let mut failed = Ok(());
+        while let Some(text) = texts.next() {
+            match text {
+                Ok(text) => {
+                    bytes += text.as_ref().len();
+                    share.push(text);
+                }
+                Err(error) => {
+                    failed = Err(error);
+                    break;
+                }
+            }
+            if bytes >= SHARE && texts.peek().is_some() {
+                self.state().shares.push(Arc::new(std::mem::take(&mut share)));
+                self.changed.notify_all();
+                bytes = 0;
+            }
+        }
+        let mut state = self.state();
+        if !share.is_empty() {
+            state.shares.push(Arc::new(share));
+        }
+        state.closed = true;
+        self.changed.notify_all();
+        failed
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all texts are filled in.
+    fn wait(&self) {
+        let closed = self.changed.wait_while(self.state(), |state| !state.closed);
+        drop(closed);
+    }
+
+    /// The next stretch and its number, once it is there; none after the last.
+    fn take(&self) -> Option<(usize, Arc<Vec<T>>)> {
+        let is_waiting = |state: &mut State<T>| !state.closed && state.taken == state.shares.len();
+        let mut state = self.changed.wait_while(self.state(), is_waiting).unwrap_or_else(PoisonError::into_inner);
+        let (nth, share) = (state.taken, state.shares.get(state.taken).cloned()?);
+        state.taken += 1;
+        Some((nth, share))
+    }
+}
+
+/// The ids of some stretches, as one thread came by them.
+struct Drained {
+    ids: Ids,
+    places: Vec<Place>,
+}
+
+/// Where the ids of a stretch lie.
+struct Place {
+    nth: usize,
+    flat: Range<usize>,
+    lengths: Range<usize>,
+}
+
+/// The ids of all stretches, put in order on a few threads.
+fn in_order(drained: &[Drained], threads: usize) -> Result<Ids> {
+    let mut places: Vec<(&Ids, &Place)> =
+        drained.iter().flat_map(|one| one.places.iter().map(|place| (&one.ids, place))).collect();
+    places.sort_unstable_by_key(|(_, place)| place.nth);
+    let mut all = Ids { flat: vec![0; places.iter().map(|(_, place)| place.flat.len()).sum()], lengths: Vec::new() };
+    let mut rest = all.flat.as_mut_slice();
+    let mut copies = Vec::with_capacity(places.len());
+    for (ids, place) in places {
+        all.lengths.extend_from_slice(&ids.lengths[place.lengths.clone()]);
+        let to = rest.split_off_mut(..place.flat.len()).expect("there is room for all");
+        copies.push((Mutex::new(to), &ids.flat[place.flat.clone()]));
+    }
+    tasks::run(threads, copies.len(), |nth| {
+        let (to, from) = &copies[nth];
+        to.lock().unwrap_or_else(PoisonError::into_inner).copy_from_slice(from);
+        Ok(())
+    })?;
+    drop(copies);
+    Ok(all)
 }

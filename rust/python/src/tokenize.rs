@@ -11,13 +11,14 @@ use arrow_schema::{DataType, Field};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
+use pyo3::types::PyList;
 use pyo3_arrow::PyArray;
 use sabiprep::error::Error;
-use sabiprep::tokenize::{self, Encoder, Ids};
+use sabiprep::tokenize::{self, Encoder, Ids, Shares};
 use sabiprep::verify::open_tokenizer;
 use sabiprep::write::Manifest;
 
-use crate::door::enter;
+use crate::door::{enter, enter_while};
 
 /// The decoder of a packed dataset.
 #[pyclass(frozen, module = "sabiprep._core")]
@@ -74,10 +75,11 @@ impl TextEncoder {
             let texts = strings(&array)?;
             enter(py, None, |_| lists(self.0.encode(&texts, threads)?))?
         } else {
-            // The texts are held for as long as the GIL is not.
-            let held: Vec<PyBackedStr> = texts.extract()?;
-            let texts: Vec<&str> = held.iter().map(|text| &**text).collect();
-            enter(py, None, |_| lists(self.0.encode(&texts, threads)?))?
+            // Strings are read with the GIL held, while other threads encode the first of them.
+            let (shares, texts) = (Shares::<PyBackedStr>::default(), texts.cast::<PyList>()?);
+            let fill = || shares.fill(texts.iter().map(|text| text.extract()));
+            let threads = threads.min(texts.len()).max(1);
+            enter_while(py, None, fill, |_| lists(self.0.encode_shares(&shares, threads)?))?
         };
         Ok(PyArray::from_array_ref(ids))
     }
