@@ -60,7 +60,7 @@ use std::thread::{self, ThreadId};
 
 use serde_json::Value;
 
-use cache::{Cache, Key};
+use cache::{Cache, Key, Lines};
 use merges::Merges;
 pub use nfc::{Composer, Edit};
 use recognise::{Prefix, Recipe};
@@ -85,11 +85,12 @@ struct Words {
     merges: Merges,
     /// By id: whether words with it are to be flagged.
     guarded: Vec<bool>,
+    lines: Arc<Lines>,
     idle: Mutex<Vec<(ThreadId, Box<Session>)>>,
 }
 
 /// What one thread keeps between texts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Session {
     cache: Cache,
     composer: Composer,
@@ -119,7 +120,12 @@ impl Engine {
     /// The engine of a tokenizer.json, or why there is none.
     pub fn of(json: &Value) -> Result<Self, String> {
         let recipe = Recipe::of(json)?;
-        let words = Words { merges: Merges::of(&json["model"])?, guarded: Vec::new(), idle: Mutex::default() };
+        let words = Words {
+            merges: Merges::of(&json["model"])?,
+            guarded: Vec::new(),
+            lines: Arc::default(),
+            idle: Mutex::default(),
+        };
         let splitter = Splitter::new(recipe.rules);
         Ok(Self { nfc: recipe.nfc, prefix: recipe.prefix, splitter, words: Arc::new(words) })
     }
@@ -144,7 +150,8 @@ impl Engine {
         let mut idle = self.words.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = idle.iter().position(|(owner, _)| *owner == thread::current().id());
         let session = mine.or(idle.len().checked_sub(1)).map(|at| idle.swap_remove(at).1);
-        Lease { words: Arc::clone(&self.words), session: Some(session.unwrap_or_default()) }
+        let new = || Box::new(Session { cache: Cache::new(&self.words.lines), composer: Composer::default() });
+        Lease { words: Arc::clone(&self.words), session: Some(session.unwrap_or_else(new)) }
     }
 
     /// The text as it is to be split and where it differs, where it does.
