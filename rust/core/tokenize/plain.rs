@@ -71,17 +71,39 @@ impl TextEncoder {
     }
 
     /// Encodes texts on up to `threads` threads; the order is that of the texts.
-    pub fn encode(&self, texts: &[&str], threads: usize) -> Result<Ids> {
+    pub fn encode<'a, I>(&self, texts: &I, threads: usize) -> Result<Ids>
+    where
+        I: ExactSizeIterator<Item = &'a str> + Clone + Sync,
+    {
         let shares = Shares::default();
-        shares.fill(texts.iter().map(|&text| Ok(text)))?;
-        self.encode_shares(&shares, threads.min(texts.len()).max(1))
+        self.encode_shares(&shares, texts.len(), threads, || shares.fill(texts.clone().map(Ok)))
     }
 
-    /// Encodes texts that another thread fills in: one of the `threads` is that thread's until it is done.
-    pub fn encode_shares<T: AsRef<str> + Send + Sync>(&self, shares: &Shares<T>, threads: usize) -> Result<Ids> {
+    /// Encodes `count` texts that another thread fills in.
+    pub fn encode_filled<T: AsRef<str> + Send + Sync>(
+        &self,
+        shares: &Shares<T>,
+        count: usize,
+        threads: usize,
+    ) -> Result<Ids> {
+        self.encode_shares(shares, count, threads, || {
+            shares.wait();
+            Ok(())
+        })
+    }
+
+    /// One of the `threads` begins with `fill`, after which all texts are in.
+    fn encode_shares<T: AsRef<str> + Send + Sync>(
+        &self,
+        shares: &Shares<T>,
+        count: usize,
+        threads: usize,
+        fill: impl Fn() -> Result<()> + Sync,
+    ) -> Result<Ids> {
+        let threads = threads.min(count).max(1);
         let mut drained = tasks::run(threads, threads, |nth| {
             if nth == 0 {
-                shares.wait();
+                fill()?;
             }
             self.drain(shares)
         })?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
-use arrow_array::{Array, ArrayRef, ListArray, StringArray, UInt32Array};
+use arrow_array::{Array, ArrayRef, ListArray, StringArray, StringArrayType, UInt32Array};
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -72,29 +72,36 @@ impl TextEncoder {
     fn encode(&self, py: Python<'_>, texts: &Bound<'_, PyAny>, threads: usize) -> PyResult<PyArray> {
         let ids = if texts.hasattr("__arrow_c_array__")? {
             let (array, _) = texts.extract::<PyArray>()?.into_inner();
-            let texts = strings(&array)?;
-            enter(py, None, |_| lists(self.0.encode(&texts, threads)?))?
+            if array.null_count() > 0 {
+                return Err(PyValueError::new_err(format!("{} of the texts are null", array.null_count())));
+            }
+            match array.data_type() {
+                DataType::Utf8 => self.encode_array(py, array.as_string::<i32>(), threads)?,
+                DataType::LargeUtf8 => self.encode_array(py, array.as_string::<i64>(), threads)?,
+                DataType::Utf8View => self.encode_array(py, array.as_string_view(), threads)?,
+                other => return Err(PyTypeError::new_err(format!("texts are {other}, not strings"))),
+            }
         } else {
             // Strings are read with the GIL held, while other threads encode the first of them.
             let (shares, texts) = (Shares::<PyBackedStr>::default(), texts.cast::<PyList>()?);
             let fill = || shares.fill(texts.iter().map(|text| text.extract()));
-            let threads = threads.min(texts.len()).max(1);
-            enter_while(py, None, fill, |_| lists(self.0.encode_shares(&shares, threads)?))?
+            let count = texts.len();
+            enter_while(py, None, fill, |_| lists(self.0.encode_filled(&shares, count, threads)?))?
         };
         Ok(PyArray::from_array_ref(ids))
     }
 }
 
-/// The texts of an Arrow string array of any kind.
-fn strings(array: &ArrayRef) -> PyResult<Vec<&str>> {
-    if array.null_count() > 0 {
-        return Err(PyValueError::new_err(format!("{} of the texts are null", array.null_count())));
-    }
-    match array.data_type() {
-        DataType::Utf8 => Ok(array.as_string::<i32>().iter().flatten().collect()),
-        DataType::LargeUtf8 => Ok(array.as_string::<i64>().iter().flatten().collect()),
-        DataType::Utf8View => Ok(array.as_string_view().iter().flatten().collect()),
-        other => Err(PyTypeError::new_err(format!("texts are {other}, not strings"))),
+impl TextEncoder {
+    /// The ids of a string array without nulls.
+    fn encode_array<'a>(
+        &self,
+        py: Python<'_>,
+        texts: impl StringArrayType<'a> + Send,
+        threads: usize,
+    ) -> PyResult<ArrayRef> {
+        let texts = (0..texts.len()).map(|at| texts.value(at));
+        enter(py, None, |_| lists(self.0.encode(&texts, threads)?))
     }
 }
 
