@@ -2,7 +2,7 @@
 //!
 //! Its ids are those of the `tokenizers` library's `encode` without special tokens added, truncation or padding.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,14 @@ pub struct Ids {
     pub flat: Vec<u32>,
     /// How many are each text's.
     pub lengths: Vec<usize>,
+}
+
+impl Ids {
+    /// Takes the ids of `more`, which follow.
+    fn append(&mut self, more: &mut Self) {
+        self.flat.append(&mut more.flat);
+        self.lengths.append(&mut more.lengths);
+    }
 }
 
 /// A tokenizer for text alone.
@@ -101,32 +109,40 @@ impl TextEncoder {
         fill: impl Fn() -> Result<()> + Sync,
     ) -> Result<Ids> {
         let threads = threads.min(count).max(1);
-        let mut drained = tasks::run(threads, threads, |nth| {
+        if threads == 1 {
+            let mut ids = Ids::default();
+            fill()?;
+            self.drain(shares, &mut ids, |_, _| {})?;
+            return Ok(ids);
+        }
+        let ordered = Mutex::new(Ordered::default());
+        let put = |nth: usize, ids: &mut Ids| ordered.lock().unwrap_or_else(PoisonError::into_inner).put(nth, ids);
+        tasks::run(threads, threads, |nth| {
             if nth == 0 {
                 fill()?;
             }
-            self.drain(shares)
+            self.drain(shares, &mut Ids::default(), put)
         })?;
-        drained.retain(|drained| !drained.places.is_empty());
-        if let [_] = drained.as_slice() {
-            return Ok(drained.remove(0).ids);
-        }
-        in_order(&drained, threads)
+        Ok(ordered.into_inner().unwrap_or_else(PoisonError::into_inner).ids)
     }
 
-    fn drain<T: AsRef<str>>(&self, shares: &Shares<T>) -> Result<Drained> {
-        let (mut ids, mut places) = (Ids::default(), Vec::new());
+    /// Adds the ids of each stretch that is left to `ids`; then `done` is told its number and may take them.
+    fn drain<T: AsRef<str>>(
+        &self,
+        shares: &Shares<T>,
+        ids: &mut Ids,
+        mut done: impl FnMut(usize, &mut Ids),
+    ) -> Result<()> {
         let mut session = self.form.engine.as_ref().map(Engine::session);
         while let Some((nth, share)) = shares.take() {
-            let (start, texts) = (ids.flat.len(), ids.lengths.len());
             for text in share.iter() {
                 let known = ids.flat.len();
                 self.encode_one(text.as_ref(), session.as_deref_mut(), &mut ids.flat)?;
                 ids.lengths.push(ids.flat.len() - known);
             }
-            places.push(Place { nth, flat: start..ids.flat.len(), lengths: texts..ids.lengths.len() });
+            done(nth, ids);
         }
-        Ok(Drained { ids, places })
+        Ok(())
     }
 
     fn encode_one(&self, text: &str, session: Option<&mut Session>, out: &mut Vec<u32>) -> Result<()> {
@@ -222,37 +238,48 @@ impl<T: AsRef<str>> Shares<T> {
     }
 }
 
-/// The ids of some stretches, as one thread came by them.
-struct Drained {
+/// Ids put in the order of their stretches as they come.
+#[derive(Debug, Default)]
+struct Ordered {
     ids: Ids,
-    places: Vec<Place>,
+    /// The stretch that goes on from `ids`.
+    next: usize,
+    /// Those that came before their turn.
+    early: BTreeMap<usize, Ids>,
 }
 
-/// Where the ids of a stretch lie.
-struct Place {
-    nth: usize,
-    flat: Range<usize>,
-    lengths: Range<usize>,
-}
-
-/// The ids of all stretches, put in order on a few threads.
-fn in_order(drained: &[Drained], threads: usize) -> Result<Ids> {
-    let mut places: Vec<(&Ids, &Place)> =
-        drained.iter().flat_map(|one| one.places.iter().map(|place| (&one.ids, place))).collect();
-    places.sort_unstable_by_key(|(_, place)| place.nth);
-    let mut all = Ids { flat: vec![0; places.iter().map(|(_, place)| place.flat.len()).sum()], lengths: Vec::new() };
-    let mut rest = all.flat.as_mut_slice();
-    let mut copies = Vec::with_capacity(places.len());
-    for (ids, place) in places {
-        all.lengths.extend_from_slice(&ids.lengths[place.lengths.clone()]);
-        let to = rest.split_off_mut(..place.flat.len()).expect("there is room for all");
-        copies.push((Mutex::new(to), &ids.flat[place.flat.clone()]));
+impl Ordered {
+    /// Puts the ids of stretch `nth` where they belong; `ids` is empty afterwards.
+    fn put(&mut self, nth: usize, ids: &mut Ids) {
+        if nth != self.next {
+            self.early.insert(nth, std::mem::take(ids));
+            return;
+        }
+        self.ids.append(ids);
+        self.next += 1;
+        while let Some(mut ids) = self.early.remove(&self.next) {
+            self.ids.append(&mut ids);
+            self.next += 1;
+        }
     }
-    tasks::run(threads, copies.len(), |nth| {
-        let (to, from) = &copies[nth];
-        to.lock().unwrap_or_else(PoisonError::into_inner).copy_from_slice(from);
-        Ok(())
-    })?;
-    drop(copies);
-    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn stretches_come_out_in_order_however_they_come(order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle()) {
+            let mut ordered = Ordered::default();
+            for nth in order {
+                let mut ids = Ids { flat: vec![nth; nth as usize % 3], lengths: vec![nth as usize % 3] };
+                ordered.put(nth as usize, &mut ids);
+                prop_assert_eq!(ids, Ids::default());
+            }
+            prop_assert_eq!(ordered.ids.flat, (0..20).flat_map(|nth| vec![nth; nth as usize % 3]).collect::<Vec<u32>>());
+            prop_assert_eq!(ordered.ids.lengths, (0..20).map(|nth| nth % 3).collect::<Vec<_>>());
+        }
+    }
 }
