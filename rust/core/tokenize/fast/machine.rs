@@ -47,7 +47,7 @@ fn portable_letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
 
 /// Asks for the cache line that `at` lies in, so that reading it soon does not wait. Changes nothing else.
 #[inline]
-pub fn prefetch<T>(memory: &[T], at: usize) {
+pub fn prefetch(memory: &[u64], at: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
