@@ -111,7 +111,7 @@ def report(name: str, corpus: Path, tokenizer: str, runs: int) -> None:
         )
     one, two = ([run["seconds"] for run in found] for found in figures.values())
     ratios = statistics.median(one) / statistics.median(two), min(one) / min(two)
-    print(f"{name:14} two threads are {ratios[0]:.2f} times as fast by the medians, {ratios[1]:.2f} by the fastest runs")
+    print(f"{name:14} two threads are {ratios[0]:.2f} times as fast by the medians, {ratios[1]:.2f} by the fastest")
 
 
 def main() -> None:
