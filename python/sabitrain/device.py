@@ -24,6 +24,11 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def runs_in_bf16(device: torch.device) -> bool:
+    """Whether matrix products run in bf16, and batches come from page-locked memory: on a GPU."""
+    return device.type == "cuda"
+
+
 def limit_memory(device: torch.device, gigabytes: float) -> None:
     """Have a GPU's allocator hand out so many GB (10^9 bytes) at most, as a smaller card would; a CPU is left alone."""
     if device.type == "cuda":

@@ -20,7 +20,7 @@ from sabitrain.attention import check_attention
 from sabitrain.board import check_board, open_board
 from sabitrain.clock import Clock
 from sabitrain.config import TrainConfig
-from sabitrain.device import choose_device, limit_memory, set_deterministic
+from sabitrain.device import choose_device, limit_memory, runs_in_bf16, set_deterministic
 from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, target_bytes, unigram_baseline
 from sabitrain.flops import step_flops
 from sabitrain.generate import Answer, answer_held_out
@@ -111,7 +111,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    shape, bf16 = config.model, device.type == "cuda"
+    shape, bf16 = config.model, runs_in_bf16(device)
     check_attention(shape.heads, shape.key_heads, shape.head_size, device, torch.bfloat16 if bf16 else torch.float32)
     model = Llama(shape, dataset.vocab_size).to(device)
     model.recompute(config.recompute)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, cuda, nn
 
 from sabiprep.errors import TrainError
 from sabitrain import files
@@ -117,8 +117,8 @@ def restore_state(
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise TrainError(f"not a checkpoint of this model and optimizer: {error}", file=str(folder)) from error
     torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    if "rng.cuda" in tensors and cuda.is_available():
+        cuda.set_rng_state(tensors["rng.cuda"])
 
 
 def _restore_optimizer(
@@ -169,8 +169,8 @@ def _like(own: Any, saved: Any) -> Any:
 def _random_states() -> dict[str, Tensor]:
     """The states of torch's generators. Nothing here draws from Python's or NumPy's global ones."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
+    if cuda.is_available():
+        states["cuda"] = cuda.get_rng_state()
     return states
 
 
