@@ -7,7 +7,6 @@ Printed are the medians in MB of UTF-8 a second, the ratio of the medians, and t
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
-from peers.tokenization import NAIJA, texts_of
+from peers.tokenization import arguments, texts_of
 
 import sabiprep
 
@@ -37,16 +36,9 @@ def run(tokenizer: str, corpus: Path, kind: str, threads: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tokenizer", help="a tokenizer.json")
-    parser.add_argument("--corpus", type=Path, default=NAIJA, help="a folder of JSON Lines, TSV and text")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--run", nargs=2, metavar=("KIND", "THREADS"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = arguments(__doc__, 9, ("KIND", "THREADS"))
     if given.run:
         return run(given.tokenizer, given.corpus, given.run[0], int(given.run[1]))
-    if not given.corpus.is_dir():
-        sys.exit(f"no corpus at {given.corpus}: name one with --corpus")
     print("| given | pass | 1 thread, MB/s | 2 threads, MB/s | ratio of medians | of the fastest |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for kind in KINDS:

@@ -48,8 +48,11 @@ def measure(corpus: Path, tokenizer: str, threads: int, out: Path) -> dict[str, 
     return figures | {"peak": usage.ru_maxrss / 1024}
 
 
-def repeated(corpus: Path, megabytes: int, folder: Path) -> Path:
-    """A copy of the corpus whose files are repeated, no two lines alike, until they hold ``megabytes`` on disk."""
+def repeated(corpus: Path, megabytes: int, folder: Path, one_shard: bool = False) -> Path:
+    """A copy of the corpus whose files are repeated, no two lines alike, until they hold ``megabytes`` on disk.
+
+    Its training rows are made one shard if ``one_shard``, else shards of the corpus' own size.
+    """
     config = tomllib.loads((corpus / "corpus.toml").read_text())
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -66,7 +69,8 @@ def repeated(corpus: Path, megabytes: int, folder: Path) -> Path:
             (folder / copy).write_bytes(b"".join(numbered))
     for source in config["source"]:
         source["files"] = [copy for name in source["files"] for copy in copies[name]]
-    config.setdefault("pack", {})["shard_tokens"] = 1_000_000_000
+    if one_shard:
+        config.setdefault("pack", {})["shard_tokens"] = 1_000_000_000
     (folder / "corpus.toml").write_text(toml_text(config))
     return folder
 
@@ -137,7 +141,7 @@ def main() -> None:
     print("corpus         threads      MB  seconds   MB/s  Mtok/s  peakMB  utilis.  1-source")
     report(options.corpus.name, options.corpus, tokenizer, options.runs)
     if options.repeat_to:
-        folder = repeated(options.corpus, options.repeat_to, WORK / "repeated")
+        folder = repeated(options.corpus, options.repeat_to, WORK / "repeated", one_shard=True)
         report(f"{options.corpus.name} x", folder, tokenizer, options.runs)
     shutil.rmtree(WORK / "out", ignore_errors=True)
     shutil.rmtree(WORK / "repeated", ignore_errors=True)

@@ -137,17 +137,23 @@ def run(peer: str, tokenizer: str, corpus: Path, kind: str) -> None:
     print(json.dumps({"first": seconds[0], "second": seconds[1], "bytes": size, "ids": digest(ids)}))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, rounds: int, turn: tuple[str, str]) -> argparse.Namespace:
+    """The command line of a benchmark whose every turn is a process of its own, given ``turn`` by ``--run``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tokenizer", help="a tokenizer.json")
     parser.add_argument("--corpus", type=Path, default=NAIJA, help="a folder of JSON Lines, TSV and text")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--run", nargs=2, metavar=("PEER", "KIND"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--run", nargs=2, metavar=turn, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.run:
-        return run(given.run[0], given.tokenizer, given.corpus, given.run[1])
     if not given.corpus.is_dir():
         sys.exit(f"no corpus at {given.corpus}: name one with --corpus")
+    return given
+
+
+def main() -> None:
+    given = arguments(__doc__, 3, ("PEER", "KIND"))
+    if given.run:
+        return run(given.run[0], given.tokenizer, given.corpus, given.run[1])
     installed = [peer for peer in PEERS if importlib.util.find_spec(peer)]
     for peer in PEERS.keys() - set(installed):
         print(f"{peer} is not installed and left out")

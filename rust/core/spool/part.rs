@@ -152,8 +152,8 @@ impl Part {
     /// The index of the first key whose content `is_past`, as all later ones are.
     fn key_where(&self, is_past: impl Fn(u128) -> bool) -> Result<u64> {
         let (mut first, mut end) = (0, u64::from(self.layout.keys));
-        // Contents are spread evenly over all that there can be: the bounds of the whole need no search.
-        if first == end || is_past(0) {
+        // The bounds of all contents that there can be need no search.
+        if is_past(0) {
             return Ok(0);
         }
         if !is_past(u128::MAX) {

@@ -16,6 +16,7 @@ mod run;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
@@ -83,7 +84,8 @@ pub struct Encoder {
     /// The spellings of the added tokens.
     spellings: Controls,
     bytes: Vec<u8>,
-    sha256: String,
+    /// Worked out when it is first asked for.
+    sha256: OnceLock<String>,
     vocab_size: usize,
     file: String,
 }
@@ -144,7 +146,7 @@ impl Encoder {
         let spellings = Controls::new(spelled.values().map(|token| token.content.as_str()));
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let controls = controls(tokenizer)?;
-        let (file, sha256) = (file.to_owned(), hex(&Sha256::digest(&bytes)));
+        let (file, sha256) = (file.to_owned(), OnceLock::new());
         Ok(Self { first, continuation, no_continuation, chosen, controls, spellings, bytes, sha256, vocab_size, file })
     }
 
@@ -246,7 +248,7 @@ impl Encoder {
     /// The sha256 of the file's bytes, in hexadecimal.
     #[must_use]
     pub fn sha256(&self) -> &str {
-        &self.sha256
+        self.sha256.get_or_init(|| hex(&Sha256::digest(&self.bytes)))
     }
 
     /// The probe strings with the ids the tokenizer gives them.
