@@ -60,7 +60,7 @@ fn tokenization(criterion: &mut Criterion) {
 fn texts(group: &mut BenchmarkGroup<'_, WallTime>, encoder: &TextEncoder, name: &str, texts: &[&str]) {
     group.throughput(Throughput::Bytes(texts.iter().map(|text| text.len() as u64).sum()));
     group.bench_function(name, |bench| {
-        bench.iter(|| encoder.encode(&black_box(texts).iter().copied(), 1).expect("ids"));
+        bench.iter(|| encoder.encode(black_box(texts).iter().copied(), 1).expect("ids"));
     });
 }
 

@@ -24,7 +24,7 @@ use tokenizers::Tokenizer;
 pub use bpe::{TrainedTokenizer, tags_of, train_bpe};
 pub use choice::Chosen;
 use choice::Loaded;
-pub use plain::{Ids, Shares, TextEncoder};
+pub use plain::{Ids, Share, TextEncoder};
 pub use probe::{Probe, probes};
 
 use crate::error::{Error, Kind, Result};

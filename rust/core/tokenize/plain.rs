@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokenizers::Tokenizer;
 
@@ -31,8 +31,12 @@ pub struct Ids {
 impl Ids {
     /// Takes the ids of `more`, which follow.
     fn append(&mut self, more: &mut Self) {
-        self.flat.append(&mut more.flat);
-        self.lengths.append(&mut more.lengths);
+        if self.lengths.is_empty() {
+            std::mem::swap(self, more);
+        } else {
+            self.flat.append(&mut more.flat);
+            self.lengths.append(&mut more.lengths);
+        }
     }
 }
 
@@ -78,69 +82,59 @@ impl TextEncoder {
         &self.chosen
     }
 
-    /// Encodes texts on up to `threads` threads; the order is that of the texts.
-    pub fn encode<'a, I>(&self, texts: &I, threads: usize) -> Result<Ids>
-    where
-        I: ExactSizeIterator<Item = &'a str> + Clone + Sync,
-    {
-        let shares = Shares::default();
-        self.encode_shares(&shares, texts.len(), threads, || shares.fill(texts.clone().map(Ok)))
-    }
-
-    /// Encodes `count` texts that another thread fills in.
-    pub fn encode_filled<T: AsRef<str> + Send + Sync>(
-        &self,
-        shares: &Shares<T>,
-        count: usize,
-        threads: usize,
-    ) -> Result<Ids> {
-        self.encode_shares(shares, count, threads, || {
-            shares.wait();
+    /// Encodes texts on up to `threads` threads; the order of the ids is that of the texts.
+    pub fn encode<'a>(&self, mut texts: impl ExactSizeIterator<Item = &'a str> + Send, threads: usize) -> Result<Ids> {
+        let count = texts.len();
+        self.encode_from(count, threads, |share| {
+            share.fill(&mut texts);
             Ok(())
         })
     }
 
-    /// One of the `threads` begins with `fill`, after which all texts are in.
-    fn encode_shares<T: AsRef<str> + Send + Sync>(
+    /// Encodes `count` texts on up to `threads` threads. Whichever thread is free asks `next` for more, one thread at a time,
+    /// until it adds none; the ids have the order in which it gave the texts.
+    pub fn encode_from(
         &self,
-        shares: &Shares<T>,
         count: usize,
         threads: usize,
-        fill: impl Fn() -> Result<()> + Sync,
+        next: impl FnMut(&mut Share) -> Result<()> + Send,
     ) -> Result<Ids> {
         let threads = threads.min(count).max(1);
-        if threads == 1 {
-            let mut ids = Ids::default();
-            fill()?;
-            self.drain(shares, &mut ids, |_, _| {})?;
-            return Ok(ids);
-        }
-        let ordered = Mutex::new(Ordered::default());
-        let put = |nth: usize, ids: &mut Ids| ordered.lock().unwrap_or_else(PoisonError::into_inner).put(nth, ids);
-        tasks::run(threads, threads, |nth| {
-            if nth == 0 {
-                fill()?;
+        let (source, ordered) = (Mutex::new(Source { next: Some(next), given: 0 }), Mutex::new(Ordered::default()));
+        let fill = |share: &mut Share| lock(&source).fill(share);
+        let put = |nth: usize, ids: &mut Ids| lock(&ordered).put(nth, ids);
+        tasks::run(threads, threads, |_| {
+            let mut session = self.form.engine.as_ref().map(Engine::session);
+            let (mut share, mut ids) = (Share::default(), Ids::default());
+            while let Some(nth) = fill(&mut share)? {
+                let encoded = self.encode_share(&share, session.as_deref_mut(), &mut ids);
+                encoded.inspect_err(|_| lock(&source).next = None)?;
+                if threads > 1 {
+                    put(nth, &mut ids);
+                }
             }
-            self.drain(shares, &mut Ids::default(), put)
+            if threads == 1 {
+                put(0, &mut ids);
+            }
+            Ok(())
         })?;
         Ok(ordered.into_inner().unwrap_or_else(PoisonError::into_inner).ids)
     }
 
-    /// Adds the ids of each stretch that is left to `ids`; then `done` is told its number and may take them.
-    fn drain<T: AsRef<str>>(
-        &self,
-        shares: &Shares<T>,
-        ids: &mut Ids,
-        mut done: impl FnMut(usize, &mut Ids),
-    ) -> Result<()> {
-        let mut session = self.form.engine.as_ref().map(Engine::session);
-        while let Some((nth, share)) = shares.take() {
-            for text in share.iter() {
-                let known = ids.flat.len();
-                self.encode_one(text.as_ref(), session.as_deref_mut(), &mut ids.flat)?;
-                ids.lengths.push(ids.flat.len() - known);
-            }
-            done(nth, ids);
+    /// Adds the ids of the texts of a share.
+    fn encode_share(&self, share: &Share, mut session: Option<&mut Session>, ids: &mut Ids) -> Result<()> {
+        if let (Some(engine), Some(session)) = (&self.form.engine, session.as_deref_mut())
+            && self.form.is_plain(engine, &share.text, session)
+        {
+            engine.encode_each(&share.text, &share.ends, session, &mut ids.flat, &mut ids.lengths);
+            return Ok(());
+        }
+        let mut from = 0;
+        for &end in &share.ends {
+            let known = ids.flat.len();
+            self.encode_one(&share.text[from..end], session.as_deref_mut(), &mut ids.flat)?;
+            ids.lengths.push(ids.flat.len() - known);
+            from = end;
         }
         Ok(())
     }
@@ -165,91 +159,74 @@ fn by_library(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(encoding.get_ids().to_vec())
 }
 
-/// Texts on their way to the threads that encode them.
-#[derive(Debug)]
-pub struct Shares<T> {
-    state: Mutex<State<T>>,
-    changed: Condvar,
+/// Texts that a thread encodes at once, one after the other.
+#[derive(Debug, Default)]
+pub struct Share {
+    text: String,
+    /// Where each text ends.
+    ends: Vec<usize>,
 }
 
-#[derive(Debug)]
-struct State<T> {
-    /// Stretches of texts of about [`SHARE`] bytes. They stay here: who fills them in lets them go.
-    shares: Vec<Arc<Vec<T>>>,
-    taken: usize,
-    closed: bool,
-}
-
-impl<T> Default for Shares<T> {
-    fn default() -> Self {
-        Self { state: Mutex::new(State { shares: Vec::new(), taken: 0, closed: false }), changed: Condvar::new() }
+impl Share {
+    /// Adds a text.
+    #[inline]
+    pub fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.ends.push(self.text.len());
     }
-}
 
-impl<T: AsRef<str>> Shares<T> {
-    /// Fills in all texts, or those before the first error. To be called once.
-    pub fn fill<E>(&self, texts: impl Iterator<Item = std::result::Result<T, E>>) -> std::result::Result<(), E> {
-        let (mut share, mut bytes) = (Vec::new(), 0);
-        let mut texts = texts.peekable();
-        let mut failed = Ok(());
-        while let Some(text) = texts.next() {
-            match text {
-                Ok(text) => {
-                    bytes += text.as_ref().len();
-                    share.push(text);
-                }
-                Err(error) => {
-                    failed = Err(error);
-                    break;
-                }
-            }
-            if bytes >= SHARE && texts.peek().is_some() {
-                self.state().shares.push(Arc::new(std::mem::take(&mut share)));
-                self.changed.notify_all();
-                bytes = 0;
-            }
+    /// Adds the next of `texts`, as many as it takes.
+    pub fn fill<'a>(&mut self, texts: &mut impl Iterator<Item = &'a str>) {
+        while !self.is_full()
+            && let Some(text) = texts.next()
+        {
+            self.push(text);
         }
-        let mut state = self.state();
-        if !share.is_empty() {
-            state.shares.push(Arc::new(share));
-        }
-        state.closed = true;
-        self.changed.notify_all();
-        failed
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until all texts are filled in.
-    fn wait(&self) {
-        let closed = self.changed.wait_while(self.state(), |state| !state.closed);
-        drop(closed);
-    }
-
-    /// The next stretch and its number, once it is there; none after the last.
-    fn take(&self) -> Option<(usize, Arc<Vec<T>>)> {
-        let is_waiting = |state: &mut State<T>| !state.closed && state.taken == state.shares.len();
-        let mut state = self.changed.wait_while(self.state(), is_waiting).unwrap_or_else(PoisonError::into_inner);
-        let (nth, share) = (state.taken, state.shares.get(state.taken).cloned()?);
-        state.taken += 1;
-        Some((nth, share))
+    /// Whether it has texts enough.
+    #[inline]
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.text.len() >= SHARE || self.ends.len() >= SHARE / 8
     }
 }
 
-/// Ids put in the order of their stretches as they come.
+/// Where texts come from, and how many shares of them were given.
+struct Source<F> {
+    /// None once it has given all, or something has failed.
+    next: Option<F>,
+    given: usize,
+}
+
+impl<F: FnMut(&mut Share) -> Result<()>> Source<F> {
+    /// Puts the next texts into `share` in the place of what it holds, and gives its number; none if there are no more.
+    fn fill(&mut self, share: &mut Share) -> Result<Option<usize>> {
+        share.text.clear();
+        share.ends.clear();
+        let Some(next) = &mut self.next else { return Ok(None) };
+        let filled = next(share);
+        if filled.is_err() || share.ends.is_empty() {
+            self.next = None;
+            return filled.map(|()| None);
+        }
+        self.given += 1;
+        Ok(Some(self.given - 1))
+    }
+}
+
+/// Ids put in the order of their shares as they come.
 #[derive(Debug, Default)]
 struct Ordered {
     ids: Ids,
-    /// The stretch that goes on from `ids`.
+    /// The share that goes on from `ids`.
     next: usize,
     /// Those that came before their turn.
     early: BTreeMap<usize, Ids>,
 }
 
 impl Ordered {
-    /// Puts the ids of stretch `nth` where they belong; `ids` is empty afterwards.
+    /// Puts the ids of share `nth` where they belong; `ids` is empty afterwards.
     fn put(&mut self, nth: usize, ids: &mut Ids) {
         if nth != self.next {
             self.early.insert(nth, std::mem::take(ids));
@@ -264,6 +241,10 @@ impl Ordered {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stretches_come_out_in_order_however_they_come(order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle()) {
+        fn shares_come_out_in_order_however_they_come(order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle()) {
             let mut ordered = Ordered::default();
             for nth in order {
                 let mut ids = Ids { flat: vec![nth; nth as usize % 3], lengths: vec![nth as usize % 3] };

@@ -190,6 +190,11 @@ impl Form {
         })
     }
 
+    /// Whether no text within `text` has more to it than its words: no added token, no space put before, nothing to normalize.
+    pub(super) fn is_plain(&self, engine: &Engine, text: &str, session: &mut Session) -> bool {
+        !self.raw.is_in(text) && !self.normalized.is_in(text) && engine.is_plain(text, session)
+    }
+
     /// Adds the ids of a text in which added tokens are matched anywhere. Gives false where the library has to.
     pub(super) fn plain_ids(
         &self,

@@ -19,17 +19,6 @@ pub fn enter<T: Send>(
     progress: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Monitor) -> Result<T> + Send,
 ) -> PyResult<T> {
-    enter_while(py, progress, || Ok(()), work)
-}
-
-/// The same, with `meanwhile` run here, the GIL held, once the work has begun. Its exception is raised when the work has
-/// ended.
-pub fn enter_while<T: Send>(
-    py: Python<'_>,
-    progress: Option<&Bound<'_, PyAny>>,
-    meanwhile: impl FnOnce() -> PyResult<()>,
-    work: impl FnOnce(&Monitor) -> Result<T> + Send,
-) -> PyResult<T> {
     let monitor = Monitor::default();
     let done = AtomicBool::new(false);
     let waiting = thread::current();
@@ -40,7 +29,6 @@ pub fn enter_while<T: Send>(
             waiting.unpark();
             result
         });
-        let failed = meanwhile().err();
         let mut stopped = None;
         while !done.load(Relaxed) && !worker.is_finished() {
             py.detach(|| thread::park_timeout(TICK));
@@ -52,9 +40,6 @@ pub fn enter_while<T: Send>(
             }
         }
         let result = py.detach(|| worker.join());
-        if let Some(error) = failed {
-            return Err(error);
-        }
         match (stopped, result) {
             // Work that was done before it could be stopped is done.
             (_, Ok(Ok(done))) => Ok(done),

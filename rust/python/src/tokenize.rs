@@ -10,15 +10,14 @@ use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
-use pyo3::types::PyList;
+use pyo3::types::{PyList, PyString};
 use pyo3_arrow::PyArray;
 use sabiprep::error::Error;
-use sabiprep::tokenize::{self, Encoder, Ids, Shares};
+use sabiprep::tokenize::{self, Encoder, Ids, Share};
 use sabiprep::verify::open_tokenizer;
 use sabiprep::write::Manifest;
 
-use crate::door::{enter, enter_while};
+use crate::door::enter;
 
 /// The decoder of a packed dataset.
 #[pyclass(frozen, module = "sabiprep._core")]
@@ -70,25 +69,19 @@ impl TextEncoder {
     /// The ids of texts, a list of str or an Arrow string array, as an Arrow list<uint32> array.
     #[pyo3(signature = (texts, *, threads))]
     fn encode(&self, py: Python<'_>, texts: &Bound<'_, PyAny>, threads: usize) -> PyResult<PyArray> {
-        let ids = if texts.hasattr("__arrow_c_array__")? {
-            let (array, _) = texts.extract::<PyArray>()?.into_inner();
-            if array.null_count() > 0 {
-                return Err(PyValueError::new_err(format!("{} of the texts are null", array.null_count())));
-            }
-            match array.data_type() {
-                DataType::Utf8 => self.encode_array(py, array.as_string::<i32>(), threads)?,
-                DataType::LargeUtf8 => self.encode_array(py, array.as_string::<i64>(), threads)?,
-                DataType::Utf8View => self.encode_array(py, array.as_string_view(), threads)?,
-                other => return Err(PyTypeError::new_err(format!("texts are {other}, not strings"))),
-            }
-        } else {
-            // Strings are read with the GIL held, while other threads encode the first of them.
-            let (shares, texts) = (Shares::<PyBackedStr>::default(), texts.cast::<PyList>()?);
-            let fill = || shares.fill(texts.iter().map(|text| text.extract()));
-            let count = texts.len();
-            enter_while(py, None, fill, |_| lists(self.0.encode_filled(&shares, count, threads)?))?
-        };
-        Ok(PyArray::from_array_ref(ids))
+        if !texts.hasattr("__arrow_c_array__")? {
+            return self.encode_list(texts.cast()?, threads);
+        }
+        let (array, _) = texts.extract::<PyArray>()?.into_inner();
+        if array.null_count() > 0 {
+            return Err(PyValueError::new_err(format!("{} of the texts are null", array.null_count())));
+        }
+        match array.data_type() {
+            DataType::Utf8 => self.encode_array(py, array.as_string::<i32>(), threads),
+            DataType::LargeUtf8 => self.encode_array(py, array.as_string::<i64>(), threads),
+            DataType::Utf8View => self.encode_array(py, array.as_string_view(), threads),
+            other => Err(PyTypeError::new_err(format!("texts are {other}, not strings"))),
+        }
     }
 }
 
@@ -99,9 +92,47 @@ impl TextEncoder {
         py: Python<'_>,
         texts: impl StringArrayType<'a> + Send,
         threads: usize,
-    ) -> PyResult<ArrayRef> {
-        let texts = (0..texts.len()).map(|at| texts.value(at));
-        enter(py, None, |_| lists(self.0.encode(&texts, threads)?))
+    ) -> PyResult<PyArray> {
+        let count = texts.len();
+        let mut texts = (0..count).map(|at| texts.value(at));
+        enter(py, None, |monitor| {
+            let next = |share: &mut Share| {
+                share.fill(&mut texts);
+                monitor.check()
+            };
+            lists(self.0.encode_from(count, threads, next)?)
+        })
+        .map(PyArray::from_array_ref)
+    }
+
+    /// The ids of a list of str. The thread that needs more texts takes the GIL to read them, while the others encode.
+    fn encode_list(&self, texts: &Bound<'_, PyList>, threads: usize) -> PyResult<PyArray> {
+        let (py, count, list) = (texts.py(), texts.len(), texts.as_unbound());
+        let (mut at, mut failed) = (0, None);
+        let ids = enter(py, None, |monitor| {
+            let mut read = |share: &mut Share| {
+                Python::attach(|py| {
+                    let texts = list.bind(py);
+                    while at < texts.len() && !share.is_full() {
+                        share.push(texts.get_item(at)?.cast::<PyString>()?.to_str()?);
+                        at += 1;
+                    }
+                    Ok(())
+                })
+            };
+            let next = |share: &mut Share| {
+                read(share).map_err(|error: PyErr| {
+                    failed = Some(error);
+                    Error::input("a text could not be read")
+                })?;
+                monitor.check()
+            };
+            lists(self.0.encode_from(count, threads, next)?)
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => ids.map(PyArray::from_array_ref),
+        }
     }
 }
 

@@ -1,14 +1,20 @@
-//! Sixteen bytes at a time: what they are, and which of them are ASCII letters.
+//! Many bytes at a time: what they are, and which of them are Latin letters.
 
 use super::machine;
 
-/// The sixteen bytes of `text` from `at` on; zeros follow the last.
+/// What `of` makes of the sixteen bytes of `text` from `at` on; zeros follow the last.
 #[inline]
-pub fn window(text: &[u8], at: usize) -> [u8; 16] {
-    text.get(at..).and_then(|rest| rest.first_chunk::<16>()).copied().unwrap_or_else(|| last_window(text, at))
+pub fn window<T>(text: &[u8], at: usize, of: impl Fn(&[u8; 16]) -> T) -> T {
+    #[inline(never)]
+    fn last<T>(text: &[u8], at: usize, of: impl Fn(&[u8; 16]) -> T) -> T {
+        of(&last_window(text, at))
+    }
+    match text.get(at..).and_then(|rest| rest.first_chunk()) {
+        Some(chunk) => of(chunk),
+        None => last(text, at, of),
+    }
 }
 
-#[inline(never)]
 fn last_window(text: &[u8], at: usize) -> [u8; 16] {
     let left = text.len().saturating_sub(at);
     match text.last_chunk::<16>() {
@@ -21,36 +27,63 @@ fn last_window(text: &[u8], at: usize) -> [u8; 16] {
     }
 }
 
-/// The letters among sixteen bytes: a bit each, the first byte lowest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Bytes that are looked at together.
+const WIDTH: usize = 64;
+
+/// The letters among 64 bytes: a bit each, the first byte lowest. The last byte is never one.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Letters {
-    all: u32,
-    small: u32,
-    ascii: u32,
+    all: u64,
+    small: u64,
+    ascii: u64,
 }
 
 impl Letters {
-    /// The letters of the sixteen bytes from `at` on.
+    /// The letters of the bytes of `text` from `at` on; with `latin`, Latin letters beyond ASCII too, and with `marks` the
+    /// marks above and below them, where they lie there whole.
+    pub fn at(text: &[u8], at: usize, latin: bool, marks: bool) -> Self {
+        let rest = text.get(at..).unwrap_or_default();
+        let mut padded = [0; WIDTH];
+        let chunk = rest.first_chunk().unwrap_or_else(|| {
+            padded[..rest.len()].copy_from_slice(rest);
+            &padded
+        });
+        Self::of(chunk, latin, marks)
+    }
+
     #[inline]
-    pub fn at(text: &[u8], at: usize) -> Self {
-        match text.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
-            Some(chunk) => Self::of(chunk),
-            None => Self::of_last(text, at),
+    fn of(chunk: &[u8; WIDTH], latin: bool, marks: bool) -> Self {
+        let (parts, _) = chunk.as_chunks::<16>();
+        let mut found = Self::default();
+        for (nth, part) in parts.iter().enumerate() {
+            let (all, small, ascii) = machine::letters(part);
+            found.all |= u64::from(all) << (16 * nth);
+            found.small |= u64::from(small) << (16 * nth);
+            found.ascii |= u64::from(ascii) << (16 * nth);
         }
+        if latin && found.ascii != u64::MAX {
+            found.all |= Self::beyond_ascii(parts, marks);
+        }
+        let last = 1 << (WIDTH - 1);
+        (found.all, found.ascii) = (found.all & !last, found.ascii & !last);
+        found
     }
 
-    #[inline(never)]
-    fn of_last(text: &[u8], at: usize) -> Self {
-        Self::of(&last_window(text, at))
+    /// The bytes of Latin letters beyond ASCII that lie whole before the last byte.
+    fn beyond_ascii(parts: &[[u8; 16]], marks: bool) -> u64 {
+        let within = |from, to| {
+            let bits =
+                parts.iter().enumerate().map(|(nth, part)| u64::from(machine::within(part, from, to)) << (16 * nth));
+            bits.fold(0, |all, bits| all | bits)
+        };
+        let is_sign = (within(0x97, 0x97) | within(0xb7, 0xb7)) >> 1;
+        let marks = if marks { within(MARK_LEAD, MARK_LEAD) } else { 0 };
+        let two = (within(0xc3, 0xca) & !(within(0xc3, 0xc3) & is_sign) | marks) & (u64::MAX >> 2);
+        let three = within(0xe1, 0xe1) & within(0xb8, 0xbb) >> 1 & (u64::MAX >> 3);
+        two | two << 1 | three | three << 1 | three << 2
     }
 
-    #[inline]
-    fn of(chunk: &[u8; 16]) -> Self {
-        let (all, small, ascii) = machine::letters(chunk);
-        Self { all, small, ascii }
-    }
-
-    /// Whether byte `at` is ASCII; one beyond the sixteen is not.
+    /// Whether byte `at` is ASCII; the last is not.
     #[inline]
     pub fn is_ascii(self, at: usize) -> bool {
         self.ascii >> at & 1 == 1
@@ -62,49 +95,95 @@ impl Letters {
         self.all >> at & 1 == 1
     }
 
-    /// The end of the letters from `at`, at most 16.
+    /// The end of the letters from `at`.
     #[inline]
     pub fn end(self, at: usize) -> usize {
         at + (self.all >> at).trailing_ones() as usize
     }
 
-    /// The end of the capitals from `at`, at most 16.
+    /// The end of the capitals from `at`.
     #[inline]
     pub fn upper_end(self, at: usize) -> usize {
         at + ((self.all & !self.small) >> at).trailing_ones() as usize
     }
 
-    /// The end of the small letters from `at`, at most 16.
+    /// The end of the small letters from `at`.
     #[inline]
     pub fn lower_end(self, at: usize) -> usize {
-        at + (self.small >> at).trailing_ones() as usize
+        at + ((self.all & self.small) >> at).trailing_ones() as usize
     }
+}
+
+/// What `Letters` takes for Latin letters beyond ASCII: U+00C0 to U+02BF but × and ÷, and U+1E00 to U+1EFF.
+pub fn is_latin(char: char) -> bool {
+    matches!(char, '\u{c0}'..='\u{2bf}' | '\u{1e00}'..='\u{1eff}') && char != '×' && char != '÷'
+}
+
+/// The first byte of the marks U+0300 to U+033F.
+pub const MARK_LEAD: u8 = 0xcc;
+
+/// What it takes for their marks.
+pub fn is_latin_mark(char: char) -> bool {
+    matches!(char, '\u{300}'..='\u{33f}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The letters, character by character: what `Letters` finds among the first 63 bytes.
+    fn oracle(text: &str, latin: bool, marks: bool) -> Vec<bool> {
+        let mut found = vec![false; WIDTH];
+        for (at, char) in text.char_indices().filter(|(at, char)| at + char.len_utf8() < WIDTH) {
+            let is_one = char.is_ascii_alphabetic() || (latin && (is_latin(char) || (marks && is_latin_mark(char))));
+            found[at..at + char.len_utf8()].fill(is_one);
+        }
+        found
+    }
+
+    fn check(text: &str) {
+        for (latin, marks) in [(false, false), (true, false), (true, true)] {
+            let found = Letters::at(text.as_bytes(), 0, latin, marks);
+            let letters = oracle(text, latin, marks);
+            let byte = |at: usize| text.as_bytes().get(at).copied().unwrap_or_default();
+            let run = |at: usize, is: fn(&u8) -> bool| {
+                (at..WIDTH).find(|&at| !letters[at] || !is(&byte(at))).unwrap_or(WIDTH)
+            };
+            for (at, &is_one) in letters.iter().enumerate() {
+                assert_eq!(found.has(at), is_one, "{text:?} at {at}");
+                assert_eq!(found.end(at), run(at, |_| true), "{text:?} at {at}");
+                assert_eq!(found.is_ascii(at), at + 1 < WIDTH && byte(at).is_ascii(), "{text:?} at {at}");
+                if !latin {
+                    assert_eq!(found.upper_end(at), run(at, u8::is_ascii_uppercase), "{text:?} at {at}");
+                    assert_eq!(found.lower_end(at), run(at, u8::is_ascii_lowercase), "{text:?} at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_character_at_the_start_and_at_the_end() {
+        for char in '\0'..=char::MAX {
+            check(&format!("{char}a{char}"));
+            if char < '\u{3000}' {
+                for at in 58..64 {
+                    check(&format!("{}{char}a{char}{char}", "a".repeat(at)));
+                }
+            }
+        }
+    }
+
     proptest::proptest! {
         #[test]
-        fn runs_end_where_they_end(bytes: [u8; 16]) {
-            let bytes = bytes.map(|byte| b"azAZ@[`{ m\xc3"[byte as usize % 11]);
-            let found = Letters::of(&bytes);
-            let run = |at: usize, is: fn(&u8) -> bool| at + bytes[at..].iter().take_while(|&byte| is(byte)).count();
-            for at in 0..=16 {
-                assert_eq!(at < 16 && bytes[at].is_ascii_alphabetic(), found.has(at), "{bytes:?}");
-                assert_eq!(at < 16 && bytes[at].is_ascii(), found.is_ascii(at), "{bytes:?}");
-                assert_eq!(found.end(at), run(at, u8::is_ascii_alphabetic), "{bytes:?}");
-                assert_eq!(found.upper_end(at), run(at, u8::is_ascii_uppercase), "{bytes:?}");
-                assert_eq!(found.lower_end(at), run(at, u8::is_ascii_lowercase), "{bytes:?}");
-            }
+        fn random_texts(text in "([a-zA-Z]{0,9}|[@\\[`{ m]|[\u{80}-\u{340}\u{1dff}-\u{1f01}]{0,3}|.){0,20}") {
+            check(&text);
         }
 
         #[test]
         fn a_window_shows_the_text_and_zeros(text in proptest::collection::vec(1_u8.., 0..40)) {
             for at in 0..=text.len() {
                 let shown: Vec<u8> = text[at..].iter().copied().chain([0; 16]).take(16).collect();
-                assert_eq!(window(&text, at).as_slice(), shown, "{at} of {text:?}");
+                assert_eq!(window(&text, at, |window| window.to_vec()), shown, "{at} of {text:?}");
             }
         }
     }

@@ -40,31 +40,52 @@ pub struct Cache {
 
 /// A short word: its bytes, and its length in the highest; all zeros for a word that is not short.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Key(u128);
+pub struct Key {
+    low: u64,
+    high: u64,
+}
+
+/// By length of a word: the bits of its bytes, in the lower and the higher half.
+const BITS: [[u64; 2]; SHORT + 1] = {
+    let mut bits = [[0; 2]; SHORT + 1];
+    let mut len = 1;
+    while len <= SHORT {
+        let all = u128::MAX >> (128 - 8 * len);
+        bits[len] = [all as u64, (all >> 64) as u64];
+        len += 1;
+    }
+    bits
+};
 
 impl Key {
     /// The key of the word at `start..end` of `text`.
     #[inline]
     pub fn of(text: &[u8], start: usize, end: usize) -> Self {
         let len = end - start;
-        if len == 0 || len > SHORT {
-            return Self::default();
-        }
-        let bytes = u128::from_le_bytes(window(text, start)) & (u128::MAX >> (128 - 8 * len as u32));
-        Self(bytes | (len as u128) << 120)
+        let Some(bits) = BITS.get(len) else { return Self::default() };
+        window(text, start, |window| {
+            let bytes = u128::from_le_bytes(*window);
+            let (low, high) = (bytes as u64 & bits[0], (bytes >> 64) as u64 & bits[1]);
+            Self { low, high: high | (len as u64) << 56 }
+        })
     }
 
     /// Whether it is a short word's.
     #[inline]
     pub fn is_short(self) -> bool {
-        self.0 != 0
+        self.high != 0
     }
 
+    /// The line that holds it if any does.
     #[inline]
     fn line(self) -> usize {
-        let product = u128::from(self.0 as u64 ^ 0x243f_6a88_85a3_08d3)
-            * u128::from((self.0 >> 64) as u64 ^ 0x1319_8a2e_0370_7344);
+        let product = u128::from(self.low ^ 0x243f_6a88_85a3_08d3) * u128::from(self.high ^ 0x1319_8a2e_0370_7344);
         (product as u64 ^ (product >> 64) as u64) as usize >> (64 - LINES.trailing_zeros())
+    }
+
+    /// The word.
+    fn bytes(self) -> ([u8; 16], usize) {
+        ((u128::from(self.high) << 64 | u128::from(self.low)).to_le_bytes(), (self.high >> 56) as usize)
     }
 }
 
@@ -77,28 +98,31 @@ impl Default for Cache {
 }
 
 impl Cache {
-    /// Has the processor fetch what `short` will read.
+    /// Has the processor fetch what `short` will read; gives where that is.
     #[inline]
-    pub fn expect(&self, key: Key) {
-        prefetch(&self.lines, self.aligned + key.line() * 8);
+    pub fn expect(&self, key: Key) -> usize {
+        let place = self.aligned + key.line() * 8;
+        prefetch(&self.lines, place);
+        place
     }
 
-    /// Adds the ids of a short word to `out`, if they are known; gives its flag.
+    /// Adds the ids of a short word to `out`, if they are known; gives its flag. `place` is what `expect` gave.
     #[inline]
-    pub fn short(&self, key: Key, out: &mut Vec<u32>) -> Option<bool> {
-        let at = self.aligned + key.line() * 8;
-        let line = self.lines[at..].first_chunk::<8>()?;
-        let (low, high) = (key.0 as u64, (key.0 >> 64) as u64);
-        let ids = match () {
-            () if line[0] == low && line[1] == high => [line[2], line[3]],
-            () if line[4] == low && line[5] == high => [line[6], line[7]],
-            () => return None,
-        };
+    pub fn short(&self, key: Key, place: usize, out: &mut Vec<u32>) -> Option<bool> {
+        let line = self.lines.get(place..)?.first_chunk::<8>()?;
+        let differs = |slot: usize| (line[slot] ^ key.low) | (line[slot + 1] ^ key.high);
+        // Which of the two it is cannot be foretold, so no branch hangs on it.
+        let (first, second) = (differs(0) != 0, differs(4) != 0);
+        if first & second {
+            return None;
+        }
+        let slot = 4 * usize::from(first);
+        let ids = [line[slot + 2], line[slot + 3]];
         let head = ids[0] as u32;
         let count = (head >> COUNT_SHIFT & 7) as usize;
         if count > IDS {
-            let len = (high >> 56) as usize;
-            return self.long(&key.0.to_le_bytes()[..len], out);
+            let (bytes, len) = key.bytes();
+            return self.long(&bytes[..len], out);
         }
         let known = out.len();
         let first = head & ((1 << COUNT_SHIFT) - 1);
@@ -116,17 +140,17 @@ impl Cache {
             slot[0] |= (ids.len() as u32) << COUNT_SHIFT | if flagged { FLAG } else { 0 };
         } else {
             slot[0] = IN_RING << COUNT_SHIFT;
-            let len = (key.0 >> 120) as usize;
-            self.put_long(&key.0.to_le_bytes()[..len], ids, flagged);
+            let (bytes, len) = key.bytes();
+            self.put_long(&bytes[..len], ids, flagged);
         }
         let at = self.aligned + key.line() * 8;
         let (first, second) = self.lines[at..at + 8].split_at_mut(4);
         // The newest comes first, and pushes out the older of the two.
-        if (first[0], first[1]) != (key.0 as u64, (key.0 >> 64) as u64) {
+        if (first[0], first[1]) != (key.low, key.high) {
             second.copy_from_slice(first);
         }
         let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-        first.copy_from_slice(&[key.0 as u64, (key.0 >> 64) as u64, pair(slot[0], slot[1]), pair(slot[2], slot[3])]);
+        first.copy_from_slice(&[key.low, key.high, pair(slot[0], slot[1]), pair(slot[2], slot[3])]);
     }
 
     /// Adds the ids of a word of up to 64 bytes to `out`, if they are known; gives its flag.
@@ -203,8 +227,8 @@ mod tests {
             let mut out = vec![9];
             let key = Key::of(&text, 0, len);
             assert_eq!(key.is_short(), len <= SHORT);
-            cache.expect(key);
-            let found = if key.is_short() { cache.short(key, &mut out) } else { cache.long(&word, &mut out) };
+            let place = cache.expect(key);
+            let found = if key.is_short() { cache.short(key, place, &mut out) } else { cache.long(&word, &mut out) };
             tries += u32::from(kept.contains_key(&word));
             if let Some(found) = found {
                 let (ids, flagged) = &kept[&word];

@@ -45,6 +45,32 @@ fn portable_letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
     (mask(all), mask(all & chunk << 2), mask(!chunk & HIGH))
 }
 
+/// Which of sixteen bytes are `from` to `to`, both included: a bit each, the first byte lowest.
+#[inline]
+pub fn within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{
+            _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_set1_epi8, _mm_sub_epi8,
+        };
+        // SAFETY: SSE2 belongs to every x86-64 processor, and sixteen bytes are read from a reference to sixteen.
+        unsafe {
+            let bytes = _mm_loadu_si128(chunk.as_ptr().cast());
+            let above = _mm_sub_epi8(bytes, _mm_set1_epi8(from.cast_signed()));
+            let most = _mm_set1_epi8((to - from).cast_signed());
+            _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(above, most), above)) as u32
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    portable_within(chunk, from, to)
+}
+
+/// `within`, byte by byte.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn portable_within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
+    (0..16).fold(0, |mask, nth| mask | u32::from((from..=to).contains(&chunk[nth])) << nth)
+}
+
 /// Asks for the cache line that `at` lies in, so that reading it soon does not wait. Changes nothing else.
 #[inline]
 pub fn prefetch(memory: &[u64], at: usize) {
@@ -74,6 +100,12 @@ mod tests {
         fn random_bytes(bytes: [u8; 16]) {
             check(bytes);
             check(bytes.map(|byte| b"azAZ@[`{ m"[byte as usize % 10]));
+        }
+
+        #[test]
+        fn any_range(bytes: [u8; 16], one: u8, other: u8) {
+            let (from, to) = (one.min(other), one.max(other));
+            assert_eq!(within(&bytes, from, to), portable_within(&bytes, from, to), "{bytes:?}");
         }
     }
 

@@ -41,33 +41,42 @@ impl Composer {
     /// The normalized text and where it differs; none where it does not.
     pub fn compose(&mut self, text: &str) -> Option<(String, Vec<Edit>)> {
         let mut found: Option<(String, Vec<Edit>)> = None;
-        let (mut at, mut copied) = (0, 0);
-        while let Some(unsure) = next_unsure(text, at) {
-            // A character that starts anew and combines with none before it bounds what can change.
-            let start = text[copied.max(at)..unsure]
-                .char_indices()
-                .next_back()
-                .map_or(unsure, |(back, _)| copied.max(at) + back);
-            let end = text[unsure..]
-                .char_indices()
-                .find(|&(_, char)| is_sure(char))
-                .map_or(text.len(), |(on, _)| unsure + on);
-            at = end;
-            let stretch = &text[start..end];
-            if self.is_stable(stretch) {
-                continue;
-            }
+        let mut copied = 0;
+        while let Some(stretch) = self.next_change(text, copied) {
             let (normal, edits) = found.get_or_insert_with(|| (String::with_capacity(text.len()), Vec::new()));
-            normal.push_str(&text[copied..start]);
+            normal.push_str(&text[copied..stretch.start]);
             let from = normal.len();
-            normal.extend(stretch.chars().nfc().map(|(char, _)| char));
-            edits.push(Edit { original: start..end, normal: from..normal.len() });
-            copied = end;
+            normal.extend(text[stretch.clone()].chars().nfc().map(|(char, _)| char));
+            copied = stretch.end;
+            edits.push(Edit { original: stretch, normal: from..normal.len() });
         }
         if let Some((normal, _)) = &mut found {
             normal.push_str(&text[copied..]);
         }
         found
+    }
+
+    /// Whether normalization leaves a text alone, and any text cut from it.
+    pub fn is_normal(&mut self, text: &str) -> bool {
+        self.next_change(text, 0).is_none()
+    }
+
+    /// The next stretch from `from` on that normalization changes.
+    fn next_change(&mut self, text: &str, from: usize) -> Option<Range<usize>> {
+        let mut at = from;
+        while let Some(unsure) = next_unsure(text, at) {
+            // A character that starts anew and combines with none before it bounds what can change.
+            let start = text[at..unsure].char_indices().next_back().map_or(unsure, |(back, _)| at + back);
+            let end = text[unsure..]
+                .char_indices()
+                .find(|&(_, char)| is_sure(char))
+                .map_or(text.len(), |(on, _)| unsure + on);
+            if !self.is_stable(&text[start..end]) {
+                return Some(start..end);
+            }
+            at = end;
+        }
+        None
     }
 
     fn is_stable(&mut self, stretch: &str) -> bool {

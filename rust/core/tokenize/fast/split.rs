@@ -3,7 +3,7 @@
 //! Each function follows the alternatives of its pattern in their order, backtracking included; the tests hold every
 //! known pattern against the regex engine.
 
-use super::ascii::Letters;
+use super::ascii::{Letters, MARK_LEAD, is_latin, is_latin_mark};
 use super::classes::{CASELESS, Classes, LOWER, MARK, NUMBER, SPACE, UPPER};
 use super::pattern::{Contraction, Family, Rules};
 
@@ -18,8 +18,20 @@ enum Kind {
     End,
 }
 
-/// A place where no byte of a chunk lies.
-const NO_LEAD: u8 = 16;
+/// How far the letters are known from where they were last looked at: a word of up to sixteen bytes is seen whole from here.
+const KNOWN: usize = 47;
+
+/// What a byte is to a word that starts with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Start {
+    /// Its first letter's first byte.
+    Letter,
+    /// What may go before its letters.
+    Lead,
+    /// It starts no word.
+    None,
+}
 
 /// A split pattern at work.
 #[derive(Debug, Clone)]
@@ -30,8 +42,12 @@ pub struct Splitter {
     kinds: [Kind; 8],
     /// By byte.
     ascii: [Kind; 128],
-    /// By byte: where the letters of a word that starts with it start, `NO_LEAD` if it starts no such word.
-    leads: [u8; 256],
+    /// By byte.
+    starts: [Start; 256],
+    /// Whether all Latin letters belong to words whatever their case.
+    takes_latin: bool,
+    /// Whether the marks do that stand above and below letters.
+    takes_marks: bool,
 }
 
 impl Splitter {
@@ -45,54 +61,42 @@ impl Splitter {
             _ => Kind::Other,
         });
         let ascii = std::array::from_fn(|byte| kinds[classes.of(byte as u32) as usize]);
-        let leads = std::array::from_fn(|byte| {
+        let is_word = |char: char| kinds[classes.of(char.into()) as usize] == Kind::Word;
+        let are_words = |is: fn(char) -> bool| ('\u{80}'..'\u{2000}').filter(|&char| is(char)).all(is_word);
+        let takes_latin = rules.family != Family::O200k && are_words(is_latin);
+        let takes_marks = takes_latin && are_words(is_latin_mark);
+        let starts = std::array::from_fn(|byte| {
             let may_lead = match rules.family {
                 Family::Gpt2 => byte == usize::from(b' '),
                 _ => ascii.get(byte).is_some_and(|&kind| kind != Kind::Number) && !b"\r\n'".contains(&(byte as u8)),
             };
-            let is_letter = (byte as u8).is_ascii_alphabetic();
-            if is_letter {
-                0
-            } else if may_lead {
-                1
-            } else {
-                NO_LEAD
+            match byte as u8 {
+                b'A'..=b'Z' | b'a'..=b'z' => Start::Letter,
+                0xc3..=0xca | 0xe1 if takes_latin => Start::Letter,
+                MARK_LEAD if takes_marks => Start::Letter,
+                _ if may_lead => Start::Lead,
+                _ => Start::None,
             }
         });
-        Self { rules, classes, kinds, ascii, leads }
+        Self { rules, classes, kinds, ascii, starts, takes_latin, takes_marks }
     }
 
     /// Calls `word` with the start and the end of each word of `text`, in order.
     #[inline]
     pub fn each(&self, text: &str, mut word: impl FnMut(usize, usize)) {
-        let bytes = text.as_bytes();
+        let mut cut = Cut::of(self, text.as_bytes());
         let mut start = 0;
-        while start < bytes.len() {
-            let end = self.next(bytes, start);
+        while let Some(end) = cut.next(text.len()) {
             word(start, end);
             start = end;
         }
     }
 
-    /// The end of the word that starts at `at`.
-    #[inline]
-    pub fn next(&self, text: &[u8], at: usize) -> usize {
-        // Most words are ASCII letters, perhaps after a character that may lead a word: every pattern takes those the
-        // same, case aside.
-        let lead = usize::from(self.leads[text[at] as usize]);
-        let found = Letters::at(text, at);
-        if found.has(lead) {
-            if self.rules.family == Family::O200k {
-                let end = found.lower_end(found.upper_end(lead));
-                if found.is_ascii(end) && text.get(at + end) != Some(&b'\'') {
-                    return at + end;
-                }
-            } else {
-                let end = at + found.end(lead);
-                return if found.is_ascii(end - at) { end } else { self.run(text, end, Kind::Word) };
-            }
-        }
+    /// The end of a word that is not seen at once; `end` is that of the letters it starts with.
+    #[inline(never)]
+    fn other(&self, text: &[u8], at: usize, end: usize) -> usize {
         match self.rules.family {
+            Family::Gpt2 | Family::Cl100k if end > at => self.run(text, end, Kind::Word),
             Family::Gpt2 => self.gpt2(text, at),
             Family::Cl100k => self.cl100k(text, at),
             Family::O200k => self.o200k(text, at),
@@ -194,7 +198,7 @@ impl Splitter {
                 }
                 end
             }
-            Kind::Space => match self.other(text, after) {
+            Kind::Space => match self.other_end(text, after) {
                 Some(next) if text[at] == b' ' => self.punctuation(text, next),
                 _ => self.spaces(text, at, true),
             },
@@ -203,7 +207,7 @@ impl Splitter {
     }
 
     /// The end of the punctuation character at `at`, if there is one.
-    fn other(&self, text: &[u8], at: usize) -> Option<usize> {
+    fn other_end(&self, text: &[u8], at: usize) -> Option<usize> {
         let (class, after) = self.class(text, at);
         let is_mark = class? == MARK && self.rules.marks_are_other;
         (is_mark || self.kinds[class? as usize] == Kind::Other).then_some(after)
@@ -211,7 +215,7 @@ impl Splitter {
 
     fn punctuation(&self, text: &[u8], from: usize) -> usize {
         let mut at = from;
-        while let Some(next) = self.other(text, at) {
+        while let Some(next) = self.other_end(text, at) {
             at = next;
         }
         while text.get(at).is_some_and(|&byte| is_line_end(byte) || (byte == b'/' && self.rules.slashes)) {
@@ -300,6 +304,76 @@ impl Splitter {
     }
 }
 
+/// A text that is cut into words, from its start on.
+#[derive(Debug)]
+pub struct Cut<'a> {
+    splitter: &'a Splitter,
+    text: &'a [u8],
+    /// Where the next word starts.
+    at: usize,
+    /// The letters from `from` on.
+    letters: Letters,
+    from: usize,
+}
+
+impl<'a> Cut<'a> {
+    /// The words of a text.
+    #[inline]
+    pub fn of(splitter: &'a Splitter, text: &'a [u8]) -> Self {
+        let mut cut = Self { splitter, text, at: 0, letters: Letters::default(), from: 0 };
+        cut.look();
+        cut
+    }
+
+    /// The text.
+    #[inline]
+    pub fn text(&self) -> &'a [u8] {
+        self.text
+    }
+
+    /// Where the next word starts.
+    #[inline]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Sees which bytes are letters from here on.
+    #[inline(never)]
+    fn look(&mut self) {
+        let Splitter { takes_latin, takes_marks, .. } = *self.splitter;
+        (self.letters, self.from) = (Letters::at(self.text, self.at, takes_latin, takes_marks), self.at);
+    }
+
+    /// The end of the next word, if one is left; the text counts as if it ended at `stop`.
+    #[inline]
+    pub fn next(&mut self, stop: usize) -> Option<usize> {
+        let (splitter, bytes) = (self.splitter, &self.text[..stop]);
+        let start = splitter.starts[usize::from(*bytes.get(self.at)?)];
+        if self.at - self.from > KNOWN {
+            self.look();
+        }
+        // Most words are Latin letters, perhaps after a character that may lead a word: every pattern takes those the same,
+        // case aside. Where they end hangs on nothing but where they start: the processor finds the next word meanwhile.
+        let (letters, at) = (self.letters, self.at - self.from);
+        let first = at + usize::from(start == Start::Lead);
+        let end = match splitter.rules.family {
+            Family::O200k => letters.lower_end(letters.upper_end(first)),
+            _ => letters.end(at + 1),
+        };
+        let is_word = start != Start::None && letters.has(first);
+        let is_seen = is_word
+            && letters.is_ascii(end)
+            && (splitter.rules.family != Family::O200k || bytes.get(self.from + end) != Some(&b'\''));
+        // What follows `stop` may be seen too; a word ends there.
+        self.at = if is_seen {
+            stop.min(self.from + end)
+        } else {
+            splitter.other(bytes, self.at, if is_word { stop.min(self.from + end) } else { self.at })
+        };
+        Some(self.at)
+    }
+}
+
 fn is_line_end(byte: u8) -> bool {
     byte == b'\n' || byte == b'\r'
 }
@@ -343,6 +417,18 @@ mod tests {
         let mut words = Vec::new();
         splitter.each(text, |start, end| words.push((start, end)));
         let expected = oracle(regex, text);
+        // With more after it, and before: each part as by itself.
+        let all = format!("{text}{text}aẹ");
+        let (mut cut, mut start) = (Cut::of(splitter, all.as_bytes()), 0);
+        for nth in 1..=2 {
+            let stop = nth * text.len();
+            for word in &words {
+                assert_eq!((start, cut.at()), (word.0 + stop - text.len(), start), "{pattern}\n on {text:?} twice");
+                start = cut.next(stop).expect("a word");
+                assert_eq!(start, word.1 + stop - text.len(), "{pattern}\n on {text:?} twice");
+            }
+            assert_eq!(cut.next(stop), None);
+        }
         if words != expected {
             let at = words.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(0);
             let from = expected[at].0;
