@@ -223,19 +223,23 @@ struct Ordered {
     next: usize,
     /// Those that came before their turn.
     early: BTreeMap<usize, Ids>,
+    /// Empty lists whose memory can be used again.
+    spare: Vec<Ids>,
 }
 
 impl Ordered {
     /// Puts the ids of share `nth` where they belong; `ids` is empty afterwards.
     fn put(&mut self, nth: usize, ids: &mut Ids) {
         if nth != self.next {
-            self.early.insert(nth, std::mem::take(ids));
+            let spare = self.spare.pop().unwrap_or_default();
+            self.early.insert(nth, std::mem::replace(ids, spare));
             return;
         }
         self.ids.append(ids);
         self.next += 1;
         while let Some(mut ids) = self.early.remove(&self.next) {
             self.ids.append(&mut ids);
+            self.spare.push(ids);
             self.next += 1;
         }
     }

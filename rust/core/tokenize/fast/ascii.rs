@@ -30,7 +30,8 @@ fn last_window(text: &[u8], at: usize) -> [u8; 16] {
 /// Bytes that are looked at together.
 const WIDTH: usize = 64;
 
-/// The letters among 64 bytes: a bit each, the first byte lowest. The last byte is never one.
+/// The letters among 64 bytes: a bit each, the first byte lowest. Where text goes on after them, nothing is said of the last
+/// byte: it is no letter and not ASCII.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Letters {
     all: u64,
@@ -43,16 +44,22 @@ impl Letters {
     /// marks above and below them, where they lie there whole.
     pub fn at(text: &[u8], at: usize, latin: bool, marks: bool) -> Self {
         let rest = text.get(at..).unwrap_or_default();
+        if let Some(chunk) = rest.first_chunk() {
+            return Self::of(chunk, latin, marks, true);
+        }
+        if let Some(chunk) = text.last_chunk().filter(|_| !rest.is_empty()) {
+            // What lies before is pushed out; what follows the text is ASCII and no letter.
+            let (Self { all, small, ascii }, out) = (Self::of(chunk, latin, marks, false), WIDTH - rest.len());
+            return Self { all: all >> out, small: small >> out, ascii: !(!ascii >> out) };
+        }
         let mut padded = [0; WIDTH];
-        let chunk = rest.first_chunk().unwrap_or_else(|| {
-            padded[..rest.len()].copy_from_slice(rest);
-            &padded
-        });
-        Self::of(chunk, latin, marks)
+        padded[..rest.len()].copy_from_slice(rest);
+        Self::of(&padded, latin, marks, false)
     }
 
+    /// The letters of a chunk, which may start within a character; if it has `more` after it, the last byte is none.
     #[inline]
-    fn of(chunk: &[u8; WIDTH], latin: bool, marks: bool) -> Self {
+    fn of(chunk: &[u8; WIDTH], latin: bool, marks: bool, more: bool) -> Self {
         let (parts, _) = chunk.as_chunks::<16>();
         let mut found = Self::default();
         for (nth, part) in parts.iter().enumerate() {
@@ -62,15 +69,16 @@ impl Letters {
             found.ascii |= u64::from(ascii) << (16 * nth);
         }
         if latin && found.ascii != u64::MAX {
-            found.all |= Self::beyond_ascii(parts, marks);
+            found.all |= Self::beyond_ascii(parts, marks, u32::from(more));
         }
-        let last = 1 << (WIDTH - 1);
-        (found.all, found.ascii) = (found.all & !last, found.ascii & !last);
+        if more {
+            (found.all, found.ascii) = (found.all & u64::MAX >> 1, found.ascii & u64::MAX >> 1);
+        }
         found
     }
 
-    /// The bytes of Latin letters beyond ASCII that lie whole before the last byte.
-    fn beyond_ascii(parts: &[[u8; 16]], marks: bool) -> u64 {
+    /// The bytes of Latin letters beyond ASCII that lie whole before the last bytes, so many of which do not count.
+    fn beyond_ascii(parts: &[[u8; 16]], marks: bool, last: u32) -> u64 {
         let within = |from, to| {
             let bits =
                 parts.iter().enumerate().map(|(nth, part)| u64::from(machine::within(part, from, to)) << (16 * nth));
@@ -78,12 +86,12 @@ impl Letters {
         };
         let is_sign = (within(0x97, 0x97) | within(0xb7, 0xb7)) >> 1;
         let marks = if marks { within(MARK_LEAD, MARK_LEAD) } else { 0 };
-        let two = (within(0xc3, 0xca) & !(within(0xc3, 0xc3) & is_sign) | marks) & (u64::MAX >> 2);
-        let three = within(0xe1, 0xe1) & within(0xb8, 0xbb) >> 1 & (u64::MAX >> 3);
+        let two = (within(0xc3, 0xca) & !(within(0xc3, 0xc3) & is_sign) | marks) & u64::MAX >> (1 + last);
+        let three = within(0xe1, 0xe1) & within(0xb8, 0xbb) >> 1 & u64::MAX >> (2 + last);
         two | two << 1 | three | three << 1 | three << 2
     }
 
-    /// Whether byte `at` is ASCII; the last is not.
+    /// Whether byte `at` is ASCII.
     #[inline]
     pub fn is_ascii(self, at: usize) -> bool {
         self.ascii >> at & 1 == 1
@@ -131,10 +139,11 @@ pub fn is_latin_mark(char: char) -> bool {
 mod tests {
     use super::*;
 
-    /// The letters, character by character: what `Letters` finds among the first 63 bytes.
+    /// The letters, character by character.
     fn oracle(text: &str, latin: bool, marks: bool) -> Vec<bool> {
         let mut found = vec![false; WIDTH];
-        for (at, char) in text.char_indices().filter(|(at, char)| at + char.len_utf8() < WIDTH) {
+        let known = if text.len() < WIDTH { WIDTH } else { WIDTH - 1 };
+        for (at, char) in text.char_indices().filter(|(at, char)| at + char.len_utf8() <= known) {
             let is_one = char.is_ascii_alphabetic() || (latin && (is_latin(char) || (marks && is_latin_mark(char))));
             found[at..at + char.len_utf8()].fill(is_one);
         }
@@ -142,17 +151,21 @@ mod tests {
     }
 
     fn check(text: &str) {
+        let with_more_before = format!("{}{text}", "ẹa".repeat(20));
+        let more = with_more_before.len() - text.len();
         for (latin, marks) in [(false, false), (true, false), (true, true)] {
             let found = Letters::at(text.as_bytes(), 0, latin, marks);
+            assert_eq!(Letters::at(with_more_before.as_bytes(), more, latin, marks), found, "{text:?}");
             let letters = oracle(text, latin, marks);
             let byte = |at: usize| text.as_bytes().get(at).copied().unwrap_or_default();
             let run = |at: usize, is: fn(&u8) -> bool| {
                 (at..WIDTH).find(|&at| !letters[at] || !is(&byte(at))).unwrap_or(WIDTH)
             };
             for (at, &is_one) in letters.iter().enumerate() {
+                let is_known = text.len() < WIDTH || at + 1 < WIDTH;
                 assert_eq!(found.has(at), is_one, "{text:?} at {at}");
                 assert_eq!(found.end(at), run(at, |_| true), "{text:?} at {at}");
-                assert_eq!(found.is_ascii(at), at + 1 < WIDTH && byte(at).is_ascii(), "{text:?} at {at}");
+                assert_eq!(found.is_ascii(at), is_known && byte(at).is_ascii(), "{text:?} at {at}");
                 if !latin {
                     assert_eq!(found.upper_end(at), run(at, u8::is_ascii_uppercase), "{text:?} at {at}");
                     assert_eq!(found.lower_end(at), run(at, u8::is_ascii_lowercase), "{text:?} at {at}");

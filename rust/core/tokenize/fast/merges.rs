@@ -45,6 +45,8 @@ pub struct Merges {
     byte_ranks: Vec<u32>,
     /// By rank: what the merge makes.
     products: Vec<u32>,
+    /// What to add to a rank for what the merge makes, where it is the same for all.
+    step: Option<u32>,
     /// Whether whatever a merge makes is merged by later ones only.
     orderly: bool,
     /// Where whole words are looked for first: their ids.
@@ -106,6 +108,7 @@ impl Merges {
             shift: u64::BITS - size.trailing_zeros(),
             byte_ranks: Vec::new(),
             products: Vec::with_capacity(merges.len()),
+            step: None,
             orderly: false,
             whole: None,
             lengths,
@@ -135,6 +138,9 @@ impl Merges {
             self.put(left, right, rank);
             operands.push((left, right));
         }
+        let step = |(rank, &product): (usize, &u32)| product.checked_sub(rank as u32);
+        let mut steps = self.products.iter().enumerate().map(step);
+        self.step = steps.next().flatten().filter(|&first| steps.all(|step| step == Some(first)));
         // Of merges written twice the last counts, as `tokenizers` has it.
         let mut made_by = vec![None; self.lengths.len()];
         let valid = |rank: usize, this: &Self| this.rank(operands[rank].0, operands[rank].1) == rank as u32;
@@ -191,6 +197,12 @@ impl Merges {
         NONE
     }
 
+    /// What a merge makes. Most files number it as they list the merges: then nothing has to be looked up.
+    #[inline]
+    fn product(&self, rank: u32) -> u32 {
+        self.step.map_or_else(|| self.products[rank as usize], |step| rank + step)
+    }
+
     /// Bytes of a token.
     pub fn length(&self, id: u32) -> usize {
         self.lengths.get(id as usize).map_or(0, |&length| length as usize)
@@ -235,7 +247,7 @@ impl Merges {
                 return len;
             }
             len -= 1;
-            ids[at] = self.products[least as usize];
+            ids[at] = self.product(least);
             for nth in at + 1..len {
                 ids[nth] = ids[nth + 1];
                 ranks[nth - 1] = ranks[nth];
@@ -292,7 +304,7 @@ impl Merges {
             if current != rank {
                 continue;
             }
-            let product = self.products[rank as usize];
+            let product = self.product(rank);
             let after = symbols[gone as usize].next;
             (symbols[gone as usize].id, symbols[gone as usize].rank) = (NONE, NONE);
             let mut rank = NONE;
