@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import json
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -87,8 +89,23 @@ def test_texts_of_many_shares_keep_their_order(tmp_path: Path, threads: int) -> 
     expected = library(tokenizer, texts)
     assert encoder.encode(texts, threads=threads).to_pylist() == expected
     assert encoder.encode(pa.array(texts), threads=threads).to_pylist() == expected
-    with pytest.raises(TypeError, match="str"):
+    with pytest.raises(TypeError, match=f"text {len(texts)} of the list is int"):
         encoder.encode([*texts, 3], threads=threads)  # type: ignore[list-item]
+    # Texts that the engine cannot take as they lie, among others that it can.
+    mixed = [*texts[:400], "an end</s> and e\u0301", *texts[400:]]
+    assert encoder.encode(mixed, threads=threads).to_pylist() == library(tokenizer, mixed)
+
+
+def test_ctrl_c_stops_it(tmp_path: Path) -> None:
+    trained(tmp_path / "tokenizer.json")
+    encoder = sabiprep.Encoder.from_file(tmp_path / "tokenizer.json")
+    texts = ["a word " * 30_000] * 2_000  # 400 MB to encode, 0.2 MB in memory
+    timer = threading.Timer(0.2, _thread.interrupt_main)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        encoder.encode(texts, threads=2)
+    timer.join()
+    assert len(encoder.encode(texts[:2])) == 2
 
 
 def test_the_engine_is_named_and_why(tmp_path: Path) -> None:
@@ -107,8 +124,9 @@ def test_what_is_no_list_of_texts_is_refused(tmp_path: Path) -> None:
     encoder = sabiprep.Encoder.from_file(tmp_path / "tokenizer.json")
     wrong: list[tuple[Any, type[Exception], str]] = [
         ("text", TypeError, "one str"),
-        (["a", 3], TypeError, "str"),
-        (["a", None], TypeError, "str"),
+        (["a", 3], TypeError, "text 1 of the list is int, not str"),
+        (["a", None], TypeError, "text 1 of the list is NoneType, not str"),
+        (["a", "b", "c\ud800"], ValueError, "text 2 of the list is not valid Unicode.*surrogates not allowed"),
         (pa.array([1, 2]), TypeError, "not strings"),
         (pa.array(["a", None]), ValueError, "1 of the texts are null"),
     ]

@@ -114,7 +114,9 @@ impl TextEncoder {
                 Python::attach(|py| {
                     let texts = list.bind(py);
                     while at < texts.len() && !share.is_full() {
-                        share.push(texts.get_item(at)?.cast::<PyString>()?.to_str()?);
+                        let text = texts.get_item(at)?;
+                        let text = text.cast::<PyString>().map_err(|_| no_text(at, &text))?;
+                        share.push(text.to_str().map_err(|error| not_unicode(at, &error))?);
                         at += 1;
                     }
                     Ok(())
@@ -134,6 +136,15 @@ impl TextEncoder {
             None => ids.map(PyArray::from_array_ref),
         }
     }
+}
+
+fn no_text(at: usize, found: &Bound<'_, PyAny>) -> PyErr {
+    let kind = found.get_type().name().map_or_else(|_| "no str".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("text {at} of the list is {kind}, not str"))
+}
+
+fn not_unicode(at: usize, error: &PyErr) -> PyErr {
+    PyValueError::new_err(format!("text {at} of the list is not valid Unicode: {error}"))
 }
 
 fn lists(ids: Ids) -> Result<ArrayRef, Error> {

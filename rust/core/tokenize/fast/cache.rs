@@ -3,6 +3,8 @@
 //! Words of up to 15 bytes with up to four ids lie whole in a slot of 32 bytes, two slots to a cache line; longer ones,
 //! up to 64 bytes, in a ring that forgets the oldest. Nothing grows.
 
+use std::hint::black_box;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::ascii::window;
@@ -89,11 +91,21 @@ impl Key {
     }
 }
 
+/// Zeros that are written, not memory that the system would only call zeros. The first use of a place is a read: the system
+/// would show a page of zeros that all share, and change it at the first write for one of its own, which every processor
+/// that another thread runs on has to be told (some 8 µs a page, where two threads begin at once).
+fn zeros<T: Clone + Default>(len: usize) -> Vec<T> {
+    // Opaque, lest the compiler see zeros asked of the system after all.
+    let mut zeros = black_box(Vec::with_capacity(len));
+    zeros.resize(len, T::default());
+    zeros
+}
+
 impl Default for Cache {
     fn default() -> Self {
-        let lines = vec![0; LINES * 8 + 8];
+        let lines = zeros(LINES * 8 + 8);
         let aligned = (64 - lines.as_ptr() as usize % 64) % 64 / 8;
-        Self { lines, aligned, pointers: vec![0; POINTERS], ring: vec![0; RING], head: RING as u64 }
+        Self { lines, aligned, pointers: zeros(POINTERS), ring: zeros(RING), head: RING as u64 }
     }
 }
 

@@ -30,6 +30,13 @@ fn pair(left: u32, right: u32) -> u64 {
     u64::from(left) << ID_BITS | u64::from(right)
 }
 
+/// Where two bytes have their bit, and the bit.
+#[inline]
+fn join(last: u8, first: u8) -> (usize, u64) {
+    let pair = usize::from(last) << 8 | usize::from(first);
+    (pair / 64, 1 << (pair % 64))
+}
+
 /// A BPE model over bytes.
 #[derive(Debug)]
 pub struct Merges {
@@ -43,6 +50,8 @@ pub struct Merges {
     shift: u32,
     /// By two bytes: the rank of their pair.
     byte_ranks: Vec<u32>,
+    /// By two bytes, a bit each: whether any merge joins a token that ends with the one to a token that starts with the other.
+    joins: Vec<u64>,
     /// By rank: what the merge makes.
     products: Vec<u32>,
     /// What to add to a rank for what the merge makes, where it is the same for all.
@@ -107,6 +116,7 @@ impl Merges {
             pairs: vec![EMPTY; size],
             shift: u64::BITS - size.trailing_zeros(),
             byte_ranks: Vec::new(),
+            joins: vec![0; (1 << 16) / 64],
             products: Vec::with_capacity(merges.len()),
             step: None,
             orderly: false,
@@ -114,7 +124,7 @@ impl Merges {
             lengths,
             characters,
         };
-        this.add_merges(merges, &ids)?;
+        this.add_merges(merges, &ids, &byte_of)?;
         if model["ignore_merges"] == true {
             let bytes =
                 |token: &str| token.chars().map(|char| byte_of.get(&char).copied()).collect::<Option<Box<[u8]>>>();
@@ -123,7 +133,12 @@ impl Merges {
         Ok(this)
     }
 
-    fn add_merges(&mut self, merges: &[Value], ids: &HashMap<&str, u32>) -> Result<(), String> {
+    fn add_merges(
+        &mut self,
+        merges: &[Value],
+        ids: &HashMap<&str, u32>,
+        byte_of: &HashMap<char, u8>,
+    ) -> Result<(), String> {
         let mut operands = Vec::with_capacity(merges.len());
         let lines = merges.iter().filter(|merge| merge.as_str().is_none_or(|line| !line.starts_with("#version")));
         for merge in lines {
@@ -131,6 +146,11 @@ impl Merges {
             let (left, right) = parts
                 .or_else(|| Some((merge[0].as_str()?, merge[1].as_str()?)))
                 .ok_or_else(|| format!("its merge {merge} is not two tokens"))?;
+            let byte = |char: Option<char>| byte_of.get(&char?).copied();
+            if let (Some(last), Some(first)) = (byte(left.chars().next_back()), byte(right.chars().next())) {
+                let (at, bit) = join(last, first);
+                self.joins[at] |= bit;
+            }
             let id = |token: &str| ids.get(token).copied().ok_or_else(|| format!("its merge {merge} makes no token"));
             let (left, right, product) = (id(left)?, id(right)?, id(&format!("{left}{right}"))?);
             let rank = self.products.len() as u32;
@@ -217,20 +237,43 @@ impl Merges {
     pub fn encode(&self, word: &[u8], out: &mut Vec<u32>) {
         if let Some(id) = self.whole.as_ref().and_then(|whole| whole.get(word)) {
             out.push(*id);
-        } else if word.len() <= SHORT && !word.iter().any(|&byte| self.atoms[byte as usize] == NONE) {
-            let mut ids = [NONE; SHORT];
-            let mut ranks = [NONE; SHORT];
-            for (nth, &byte) in word.iter().enumerate() {
-                ids[nth] = self.atoms[byte as usize];
-            }
-            for (nth, pair) in word.windows(2).enumerate() {
-                ranks[nth] = self.byte_ranks[(pair[0] as usize) << 8 | pair[1] as usize];
-            }
-            let len = self.reduce(&mut ids, &mut ranks, word.len());
-            out.extend_from_slice(&ids[..len]);
-        } else {
+        } else if word.iter().any(|&byte| self.atoms[byte as usize] == NONE) {
             self.encode_long(word, out);
+        } else if word.len() <= SHORT {
+            self.encode_short(word, out);
+        } else {
+            // A token over two bytes was made by a merge that joined them: where none does, what lies before is nothing to
+            // what lies after.
+            let apart = |&at: &usize| {
+                let (place, bit) = join(word[at - 1], word[at]);
+                self.joins[place] & bit == 0
+            };
+            let mut start = 0;
+            for end in (1..word.len()).filter(apart).chain([word.len()]) {
+                let part = &word[start..end];
+                if part.len() <= SHORT {
+                    self.encode_short(part, out);
+                } else {
+                    self.encode_long(part, out);
+                }
+                start = end;
+            }
         }
+    }
+
+    /// Adds the ids of up to `SHORT` bytes that all have one.
+    #[inline]
+    fn encode_short(&self, word: &[u8], out: &mut Vec<u32>) {
+        let mut ids = [NONE; SHORT];
+        let mut ranks = [NONE; SHORT];
+        for (nth, &byte) in word.iter().enumerate() {
+            ids[nth] = self.atoms[byte as usize];
+        }
+        for (nth, pair) in word.windows(2).enumerate() {
+            ranks[nth] = self.byte_ranks[(pair[0] as usize) << 8 | pair[1] as usize];
+        }
+        let len = self.reduce(&mut ids, &mut ranks, word.len());
+        out.extend_from_slice(&ids[..len]);
     }
 
     /// Merges `len` symbols; gives how many are left. `ranks[i]` is that of symbols i and i + 1.
@@ -334,4 +377,39 @@ fn byte_characters() -> [char; 256] {
         byte @ (b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) => char::from(byte),
         _ => beyond.next().expect("there are more code points than bytes"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn a_word_in_parts_is_the_word_whole(
+            pairs in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..30),
+            word in "[a-f]{33,200}",
+        ) {
+            let mut tokens: Vec<String> = ('a'..='f').map(String::from).collect();
+            let mut merges = Vec::new();
+            for (left, right) in pairs {
+                let (left, right) = (left.get(&tokens).clone(), right.get(&tokens).clone());
+                let product = format!("{left}{right}");
+                if product.len() < 12 && !tokens.contains(&product) {
+                    merges.push(json!([left, right]));
+                    tokens.push(product);
+                }
+            }
+            let vocab: serde_json::Map<String, Value> =
+                tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
+            let model = Merges::of(&json!({ "vocab": vocab, "merges": merges })).expect("a model");
+            let (mut parts, mut whole) = (Vec::new(), Vec::new());
+            model.encode(word.as_bytes(), &mut parts);
+            model.encode_long(word.as_bytes(), &mut whole);
+            prop_assert_eq!(parts, whole);
+        }
+    }
 }
