@@ -76,6 +76,6 @@ class Encoder:
             raise TypeError("texts is one str, not a list of them")
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
-        given: Any = texts if isinstance(texts, pa.Array | list) else list(texts)
+        given: Any = texts if isinstance(texts, pa.Array) else list(texts)
         ids: Any = pa.array(self._core.encode(given, threads=threads))
         return ids

@@ -104,9 +104,11 @@ impl TextEncoder {
         let fill = |share: &mut Share| lock(&source).fill(share);
         let put = |nth: usize, ids: &mut Ids| lock(&ordered).put(nth, ids);
         tasks::run(threads, threads, |_| {
-            let mut session = self.form.engine.as_ref().map(Engine::session);
+            // A session is made for who has something to encode: it costs megabytes.
+            let mut session = None;
             let (mut share, mut ids) = (Share::default(), Ids::default());
             while let Some(nth) = fill(&mut share)? {
+                let session = session.get_or_insert_with(|| self.form.engine.as_ref().map(Engine::session));
                 let encoded = self.encode_share(&share, session.as_deref_mut(), &mut ids);
                 encoded.inspect_err(|_| lock(&source).next = None)?;
                 if threads > 1 {
