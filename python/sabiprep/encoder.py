@@ -68,7 +68,7 @@ class Encoder:
             ConfigError: If ``threads`` is not an integer from 1 to 4096.
             InputError: If the ids are more than 2**31 - 1.
             TypeError: If a text is not a string.
-            ValueError: If a text is null, or no valid Unicode (a lone surrogate).
+            ValueError: If a text is null, or is not valid Unicode (a lone surrogate).
         """
         if not isinstance(threads, int) or not 1 <= threads <= 4096:
             raise ConfigError(f"threads is {threads!r}, not an integer from 1 to 4096")

@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::error::{Error, Result};
@@ -56,6 +56,11 @@ pub fn both<A: Send, B>(threads: usize, first: impl FnOnce() -> A + Send, second
         let second = second();
         (first.join().unwrap_or_else(|panic| resume_unwind(panic)), second)
     })
+}
+
+/// What a mutex holds, whoever panicked while they had it: for what is whole at any time.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {

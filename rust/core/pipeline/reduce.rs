@@ -96,7 +96,7 @@ pub fn reduce_shard(
         let last = std::mem::take(&mut waiting);
         let made = tasks::run(threads, at_once.len() + 1, |nth| match nth.checked_sub(1) {
             None => {
-                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut writer = tasks::lock(&writer);
                 last.iter().try_for_each(|batch| writer.write(batch)).map(|()| None)
             }
             Some(nth) => make_batch(job, &documents, at_once[nth], &rules).map(Some),

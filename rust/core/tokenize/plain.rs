@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use tokenizers::Tokenizer;
 
@@ -14,7 +14,7 @@ use super::fast::{Engine, Session};
 use super::form::{self, Form};
 use crate::error::{Error, Kind, Result};
 use crate::files;
-use crate::tasks;
+use crate::tasks::{self, lock};
 
 /// Texts that a thread takes at once, in bytes.
 const SHARE: usize = 1 << 18;
@@ -65,10 +65,21 @@ impl TextEncoder {
             tokenizer.with_padding(None);
             tokenizer.with_truncation(None).map_err(form::unusable)?;
             let mut chosen = choice::choose(loaded.engine, &form, 1, |engine, text| {
-                let mut ids = Vec::new();
-                let own = form.plain_ids(engine, text, &mut engine.session(), &mut ids);
-                let library = by_library(&tokenizer, text).map_err(|error| error.message);
-                own.is_ok_and(|done| !done) || library.is_ok_and(|library| library == ids)
+                let (mut ids, mut session) = (Vec::new(), engine.session());
+                let own = form.plain_ids(engine, text, &mut session, &mut ids);
+                if own.is_ok_and(|done| !done) {
+                    return true;
+                }
+                let Ok(library) = by_library(&tokenizer, text) else { return false };
+                // Among others too, as most texts come.
+                if form.is_plain(engine, text, &mut session) {
+                    let (mut twice, ends) = (Ids::default(), [text.len(), 2 * text.len()]);
+                    engine.encode_each(&text.repeat(2), &ends, &mut session, &mut twice.flat, &mut twice.lengths);
+                    if twice != (Ids { flat: library.repeat(2), lengths: vec![library.len(); 2] }) {
+                        return false;
+                    }
+                }
+                library == ids
             })?;
             form.engine = chosen.take();
             Ok(Self { tokenizer, form, chosen })
@@ -91,8 +102,8 @@ impl TextEncoder {
         })
     }
 
-    /// Encodes `count` texts on up to `threads` threads. Whichever thread is free asks `next` for more, one thread at a time,
-    /// until it adds none; the ids have the order in which it gave the texts.
+    /// Encodes the texts that `next` gives, on up to `threads` threads and not more than `count`, which is how many texts there
+    /// are. Whichever thread is free asks for more, one at a time, until none are added; the ids have the order of the texts.
     pub fn encode_from(
         &self,
         count: usize,
@@ -226,29 +237,24 @@ struct Ordered {
     /// Those that came before their turn.
     early: BTreeMap<usize, Ids>,
     /// Empty lists whose memory can be used again.
-    spare: Vec<Ids>,
+    spare: Ids,
 }
 
 impl Ordered {
     /// Puts the ids of share `nth` where they belong; `ids` is empty afterwards.
     fn put(&mut self, nth: usize, ids: &mut Ids) {
         if nth != self.next {
-            let spare = self.spare.pop().unwrap_or_default();
-            self.early.insert(nth, std::mem::replace(ids, spare));
+            self.early.insert(nth, std::mem::replace(ids, std::mem::take(&mut self.spare)));
             return;
         }
         self.ids.append(ids);
         self.next += 1;
         while let Some(mut ids) = self.early.remove(&self.next) {
             self.ids.append(&mut ids);
-            self.spare.push(ids);
+            self.spare = ids;
             self.next += 1;
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use arrow_array::types::UInt32Type;
 use arrow_array::{Array, ArrayRef, ListArray, StringArray, StringArrayType, UInt32Array};
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 use pyo3_arrow::PyArray;
@@ -110,20 +110,17 @@ impl TextEncoder {
         let (py, count, list) = (texts.py(), texts.len(), texts.as_unbound());
         let (mut at, mut failed) = (0, None);
         let ids = enter(py, None, |monitor| {
-            let mut read = |share: &mut Share| {
-                Python::attach(|py| {
-                    let texts = list.bind(py);
-                    while at < texts.len() && !share.is_full() {
-                        let text = texts.get_item(at)?;
+            let next = |share: &mut Share| {
+                let read = Python::attach(|py| {
+                    while at < count && !share.is_full() {
+                        let text = list.bind(py).get_item(at)?;
                         let text = text.cast::<PyString>().map_err(|_| no_text(at, &text))?;
-                        share.push(text.to_str().map_err(|error| not_unicode(at, &error))?);
+                        share.push(text.to_str().map_err(|error| not_unicode(py, at, error))?);
                         at += 1;
                     }
                     Ok(())
-                })
-            };
-            let next = |share: &mut Share| {
-                read(share).map_err(|error: PyErr| {
+                });
+                read.map_err(|error: PyErr| {
                     failed = Some(error);
                     Error::input("a text could not be read")
                 })?;
@@ -139,11 +136,15 @@ impl TextEncoder {
 }
 
 fn no_text(at: usize, found: &Bound<'_, PyAny>) -> PyErr {
-    let kind = found.get_type().name().map_or_else(|_| "no str".to_owned(), |name| name.to_string());
+    let kind = found.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!("text {at} of the list is {kind}, not str"))
 }
 
-fn not_unicode(at: usize, error: &PyErr) -> PyErr {
+/// Says which text is not valid Unicode; any other error stays as it is.
+fn not_unicode(py: Python<'_>, at: usize, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyUnicodeEncodeError>(py) {
+        return error;
+    }
     PyValueError::new_err(format!("text {at} of the list is not valid Unicode: {error}"))
 }
 

@@ -30,8 +30,8 @@ fn last_window(text: &[u8], at: usize) -> [u8; 16] {
 /// Bytes that are looked at together.
 const WIDTH: usize = 64;
 
-/// The letters among 64 bytes: a bit each, the first byte lowest. Where text goes on after them, nothing is said of the last
-/// byte: it is no letter and not ASCII.
+/// The letters among up to 64 bytes: a bit each, the first byte lowest. Of the last of 64 nothing is said: it counts as neither a
+/// letter nor ASCII. What follows fewer counts as ASCII.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Letters {
     all: u64,
@@ -57,7 +57,7 @@ impl Letters {
         Self::of(&padded, latin, marks, false)
     }
 
-    /// The letters of a chunk, which may start within a character; if it has `more` after it, the last byte is none.
+    /// The letters of a chunk, which may start within a character; if there may be `more` after it, its last byte does not count.
     #[inline]
     fn of(chunk: &[u8; WIDTH], latin: bool, marks: bool, more: bool) -> Self {
         let (parts, _) = chunk.as_chunks::<16>();
@@ -77,7 +77,7 @@ impl Letters {
         found
     }
 
-    /// The bytes of Latin letters beyond ASCII that lie whole before the last bytes, so many of which do not count.
+    /// The bytes of Latin letters beyond ASCII that lie whole; `last`: how many bytes at the end do not count.
     fn beyond_ascii(parts: &[[u8; 16]], marks: bool, last: u32) -> u64 {
         let within = |from, to| {
             let bits =
@@ -109,13 +109,13 @@ impl Letters {
         at + (self.all >> at).trailing_ones() as usize
     }
 
-    /// The end of the capitals from `at`.
+    /// The end of the capitals from `at`, all ASCII: for letters without `latin`.
     #[inline]
     pub fn upper_end(self, at: usize) -> usize {
         at + ((self.all & !self.small) >> at).trailing_ones() as usize
     }
 
-    /// The end of the small letters from `at`.
+    /// The end of the small letters from `at`, all ASCII: for letters without `latin`.
     #[inline]
     pub fn lower_end(self, at: usize) -> usize {
         at + ((self.all & self.small) >> at).trailing_ones() as usize
@@ -130,7 +130,7 @@ pub fn is_latin(char: char) -> bool {
 /// The first byte of the marks U+0300 to U+033F.
 pub const MARK_LEAD: u8 = 0xcc;
 
-/// What it takes for their marks.
+/// What `Letters` takes for the marks above and below Latin letters.
 pub fn is_latin_mark(char: char) -> bool {
     matches!(char, '\u{300}'..='\u{33f}')
 }

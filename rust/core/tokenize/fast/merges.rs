@@ -242,8 +242,8 @@ impl Merges {
         } else if word.len() <= SHORT {
             self.encode_short(word, out);
         } else {
-            // A token over two bytes was made by a merge that joined them: where none does, what lies before is nothing to
-            // what lies after.
+            // A token over two bytes was made by a merge that joined them: where none does, what lies before has nothing to do
+            // with what lies after.
             let apart = |&at: &usize| {
                 let (place, bit) = join(word[at - 1], word[at]);
                 self.joins[place] & bit == 0

@@ -10,14 +10,14 @@
 //! 2. `split` finds the next word. Which of the next 64 bytes are Latin letters is found at once (`ascii`, `machine`), and a
 //!    word of them ends at the first bit that is not set; what else there is goes by a table of character classes
 //!    (`classes`), which oniguruma fills once a process: the engine that `tokenizers` links, so that Unicode versions cannot
-//!    differ. Texts that nothing is done to before they are cut lie one after the other, and the letters of one show those
-//!    of the next.
+//!    differ. (A pattern that tells capitals from small letters, as o200k's, has ASCII ones told so alone.) Texts that nothing
+//!    is done to before they are cut lie one after the other: one look at 64 bytes may reach into the next text.
 //! 3. `cache` knows the ids of most words. Up to 15 bytes and four ids lie in one slot of 32 bytes, read and compared
 //!    whole; words of up to 64 bytes lie in a ring. It never holds more than 10.5 MiB a thread. Thirty-two words are cut
 //!    and asked for before the first is looked up, so that the waits for memory overlap.
 //! 4. `merges` works out the others: by a plain vector up to 32 symbols, by a queue beyond; a longer word falls into parts
-//!    where it has two bytes that no merge joins. The ranks of pairs of bytes
-//!    are a table of 256 KiB; other pairs are words of 64 bits in open addressing, id, id and rank together.
+//!    where it has two bytes that no merge joins. The ranks of pairs of bytes are a table of 256 KiB; other pairs are words
+//!    of 64 bits in open addressing, id, id and rank together.
 //!
 //! # What decides the speed, what was tried
 //!
@@ -62,7 +62,6 @@
 //!   word from left to right; with what is known of a symbol in one place, not four arrays, 20 MB of one letter went from 1.3 to
 //!   6.7 MB/s, of random letters from 1.0 to 2.4 (both beside other work). It needs each merge to come after those that
 //!   make its parts; files where it does not hold (merges written twice, say) keep the binary heap.
-//!
 //! - *Long words in parts*, cut between bytes that no merge joins: 50 MB of random letters from 15 to 55 MB/s, of line feeds
 //!   from 51 to 149, of one CJK character from 75 to 130.
 //!
@@ -81,7 +80,7 @@ mod split;
 mod stress;
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
 use serde_json::Value;
@@ -92,6 +91,8 @@ pub use nfc::{Composer, Edit};
 use recognise::{Prefix, Recipe};
 use split::{Cut, Splitter};
 pub(super) use stress::texts as stress_texts;
+
+use crate::tasks::lock;
 
 /// Words that are looked up together.
 const BATCH: usize = 32;
@@ -167,9 +168,11 @@ impl Engine {
     /// A session, the thread's last if it is idle.
     #[must_use]
     pub fn session(&self) -> Lease {
-        let mut idle = self.words.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.words.idle);
         let mine = idle.iter().position(|(owner, _)| *owner == thread::current().id());
         let session = mine.or(idle.len().checked_sub(1)).map(|at| idle.swap_remove(at).1);
+        // A new one is made while others take theirs: it costs megabytes.
+        drop(idle);
         Lease { words: Arc::clone(&self.words), session: Some(session.unwrap_or_default()) }
     }
 
@@ -183,7 +186,7 @@ impl Engine {
         self.prefix == Prefix::None && self.words.guarded.is_empty() && (!self.nfc || session.composer.is_normal(text))
     }
 
-    /// Adds the ids of plain texts, one of which follows the other, and how many each has.
+    /// Adds the ids of plain texts that follow one another, and how many each has.
     pub fn encode_each(
         &self,
         texts: &str,
@@ -233,6 +236,7 @@ impl Engine {
         }
     }
 
+    /// Adds the ids of a text's words.
     #[inline]
     fn encode_text(
         &self,
@@ -347,7 +351,7 @@ impl std::ops::DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut idle = self.words.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.words.idle);
         idle.extend(self.session.take().map(|session| (thread::current().id(), session)));
     }
 }

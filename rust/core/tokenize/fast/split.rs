@@ -18,12 +18,11 @@ enum Kind {
     End,
 }
 
-/// How far the letters are known from where they were last looked at: a word of up to sixteen bytes is seen whole from here.
+/// How far from where letters were last looked at a word may start: up to here one of fifteen bytes is seen whole.
 const KNOWN: usize = 47;
 
 /// What a byte is to a word that starts with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 enum Start {
     /// Its first letter's first byte.
     Letter,
@@ -92,7 +91,7 @@ impl Splitter {
         }
     }
 
-    /// The end of a word that is not seen at once; `end` is that of the letters it starts with.
+    /// The end of a word that is not seen at once; `end` is that of the letters it starts with, `at` if none were seen.
     #[inline(never)]
     fn other(&self, text: &[u8], at: usize, end: usize) -> usize {
         match self.rules.family {
