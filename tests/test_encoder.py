@@ -6,6 +6,7 @@ import _thread
 import json
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,17 @@ def trained(file: Path, pattern: str = PATTERN) -> Tokenizer:
     return tokenizer
 
 
+class Unlike(list[str]):
+    """A list that holds other strings than it gives."""
+
+    def __init__(self, held: list[str], given: list[str]) -> None:
+        super().__init__(held)
+        self.given = given
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.given)
+
+
 def library(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
@@ -69,6 +81,7 @@ def test_ids_are_those_of_the_library(tmp_path: Path, pattern: str, threads: int
     chunked = pa.chunked_array([texts[:7], texts[7:]])
     for given in [
         texts,
+        Unlike(["not", "these"], texts),
         tuple(texts),
         chunked,
         *(pa.array(texts, kind) for kind in kinds),
@@ -85,7 +98,7 @@ def test_texts_of_many_shares_keep_their_order(tmp_path: Path, threads: int) -> 
     tokenizer = trained(tmp_path / "tokenizer.json")
     encoder = sabiprep.Encoder.from_file(tmp_path / "tokenizer.json")
     texts = [f"{nth} kú " * (nth * 37 % 400) for nth in range(1200)] + ["ọ̀rẹ́ " * 90_000, "", "end"]
-    assert sum(map(len, texts)) > 8 << 18, "a thread takes a quarter of a MiB at once"
+    assert sum(map(len, texts)) > 16 << 17, "a thread takes an eighth of a MiB at once"
     expected = library(tokenizer, texts)
     assert encoder.encode(texts, threads=threads).to_pylist() == expected
     assert encoder.encode(pa.array(texts), threads=threads).to_pylist() == expected
@@ -105,6 +118,26 @@ def test_ctrl_c_stops_it(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         encoder.encode(texts, threads=2)
     timer.join()
+    assert len(encoder.encode(texts[:2])) == 2
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_list_that_changes_size_is_refused(tmp_path: Path, grows: bool) -> None:
+    trained(tmp_path / "tokenizer.json")
+    encoder = sabiprep.Encoder.from_file(tmp_path / "tokenizer.json")
+    texts = ["a word " * 30_000] * 2_000  # 400 MB to encode, some tenths of a second
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.wait(0.01):
+            texts.append("more") if grows else texts.pop()
+
+    other = threading.Thread(target=change)
+    other.start()
+    with pytest.raises(RuntimeError, match="the list changed size while it was encoded"):
+        encoder.encode(texts, threads=2)
+    done.set()
+    other.join()
     assert len(encoder.encode(texts[:2])) == 2
 
 

@@ -17,7 +17,7 @@ use crate::files;
 use crate::tasks::{self, lock};
 
 /// Texts that a thread takes at once, in bytes.
-const SHARE: usize = 1 << 18;
+const SHARE: usize = 1 << 17;
 
 /// The ids of many texts.
 #[derive(Debug, Default, PartialEq, Eq)]

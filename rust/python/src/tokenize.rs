@@ -8,7 +8,7 @@ use arrow_array::types::UInt32Type;
 use arrow_array::{Array, ArrayRef, ListArray, StringArray, StringArrayType, UInt32Array};
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field};
-use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 use pyo3_arrow::PyArray;
@@ -111,9 +111,14 @@ impl TextEncoder {
         let (mut at, mut failed) = (0, None);
         let ids = enter(py, None, |monitor| {
             let next = |share: &mut Share| {
+                monitor.check()?;
                 let read = Python::attach(|py| {
+                    let list = list.bind(py);
+                    if at < count && list.len() != count {
+                        return Err(PyRuntimeError::new_err("the list changed size while it was encoded"));
+                    }
                     while at < count && !share.is_full() {
-                        let text = list.bind(py).get_item(at)?;
+                        let text = list.get_item(at)?;
                         let text = text.cast::<PyString>().map_err(|_| no_text(at, &text))?;
                         share.push(text.to_str().map_err(|error| not_unicode(py, at, error))?);
                         at += 1;
@@ -123,8 +128,7 @@ impl TextEncoder {
                 read.map_err(|error: PyErr| {
                     failed = Some(error);
                     Error::input("a text could not be read")
-                })?;
-                monitor.check()
+                })
             };
             lists(self.0.encode_from(count, threads, next)?)
         });

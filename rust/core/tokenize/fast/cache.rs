@@ -10,8 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::ascii::window;
 use super::machine::prefetch;
 
-/// Lines of two slots of short words: 8 MiB.
-const LINES: usize = 1 << 17;
+/// Lines of two slots of short words: 11 MiB.
+const LINES: usize = 11 << 14;
 /// Slots that point into the ring: half a MiB.
 const POINTERS: usize = 1 << 16;
 /// Words of 32 bits in the ring: 2 MiB.
@@ -82,7 +82,9 @@ impl Key {
     #[inline]
     fn line(self) -> usize {
         let product = u128::from(self.low ^ 0x243f_6a88_85a3_08d3) * u128::from(self.high ^ 0x1319_8a2e_0370_7344);
-        (product as u64 ^ (product >> 64) as u64) as usize >> (64 - LINES.trailing_zeros())
+        let hash = product as u64 ^ (product >> 64) as u64;
+        // Its upper half as a fraction of 2³², of that many lines.
+        (((hash >> 32) * LINES as u64) >> 32) as usize
     }
 
     /// The word.
@@ -218,7 +220,19 @@ mod tests {
     #[test]
     fn it_fits_its_bound() {
         let bytes = LINES * 64 + 64 + POINTERS * 8 + RING * 4;
-        assert!(bytes <= 16 << 20, "{bytes}");
+        assert!(bytes <= 16_000_000, "{bytes}");
+    }
+
+    #[test]
+    fn words_spread_over_all_lines() {
+        let mut used = vec![false; LINES];
+        for nth in 0..4 * LINES {
+            let word = format!(" {nth}");
+            used[Key::of(word.as_bytes(), 0, word.len()).line()] = true;
+        }
+        // By chance 1.8 % of the lines would have none.
+        let unused = used.iter().filter(|&&used| !used).count();
+        assert!(unused < LINES / 40, "{unused}");
     }
 
     #[test]

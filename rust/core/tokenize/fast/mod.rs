@@ -13,7 +13,7 @@
 //!    differ. (A pattern that tells capitals from small letters, as o200k's, has ASCII ones told so alone.) Texts that nothing
 //!    is done to before they are cut lie one after the other: one look at 64 bytes may reach into the next text.
 //! 3. `cache` knows the ids of most words. Up to 15 bytes and four ids lie in one slot of 32 bytes, read and compared
-//!    whole; words of up to 64 bytes lie in a ring. It never holds more than 10.5 MiB a thread. Thirty-two words are cut
+//!    whole; words of up to 64 bytes lie in a ring. It never holds more than 13.5 MiB a thread. Thirty-two words are cut
 //!    and asked for before the first is looked up, so that the waits for memory overlap.
 //! 4. `merges` works out the others: by a plain vector up to 32 symbols, by a queue beyond; a longer word falls into parts
 //!    where it has two bytes that no merge joins. The ranks of pairs of bytes are a table of 256 KiB; other pairs are words
@@ -43,16 +43,22 @@
 //!   word takes 1.5 ns more. What is made of them is made in each of the ways instead.
 //! - *Texts one after the other*, 256 KiB of them, looked through at once for added tokens and for what NFC changes: naija
 //!   from 158 to 142 ms, English from 18.4 to 16.4; and the ids of Python strings from 288 to 244 ms for naija before any of
-//!   the changes above but SSE2.
+//!   the changes above but SSE2. 128 KiB, which stay in a near cache with their ids: naija on two threads from 114 to 110 ms;
+//!   32 or 64 are no better.
 //! - *Both pairs of a merge loaded before either is looked at*: misses from 318 to 292 ns.
 //! - *Merges without moving symbols*, in 16 fixed lanes, the dead ones masked: 423 ns for 302; four bytes written and sixteen
-//!   read at once wait for one another.
+//!   read at once wait for one another. Once more, the lanes read one by one, the living ones bits of an integer, two pairs to
+//!   a bucket, hardly a branch: misses by themselves from 153 to 139 ns, but naija takes 1 % longer and English 3 %. With the
+//!   buckets alone naija takes 1 % less; not kept either.
 //! - *The slots of short words shared by all threads*, without locks, each key mixed with its ids so that a half-written slot
 //!   is not found: the second thread no longer learns what the first knows, but two took as long as before (138 to 157 ms
 //!   for naija), and one took 6 % longer, 9 % on English; not kept. *Threads that tell one another what they learn*, some
 //!   hundred words at a time: two take as long as without it (92 and 91 ms); not kept.
 //! - *Zeros written to a new cache*, not asked of the system as zeros: two threads that begin at once took 119 ms for naija
 //!   from an Arrow array, and take 107; the first 256 KiB of one of them 14 to 24 ms, and 2 (`cache` says why).
+//! - *Slots of 11 MiB* in place of 8: naija has 240,000 short words. A second pass over it works out 100,000 of them again,
+//!   not 143,000, and takes 114 ms, not 124; the first takes 1 % less, and English no more. *The newer of two words* pushed out
+//!   of a full line as often as the older: 85,000, and 1 % less time; not kept.
 //! - *Merges numbered as they are listed* need no table of what they make: English from 17.3 to 16.8 ms.
 //! - *Huge pages*: for the cache no difference beyond noise. For the ids of naija, 28 MB, they took 14 ms off 236 in the
 //!   median, but 60 ms more where the machine had not used such pages before; not kept.
