@@ -43,7 +43,7 @@ def strings(value: object) -> Iterator[str]:
 
 
 def texts_of(corpus: Path, kind: str) -> list[str]:
-    """The corpus' texts: every string of the JSON Lines ("naija"), or what is English there ("english")."""
+    """The corpus' texts: every string of the JSON Lines ("naija"), or what is English there ("english"); not none."""
     texts: list[str] = []
     for file in sorted(
         [*corpus.rglob("*.json"), *corpus.rglob("*.jsonl"), *corpus.rglob("*.tsv"), *corpus.rglob("*.txt")]
@@ -55,7 +55,15 @@ def texts_of(corpus: Path, kind: str) -> list[str]:
             record = json.loads(line)
             english = [pair["en"] for pair in [record.get("translation", {})] if "en" in pair]
             texts.extend(english if kind == "english" else strings(record))
-    return [text for text in texts if text]
+    found = [text for text in texts if text]
+    if not found:
+        sys.exit(f"no {kind} texts in {corpus}")
+    return found
+
+
+def split(texts: list[str]) -> tuple[list[str], list[str]]:
+    """Some texts to warm up with, and nine tenths of all, without them, that are timed."""
+    return texts[::10][:2000], [text for nth, text in enumerate(texts) if nth % 10]
 
 
 def sabiprep(tokenizer: str) -> Flat:
@@ -122,11 +130,9 @@ def digest(ids: Any) -> str:
 
 def run(peer: str, tokenizer: str, corpus: Path, kind: str) -> None:
     """One peer's turn: its seconds and the digest of its ids, as JSON."""
-    texts = texts_of(corpus, kind)
-    # A tenth to warm up; what is timed has not been seen.
-    warm, timed = texts[::10], [text for nth, text in enumerate(texts) if nth % 10]
+    warm, timed = split(texts_of(corpus, kind))
     encode = PEERS[peer](tokenizer)
-    encode(warm[:2000])
+    encode(warm)
     seconds = []
     ids: Any = None
     for _ in range(2):
@@ -137,13 +143,19 @@ def run(peer: str, tokenizer: str, corpus: Path, kind: str) -> None:
     print(json.dumps({"first": seconds[0], "second": seconds[1], "bytes": size, "ids": digest(ids)}))
 
 
-def arguments(description: str | None, rounds: int, turn: tuple[str, str]) -> argparse.Namespace:
-    """The command line of a benchmark whose every turn is a process of its own, given ``turn`` by ``--run``."""
+def command_line(description: str | None, rounds: int, turn: tuple[str, str] | None) -> argparse.ArgumentParser:
+    """The command line of a benchmark; one whose every turn is a process of its own gives it ``turn`` by ``--run``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tokenizer", help="a tokenizer.json")
     parser.add_argument("--corpus", type=Path, default=NAIJA, help="a folder of JSON Lines, TSV and text")
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--run", nargs=2, metavar=turn, help=argparse.SUPPRESS)
+    if turn:
+        parser.add_argument("--run", nargs=2, metavar=turn, help=argparse.SUPPRESS)
+    return parser
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was given; ends the program where there is no corpus."""
     given = parser.parse_args()
     if not given.corpus.is_dir():
         sys.exit(f"no corpus at {given.corpus}: name one with --corpus")
@@ -151,7 +163,7 @@ def arguments(description: str | None, rounds: int, turn: tuple[str, str]) -> ar
 
 
 def main() -> None:
-    given = arguments(__doc__, 3, ("PEER", "KIND"))
+    given = arguments(command_line(__doc__, 3, ("PEER", "KIND")))
     if given.run:
         return run(given.run[0], given.tokenizer, given.corpus, given.run[1])
     installed = [peer for peer in PEERS if importlib.util.find_spec(peer)]
