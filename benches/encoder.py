@@ -9,14 +9,17 @@ that of the fastest rounds.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+from pack import ratios_of
 from peers.tokenization import arguments, command_line, split, texts_of
 
 import sabiprep
@@ -25,11 +28,10 @@ KINDS = ("list of str", "Arrow array")
 
 
 def run(tokenizer: str, corpus: Path, megabytes: int, kind: str, threads: int) -> None:
-    """One turn: its bytes and its seconds, as JSON."""
-    warm, timed = split(texts_of(corpus, "naija"))
-    size = sum(len(text.encode()) for text in timed)
-    copies = range(1, max(1, round(megabytes * 1e6 / size)))
-    timed += [f"{text} {nth}" for nth in copies for text in timed]
+    """One turn: its megabytes and its seconds, as JSON."""
+    warm, once = split(texts_of(corpus, "naija"))
+    copies = range(1, max(1, round(megabytes / size_of(once))))
+    timed = once + [f"{text} {nth}" for nth in copies for text in once]
     given = pa.array(timed) if kind == KINDS[1] else timed
     encoder = sabiprep.Encoder.from_file(tokenizer)
     encoder.encode(warm, threads=threads)
@@ -39,7 +41,28 @@ def run(tokenizer: str, corpus: Path, megabytes: int, kind: str, threads: int) -
         # Kept: to give their memory back is not what is timed.
         kept.append(encoder.encode(given, threads=threads))
         seconds.append(time.perf_counter() - start)
-    print(json.dumps({"bytes": sum(len(text.encode()) for text in timed), "seconds": seconds}))
+    print(json.dumps({"megabytes": size_of(timed), "seconds": seconds}))
+
+
+def size_of(texts: list[str]) -> float:
+    """Megabytes of UTF-8."""
+    return sum(len(text.encode()) for text in texts) / 1e6
+
+
+def report(given: argparse.Namespace, megabytes: int, kind: str) -> None:
+    """Print a line for each pass, turns taken with one and with two threads."""
+    command = [sys.executable, __file__, given.tokenizer, "--corpus", str(given.corpus)]
+    command += ["--repeat-to", str(megabytes), "--run", kind]
+    turns: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    for _ in range(given.rounds):
+        for threads, made in turns.items():
+            made.append(json.loads(subprocess.check_output([*command, str(threads)], text=True)))
+    size = turns[1][0]["megabytes"]
+    for nth, name in enumerate(("first", "again")):
+        one, two = ([turn["seconds"][nth] for turn in made] for made in turns.values())
+        speeds = " | ".join(f"{size / statistics.median(seconds):.0f}" for seconds in (one, two))
+        ratios = " | ".join(f"{ratio:.2f}" for ratio in ratios_of(one, two))
+        print(f"| {kind} | {name} | {size:.0f} | {speeds} | {ratios} |", flush=True)
 
 
 def main() -> None:
@@ -50,23 +73,9 @@ def main() -> None:
         return run(given.tokenizer, given.corpus, given.repeat_to, given.run[0], int(given.run[1]))
     print("| given | pass | MB | 1 thread, MB/s | 2 threads, MB/s | ratio of medians | of the fastest |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for to in dict.fromkeys((0, given.repeat_to)):
+    for megabytes in dict.fromkeys((0, given.repeat_to)):
         for kind in KINDS:
-            seconds: dict[int, list[list[float]]] = {1: [], 2: []}
-            megabytes = 0.0
-            for _ in range(given.rounds):
-                for threads in seconds:
-                    command = [sys.executable, __file__, given.tokenizer, "--corpus", str(given.corpus)]
-                    command += ["--repeat-to", str(to), "--run", kind, str(threads)]
-                    turn = json.loads(subprocess.check_output(command, text=True))
-                    megabytes = turn["bytes"] / 1e6
-                    seconds[threads].append(turn["seconds"])
-            for nth, name in enumerate(("first", "again")):
-                one, two = ([turn[nth] for turn in seconds[threads]] for threads in (1, 2))
-                medians = statistics.median(one), statistics.median(two)
-                speeds = " | ".join(f"{megabytes / median:.0f}" for median in medians)
-                ratios = f"{medians[0] / medians[1]:.2f} | {min(one) / min(two):.2f}"
-                print(f"| {kind} | {name} | {megabytes:.0f} | {speeds} | {ratios} |", flush=True)
+            report(given, megabytes, kind)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def inputs(corpus: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def main() -> None:
-    given = arguments(command_line(__doc__, 3, None))
+    given = arguments(command_line(__doc__, 3))
     encoder = sabiprep.Encoder.from_file(given.tokenizer)
     print("| text | MB | MB/s | times slower than English |\n| --- | ---: | ---: | ---: |")
     english = 0.0

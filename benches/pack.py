@@ -113,9 +113,13 @@ def report(name: str, corpus: Path, tokenizer: str, runs: int) -> None:
             f"{first['tokens'] / seconds / 1e6:8.3f} {max(one['peak'] for one in found):7.0f} "
             f"{first['utilisation']:8.5f} {first['single_source']:8.2%}"
         )
-    one, two = ([run["seconds"] for run in found] for found in figures.values())
-    ratios = statistics.median(one) / statistics.median(two), min(one) / min(two)
+    ratios = ratios_of(*([run["seconds"] for run in found] for found in figures.values()))
     print(f"{name:14} two threads are {ratios[0]:.2f} times as fast by the medians, {ratios[1]:.2f} by the fastest")
+
+
+def ratios_of(one: list[float], two: list[float]) -> tuple[float, float]:
+    """How many times as fast two threads are, from the seconds of runs: by the medians, and by the fastest."""
+    return statistics.median(one) / statistics.median(two), min(one) / min(two)
 
 
 def main() -> None:

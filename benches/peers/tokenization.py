@@ -143,7 +143,7 @@ def run(peer: str, tokenizer: str, corpus: Path, kind: str) -> None:
     print(json.dumps({"first": seconds[0], "second": seconds[1], "bytes": size, "ids": digest(ids)}))
 
 
-def command_line(description: str | None, rounds: int, turn: tuple[str, str] | None) -> argparse.ArgumentParser:
+def command_line(description: str | None, rounds: int, turn: tuple[str, str] | None = None) -> argparse.ArgumentParser:
     """The command line of a benchmark; one whose every turn is a process of its own gives it ``turn`` by ``--run``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tokenizer", help="a tokenizer.json")

@@ -30,11 +30,17 @@ fn pair(left: u32, right: u32) -> u64 {
     u64::from(left) << ID_BITS | u64::from(right)
 }
 
+/// Where two bytes have their place in a table.
+#[inline]
+fn bytes_at(first: u8, second: u8) -> usize {
+    usize::from(first) << 8 | usize::from(second)
+}
+
 /// Where two bytes have their bit, and the bit.
 #[inline]
 fn join(last: u8, first: u8) -> (usize, u64) {
-    let pair = usize::from(last) << 8 | usize::from(first);
-    (pair / 64, 1 << (pair % 64))
+    let at = bytes_at(last, first);
+    (at / 64, 1 << (at % 64))
 }
 
 /// A BPE model over bytes.
@@ -270,7 +276,7 @@ impl Merges {
             ids[nth] = self.atoms[byte as usize];
         }
         for (nth, pair) in word.windows(2).enumerate() {
-            ranks[nth] = self.byte_ranks[(pair[0] as usize) << 8 | pair[1] as usize];
+            ranks[nth] = self.byte_ranks[bytes_at(pair[0], pair[1])];
         }
         let len = self.reduce(&mut ids, &mut ranks, word.len());
         out.extend_from_slice(&ids[..len]);
