@@ -3,6 +3,9 @@
 //! Nothing else creates, writes, renames or removes. So a test can end the program, or fill the disk, at any step:
 //! `SABIPREP_TEST_FAULT=abort:N` aborts at the N-th step (a write half done), `full:N` fails that step and all
 //! writes after it as a full disk does; `SABIPREP_TEST_FREE_BYTES=N` has the disk say that N bytes are free.
+//!
+//! No link is followed by what is removed or written: a link goes, and what it leads to stays. Only the folders above
+//! the path that is given may be links.
 
 #![expect(clippy::disallowed_methods, reason = "this is where the disk is changed")]
 
@@ -61,10 +64,20 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Gives a file a second name; where the file system cannot, copies it.
 pub fn link(from: &Path, to: &Path) -> io::Result<()> {
     plain_step(true)?;
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
+    fs::hard_link(from, to).or_else(|_| {
+        let mut copy = NewFile::create(to)?;
+        io::copy(&mut File::open(from)?, &mut copy)?;
+        copy.finish()
+    })
 }
 
-/// Removes a file, if it is there.
+/// Whether `path` itself is a link, wherever it leads.
+#[must_use]
+pub fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
+}
+
+/// Removes a file or a link, if it is there.
 pub fn remove_file(path: &Path) -> io::Result<()> {
     plain_step(false)?;
     match fs::remove_file(path) {
@@ -73,10 +86,13 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file, or a folder with what is in it, if it is there; one step for each.
+/// Removes a file or a link, or a folder with what is in it, if it is there; one step for each.
 pub fn remove(path: &Path) -> io::Result<()> {
-    let Ok(entries) = fs::read_dir(path) else { return remove_file(path) };
-    for entry in entries {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {}
+        _ => return remove_file(path),
+    }
+    for entry in fs::read_dir(path)? {
         remove(&entry?.path())?;
     }
     plain_step(false)?;
@@ -99,7 +115,11 @@ pub fn sync_folder(path: &Path) {
 /// Takes the lock file `path` for this process; `None` if another holds it. It is let go when the file is dropped.
 pub fn lock(path: &Path) -> io::Result<Option<File>> {
     plain_step(true)?;
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
@@ -119,7 +139,12 @@ impl NewFile {
     /// Opens the file that will be `path`, under a temporary name beside it.
     pub fn create(path: &Path) -> io::Result<Self> {
         plain_step(true)?;
-        let file = File::create(temporary(path))?;
+        let open = || File::options().write(true).create_new(true).open(temporary(path));
+        // What has the name already was left by a process that was killed, or is a link: it goes.
+        let file = open().or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => fs::remove_file(temporary(path)).and_then(|()| open()),
+            _ => Err(error),
+        })?;
         Ok(Self { file: Some(file), path: path.to_owned() })
     }
 
@@ -187,4 +212,49 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
     let path =
         if path.as_os_str().is_empty() || path.is_relative() { Path::new(".").join(path) } else { path.to_owned() };
     path.ancestors().find(|folder| folder.is_dir()).and_then(|folder| fs4::available_space(folder).ok())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_is_removed_or_written_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("victim/sub")).unwrap();
+        for name in ["victim/a", "victim/sub/b"] {
+            fs::write(at(name), "keep").unwrap();
+        }
+        let intact = || {
+            let kept = ["victim/a", "victim/sub/b"].map(|name| fs::read_to_string(at(name)).unwrap_or_default());
+            assert_eq!(kept, ["keep", "keep"]);
+        };
+        fs::create_dir_all(at("tree/deep/er")).unwrap();
+        for (link, target) in [
+            ("tree/folder", "victim"),
+            ("tree/deep/file", "victim/a"),
+            ("tree/deep/er/folder", "victim/sub"),
+            ("tree/nowhere", "none"),
+            ("link", "victim"),
+            (".new.sabiprep-tmp", "victim/a"),
+            ("lock", "victim/a"),
+            ("second", "none"),
+        ] {
+            symlink(at(target), at(link)).unwrap();
+        }
+        remove(&at("tree")).unwrap();
+        remove(&at("link")).unwrap();
+        assert!(!at("tree").exists() && !is_link(&at("link")));
+        intact();
+        let mut file = NewFile::create(&at("new")).unwrap();
+        file.write_all(b"new").unwrap();
+        file.finish().unwrap();
+        assert_eq!(fs::read_to_string(at("new")).unwrap(), "new");
+        assert!(lock(&at("lock")).is_err());
+        link(&at("victim/a"), &at("second")).unwrap();
+        assert!(!at("none").exists() && fs::read_to_string(at("second")).unwrap() == "keep");
+        intact();
+    }
 }
