@@ -25,6 +25,8 @@ pub enum Kind {
     Output,
     /// The user stopped the run.
     Interrupted,
+    /// The system has no thread or memory left to work with.
+    System,
     /// A promise of ours is broken (a row fails its own check): a bug.
     Internal,
 }
@@ -78,7 +80,7 @@ impl Error {
         Self { kind, message: message.into(), file: None, line: None, source_name: None, remedy: None }
     }
 
-    constructors!(config Config, input Input, tokenizer Tokenizer, dataset Dataset, output Output, internal Internal);
+    constructors!(config Config, input Input, tokenizer Tokenizer, dataset Dataset, output Output, system System, internal Internal);
 
     /// The error of a run that its user stopped.
     #[must_use]

@@ -1,4 +1,6 @@
 //! Tasks: independent pieces of work on a few threads, results in the order of the tasks.
+//!
+//! Where the system has no thread left, fewer do the work; the calling thread always does its share.
 
 use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,7 +25,9 @@ pub fn run<T: Send>(threads: usize, count: usize, task: impl Fn(usize) -> Result
     };
     thread::scope(|scope| {
         for _ in 1..threads.clamp(1, count.max(1)) {
-            scope.spawn(work);
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
         work();
     });
@@ -51,11 +55,19 @@ pub fn both<A: Send, B>(threads: usize, first: impl FnOnce() -> A + Send, second
     if threads == 1 {
         return (first(), second());
     }
-    thread::scope(|scope| {
-        let first = scope.spawn(first);
+    // A closure that no thread was made for is lost; this one leaves `first` to be taken by another.
+    let first = Mutex::new(Some(first));
+    let run_first = || {
+        let first = lock(&first).take();
+        first.map(|first| first())
+    };
+    let (found, second) = thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, run_first);
         let second = second();
-        (first.join().unwrap_or_else(|panic| resume_unwind(panic)), second)
-    })
+        let found = thread.ok().and_then(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        (found, second)
+    });
+    (found.or_else(run_first).expect("one of the two ran it"), second)
 }
 
 /// What a mutex holds, whoever panicked while they had it: for what is whole at any time.
@@ -97,5 +109,22 @@ mod tests {
             assert_eq!(both(threads, || 1, || "two"), (1, "two"));
             assert!(catch_unwind(|| both(threads, || panic!("the first"), || ())).is_err());
         }
+    }
+
+    /// Runs this test again where no thread can be made: each would need more memory than there are addresses for.
+    #[test]
+    fn a_system_out_of_threads_gets_the_work_done_by_one() {
+        const HERE: &str = "tasks::tests::a_system_out_of_threads_gets_the_work_done_by_one";
+        const STACK: &str = "RUST_MIN_STACK";
+        if std::env::var_os(STACK).is_none() {
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            again.args(["--exact", HERE, "--test-threads=1"]).env(STACK, (1_u64 << 50).to_string());
+            let output = again.output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            return;
+        }
+        assert!(thread::Builder::new().spawn(|| ()).is_err(), "there is a thread after all");
+        assert_eq!(run(8, 50, |at| Ok(at * 2)).unwrap(), (0..50).map(|at| at * 2).collect::<Vec<_>>());
+        assert_eq!(both(2, || 1, || "two"), (1, "two"));
     }
 }

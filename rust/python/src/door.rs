@@ -23,12 +23,16 @@ pub fn enter<T: Send>(
     let done = AtomicBool::new(false);
     let waiting = thread::current();
     thread::scope(|scope| {
-        let worker = scope.spawn(|| {
+        let worker = thread::Builder::new().spawn_scoped(scope, || {
             let result = work(&monitor);
             done.store(true, Relaxed);
             waiting.unpark();
             result
         });
+        let worker = worker.map_err(|error| {
+            let error = Error::system(format!("the system has no thread left to work on: {error}"));
+            to_python(py, &error.remedy("end other programs, or raise the limits on processes and memory (ulimit -a)"))
+        })?;
         let mut stopped = None;
         while !done.load(Relaxed) && !worker.is_finished() {
             py.detach(|| thread::park_timeout(TICK));

@@ -13,6 +13,7 @@ fn class_of(kind: Kind) -> &'static str {
         Kind::Dataset => "DatasetError",
         Kind::Output => "OutputError",
         Kind::Interrupted => "Interrupted",
+        Kind::System => "SabiprepError",
         Kind::Internal => "InternalError",
     }
 }
