@@ -26,7 +26,7 @@ fn stages(criterion: &mut Criterion) {
 
     let read_all = |each: &mut dyn FnMut(usize, &Record<'_>, Rendered)| {
         for split in splits(&plan) {
-            let mut records = Records::open(&plan, &split).expect("a split");
+            let mut records = Records::open(&plan, &split, &Monitor::default()).expect("a split");
             let direct = job.segmenters[split.source].direct();
             let bound = direct.map(|direct| (direct, direct.bind(records.layout())));
             while let Some(record) = records.advance().expect("a record") {

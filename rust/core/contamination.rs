@@ -37,14 +37,14 @@ impl HeldOut {
     }
 
     fn add_file(&mut self, path: &Path, monitor: &Monitor) -> Result<()> {
-        let mut records = Records::of_file(path)?;
+        let mut records = Records::of_file(path, monitor)?;
         while let Some(record) = records.advance()? {
             monitor.check()?;
             let fields = match record.fields() {
                 Ok(fields) => fields,
                 Err(refusal) => {
                     return Err(Error::input(format!("{}: training cannot be kept clean of it", refusal.why))
-                        .line(files::line_at(path, record.offset)?)
+                        .line(files::line_at_unless(path, record.offset, || monitor.check())?)
                         .remedy("mend the line, or remove it"));
                 }
             };

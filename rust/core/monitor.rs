@@ -1,5 +1,6 @@
 //! `Monitor`: what a running job shows to the outside, and the wish that it stop. A leaf.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
@@ -36,6 +37,17 @@ impl Phase {
     }
 }
 
+/// The wish that a job stop, for those who outlive a borrow of its [`Monitor`].
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Returns an error once the job was asked to stop.
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
+    }
+}
+
 /// Counters that a job moves and others read.
 #[derive(Debug, Default)]
 pub struct Monitor {
@@ -48,7 +60,7 @@ pub struct Monitor {
     pub total: AtomicU64,
     /// Tokens made.
     pub tokens: AtomicU64,
-    cancelled: AtomicBool,
+    stop: Stop,
 }
 
 impl Monitor {
@@ -67,11 +79,17 @@ impl Monitor {
 
     /// Asks the job to stop.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Relaxed);
+        self.stop.0.store(true, Relaxed);
     }
 
     /// An error once the job was asked to stop.
     pub fn check(&self) -> Result<()> {
-        if self.cancelled.load(Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
+        self.stop.check()
+    }
+
+    /// Returns the wish that the job stop, to be looked at elsewhere.
+    #[must_use]
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
     }
 }

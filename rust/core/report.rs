@@ -88,10 +88,10 @@ pub fn resolved_config(plan: &Plan) -> Value {
 }
 
 /// Refuses a corpus of which nothing is left to train on, and a source that no record of fits, saying where it went.
-pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>) -> Result<()> {
+pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>, monitor: &Monitor) -> Result<()> {
     let first_drop = |source: &Source, totals: &SourceTotals| -> Result<Option<String>> {
         let Some(example) = totals.tally.examples.iter().min_by_key(|example| example.reason) else { return Ok(None) };
-        let entry = example_entry(plan, source, example)?;
+        let entry = example_entry(plan, source, example, monitor)?;
         Ok(Some(format!("{}:{}: {}: {}", entry.file, entry.line, entry.reason, entry.why)))
     };
     for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
@@ -131,6 +131,7 @@ pub fn manifest(
     settlement: &Settlement<'_>,
     shards: &[ShardSums],
     inputs: Vec<InputEntry>,
+    monitor: &Monitor,
 ) -> Result<Manifest> {
     let controls = encoder.controls();
     let (engine, unicode) = encoder.engine();
@@ -140,7 +141,7 @@ pub fn manifest(
             let cuts = shard.cuts.get(at).copied().unwrap_or(0);
             totals.sums[shard.side as usize].add_sums(Sums { documents: cuts, tokens: cuts, targets: 0 });
         }
-        source_entry(plan, &plan.sources[at], &totals, settlement.epochs[at])
+        source_entry(plan, &plan.sources[at], &totals, settlement.epochs[at], monitor)
     });
     let mut manifest = Manifest {
         format: "sabiprep".to_owned(),
@@ -198,8 +199,15 @@ pub fn account(manifest: &Manifest) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn source_entry(plan: &Plan, source: &Source, totals: &SourceTotals, epochs: Epochs) -> Result<SourceEntry> {
+fn source_entry(
+    plan: &Plan,
+    source: &Source,
+    totals: &SourceTotals,
+    epochs: Epochs,
+    monitor: &Monitor,
+) -> Result<SourceEntry> {
     let tally = &totals.tally;
+    let example = |example| example_entry(plan, source, example, monitor);
     let drops: BTreeMap<String, u64> = Drop::ALL
         .into_iter()
         .zip(tally.drops)
@@ -224,16 +232,16 @@ fn source_entry(plan: &Plan, source: &Source, totals: &SourceTotals, epochs: Epo
         drops,
         train,
         validation,
-        examples: tally.examples.iter().map(|example| example_entry(plan, source, example)).collect::<Result<_>>()?,
+        examples: tally.examples.iter().map(example).collect::<Result<_>>()?,
     })
 }
 
-fn example_entry(plan: &Plan, source: &Source, example: &Dropped) -> Result<ExampleEntry> {
+fn example_entry(plan: &Plan, source: &Source, example: &Dropped, monitor: &Monitor) -> Result<ExampleEntry> {
     let input = &plan.inputs[source.inputs[example.nth_input()]];
     Ok(ExampleEntry {
         reason: example.reason.name().to_owned(),
         file: input.name.clone(),
-        line: files::line_at(&input.path, example.offset())?,
+        line: files::line_at_unless(&input.path, example.offset(), || monitor.check())?,
         why: example.why.clone(),
     })
 }

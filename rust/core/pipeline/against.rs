@@ -210,7 +210,7 @@ fn compare_split(job: &Job<'_>, split: &Split, packed: &ByRecord, monitor: &Moni
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     let mut failures = Vec::new();
     let mut scratch = Scratch::new(job);
-    let mut records = Records::open(job.plan, split)?;
+    let mut records = Records::open(job.plan, split, monitor)?;
     while let Some(record) = records.advance().map_err(|error| error.file(input.name.clone()))? {
         monitor.check()?;
         let Some(documents) = packed.get(&(split.source as u16, record.id)) else { continue };
@@ -226,7 +226,7 @@ fn compare_split(job: &Job<'_>, split: &Split, packed: &ByRecord, monitor: &Moni
             }
             Err(refusal) => format!("its record gives no document: {}", refusal.why),
         };
-        let line = files::line_at(&input.path, record.offset)?;
+        let line = files::line_at_unless(&input.path, record.offset, || monitor.check())?;
         failures.push(format!("{}:{line}, source '{}': {what}", input.name, source.name));
     }
     Ok(failures)

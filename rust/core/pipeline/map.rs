@@ -28,7 +28,7 @@ pub fn map_split(
     monitor: &Monitor,
 ) -> Result<()> {
     let source = &job.plan.sources[split.source];
-    let mut records = Records::open(job.plan, split)?;
+    let mut records = Records::open(job.plan, split, monitor)?;
     let direct = job.segmenters[split.source].direct().map(|direct| (direct, direct.bind(records.layout())));
     let mut task = Task::new(job, split);
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
@@ -79,7 +79,7 @@ pub fn fit_split(
         }
     }
     let mut task = Task::new(job, split);
-    let mut records = if wanted.is_empty() { None } else { Some(Records::open(job.plan, split)?) };
+    let mut records = if wanted.is_empty() { None } else { Some(Records::open(job.plan, split, monitor)?) };
     while let Some(record) = records.as_mut().map_or(Ok(None), Records::advance).map_err(in_place(job, split))? {
         monitor.check()?;
         if !wanted.remove(&record.id) {

@@ -150,7 +150,7 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
             State { keep_spool: options.keep_spool, ..state.clone() }
         }
         Survey::Fresh(_) | Survey::Finished => {
-            space::refuse_too_little(&job, out, &options)?;
+            space::refuse_too_little(&job, out, &options, monitor)?;
             State {
                 identity,
                 split_bytes: plan.split_bytes,
@@ -254,12 +254,12 @@ fn make(
     let mapped = Instant::now();
 
     let settlement = settle(&corpus, options.threads)?;
-    report::refuse_nothing(plan, &settlement)?;
+    report::refuse_nothing(plan, &settlement, monitor)?;
     let settled = Instant::now();
 
     monitor.begin(Phase::Reduce, settlement.shards.iter().map(|shard| shard.tokens / plan.pack.seq_len as u64).sum());
     let shards = reduce_all(job, &settlement, folder, options.threads, monitor)?;
-    let manifest = report::manifest(&job.encoder, plan, &settlement, &shards, inputs)?;
+    let manifest = report::manifest(&job.encoder, plan, &settlement, &shards, inputs, monitor)?;
     let timing = Timing {
         map: (mapped - started).as_secs_f64(),
         settle: (settled - mapped).as_secs_f64(),

@@ -7,6 +7,7 @@ use super::{Job, Options};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::monitor::Monitor;
 use crate::read::{Records, Split};
 
 /// Bytes of each source's first input that are looked at.
@@ -22,7 +23,7 @@ const SPOOLED_DOCUMENT: f64 = 76.0;
 const PACKED_DOCUMENT: f64 = 40.0;
 
 /// Refuses to start where the disk of `out` has too little room.
-pub fn refuse_too_little(job: &Job<'_>, out: &Path, options: &Options) -> Result<()> {
+pub fn refuse_too_little(job: &Job<'_>, out: &Path, options: &Options, monitor: &Monitor) -> Result<()> {
     let Some(free) = disk::free_bytes(out) else { return Ok(()) };
     let at_most: u64 = (0..job.plan.sources.len()).map(|at| AT_MOST * content(job, at) * copies(job, at) as u64).sum();
     if at_most <= free {
@@ -30,7 +31,7 @@ pub fn refuse_too_little(job: &Job<'_>, out: &Path, options: &Options) -> Result
     }
     let (mut spool, mut shards) = (0.0, 0.0);
     for at in 0..job.plan.sources.len() {
-        let sample = sample(job, at)?;
+        let sample = sample(job, at, monitor)?;
         let scale = content(job, at) as f64 / sample.bytes.max(1) as f64;
         spool += scale * sample.spool;
         shards += scale * sample.shards * copies(job, at);
@@ -75,13 +76,13 @@ struct Sample {
 }
 
 /// The first records of a source. Those that cannot be used take no room.
-fn sample(job: &Job<'_>, source: usize) -> Result<Sample> {
+fn sample(job: &Job<'_>, source: usize, monitor: &Monitor) -> Result<Sample> {
     let mut sample = Sample::default();
     let Some(&input) = job.plan.sources[source].inputs.iter().find(|&&input| job.plan.inputs[input].size > 0) else {
         return Ok(sample);
     };
     let split = Split { source, nth_input: 0, input, range: 0..u64::MAX };
-    let mut records = Records::open(job.plan, &split)?;
+    let mut records = Records::open(job.plan, &split, monitor)?;
     let width = job.encoder.id_type().width() as f64;
     let mut scratch = Scratch::new(job);
     while sample.bytes < SAMPLE {

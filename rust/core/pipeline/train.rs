@@ -90,7 +90,7 @@ impl Texts<'_> {
             self.monitor.check()?;
             let Some((source, records)) = &mut self.open else {
                 let Some(split) = self.splits.next() else { return Ok(false) };
-                self.open = Some((split.source, Records::open(self.plan, &split)?));
+                self.open = Some((split.source, Records::open(self.plan, &split, self.monitor)?));
                 continue;
             };
             let Some(record) = records.advance()? else {

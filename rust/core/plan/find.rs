@@ -2,37 +2,120 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use glob::{Pattern, PatternError};
+
 use super::nearest;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 
-/// The files that `pattern` names below `root`, sorted.
+/// The files that `pattern` names below `root`, sorted. What is no regular file is refused, never passed over.
 pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let plain = root.join(pattern);
-    if plain.is_file() {
+    let is_there = plain.symlink_metadata().is_ok();
+    if is_there && files::is_regular(&plain).map_err(|error| error.file(pattern))? {
         return Ok(vec![plain]);
     }
-    if plain.is_dir() {
-        return Err(Error::input("is a folder").file(pattern).remedy(format!("name its files: \"{pattern}/*\"")));
+    if is_there {
+        return Err(Error::input("is a folder").file(pattern).remedy(of_folder(&plain, pattern)));
     }
     if !pattern.contains(['*', '?', '[']) {
         return Err(Error::input("no such file").file(pattern).remedy(near_files(root, &plain)));
     }
-    let full = Path::new(&glob::Pattern::escape(&root.to_string_lossy())).join(pattern);
-    let paths = glob::glob(&full.to_string_lossy())
-        .map_err(|error| Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg)))?;
-    let mut files = Vec::new();
-    for path in paths {
-        let path = path.map_err(|error| Error::io(Kind::Input, error.path(), error.error()))?;
-        if path.is_file() {
-            files.push(path);
+    let wrong = |error: PatternError| Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg));
+    let parts: std::result::Result<Vec<Part>, _> = Path::new(pattern).components().map(Part::of).collect();
+    let parts = parts.map_err(wrong)?;
+    let mut found = Vec::new();
+    find_below(root.to_owned(), &parts, &mut found)?;
+    found.sort();
+    found.dedup();
+    let mut kept = Vec::new();
+    for path in found {
+        if files::is_regular(&path).map_err(|error| error.file(portable_name(root, &path)))? {
+            refuse_bytes(path.strip_prefix(root).unwrap_or(&path)).map_err(|error| error.file(pattern))?;
+            kept.push(path);
         }
     }
-    if files.is_empty() {
+    if kept.is_empty() {
         return Err(Error::input("no file matches this pattern").file(pattern).remedy(near_files(root, &plain)));
     }
-    files.sort();
-    Ok(files)
+    Ok(kept)
+}
+
+/// Refuses the name of a file that the dataset could not name: it names its inputs in JSON.
+fn refuse_bytes(name: &Path) -> Result<()> {
+    if name.to_str().is_some() {
+        return Ok(());
+    }
+    #[expect(clippy::unnecessary_debug_formatting, reason = "it shows the bytes that are no text")]
+    let what = format!("the file {name:?} that it matches has a name that is not UTF-8");
+    Err(Error::input(what).remedy("rename it (convmv does so for whole folders), or narrow the pattern"))
+}
+
+/// A component of a pattern.
+enum Part {
+    /// Any folders, or none: `**`.
+    Folders,
+    /// Names that match.
+    Names(Pattern),
+    /// This name.
+    Name(PathBuf),
+}
+
+impl Part {
+    fn of(component: Component<'_>) -> std::result::Result<Self, PatternError> {
+        let text = component.as_os_str().to_string_lossy();
+        Ok(match component {
+            Component::Normal(_) if text == "**" => Self::Folders,
+            // A pattern with `**` in a longer name is an error that `Pattern` names.
+            Component::Normal(_) if text.contains(['*', '?', '[']) => Self::Names(Pattern::new(&text)?),
+            _ => Self::Name(component.as_os_str().into()),
+        })
+    }
+}
+
+/// Adds what `parts` match below `path`.
+fn find_below(path: PathBuf, parts: &[Part], found: &mut Vec<PathBuf>) -> Result<()> {
+    let Some((part, rest)) = parts.split_first() else {
+        found.push(path);
+        return Ok(());
+    };
+    if let Part::Name(name) = part {
+        let next = path.join(name);
+        return if next.symlink_metadata().is_ok() { find_below(next, rest, found) } else { Ok(()) };
+    }
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let names = files::list(&path).map_err(|error| Error::io(Kind::Input, &path, &error))?;
+    for name in names {
+        let next = path.join(&name);
+        match part {
+            Part::Folders if next.is_dir() => find_below(next, parts, found)?,
+            Part::Names(pattern) if pattern.matches(&name.to_string_lossy()) => find_below(next, rest, found)?,
+            _ => {}
+        }
+    }
+    // A pattern that ends in `**` names folders, not files.
+    if matches!(part, Part::Folders) && !rest.is_empty() { find_below(path, rest, found) } else { Ok(()) }
+}
+
+/// What to do with a folder that was named as a file.
+fn of_folder(folder: &Path, pattern: &str) -> String {
+    let has = |name: &str| folder.join(name).is_file();
+    let load = format!("datasets.load_from_disk('{pattern}')");
+    if has("dataset_dict.json") {
+        return format!(
+            "it was saved by `datasets`: export each split as JSON Lines and name those files: \
+             python -c \"import datasets; [d.to_json(f'{pattern}/{{n}}.jsonl') for n, d in {load}.items()]\""
+        );
+    }
+    if has("dataset_info.json") && has("state.json") {
+        return format!(
+            "it was saved by `datasets`: export it as JSON Lines and name that file: \
+             python -c \"import datasets; {load}.to_json('{pattern}.jsonl')\""
+        );
+    }
+    format!("name its files: \"{pattern}/*\"")
 }
 
 /// What the user may have meant instead of the missing `path`.
@@ -67,6 +150,65 @@ pub fn portable_name(root: &Path, path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_name_what_they_always_did_and_nothing_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("caf[é]");
+        for name in ["a.jsonl", "b.jsonl", "c.txt", ".h.jsonl", "d/e.jsonl", "d/f/g.jsonl", "d/f/h.txt", "x-1/y.jsonl"]
+        {
+            crate::write::make_parent(&root.join(name)).unwrap();
+            crate::write::write_file(&root.join(name), b"x").unwrap();
+        }
+        for pattern in [
+            "*.jsonl",
+            "?.jsonl",
+            "[ab].jsonl",
+            "[!a]*.*",
+            "**/*.jsonl",
+            "d/**/*.jsonl",
+            "d/**/**/g*",
+            "*/*.jsonl",
+            "./*.txt",
+            "x-*/../c.*",
+            "**/f/*",
+            "d/../*.txt",
+            "x-[0-9]/y*",
+            "**/*",
+        ] {
+            let full = Path::new(&Pattern::escape(root.to_str().unwrap())).join(pattern);
+            let mut expected: Vec<PathBuf> = glob::glob(full.to_str().unwrap())
+                .unwrap()
+                .map(|path| path.unwrap())
+                .filter(|path| path.is_file())
+                .collect();
+            expected.sort();
+            expected.dedup();
+            let named = |paths: &[PathBuf]| paths.iter().map(|path| portable_name(&root, path)).collect::<Vec<_>>();
+            assert!(!expected.is_empty(), "{pattern}");
+            assert_eq!(named(&find_files(&root, pattern).unwrap()), named(&expected), "{pattern}");
+        }
+        for pattern in ["*.csv", "**", "a**", "[", "no/*"] {
+            assert!(find_files(&root, pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_datasets_is_told_from_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let remedy = || find_files(folder.path(), "s").unwrap_err().remedy.unwrap();
+        let add = |name: &str| {
+            crate::write::make_parent(&folder.path().join("s").join(name)).unwrap();
+            crate::write::write_file(&folder.path().join("s").join(name), b"{}").unwrap();
+        };
+        add("data-00000-of-00001.arrow");
+        assert!(remedy().contains("s/*"));
+        add("dataset_info.json");
+        add("state.json");
+        assert!(remedy().contains("load_from_disk('s').to_json('s.jsonl')"), "{}", remedy());
+        add("dataset_dict.json");
+        assert!(remedy().contains("to_json(f's/{n}.jsonl')"), "{}", remedy());
+    }
 
     #[test]
     fn names_of_inputs_do_not_depend_on_how_they_were_spelled() {

@@ -185,7 +185,7 @@ impl Plan {
     /// Reads and resolves the configuration of the corpus folder `root`.
     pub fn load(root: &Path, overrides: &Overrides) -> Result<Self> {
         let path = root.join(CONFIG_FILE);
-        let text = files::whole_text(&path).map_err(|error| {
+        let text = files::small_text(&path).map_err(|error| {
             if root.is_dir() {
                 error.remedy("write a corpus.toml that lists the sources of this folder; README.md shows one")
             } else {
@@ -373,23 +373,25 @@ impl Plan {
         Ok(self.inputs.len() - 1)
     }
 
+    /// The format of a source's inputs, as given or guessed. Refuses inputs that are no text.
     fn resolve_format(&self, given: Option<Format>, inputs: &[usize]) -> Result<Format> {
-        if let Some(format) = given {
-            return Ok(format);
-        }
-        let mut formats = inputs.iter().map(|&index| {
-            let input = &self.inputs[index];
-            Ok((files::guess_format(&input.path).map_err(|error| error.file(input.name.clone()))?, &input.name))
-        });
-        let (first, first_name) = formats.next().expect("a source has inputs")?;
-        for guess in formats {
-            let (format, name) = guess?;
-            if format != first {
-                return Err(Error::config(format!("{first_name} looks like {first:?}, {name} like {format:?}"))
-                    .remedy("make them two sources, or say `format = \"…\"`"));
+        let mut first: Option<(Format, &str)> = None;
+        for input in inputs.iter().map(|&index| &self.inputs[index]) {
+            let look = || {
+                let format = given.map_or_else(|| files::guess_format(&input.path), Ok)?;
+                files::refuse_what_is_no_text(&input.path, format).map(|()| format)
+            };
+            let format = look().map_err(|error: Error| error.file(input.name.clone()))?;
+            match first {
+                Some((known, name)) if known != format => {
+                    let what = format!("{name} looks like {known:?}, {} like {format:?}", input.name);
+                    return Err(Error::config(what).remedy("make them two sources, or say `format = \"…\"`"));
+                }
+                Some(_) => {}
+                None => first = Some((format, &input.name)),
             }
         }
-        Ok(first)
+        Ok(first.expect("a source has inputs").0)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::files::{BOM, open_content, unreadable};
+use crate::monitor::Stop;
 
 /// Longer lines are not records; they are passed over in bounded memory. (A tokenizer takes some 30 bytes a byte.)
 pub const MAX_LINE: usize = 16 << 20;
@@ -30,18 +31,19 @@ pub struct Lines {
     /// Whether the current line is in the buffer.
     fits: bool,
     buffer: Vec<u8>,
+    stop: Stop,
 }
 
 impl Lines {
-    /// The lines of `path` that start in `start..end`.
-    pub fn open(path: &Path, start: u64, end: u64) -> Result<Self> {
+    /// The lines of `path` that start in `start..end`; reading ends with an error once `stop` says so.
+    pub fn open(path: &Path, start: u64, end: u64, stop: Stop) -> Result<Self> {
         // A line starts at `start` only if the byte before is an end of line: read from there and drop that line.
         let from = start.saturating_sub(1);
         let reader = open_content(path, from)?;
         let path = path.to_owned();
-        let mut lines = Self { reader, path, offset: from, end, start: from, fits: false, buffer: Vec::new() };
+        let mut lines = Self { reader, path, offset: from, end, start: from, fits: false, buffer: Vec::new(), stop };
         if start > 0 {
-            lines.fill()?;
+            lines.skip()?;
         }
         Ok(lines)
     }
@@ -71,10 +73,41 @@ impl Lines {
         (self.start, Line::Text(line))
     }
 
-    /// Reads one line with its end into the buffer: `None` at the end of the input, `false` if it is too long.
+    /// Passes over the rest of a line, no further than the range goes: no line starts in it then.
+    fn skip(&mut self) -> Result<()> {
+        while self.offset < self.end {
+            let (len, ended) = self.read(|_| {})?;
+            if ended || len == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one line with its end into the buffer: `None` at the end of the input, `false` if it is too long. Of one
+    /// that is, no more is read than is needed to find the next line of the range.
     fn fill(&mut self) -> Result<Option<bool>> {
-        self.buffer.clear();
-        let (mut fits, mut read) = (true, 0);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let (mut fits, start) = (true, self.offset);
+        while fits || self.offset < self.end {
+            let (len, ended) = self.read(|piece| {
+                fits &= buffer.len() + piece.len() <= MAX_LINE;
+                if fits {
+                    buffer.extend_from_slice(piece);
+                }
+            })?;
+            if ended || len == 0 {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        Ok((self.offset > start).then_some(fits))
+    }
+
+    /// Gives `take` what can be read at once of the current line; its length, and whether the line ends with it.
+    fn read(&mut self, take: impl FnOnce(&[u8])) -> Result<(usize, bool)> {
+        self.stop.check()?;
         loop {
             let chunk = match self.reader.fill_buf() {
                 Ok(chunk) => chunk,
@@ -83,17 +116,59 @@ impl Lines {
             };
             let newline = memchr::memchr(b'\n', chunk);
             let len = newline.map_or(chunk.len(), |at| at + 1);
-            fits &= self.buffer.len() + len <= MAX_LINE;
-            if fits {
-                self.buffer.extend_from_slice(&chunk[..len]);
-            }
+            take(&chunk[..len]);
             self.reader.consume(len);
-            read += len as u64;
-            if newline.is_some() || len == 0 {
-                break;
-            }
+            self.offset += len as u64;
+            return Ok((len, newline.is_some()));
         }
-        self.offset += read;
-        Ok((read > 0).then_some(fits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::monitor::Monitor;
+
+    fn lines_of(path: &Path, start: u64, end: u64) -> Vec<(u64, Option<Vec<u8>>)> {
+        let mut lines = Lines::open(path, start, end, Stop::default()).unwrap();
+        let mut found = Vec::new();
+        while lines.step().unwrap() {
+            let (offset, line) = lines.current();
+            let text = if let Line::Text(text) = line { Some(text.to_owned()) } else { None };
+            found.push((offset, text));
+        }
+        found
+    }
+
+    #[test]
+    fn a_line_longer_than_many_splits_is_read_by_one_and_costs_the_others_their_own_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let long = MAX_LINE + (1 << 20);
+        crate::write::write_file(&path, &[b"one\n", vec![b'x'; long].as_slice(), b"\nlast\n"].concat()).unwrap();
+        let size = long as u64 + 10;
+        let whole = lines_of(&path, 0, size);
+        assert_eq!(whole, [(0, Some(b"one".to_vec())), (4, None), (long as u64 + 5, Some(b"last".to_vec()))]);
+        let step = 3_000_000;
+        let starts = (0..size).step_by(step);
+        let by_split: Vec<_> =
+            starts.flat_map(|start| lines_of(&path, start, (start + step as u64).min(size))).collect();
+        assert_eq!(by_split, whole);
+        let inside = Lines::open(&path, step as u64, 2 * step as u64, Stop::default()).unwrap();
+        assert!(inside.offset < 2 * step as u64 + (1 << 20), "read up to {}", inside.offset);
+    }
+
+    #[test]
+    fn a_line_without_end_is_left_once_the_job_is_to_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        crate::write::write_file(&path, &vec![b'x'; 1 << 20]).unwrap();
+        let monitor = Monitor::default();
+        let mut lines = Lines::open(&path, 0, u64::MAX, monitor.stop()).unwrap();
+        monitor.cancel();
+        assert_eq!(lines.step().unwrap_err().kind, Kind::Interrupted);
+        assert_eq!(lines.offset, 0, "nothing is read after that");
+        assert!(Lines::open(&path, 5, 10, monitor.stop()).is_err_and(|error| error.kind == Kind::Interrupted));
     }
 }

@@ -9,6 +9,7 @@ use super::lines::{Line, Lines, MAX_LINE};
 use super::split::Split;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::monitor::{Monitor, Stop};
 use crate::plan::{Plan, refuse_repeated};
 use crate::schema::{Drop, Format, OFFSET_BITS, Refusal};
 
@@ -55,31 +56,38 @@ pub struct Records {
 }
 
 impl Records {
-    /// The records of `split`.
-    pub fn open(plan: &Plan, split: &Split) -> Result<Self> {
+    /// The records of `split`; reading ends with an error once `monitor` is asked to stop.
+    pub fn open(plan: &Plan, split: &Split, monitor: &Monitor) -> Result<Self> {
         let source = &plan.sources[split.source];
         let input = &plan.inputs[split.input];
-        let records = Self::of_range(&input.path, split.range.clone(), source.format, source.columns.as_deref());
+        let (range, columns) = (split.range.clone(), source.columns.as_deref());
+        let records = Self::of_range(&input.path, range, source.format, columns, monitor.stop());
         let records = records.map_err(|error| error.file(input.name.clone()).source(source.name.clone()))?;
         Ok(Self { nth_input: split.nth_input as u64, ..records })
     }
 
     /// The records of a file that no source describes, its format guessed.
-    pub fn of_file(path: &Path) -> Result<Self> {
-        Self::of_range(path, 0..u64::MAX, files::guess_format(path)?, None)
+    pub fn of_file(path: &Path, monitor: &Monitor) -> Result<Self> {
+        Self::of_range(path, 0..u64::MAX, files::guess_format(path)?, None, monitor.stop())
     }
 
-    fn of_range(path: &Path, range: Range<u64>, format: Format, columns: Option<&[String]>) -> Result<Self> {
+    fn of_range(
+        path: &Path,
+        range: Range<u64>,
+        format: Format,
+        columns: Option<&[String]>,
+        stop: Stop,
+    ) -> Result<Self> {
         let (mut header, mut skip_first) = (Vec::new(), false);
         if format == Format::Tsv {
             if let Some(columns) = columns {
                 columns.clone_into(&mut header);
             } else {
-                header = read_header(&mut Lines::open(path, 0, 1)?)?;
+                header = read_header(&mut Lines::open(path, 0, 1, stop.clone())?)?;
                 skip_first = range.start == 0;
             }
         }
-        let lines = Lines::open(path, range.start, range.end)?;
+        let lines = Lines::open(path, range.start, range.end, stop)?;
         Ok(Self { lines, layout: Layout { format, header }, nth_input: 0, skip_first })
     }
 

@@ -39,10 +39,10 @@ pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Resu
 
 fn sibling_config(path: &Path) -> Result<Value> {
     let beside = path.with_file_name("tokenizer_config.json");
-    if !beside.is_file() {
+    if beside.symlink_metadata().is_err() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&files::whole_bytes(&beside)?).map_err(|error| {
+    serde_json::from_slice(&files::small_bytes(&beside)?).map_err(|error| {
         Error::tokenizer(format!("not JSON: {error}")).file(beside.display().to_string()).line(error.line() as u64)
     })
 }

@@ -1,0 +1,200 @@
+//! What a file looks like: its format, and whether it is text in UTF-8 at all.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::{BOM, is_gzip, open, open_content, unreadable};
+use crate::error::{Error, Kind, Result};
+use crate::schema::Format;
+
+/// Bytes of a file's start that are looked at.
+const HEAD: u64 = 4096;
+
+const GZIP: &[u8] = b"\x1f\x8b";
+/// What files that are no text begin with, what they are, and what to do with one.
+const MAGIC: [(&[u8], &str, &str); 16] = [
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: zstd -d FILE"),
+    (b"BZh", "compressed by bzip2", "unpack it: bzip2 -dk FILE"),
+    (b"\xfd7zXZ\0", "compressed by xz", "unpack it: xz -dk FILE"),
+    (b"\x04\x22\x4d\x18", "compressed by lz4", "unpack it: lz4 -d FILE"),
+    (b"PK\x03\x04", "a zip archive", "unpack it: unzip FILE"),
+    (b"PK\x05\x06", "an empty zip archive", "name the files that it was to hold"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it: 7z x FILE"),
+    (b"Rar!\x1a\x07", "a rar archive", "unpack it: unrar x FILE"),
+    (b"PAR1", "Parquet, which is not read yet", EXPORT_PARQUET),
+    (b"ARROW1\0\0", "Arrow, which is not read yet", EXPORT_ARROW),
+    (b"\xff\xff\xff\xff", "Arrow, which is not read yet", EXPORT_ARROW),
+    (b"SQLite format 3\0", "an SQLite database", "export its rows as JSON Lines"),
+    (b"\x89HDF\r\n", "HDF5", "export its texts as JSON Lines"),
+    (b"%PDF-", "a PDF", "extract its text: pdftotext FILE"),
+    (b"\x93NUMPY", "a NumPy array", "export its texts as JSON Lines"),
+    (b"\x7fELF", "a program", "name a file of text"),
+];
+const EXPORT_PARQUET: &str = "export it as JSON Lines: \
+     python -c \"import datasets; datasets.Dataset.from_parquet('FILE').to_json('FILE.jsonl')\"";
+const EXPORT_ARROW: &str = "export it as JSON Lines: \
+     python -c \"import datasets; datasets.Dataset.from_file('FILE').to_json('FILE.jsonl')\"";
+
+/// Refuses a file that is compressed, binary or of another encoding than UTF-8, whatever its source says that it is.
+pub fn refuse_what_is_no_text(path: &Path, format: Format) -> Result<()> {
+    let head = Head::read(path)?;
+    // In JSON a NUL costs its line only; elsewhere nothing would tell it from text.
+    if format != Format::Jsonl && head.content.contains(&0) {
+        return Err(Error::input("holds NUL bytes: it is binary, or text of another encoding than UTF-8")
+            .remedy("name a file of text; `file` tells what it is, `iconv` brings other encodings to UTF-8"));
+    }
+    Ok(())
+}
+
+/// The format of a file by its suffix (before `.gz`), else by its first character. Refuses what is no text at all.
+pub fn guess_format(path: &Path) -> Result<Format> {
+    let stem = if is_gzip(path) { path.with_extension("") } else { path.to_owned() };
+    let suffix = stem.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let content = Head::read(path)?.content;
+    let text = content.strip_prefix(BOM).unwrap_or(&content);
+    let first = text.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+    match (suffix.as_str(), first) {
+        ("json" | "jsonl" | "ndjson", Some(b'[')) => {
+            Err(Error::input("is a JSON array, not JSON Lines").remedy("write one object a line: jq -c '.[]'"))
+        }
+        ("csv", _) => Err(Error::input("quoted CSV is not read yet")
+            .remedy("export it as TSV or JSON Lines; if it is raw TSV, say format = \"tsv\"")),
+        ("tsv" | "tab", _) => Ok(Format::Tsv),
+        ("txt" | "text", _) => Ok(Format::Text),
+        ("json" | "jsonl" | "ndjson", _) | (_, Some(b'{')) => Ok(Format::Jsonl),
+        _ => Err(Error::config("its format cannot be guessed")
+            .remedy("say format = \"jsonl\", \"tsv\" or \"text\" in its source, whichever it is")),
+    }
+}
+
+/// The start of a file.
+struct Head {
+    /// Decompressed, if it is gzip.
+    content: Vec<u8>,
+}
+
+impl Head {
+    /// Reads the start of a file, and refuses what it shows to be no text in UTF-8.
+    fn read(path: &Path) -> Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut stored = Vec::new();
+        let failed = |error| Error::io(Kind::Input, path, &error);
+        open(path)?.0.take(HEAD).read_to_end(&mut stored).map_err(failed)?;
+        let mut content = stored;
+        if is_gzip(path) {
+            refuse_magic(&content, &name)?;
+            content = Vec::new();
+            open_content(path, 0)?.take(HEAD).read_to_end(&mut content).map_err(|error| unreadable(path, 0, &error))?;
+        } else if content.starts_with(GZIP) {
+            return Err(Error::input("is compressed by gzip, which its name does not say")
+                .remedy(format!("rename it: mv {name} {name}.gz")));
+        }
+        refuse_magic(&content, &name)?;
+        other_encoding(&content).map_or(Ok(Self { content }), Err)
+    }
+}
+
+fn refuse_magic(head: &[u8], name: &str) -> Result<()> {
+    // bzip2's own three letters could begin a text; the block after them could not.
+    let is = |magic: &[u8]| head.starts_with(magic) && (magic != b"BZh" || head.get(4..10) == Some(b"1AY&SY"));
+    let found = MAGIC.iter().find(|(magic, _, _)| is(magic)).map(|&(_, what, remedy)| (what, remedy));
+    let tar = (head.get(257..262) == Some(b"ustar")).then_some(("a tar archive", "unpack it: tar xf FILE"));
+    match found.or(tar) {
+        None => Ok(()),
+        Some((what, remedy)) => {
+            let next = "name what comes of it; compressed, only gzip is read (.gz)";
+            Err(Error::input(format!("is {what}")).remedy(format!("{}; then {next}", remedy.replace("FILE", name))))
+        }
+    }
+}
+
+/// The error of text in UTF-16 or UTF-32, by its byte order mark or by where its NULs are.
+pub(super) fn other_encoding(head: &[u8]) -> Option<Error> {
+    let by_mark = match head {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
+        _ => None,
+    };
+    let (found, from) = match by_mark {
+        Some(name) => (name, name),
+        None => by_nuls(&head[..head.len().min(HEAD as usize)])?,
+    };
+    Some(
+        Error::input(format!("is text in {found}, not in UTF-8"))
+            .remedy(format!("convert it: iconv -f {from} -t UTF-8 FILE > NEW")),
+    )
+}
+
+/// Text of Latin letters has a NUL in the same place of nearly every unit of UTF-16, and in two of each of UTF-32.
+fn by_nuls(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    let mut nuls = [0; 4];
+    head.iter().enumerate().filter(|(_, byte)| **byte == 0).for_each(|(at, _)| nuls[at % 4] += 1);
+    let units = head.len() / 4;
+    let (most, few) = (|at: usize| nuls[at] * 2 > units, |at: usize| nuls[at] * 4 <= units);
+    if units == 0 {
+        return None;
+    }
+    if most(2) && most(3) && few(0) {
+        Some(("UTF-32", "UTF-32LE"))
+    } else if most(0) && most(1) && few(3) {
+        Some(("UTF-32", "UTF-32BE"))
+    } else if most(1) && most(3) && few(0) && few(2) {
+        Some(("UTF-16", "UTF-16LE"))
+    } else if most(0) && most(2) && few(1) && few(3) {
+        Some(("UTF-16", "UTF-16BE"))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looked_at(name: &str, bytes: &[u8]) -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        crate::write::write_file(&path, bytes).unwrap();
+        refuse_what_is_no_text(&path, Format::Text)
+    }
+
+    #[test]
+    fn compressed_and_binary_files_are_no_text_whatever_their_source_says() {
+        for (magic, what, _) in MAGIC {
+            let bytes = if magic == b"BZh" { b"BZh91AY&SY rest".to_vec() } else { [magic, b" rest of it"].concat() };
+            let error = looked_at("a.txt", &bytes).unwrap_err();
+            assert!(error.message.contains(what), "{what}: {error}");
+            assert!(!error.remedy.unwrap().contains("FILE"), "{what}");
+        }
+        let error = looked_at("a.txt", b"\x1f\x8b\x08\0").unwrap_err();
+        assert!(error.remedy.unwrap().contains("mv a.txt a.txt.gz"));
+        let tar = [&[b'a'; 257][..], b"ustar", &[b'0'; 9]].concat();
+        assert!(looked_at("a.txt", &tar).unwrap_err().message.contains("tar"));
+        assert!(looked_at("a.txt", b"one\0two\n").unwrap_err().message.contains("NUL"));
+        for text in [&b"BZh is a name\n"[..], b"PKzip\n", b"", b"a", "\u{feff}ọ̀rọ̀".as_bytes(), b"\xe9t\xe9\n"] {
+            looked_at("a.txt", text).unwrap();
+        }
+    }
+
+    #[test]
+    fn other_encodings_are_named_with_a_mark_and_without() {
+        type Unit = fn(u32) -> Vec<u8>;
+        let units: [(&str, &str, Unit); 4] = [
+            ("UTF-16", "UTF-16LE", |c| (c as u16).to_le_bytes().to_vec()),
+            ("UTF-16", "UTF-16BE", |c| (c as u16).to_be_bytes().to_vec()),
+            ("UTF-32", "UTF-32LE", |c| c.to_le_bytes().to_vec()),
+            ("UTF-32", "UTF-32BE", |c| c.to_be_bytes().to_vec()),
+        ];
+        for text in ["one two three\r\nfour five\n", "bàtà ọ̀rọ̀ kan\n", "{\"a\": \"b\"}\n", "ab"] {
+            for (name, from, unit) in units {
+                let bytes: Vec<u8> = text.chars().flat_map(|c| unit(u32::from(c))).collect();
+                let marked = [unit(0xfeff), bytes.clone()].concat();
+                let error = looked_at("a.txt", &marked).unwrap_err();
+                assert!(error.message.contains(&format!("{name},")), "{error}");
+                let error = looked_at("a.txt", &bytes).unwrap_err();
+                assert!(error.message.contains(name), "{text:?} {from}: {error}");
+                assert!(error.remedy.unwrap().contains(&format!("iconv -f {from}")), "{text:?} {from}");
+            }
+        }
+    }
+}
