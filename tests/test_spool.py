@@ -13,6 +13,7 @@ import sabiprep
 from sabiprep import DatasetError, InputError, OutputError
 from strategies import tokenizer_json
 from test_cli import edit, files_of
+from test_damage import reseal
 from test_determinism import write_corpus
 
 SPLIT_BYTES = 4000
@@ -184,7 +185,9 @@ def test_a_change_is_refused_and_named(corpus: Path, stopped: Path, file: str, o
 
 
 def test_another_version_is_refused_and_named(corpus: Path, stopped: Path) -> None:
-    edit(stopped / ".work" / "state.json", f'"version": "{sabiprep_version()}"', '"version": "0.0.1"')
+    state = stopped / ".work" / "state.json"
+    edit(state, f'"version": "{sabiprep_version()}"', '"version": "0.0.1"')
+    reseal(state)
     with pytest.raises(OutputError, match=f"the program was sabiprep 0.0.1, it is sabiprep {sabiprep_version()}"):
         sabiprep.pack(corpus, stopped, resume=True)
 

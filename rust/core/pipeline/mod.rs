@@ -34,7 +34,7 @@ use crate::settle::{Corpus, PartOf, Settlement, ShardPlan, settle};
 use crate::spool::{Spool, Store, Tally};
 use crate::tasks;
 use crate::tokenize::Encoder;
-use crate::write::{self, Identity, InputEntry, Manifest, Program, Stage, State, Survey, WorkFolder};
+use crate::write::{self, Identity, InputEntry, Manifest, Program, Stage, State, Survey, WorkFolder, Written};
 
 /// How a job runs; none of it shows in the dataset.
 #[derive(Debug, Clone)]
@@ -112,6 +112,7 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
         plan.split_bytes = state.split_bytes;
         options.keep_spool |= state.keep_spool;
     }
+    refuse_many_splits(&plan)?;
     let mut job = Job::prepare(&plan, options.threads)?;
     // Whoever comes to use a kept spool may hold records out.
     job.keyed |= options.keep_spool || !options.reuse.is_empty();
@@ -144,7 +145,9 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
         Survey::Unfinished(state) => {
             state.identity.refuse_changes(&identity, out)?;
             if state.stage == Stage::Moving {
-                WorkFolder::open(out, &survey, state.clone())?.end_move()?;
+                let folder = WorkFolder::open(out, &survey, state.clone())?;
+                folder.check_move(monitor)?;
+                folder.end_move()?;
                 return Ok(report(Manifest::read(out)?, Timing::default(), (0, 0)));
             }
             State { keep_spool: options.keep_spool, ..state.clone() }
@@ -302,11 +305,11 @@ fn map_or_reuse(
     let (split, fitted_slot) = (&splits[at], splits.len() + at);
     let mut missing = None;
     if let Some(name) = &names.fitted
-        && !store.take_finished(fitted_slot, name, keep)?
+        && !store.take_finished(fitted_slot, name, keep, monitor)?
     {
         missing = Some(store.begin(fitted_slot, name.clone()));
     }
-    if !store.take_finished(at, &names.whole, keep)? {
+    if !store.take_finished(at, &names.whole, keep, monitor)? {
         map::map_split(job, split, store.begin(at, names.whole.clone()), missing, monitor)?;
         return Ok(false);
     }
@@ -343,7 +346,7 @@ fn reduce_all(
     let shards = &settlement.shards;
     let reduce = |plan: &ShardPlan, threads| -> Result<ShardSums> {
         if let Some(saved) = folder.saved::<ShardSums>(plan.side, plan.index)
-            && files::file_size(&folder.shard_path(plan.side, plan.index)).is_ok_and(|size| size == saved.written.bytes)
+            && is_whole(&folder.shard_path(plan.side, plan.index), &saved.written, monitor)?
         {
             monitor.done.fetch_add(saved.written.rows, Relaxed);
             return Ok(saved);
@@ -359,8 +362,34 @@ fn reduce_all(
     shards.iter().map(|plan| reduce(plan, threads)).collect()
 }
 
+/// Whether a shard is as it was written. One that is not is made again, and takes the place of the damaged one.
+fn is_whole(path: &Path, written: &Written, monitor: &Monitor) -> Result<bool> {
+    if !files::file_size(path).is_ok_and(|size| size == written.bytes) {
+        return Ok(false);
+    }
+    match files::xxh3_128_of_file(path, || monitor.check()) {
+        Err(error) if error.kind == Kind::Interrupted => Err(error),
+        sum => Ok(sum.is_ok_and(|sum| sum == written.xxh3_128)),
+    }
+}
+
 /// From this many shards for each thread on, a thread makes whole shards.
 const SHARDS_A_THREAD: usize = 4;
+
+/// Splits that a run may have: each is a spool, and what is known of them is held in memory.
+const MAX_SPLITS: u64 = 1 << 22;
+
+/// Refuses splits so small that there would be millions of them.
+fn refuse_many_splits(plan: &Plan) -> Result<()> {
+    let inputs = plan.sources.iter().flat_map(|source| &source.inputs);
+    let splits: u64 = inputs.map(|&input| plan.inputs[input].size.div_ceil(plan.split_bytes)).sum();
+    if splits <= MAX_SPLITS {
+        return Ok(());
+    }
+    Err(Error::config(format!("split_bytes = {} makes {splits} splits, at most {MAX_SPLITS} can be", plan.split_bytes))
+        .file(plan.config_file.clone())
+        .remedy("leave --split-bytes out, or raise it; --overwrite starts an unfinished run again"))
+}
 
 /// A dataset folder that holds the corpus, or a file of it, would change what it is made of.
 fn refuse_nesting(plan: &Plan, out: &Path) -> Result<()> {

@@ -52,6 +52,13 @@ impl Layout {
     pub fn bytes(&self) -> u64 {
         self.groups_at() + (GROUPS as u64 + 1) * 4
     }
+
+    /// The same of a layout that was read, if a block can be divided so.
+    #[must_use]
+    pub fn checked_bytes(&self) -> Option<u64> {
+        let is_possible = u32::try_from(self.payload).is_ok() && (self.keys == 0 || self.keys == self.heads);
+        is_possible.then(|| self.bytes())
+    }
 }
 
 /// Where a block lies.

@@ -1,14 +1,17 @@
 //! `Store`: the spools of a run, in memory up to a budget, files beyond it.
 //!
 //! Each spool is named by all that its content depends on (tokenizer, templates, input, range…), so that a file left
-//! by a killed run, or kept by an earlier one, is taken as it is. A file appears under its name when it is whole. Once the
-//! budget is passed every spool becomes a file: memory is given back, and nothing mapped is lost with the process.
+//! by a killed run, or kept by an earlier one, is taken as it is, once every byte of it was checked. A file appears under
+//! its name when it is whole. Once the budget is passed every spool becomes a file: memory is given back, and nothing
+//! mapped is lost with the process.
 
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::part::Block;
 use super::part::Layout;
@@ -16,13 +19,18 @@ use super::{Head, Key, Part, PartWriter, Tally};
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Kind, Result};
 use crate::files;
+use crate::monitor::Monitor;
 use crate::schema::IdType;
 use crate::tokenize::Document;
 
 /// A part is closed once it holds this much.
 const PART_BYTES: usize = 16 << 20;
-/// Ends every spool file, after the length of the index before it.
-const MAGIC: &[u8; 8] = b"sabispl1";
+/// Ends every spool file, after the checksum and the length of the index before it.
+const MAGIC: &[u8; 8] = b"sabispl2";
+/// Bytes of the checksum, the length and the word that end a spool file.
+const END: u64 = 24;
+/// No index is longer: it has 80 bytes for each part, and examples of what was dropped.
+const MAX_INDEX: u64 = 256 << 20;
 
 /// The documents of a split, or its fitted documents, and what happened to its records.
 #[derive(Debug, Clone, Default)]
@@ -33,11 +41,23 @@ pub struct Spool {
     pub tally: Tally,
 }
 
-/// The end of a spool file: what it holds and where.
+/// The end of a spool file: what it holds and where, each part with the xxh3-64 of its block.
 #[derive(Debug, Serialize, Deserialize)]
 struct Index {
-    parts: Vec<(u64, Layout)>,
+    parts: Vec<(u64, Layout, u64)>,
     tally: Tally,
+}
+
+impl Spool {
+    /// The same, read from another name of its file.
+    fn moved_to(mut self, path: &Arc<PathBuf>) -> Self {
+        for part in &mut self.parts {
+            if let Block::File(file, _) = &mut part.block {
+                *file = Arc::clone(path);
+            }
+        }
+        self
+    }
 }
 
 /// The spools of a run.
@@ -71,22 +91,28 @@ impl Store {
         self.held.lock().expect("nothing panics while it holds the spools")
     }
 
-    /// Whether the spool `name` is there already; if so it takes its slot. A spool of another dataset is linked if
-    /// spools are to be kept.
-    pub fn take_finished(&self, slot: usize, name: &str, keep: bool) -> Result<bool> {
+    /// Whether the spool `name` is there already, and whole; if so it takes its slot. A spool of another dataset is
+    /// linked if spools are to be kept, and refused if it is damaged: that is not ours to mend.
+    pub fn take_finished(&self, slot: usize, name: &str, keep: bool, monitor: &Monitor) -> Result<bool> {
         let own = self.folder.join(name);
-        let mut path = own.clone();
-        if !own.is_file() {
+        let spool = if own.is_file() {
+            match read_spool(&own, monitor) {
+                // It is made again, and takes the place of the damaged one.
+                Err(error) if error.kind != Kind::Interrupted => return Ok(false),
+                found => found?,
+            }
+        } else {
             let Some(other) = self.others.iter().map(|other| other.join(name)).find(|other| other.is_file()) else {
                 return Ok(false);
             };
-            path = other;
+            let spool = read_spool(&other, monitor)?;
             if keep {
-                disk::link(&path, &own).map_err(|error| Error::io(Kind::Output, &own, &error))?;
-                path = own;
+                disk::link(&other, &own).map_err(|error| Error::io(Kind::Output, &own, &error))?;
+                spool.moved_to(&Arc::new(own))
+            } else {
+                spool
             }
-        }
-        let spool = read_index(&path)?;
+        };
         self.held().spools.push((slot, name.to_owned(), spool));
         Ok(true)
     }
@@ -216,7 +242,7 @@ struct SpoolFile {
     path: Arc<PathBuf>,
     file: BufWriter<NewFile>,
     written: u64,
-    parts: Vec<(u64, Layout)>,
+    parts: Vec<(u64, Layout, u64)>,
 }
 
 impl SpoolFile {
@@ -229,7 +255,7 @@ impl SpoolFile {
     fn push(&mut self, part: &Part) -> Result<()> {
         let bytes = part.bytes()?;
         self.file.write_all(&bytes).map_err(|error| Error::io(Kind::Output, &self.path, &error))?;
-        self.parts.push((self.written, part.layout));
+        self.parts.push((self.written, part.layout, xxh3_64(&bytes)));
         self.written += bytes.len() as u64;
         Ok(())
     }
@@ -239,6 +265,7 @@ impl SpoolFile {
         let end = || -> std::io::Result<()> {
             let text = serde_json::to_vec(&index)?;
             self.file.write_all(&text)?;
+            self.file.write_all(&xxh3_64(&text).to_le_bytes())?;
             self.file.write_all(&(text.len() as u64).to_le_bytes())?;
             self.file.write_all(MAGIC)?;
             self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()
@@ -250,30 +277,53 @@ impl SpoolFile {
 
 impl Index {
     fn into_spool(self, path: &Arc<PathBuf>) -> Spool {
-        let part = |(offset, layout)| Part { layout, block: Block::File(Arc::clone(path), offset) };
+        let part = |(offset, layout, _)| Part { layout, block: Block::File(Arc::clone(path), offset) };
         Spool { parts: self.parts.into_iter().map(part).collect(), tally: self.tally }
     }
 }
 
-/// The spool that the file `path` holds.
-fn read_index(path: &Path) -> Result<Spool> {
-    let broken = || {
-        Error::dataset("is no whole spool of this version")
-            .file(path.display().to_string())
-            .remedy("remove the folder .work and pack again")
-    };
-    let size = files::file_size(path)?;
-    let before_end = size.checked_sub(16).ok_or_else(broken)?;
-    let end = files::bytes_at(path, before_end, 16)?;
-    let (len, magic) = end.split_first_chunk().ok_or_else(broken)?;
-    let start = before_end.checked_sub(u64::from_le_bytes(*len)).filter(|_| magic == MAGIC).ok_or_else(broken)?;
-    let text = files::bytes_at(path, start, (before_end - start) as usize)?;
-    let index: Index = serde_json::from_slice(&text).map_err(|_| broken())?;
-    let ends = index.parts.iter().map(|(offset, layout)| offset + layout.bytes()).max().unwrap_or(0);
-    if ends != start {
-        return Err(broken());
+/// The error of a spool file that cannot be used.
+fn broken(path: &Path, what: &str) -> Error {
+    Error::dataset(format!("is no whole spool of this version: {what}"))
+        .file(path.display().to_string())
+        .remedy("remove this file: what it held is tokenized again from the corpus")
+}
+
+/// The spool that the file `path` holds, once each of its bytes was checked.
+fn read_spool(path: &Path, monitor: &Monitor) -> Result<Spool> {
+    let (index, ranges) = read_index(path)?;
+    let sums = files::xxh3_64_of_ranges(path, &ranges, || monitor.check())?;
+    match index.parts.iter().zip(sums).position(|((_, _, written), is)| *written != is) {
+        None => Ok(index.into_spool(&Arc::new(path.to_owned()))),
+        Some(nth) => Err(broken(path, &format!("the checksum of its part {nth} does not fit, so it was damaged"))),
     }
-    Ok(index.into_spool(&Arc::new(path.to_owned())))
+}
+
+/// The index of the spool file `path`, and where its parts lie.
+fn read_index(path: &Path) -> Result<(Index, Vec<Range<u64>>)> {
+    let broken = |what| broken(path, what);
+    let before_end = files::file_size(path)?.checked_sub(END).ok_or_else(|| broken("it was cut"))?;
+    let end = files::bytes_at(path, before_end, END as usize)?;
+    let [sum, len, magic]: [u64; 3] = std::array::from_fn(|nth| u64::from_le_bytes(end.as_chunks().0[nth]));
+    if magic.to_le_bytes() != *MAGIC {
+        return Err(broken("it was cut, or is of another version"));
+    }
+    let start = before_end.checked_sub(len).filter(|_| len <= MAX_INDEX).ok_or_else(|| broken("it has no index"))?;
+    let text = files::bytes_at(path, start, len as usize)?;
+    if xxh3_64(&text) != sum {
+        return Err(broken("the checksum of its index does not fit, so it was damaged"));
+    }
+    let index: Index = serde_json::from_slice(&text).map_err(|_| broken("its index cannot be read"))?;
+    let mut ranges = Vec::with_capacity(index.parts.len());
+    let mut next = 0;
+    for (offset, layout, _) in &index.parts {
+        let end = layout.checked_bytes().and_then(|bytes| offset.checked_add(bytes));
+        let end = end.filter(|end| *offset == next && *end <= start);
+        let end = end.ok_or_else(|| broken("its parts are not where its index says"))?;
+        ranges.push(next..end);
+        next = end;
+    }
+    if next == start { Ok((index, ranges)) } else { Err(broken("its parts do not fill it")) }
 }
 
 #[cfg(test)]
@@ -324,9 +374,9 @@ mod tests {
             assert_eq!(files::names_in(folder.path()).len(), 4);
             let again = store(budget);
             for slot in 0..4 {
-                assert!(again.take_finished(slot, &format!("spool-{slot}"), false).unwrap());
+                assert!(again.take_finished(slot, &format!("spool-{slot}"), false, &Monitor::default()).unwrap());
             }
-            assert!(!again.take_finished(5, "spool-5", false).unwrap());
+            assert!(!again.take_finished(5, "spool-5", false, &Monitor::default()).unwrap());
             for spools in [spilled.spools(4), again.spools(4)] {
                 assert!(spools.iter().all(|spool| spool.tally.records == 50));
                 assert_eq!(spools.iter().map(documents).collect::<Vec<_>>(), expected);
@@ -337,16 +387,49 @@ mod tests {
         }
     }
 
+    /// A spool file of a few documents.
+    fn written(path: &Path) -> Vec<u8> {
+        let mut file = SpoolFile::create(path).unwrap();
+        for nth in 0..2_u64 {
+            let mut writer = PartWriter::new(IdType::U16);
+            let mut document = Document { ids: vec![7; 5], runs: Vec::new() };
+            push_run(&mut document.runs, 5, Role::Target);
+            let key = Key { content: u128::from(nth), record_id: nth, ..Key::default() };
+            writer.push(Head { record_id: nth, ..Head::default() }, Some(key), &document);
+            let (layout, block) = writer.finish();
+            file.push(&Part { layout, block: Block::Memory(Arc::new(block)) }).unwrap();
+        }
+        file.finish(Tally::default()).unwrap();
+        crate::files::whole_bytes(path).unwrap()
+    }
+
     #[test]
     fn a_cut_file_is_no_spool() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
-        SpoolFile::create(&path).unwrap().finish(Tally::default()).unwrap();
-        let whole = crate::files::whole_bytes(&path).unwrap();
-        assert!(read_index(&path).is_ok());
-        for len in 0..whole.len() {
+        let whole = written(&path);
+        let read = || read_spool(&path, &Monitor::default());
+        assert_eq!(read().unwrap().parts.len(), 2);
+        for len in (0..whole.len()).step_by(7).chain(whole.len() - 40..whole.len()) {
             crate::write::write_file(&path, &whole[..len]).unwrap();
-            assert!(read_index(&path).is_err(), "{len} of {} bytes", whole.len());
+            assert!(read().is_err(), "{len} of {} bytes", whole.len());
+        }
+        crate::write::write_file(&path, &[whole.as_slice(), b"x"].concat()).unwrap();
+        assert!(read().is_err(), "a byte more");
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let whole = written(&path);
+        let index = whole.len() - 400;
+        for at in (0..index).step_by(13).chain(index..whole.len()) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            crate::write::write_file(&path, &flipped).unwrap();
+            let error = read_spool(&path, &Monitor::default()).unwrap_err();
+            assert!(error.message.contains("no whole spool") && error.remedy.is_some(), "byte {at}: {error}");
         }
     }
 }

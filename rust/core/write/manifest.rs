@@ -7,17 +7,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use super::seal::{ZEROS, digest_of, is_sealed};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::schema::{FORMAT_VERSION, LossPolicy, Overflow};
 use crate::settle::Sums;
-use crate::tokenize::{Probe, hex};
+use crate::tokenize::Probe;
 
 /// The manifest's name in a dataset.
 pub const MANIFEST_FILE: &str = "manifest.json";
-const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// The manifest of a dataset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -203,14 +202,13 @@ impl Manifest {
     /// Fills in its digest.
     pub fn seal(&mut self) {
         ZEROS.clone_into(&mut self.sha256);
-        self.sha256 = hex(&Sha256::digest(self.to_text().as_bytes()));
+        self.sha256 = digest_of(&self.to_text());
     }
 
     /// Reads the manifest of the dataset `out` and proves that it was not changed.
     pub fn read(out: &Path) -> Result<Self> {
         let (manifest, text) = Self::parse(out)?;
-        let zeroed = text.replacen(&manifest.sha256, ZEROS, 1);
-        if manifest.sha256.len() != ZEROS.len() || hex(&Sha256::digest(zeroed.as_bytes())) != manifest.sha256 {
+        if !is_sealed(&text, &manifest.sha256) {
             return Err(Error::dataset("the manifest was changed: its sha256 does not fit")
                 .file(shown(out))
                 .remedy("pack the corpus again"));
@@ -227,7 +225,7 @@ impl Manifest {
 
     fn parse(out: &Path) -> Result<(Self, String)> {
         let path = out.join(MANIFEST_FILE);
-        if !path.is_file() {
+        if path.symlink_metadata().is_err() {
             return Err(Error::dataset("no manifest.json: not a dataset, or an unfinished one")
                 .file(out.display().to_string())
                 .remedy("run `sabiprep pack`; it writes the manifest last"));

@@ -4,7 +4,9 @@
 //! under its name only when it is whole and synced. Nothing outside OUT is touched.
 
 mod manifest;
+mod seal;
 mod shard;
+mod state;
 mod work;
 
 use std::io::Write;
@@ -14,7 +16,8 @@ pub use manifest::{
     ExampleEntry, InputEntry, MANIFEST_FILE, Manifest, Program, ShardEntry, SourceEntry, SplitEntry, TokenizerEntry,
 };
 pub use shard::{Batch, ShardWriter, Written};
-pub use work::{Identity, Stage, State, Survey, WORK, WorkFolder, clear_leftover, spool_of, survey};
+pub use state::{Identity, Stage, State};
+pub use work::{Survey, WORK, WorkFolder, clear_leftover, spool_of, survey};
 
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Kind, Result};

@@ -2,155 +2,35 @@
 //!
 //! Everything is made under `OUT/.work`; `state.json` there says of what, so that a run that was stopped can go on, and
 //! only if nothing it depends on has changed. Once the dataset is whole it is moved into place, the manifest last; a
-//! move that was stopped is ended by the next run. Nothing outside OUT is touched.
+//! move that was stopped is ended by the next run. Nothing outside OUT is touched: OUT may be a link to a folder, but
+//! nothing of the work folder may be one, and links in a dataset are removed, never followed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use sha2::{Digest, Sha256};
 
-use super::manifest::{InputEntry, MANIFEST_FILE, Manifest, Program};
+use super::manifest::{MANIFEST_FILE, Manifest};
+use super::seal::{sealed_text, unsealed};
+use super::state::{Stage, State};
 use super::{TOKENIZER_FILE, failed, shard_name, write_file};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::monitor::Monitor;
 use crate::schema::Side;
+use crate::tokenize::hex;
 
 /// The folder of unfinished work inside OUT.
 pub const WORK: &str = ".work";
-const STATE_FILE: &str = "state.json";
+/// What is known of the run.
+pub(super) const STATE_FILE: &str = "state.json";
 const LOCK_FILE: &str = "lock";
 const SPOOL: &str = "spool";
 /// Where what is known of finished shards is.
 const DONE: &str = "done";
-
-/// Everything that the bytes of a dataset depend on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Identity {
-    /// The program.
-    pub program: Program,
-    /// The sha256 of the tokenizer's bytes.
-    pub tokenizer: String,
-    /// BOS, EOS and pad.
-    pub controls: (Option<u32>, u32, u32),
-    /// The resolved configuration.
-    pub config: Value,
-    /// The inputs.
-    pub inputs: Vec<InputEntry>,
-}
-
-impl Identity {
-    /// That of a finished dataset.
-    #[must_use]
-    pub fn of_dataset(manifest: &Manifest) -> Self {
-        let tokenizer = &manifest.tokenizer;
-        Self {
-            program: manifest.program.clone(),
-            tokenizer: tokenizer.sha256.clone(),
-            controls: (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id),
-            config: manifest.config.clone(),
-            inputs: manifest.inputs.clone(),
-        }
-    }
-
-    /// What is different in `now`, in words; `None` if nothing is.
-    #[must_use]
-    pub fn change(&self, now: &Self) -> Option<String> {
-        if self.program != now.program {
-            let version = |program: &Program| format!("{} {}", program.name, program.version);
-            return Some(format!("the program was {}, it is {}", version(&self.program), version(&now.program)));
-        }
-        if self.tokenizer != now.tokenizer {
-            return Some("the tokenizer file was changed".to_owned());
-        }
-        if self.controls != now.controls {
-            return Some("the tokenizer's BOS, EOS or pad was changed".to_owned());
-        }
-        if let Some(what) = changed_value(&self.config, &now.config, "") {
-            return Some(format!("the configuration was changed: {what}"));
-        }
-        let paths = |inputs: &[InputEntry]| inputs.iter().map(|input| input.path.clone()).collect::<Vec<_>>();
-        if paths(&self.inputs) != paths(&now.inputs) {
-            return Some("the list of inputs was changed".to_owned());
-        }
-        let changed = self.inputs.iter().zip(&now.inputs).find(|(was, is)| was != is);
-        changed.map(|(was, _)| format!("the input {} was changed", was.path))
-    }
-
-    /// Refuses to go on in `out` with what is no longer the same.
-    pub fn refuse_changes(&self, now: &Self, out: &Path) -> Result<()> {
-        match self.change(now) {
-            None => Ok(()),
-            Some(what) => Err(Error::output(format!("cannot be resumed: {what}"))
-                .file(out.display().to_string())
-                .remedy("undo the change, or pass --overwrite without --resume to start again")),
-        }
-    }
-}
-
-/// The first value of two configurations that differs, with its path.
-fn changed_value(was: &Value, is: &Value, path: &str) -> Option<String> {
-    let at = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    match (was, is) {
-        (Value::Object(a), Value::Object(b)) => {
-            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
-            keys.into_iter().find_map(|key| changed_value(&was[key], &is[key], &at(key)))
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            // A source is known by its name.
-            let key = |nth: usize, value: &Value| value["name"].as_str().map_or(nth.to_string(), str::to_owned);
-            a.iter().zip(b).enumerate().find_map(|(nth, (a, b))| changed_value(a, b, &at(&key(nth, a))))
-        }
-        _ if was == is => None,
-        _ => Some(format!("{path} was {was}, it is {is}")),
-    }
-}
-
-/// How far a run has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Spools or shards are being made.
-    Working,
-    /// The dataset is whole and on its way into place.
-    Moving,
-    /// The dataset is in place; its spool was kept.
-    Kept,
-}
-
-/// What is known of a run in its work folder.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct State {
-    /// What it makes.
-    pub identity: Identity,
-    /// Bytes of its input splits.
-    pub split_bytes: u64,
-    /// Whether its spool is to be kept.
-    pub keep_spool: bool,
-    /// Where its corpus is.
-    pub corpus: PathBuf,
-    /// Where its tokenizer is.
-    pub tokenizer: Option<PathBuf>,
-    /// How far it has come.
-    pub stage: Stage,
-}
-
-impl State {
-    /// That of the run whose work folder is in `out`, if there is one.
-    pub fn of(out: &Path) -> Result<Option<Self>> {
-        let path = out.join(WORK).join(STATE_FILE);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        serde_json::from_str(&files::whole_text(&path)?).map(Some).map_err(|error| {
-            Error::output(format!("is of another version of sabiprep, or damaged: {error}"))
-                .file(path.display().to_string())
-                .remedy("remove the folder .work, then pack again")
-        })
-    }
-}
 
 /// What is to be done in a folder.
 #[derive(Debug)]
@@ -170,7 +50,13 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
     if out.exists() && !out.is_dir() {
         return Err(Error::output("is not a folder").file(shown).remedy("name another folder for the dataset"));
     }
+    if !out.exists() && disk::is_link(out) {
+        return Err(Error::output("is a link that leads nowhere")
+            .file(shown)
+            .remedy("remove the link, or make the folder that it names"));
+    }
     let work = out.join(WORK);
+    refuse_links(&work)?;
     let state = State::of(out)?;
     // What a run leaves that was killed before it could say anything.
     let is_ours = |name: &String| name == LOCK_FILE || disk::is_temporary(name);
@@ -203,6 +89,18 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
             .remedy("name an empty or a new folder; --overwrite replaces only a folder with a dataset of sabiprep"));
     }
     Ok(Survey::Fresh(state))
+}
+
+/// Refuses a work folder that leads out of OUT.
+fn refuse_links(work: &Path) -> Result<()> {
+    let folders = Side::ALL.map(Side::name).into_iter().chain([SPOOL, DONE, LOCK_FILE, STATE_FILE]);
+    let paths = std::iter::once(work.to_owned()).chain(folders.map(|name| work.join(name)));
+    match paths.into_iter().find(|path| disk::is_link(path)) {
+        None => Ok(()),
+        Some(link) => Err(Error::output("is a link: what a run makes and removes must lie in its own folder")
+            .file(link.display().to_string())
+            .remedy("remove the link; what it leads to stays")),
+    }
 }
 
 /// The work folder of a run; no other run works in it at the same time.
@@ -260,8 +158,7 @@ impl WorkFolder {
     }
 
     fn write_state(&self) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.state).expect("a state is plain data");
-        write_file(&self.work().join(STATE_FILE), text.as_bytes())
+        write_file(&self.work().join(STATE_FILE), self.state.to_text().as_bytes())
     }
 
     fn work(&self) -> PathBuf {
@@ -286,15 +183,15 @@ impl WorkFolder {
 
     /// Notes what is known of a finished shard.
     pub fn save(&self, side: Side, index: usize, sums: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(sums).expect("sums are plain data");
+        let text = sealed_text(sums).expect("sums are plain data");
         write_file(&self.done_path(side, index), text.as_bytes())
     }
 
-    /// What [`WorkFolder::save`] noted of a shard, if it was finished.
+    /// What [`WorkFolder::save`] noted of a shard, if it was finished, and the note is as it was written.
     #[must_use]
     pub fn saved<T: DeserializeOwned>(&self, side: Side, index: usize) -> Option<T> {
         let path = self.done_path(side, index);
-        if path.is_file() { serde_json::from_str(&files::whole_text(&path).ok()?).ok() } else { None }
+        if path.is_file() { unsealed(&files::whole_text(&path).ok()?).ok() } else { None }
     }
 
     /// Removes what the run made, since it can never go on; a spool that was kept before stays.
@@ -306,8 +203,7 @@ impl WorkFolder {
                 for name in Side::ALL.map(Side::name).into_iter().chain([DONE]) {
                     disk::remove(&work.join(name)).map_err(|error| failed(&work, &error))?;
                 }
-                let text = serde_json::to_string_pretty(kept).expect("a state is plain data");
-                return write_file(&work.join(STATE_FILE), text.as_bytes());
+                return write_file(&work.join(STATE_FILE), kept.to_text().as_bytes());
             }
             disk::remove(&work).map_err(|error| failed(&work, &error))?;
             self.made.iter().try_for_each(|folder| disk::remove_empty_folder(folder).map_err(|e| failed(folder, &e)))
@@ -327,6 +223,35 @@ impl WorkFolder {
             disk::remove_file(&folder.join(name)).map_err(|error| failed(&folder, &error))?;
         }
         self.end_move()
+    }
+
+    /// Refuses to go on with a move of what was damaged since it was made.
+    pub fn check_move(&self, monitor: &Monitor) -> Result<()> {
+        let work = self.work();
+        if !work.join(MANIFEST_FILE).exists() {
+            return Ok(());
+        }
+        let again = "pass --overwrite without --resume to pack it again";
+        let refuse = |path: &Path| {
+            Err(Error::output("was damaged before it came into place: its checksum does not fit")
+                .file(path.display().to_string())
+                .remedy(again))
+        };
+        // What is not in the work folder any more is in place.
+        let find =
+            |name: &str| Some(work.join(name)).filter(|path| path.exists()).unwrap_or_else(|| self.out.join(name));
+        let manifest = Manifest::read(&work).map_err(|error| error.remedy(again))?;
+        for shard in manifest.splits.values().flat_map(|split| &split.shards) {
+            let path = find(&shard.file);
+            if files::xxh3_128_of_file(&path, || monitor.check())? != shard.xxh3_128 {
+                return refuse(&path);
+            }
+        }
+        let tokenizer = find(TOKENIZER_FILE);
+        if hex(&Sha256::digest(files::whole_bytes(&tokenizer)?)) == manifest.tokenizer.sha256 {
+            return Ok(());
+        }
+        refuse(&tokenizer)
     }
 
     /// Ends a move, wherever it stopped.
@@ -383,36 +308,4 @@ pub fn spool_of(out: &Path) -> PathBuf {
 fn missing_folders(path: &Path) -> Vec<PathBuf> {
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     path.ancestors().take_while(is_missing).map(Path::to_owned).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn what_changed_is_named() {
-        let identity = Identity {
-            program: Program { name: "sabiprep".to_owned(), version: "1".to_owned() },
-            tokenizer: "a".to_owned(),
-            controls: (None, 0, 0),
-            config: json!({"pack": {"seq_len": 64}, "source": [{"name": "x", "epochs": 1.0}]}),
-            inputs: vec![InputEntry { path: "a.txt".to_owned(), size: 3, xxh3_128: "0".to_owned() }],
-        };
-        assert_eq!(identity.change(&identity.clone()), None);
-        let change = |with: &dyn Fn(&mut Identity)| {
-            let mut now = identity.clone();
-            with(&mut now);
-            identity.change(&now).unwrap()
-        };
-        assert!(change(&|now| now.program.version = "2".to_owned()).contains("sabiprep 2"));
-        assert!(change(&|now| now.tokenizer = "b".to_owned()).contains("tokenizer"));
-        assert!(change(&|now| now.controls.1 = 7).contains("EOS"));
-        assert!(change(&|now| now.inputs[0].xxh3_128 = "1".to_owned()).contains("a.txt"));
-        assert!(change(&|now| now.inputs.clear()).contains("list of inputs"));
-        let config = change(&|now| now.config["source"][0]["epochs"] = json!(2.0));
-        assert!(config.ends_with("source.x.epochs was 1.0, it is 2.0"), "{config}");
-        let config = change(&|now| now.config["pack"]["pack"] = json!("none"));
-        assert!(config.ends_with("pack.pack was null, it is \"none\""), "{config}");
-    }
 }

@@ -1,0 +1,67 @@
+//! Seals: a JSON text that holds the sha256 of itself, so that whoever reads it knows that it is as it was written.
+//!
+//! The digest covers the bytes of the text, with the 64 digits of its own value read as zeros.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::tokenize::hex;
+
+/// What stands for a digest while it is computed.
+pub const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+const SHA256: &str = "sha256";
+
+/// Returns the digest of a text whose own digest is read as zeros.
+pub fn digest_of(zeroed: &str) -> String {
+    hex(&Sha256::digest(zeroed.as_bytes()))
+}
+
+/// Whether `digest`, which `text` says is its own, is.
+pub fn is_sealed(text: &str, digest: &str) -> bool {
+    digest.len() == ZEROS.len() && digest_of(&text.replacen(digest, ZEROS, 1)) == digest
+}
+
+/// Returns `object` as JSON with its seal, which comes first.
+pub fn sealed_text(object: &impl Serialize) -> serde_json::Result<String> {
+    let mut sealed = Map::from_iter([(SHA256.to_owned(), Value::from(ZEROS))]);
+    if let Value::Object(fields) = serde_json::to_value(object)? {
+        sealed.extend(fields);
+    }
+    let zeroed = serde_json::to_string_pretty(&sealed)?;
+    Ok(zeroed.replacen(ZEROS, &digest_of(&zeroed), 1))
+}
+
+/// Reads what [`sealed_text`] wrote, or says what is wrong with it.
+pub fn unsealed<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let digest = value[SHA256].as_str().ok_or("it has no sha256 of itself")?;
+    if !is_sealed(text, digest) {
+        return Err("its sha256 does not fit".to_owned());
+    }
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_bit_breaks_the_seal() {
+        let text = sealed_text(&serde_json::json!({"b": [1, 2.5, "ọ̀"], "a": {"zeros": ZEROS}})).unwrap();
+        let found: Value = unsealed(&text).unwrap();
+        assert_eq!((&found["b"][1], &found["a"]["zeros"]), (&Value::from(2.5), &Value::from(ZEROS)));
+        for at in 0..text.len() {
+            for bit in 0..8 {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                let Ok(flipped) = String::from_utf8(bytes) else { continue };
+                assert!(unsealed::<Value>(&flipped).is_err(), "bit {bit} of byte {at}");
+            }
+        }
+        for unsealed_text in ["", "[]", "{}", "{\"sha256\": 1}", "{\"sha256\": \"\"}"] {
+            assert!(unsealed::<Value>(unsealed_text).is_err(), "{unsealed_text}");
+        }
+    }
+}
