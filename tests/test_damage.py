@@ -1,7 +1,7 @@
 """What is left in ``.work`` and damaged there: never another dataset, never a panic, and a remedy that works.
 
 Bits are flipped and files cut, at random places, in what a run keeps or leaves. What is made of it is either byte for
-byte what an undamaged folder gives, or an error of ours. ``SABIPREP_TEST_FLIPS`` sets how often: a few times by default.
+byte what an undamaged folder gives, or an error of ours. ``SABIPREP_TEST_FLIPS`` sets how often, a few times if unset.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def pack(
         keep_spool=keep_spool,
         progress=progress,
     )
-    return PackReport.from_json(json.loads(made))
+    return _pack_report(made, out)
 
 
 def remix(
@@ -154,7 +154,12 @@ def remix(
         keep_spool=keep_spool,
         progress=progress,
     )
-    return PackReport.from_json(json.loads(made))
+    return _pack_report(made, out)
+
+
+def _pack_report(made: str, out: StrPath) -> PackReport:
+    """The report of the core, its folder as it was named: JSON has no paths that are not UTF-8."""
+    return PackReport.from_json({**json.loads(made), "out": os.fsdecode(out)})
 
 
 def _checked_options(

@@ -286,8 +286,9 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def _is_unfinished(out: Path) -> bool:
     """Whether a run that can go on is in ``out``."""
+    state = out / ".work" / "state.json"
     try:
-        stage = json.loads((out / ".work" / "state.json").read_text("utf-8"))["stage"]
+        stage = json.loads(state.read_text("utf-8"))["stage"] if state.is_file() else "kept"
     except (OSError, ValueError, KeyError):
         return False
     return bool(stage != "kept")

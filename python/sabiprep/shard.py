@@ -100,7 +100,7 @@ class Shard:
         """The open file, mapped anew in a process that inherited it: a lock held at the fork is never released."""
         if self._mapped is None or self._mapped[0] != os.getpid():
             try:
-                mapped = pa.memory_map(str(self.path))
+                mapped = pa.memory_map(os.fsencode(self.path))
                 reader = pa.ipc.open_file(mapped, options=pa.ipc.IpcReadOptions(use_threads=False))
             except (OSError, pa.ArrowException) as error:
                 raise self._damaged(f"not a readable Arrow file: {error}") from error

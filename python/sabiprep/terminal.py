@@ -69,4 +69,6 @@ def harmless(message: str) -> str:
 
 
 def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte of a path that is not UTF-8, as `os.fsdecode` has it
+        return f"\\x{ord(char) & 0xFF:02x}"
     return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
