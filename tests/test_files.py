@@ -249,6 +249,27 @@ def test_a_system_without_threads_is_an_error_not_a_panic(folder: Path) -> None:
     assert "the system has no thread left" in ran.stderr and "Remedy: end other programs" in ran.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on addresses is Linux's")
+def test_one_thread_does_the_work_where_there_are_no_more(folder: Path) -> None:
+    """There are addresses for the stack of one thread, and not of two."""
+    stack = 2 << 30
+    (folder / "a.txt").write_text(TEXT, "utf-8")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({stack * 7 // 4}, {stack * 7 // 4}))"
+    program = f"{limit}; import sys; from sabiprep import cli; sys.exit(cli.main())"
+    environment = {**os.environ, "RUST_MIN_STACK": str(stack)}
+    out = folder.parent / "out"
+    for arguments in (
+        ["pack", folder, out, "--threads", "8", "--split-bytes", "500", "--spool-bytes", "0"],
+        ["verify", out, "--against", folder],
+        ["tokenizer", "train", folder, folder.parent / "new.json", "--vocab-size", "300"],
+    ):
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+    sabiprep.pack(folder, folder.parent / "same")
+    assert files_of(out) == files_of(folder.parent / "same")
+
+
 def test_a_run_that_cannot_be_written_to_is_named_in_any_encoding(latin: Path) -> None:
     file = Path(os.fsdecode(os.fsencode(latin.parent) + b"/fil\xe9"))
     file.write_text("x", "utf-8")

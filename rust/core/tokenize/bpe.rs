@@ -11,6 +11,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::utils::parallelism::set_parallelism;
 use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder};
 
 use crate::error::{Error, Result};
@@ -41,6 +42,15 @@ pub fn tags_of<'a>(templates: impl Iterator<Item = &'a str>) -> Vec<String> {
     tags
 }
 
+/// Has the library train on the thread that calls it where the system has none left: it would panic.
+fn spare_threads() {
+    let pool = rayon::ThreadPoolBuilder::new().build_global();
+    // A pool that is there already is no failure of the system, and has no source.
+    if pool.is_err_and(|error| std::error::Error::source(&error).is_some()) {
+        set_parallelism(false);
+    }
+}
+
 /// Trains on `texts`. Each of `specials` becomes one special token, the first with id 0.
 pub fn train_bpe(
     texts: impl Iterator<Item = String> + Send,
@@ -55,6 +65,7 @@ pub fn train_bpe(
         ))
         .remedy(format!("ask for at least {least}, better 8,000 and more")));
     }
+    spare_threads();
     let failed = |error: tokenizers::Error| Error::tokenizer(format!("training failed: {error}"));
     let split =
         Split::new(SplitPattern::Regex(PATTERN.to_owned()), SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
