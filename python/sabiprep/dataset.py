@@ -1,4 +1,4 @@
-"""A packed dataset, opened for reading: map-style splits over memory-mapped shards, in NumPy, pyarrow and msgspec alone.
+"""A packed dataset, opened for reading: map-style splits over memory-mapped shards, without the compiled core.
 
 Everything that is derived from what the shards store is derived here, and nowhere else: labels, positions, boundaries
 and the roles of each token.
