@@ -199,6 +199,7 @@ def write_dataset(
                 {
                     "file": file,
                     "rows": len(part),
+                    "documents": counts["documents"],
                     "tokens": counts["tokens"],
                     "targets": counts["targets"],
                     "bytes": path.joinpath(file).stat().st_size,
@@ -255,6 +256,9 @@ def write_dataset(
                         name: totals(d for row in split for d in row if d.source_id == i)
                         for name, split in rows.items()
                     },
+                    "asked_epochs": 1.0,
+                    "copies": sum(d.source_id == i for row in rows["train"] for d in row),
+                    "unique": totals(d for row in rows["train"] for d in row if d.source_id == i),
                     "examples": [],
                 }
                 for i, source in enumerate(sources)

@@ -244,7 +244,7 @@ def test_arrays_outlive_the_dataset_and_closing_is_not_the_end(out: Path) -> Non
     (out / "train" / "shard-00000.arrow").rename(out / "moved")
     assert before["record_ids"].tolist() == [6, 7]
     dataset.close()
-    with pytest.raises(DatasetError, match="not a readable Arrow file"):
+    with pytest.raises(DatasetError, match="a shard that cannot be read"):
         dataset.train[0]
     (out / "moved").rename(out / "train" / "shard-00000.arrow")
     assert dataset.train[0]["record_ids"].tolist() == [0, 1]

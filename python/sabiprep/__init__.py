@@ -1,7 +1,7 @@
 """sabiprep packs multitask corpora into fixed-length rows with exact loss masks, and reads them back.
 
     report = sabiprep.pack("corpus", "out")       # what `sabiprep pack corpus out` does
-    dataset = sabiprep.open_dataset("out")        # memory-mapped; needs NumPy and pyarrow alone
+    dataset = sabiprep.open_dataset("out")        # memory-mapped; without the compiled core
     row = dataset.train[0]                        # input_ids, labels, loss_mask, position_ids, cu_seqlens, roles ...
     print(sabiprep.explain({"text": "..."}, "my-source", corpus="corpus"))
 

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from sabiprep.errors import ConfigError, InputError, SabiprepError
@@ -93,7 +94,7 @@ def pack(
         keep_spool=keep_spool,
         progress=progress,
     )
-    return _pack_report(made, out)
+    return PackReport.from_json(json.loads(made), Path(os.fsdecode(out)))
 
 
 def remix(
@@ -154,12 +155,7 @@ def remix(
         keep_spool=keep_spool,
         progress=progress,
     )
-    return _pack_report(made, out)
-
-
-def _pack_report(made: str, out: StrPath) -> PackReport:
-    """The report of the core, its folder as it was named: JSON has no paths that are not UTF-8."""
-    return PackReport.from_json({**json.loads(made), "out": os.fsdecode(out)})
+    return PackReport.from_json(json.loads(made), Path(os.fsdecode(out)))
 
 
 def _checked_options(

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sabiprep.errors import DatasetError
+
 RAGGED_COLUMNS = {
     "seq_lengths": np.int32,
     "segment_lengths": np.int32,
@@ -25,6 +27,8 @@ RAGGED_COLUMNS = {
 }
 DOCUMENT_COLUMNS = ("seq_lengths", "source_ids", "record_ids", "doc_parts")
 RUN_COLUMNS = ("segment_lengths", "segment_roles")
+LAST_ROLE = 3
+REMEDY = "copy the dataset again, or pack it again; `sabiprep verify` finds what else is damaged"
 
 
 class Ragged(NamedTuple):
@@ -32,6 +36,13 @@ class Ragged(NamedTuple):
 
     bounds: memoryview
     columns: Mapping[str, memoryview]
+
+
+class Limits(NamedTuple):
+    """What values of a shard stay below: the ids the vocabulary's size, the sources their number."""
+
+    ids: int = 1 << 32
+    sources: int = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,9 @@ class Block:
         n_targets: True bits of each row's mask.
         padding: Tokens behind the documents of each row.
         sound: Rows before the first one that is damaged; what comes from there on means nothing.
+        vocab_size: What every id is below.
+        file: The shard's file.
+        first: The block's first row, as the shard counts them.
     """
 
     ids: memoryview
@@ -55,24 +69,42 @@ class Block:
     n_targets: memoryview
     padding: memoryview
     sound: int
+    vocab_size: int
+    file: str
+    first: int
+
+    def damaged(self, row: int, why: str) -> DatasetError:
+        """The error for a damaged row of the block."""
+        return DatasetError(f"row {self.first + row} is damaged: {why}", file=self.file, remedy=REMEDY)
 
 
-def block_of(batch: Any, seq_len: int) -> Block:
-    """The columns of a record batch as views, wherever in their buffers its arrays start."""
+_ANY = Limits()
+
+
+def block_of(batch: Any, seq_len: int, limits: Limits = _ANY, *, file: str = "", first: int = 0) -> Block:
+    """The columns of a record batch as views, wherever in their buffers its arrays start.
+
+    Ids and mask are not looked at: that would read the whole block from the disk for one row of it.
+    """
     rows, ids = batch.num_rows, batch.column("input_ids")
-    first = ids.offset * seq_len
+    begin = ids.offset * seq_len
     bounds = {name: _bounds(batch.column(name)) for name in RAGGED_COLUMNS}
     values = {name: batch.column(name).values.to_numpy() for name in RAGGED_COLUMNS}
     used_R = _sums(bounds["seq_lengths"], values["seq_lengths"])
     right_R = _agree(bounds, values) & (used_R <= seq_len)
+    right_R &= _sums(bounds["source_ids"], values["source_ids"] >= limits.sources) == 0
+    right_R &= _sums(bounds["segment_roles"], values["segment_roles"] > LAST_ROLE) == 0
     return Block(
-        ids=ids.values.to_numpy()[first : first + rows * seq_len].data,
+        ids=ids.values.to_numpy()[begin : begin + rows * seq_len].data,
         mask_bits=_mask_bits(batch.column("loss_mask"), rows, seq_len).data,
         documents=Ragged(bounds["seq_lengths"].data, {name: values[name].data for name in DOCUMENT_COLUMNS}),
         runs=Ragged(bounds["segment_lengths"].data, {name: values[name].data for name in RUN_COLUMNS}),
         n_targets=batch.column("n_targets").to_numpy().data,
         padding=(seq_len - used_R).data,
         sound=rows if right_R.all() else int(right_R.argmin()),
+        vocab_size=limits.ids,
+        file=file,
+        first=first,
     )
 
 

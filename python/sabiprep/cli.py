@@ -24,9 +24,10 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 from tyro.constructors import PrimitiveConstructorSpec
 
 import sabiprep
-from sabiprep.errors import InputError, Interrupted, SabiprepError
+from sabiprep.errors import InputError, Interrupted, SabiprepError, unforeseen
+from sabiprep.files import MANIFEST_LIMIT, read_whole
 from sabiprep.progress import show_progress
-from sabiprep.terminal import harmless, line, show, visible
+from sabiprep.terminal import Sentence, accept_any_text, harmless, show, visible
 
 FromConfig = "(default: as in corpus.toml)"
 # tyro's own reading of `int | None` takes the word None, and speaks of instantiated types to who mistypes a number.
@@ -167,10 +168,10 @@ class Verify:
         if self.against is not None:
             checked += f"; {report.documents_derived:,} documents of {report.records_derived:,} records derived again"
         if report.ok:
-            return Outcome(line(f"{visible(str(self.out))}: in order ({checked})"))
-        failures = [line(f"  {visible(failure)}") for failure in report.failures]
+            return Outcome(Sentence(f"{visible(str(self.out))}: in order ({checked})", 2))
+        failures = [Sentence(f"  {visible(failure)}", 4) for failure in report.failures]
         head = f"{visible(str(self.out))}: {len(failures)} failed ({checked} were checked)"
-        return Outcome(Group(line(head), *failures, line("Remedy: copy it again, or pack it again")), 1)
+        return Outcome(Group(Sentence(head, 2), *failures, Sentence("Remedy: copy it again, or pack it again", 2)), 1)
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class Tokenizer:
         made = f"{visible(report.file)}: {report.vocab_size:,} entries from {report.records:,} records"
         if report.passed_over:
             made += f" ({report.passed_over:,} passed over)"
-        return Outcome(Group(line(made), line(f"special tokens: {visible(' '.join(report.specials))}")))
+        return Outcome(Group(Sentence(made, 2), Sentence(f"special tokens: {visible(' '.join(report.specials))}", 2)))
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ class Explain:
         explanation = sabiprep.explain(
             record, self.source, corpus=self.corpus, seq_len=self.seq_len, tokenizer=self.tokenizer
         )
-        return Outcome(Group(*map(line, str(explanation).split("\n"))))
+        return Outcome(Group(*(Sentence(line, 4) for line in str(explanation).split("\n"))))
 
 
 Command = (
@@ -243,9 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: If the command line is wrong (2), or asked for help (0).
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # text of any language, on a terminal of any encoding
+    accept_any_text()
     code = 0
     command: Command | None = None
     previous = signal.signal(signal.SIGTERM, _terminate)
@@ -271,6 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given = [word for word in _given(arguments) if word != "--resume"]
             print(f"To go on: {shlex.join(['sabiprep', *given, '--resume'])}", file=sys.stderr)
         return 143 if terminated else 130
+    except Exception as error:
+        print(f"sabiprep: {harmless(unforeseen(error))}", file=sys.stderr)
+        return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
     return code
@@ -286,10 +288,9 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def _is_unfinished(out: Path) -> bool:
     """Whether a run that can go on is in ``out``."""
-    state = out / ".work" / "state.json"
     try:
-        stage = json.loads(state.read_text("utf-8"))["stage"] if state.is_file() else "kept"
-    except (OSError, ValueError, KeyError):
+        stage = json.loads(read_whole(out / ".work" / "state.json", MANIFEST_LIMIT))["stage"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return bool(stage != "kept")
 

@@ -1,4 +1,4 @@
-"""A packed dataset, opened for reading: map-style splits over memory-mapped shards, in NumPy and pyarrow alone.
+"""A packed dataset, opened for reading: map-style splits over memory-mapped shards, without the compiled core.
 
 Everything that is derived from what the shards store is derived here, and nowhere else: labels, positions, boundaries
 and the roles of each token.
@@ -180,7 +180,7 @@ class Split:
             number, row = divmod(row - self._shard_ends[position] + shard.rows, self._rows_per_block)
             block = shard.block(number)
             if row >= block.sound:
-                raise shard.damaged_row(number)
+                raise block.damaged(block.sound, "its lengths, sources and roles contradict each other")
             places.append((block, row))
         return places
 
@@ -246,8 +246,18 @@ class PackedDataset:
         """Where a record of a source is: its file, and the byte in it.
 
         A record id is the index of its input within the source << 40 | its place in that input.
+
+        Raises:
+            DatasetError: If the manifest has no such source, or no such input of it.
         """
         inputs, offset = self.manifest["sources"][source_id]["inputs"], record_id & (1 << 40) - 1
+        if record_id >> 40 >= len(inputs):
+            raise DatasetError(
+                f"record {record_id} is of input {record_id >> 40} of its source, which has {len(inputs)}",
+                file=str(self.path),
+                source=self.sources[source_id].name,
+                remedy=f"sabiprep verify {self.path} tells what else is wrong",
+            )
         return f"{inputs[record_id >> 40]} at byte {offset:,}"
 
     def check(self) -> None:
@@ -306,6 +316,9 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
 
     Positions, roles and boundaries are made from run-lengths, without a look at tokens, in 4 bytes a token or fewer;
     the 8 that torch wants come last.
+
+    Raises:
+        DatasetError: If a row is damaged: an id beyond the vocabulary, a mask that is not of its documents.
     """
     B, T = len(places), seq_len
     ids_BT, mask_BT = _ids(places, T), _mask(places, T)
@@ -318,6 +331,8 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
     lengths_S = lengths_S[lengths_S > 0]  # no document is empty, but the padding of a row that is full
     starts = np.zeros(len(lengths_S) + 1, np.int32)
     np.cumsum(lengths_S, out=starts[1:])
+    n_targets_B = np.array([block.n_targets[row] for block, row in places], np.int32)
+    _refuse_damaged(places, ids_BT, mask_BT, n_targets_B, starts[:-1])
     run_lengths = _joined(_each_followed(runs["segment_lengths"], padding_B), np.int32)
     run_roles = _joined(_each_followed(runs["segment_roles"], np.zeros(B, np.uint8)), np.uint8)
     return BatchDict(
@@ -332,9 +347,39 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
         record_ids=_joined(documents["record_ids"], np.uint64),
         doc_parts=_joined(documents["doc_parts"], np.uint32),
         doc_rows=np.repeat(np.arange(B, dtype=np.int32), [len(piece) for piece in documents["seq_lengths"]]),
-        n_targets=np.array([block.n_targets[row] for block, row in places], np.int32),
+        n_targets=n_targets_B,
         max_seqlen=int(lengths_S.max(initial=0)),
     )
+
+
+def _refuse_damaged(
+    places: Sequence[Place],
+    ids_BT: npt.NDArray[np.int64],
+    mask_BT: npt.NDArray[np.bool_],
+    n_targets_B: npt.NDArray[np.int32],
+    starts_S: npt.NDArray[np.int32],
+) -> None:
+    """Refuse rows whose ids or masks cannot be right: what trains on them would fail far from the file.
+
+    Raises:
+        DatasetError: If there is one.
+    """
+    if not places:
+        return
+    T = ids_BT.shape[1]
+    vocab_size = min(block.vocab_size for block, _ in places)
+    if ids_BT.max() >= vocab_size:
+        for (block, row), ids_T in zip(places, ids_BT, strict=True):
+            if ids_T.max() >= block.vocab_size:
+                raise block.damaged(row, f"id {ids_T.max()} is beyond the vocabulary of {block.vocab_size}")
+    firsts_S = mask_BT.reshape(-1)[starts_S]
+    if firsts_S.any():
+        block, row = places[int(starts_S[firsts_S.argmax()]) // T]
+        raise block.damaged(row, "its loss mask has the first token of a document, or padding")
+    wrong_B = np.count_nonzero(mask_BT, axis=1) != n_targets_B
+    if wrong_B.any():
+        block, row = places[int(wrong_B.argmax())]
+        raise block.damaged(row, "its n_targets is not what its loss mask has")
 
 
 def _ids(places: Sequence[Place], T: int) -> npt.NDArray[np.int64]:

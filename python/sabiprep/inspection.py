@@ -22,7 +22,7 @@ from sabiprep.api import compiled
 from sabiprep.dataset import PackedDataset, RowDict, SourceInfo, Split
 from sabiprep.errors import ConfigError, DatasetError
 from sabiprep.roles import Role
-from sabiprep.terminal import has_colours, line, to_plain, visible
+from sabiprep.terminal import Sentence, has_colours, to_plain, visible
 
 ROWS_AT_ONCE = 64
 
@@ -114,21 +114,21 @@ class RowView:
         """The row, with marks."""
         return to_plain(self)
 
-    def _lines(self, colours: bool) -> Iterator[Text]:
+    def _lines(self, colours: bool) -> Iterator[Sentence]:
         strong, weak = ("bold", "dim") if colours else ("", "")
         heading = f"{self.split} row {self.row:,} (rows 0 to {self.rows - 1:,}): {_count(self.seq_len, 'token')}, "
         heading += f"{self.targets:,} learnt, {self.padding:,} padding; {_count(self.documents, 'document')}"
         if len(self.shown) < self.documents:
             heading += f", {len(self.shown):,} shown"
-        yield line(heading, strong)
-        yield _legend(colours)
+        yield Sentence(Text(heading, strong), 2)
+        yield Sentence(_legend(colours), 2)
         for document in self.shown:
-            yield line(f"── {document.heading}", weak)
-            text = line("")
+            yield Sentence(Text(f"── {document.heading}", weak), 3)
+            text = Text()
             for run in document.runs:
                 text.append_text(_marked(run.role, run.learnt, _without_marks(run.text), colours))
-            yield text
-        yield line(f"── padding · {_count(self.padding, 'token')}", weak)
+            yield Sentence(text)
+        yield Sentence(Text(f"── padding · {_count(self.padding, 'token')}", weak), 3)
 
 
 def inspect(dataset: PackedDataset, *, split: str = "train", row: int | None = None, source: str = "") -> RowView:
@@ -260,7 +260,7 @@ def _elsewhere(dataset: PackedDataset, wanted: SourceInfo | None) -> str:
 
 
 def _legend(colours: bool) -> Text:
-    legend = line("legend: ")
+    legend = Text("legend: ")
     for role, meaning in (
         (Role.TEMPLATE, "template"),
         (Role.DATA, "data"),

@@ -1,19 +1,22 @@
-"""The manifest of a packed dataset: reading it, and refusing one that is missing, foreign or altered.
+"""The manifest of a packed dataset: reading it, and refusing one that is missing, foreign, altered or forged.
 
 It takes a dataset's folder and gives a `Manifest`: the fields the loader needs, beside the parsed JSON. It opens no
-shard.
+shard. The types and bounds of every field are those of `rust/core/write/manifest.rs`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 from sabiprep.errors import DatasetError
+from sabiprep.files import MANIFEST_LIMIT, read_whole
 
 FORMAT = "sabiprep"
 FORMAT_VERSION = 1
@@ -79,6 +82,114 @@ class Manifest:
     shards: Mapping[str, tuple[ShardInfo, ...]]
 
 
+Count = Annotated[int, Meta(ge=0, lt=1 << 48)]
+"""Far above what can be packed; and the sum of as many as there are sources fits 64 bits."""
+Size = Annotated[int, Meta(ge=1, lt=1 << 31)]
+Id = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Checksum = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+Amount = Annotated[float, Meta(ge=0)]
+
+
+class _Probe(Struct):
+    text: str
+    ids: list[Id]
+
+
+class _Tokenizer(Struct):
+    file: str
+    sha256: Digest
+    vocab_size: Annotated[int, Meta(ge=1, le=1 << 32)]
+    bos_id: Id | None
+    eos_id: Id
+    pad_id: Id
+    engine: str
+    unicode: str
+    probes: list[_Probe]
+
+
+class _Input(Struct):
+    path: str
+    size: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    xxh3_128: Checksum
+
+
+class _Sums(Struct):
+    documents: Count
+    tokens: Count
+    targets: Count
+
+
+class _Example(Struct):
+    reason: str
+    file: str
+    line: Count
+    why: str
+
+
+class _Source(Struct):
+    name: Annotated[str, Meta(min_length=1)]
+    task: str
+    lang: str
+    inputs: list[str]
+    loss: Literal["target_only", "full"]
+    overflow: Literal["split", "truncate", "drop", "error"]
+    epochs: Amount
+    asked_epochs: Amount
+    copies: Count
+    unique: _Sums
+    records: Count
+    kept: Count
+    truncated: Count
+    drops: dict[str, Count]
+    train: _Sums
+    validation: _Sums
+    examples: list[_Example]
+
+
+class _Shard(_Sums):
+    file: str
+    rows: Count
+    bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    xxh3_128: Checksum
+
+
+class _Split(_Sums):
+    rows: Count
+    utilisation: Amount
+    single_source_rows: Count
+    shards: list[_Shard]
+
+
+class _Splits(Struct, forbid_unknown_fields=True):
+    train: _Split
+    validation: _Split
+
+
+class _Program(Struct):
+    name: str
+    version: str
+
+
+class _Written(Struct):
+    """A manifest as it is written; keys that are not named here are for other readers."""
+
+    format: Literal["sabiprep"]
+    format_version: Literal[1]
+    sha256: Digest
+    program: _Program
+    tokenizer: _Tokenizer
+    seq_len: Size
+    rows_per_batch: Size
+    id_dtype: Literal["uint16", "uint32"]
+    seed: Annotated[int, Meta(ge=0)]
+    config: dict[str, Any]
+    inputs: list[_Input]
+    sources: Annotated[list[_Source], Meta(min_length=1, max_length=1 << 16)]
+    splits: _Splits
+    notes: list[str] = []
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of the dataset in ``folder``.
 
@@ -87,8 +198,38 @@ def read_manifest(folder: Path) -> Manifest:
             does not hold, or it contradicts itself.
     """
     path = folder / MANIFEST_FILE
+    content = _read(folder, path)
+    altered = f"copy the dataset again, or pack it again: sabiprep pack CORPUS {folder} --overwrite"
     try:
-        content = path.read_bytes()
+        raw = msgspec.json.decode(content)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"not a JSON file: {error}", file=str(path), remedy=altered) from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise DatasetError(
+            "not the manifest of a packed dataset", file=str(path), remedy="name the OUT folder of sabiprep pack"
+        )
+    version = raw.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise DatasetError(
+            f"format version {version!r}; this program reads version {FORMAT_VERSION}",
+            file=str(path),
+            remedy="use the sabiprep that wrote it, or pack it again with this one",
+        )
+    digest = raw.get("sha256")
+    if not isinstance(digest, str) or digest != _own_digest(content, digest):
+        raise DatasetError("altered since it was written: its sha256 does not hold", file=str(path), remedy=altered)
+    try:
+        manifest = _checked(raw)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"a field is missing or cannot be right: {error}", file=str(path), remedy=altered) from error
+    _refuse_ways_out(folder, manifest)
+    return manifest
+
+
+def _read(folder: Path, path: Path) -> bytes:
+    """The bytes of the manifest."""
+    try:
+        return read_whole(path, MANIFEST_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         if not folder.is_dir():
             raise DatasetError(
@@ -105,64 +246,76 @@ def read_manifest(folder: Path) -> Manifest:
             file=str(path),
             remedy="check the folder and its permissions",
         ) from error
-    altered = f"copy the dataset again, or pack it again: sabiprep pack CORPUS {folder} --overwrite"
-    try:
-        raw = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"not a JSON file: {error}", file=str(path), remedy=altered) from error
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise DatasetError(
-            "not the manifest of a packed dataset", file=str(path), remedy="name the OUT folder of sabiprep pack"
-        )
-    if raw.get("format_version") != FORMAT_VERSION:
-        raise DatasetError(
-            f"format version {raw.get('format_version')!r}; this program reads version {FORMAT_VERSION}",
-            file=str(path),
-            remedy="use the sabiprep that wrote it, or pack it again with this one",
-        )
-    digest = raw.get("sha256")
-    if not isinstance(digest, str) or digest != _own_digest(content, digest):
-        raise DatasetError("altered since it was written: its sha256 does not hold", file=str(path), remedy=altered)
-    try:
-        return _parse(raw, digest)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DatasetError(
-            f"a field is missing or cannot be right: {error!r}", file=str(path), remedy=altered
-        ) from error
 
 
 def _own_digest(content: bytes, digest: str) -> str:
-    """The sha256 of ``content`` with ``digest``, where it stands in it, replaced by as many zeros."""
-    return hashlib.sha256(content.replace(digest.encode(errors="replace"), b"0" * len(digest))).hexdigest()
+    """The sha256 of ``content`` with ``digest``, where it stands first in it, replaced by as many zeros."""
+    written = digest.encode(errors="replace")
+    return hashlib.sha256(content.replace(written, b"0" * len(digest), 1)).hexdigest()
 
 
-def _parse(raw: dict[str, Any], digest: str) -> Manifest:
-    tokenizer = raw["tokenizer"]
-    shards: dict[str, tuple[ShardInfo, ...]] = {}
-    for name, split in raw["splits"].items():
-        shards[name] = tuple(ShardInfo(str(s["file"]), int(s["rows"]), int(s["bytes"])) for s in split["shards"])
-        if sum(shard.rows for shard in shards[name]) != split["rows"]:
-            raise ValueError(f"the shards of {name} do not add up to its {split['rows']} rows")
-    if missing := {"train", "validation"} - shards.keys():
-        raise ValueError(f"no split {', '.join(sorted(missing))}")
-    if raw["id_dtype"] not in ("uint16", "uint32"):
-        raise ValueError(f"id_dtype {raw['id_dtype']!r}")
-    if min(raw["seq_len"], raw["rows_per_batch"]) < 1:
-        raise ValueError("seq_len and rows_per_batch must be positive")
+def _checked(raw: dict[str, Any]) -> Manifest:
+    """The manifest, each field of its type and within its bounds.
+
+    Raises:
+        ValueError: If one is not, or they contradict each other; it names the field.
+    """
+    written = msgspec.convert(raw, _Written)
+    tokenizer = written.tokenizer
+    if written.id_dtype == "uint16" and tokenizer.vocab_size > 1 << 16:
+        raise ValueError(f"id_dtype is uint16, and tokenizer.vocab_size {tokenizer.vocab_size}")
+    for name in ("bos_id", "eos_id", "pad_id"):
+        if (getattr(tokenizer, name) or 0) >= tokenizer.vocab_size:
+            raise ValueError(f"tokenizer.{name} is not below tokenizer.vocab_size")
+    _require_plain("tokenizer.file", tokenizer.file)
+    shards = {}
+    for name, split in (("train", written.splits.train), ("validation", written.splits.validation)):
+        if sum(shard.rows for shard in split.shards) != split.rows:
+            raise ValueError(f"the shards of splits.{name} do not add up to its {split.rows} rows")
+        for shard in split.shards:
+            _require_plain(f"splits.{name}.shards.file", shard.file)
+        shards[name] = tuple(ShardInfo(shard.file, shard.rows, shard.bytes) for shard in split.shards)
     return Manifest(
         raw=raw,
-        digest=digest,
-        seq_len=int(raw["seq_len"]),
-        rows_per_batch=int(raw["rows_per_batch"]),
-        id_dtype=raw["id_dtype"],
-        vocab_size=int(tokenizer["vocab_size"]),
-        bos_id=None if tokenizer["bos_id"] is None else int(tokenizer["bos_id"]),
-        eos_id=int(tokenizer["eos_id"]),
-        pad_id=int(tokenizer["pad_id"]),
-        tokenizer_file=str(tokenizer["file"]),
+        digest=written.sha256,
+        seq_len=written.seq_len,
+        rows_per_batch=written.rows_per_batch,
+        id_dtype=written.id_dtype,
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        tokenizer_file=tokenizer.file,
         sources=tuple(
-            SourceInfo(i, str(s["name"]), s.get("task") or "", s.get("lang") or "")
-            for i, s in enumerate(raw["sources"])
+            SourceInfo(id_, source.name, source.task, source.lang) for id_, source in enumerate(written.sources)
         ),
         shards=shards,
     )
+
+
+def _require_plain(field: str, file: str) -> None:
+    """Refuse a path that is not relative, in plain names: no ``..``, no ``.``, nothing empty, no NUL."""
+    if "\0" in file or "\\" in file or any(name in ("", ".", "..") for name in file.split("/")):
+        raise ValueError(f"{field} is {file!r}, no path inside the dataset's folder")
+
+
+def _refuse_ways_out(folder: Path, manifest: Manifest) -> None:
+    """Refuse a file of the dataset that a link leads out of its folder.
+
+    Raises:
+        DatasetError: If there is one.
+    """
+    inside = folder.resolve()
+    for file in (manifest.tokenizer_file, *(shard.file for shards in manifest.shards.values() for shard in shards)):
+        try:
+            leads_to = (folder / file).resolve()
+        except (OSError, RuntimeError) as error:  # links that lead to each other
+            raise DatasetError(
+                f"cannot be read: {error}", file=str(folder / file), remedy="copy the dataset again"
+            ) from error
+        if not leads_to.is_relative_to(inside):
+            raise DatasetError(
+                f"a link out of the dataset's folder, to {leads_to}",
+                file=str(folder / file),
+                remedy="put a copy of the file there instead of the link",
+            )

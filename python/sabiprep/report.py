@@ -179,6 +179,7 @@ class PackReport:
         reused_splits: Pieces of input whose documents were there already (a run that went on, a kept spool), of all.
         engine: What tokenized, with the versions that count, and why it was not sabiprep's own engine where it was not.
         engine_warning: What is wrong with sabiprep's engine for this tokenizer, if anything: then `tokenizers` encoded.
+        notes: What else is worth knowing of the corpus and how it was packed, a sentence or two each.
     """
 
     out: Path
@@ -195,13 +196,19 @@ class PackReport:
     reused_splits: tuple[int, int]
     engine: str
     engine_warning: str | None
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, report: Mapping[str, Any]) -> Self:
-        """The report that the core gives."""
+    def from_json(cls, report: Mapping[str, Any], out: Path | None = None) -> Self:
+        """The report that the core gives.
+
+        Args:
+            report: Its JSON, which has no bytes that are not UTF-8.
+            out: The dataset's folder as the caller named it.
+        """
         manifest = report["manifest"]
         return cls(
-            out=Path(report["out"]),
+            out=Path(report["out"]) if out is None else out,
             seq_len=manifest["seq_len"],
             seed=manifest["seed"],
             mix_by=(manifest["config"]["mix"] or {}).get("by"),
@@ -215,6 +222,7 @@ class PackReport:
             reused_splits=tuple(report["reused_splits"]),
             engine=manifest["tokenizer"]["engine"],
             engine_warning=report["engine_warning"],
+            notes=tuple(dict.fromkeys([*report.get("notes", ()), *manifest.get("notes", ())])),
         )
 
     @property

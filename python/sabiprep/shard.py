@@ -7,17 +7,29 @@ it is first read, once per process, so it can be pickled and survives a fork.
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sabiprep.block import RAGGED_COLUMNS, Block, block_of
+from sabiprep.arrow_file import Malformed, block_offsets, refuse_compression
+from sabiprep.block import RAGGED_COLUMNS, REMEDY, Block, Limits, block_of
 from sabiprep.errors import DatasetError
+from sabiprep.files import open_regular
 from sabiprep.manifest import Manifest, ShardInfo
+
+
+class _Mapped(NamedTuple):
+    """A shard's file, mapped by one process."""
+
+    process: int
+    content: memoryview
+    reader: Any
+    blocks: list[int]
 
 
 class Shard:
@@ -31,7 +43,8 @@ class Shard:
         self._seq_len = manifest.seq_len
         self._id_dtype = manifest.id_dtype
         self._rows_per_block = manifest.rows_per_batch
-        self._mapped: tuple[int, Any, Any] | None = None
+        self._limits = Limits(manifest.vocab_size, len(manifest.sources))
+        self._mapped: _Mapped | None = None
         self._blocks: dict[int, Block] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -40,10 +53,8 @@ class Shard:
 
     def close(self) -> None:
         """Close the file; a later read opens it again. Arrays that were given out stay valid."""
-        if self._mapped is not None:
-            self._mapped[1].close()
-            self._mapped = None
-            self._blocks = {}
+        self._mapped = None
+        self._blocks = {}
 
     def check(self) -> None:
         """Check the file's size, schema and number of rows against the manifest, reading no row.
@@ -51,19 +62,7 @@ class Shard:
         Raises:
             DatasetError: If the file is missing or is not what the manifest says.
         """
-        try:
-            size = self.path.stat().st_size
-        except OSError as error:
-            raise self._damaged(f"a shard that cannot be read: {error.strerror or error}") from error
-        if size != self._size:
-            raise self._damaged(f"{size} bytes, where the manifest says {self._size}")
-        reader = self._reader()
-        try:
-            problem = _schema_problem(reader.schema, self._seq_len, self._id_dtype)
-        except UnicodeDecodeError as error:
-            raise self._damaged(f"a column's name cannot be read: {error}") from error
-        if problem is not None:
-            raise self._damaged(problem)
+        reader = self._open().reader
         blocks = -(-self.rows // self._rows_per_block)
         if reader.num_record_batches != blocks:
             raise self._damaged(f"{reader.num_record_batches} record batches, where the manifest makes it {blocks}")
@@ -81,39 +80,75 @@ class Shard:
         """
         block = self._blocks.get(index)
         if block is None:
-            block = self._blocks[index] = block_of(self._record_batch(index), self._seq_len)
+            batch = self._record_batch(index)
+            first = index * self._rows_per_block
+            block = block_of(batch, self._seq_len, self._limits, file=str(self.path), first=first)
+            self._blocks[index] = block
         return block
 
-    def damaged_row(self, block: int) -> DatasetError:
-        """The error for the first damaged row of a block."""
-        row = block * self._rows_per_block + self.block(block).sound
-        return self._damaged(f"row {row} is damaged: its lengths contradict each other")
-
     def n_targets(self) -> npt.NDArray[np.int32]:
-        """The targets of every row of the shard: int32[rows]."""
+        """The targets of every row of the shard: int32[rows].
+
+        Raises:
+            DatasetError: If one is below 0 or above the row's tokens, or the file is damaged there.
+        """
         blocks = range(-(-self.rows // self._rows_per_block))
-        return np.concatenate(
+        counts_R = np.concatenate(
             [np.empty(0, np.int32), *(self._record_batch(i).column("n_targets").to_numpy() for i in blocks)]
         )
+        if len(counts_R) and not 0 <= counts_R.min() <= counts_R.max() <= self._seq_len:
+            raise self._damaged("a row is said to have more targets than tokens, or fewer than none")
+        return counts_R
 
-    def _reader(self) -> Any:
+    def _open(self) -> _Mapped:
         """The open file, mapped anew in a process that inherited it: a lock held at the fork is never released."""
-        if self._mapped is None or self._mapped[0] != os.getpid():
+        if self._mapped is None or self._mapped.process != os.getpid():
+            self._blocks = {}
+            content = self._map()
             try:
-                mapped = pa.memory_map(os.fsencode(self.path))
-                reader = pa.ipc.open_file(mapped, options=pa.ipc.IpcReadOptions(use_threads=False))
+                blocks = block_offsets(content)
+                # The copy of the view is Arrow's: it lives as long as any array of the file.
+                source = pa.BufferReader(pa.py_buffer(content))
+                reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(use_threads=False))
+                problem = _schema_problem(reader.schema, self._seq_len, self._id_dtype)
+            except Malformed as error:
+                raise self._damaged(f"not a readable Arrow file: {error}") from error
+            except UnicodeDecodeError as error:
+                raise self._damaged(f"a column's name cannot be read: {error}") from error
             except (OSError, pa.ArrowException) as error:
                 raise self._damaged(f"not a readable Arrow file: {error}") from error
-            self._mapped = (os.getpid(), mapped, reader)
-        return self._mapped[2]
+            if problem is not None:
+                raise self._damaged(problem)
+            self._mapped = _Mapped(os.getpid(), content, reader, blocks)
+        return self._mapped
+
+    def _map(self) -> memoryview:
+        """The bytes of the file, mapped: as many as the manifest says."""
+        try:
+            descriptor = open_regular(self.path)
+        except OSError as error:
+            raise self._damaged(f"a shard that cannot be read: {error.strerror or error}") from error
+        try:
+            size = os.fstat(descriptor).st_size
+            if size != self._size:
+                raise self._damaged(f"{size} bytes, where the manifest says {self._size}")
+            if size == 0:
+                raise self._damaged("not a readable Arrow file: it is empty")
+            return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+        except (OSError, OverflowError, ValueError) as error:
+            raise self._damaged(f"a shard that cannot be mapped: {error}") from error
+        finally:
+            os.close(descriptor)
 
     def _record_batch(self, index: int) -> Any:
         rows = min(self._rows_per_block, self.rows - index * self._rows_per_block)
+        mapped = self._open()
         try:
-            batch = self._reader().get_batch(index)
+            refuse_compression(mapped.content, mapped.blocks[index])
+            batch = mapped.reader.get_batch(index)
             # Arrow believes the lengths in the file: an altered one would have the views read outside of the mapping.
             batch.validate()
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, IndexError, Malformed, pa.ArrowException) as error:
             raise self._damaged(f"record batch {index} cannot be read: {error}") from error
         if batch.num_rows != rows or any(column.null_count for column in batch.columns):
             raise self._damaged(f"record batch {index} is not {rows} rows without nulls")
@@ -123,7 +158,7 @@ class Shard:
         return DatasetError(
             message,
             file=str(self.path),
-            remedy="copy the dataset again, or pack it again; `sabiprep verify` finds what else is damaged",
+            remedy=REMEDY,
         )
 
 

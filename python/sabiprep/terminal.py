@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
 from typing import TextIO
 
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 PLAIN_WIDTH = 120
 """Columns for tables that are not shown on a terminal."""
-NARROWEST = 100
-"""Columns that tables have at least: on a narrower terminal lines wrap, which reads better than names in shreds."""
+NARROWEST = 24
+"""Columns that are reckoned with at least: on a narrower terminal lines wrap wherever they end."""
+
+
+def accept_any_text() -> None:
+    """Have the standard streams take any text: what they cannot encode is escaped (a name that is not UTF-8, say)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def console_for(file: TextIO) -> Console:
@@ -51,9 +61,47 @@ def to_plain(renderable: RenderableType) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
 
 
-def line(text: str, style: str = "") -> Text:
-    """A line that is never broken, so that what is copied from it is what was meant; the terminal wraps it."""
-    return Text(text, style, no_wrap=True, overflow="ignore", end="\n")
+class Sentence:
+    """A line that a terminal gets wrapped at words; elsewhere it is never broken.
+
+    A word that is longer than a line stays whole, so that a path can be copied.
+    """
+
+    def __init__(self, text: str | Text, indent: int = 0, *, wrapped: bool = False) -> None:
+        """Take a line.
+
+        Args:
+            text: What it says.
+            indent: Spaces before the lines that go on with it.
+            wrapped: Whether it is wrapped wherever it is shown.
+        """
+        self._text = Text(text) if isinstance(text, str) else text
+        self._indent = indent
+        self._wrapped = wrapped
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The line, or lines."""
+        if not (self._wrapped or console.is_terminal):
+            whole = self._text.copy()
+            whole.no_wrap, whole.overflow = True, "ignore"
+            yield whole
+            return
+        for number, part in enumerate(self._text.divide(self._breaks(options.max_width))):
+            part.rstrip()
+            part.no_wrap, part.overflow = True, "ignore"
+            if number:
+                part.pad_left(self._indent)
+            yield part
+
+    def _breaks(self, width: int) -> list[int]:
+        """Where lines end: before a word that goes over ``width``, unless it is the first of its line."""
+        breaks: list[int] = []
+        for word in re.finditer(r"\S+", self._text.plain):
+            start, end = (breaks[-1] if breaks else 0), word.end()
+            column = cell_len(self._text.plain[start:end]) + (self._indent if breaks else 0)
+            if column > width and self._text.plain[start : word.start()].strip():
+                breaks.append(word.start())
+        return breaks
 
 
 def visible(text: str) -> str:

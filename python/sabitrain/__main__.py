@@ -6,12 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sabiprep.errors import Interrupted, SabiprepError
+from sabiprep.errors import Interrupted, SabiprepError, unforeseen
+from sabiprep.terminal import accept_any_text, harmless
 from sabitrain.command_line import parse_command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if all went well, 1 if it could not be done, 130 if it was stopped."""
+    accept_any_text()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["plan"]:
@@ -25,11 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         run_training(config)
     except SabiprepError as error:
-        print(f"sabitrain: {error}", file=sys.stderr)
+        print(f"sabitrain: {harmless(str(error))}", file=sys.stderr)
         return 130 if isinstance(error, Interrupted) else 1
     except KeyboardInterrupt:
         print("sabitrain: stopped by Ctrl-C before it began", file=sys.stderr)
         return 130
+    except Exception as error:
+        print(f"sabitrain: {harmless(unforeseen(error))}", file=sys.stderr)
+        return 1
     return 0
 
 

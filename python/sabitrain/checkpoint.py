@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from sabiprep.dataset import PackedDataset
-from sabiprep.errors import OutputError, TrainError
+from sabiprep.errors import ConfigError, OutputError, TrainError
+from sabiprep.files import CONFIG_LIMIT, read_whole
 from sabitrain import files
 from sabitrain.config import ModelConfig
 from sabitrain.model import Llama
-from sabitrain.tokenizer import open_tokenizer
+from sabitrain.tokenizer import open_tokenizer, read_tokenizer
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -64,7 +64,7 @@ def write_model(folder: Path, model: Llama, dataset: PackedDataset) -> None:
     }
     for name, content in documents.items():
         files.write_file(folder / name, f"{json.dumps(content, indent=2)}\n".encode())
-    files.write_file(folder / "tokenizer.json", dataset.tokenizer_path.read_bytes())
+    files.write_file(folder / "tokenizer.json", read_tokenizer(dataset))
     weights = {name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()}
     files.save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
 
@@ -76,7 +76,7 @@ def load_checkpoint(folder: Path) -> Llama:
         TrainError: If there is none, or it does not fit together.
     """
     try:
-        written = json.loads(folder.joinpath("config.json").read_text(encoding="utf-8"))
+        written = json.loads(read_whole(folder / "config.json", CONFIG_LIMIT))
         model = Llama(
             ModelConfig(
                 layers=written["num_hidden_layers"],
@@ -91,9 +91,11 @@ def load_checkpoint(folder: Path) -> Llama:
             ),
             written["vocab_size"],
         )
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise TrainError(f"not a checkpoint of sabitrain: {error}", file=str(folder)) from error
+        model.load_state_dict(files.load_tensors(folder / "model.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ConfigError, SafetensorError) as error:
+        raise TrainError(
+            f"not a checkpoint of sabitrain: {error}", file=str(folder), remedy="name RUN/checkpoint of a run"
+        ) from error
     return model.eval()
 
 

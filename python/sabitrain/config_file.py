@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from sabiprep.errors import ConfigError
+from sabiprep.files import CONFIG_LIMIT, read_whole
 from sabitrain.config import PRESETS, PresetName, TrainConfig
 
 CONFIG_FILE = "config.toml"
@@ -54,11 +55,11 @@ def read_toml(file: Path) -> dict[str, Any]:
         ConfigError: If it cannot be read or is no TOML.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(read_whole(file, CONFIG_LIMIT).decode("utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(file)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not TOML: {error}", file=str(file)) from error
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(file), remedy="name a TOML file") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"is not TOML: {error}", file=str(file), remedy="mend it, or name another file") from error
 
 
 def to_toml(config: TrainConfig) -> str:

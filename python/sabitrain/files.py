@@ -15,8 +15,10 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from sabiprep.files import open_regular
 
 FAULT = "SABITRAIN_TEST_FAULT"
 
@@ -48,6 +50,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         os.truncate(path, path.stat().st_size // 2)
     _die_if_torn()
     sync(path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, onto the CPU.
+
+    Raises:
+        OSError: If it is no regular file, or cannot be read.
+        SafetensorError: If it is no safetensors file.
+    """
+    os.close(open_regular(path))  # the library opens it by its name
+    return load_file(path)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -103,7 +116,7 @@ def unfinished_name(path: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """The sha256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -113,7 +126,7 @@ class Log:
     def __init__(self, path: Path, keep: int) -> None:
         """Open the file, cut to its first ``keep`` bytes: what a run had written when its checkpoint was made."""
         _is_torn()
-        self._file = path.open("ab")
+        self._file = os.fdopen(open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
         self._file.truncate(min(keep, self._file.tell()))
         self._file.seek(0, os.SEEK_END)
         self.size = self._file.tell()

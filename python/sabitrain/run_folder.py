@@ -31,9 +31,11 @@ def begin_run(config: TrainConfig) -> None:
     """Make the run folder and its ``config.toml``, unless a run is there that ``resume`` takes up again.
 
     Raises:
+        ConfigError: If a path is not UTF-8.
         OutputError: If it holds a run and neither ``resume`` nor ``overwrite`` is asked for, or anything else than one.
     """
     run = config.run
+    _written(config)
     try:
         present = {path.name for path in run.iterdir()} if run.exists() else set()
         torn = files.unfinished_name(run / CONFIG_FILE).name
@@ -50,9 +52,25 @@ def begin_run(config: TrainConfig) -> None:
             files.remove(run / CONFIG_FILE)  # first of all, so that what is half removed is not taken for a run
             files.remove(run)
         files.make_folder(run)
-        files.replace_file(run / CONFIG_FILE, to_toml(config).encode())
+        files.replace_file(run / CONFIG_FILE, _written(config))
     except OSError as error:
         raise OutputError(f"cannot be written to: {error.strerror}", file=str(run)) from error
+
+
+def _written(config: TrainConfig) -> bytes:
+    """``config.toml`` of a run.
+
+    Raises:
+        ConfigError: If a path is not UTF-8: TOML cannot name it.
+    """
+    try:
+        return to_toml(config).encode()
+    except UnicodeEncodeError as error:
+        line = error.object[: error.start].rpartition("\n")[2] + error.object[error.start :].partition("\n")[0]
+        raise ConfigError(
+            f"a path is not UTF-8, and {CONFIG_FILE} could not name it: {line}",
+            remedy="give the folder another name, or make a link to it whose name is UTF-8",
+        ) from error
 
 
 def take_up(saved: Mapping[str, Any], step: int, config: TrainConfig) -> TrainConfig:

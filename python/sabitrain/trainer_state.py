@@ -13,14 +13,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, cuda, nn
 
 from sabiprep.errors import TrainError
+from sabiprep.files import MANIFEST_LIMIT, read_whole
 from sabitrain import files
 from sabitrain.guard import StepGuard
 
@@ -48,6 +49,20 @@ class Progress:
     plan: Mapping[str, int]
     config: Mapping[str, Any]
     dataset: Mapping[str, Any]
+
+
+class _Facts(msgspec.Struct):
+    """``trainer.json`` as it is written."""
+
+    version: int
+    files: dict[str, str]
+    optimizers: list[list[dict[str, Any]]]
+    step: Annotated[int, msgspec.Meta(ge=0)]
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+    metrics_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    plan: dict[Literal["steps", "rows_per_step", "micro_rows"], Annotated[int, msgspec.Meta(ge=1)]]
+    config: dict[str, Any]
+    dataset: dict[str, Any]
 
 
 def save_state(
@@ -108,8 +123,8 @@ def restore_state(
         TrainError: If the checkpoint is of another model or other optimizers.
     """
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        tensors = load_file(folder / TENSORS_FILE)
+        model.load_state_dict(files.load_tensors(folder / "model.safetensors"))
+        tensors = files.load_tensors(folder / TENSORS_FILE)
         names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         for optimizer, saved in zip(optimizers, _facts(folder)["optimizers"], strict=True):
             _restore_optimizer(optimizer, names, saved, tensors)
@@ -178,20 +193,25 @@ def _facts(folder: Path) -> dict[str, Any]:
     """What ``trainer.json`` says, checked against its own sha256."""
     place = folder / FACTS_FILE
     try:
-        facts = json.loads(place.read_text(encoding="utf-8"))
+        facts = json.loads(read_whole(place, MANIFEST_LIMIT))
         digest = facts.pop("sha256")
     except OSError as error:
         raise TrainError(f"cannot be read: {error.strerror or error}", file=str(place)) from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise TrainError("is damaged: not the JSON that was written", file=str(place)) from error
     if digest != _digest(facts):
         raise TrainError("is damaged: its sha256 does not hold", file=str(place))
-    if facts["version"] != _VERSION:
+    version = facts.get("version")
+    if version != _VERSION:
         raise TrainError(
-            f"is of version {facts['version']}, this program reads {_VERSION}",
+            f"is of version {version}, this program reads {_VERSION}",
             file=str(place),
             remedy="resume with the version of sabitrain that wrote it",
         )
+    try:
+        msgspec.convert(facts, _Facts)
+    except msgspec.ValidationError as error:
+        raise TrainError(f"is damaged: a field is missing or cannot be right: {error}", file=str(place)) from error
     checked: dict[str, Any] = facts
     return checked
 

@@ -117,7 +117,7 @@ impl From<arrow_schema::ArrowError> for Failure {
 /// that this program gives other ids.
 pub fn open_tokenizer(out: &Path, manifest: &Manifest) -> Result<Encoder> {
     let entry = &manifest.tokenizer;
-    let path = out.join(&entry.file);
+    let path = Manifest::file_in(out, &entry.file)?;
     let remedy = "put back the tokenizer.json it was packed with, or pack it again";
     let refuse = |what: &str| Err(Error::dataset(what).file(path.display().to_string()).remedy(remedy));
     let unreadable = |error| Error { kind: Kind::Dataset, ..error };
@@ -141,7 +141,10 @@ fn verify_shard(
     monitor: &Monitor,
     read: &mut Contents,
 ) -> Result<std::result::Result<(), Failure>> {
-    let path = out.join(&entry.file);
+    let path = match Manifest::file_in(out, &entry.file) {
+        Ok(path) => path,
+        Err(error) => return Ok(Err(Failure(error.message))),
+    };
     let intact = || -> Result<Option<String>> {
         let size = files::file_size(&path)?;
         if size != entry.bytes {

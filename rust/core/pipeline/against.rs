@@ -64,6 +64,11 @@ pub fn verify_against(
             .file(corpus.display().to_string())
             .remedy("undo the change, or name the corpus as it was"));
     }
+    if !manifest.sources.iter().map(|source| &source.name).eq(plan.sources.iter().map(|source| &source.name)) {
+        return Err(Error::dataset("its sources are not those of its own configuration")
+            .file(out.display().to_string())
+            .remedy("pack the corpus again"));
+    }
     let documents: u64 = manifest.splits.values().map(|split| split.documents).sum();
     let share = sample.map_or(1.0, |sample| (sample as f64 / documents.max(1) as f64).min(1.0));
     let passes = ((documents as f64 * share) as u64).div_ceil(DOCUMENTS_A_PASS).max(1);
@@ -121,7 +126,7 @@ fn packed_documents(
                 .file(out.join(&shard.file).display().to_string())
                 .remedy("`sabiprep verify` without --against says what is wrong")
         };
-        let file = files::open_shard(&out.join(&shard.file))?;
+        let file = files::open_shard(&Manifest::file_in(out, &shard.file)?)?;
         for batch in FileReader::try_new(file, None).map_err(|error| unreadable(&error))? {
             monitor.check()?;
             let batch = batch.map_err(|error| unreadable(&error))?;
