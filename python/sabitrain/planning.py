@@ -132,12 +132,18 @@ def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
         largest_micro_rows=_largest(rows_per_step, lambda rows: memory(rows).total <= limit),
         flops=Flops(*(sum(getattr(one, name) for one in counted) / len(counted) for name in ("executed", "dense"))),
         repeats=dict(zip(names, repeats, strict=True)),
-        validation=plan_validation(config, dataset, steps, rows_per_step),
+        validation=plan_validation(config, dataset, steps, rows_per_step, micro_rows),
     )
 
 
-def plan_validation(config: TrainConfig, dataset: PackedDataset, steps: int, rows_per_step: int) -> ValidationPlan:
-    """What the validations of a run of ``steps`` steps will take, reckoned from the first rows of the sample."""
+def plan_validation(
+    config: TrainConfig, dataset: PackedDataset, steps: int, rows_per_step: int, micro_rows: int
+) -> ValidationPlan:
+    """What the validations of a run of ``steps`` steps will take, reckoned from the first rows of the sample.
+
+    Raises:
+        DatasetError: If a shard is damaged.
+    """
     split = dataset.validation
     sample = sample_rows(dataset, split, config.eval_rows, config.seed)
     assert sample is not None  # nothing ended it
@@ -145,7 +151,7 @@ def plan_validation(config: TrainConfig, dataset: PackedDataset, steps: int, row
     takes_all = config.hours is not None or all_fit_the_run(len(split), steps * rows_per_step)
     last = len(split) if takes_all else len(sample)
     flops, looked_at = 0.0, sample[:_ROWS_LOOKED_AT]
-    for rows in micro_batches(split, looked_at, 1):
+    for rows in micro_batches(split, looked_at, micro_rows):
         read_N = rows["loss_mask"].reshape(-1) | prompt_tokens(rows)
         flops += forward_flops(config.model, dataset.vocab_size, make_batch(rows, read_N))
     flops *= (times * len(sample) + last) / max(1, len(looked_at))
