@@ -246,11 +246,10 @@ def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
     validation, training = plan.validation, plan.steps * plan.flops.executed
     if not validation.held_out_rows:
         return ["no validation: no row is held out"]
-    last = "all" if validation.last_rows == validation.held_out_rows else f"{validation.last_rows:,}"
-    allowed = " (as many as the hours allow)" if config.hours is not None else ""
+    during = f"{validation.rows:,} rows every {config.eval_every:,} steps, " if validation.times else ""
+    allowed = " at most, as the hours allow" if config.hours is not None else ""
     return [
-        f"validation: {validation.times:,} times {validation.rows:,} of {validation.held_out_rows:,} rows, {last} of "
-        f"them at the end{allowed}",
+        f"validation: {during}{validation.last_rows:,} at the end{allowed}, of {validation.held_out_rows:,} held out",
         f"{training / 1e12:,.3f} TFLOP of training, {validation.flops / 1e12:,.3f} of validation "
         f"({validation.flops / training:.1%})",
     ]

@@ -50,14 +50,15 @@ class Validator:
             config: The run's.
             dataset: What it trains on.
             model: Its model.
-            rows_at_once: Rows of a forward pass.
+            rows_at_once: Rows of a forward pass; no more than a step has, lest a signal waits for longer than in one.
             autocast: Whether to compute in bf16.
             clock: The run's.
             view: Where it shows how far it is.
             stop: Says whether a signal asked it to end.
         """
         self._config, self._dataset, self._model = config, dataset, model
-        self._rows_at_once, self._autocast = rows_at_once, autocast
+        self._rows_at_once = min(rows_at_once, config.batch.rows(dataset.seq_len))
+        self._autocast = autocast
         self._clock, self._view, self._stop = clock, view, stop
         self._sample: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._unigram: Unigram | None = None

@@ -131,7 +131,7 @@ def test_a_plan_does_not_wrap_at_80_columns(tmp_path, monkeypatch, options):
     lines = text.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert any(line.startswith("validation: ") for line in lines) and "of validation (" in text
-    assert ("as many as the hours allow" in " ".join(text.split())) == ("hours" in options)
+    assert ("at most, as the hours allow" in " ".join(text.split())) == ("hours" in options)
 
 
 def test_a_larger_card_is_used_up_to_the_limit(monkeypatch):
