@@ -13,11 +13,14 @@ from sabitrain.config import PRESETS, BatchConfig, ModelConfig, OptimConfig, Tra
 
 if TYPE_CHECKING:
     from sabitrain.attention import document_attention
+    from sabitrain.baseline import unigram_baseline
     from sabitrain.checkpoint import load_checkpoint, save_checkpoint
-    from sabitrain.evaluate import Evaluation, Score, TargetLoss, evaluate_split, unigram_baseline
+    from sabitrain.evaluate import evaluate_split
     from sabitrain.generate import Answer, answer_held_out, greedy
     from sabitrain.model import Llama
-    from sabitrain.train import Report, run_training
+    from sabitrain.report import Report
+    from sabitrain.scores import Evaluation, Score, SourceScore, TargetLoss
+    from sabitrain.train import run_training
 
 __all__ = [
     "PRESETS",
@@ -29,6 +32,7 @@ __all__ = [
     "OptimConfig",
     "Report",
     "Score",
+    "SourceScore",
     "TargetLoss",
     "TrainConfig",
     "answer_held_out",
@@ -44,10 +48,13 @@ __all__ = [
 _MODULES = {
     "attention": ("document_attention",),
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
-    "evaluate": ("Evaluation", "Score", "TargetLoss", "evaluate_split", "unigram_baseline"),
+    "baseline": ("unigram_baseline",),
+    "evaluate": ("evaluate_split",),
+    "report": ("Report",),
+    "scores": ("Evaluation", "Score", "SourceScore", "TargetLoss"),
     "generate": ("Answer", "answer_held_out", "greedy"),
     "model": ("Llama",),
-    "train": ("Report", "run_training"),
+    "train": ("run_training",),
 }
 
 

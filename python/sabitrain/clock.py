@@ -16,6 +16,7 @@ class Clock:
 
     Attributes:
         steps: Optimizer steps of the whole run.
+        seconds_to_save: Seconds that the last checkpoint took; 0 as long as there is none.
     """
 
     def __init__(self, steps: int, hours: float | None = None, step: int = 0, seconds: float = 0.0) -> None:
@@ -28,6 +29,7 @@ class Clock:
             seconds: Seconds that they took.
         """
         self.steps = steps
+        self.seconds_to_save = 0.0
         self._limit = None if hours is None else 3600 * hours
         self._began = time.monotonic() - seconds
         self._marks = deque([(step, seconds)], INTERVALS + 1)
@@ -41,6 +43,17 @@ class Clock:
         """Whether its hours are."""
         return self._limit is not None and self.seconds >= self._limit
 
+    @property
+    def seconds_to_limit(self) -> float | None:
+        """Seconds until its hours are over, below 0 after that; None where it has no such limit."""
+        return None if self._limit is None else self._limit - self.seconds
+
+    @property
+    def seconds_a_step(self) -> float | None:
+        """The pace of the last marks, whatever lies between them; None if there is none to tell it by."""
+        (first, began), (last, ended) = self._marks[0], self._marks[-1]
+        return None if last == first else (ended - began) / (last - first)
+
     def mark(self, step: int) -> None:
         """Note that ``step`` steps, more than at the last mark, are taken."""
         self._marks.append((step, self.seconds))
@@ -51,10 +64,9 @@ class Clock:
 
         Whatever lies between the marks counts, since validations and checkpoints come again.
         """
-        (first, began), (last, ended) = self._marks[0], self._marks[-1]
-        if last == first:
+        pace, limit = self.seconds_a_step, self.seconds_to_limit
+        if pace is None:
             return None
-        left = ended + (self.steps - last) * (ended - began) / (last - first) - self.seconds
-        if self._limit is not None:
-            left = min(left, self._limit - self.seconds)
-        return max(0.0, left)
+        last, ended = self._marks[-1]
+        left = ended + (self.steps - last) * pace - self.seconds
+        return max(0.0, left if limit is None else min(left, limit))

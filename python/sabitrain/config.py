@@ -193,9 +193,13 @@ class TrainConfig:
     max_tokens: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Tokens (padding included) to train on at most, rounded down to whole steps, at least one."""
     hours: Annotated[float | None, tyro.conf.arg(metavar="N")] = None
-    """Stop (validate and save as usual) after so many hours of training, wherever the schedule is by then."""
+    """Stop within so many hours, wherever the schedule is by then; the last checkpoint, validation and answers are
+    counted in, so that training ends a little earlier."""
     eval_every: int = 100
     """Steps between validations; 0 validates at the end only."""
+    eval_rows: int = 128
+    """Held-out rows of a validation, the same each time, with some of every task in every language; 0 for all. The
+    last takes all of them if the hours allow or, without hours, if the run has trained on as many rows."""
     log_every: int = 10
     """Steps between figures on the console; metrics.jsonl has every step."""
     tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -263,6 +267,7 @@ class TrainConfig:
         _require(self.memory_limit > 0, f"memory_limit must be above 0, not {self.memory_limit}")
         _require(self.hours is None or self.hours > 0, f"hours must be above 0, not {self.hours}")
         _require(self.eval_every >= 0, f"eval_every must be 0 or more, not {self.eval_every}")
+        _require(self.eval_rows >= 0, f"eval_rows must be 0 or more, not {self.eval_rows}")
         _require(self.log_every >= 1, f"log_every must be at least 1, not {self.log_every}")
         _require(
             self.prompt_weight is None or 0 <= self.prompt_weight < math.inf,

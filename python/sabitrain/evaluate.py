@@ -1,72 +1,31 @@
-"""Evaluation: the loss on held-out targets, and what it is worth beside a model that reads nothing."""
+"""Evaluation: how well held-out targets are predicted, in one pass over their rows.
+
+Dimensions: N tokens of some rows laid end to end, M of them chosen, D documents, S sources.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from sabiprep.dataset import BatchDict, PackedDataset, Split
-from sabitrain.data import make_batch, micro_batches
+from sabitrain.baseline import Unigram
+from sabitrain.data import make_batch
 from sabitrain.loss import predicting_states, target_losses
-from sabitrain.masking import CONTROL, documents_of, prompt_tokens
+from sabitrain.masking import CONTROL, DATA, TEMPLATE, documents_of, prompt_tokens
 from sabitrain.model import Llama
-from sabitrain.tokenizer import open_tokenizer
+from sabitrain.scores import Evaluation, Score, SourceScore, TargetLoss
+from sabitrain.stopping import GoOn
+from sabitrain.text_bytes import TargetBytes
 
-# Rows that are counted, not computed on, are read this many at a time.
-_ROWS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class TargetLoss:
-    """Losses over some targets.
-
-    Attributes:
-        loss: Mean cross-entropy in nats per target.
-        targets: How many there are.
-    """
-
-    loss: float
-    targets: int
-
-
-@dataclass(frozen=True)
-class Score(TargetLoss):
-    """How well some targets are predicted.
-
-    Attributes:
-        accuracy: The share of them that is the most likely token, given all tokens before it.
-        bits_per_byte: Their cross-entropy in bits for each byte of their text (UTF-8), which compares models of
-            different tokenizers; None if they have no text.
-        prompt: The loss on the tokens of the prompts beside them, learnt or not: a probe of how well prompts are
-            modelled; None if there are none.
-    """
-
-    accuracy: float
-    bits_per_byte: float | None
-    prompt: TargetLoss | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well the targets of a split are predicted.
-
-    Attributes:
-        total: Over every target.
-        tasks: Over the targets of each task that has one.
-        languages: Over the targets of each language that has one.
-        pairs: Over the targets of each task in each language that it has one in: by task, then by language.
-    """
-
-    total: Score
-    tasks: dict[str, Score]
-    languages: dict[str, Score]
-    pairs: dict[str, dict[str, Score]]
+# The window of its record that a document is, in the low bits of its ``doc_parts``.
+_WINDOW_BITS = 0xFFFF
 
 
 def evaluate_split(
@@ -75,9 +34,13 @@ def evaluate_split(
     split: Split,
     rows_at_once: int,
     autocast: bool = False,
-    text_bytes_S: npt.NDArray[np.int64] | None = None,
+    text_bytes: TargetBytes | None = None,
+    *,
+    rows: npt.NDArray[np.int64] | None = None,
+    baseline: Unigram | None = None,
+    go_on: GoOn | None = None,
 ) -> Evaluation | None:
-    """How well a split's targets are predicted: in total, per task, per language, per both; None without a target.
+    """How well a split's targets are predicted: in total, and by task, language, both, and source.
 
     Args:
         model: The model, on the device to compute on; it is left as it was.
@@ -85,57 +48,107 @@ def evaluate_split(
         split: A split of it.
         rows_at_once: Rows of a forward pass.
         autocast: Whether to compute in bf16.
-        text_bytes_S: What `target_bytes` gives for the split, where that has been asked already.
+        text_bytes: Counts bytes of text; to be given again for the next evaluation, since it remembers them.
+        rows: The rows to evaluate, int64[rows]; by default all.
+        baseline: What to compare losses with, if anything.
+        go_on: Asked between batches of rows; where it says no, the evaluation is of the rows so far.
+
+    Returns:
+        The scores, or None if there is no target.
+
+    Raises:
+        DatasetError: If a shard is damaged, or the tokenizer is not the dataset's.
     """
-    if text_bytes_S is None:
-        text_bytes_S = target_bytes(dataset, split)
-    targets, prompts = _Sums(len(dataset.sources)), _Sums(len(dataset.sources))
-    for rows in micro_batches(split, range(len(split)), rows_at_once):
-        mask_N, prompt_N = rows["loss_mask"].reshape(-1), prompt_tokens(rows)
-        nats_N, right_N = _predict(model, rows, mask_N | prompt_N, autocast)
-        source_N = rows["source_ids"][documents_of(rows)]  # anything on padding, where nothing is read
-        targets.add(source_N[mask_N], nats_N[mask_N], right_N[mask_N])
-        prompts.add(source_N[prompt_N], nats_N[prompt_N], right_N[prompt_N])
-    if not targets.counts_S.any():
-        return None
+    text_bytes = text_bytes or TargetBytes(dataset)
+    rows = np.arange(len(split)) if rows is None else rows
+    sums, done = _Sums(len(dataset.sources)), 0
+    while done < len(rows):
+        if done and go_on is not None and not go_on(done, len(rows)):
+            break
+        numbers = tuple(rows[done : done + rows_at_once].tolist())
+        batch = split.batch(numbers)
+        sums.bytes_S += text_bytes.of(batch, numbers)
+        _score(model, batch, autocast, baseline, sums)
+        done += len(numbers)
+    return _evaluation(sums, dataset, done, len(split)) if sums.targets_S.any() else None
 
-    def score(of_S: npt.NDArray[np.bool_]) -> Score:
-        found, prompt, text = targets.loss(of_S), prompts.loss(of_S), int(text_bytes_S[of_S].sum())
-        assert found is not None
-        nats, accuracy = found.loss * found.targets, float(targets.right_S[of_S].sum() / found.targets)
-        return Score(found.loss, found.targets, accuracy, nats / math.log(2) / text if text else None, prompt)
 
-    def scores(names: Sequence[str], among_S: npt.NDArray[np.bool_]) -> dict[str, Score]:
-        groups = {name: among_S & np.array([other == name for other in names]) for name in sorted(set(names))}
-        return {name: score(of_S) for name, of_S in groups.items() if targets.counts_S[of_S].any()}
-
-    tasks, languages = ([getattr(source, kind) for source in dataset.sources] for kind in ("task", "lang"))
-    every_S = np.ones(len(dataset.sources), np.bool_)
-    by_task = scores(tasks, every_S)
-    pairs = {task: scores(languages, np.array([other == task for other in tasks])) for task in by_task}
-    return Evaluation(score(every_S), by_task, scores(languages, every_S), pairs)
+def precision(device: torch.device, autocast: bool) -> contextlib.AbstractContextManager[object]:
+    """Where matrix products run in bf16, if they do."""
+    return torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
 
 
 class _Sums:
-    """Cross-entropy and right predictions of some tokens, added up by the source that they come from."""
+    """What an evaluation adds up, by the source that it comes from: float64[S], or int64[S] of what is counted.
+
+    Attributes:
+        targets_S: Targets.
+        nats_S: Their cross-entropy.
+        text_S: Those of them that are not the EOS that closes a document.
+        right_S: Those of these that are predicted right.
+        baseline_S: What the baseline makes of them, in nats; None without one.
+        bytes_S: Bytes of their text.
+        prompts_S: Tokens of prompts.
+        prompt_nats_S: Their cross-entropy.
+        answers_S: Answers.
+        answers_right_S: Those of them that are right.
+    """
 
     def __init__(self, sources: int) -> None:
-        self.nats_S, self.right_S = np.zeros(sources), np.zeros(sources)
-        self.counts_S = np.zeros(sources, np.int64)
+        self.nats_S, self.prompt_nats_S = np.zeros(sources), np.zeros(sources)
+        self.baseline_S: npt.NDArray[np.float64] | None = None
+        (self.targets_S, self.text_S, self.right_S, self.bytes_S) = (np.zeros(sources, np.int64) for _ in range(4))
+        (self.prompts_S, self.answers_S, self.answers_right_S) = (np.zeros(sources, np.int64) for _ in range(3))
 
-    def add(
-        self, source_M: npt.NDArray[np.uint16], nats_M: npt.NDArray[np.float64], right_M: npt.NDArray[np.bool_]
-    ) -> None:
-        """Some more tokens."""
-        sources = len(self.counts_S)
-        self.nats_S += np.bincount(source_M, nats_M, sources)
-        self.right_S += np.bincount(source_M, right_M, sources)
-        self.counts_S += np.bincount(source_M, minlength=sources)
 
-    def loss(self, of_S: npt.NDArray[np.bool_]) -> TargetLoss | None:
-        """Over the tokens of some sources; None if there are none."""
-        count = int(self.counts_S[of_S].sum())
-        return TargetLoss(float(self.nats_S[of_S].sum() / count), count) if count else None
+def _score(model: Llama, rows: BatchDict, autocast: bool, baseline: Unigram | None, sums: _Sums) -> None:
+    """Add what some rows come to."""
+    sources = len(sums.targets_S)
+    mask_N, prompt_N = rows["loss_mask"].reshape(-1), prompt_tokens(rows)
+    nats_N, right_N = _predict(model, rows, mask_N | prompt_N, autocast)
+    document_N = documents_of(rows)
+    source_N = rows["source_ids"][document_N]  # anything on padding, where nothing is read
+    text_N = mask_N & (rows["roles"].reshape(-1) != CONTROL)
+    for counted_N, counts_S in (
+        (mask_N, sums.targets_S),
+        (text_N, sums.text_S),
+        (text_N & right_N, sums.right_S),
+        (prompt_N, sums.prompts_S),
+    ):
+        counts_S += np.bincount(source_N[counted_N], minlength=sources)
+    for counted_N, nats_S in ((mask_N, sums.nats_S), (prompt_N, sums.prompt_nats_S)):
+        nats_S += np.bincount(source_N[counted_N], nats_N[counted_N], sources)
+    if baseline is not None:
+        before_S = np.zeros(sources) if sums.baseline_S is None else sums.baseline_S
+        cost_M = baseline.nats(source_N[text_N], rows["input_ids"].reshape(-1)[text_N])
+        sums.baseline_S = before_S + np.bincount(source_N[text_N], cost_M, sources)
+    answer_D = _answers(rows, document_N, mask_N & ~text_N)
+    right_D = answer_D & ~_in_documents(rows, document_N, mask_N & ~right_N)
+    sums.answers_S += np.bincount(rows["source_ids"][answer_D], minlength=sources)
+    sums.answers_right_S += np.bincount(rows["source_ids"][right_D], minlength=sources)
+
+
+def _answers(
+    rows: BatchDict, document_N: npt.NDArray[np.int64], closes_N: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """The documents that are answers: a prompt and all of its targets; bool[D].
+
+    Of a document that was cut into windows the first alone has no window before it, and the last alone is closed.
+    """
+    roles_N = rows["roles"].reshape(-1)
+    asked_D = _in_documents(rows, document_N, (roles_N == TEMPLATE) | (roles_N == DATA))
+    closed_D = _in_documents(rows, document_N, closes_N)
+    whole_D: npt.NDArray[np.bool_] = (rows["doc_parts"] & _WINDOW_BITS == 0) & closed_D & asked_D
+    return whole_D
+
+
+def _in_documents(
+    rows: BatchDict, document_N: npt.NDArray[np.int64], tokens_N: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """The documents that have some of these tokens, none of which is padding: bool[D]."""
+    counts_D = np.bincount(document_N[tokens_N], minlength=len(rows["source_ids"]))
+    found_D: npt.NDArray[np.bool_] = counts_D > 0
+    return found_D
 
 
 def _predict(
@@ -153,54 +166,60 @@ def _predict(
     return nats_N, right_N
 
 
-def target_bytes(dataset: PackedDataset, split: Split) -> npt.NDArray[np.int64]:
-    """The bytes of text (UTF-8) in the targets of each source of a split: int64[sources].
+def _evaluation(sums: _Sums, dataset: PackedDataset, rows: int, held_out_rows: int) -> Evaluation:
+    """The scores of all groups of sources that have a target."""
+    sources = dataset.sources
+    tasks, languages = [source.task for source in sources], [source.lang for source in sources]
+    every_S = np.ones(len(sources), np.bool_)
 
-    What a run of targets adds to the text of the tokens before it in its document, control tokens aside: they have
-    none. A character whose bytes are cut by the edge of a run (that of a window of a longer document, say) counts as
-    the replacement character.
-    """
-    tokenizer, bytes_S = open_tokenizer(dataset), np.zeros(len(dataset.sources), np.int64)
-    for rows in micro_batches(split, range(len(split)), _ROWS_AT_ONCE):
-        ids_N, positions_N = rows["input_ids"].reshape(-1), rows["position_ids"].reshape(-1)
-        text_N = rows["roles"].reshape(-1) != CONTROL
-        # A document's first token is no target, so no run goes on from one document to the next.
-        target_N = np.concatenate(([False], rows["loss_mask"].reshape(-1) & text_N, [False]))
-        begins_R, ends_R = np.flatnonzero(np.diff(target_N)).reshape(-1, 2).T
-        firsts_R = begins_R - positions_N[begins_R]
-        texts = [
-            ids_N[first:edge][text_N[first:edge]].tolist()
-            for edges_R in (begins_R, ends_R)
-            for first, edge in zip(firsts_R.tolist(), edges_R.tolist(), strict=True)
-        ]
-        decoded = tokenizer.decode_batch(texts, skip_special_tokens=False)
-        before_R, after_R = np.array([len(text.encode()) for text in decoded], np.int64).reshape(2, -1)
-        np.add.at(bytes_S, rows["source_ids"][documents_of(rows)[begins_R]], after_R - before_R)
-    return bytes_S
+    def scores(names: Sequence[str], among_S: npt.NDArray[np.bool_]) -> dict[str, Score]:
+        groups = {name: among_S & np.array([other == name for other in names]) for name in sorted(set(names))}
+        return {name: _score_of(sums, of_S) for name, of_S in groups.items() if sums.targets_S[of_S].any()}
 
-
-def unigram_baseline(dataset: PackedDataset) -> TargetLoss | None:
-    """The loss on validation targets of the distribution of training targets, each predicted without any context.
-
-    Counts are of the training split's targets, one added for each token of the vocabulary (Laplace). A model that has
-    learnt nothing from its prompts can get here, and no further. None if there is no target to validate on.
-    """
-    held_out = _target_counts(dataset.validation, dataset.vocab_size)
-    if not held_out.any():
-        return None
-    counts = _target_counts(dataset.train, dataset.vocab_size) + 1
-    nats = np.log(counts.sum()) - np.log(counts)
-    return TargetLoss(float(nats @ held_out / held_out.sum()), int(held_out.sum()))
+    by_task = scores(tasks, every_S)
+    names = _distinct([source.name for source in sources])
+    source_of = dict(zip(names, sources, strict=True))
+    return Evaluation(
+        total=_score_of(sums, every_S),
+        tasks=by_task,
+        languages=scores(languages, every_S),
+        pairs={task: scores(languages, np.array([other == task for other in tasks])) for task in by_task},
+        sources={
+            name: SourceScore(**vars(score), task=source_of[name].task, language=source_of[name].lang)
+            for name, score in scores(names, every_S).items()
+        },
+        rows=rows,
+        held_out_rows=held_out_rows,
+    )
 
 
-def precision(device: torch.device, autocast: bool) -> contextlib.AbstractContextManager[object]:
-    """Where matrix products run in bf16, if they do."""
-    return torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
+def _score_of(sums: _Sums, of_S: npt.NDArray[np.bool_]) -> Score:
+    """The score of some sources, at least one of which has a target."""
+    (targets, text, right, size, prompts, answers, answers_right) = (
+        int(counts_S[of_S].sum())
+        for counts_S in (
+            *(sums.targets_S, sums.text_S, sums.right_S, sums.bytes_S),
+            *(sums.prompts_S, sums.answers_S, sums.answers_right_S),
+        )
+    )
+    nats = float(sums.nats_S[of_S].sum())
+    return Score(
+        loss=nats / targets,
+        targets=targets,
+        accuracy=right / text if text else None,
+        bits_per_byte=nats / math.log(2) / size if size else None,
+        prompt=TargetLoss(float(sums.prompt_nats_S[of_S].sum() / prompts), prompts) if prompts else None,
+        baseline=None if sums.baseline_S is None else float(sums.baseline_S[of_S].sum() / targets),
+        answers=answers,
+        answers_right=answers_right / answers if answers else None,
+    )
 
 
-def _target_counts(split: Split, vocab_size: int) -> npt.NDArray[np.int64]:
-    """How often each token is a target: int64[vocab_size]."""
-    counts = np.zeros(vocab_size, np.int64)
-    for rows in micro_batches(split, range(len(split)), _ROWS_AT_ONCE):
-        counts += np.bincount(rows["input_ids"][rows["loss_mask"]], minlength=vocab_size)
-    return counts
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names of sources, each that came before with its number behind it."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return distinct

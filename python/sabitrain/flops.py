@@ -95,6 +95,11 @@ def training_flops(
     return 3.0 * forward + again
 
 
+def forward_flops(shape: ModelConfig, vocab_size: int, batch: Batch) -> float:
+    """The operations of a forward pass alone over a batch (read from the CPU), as a validation has it."""
+    return _batch_flops(shape, vocab_size, batch, "full", False) / 3
+
+
 def peak_flops(device: torch.device) -> float | None:
     """What a device can do in a second at most, in bf16; None if there is no figure with a source."""
     return _PEAKS.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

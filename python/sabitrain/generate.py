@@ -14,6 +14,7 @@ from sabiprep.dataset import PackedDataset
 from sabiprep.errors import TrainError
 from sabitrain.data import micro_batches, shuffled
 from sabitrain.model import Llama
+from sabitrain.stopping import GoOn
 from sabitrain.tokenizer import open_tokenizer
 
 _TARGET = 3
@@ -50,7 +51,13 @@ class _Question:
     expected: tuple[int, ...]
 
 
-def greedy(model: Llama, prompts: Sequence[Sequence[int]], eos_id: int, max_new_tokens: int) -> list[list[int]]:
+def greedy(
+    model: Llama,
+    prompts: Sequence[Sequence[int]],
+    eos_id: int,
+    max_new_tokens: int,
+    go_on: GoOn | None = None,
+) -> list[list[int]]:
     """The most likely continuation, token by token, of each prompt: up to and with EOS, or cut off.
 
     Prompts are laid end to end as the documents of one row, so any number of them, of any lengths, takes one forward
@@ -62,13 +69,16 @@ def greedy(model: Llama, prompts: Sequence[Sequence[int]], eos_id: int, max_new_
         prompts: The ids of each prompt, at least one; BOS is the caller's to put.
         eos_id: The token that ends an answer.
         max_new_tokens: Longest answer, EOS included. It also ends where the model's context does.
+        go_on: Asked between tokens; where it says no, there are no continuations: an empty list.
     """
     device = model.head_VC.device
     texts = [list(prompt) for prompt in prompts]
     going = [index for index, text in enumerate(texts) if len(text) < model.config.context]
-    for _ in range(max_new_tokens):
+    for written in range(max_new_tokens):
         if not going:
             break
+        if written and go_on is not None and not go_on(written, max_new_tokens):
+            return []
         lengths = np.array([len(texts[index]) for index in going])
         ends = lengths.cumsum()
         ids = np.concatenate([texts[index] for index in going])
@@ -97,6 +107,7 @@ def answer_held_out(
     seed: int = 0,
     tasks: Collection[str] = (),
     max_new_tokens: int = 64,
+    go_on: GoOn | None = None,
 ) -> list[Answer]:
     """Greedy answers to ``count`` prompts of the validation split, or as many as it has, chosen by ``seed``.
 
@@ -110,19 +121,23 @@ def answer_held_out(
         seed: Which ones.
         tasks: Tasks to take them from; all if empty.
         max_new_tokens: Longest answer.
+        go_on: Asked between batches of rows that are looked through and between tokens that are written; where it says
+            no, there are the answers so far.
 
     Raises:
         TrainError: If the dataset has no such task.
     """
     check_tasks(dataset, tasks)
-    questions = _questions(dataset, tasks)
+    questions = _questions(dataset, tasks, go_on) if count else []
     order = shuffled(len(questions), f"sabitrain answers {seed} {dataset.fingerprint}")
     chosen = [questions[index] for index in order[:count]]
     tokenizer = open_tokenizer(dataset)
     answers = []
     for first in range(0, len(chosen), _PROMPTS_AT_ONCE):
         group = chosen[first : first + _PROMPTS_AT_ONCE]
-        produced = greedy(model, [question.prompt for question in group], dataset.eos_id, max_new_tokens)
+        produced = greedy(model, [question.prompt for question in group], dataset.eos_id, max_new_tokens, go_on)
+        if not produced:
+            break
         answers += [_answer(dataset, tokenizer, *pair) for pair in zip(group, produced, strict=True)]
     return answers
 
@@ -137,11 +152,14 @@ def check_tasks(dataset: PackedDataset, tasks: Collection[str]) -> None:
             )
 
 
-def _questions(dataset: PackedDataset, tasks: Collection[str]) -> list[_Question]:
-    """The documents of the validation split that are a prompt, one target and EOS."""
-    split = dataset.validation
-    found = []
+def _questions(dataset: PackedDataset, tasks: Collection[str], go_on: GoOn | None) -> list[_Question]:
+    """The documents of the validation split that are a prompt, one target and EOS; none where ``go_on`` says no."""
+    split, looked_at = dataset.validation, 0
+    found: list[_Question] = []
     for rows in micro_batches(split, range(len(split)), _ROWS_AT_ONCE):
+        if looked_at and go_on is not None and not go_on(looked_at, len(split)):
+            return []
+        looked_at += len(rows["n_targets"])
         begun_row, end = -1, 0
         for row, length, source in zip(rows["doc_rows"], rows["seq_lengths"], rows["source_ids"], strict=True):
             begin = end if row == begun_row else 0

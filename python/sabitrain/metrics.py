@@ -18,12 +18,12 @@ from sabitrain.board import Board
 from sabitrain.clock import Clock
 from sabitrain.data import Step
 from sabitrain.device import peak_memory
-from sabitrain.evaluate import Evaluation, TargetLoss
 from sabitrain.figures import StepFigures, summarise
 from sabitrain.files import Log
 from sabitrain.flops import Flops, peak_flops
 from sabitrain.generate import Answer
 from sabitrain.guard import UPDATES
+from sabitrain.scores import Evaluation, TargetLoss
 from sabitrain.view import View
 
 
@@ -52,7 +52,7 @@ class Metrics:
     """Writes it; a context manager that closes the file.
 
     Every line of the file has a ``kind``: ``start``, ``resume``, ``train`` (a step, as `sabitrain.figures.StepFigures`
-    has it), ``validation`` (`sabitrain.evaluate.Evaluation`), ``stopped``, ``answer`` and ``end``. Times, speeds and
+    has it), ``validation`` (`sabitrain.scores.Evaluation`), ``stopped``, ``answer`` and ``end``. Times, speeds and
     memory aside, a run on the CPU writes the same lines again.
 
     Attributes:

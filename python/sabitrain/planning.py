@@ -11,6 +11,7 @@ the widest layer; and for CUDA itself and for what its allocator leaves unused, 
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -20,10 +21,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sabiprep.dataset import PackedDataset
 from sabitrain.config import OptimConfig, TrainConfig
-from sabitrain.data import PAD_TO, make_step
-from sabitrain.flops import Flops, step_flops
+from sabitrain.data import PAD_TO, make_batch, make_step, micro_batches
+from sabitrain.flops import Flops, forward_flops, step_flops
+from sabitrain.held_out import all_fit_the_run, sample_rows
 from sabitrain.loss import MAX_LOGITS
-from sabitrain.masking import Masking
+from sabitrain.masking import Masking, prompt_tokens
 from sabitrain.mixture import MixedOrder, make_order, open_datasets
 from sabitrain.model import Llama
 from sabitrain.optim import parameter_groups
@@ -31,6 +33,8 @@ from sabitrain.preflight import check_dataset
 
 _RESERVE = 10**9
 _SAMPLE = 4  # steps looked at for shares and operations
+_ROWS_LOOKED_AT = 64  # held-out rows likewise
+_WIDTH = 80  # columns of what is described; a word that is longer stays whole
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,25 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class ValidationPlan:
+    """What the validations of a run will take.
+
+    Attributes:
+        held_out_rows: Rows of the validation split.
+        rows: Those of them that a validation takes.
+        times: Validations before the last.
+        last_rows: Rows of the last; under ``--hours`` at most.
+        flops: Operations of all of them together.
+    """
+
+    held_out_rows: int
+    rows: int
+    times: int
+    last_rows: int
+    flops: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run will take.
 
@@ -64,6 +87,7 @@ class Plan:
         largest_micro_rows: Most rows of a micro-batch within the limit; 0 if not even one fits.
         flops: Of a step, the mean of the first few.
         repeats: Passes over each dataset.
+        validation: Its validations.
     """
 
     parameters: int
@@ -73,6 +97,7 @@ class Plan:
     largest_micro_rows: int
     flops: Flops
     repeats: dict[str, float]
+    validation: ValidationPlan
 
 
 def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
@@ -107,7 +132,30 @@ def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
         largest_micro_rows=_largest(rows_per_step, lambda rows: memory(rows).total <= limit),
         flops=Flops(*(sum(getattr(one, name) for one in counted) / len(counted) for name in ("executed", "dense"))),
         repeats=dict(zip(names, repeats, strict=True)),
+        validation=plan_validation(config, dataset, steps, rows_per_step, micro_rows),
     )
+
+
+def plan_validation(
+    config: TrainConfig, dataset: PackedDataset, steps: int, rows_per_step: int, micro_rows: int
+) -> ValidationPlan:
+    """What the validations of a run of ``steps`` steps will take, reckoned from the first rows of the sample.
+
+    Raises:
+        DatasetError: If a shard is damaged.
+    """
+    split = dataset.validation
+    sample = sample_rows(dataset, split, config.eval_rows, config.seed)
+    assert sample is not None  # nothing ended it
+    times = (steps - 1) // config.eval_every if config.eval_every else 0
+    takes_all = config.hours is not None or all_fit_the_run(len(split), steps * rows_per_step)
+    last = len(split) if takes_all else len(sample)
+    flops, looked_at = 0.0, sample[:_ROWS_LOOKED_AT]
+    for rows in micro_batches(split, looked_at, micro_rows):
+        read_N = rows["loss_mask"].reshape(-1) | prompt_tokens(rows)
+        flops += forward_flops(config.model, dataset.vocab_size, make_batch(rows, read_N))
+    flops *= (times * len(sample) + last) / max(1, len(looked_at))
+    return ValidationPlan(len(split), len(sample), times, last, flops)
 
 
 def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -> Memory:
@@ -187,9 +235,33 @@ def describe(config: TrainConfig) -> str:
         *(f"  {name:12}{size:8.2f} GB" for name, size in kinds.items()),
         f"largest micro-batch within {config.memory_limit:g} GB: {fits}",
         f"{plan.flops.executed / 1e12:,.3f} TFLOP a step, {plan.flops.skipped:.1%} of the dense computation skipped",
+        *_described_validation(config, plan),
         *(f"{name}: {passes:.2f} passes" for name, passes in plan.repeats.items()),
     ]
-    return "\n".join(lines)
+    return "\n".join(_wrapped(line) for line in lines)
+
+
+def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
+    """What the validations come to beside the training."""
+    validation, training = plan.validation, plan.steps * plan.flops.executed
+    if not validation.held_out_rows:
+        return ["no validation: no row is held out"]
+    during = f"{validation.rows:,} rows every {config.eval_every:,} steps, " if validation.times else ""
+    allowed = " at most, as the hours allow" if config.hours is not None else ""
+    return [
+        f"validation: {during}{validation.last_rows:,} at the end{allowed}, of {validation.held_out_rows:,} held out",
+        f"{training / 1e12:,.3f} TFLOP of training, {validation.flops / 1e12:,.3f} of validation "
+        f"({validation.flops / training:.1%})",
+    ]
+
+
+def _wrapped(line: str) -> str:
+    """A line in as many as it takes, no word cut."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    parts = textwrap.wrap(
+        line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
+    return "\n".join(parts)
 
 
 def _imagined(config: TrainConfig, vocab_size: int) -> Llama:

@@ -22,7 +22,7 @@ METRICS_FILE = "metrics.jsonl"
 # What may be another when a run goes on: none of it changes what is learnt.
 _FREE = {
     *("run", "preset", "config", "resume", "overwrite", "device", "threads", "hours", "memory_limit"),
-    *("eval_every", "log_every", "tensorboard", "answers", "answer_tasks", "max_new_tokens", "checkpoint"),
+    *("eval_every", "eval_rows", "log_every", "tensorboard", "answers", "answer_tasks", "max_new_tokens", "checkpoint"),
     "skip_batches",  # it changes what is still to be learnt, which the session may say (`take_up`)
 }
 

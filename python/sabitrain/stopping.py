@@ -1,18 +1,28 @@
-"""Stopping a run from outside: the first SIGINT or SIGTERM asks it to end after the step at hand."""
+"""Stops a run from outside: the first SIGINT or SIGTERM asks it to end after the batch at hand."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+GoOn = Callable[[int, int], bool]
+"""Asked between batches, with what is done and of how much; where it says no, the work ends there."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SECONDS_TO_SAY_IT = 1.0
 
 
 class StopRequest:
     """Listens for Ctrl-C and SIGTERM inside a ``with``, and remembers that one came.
 
-    A second Ctrl-C is a `KeyboardInterrupt` at once, wherever the run is. Only a process's main thread can listen; in
-    another, signals are left to the program around.
+    The first is acknowledged at once by a line, whatever the run is computing: Python tells a pipe of it as it comes
+    (`signal.set_wakeup_fd`), and a thread says the line. A second Ctrl-C is a `KeyboardInterrupt`, wherever the run is.
+    Only a process's main thread can listen; in another, signals are left to the program around.
 
     Attributes:
         signal: The name of the signal that came, as ``SIGTERM``; None as long as none did.
@@ -21,13 +31,37 @@ class StopRequest:
     def __init__(self) -> None:
         """Listen to nothing yet."""
         self.signal: str | None = None
+        self._noted = False
         self._before: dict[signal.Signals, Any] = {}
+        self._say: Callable[[str], None] = _print
+        self._said = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pipe = (-1, -1)
+        self._wakeup_before = -1
+
+    def is_requested(self) -> bool:
+        """Whether a signal came: long work asks this between its batches."""
+        return self._noted
+
+    def say_by(self, say: Callable[[str], None]) -> None:
+        """Have ``say`` show the line that acknowledges a signal; before that it is printed."""
+        self._say = say
+
+    def wait_until_said(self) -> None:
+        """Wait (a second at most) until the signal that came is acknowledged, so that lines come in order."""
+        if self._noted:
+            self._said.wait(_SECONDS_TO_SAY_IT)
 
     def __enter__(self) -> Self:
         """Listen."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
+            self._pipe = os.pipe()
+            os.set_blocking(self._pipe[1], False)
+            self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+            self._thread = threading.Thread(target=self._acknowledge, name="sabitrain-signals", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(
@@ -36,8 +70,33 @@ class StopRequest:
         """Put back what was there before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._thread is not None:
+            signal.set_wakeup_fd(self._wakeup_before)
+            reading, writing = self._pipe
+            os.close(writing)  # so that the thread reads the end of the pipe
+            self._thread.join(_SECONDS_TO_SAY_IT)
+            if not self._thread.is_alive():
+                os.close(reading)
+            self._thread = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
+        if self._noted and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
+        if not self._noted:
+            self.signal, self._noted = signal.Signals(number).name, True
+
+    def _acknowledge(self) -> None:
+        """Says the line for the first signal that the pipe tells of; ends with the pipe."""
+        while numbers := os.read(self._pipe[0], 64):
+            asked = [number for number in numbers if number in _SIGNALS]
+            if asked and not self._said.is_set():
+                with contextlib.suppress(OSError, ValueError):  # a console that is gone is no reason to die
+                    self._say(
+                        f"{signal.Signals(asked[0]).name}: the run ends after the batch at hand and saves; "
+                        "Ctrl-C once more ends it at once"
+                    )
+                self._said.set()
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

@@ -8,9 +8,6 @@ Ctrl-C or ``kill -9``, the same command with ``--resume`` goes on as if it had n
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -21,9 +18,9 @@ from sabitrain.board import check_board, open_board
 from sabitrain.clock import Clock
 from sabitrain.config import TrainConfig
 from sabitrain.device import choose_device, limit_memory, runs_in_bf16, set_deterministic
-from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, target_bytes, unigram_baseline
+from sabitrain.evaluate import precision
 from sabitrain.flops import step_flops
-from sabitrain.generate import Answer, answer_held_out
+from sabitrain.generate import answer_held_out
 from sabitrain.guard import StepGuard, records_of, stop_error
 from sabitrain.history import History
 from sabitrain.identity import check_identity, identity
@@ -35,32 +32,13 @@ from sabitrain.mixture import Order, make_order, open_datasets
 from sabitrain.model import Llama
 from sabitrain.optim import clip_gradient, make_optimizers, set_learning_rate, skip_where
 from sabitrain.preflight import check_dataset
+from sabitrain.report import Report, report_end, report_stop, saved_so_far
 from sabitrain.run_folder import METRICS_FILE, begin_run, keep_skipped, plain_configuration, resume_command, take_up
 from sabitrain.schedule import learning_rate
 from sabitrain.stopping import StopRequest
 from sabitrain.trainer_state import Progress, restore_state
+from sabitrain.validation import Validator
 from sabitrain.view import open_view
-
-
-@dataclass(frozen=True)
-class Report:
-    """What came of a run.
-
-    Attributes:
-        steps: Optimizer steps taken.
-        evaluation: The losses on the validation split at the end; None if it has no target.
-        baseline: What predicting its targets without context costs; None likewise.
-        answers: Held-out prompts and the model's answers.
-        checkpoint: The folder of the last checkpoint.
-        stopped: The signal that ended it before it was done; None if it ran to its end.
-    """
-
-    steps: int
-    evaluation: Evaluation | None
-    baseline: TargetLoss | None
-    answers: Sequence[Answer]
-    checkpoint: Path
-    stopped: str | None = None
 
 
 def run_training(config: TrainConfig) -> Report:
@@ -85,7 +63,9 @@ def run_training(config: TrainConfig) -> Report:
                 return _run(config, dataset, device, stop)
         except KeyboardInterrupt:
             raise Interrupted(
-                "stopped by Ctrl-C at once", file=str(config.run), remedy=f"go on with: {resume_command(config)}"
+                f"stopped by Ctrl-C at once; {saved_so_far(config.run)}",
+                file=str(config.run),
+                remedy=f"go on with: {resume_command(config)}",
             ) from None
         except torch.OutOfMemoryError as error:
             raise TrainError(
@@ -121,9 +101,8 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     steps, micro_rows = plan["steps"], plan["micro_rows"]
     order = make_order(dataset, config, plan["rows_per_step"], steps)
     masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
-    held_out, text_bytes = dataset.validation, target_bytes(dataset, dataset.validation)
     begun, seconds, kept = (resumed[1].step, resumed[1].seconds, resumed[1].metrics_bytes) if resumed else (0, 0.0, 0)
-    done, evaluation, saved = begun, None, None
+    done, evaluation, saved, step_saved = begun, None, None, begun if resumed else -1
     clock = Clock(steps, config.hours, begun, seconds)
     with (
         open_view(clock) as view,
@@ -131,6 +110,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         Metrics(config.run / METRICS_FILE, view, clock, device, config.log_every, kept, board) as metrics,
         Loader(dataset.train, order.step, steps, micro_rows, masking, config.compute, pin=bf16) as loader,
     ):
+        stop.say_by(view.say)
         for note in notes:
             view.say(note, "bold")
         if resumed is None:
@@ -162,16 +142,20 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             most = len(dataset.train) * dataset.seq_len
             view.say(f"note: one step repeats every row there is; --batch.tokens {most} would be one epoch")
 
+        validator = Validator(config, dataset, model, micro_rows, bf16, clock, view, stop)
+        validator.prepare()
+
         # Train. A checkpoint comes before all else that is due after its step, so that is where a resumed run begins.
         while True:
             asked = stop.signal
-            last = done == steps or (done > 0 and clock.is_over())
-            validates = last or (config.eval_every and done > 0 and done % config.eval_every == 0)
+            last = validator.is_last(done)
+            validates = last or validator.is_due(done)
             due = config.checkpoint.every and done > 0 and done % config.checkpoint.every == 0
             if validates or due or asked or done % config.log_every == 0:
                 _check_steps(guard, done, config, dataset, order, metrics)
-            if (validates or due or asked) and (resumed is None or done > begun):
+            if (validates or due or asked) and done > step_saved:
                 view.between_steps("saving")
+                seconds = clock.seconds
                 progress = Progress(
                     step=done,
                     seconds=clock.seconds,
@@ -180,16 +164,15 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                     config=plain_configuration(config),
                     dataset=identity(dataset),
                 )
-                saved = history.save(model, optimizers, guard, dataset, progress)
-            if asked and saved is not None:
-                view.say(f"stopped by {asked} after step {done:,}, all of it in {saved}", "bold")
-                view.say(f"go on with: {resume_command(config)}")
-                return Report(done, evaluation, None, (), saved, asked)
-            if validates:
-                view.between_steps("validating")
-                evaluation = evaluate_split(model, dataset, held_out, micro_rows, bf16, text_bytes)
+                saved, step_saved = history.save(model, optimizers, guard, dataset, progress), done
+                clock.seconds_to_save = clock.seconds - seconds
+            if validates and not asked:
+                evaluation = validator.validate(done, last)
+                asked = stop.signal
                 if evaluation is not None:
                     metrics.validation(done, evaluation)
+            if asked and saved is not None:
+                return report_stop(config, view, stop, done, evaluation, saved)
             if last:
                 break
             if done + 1 in config.skip_batches:
@@ -199,12 +182,20 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             step = loader.step(done)
             rate = learning_rate(config.optim, done, steps)
             loss = torch.zeros((), device=device)
+            left = len(step.batches)
             for batch in (batch.to(device) for batch in step.batches):
                 with precision(device, bf16):
                     hidden_MC = predicting_states(forward, batch, config.compute)
                     to_minimise, cross_entropy = weighted_loss(hidden_MC, model.head_VC, batch, config.z_loss)
                 torch.autograd.backward(to_minimise)
                 loss += cross_entropy
+                left -= 1
+                if left and stop.is_requested():
+                    break
+            if left:  # nothing of the step is kept: it is done again when the run is resumed
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
+                continue
             skip, outcome = guard.judge(loss, clip_gradient(model, config.optim.clip))
             set_learning_rate(optimizers, rate)
             skip_where(optimizers, skip)
@@ -220,6 +211,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         if done < steps:
             view.say(f"{config.hours:g} hours are over: stopping at step {done}, before the rate has come down")
         view.say(f"saved {history.newest} after {clock.seconds:.0f} s")
+        view.between_steps("answering")
         answers = answer_held_out(
             model,
             dataset,
@@ -227,12 +219,11 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             seed=config.seed,
             tasks=config.answer_tasks,
             max_new_tokens=config.max_new_tokens,
+            go_on=validator.going_on("answering", "tokens"),
         )
-        metrics.answers(answers)
-        baseline = unigram_baseline(dataset)
-        exact = sum(answer.exact for answer in answers)
-        metrics.end(evaluation, baseline, steps=done, answers=len(answers), exact=exact)
-        return Report(done, evaluation, baseline, answers, history.newest)
+        if stop.signal and saved is not None:
+            return report_stop(config, view, stop, done, evaluation, saved)
+        return report_end(metrics, done, evaluation, answers, history.newest)
 
 
 def _check_steps(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.cells import cell_len
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,14 +21,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sabitrain.clock import Clock
-from sabitrain.evaluate import Evaluation, TargetLoss
 from sabitrain.figures import Summary
 from sabitrain.generate import Answer
 from sabitrain.score_table import score_table
+from sabitrain.scores import Evaluation, TargetLoss
 
-TABLE_WIDTH = 100
+TABLE_WIDTH = 80
 """Columns that tables may take at least, whatever they are shown on."""
 _SECONDS_BETWEEN_DRAWINGS = 0.25
+_SECONDS_BETWEEN_LINES = 10
 _BAR_WIDTH = 40
 
 
@@ -43,6 +45,7 @@ class View:
     def __init__(self, console: Console, clock: Clock) -> None:
         """Show on ``console`` a run that ``clock`` times."""
         self._console, self._clock = console, clock
+        self._told = time.monotonic()
 
     def say(self, line: str, style: str = "") -> None:
         """A line."""
@@ -53,6 +56,13 @@ class View:
 
     def between_steps(self, doing: str) -> None:
         """Something else is being done for a while, before the next step."""
+        self._told = time.monotonic()
+
+    def progress(self, doing: str, done: int, of: int, unit: str) -> None:
+        """So many rows or tokens of something that takes a while are done: a line now and then, if it does."""
+        if time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            self.say(_progress(doing, done, of, unit))
 
     def figures(self, summary: Summary, not_taken: int) -> None:
         """The figures of the steps since the last; ``not_taken`` of all steps so far were skipped."""
@@ -67,10 +77,13 @@ class View:
 
     def validation(self, step: int, evaluation: Evaluation) -> None:
         """A validation after ``step`` steps."""
-        self.say(f"validation at step {step}: target loss {evaluation.total.loss:.4f}", "bold")
+        rows, held_out = evaluation.rows, evaluation.held_out_rows
+        sample = f" ({rows:,} of {held_out:,} held-out rows)" if rows < held_out else ""
+        self.say(f"validation at step {step}: target loss {evaluation.total.loss:.4f}{sample}", "bold")
         # On a narrower terminal its lines wrap, which reads better than names and numbers in shreds.
-        options = self._console.options.update(width=max(self._console.width, TABLE_WIDTH))
-        self._console.print(Segments(self._console.render(score_table(evaluation), options)), end="")
+        width = max(self._console.width, TABLE_WIDTH)
+        options = self._console.options.update(width=width)
+        self._console.print(Segments(self._console.render(score_table(evaluation, width), options)), end="")
 
     def answers(self, answers: Sequence[Answer]) -> None:
         """Held-out prompts and what the model wrote."""
@@ -124,6 +137,7 @@ class LiveView(View):
         """Show on ``console``, a terminal, a run that ``clock`` times; nothing is drawn before a step is taken."""
         super().__init__(console, clock)
         self._step, self._doing, self._not_taken, self._drawn = 0, "", 0, -math.inf
+        self._settled = False
         self._summary: Summary | None = None
         self._live = Live(
             console=console,
@@ -141,8 +155,17 @@ class LiveView(View):
 
     def between_steps(self, doing: str) -> None:
         """Say so beside the bar until the next step."""
+        super().between_steps(doing)
         self._doing = doing
         if self._live.is_started:
+            self._draw()
+
+    def progress(self, doing: str, done: int, of: int, unit: str) -> None:
+        """Say so beside the bar; once settled, in lines."""
+        if self._settled:
+            super().progress(doing, done, of, unit)
+        elif time.monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWINGS:
+            self._doing = _progress(doing, done, of, unit)
             self._draw()
 
     def figures(self, summary: Summary, not_taken: int) -> None:
@@ -152,7 +175,7 @@ class LiveView(View):
 
     def settle(self) -> None:
         """Draw a last time, and below it nothing in place."""
-        self._doing = ""
+        self._doing, self._settled = "", True
         self._live.stop()
 
     def _draw(self) -> None:
@@ -165,11 +188,16 @@ class LiveView(View):
     def _drawing(self) -> RenderableType:
         """A line with a bar, and the latest figures in as many columns as the terminal is wide."""
         steps = self._clock.steps
+        taken, left = f"step {self._step:,} of {steps:,}", f"ETA {_duration(self._clock.seconds_left)}"
         bar = Table.grid(padding=(0, 2))
+        for _ in range(4):
+            bar.add_column(no_wrap=True, overflow="ellipsis")
+        # The bar has what room the words leave, a gap of two columns before each.
+        room = self._console.width - sum(2 + cell_len(text) for text in (taken, left, self._doing))
         bar.add_row(
-            Text(f"step {self._step:,} of {steps:,}"),
-            ProgressBar(steps, self._step, _BAR_WIDTH),
-            Text(f"ETA {_duration(self._clock.seconds_left)}"),
+            Text(taken),
+            ProgressBar(steps, self._step, max(1, min(_BAR_WIDTH, room))),
+            Text(left),
             Text(self._doing, "italic"),
         )
         if self._summary is None:
@@ -193,6 +221,10 @@ class LiveView(View):
             "gradient": f"{_number(last.grad_norm):.2f}",
         }
         return cells | ({"steps skipped": f"{self._not_taken:,}"} if self._not_taken else {})
+
+
+def _progress(doing: str, done: int, of: int, unit: str) -> str:
+    return f"{doing} {done:,} of {of:,} {unit}"
 
 
 def _utilisation(summary: Summary) -> str:

@@ -37,11 +37,13 @@ def test_the_first_stop_at_the_pace_of_the_last_intervals(done, before, more, si
         now += since
         total = before[1] + sum(seconds for _, seconds in done) + since
         assert clock.seconds == pytest.approx(total, abs=1e-6)
+        assert clock.seconds_to_limit == (None if hours is None else pytest.approx(3600 * hours - total, abs=1e-6))
         assert clock.is_over() == (hours is not None and clock.seconds >= 3600 * hours)
         if not done:
-            assert clock.seconds_left is None
+            assert clock.seconds_left is clock.seconds_a_step is None
             return
         recent = done[-INTERVALS:]
         pace = sum(seconds for _, seconds in recent) / sum(count for count, _ in recent)
+        assert clock.seconds_a_step == pytest.approx(pace, abs=1e-6)
         stops = [more * pace - since] + ([] if hours is None else [3600 * hours - total])
         assert clock.seconds_left == pytest.approx(max(0.0, min(stops)), abs=1e-4)

@@ -6,17 +6,24 @@ import itertools
 import math
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import SOURCES, VOCAB_SIZE, documents, write_tiny
+from tiny import SOURCES, VOCAB_SIZE, copy_document, documents, label_document, text_document, write_tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dataset_writer import Document, write_dataset
-from sabiprep.dataset import open_dataset
+from sabiprep.dataset import PackedDataset, Split, open_dataset
+from sabitrain import baseline as baseline_module
+from sabitrain.baseline import train_unigram, unigram_baseline
 from sabitrain.config import ModelConfig
-from sabitrain.evaluate import Score, TargetLoss, evaluate_split, target_bytes, unigram_baseline
+from sabitrain.evaluate import evaluate_split
+from sabitrain.held_out import sample_rows
+from sabitrain.masking import documents_of
 from sabitrain.model import Llama
+from sabitrain.scores import Score, SourceScore, TargetLoss
+from sabitrain.text_bytes import TargetBytes
 
 
 @pytest.mark.parametrize(
@@ -34,7 +41,7 @@ def test_scores_by_task_and_language(tmp_path, kinds):
     dataset = write_tiny(tmp_path, validation=held_out, sources=sources)
     torch.manual_seed(0)
     model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
-    found, prompts = defaultdict(list), defaultdict(list)
+    found, prompts, answers = defaultdict(list), defaultdict(list), defaultdict(list)
     for document in held_out:
         n, ids = len(document.ids), torch.tensor(document.ids)
         with torch.no_grad():
@@ -42,34 +49,49 @@ def test_scores_by_task_and_language(tmp_path, kinds):
         logits = F.linear(hidden[:-1], model.head_VC)
         nats = F.cross_entropy(logits, ids[1:], reduction="none").tolist()
         task, language = kinds[document.source_id]
-        for key, i in itertools.product(("total", f"task {task}", f"in {language}", (task, language)), range(1, n)):
+        keys = ("total", f"task {task}", f"in {language}", (task, language), SOURCES[document.source_id]["name"])
+        if 1 in document.roles:
+            right = (logits.argmax(-1) == ids[1:])[[i - 1 for i in range(1, n) if document.roles[i] in (0, 3)]].all()
+            for key in keys:
+                answers[key].append(right.item())
+        for key, i in itertools.product(keys, range(1, n)):
             if document.roles[i] == 3 or i == n - 1:
                 # The tokenizer's words are t0, t1 ...; decoded, each but a text's first has a space before it.
                 text = f" t{document.ids[i]}" if document.roles[i] == 3 else ""
-                found[key].append((nats[i - 1], logits[i - 1].argmax().item() == document.ids[i], len(text)))
+                is_right = logits[i - 1].argmax().item() == document.ids[i]
+                found[key].append((nats[i - 1], len(text), is_right if text else None))
             else:
                 prompts[key].append(nats[i - 1])
     want = {}
     for key, entries in found.items():
-        nats, right, lengths = (sum(column) for column in zip(*entries, strict=True))
+        nats, lengths = sum(entry[0] for entry in entries), sum(entry[1] for entry in entries)
+        right = [entry[2] for entry in entries if entry[2] is not None]
         asked = prompts[key]
-        want[key] = Score(
+        score = Score(
             loss=pytest.approx(nats / len(entries), rel=1e-5),
             targets=len(entries),
-            accuracy=right / len(entries),
+            accuracy=sum(right) / len(right),
             bits_per_byte=pytest.approx(nats / math.log(2) / lengths, rel=1e-5),
             prompt=TargetLoss(pytest.approx(sum(asked) / len(asked), rel=1e-5), len(asked)) if asked else None,
+            answers=len(answers[key]),
+            answers_right=sum(answers[key]) / len(answers[key]) if answers[key] else None,
         )
-    assert any(score.prompt is None for score in want.values()) == (kinds[2][0] == "text")
-    text_bytes = target_bytes(dataset, dataset.validation)
-    for rows_at_once, given in ((1, None), (3, text_bytes), (100, None)):
-        evaluation = evaluate_split(model, dataset, dataset.validation, rows_at_once, text_bytes_S=given)
+        want[key] = score
+        for name, (task, language) in zip((source["name"] for source in SOURCES), kinds, strict=True):
+            if key == name:
+                want[key] = SourceScore(**vars(score), task=task, language=language)
+    groups = [score for score in want.values() if not isinstance(score, SourceScore)]
+    assert any(score.prompt is None for score in groups) == (kinds[2][0] == "text")
+    text_bytes = TargetBytes(dataset)
+    for rows_at_once, given in ((1, None), (3, text_bytes), (3, text_bytes), (100, text_bytes)):
+        evaluation = evaluate_split(model, dataset, dataset.validation, rows_at_once, text_bytes=given)
         assert evaluation is not None
+        assert evaluation.rows == evaluation.held_out_rows == len(dataset.validation)
         scores = {"total": evaluation.total}
         scores |= {f"task {name}": score for name, score in evaluation.tasks.items()}
         scores |= {f"in {name}": score for name, score in evaluation.languages.items()}
         scores |= {(task, name): one for task, of in evaluation.pairs.items() for name, one in of.items()}
-        assert scores == want
+        assert scores | evaluation.sources == want
 
 
 def test_the_bytes_are_those_of_the_text(tmp_path):
@@ -102,8 +124,9 @@ def test_the_bytes_are_those_of_the_text(tmp_path):
             tokenizer_json=tokenizer.to_str(),
         )
     )
-    assert target_bytes(dataset, dataset.train).tolist() == want
-    assert target_bytes(dataset, dataset.validation).tolist() == [0, 0]
+    counts = TargetBytes(dataset)
+    assert counts.of(dataset.train.batch(range(len(dataset.train)))).tolist() == want
+    assert counts.of(dataset.train.batch([])).tolist() == [0, 0]
 
 
 def test_there_may_be_no_prompt(tmp_path):
@@ -114,23 +137,200 @@ def test_there_may_be_no_prompt(tmp_path):
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_the_baseline_by_hand(tmp_path):
-    dataset = write_tiny(tmp_path, train=50, held_out=20)
+def targets_of(seed: int, count: int) -> list[tuple[int, int | None]]:
+    """The source and the token of every target, None for the EOS that closes a document."""
+    return [
+        (document.source_id, token if role == 3 else None)
+        for document in documents(count, seed)
+        for i, (token, role) in enumerate(zip(document.ids, document.roles, strict=True))
+        if i > 0 and role in (0, 3)
+    ]
 
-    def targets(seed: int, count: int) -> list[int]:
-        return [
-            token
-            for document in documents(count, seed)
-            for i, (token, role) in enumerate(zip(document.ids, document.roles, strict=True))
-            if i > 0 and role in (0, 3)
-        ]
 
-    seen = Counter(targets(0, 50))
-    total = sum(seen.values()) + VOCAB_SIZE
-    nats = [-math.log((seen[token] + 1) / total) for token in targets(1, 20)]
+@pytest.mark.parametrize("train", [50, 2, 0])
+def test_the_baseline_by_hand(tmp_path, train):
+    """Two sources of one task and language are one group; of few documents, or none, some tokens were never seen."""
+    sources = [{**source, "task": "t", "lang": lang} for source, lang in zip(SOURCES, "aba", strict=True)]
+    dataset = write_tiny(tmp_path, train=train, held_out=20, sources=sources)
+    seen: dict[str, Counter[int]] = {"a": Counter(), "b": Counter()}
+    for source, token in targets_of(0, train):
+        if token is not None:
+            seen["aba"[source]][token] += 1
+    everywhere = seen["a"] + seen["b"]
+    nats = []
+    for source, token in targets_of(1, 20):
+        if token is None:
+            nats.append(0.0)
+            continue
+        counts = seen["aba"[source]]
+        q = (everywhere[token] + 1) / (sum(everywhere.values()) + VOCAB_SIZE)
+        types = len(counts) or 1
+        nats.append(-math.log((counts[token] + types * q) / (sum(counts.values()) + types)))
     baseline = unigram_baseline(dataset)
     assert baseline is not None
     assert (baseline.loss, baseline.targets) == (pytest.approx(sum(nats) / len(nats)), len(nats))
+    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    evaluation = evaluate_split(model, dataset, dataset.validation, 2, baseline=train_unigram(dataset))
+    assert evaluation is not None and evaluation.total.baseline == pytest.approx(baseline.loss)
+    costs = [cost for cost, (source, _) in zip(nats, targets_of(1, 20), strict=True) if source == 1]
+    assert evaluation.languages["b"].baseline == pytest.approx(sum(costs) / len(costs))
+
+
+def test_the_baseline_is_a_distribution_and_of_a_sample_of_many_rows(tmp_path, monkeypatch):
+    dataset = write_tiny(tmp_path, train=300)
+    monkeypatch.setattr(baseline_module, "MOST_ROWS", 4)
+    one, other = train_unigram(dataset), train_unigram(dataset)
+    assert one is not None and other is not None
+    for source in range(3):
+        nats = one.nats(np.full(VOCAB_SIZE, source, np.uint16), np.arange(VOCAB_SIZE))
+        assert np.exp(-nats).sum() == pytest.approx(1)
+        assert nats.tolist() == other.nats(np.full(VOCAB_SIZE, source, np.uint16), np.arange(VOCAB_SIZE)).tolist()
+    assert int(one._counts.sum()) < 4 * 32
+
+
+def test_labels_by_chance_are_no_better_than_the_baseline(tmp_path):
+    """Labels that no prompt tells: knowing their shares, and that EOS follows, is what the baseline knows."""
+    rng = np.random.default_rng(0)
+
+    def flips(count: int) -> list[Document]:
+        return [
+            Document([4, *rng.integers(6, 20, 3).tolist(), 5, int(rng.integers(6, 8)), 0], [1, 2, 2, 2, 1, 3, 0], 1, i)
+            for i in range(count)
+        ]
+
+    train, held_out = flips(400), flips(200)
+    dataset = open_dataset(
+        write_dataset(
+            tmp_path,
+            train,
+            validation=held_out,
+            sources=SOURCES,
+            seq_len=32,
+            vocab_size=VOCAB_SIZE,
+            eos_id=0,
+            pad_id=1,
+        )
+    )
+    baseline = unigram_baseline(dataset)
+    assert baseline is not None and baseline.targets == 400
+    assert baseline.loss == pytest.approx(math.log(2) / 2, abs=0.01)
+
+
+class Knows(Llama):
+    """Predicts every token right but ``unknown``, of which it makes the PAD."""
+
+    def __init__(self, unknown: int) -> None:
+        shape = ModelConfig(layers=1, width=VOCAB_SIZE * 2, heads=1, kv_heads=1, context=64)
+        super().__init__(shape, VOCAB_SIZE)
+        self.unknown = unknown
+        with torch.no_grad():
+            self.head_VC.copy_(torch.eye(VOCAB_SIZE, VOCAB_SIZE * 2))
+
+    def forward(self, ids_N, positions_N, cu_seqlens, max_seqlen, at_M):
+        said_M = ids_N[at_M + 1]
+        return F.one_hot(torch.where(said_M == self.unknown, 1, said_M), VOCAB_SIZE * 2).float()
+
+
+@pytest.mark.parametrize("unknown", [6, 12, 0])
+def test_an_answer_is_right_if_all_of_it_is(tmp_path, unknown):
+    """A token that is not known makes every answer wrong that has it; an EOS that is not known makes all of them."""
+    held_out = documents(60, 9)
+    dataset = write_tiny(tmp_path, validation=held_out)
+    evaluation = evaluate_split(Knows(unknown), dataset, dataset.validation, 2)
+    assert evaluation is not None
+    for name, number in (("copy", 0), ("label", 1)):
+        targets = [
+            [token for token, role in zip(d.ids, d.roles, strict=True) if role == 3]
+            for d in held_out
+            if d.source_id == number
+        ]
+        right = sum(unknown not in answer and unknown != 0 for answer in targets)
+        score, flat = evaluation.tasks[name], [token for answer in targets for token in answer]
+        assert (score.answers, score.answers_right) == (len(targets), pytest.approx(right / len(targets)))
+        assert score.accuracy == pytest.approx(sum(token != unknown for token in flat) / len(flat))
+        assert evaluation.sources[{"copy": "copying", "label": "labels"}[name]].answers_right == score.answers_right
+
+
+def test_windows_and_plain_text_are_no_answers(tmp_path):
+    """An answer is whole: what goes on in another window, or comes from one, is a part of one."""
+    prompt, target = [3, 7, 5], [8, 9]
+    roles = [1, 2, 1, 3, 3]
+    whole = Document([*prompt, *target, 0], [*roles, 0], 0, 1)
+    first = Document([*prompt, *target], roles, 0, 2, part=0)
+    last = Document([9, 8, 0], [3, 3, 0], 0, 2, part=1)
+    last_with_prompt = Document([7, 5, 8, 0], [2, 1, 3, 0], 0, 3, part=1)
+    copy = Document([*prompt, *target, 0], [*roles, 0], 0, 1, part=1 << 24)
+    text = Document([8, 9, 0], [3, 3, 0], 2, 4)
+    dataset = write_tiny(tmp_path, validation=[whole, first, last, last_with_prompt, copy, text])
+    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    evaluation = evaluate_split(model, dataset, dataset.validation, 4)
+    assert evaluation is not None
+    assert {task: score.answers for task, score in evaluation.tasks.items()} == {"copy": 2, "text": 0}
+    assert evaluation.tasks["text"].answers_right is None and evaluation.total.answers == 2
+
+
+def pairs_in(dataset: PackedDataset, split: Split, rows: list[int]) -> set[tuple[str, str, str]]:
+    """The tasks, languages and sources that have a target in some rows."""
+    batch = split.batch(rows)
+    sources = batch["source_ids"][documents_of(batch)[batch["loss_mask"].reshape(-1)]]
+    return {(dataset.sources[s].task, dataset.sources[s].lang, dataset.sources[s].name) for s in set(sources.tolist())}
+
+
+def test_a_sample_has_every_task_and_language_and_is_the_same_each_time(tmp_path):
+    """Hundreds of documents of one source, three of another, one of a third: those are in however small the sample."""
+    rng = np.random.default_rng(3)
+    held_out = [copy_document(rng, i) for i in range(600)]
+    held_out[100:400:100] = [label_document(rng, i) for i in range(3)]
+    held_out[450] = text_document(rng, 0)
+    dataset = write_tiny(tmp_path, validation=held_out)
+    split = dataset.validation
+    every = pairs_in(dataset, split, list(range(len(split))))
+    samples = {}
+    for count in (1, 8, 40):
+        rows = sample_rows(dataset, split, count, 7)
+        assert rows is not None and rows.tolist() == sample_rows(dataset, split, count, 7).tolist()
+        samples[count] = rows.tolist()
+        assert len(set(samples[count])) == len(samples[count]) == max(2, count), "two rows hold all three sources"
+        assert pairs_in(dataset, split, samples[count]) == every
+    assert samples[40][:8] == samples[8] and samples[8][:2] == samples[1]
+    assert samples[40] != sample_rows(dataset, split, 40, 8).tolist()
+    for count in (0, len(split), len(split) + 1):
+        assert sample_rows(dataset, split, count, 7).tolist() == list(range(len(split)))
+    assert sample_rows(dataset, split, 5, 7, lambda done, of: False) is not None, "one batch of rows has no pause"
+
+
+def test_a_sample_is_in_proportion(tmp_path):
+    """Rows of one document each: a third of them labels, so of any sample too, to within one row."""
+    rng = np.random.default_rng(4)
+    roles = [1, *[2] * 20, 1, 3, 0]
+    held_out = [
+        Document([3, *rng.integers(6, 20, 20).tolist(), 5, 6, 0], roles, int(source % 3 == 0), source)
+        for source in range(90)
+    ]
+    dataset = write_tiny(tmp_path, validation=held_out)
+    assert len(dataset.validation) == 90
+    for count in (9, 31, 60):
+        rows = sample_rows(dataset, dataset.validation, count, 0)
+        assert rows is not None
+        labels = int((dataset.validation.batch(rows.tolist())["source_ids"] == 1).sum())
+        assert abs(labels - count / 3) <= 1
+
+
+def test_an_evaluation_that_is_ended_is_of_the_rows_so_far(tmp_path):
+    dataset = write_tiny(tmp_path, held_out=60)
+    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    asked = []
+
+    def go_on(done: int, of: int) -> bool:
+        asked.append((done, of))
+        return done < 4
+
+    order = np.arange(len(dataset.validation))[::-1]
+    cut = evaluate_split(model, dataset, dataset.validation, 2, rows=order, go_on=go_on)
+    assert asked == [(2, len(order)), (4, len(order))]
+    alone = evaluate_split(model, dataset, dataset.validation, 2, rows=order[:4])
+    assert cut == alone and cut is not None
+    assert (cut.rows, cut.held_out_rows) == (4, len(order))
 
 
 def test_nothing_to_validate_on(tmp_path):

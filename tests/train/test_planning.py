@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from sabiprep.dataset import open_dataset
 from sabitrain import planning
 from sabitrain.__main__ import main
 from sabitrain.command_line import parse_command_line
-from sabitrain.config import ModelConfig, OptimConfig
+from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
 from sabitrain.data import make_step
 from sabitrain.device import limit_memory
 from sabitrain.loss import predicting_states, weighted_loss
@@ -93,6 +94,44 @@ def test_the_command_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
     assert "not even one row fits: use --recompute" in capsys.readouterr().out
     assert main(["plan", "--data", str(tmp_path / "nowhere")]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_validations_are_counted(tmp_path):
+    """Twice five of the rows, and all at the end, since so many are trained on; fewer where the run is shorter."""
+    with write_tiny(tmp_path / "data", held_out=150) as dataset:
+        rows = len(dataset.validation)
+        of = {"eval_every": 10, "eval_rows": 5}
+        planned = plan_run(tiny_config(dataset.path, tmp_path / "run", max_steps=30, **of), dataset).validation
+        assert (planned.held_out_rows, planned.rows, planned.times, planned.last_rows) == (rows, 5, 2, rows)
+        short = plan_run(tiny_config(dataset.path, tmp_path / "run", max_steps=5, **of), dataset).validation
+        assert (short.times, short.last_rows) == (0, 5)
+        long = plan_run(tiny_config(dataset.path, tmp_path / "run", max_steps=5, hours=1.0, **of), dataset).validation
+        assert long.last_rows == rows
+
+
+def test_a_validation_takes_the_operations_of_a_forward_pass(tmp_path):
+    """A third of a dense step's over as many rows, but for what is not predicted at the end of the model."""
+    shape = ModelConfig(layers=2, width=16, heads=4, kv_heads=2, mlp_width=24, context=256)
+    with write_tiny(tmp_path / "data", train=600, held_out=600, seq_len=256) as dataset:
+        options = {"model": shape, "batch": BatchConfig(tokens=512, micro_tokens=512), "max_steps": 3}
+        config = tiny_config(dataset.path, tmp_path / "run", eval_every=1, eval_rows=0, **options)
+        planned = plan_run(config, dataset)
+        rows = len(dataset.validation)
+        assert (planned.validation.rows, planned.validation.times, planned.validation.last_rows) == (rows, 2, rows)
+        a_row = planned.flops.dense / 2 / 3
+        assert 0.8 * a_row < planned.validation.flops / (3 * rows) <= 1.02 * a_row
+
+
+@pytest.mark.parametrize("options", [{}, {"hours": 1.0}, {"memory_limit": 0.001}, {"max_steps": 1_000_000}])
+def test_a_plan_does_not_wrap_at_80_columns(tmp_path, monkeypatch, options):
+    """No line is wider, and no word is cut: joined again, lines are what they were."""
+    write_tiny(tmp_path / "data", held_out=150)
+    monkeypatch.chdir(tmp_path)
+    text = planning.describe(tiny_config(Path("data"), Path("run"), eval_rows=7, **options))
+    lines = text.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert any(line.startswith("validation: ") for line in lines) and "of validation (" in text
+    assert ("at most, as the hours allow" in " ".join(text.split())) == ("hours" in options)
 
 
 def test_a_larger_card_is_used_up_to_the_limit(monkeypatch):

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,9 @@ from tiny import tiny_config, write_tiny
 
 from sabitrain.clock import Clock
 from sabitrain.config_file import to_toml
-from sabitrain.evaluate import Evaluation, Score, TargetLoss
 from sabitrain.figures import summarise
+from sabitrain.score_table import elide
+from sabitrain.scores import Evaluation, Score, SourceScore, TargetLoss
 from sabitrain.train import run_training
 from sabitrain.view import LiveView, View, open_view
 
@@ -173,9 +175,11 @@ def test_a_validation_is_a_table(width):
     languages = {"hau": pairs["copy"]["hau"], "ibo": pairs["text"]["ibo"], "yor": score(2.25, 6.25)}
     console = terminal(width)
     View(console, Clock(10)).validation(20, Evaluation(score(1.125, 5.125), tasks, languages, pairs))
-    title, names, rule, *rows = sent(console).splitlines()
+    title, above, names, rule, *rows = sent(console).splitlines()
     assert title == "validation at step 20: target loss 1.1250"
-    assert names.split("  ")[0] == "task" and names.endswith("  prompt loss") and set(rule) == {"─"}
+    assert above.split() == ["target", "tokens", "answers", "bits", "per", "prompt"]
+    assert names.split() == ["task", "language", "targets", "loss", "baseline", "right", "right", "byte", "loss"]
+    assert set(rule) == {"─"}
     assert [row.split() for row in rows] == [
         ["copy", "hau", "1,000", "1.5000", "25.0%", "0.500", "5.5000"],
         ["copy", "yor", "1,000", "2.5000", "25.0%", "0.500", "6.5000"],
@@ -186,6 +190,64 @@ def test_a_validation_is_a_table(width):
         ["all", "yor", "1,000", "2.2500", "25.0%", "0.500", "6.2500"],
         ["all", "all", "1,000", "1.1250", "25.0%", "0.500", "5.1250"],
     ]
+
+
+def wide_score(targets: int) -> Score:
+    return Score(10.1234, targets, 1.0, 12.345, TargetLoss(10.5, 3), 10.9999, 55, 0.625)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("targets", [99, 12_345_678])
+def test_long_names_are_cut_and_nothing_wraps(width, targets):
+    """Every line fits, every number stands whole, whatever the names; where there is room they do too."""
+    task, language, score = "headline-generation-from-the-body", "yor-Latn-NG", wide_score(targets)
+    sources = {name: SourceScore(**vars(score), task=task, language="hau") for name in ("news-a", "news-b")}
+    pairs = {task: {"hau": score, language: score}}
+    console = terminal(width)
+    found = Evaluation(score, {task: score}, {"hau": score, language: score}, pairs, sources, 128, 1_054)
+    View(console, Clock(10)).validation(20, found)
+    title, _, names, rule, *rows = sent(console).splitlines()
+    assert title == "validation at step 20: target loss 10.1234 (128 of 1,054 held-out rows)"
+    assert all(len(line) <= width for line in (names, rule, *rows))
+    numbers = [f"{targets:,}", "10.1234", "10.9999", "100.0%", "62.5%", "12.345", "10.5000"]
+    rows = [row.split() for row in rows if row.strip()]
+    assert [row[-7:] for row in rows] == [numbers] * 6
+    assert [row[:-7][0][:3] for row in rows] == ["hea", "new", "new", "hea", "hea", "all"]
+    assert ("…" in rows[0][0]) == (width == 80)
+    if width == 120:
+        assert rows[0][:2] == [task, "hau"] and rows[3][:2] == [task, language]
+
+
+def test_names_are_cut_in_their_middle():
+    assert elide("translate", 9) == "translate"
+    assert elide("translate-eng-yor", 9) == "transl…or"
+    assert [elide("ọjọ́-ẹ̀kọ́-ńlá", width) for width in (1, 2)] == ["…", "ọ…"]
+
+
+def test_what_takes_a_while_is_told_now_and_then(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    file = io.StringIO()
+    view = View(Console(file=file, soft_wrap=True), Clock(10))
+    now += 60
+    view.between_steps("validating")
+    for seconds, done in ((9, 64), (10, 128), (15, 256), (21, 1_024)):
+        now = 160.0 + seconds
+        view.progress("validating", done, 1_054, "rows")
+    assert file.getvalue().splitlines() == ["validating 128 of 1,054 rows", "validating 1,024 of 1,054 rows"]
+    console = terminal(80)
+    with LiveView(console, Clock(2_000)) as live:
+        live.progress("validating", 128, 1_054, "rows")
+        now += 0.1
+        live.progress("validating", 129, 1_054, "rows")
+        now += 0.2
+        live.progress("validating", 130, 1_054, "rows")
+    drawn = sent(console)
+    assert re.search(r"step 0 of 2,000 +ETA unknown +validating 128 of 1,054 rows", drawn), "on one line"
+    assert "validating 129" not in drawn and "validating 130 of 1,054 rows" in drawn
+    now += 60
+    live.progress("answering", 5, 64, "tokens")
+    assert sent(console).splitlines()[-1].endswith("answering 5 of 64 tokens")
 
 
 @pytest.fixture
