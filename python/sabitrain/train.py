@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 
 from sabiprep.dataset import PackedDataset
-from sabiprep.errors import Interrupted, OutputError, TrainError
+from sabiprep.errors import Interrupted, TrainError
 from sabitrain.attention import check_attention
 from sabitrain.board import check_board, open_board
 from sabitrain.clock import Clock
 from sabitrain.config import TrainConfig
 from sabitrain.device import choose_device, limit_memory, runs_in_bf16, set_deterministic
 from sabitrain.evaluate import Evaluation, TargetLoss, evaluate_split, precision, target_bytes, unigram_baseline
+from sabitrain.files import output_error
 from sabitrain.flops import step_flops
 from sabitrain.generate import Answer, answer_held_out
 from sabitrain.guard import StepGuard, records_of, stop_error
@@ -79,9 +80,8 @@ def run_training(config: TrainConfig) -> Report:
         device = choose_device(config.device)
         set_deterministic(config.deterministic)
         limit_memory(device, config.memory_limit)
-        begin_run(config)
         try:
-            with StopRequest() as stop:
+            with begin_run(config), StopRequest() as stop:
                 return _run(config, dataset, device, stop)
         except KeyboardInterrupt:
             raise Interrupted(
@@ -94,7 +94,7 @@ def run_training(config: TrainConfig) -> Report:
                 "`python -m sabitrain plan` says what fits",
             ) from error
         except OSError as error:
-            raise OutputError(f"the run cannot go on: {error.strerror}", file=str(config.run)) from error
+            raise output_error(error, "the run cannot go on", config.run, resume_command(config)) from error
 
 
 def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop: StopRequest) -> Report:
