@@ -30,7 +30,7 @@ from sabitrain.history import History
 from sabitrain.identity import check_identity, identity
 from sabitrain.loader import Loader
 from sabitrain.loss import predicting_states, weighted_loss
-from sabitrain.masking import Masking
+from sabitrain.masking import masking_of
 from sabitrain.metrics import Metrics
 from sabitrain.mixture import Order, make_order, open_datasets
 from sabitrain.model import Llama
@@ -120,7 +120,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     plan = dict(resumed[1].plan) if resumed else config.step_plan(len(dataset.train), dataset.seq_len, device.type)
     steps, micro_rows = plan["steps"], plan["micro_rows"]
     order = make_order(dataset, config, plan["rows_per_step"], steps)
-    masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
+    masking = masking_of(config, dataset.sources)
     held_out, text_bytes = dataset.validation, target_bytes(dataset, dataset.validation)
     begun, seconds, kept = (resumed[1].step, resumed[1].seconds, resumed[1].metrics_bytes) if resumed else (0, 0.0, 0)
     done, evaluation, saved = begun, None, None
@@ -169,7 +169,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             validates = last or (config.eval_every and done > 0 and done % config.eval_every == 0)
             due = config.checkpoint.every and done > 0 and done % config.checkpoint.every == 0
             if validates or due or asked or done % config.log_every == 0:
-                _check_steps(guard, done, config, dataset, order, metrics)
+                _check_steps(guard, config, dataset, order, metrics)
             if (validates or due or asked) and (resumed is None or done > begun):
                 view.between_steps("saving")
                 progress = Progress(
@@ -205,7 +205,8 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                     to_minimise, cross_entropy = weighted_loss(hidden_MC, model.head_VC, batch, config.z_loss)
                 torch.autograd.backward(to_minimise)
                 loss += cross_entropy
-            skip, outcome = guard.judge(loss, clip_gradient(model, config.optim.clip))
+            grad_norm = clip_gradient(model, config.optim.clip)
+            skip, outcome = guard.judge(loss, grad_norm, done + 1, step.targets)
             set_learning_rate(optimizers, rate)
             skip_where(optimizers, skip)
             for optimizer in optimizers:
@@ -235,11 +236,9 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         return Report(done, evaluation, baseline, answers, history.newest)
 
 
-def _check_steps(
-    guard: StepGuard, done: int, config: TrainConfig, dataset: PackedDataset, order: Order, metrics: Metrics
-) -> None:
+def _check_steps(guard: StepGuard, config: TrainConfig, dataset: PackedDataset, order: Order, metrics: Metrics) -> None:
     """Stop the run if too many steps in a row could not be taken, and name what was in the last."""
-    bad = guard.stopping_steps(done, config.skip_batches)
+    bad = guard.stopping_steps()
     if bad:
         records = records_of(dataset, dataset.train.batch(order.step(bad[-1] - 1)))
         metrics.stopped(bad[-1], records)

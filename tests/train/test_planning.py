@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from tiny import VOCAB_SIZE, tiny_config, write_tiny
@@ -14,7 +12,6 @@ from sabitrain.__main__ import main
 from sabitrain.command_line import parse_command_line
 from sabitrain.config import ModelConfig, OptimConfig
 from sabitrain.data import make_step
-from sabitrain.device import limit_memory
 from sabitrain.loss import predicting_states, weighted_loss
 from sabitrain.masking import Masking
 from sabitrain.model import Llama
@@ -93,18 +90,6 @@ def test_the_command_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
     assert "not even one row fits: use --recompute" in capsys.readouterr().out
     assert main(["plan", "--data", str(tmp_path / "nowhere")]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
-
-
-def test_a_larger_card_is_used_up_to_the_limit(monkeypatch):
-    asked = []
-    properties = SimpleNamespace(total_memory=80 * 10**9)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: asked.append(given))
-    cuda = torch.device("cuda")
-    for limit in (24.0, 100.0):
-        limit_memory(cuda, limit)
-    limit_memory(torch.device("cpu"), 1.0)
-    assert asked == [(0.3, cuda), (1.0, cuda)]
 
 
 @pytest.mark.parametrize("preset", ["125m", "350m", "1b"])
