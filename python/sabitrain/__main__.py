@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sabiprep.errors import Interrupted, SabiprepError, unforeseen
 from sabiprep.terminal import accept_any_text, harmless
-from sabitrain.command_line import parse_command_line
+from sabitrain.command_line import PLAN_DESCRIPTION, parse_command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["plan"]:
-            config = parse_command_line(given[1:], "python -m sabitrain plan", Path("run"))
+            config = parse_command_line(given[1:], "python -m sabitrain plan", Path("run"), PLAN_DESCRIPTION)
             from sabitrain.planning import describe
 
             print(describe(config))

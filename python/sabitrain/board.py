@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Board:
         """Write to ``folder``; what an earlier session wrote of steps after ``step`` is not shown."""
         from torch.utils.tensorboard import SummaryWriter  # only now: few runs have it
 
+        self._hook, threading.excepthook = threading.excepthook, self._overhear
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def add(self, kind: str, values: Mapping[str, Any]) -> None:
@@ -45,8 +47,20 @@ class Board:
                     self._writer.add_scalar(name, number, values["step"])
 
     def close(self) -> None:
-        """Have everything written."""
-        self._writer.close()
+        """Have everything written.
+
+        Raises:
+            OSError: If it cannot be, as on a full disk; `add` raises it too.
+        """
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _overhear(self, failed: threading.ExceptHookArgs) -> None:
+        """Say nothing when the thread that writes fails: it hands its error on, and the run tells of it."""
+        if type(failed.thread).__name__ != "_AsyncWriterThread":
+            self._hook(failed)
 
 
 @contextlib.contextmanager
@@ -55,9 +69,13 @@ def open_board(wanted: bool, run: Path, step: int) -> Iterator[Board | None]:
     board = Board(run / FOLDER, step) if wanted else None
     try:
         yield board
-    finally:
+    except BaseException:
         if board is not None:
-            board.close()
+            with contextlib.suppress(OSError):  # what has ended the run says more
+                board.close()
+        raise
+    if board is not None:
+        board.close()
 
 
 def scalars(path: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -17,9 +17,10 @@ from sabiprep.files import CONFIG_LIMIT, read_whole
 from sabitrain import files
 from sabitrain.config import ModelConfig
 from sabitrain.model import Llama
-from sabitrain.tokenizer import open_tokenizer, read_tokenizer
+from sabitrain.tokenizer import CHAT_TEMPLATE, control_ids, open_tokenizer, tokenizer_config, tokenizer_file
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+"""The files that ``transformers`` reads; `CHAT_TEMPLATE` is one more where the dataset has one."""
 
 
 def save_checkpoint(folder: Path, model: Llama, dataset: PackedDataset) -> None:
@@ -52,19 +53,25 @@ def new_checkpoint(folder: Path) -> Iterator[Path]:
         files.sync(unfinished)
         files.rename(unfinished, folder)
     except OSError as error:
-        raise OutputError(f"the checkpoint cannot be written: {error.strerror or error}", file=str(folder)) from error
+        with contextlib.suppress(OSError):  # half a checkpoint would only keep a full disk full
+            files.remove(unfinished)
+        raise files.output_error(error, "the checkpoint cannot be written", folder) from error
 
 
 def write_model(folder: Path, model: Llama, dataset: PackedDataset) -> None:
     """Write `FILES` to an empty folder: what ``transformers`` wants to know."""
+    tokenizer = open_tokenizer(dataset)
     documents = {
         "config.json": _model_config(model, dataset),
-        "generation_config.json": {**_control_ids(dataset), "do_sample": False},
-        "tokenizer_config.json": _tokenizer_config(model, dataset),
+        "generation_config.json": {**control_ids(dataset), "do_sample": False},
+        "tokenizer_config.json": tokenizer_config(dataset, tokenizer, model.config.context),
     }
     for name, content in documents.items():
         files.write_file(folder / name, f"{json.dumps(content, indent=2)}\n".encode())
-    files.write_file(folder / "tokenizer.json", read_tokenizer(dataset))
+    files.write_file(folder / "tokenizer.json", tokenizer_file(dataset, tokenizer))
+    chat_template = dataset.tokenizer_path.with_name(CHAT_TEMPLATE)
+    if chat_template.is_file():
+        files.write_file(folder / CHAT_TEMPLATE, read_whole(chat_template, CONFIG_LIMIT))
     weights = {name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()}
     files.save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
 
@@ -99,11 +106,6 @@ def load_checkpoint(folder: Path) -> Llama:
     return model.eval()
 
 
-def _control_ids(dataset: PackedDataset) -> dict[str, int | None]:
-    """The control tokens under the names of ``transformers``."""
-    return {"bos_token_id": dataset.bos_id, "eos_token_id": dataset.eos_id, "pad_token_id": dataset.pad_id}
-
-
 def _model_config(model: Llama, dataset: PackedDataset) -> dict[str, Any]:
     """``config.json``; the rotary base under its name before and since transformers 5."""
     config = model.config
@@ -127,17 +129,5 @@ def _model_config(model: Llama, dataset: PackedDataset) -> dict[str, Any]:
         "attention_bias": False,
         "mlp_bias": False,
         "tie_word_embeddings": True,
-        **_control_ids(dataset),
-    }
-
-
-def _tokenizer_config(model: Llama, dataset: PackedDataset) -> dict[str, Any]:
-    """``tokenizer_config.json``: the class that takes ``tokenizer.json`` as it is, and the control tokens by text."""
-    tokenizer = open_tokenizer(dataset)
-    ids = _control_ids(dataset)
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": model.config.context,
-        "clean_up_tokenization_spaces": False,
-        **{name.removesuffix("_id"): tokenizer.id_to_token(id_) for name, id_ in ids.items() if id_ is not None},
+        **control_ids(dataset),
     }

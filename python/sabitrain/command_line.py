@@ -10,12 +10,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import tyro
 
-from sabitrain.config import PresetName, TrainConfig
-from sabitrain.config_file import CONFIG_FILE, resolve
+from sabiprep.errors import ConfigError
+from sabitrain.config import TrainConfig
+from sabitrain.config_file import CONFIG_FILE, check_preset, resolve
+
+DESCRIPTION = """Train a causal language model on a packed dataset, learning from the target tokens only.
+
+`python -m sabitrain plan`, with the same options, says beforehand what a run will take."""
+PLAN_DESCRIPTION = """Say what a run with these options will take: parameters, steps, GPU memory, the largest
+micro-batch that fits, operations a step. Nothing is trained or written, and no GPU is needed."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class _Base:
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     data_end: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    preset: PresetName | None = None
+    preset: str | None = None
     config: Path | None = None
     run: Path | None = None
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -37,7 +44,10 @@ class _Base:
 
 
 def parse_command_line(
-    arguments: Sequence[str] | None = None, prog: str = "python -m sabitrain", run: Any = tyro.MISSING
+    arguments: Sequence[str] | None = None,
+    prog: str = "python -m sabitrain",
+    run: Any = tyro.MISSING,
+    description: str = DESCRIPTION,
 ) -> TrainConfig:
     """The configuration that the command line (by default the process's own) asks for.
 
@@ -45,19 +55,35 @@ def parse_command_line(
         arguments: What stands on it.
         prog: The command, for its help.
         run: The run folder where none is named; by default one must be.
+        description: What the command does, for its help.
 
     Raises:
         ConfigError: If the TOML file or a value cannot be right.
         SystemExit: If the command line itself is wrong (2), or asked for help (0).
     """
-    base, _ = tyro.cli(_Base, prog=prog, args=arguments, return_unknown_args=True, add_help=False)
+    base, others = tyro.cli(_Base, prog=prog, args=arguments, return_unknown_args=True, add_help=False)
+    if any(other.split("=")[0] in ("--init", "--init-from") for other in others):
+        _refuse(
+            "--init: starting from the weights of a checkpoint is not there yet: every run starts from random ones\n"
+            "Remedy: leave --init out; to go on with a run of sabitrain, use --run DIR --resume"
+        )
+    try:
+        check_preset(base.preset or "nano", None)
+    except ConfigError as error:
+        _refuse(str(error))
     default = resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": run})
     # tyro adds what may be given several times to its default, so what the file says goes where there is another.
     named = {name: tyro.MISSING for name in ("data", "data_end") if getattr(base, name)}
     if "data" in named:
         named.setdefault("data_end", ())
-    config = tyro.cli(TrainConfig, prog=prog, args=arguments, default=dataclasses.replace(default, **named))
+    default = dataclasses.replace(default, **named)
+    config = tyro.cli(TrainConfig, prog=prog, args=arguments, default=default, description=description)
     if not config.data:  # of what may be given several times tyro wants none
-        print("sabitrain: --data is required: name the OUT of sabiprep pack", file=sys.stderr)
-        raise SystemExit(2)
+        _refuse("--data is required: name the OUT of sabiprep pack")
     return config
+
+
+def _refuse(message: str) -> NoReturn:
+    """End the process as a command line that is wrong does."""
+    print(f"sabitrain: {message}", file=sys.stderr)
+    raise SystemExit(2)

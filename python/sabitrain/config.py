@@ -16,6 +16,9 @@ import tyro
 from sabiprep.errors import ConfigError
 
 PresetName = Literal["nano", "125m", "350m", "1b"]
+MAX_THREADS = 4096
+"""Most threads of a run: with tens of thousands OpenMP's runtime ends the process with a segmentation fault."""
+
 Device = Literal["auto", "cpu", "cuda"]
 MixSchedule = Literal["linear", "cosine"]
 Compute = Literal["dense", "head", "full"]
@@ -277,7 +280,10 @@ class TrainConfig:
         self.weight_of_task()
         _require(self.answers >= 0, f"answers must be 0 or more, not {self.answers}")
         _require(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        _require(self.threads >= 0, f"threads must be 0 or more, not {self.threads}")
+        _require(
+            0 <= self.threads <= MAX_THREADS,
+            f"threads must be from 1 to {MAX_THREADS}, or 0 for one a core, not {self.threads}",
+        )
         _require(0 <= self.seed < 2**63, f"seed must be from 0 to below 2**63, not {self.seed}")
         _require(min(self.skip_batches, default=1) >= 1, f"skip_batches counts steps from 1: not {self.skip_batches}")
         _require(not (self.resume and self.overwrite), "resume goes on with a run and overwrite removes it: use one")

@@ -20,12 +20,12 @@ import tyro
 
 from sabiprep.errors import ConfigError
 from sabiprep.files import CONFIG_LIMIT, read_whole
-from sabitrain.config import PRESETS, PresetName, TrainConfig
+from sabitrain.config import PRESETS, TrainConfig
 
 CONFIG_FILE = "config.toml"
 
 
-def resolve(preset: PresetName | None, file: Path | None, required: Mapping[str, Any]) -> TrainConfig:
+def resolve(preset: str | None, file: Path | None, required: Mapping[str, Any]) -> TrainConfig:
     """The configuration of a preset and a TOML file; ``required`` stands in for what neither gives.
 
     Args:
@@ -39,13 +39,30 @@ def resolve(preset: PresetName | None, file: Path | None, required: Mapping[str,
     written = {} if file is None else read_toml(file)
     place = None if file is None else str(file)
     name = preset or written.get("preset", "nano")
-    if name not in PRESETS:
-        raise ConfigError(f"no preset {name!r}", file=place, remedy=f"use one of {', '.join(PRESETS)}")
+    preset_values = check_preset(name, place)
     merged: dict[str, Any] = {**required, **written, "preset": name, "config": file}
-    for key, values in PRESETS[name].items():
+    for key, values in preset_values.items():
         given = written.get(key, {} if isinstance(values, dict) else values)
         merged[key] = {**values, **given} if isinstance(values, dict) and isinstance(given, dict) else given
     return _build(TrainConfig, merged, place, "")
+
+
+def check_preset(name: Any, file: str | None) -> Mapping[str, Any]:
+    """Returns the values of a preset.
+
+    Args:
+        name: Its name, as it was given.
+        file: The file that names it, if one does.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    for preset, values in PRESETS.items():
+        if preset == name:
+            return values
+    near = difflib.get_close_matches(str(name).lower(), PRESETS, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"no preset {name!r}", file=file, remedy=f"{meant}use one of {', '.join(PRESETS)}")
 
 
 def read_toml(file: Path) -> dict[str, Any]:

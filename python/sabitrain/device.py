@@ -12,16 +12,23 @@ from sabiprep.errors import TrainError
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device to train on: ``cpu``, ``cuda``, or for ``auto`` a GPU if there is one.
+    """Returns the device to train on: the CPU, or for ``cuda`` and ``auto`` the current GPU, by its index.
+
+    Several functions of ``torch.cuda`` refuse a device without an index. Nothing of CUDA is set up for a CPU.
 
     Raises:
-        TrainError: If a GPU is asked for and there is none.
+        TrainError: If a GPU is asked for and there is none, or the one there is cannot be set up.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise TrainError("torch sees no CUDA device", remedy="use --device cpu, or install a CUDA build of torch")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    if wanted == "cpu" or not torch.cuda.is_available():
+        if wanted == "cuda":
+            raise TrainError("torch sees no CUDA device", remedy="use --device cpu, or install a CUDA build of torch")
+        return torch.device("cpu")
+    try:
+        return torch.device("cuda", torch.cuda.current_device())
+    except RuntimeError as error:
+        raise TrainError(
+            f"the GPU cannot be used: {error}", remedy="look at nvidia-smi, or use --device cpu"
+        ) from error
 
 
 def runs_in_bf16(device: torch.device) -> bool:

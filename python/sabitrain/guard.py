@@ -6,7 +6,7 @@ All of it happens on the device, where loss and gradient are: the host asks for 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from sabiprep.dataset import BatchDict, PackedDataset
 from sabiprep.errors import TrainError
 
 # What becomes of a step, by the number that `StepGuard.judge` gives it.
-TAKEN, NOT_FINITE, SPIKE, STOPPED = range(4)
-UPDATES = ("taken", "not finite", "spike", "stopped")
+TAKEN, NOT_FINITE, SPIKE, STOPPED, NO_TARGET = range(5)
+UPDATES = ("taken", "not finite", "spike", "stopped", "no target")
 # Steps that the median is of. Until half as many have been taken, nothing is a spike.
 WINDOW = 128
 # No loss (nats) and no gradient norm up to this is a spike, however small the others are.
@@ -28,10 +28,14 @@ _SHOWN = 5
 class StepGuard:
     """Decides, on the device, which steps are taken. After three in a row that are not, none is any more.
 
+    A step in which no token counts is not taken either, but says nothing about the run: it is not one in a row.
+
     Attributes:
+        device: Where steps are computed.
         state: The tensors it decides by, which a checkpoint keeps: ``seen`` float64[2, `WINDOW`] (losses and gradient
             norms of the last steps taken, infinite where there is none yet), ``taken`` (how many were), ``counts``
-            int64[2] (steps that were not finite, and spikes) and ``in_a_row`` (steps not taken since then).
+            int64[2] (steps that were not finite, and spikes), ``in_a_row`` (such steps since one was taken) and
+            ``last`` int64[3] (the numbers of the last such steps, 0 where there is none yet).
     """
 
     def __init__(self, device: torch.device, spike: float) -> None:
@@ -42,22 +46,33 @@ class StepGuard:
             spike: A step is a spike if its loss or its gradient's norm is more than so many times the median of the
                 last `WINDOW` taken, and above 1; 0 for none.
         """
+        self.device = device
         self._times = spike or math.inf
         self.state = {
             "seen": torch.full((2, WINDOW), math.inf, dtype=torch.float64, device=device),
             "taken": torch.zeros((), dtype=torch.int64, device=device),
             "counts": torch.zeros(2, dtype=torch.int64, device=device),
             "in_a_row": torch.zeros((), dtype=torch.int64, device=device),
+            "last": torch.zeros(_MOST_IN_A_ROW, dtype=torch.int64, device=device),
         }
 
-    def judge(self, loss: Tensor, grad_norm: Tensor) -> tuple[Tensor, Tensor]:
+    def judge(self, loss: Tensor, grad_norm: Tensor, step: int, targets: int) -> tuple[Tensor, Tensor]:
         """Decide about a step, from its loss and its gradient's norm before clipping, two scalars on the device.
+
+        Args:
+            loss: The loss.
+            grad_norm: The norm.
+            step: Its number, from 1.
+            targets: The tokens in it that count.
 
         Returns:
             Whether it is to be skipped, float32[] (1 or 0, as optimizers take it); and what to tell of it, float64[5]:
             loss, norm, its number in `UPDATES`, and the steps so far that were not finite and that were spikes.
         """
         state = self.state
+        if not targets:
+            told_3 = torch.tensor((math.nan, math.nan, NO_TARGET), dtype=torch.float64).to(loss.device)
+            return torch.ones_like(loss, dtype=torch.float32), torch.cat((told_3, state["counts"].double()))
         seen_2 = torch.stack((loss, grad_norm)).double()
         stopped = state["in_a_row"] >= _MOST_IN_A_ROW
         medians_2 = state["seen"].sort(dim=1).values[:, (WINDOW - 1) // 2]
@@ -66,26 +81,21 @@ class StepGuard:
         update = torch.where(stopped, STOPPED, update)
         taken = update == TAKEN
         place = torch.arange(WINDOW, device=seen_2.device) == state["taken"] % WINDOW
-        # A step without a target has a loss of 0, which says nothing about those that have some.
+        # A loss of 0 says nothing about those to come.
         enters = taken & (seen_2[0] > 0)
         state["seen"] = torch.where(place & enters, seen_2[:, None], state["seen"])
         state["taken"] = state["taken"] + enters
         state["counts"] = state["counts"] + torch.stack((update == NOT_FINITE, update == SPIKE))
         state["in_a_row"] = torch.where(taken, 0, state["in_a_row"] + 1)
+        last = torch.cat((state["last"][1:], torch.full_like(state["last"][:1], step)))
+        state["last"] = torch.where(taken | stopped, state["last"], last)
         return (~taken).float(), torch.cat((seen_2, update[None].double(), state["counts"].double()))
 
-    def stopping_steps(self, done: int, unjudged: Container[int] = ()) -> list[int]:
-        """The steps in a row after which none is taken any more, or an empty list; waits for the device.
-
-        Args:
-            done: The steps so far, which are counted from 1.
-            unjudged: Those of them that were passed over.
-        """
-        beyond = int(self.state["in_a_row"]) - _MOST_IN_A_ROW
-        if beyond < 0:
+    def stopping_steps(self) -> list[int]:
+        """The numbers of the steps in a row after which none is taken any more, or none; waits for the device."""
+        if int(self.state["in_a_row"]) < _MOST_IN_A_ROW:
             return []
-        judged = [step for step in range(1, done + 1) if step not in unjudged]
-        return judged[: len(judged) - beyond][-_MOST_IN_A_ROW:]
+        return [step for step in self.state["last"].tolist() if step]
 
 
 def stop_error(step: int, records: Sequence[str], going_on: str) -> TrainError:

@@ -10,17 +10,18 @@ from pathlib import Path
 import torch
 
 from sabiprep.dataset import PackedDataset
-from sabiprep.errors import OutputError, TrainError
+from sabiprep.errors import TrainError
 from sabitrain import files
 from sabitrain.checkpoint import FILES, new_checkpoint, write_model
 from sabitrain.config import CheckpointConfig
 from sabitrain.guard import StepGuard
 from sabitrain.model import Llama
+from sabitrain.tokenizer import CHAT_TEMPLATE
 from sabitrain.trainer_state import FACTS_FILE, TENSORS_FILE, Progress, read_progress, save_state
 
 FOLDER = "checkpoints"
 LINK = "checkpoint"
-ALL_FILES = (*FILES, TENSORS_FILE, FACTS_FILE)
+ALL_FILES = (*FILES, CHAT_TEMPLATE, TENSORS_FILE, FACTS_FILE)
 _NAME = re.compile(r"step-\d{8,}")
 _LEFT_OVER = re.compile(r"\.step-\d{8,}\.unfinished")
 
@@ -58,7 +59,7 @@ class History:
                 save_state(unfinished, model, optimizers, guard, progress)
             self.settle(folder)
         except OSError as error:
-            raise OutputError(f"cannot be written to: {error.strerror or error}", file=str(self._folder)) from error
+            raise files.output_error(error, "cannot be written to", self._folder) from error
         return folder
 
     def resume(self, say: Callable[[str], None]) -> tuple[Path, Progress] | None:

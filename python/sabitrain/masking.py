@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sabiprep.dataset import BatchDict, SourceInfo
-from sabitrain.config import Loss, WeighBy
+from sabitrain.config import Loss, TrainConfig, WeighBy
 
 # The roles that are no target: the trainer imports the loader of sabiprep, not its vocabulary for people.
 CONTROL, TEMPLATE, DATA = 0, 1, 2
@@ -71,6 +71,11 @@ class Masking:
             of_source = np.array([self.task_weights.get(source.task, 1.0) for source in self.sources])
             scales_S *= np.append(of_source[rows["source_ids"]], 0)[_document_of_segments(rows)]
         return scales_S
+
+
+def masking_of(config: TrainConfig, sources: Sequence[SourceInfo]) -> Masking:
+    """Returns the strategy that a configuration asks for, for a dataset of these sources."""
+    return Masking(sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
 
 
 def prompt_tokens(rows: BatchDict) -> npt.NDArray[np.bool_]:

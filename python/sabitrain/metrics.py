@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -215,8 +216,9 @@ class Metrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file."""
-        self._log.close()
+        """Close the file; of an error that ends the run, that is what is told."""
+        with contextlib.suppress(*() if error is None else (OSError,)):
+            self._log.close()
 
 
 def _number(value: float) -> float | None:

@@ -28,7 +28,20 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.O
         )
     betas = config.beta1, config.beta2
     optimizers.append(torch.optim.AdamW(list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=True))
+    if next(model.parameters()).device.type == "cpu":
+        for optimizer in optimizers:
+            _leave_gpus_alone(optimizer)
     return optimizers
+
+
+def _leave_gpus_alone(optimizer: torch.optim.Optimizer) -> None:
+    """Have the steps of an optimizer on the CPU ask no GPU whether it is capturing a graph.
+
+    Since torch 2.15 they do wherever there is one, which sets up CUDA on it.
+    """
+    for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+        if hasattr(optimizer, check):
+            setattr(optimizer, check, lambda: None)
 
 
 class SkippingMuon(torch.optim.Muon):

@@ -25,7 +25,7 @@ from sabitrain.data import PAD_TO, make_batch, make_step, micro_batches
 from sabitrain.flops import Flops, forward_flops, step_flops
 from sabitrain.held_out import all_fit_the_run, sample_rows
 from sabitrain.loss import MAX_LOGITS
-from sabitrain.masking import Masking, prompt_tokens
+from sabitrain.masking import masking_of, prompt_tokens
 from sabitrain.mixture import MixedOrder, make_order, open_datasets
 from sabitrain.model import Llama
 from sabitrain.optim import parameter_groups
@@ -111,7 +111,7 @@ def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
     steps, rows_per_step, micro_rows = config.step_plan(len(dataset.train), seq_len, "cuda").values()
     micro_rows = min(micro_rows, rows_per_step)
     order = make_order(dataset, config, rows_per_step, steps)
-    masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
+    masking = masking_of(config, dataset.sources)
     made = [
         make_step(dataset.train, order.step(step), 16, masking, config.compute) for step in range(min(_SAMPLE, steps))
     ]

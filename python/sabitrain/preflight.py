@@ -5,9 +5,13 @@ from __future__ import annotations
 from sabiprep.dataset import PackedDataset
 from sabiprep.errors import DatasetError, TrainError
 from sabitrain.config import TrainConfig
+from sabitrain.data import micro_batches
 from sabitrain.generate import check_tasks
+from sabitrain.masking import masking_of
 from sabitrain.mixture import Mixture
 from sabitrain.tokenizer import open_tokenizer
+
+_ROWS_AT_ONCE = 256
 
 
 def check_dataset(config: TrainConfig, dataset: PackedDataset) -> None:
@@ -15,7 +19,8 @@ def check_dataset(config: TrainConfig, dataset: PackedDataset) -> None:
 
     Raises:
         DatasetError: If it has no row to train on, or its tokenizer is not the one it was packed with.
-        TrainError: If its rows are longer than the model's context, or a task to answer is none of its own.
+        TrainError: If its rows are longer than the model's context, a task to answer is none of its own, or none of
+            its tokens counts.
     """
     place = str(dataset.path)
     for part in dataset.parts if isinstance(dataset, Mixture) else [dataset]:
@@ -29,3 +34,20 @@ def check_dataset(config: TrainConfig, dataset: PackedDataset) -> None:
         )
     check_tasks(dataset, (*config.answer_tasks, *config.weight_of_task()))
     open_tokenizer(dataset)
+    _check_targets(config, dataset)
+
+
+def _check_targets(config: TrainConfig, dataset: PackedDataset) -> None:
+    """Raise `TrainError` if no token of the training split counts; the first rows mostly tell."""
+    masking = masking_of(config, dataset.sources)
+    batches = micro_batches(dataset.train, range(len(dataset.train)), _ROWS_AT_ONCE)
+    if any(masking.weights(rows).any() for rows in batches):
+        return
+    tasks = ", ".join(sorted({source.task for source in dataset.sources}))
+    raise TrainError(
+        "there is nothing to learn: no token of its training split counts for anything",
+        file=str(dataset.path),
+        remedy=f"give a task that it has ({tasks}) a weight above 0 with --task-weights TASK=WEIGHT"
+        if any(weight == 0 for weight in config.weight_of_task().values())
+        else "use --loss full, a --prompt-weight above 0, or pack it with targets",
+    )

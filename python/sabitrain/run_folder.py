@@ -2,14 +2,17 @@
 
 It holds ``config.toml`` (what is run), ``metrics.jsonl`` (what happened), ``checkpoints/`` (one folder a step),
 ``checkpoint``, a link to the newest of them, and ``tensorboard/`` where that is wanted. A folder without
-``config.toml`` holds no run yet.
+``config.toml`` holds no run yet. While a run is at work in it, a lock file keeps others out.
+
+No other link belongs there: a folder that holds one is neither resumed nor replaced, so nothing outside is touched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from sabitrain.config import TrainConfig, parse_mix
 from sabitrain.config_file import CONFIG_FILE, resolve, to_toml
 
 METRICS_FILE = "metrics.jsonl"
+LOCK_FILE = ".sabitrain.lock"
 # What may be another when a run goes on: none of it changes what is learnt.
 _FREE = {
     *("run", "preset", "config", "resume", "overwrite", "device", "threads", "hours", "memory_limit"),
@@ -27,34 +31,63 @@ _FREE = {
 }
 
 
-def begin_run(config: TrainConfig) -> None:
-    """Make the run folder and its ``config.toml``, unless a run is there that ``resume`` takes up again.
+@contextlib.contextmanager
+def begin_run(config: TrainConfig) -> Iterator[None]:
+    """Makes the run folder and its ``config.toml``, unless a run is there that ``resume`` takes up again.
+
+    Inside the ``with`` no other run can begin in the folder, go on in it or replace it.
 
     Raises:
         ConfigError: If a path is not UTF-8.
-        OutputError: If it holds a run and neither ``resume`` nor ``overwrite`` is asked for, or anything else than one.
+        OutputError: If a run is at work in it, if it holds a run and neither ``resume`` nor ``overwrite`` is asked for,
+            or if it holds anything else than a run.
     """
     run = config.run
     _written(config)
-    try:
-        present = {path.name for path in run.iterdir()} if run.exists() else set()
-        torn = files.unfinished_name(run / CONFIG_FILE).name
-        if present - {torn}:
-            _refuse_foreign(run, present)
-            if config.resume and CONFIG_FILE in present:
-                return
-            if not config.overwrite:
-                raise OutputError(
-                    "the run folder is not empty",
-                    file=str(run),
-                    remedy="go on with its run by --resume, name another folder, or use --overwrite",
-                )
-            files.remove(run / CONFIG_FILE)  # first of all, so that what is half removed is not taken for a run
-            files.remove(run)
-        files.make_folder(run)
-        files.replace_file(run / CONFIG_FILE, _written(config))
-    except OSError as error:
-        raise OutputError(f"cannot be written to: {error.strerror}", file=str(run)) from error
+    with contextlib.ExitStack() as held:
+        try:
+            lock = run / LOCK_FILE
+            if lock.is_symlink() or not lock.exists():
+                _refuse_foreign(run)  # so that nothing is made, not even the lock, where no run has been
+            files.make_folder(run)
+            held.enter_context(files.Lock(lock))
+            _make_ready(config)
+        except BlockingIOError as error:
+            holder = f" (process {error.strerror})" if error.strerror else ""
+            raise OutputError(
+                f"another run is at work in it{holder}",
+                file=str(run),
+                remedy="wait until that has ended, stop it with Ctrl-C, or name another folder with --run",
+            ) from error
+        except OSError as error:
+            raise files.output_error(error, "cannot be written to", run) from error
+        yield
+
+
+def _make_ready(config: TrainConfig) -> None:
+    """Leave in a run folder that is locked either the run to go on with, or ``config.toml`` alone."""
+    run = config.run
+    _refuse_foreign(run)
+    present = {path.name for path in run.iterdir()} - {LOCK_FILE, files.unfinished_name(run / CONFIG_FILE).name}
+    if present:
+        if config.resume and CONFIG_FILE in present:
+            return
+        if not config.overwrite:
+            raise OutputError(
+                "the run folder is not empty",
+                file=str(run),
+                remedy="go on with its run by --resume, name another folder, or use --overwrite",
+            )
+        if run.is_symlink():
+            raise OutputError(
+                f"is a link to {run.resolve()}, and --overwrite removes nothing behind a link",
+                file=str(run),
+                remedy=f"use --run {shlex.quote(str(run.resolve()))}",
+            )
+        files.remove(run / CONFIG_FILE)  # first of all, so that what is half removed is not taken for a run
+        for name in sorted(present):
+            files.remove(run / name)
+    files.replace_file(run / CONFIG_FILE, _written(config))
 
 
 def _written(config: TrainConfig) -> bytes:
@@ -136,27 +169,43 @@ def resume_command(config: TrainConfig, past: Sequence[int] = ()) -> str:
     return " ".join([command, "--skip-batches", *map(str, skip)] if skip else [command])
 
 
-def _refuse_foreign(run: Path, present: set[str]) -> None:
+def _refuse_foreign(run: Path) -> None:
     """Raise `OutputError` if a folder holds something that no run has written: it is neither resumed nor removed."""
-    ours = {CONFIG_FILE, METRICS_FILE, history.FOLDER, history.LINK, board.FOLDER}
-    ours |= {files.unfinished_name(run / name).name for name in (CONFIG_FILE, history.LINK)}
-    foreign = present - ours
-    if history.LINK in present and not (run / history.LINK).is_symlink():
-        foreign.add(history.LINK)
-    checkpoints = run / history.FOLDER
-    for folder in checkpoints.iterdir() if checkpoints.is_dir() else ():
-        place = f"{history.FOLDER}/{folder.name}"
-        if not (history.is_ours(folder.name) and folder.is_dir()):
-            foreign.add(place)
-        else:
-            foreign |= {f"{place}/{path.name}" for path in folder.iterdir() if path.name not in history.ALL_FILES}
-    events = run / board.FOLDER
-    if events.is_dir():
-        names = {path.name for path in events.iterdir()}
-        foreign |= {f"{board.FOLDER}/{name}" for name in names if not name.startswith(board.EVENTS)}
-    if foreign:
+    foreign = next((path for path in _entries(run) if not _is_ours(path.relative_to(run), path)), None)
+    if foreign is not None:
+        kind = "a link, which" if foreign.is_symlink() else "which"
         raise OutputError(
-            f"it holds '{min(foreign)}', which no training run has written",
+            f"it holds '{foreign.relative_to(run)}', {kind} no training run has written",
             file=str(run),
-            remedy="name another folder",
+            remedy="name another folder, or move that away",
         )
+
+
+def _entries(run: Path) -> Iterator[Path]:
+    """What lies in a run folder, in order, and in the folders in it that a run makes; links are not followed."""
+    for path in sorted(run.iterdir()) if run.exists() else ():
+        yield path
+        if path.name in (history.FOLDER, board.FOLDER) and path.is_dir() and not path.is_symlink():
+            for inner in sorted(path.iterdir()):
+                yield inner
+                if path.name == history.FOLDER and inner.is_dir() and not inner.is_symlink():
+                    yield from sorted(inner.iterdir())
+
+
+def _is_ours(place: Path, path: Path) -> bool:
+    """Whether a run writes something like ``path`` at this place in its folder."""
+    match place.parts:
+        case (name,) if name in (history.LINK, files.unfinished_name(place.with_name(history.LINK)).name):
+            return path.is_symlink()
+        case _ if path.is_symlink():
+            return False
+        case (name,):
+            unfinished = files.unfinished_name(place.with_name(CONFIG_FILE)).name
+            return name in {CONFIG_FILE, METRICS_FILE, LOCK_FILE, history.FOLDER, board.FOLDER, unfinished}
+        case (history.FOLDER, name):
+            return history.is_ours(name) and path.is_dir()
+        case (history.FOLDER, _, name):
+            return name in history.ALL_FILES
+        case (_, name):
+            return name.startswith(board.EVENTS)
+    return False

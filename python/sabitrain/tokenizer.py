@@ -1,9 +1,15 @@
-"""The tokenizer that a dataset came with: it turns ids back into text, and is checked to be the right one."""
+"""The tokenizer that a dataset came with: checked to be the right one, and as a checkpoint has it for ``transformers``.
+
+What the tokenizer of a checkpoint gives for a prompt is what the rows hold: BOS where the dataset was packed with one,
+and nothing at the end. Pack never runs a tokenizer's post-processor, so whatever that would add is taken out.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -12,6 +18,8 @@ from sabiprep.errors import DatasetError
 from sabiprep.files import TOKENIZER_LIMIT, read_whole
 
 REMEDY = "pack the dataset again, or put back the tokenizer.json it came with"
+CHAT_TEMPLATE = "chat_template.jinja"
+"""The file of a chat template beside a tokenizer, as ``transformers`` names it."""
 
 
 def open_tokenizer(dataset: PackedDataset) -> Tokenizer:
@@ -77,3 +85,84 @@ def _probes(dataset: PackedDataset) -> Iterator[tuple[str, list[int]]]:
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
+
+
+def control_ids(dataset: PackedDataset) -> dict[str, int | None]:
+    """The control tokens under the names of ``transformers``."""
+    return {"bos_token_id": dataset.bos_id, "eos_token_id": dataset.eos_id, "pad_token_id": dataset.pad_id}
+
+
+def tokenizer_config(dataset: PackedDataset, tokenizer: Tokenizer, context: int) -> dict[str, Any]:
+    """``tokenizer_config.json``: the class that takes ``tokenizer.json`` as it is, and the control tokens by text.
+
+    ``add_bos_token`` and ``add_eos_token`` say what the post-processor of `tokenizer_file` does: some versions of
+    ``transformers`` go by the one, some by the other.
+
+    Args:
+        dataset: The dataset.
+        tokenizer: Its tokenizer.
+        context: The longest text that the model takes, in tokens.
+    """
+    ids = control_ids(dataset)
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+        "add_bos_token": dataset.bos_id is not None,
+        "add_eos_token": False,
+        **{name.removesuffix("_id"): tokenizer.id_to_token(id_) for name, id_ in ids.items() if id_ is not None},
+    }
+
+
+def tokenizer_file(dataset: PackedDataset, tokenizer: Tokenizer) -> bytes:
+    """Returns the ``tokenizer.json`` of a checkpoint: the dataset's, made to begin a text as the rows do.
+
+    It neither cuts nor pads. The dataset's own bytes are returned if they do all that already.
+
+    Args:
+        dataset: The dataset.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        DatasetError: If the file cannot be read.
+    """
+    file = dataset.tokenizer_path
+    token = None if dataset.bos_id is None else tokenizer.id_to_token(dataset.bos_id)
+    bos = None if dataset.bos_id is None or token is None else (token, dataset.bos_id)
+    content = read_tokenizer(dataset)
+    try:
+        written = json.loads(content)
+        wanted = {"post_processor": _post_processor(written.get("post_processor"), bos)}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"cannot be read as a tokenizer: {error}", file=str(file), remedy=REMEDY) from error
+    wanted |= {"truncation": None, "padding": None}
+    if all(written.get(name) == value for name, value in wanted.items()):
+        return content
+    return json.dumps({**written, **wanted}, ensure_ascii=False, indent=2).encode()
+
+
+def _post_processor(written: Any, bos: tuple[str, int] | None) -> dict[str, Any] | None:
+    """Returns a post-processor that puts BOS (its text and id) first, if there is one, and adds nothing else.
+
+    Of ``written`` only what trims offsets stays.
+    """
+    parts = [part for part in _parts(written) if part["type"] == "ByteLevel"]
+    if bos is not None:
+        token, id_ = bos
+        first = {"SpecialToken": {"id": token, "type_id": 0}}
+        text, second = ({"Sequence": {"id": name, "type_id": type_}} for type_, name in enumerate("AB"))
+        special = {token: {"id": token, "ids": [id_], "tokens": [token]}}
+        template = {"type": "TemplateProcessing", "single": [first, text], "pair": [first, text, second]}
+        parts.append({**template, "special_tokens": special})
+    if len(parts) > 1:
+        return {"type": "Sequence", "processors": parts}
+    return parts[0] if parts else None
+
+
+def _parts(written: Any) -> list[Any]:
+    """The post-processors that one is a sequence of, at any depth; itself if it is none."""
+    if written is None:
+        return []
+    if written["type"] == "Sequence":
+        return [part for inner in written["processors"] for part in _parts(inner)]
+    return [written]

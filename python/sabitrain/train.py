@@ -12,13 +12,14 @@ import platform
 import torch
 
 from sabiprep.dataset import PackedDataset
-from sabiprep.errors import Interrupted, OutputError, TrainError
+from sabiprep.errors import Interrupted, TrainError
 from sabitrain.attention import check_attention
 from sabitrain.board import check_board, open_board
 from sabitrain.clock import Clock
 from sabitrain.config import TrainConfig
 from sabitrain.device import choose_device, limit_memory, runs_in_bf16, set_deterministic
 from sabitrain.evaluate import precision
+from sabitrain.files import output_error
 from sabitrain.flops import step_flops
 from sabitrain.generate import answer_held_out
 from sabitrain.guard import StepGuard, records_of, stop_error
@@ -26,7 +27,7 @@ from sabitrain.history import History
 from sabitrain.identity import check_identity, identity
 from sabitrain.loader import Loader
 from sabitrain.loss import predicting_states, weighted_loss
-from sabitrain.masking import Masking
+from sabitrain.masking import masking_of
 from sabitrain.metrics import Metrics
 from sabitrain.mixture import Order, make_order, open_datasets
 from sabitrain.model import Llama
@@ -57,9 +58,8 @@ def run_training(config: TrainConfig) -> Report:
         device = choose_device(config.device)
         set_deterministic(config.deterministic)
         limit_memory(device, config.memory_limit)
-        begin_run(config)
         try:
-            with StopRequest() as stop:
+            with begin_run(config), StopRequest() as stop:
                 return _run(config, dataset, device, stop)
         except KeyboardInterrupt:
             raise Interrupted(
@@ -74,7 +74,7 @@ def run_training(config: TrainConfig) -> Report:
                 "`python -m sabitrain plan` says what fits",
             ) from error
         except OSError as error:
-            raise OutputError(f"the run cannot go on: {error.strerror}", file=str(config.run)) from error
+            raise output_error(error, "the run cannot go on", config.run, resume_command(config)) from error
 
 
 def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop: StopRequest) -> Report:
@@ -100,7 +100,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
     plan = dict(resumed[1].plan) if resumed else config.step_plan(len(dataset.train), dataset.seq_len, device.type)
     steps, micro_rows = plan["steps"], plan["micro_rows"]
     order = make_order(dataset, config, plan["rows_per_step"], steps)
-    masking = Masking(dataset.sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by)
+    masking = masking_of(config, dataset.sources)
     begun, seconds, kept = (resumed[1].step, resumed[1].seconds, resumed[1].metrics_bytes) if resumed else (0, 0.0, 0)
     done, evaluation, saved, step_saved = begun, None, None, begun if resumed else -1
     clock = Clock(steps, config.hours, begun, seconds)
@@ -152,7 +152,7 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             validates = last or validator.is_due(done)
             due = config.checkpoint.every and done > 0 and done % config.checkpoint.every == 0
             if validates or due or asked or done % config.log_every == 0:
-                _check_steps(guard, done, config, dataset, order, metrics)
+                _check_steps(guard, config, dataset, order, metrics)
             if (validates or due or asked) and done > step_saved:
                 view.between_steps("saving")
                 seconds = clock.seconds
@@ -196,7 +196,8 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                 for optimizer in optimizers:
                     optimizer.zero_grad()
                 continue
-            skip, outcome = guard.judge(loss, clip_gradient(model, config.optim.clip))
+            grad_norm = clip_gradient(model, config.optim.clip)
+            skip, outcome = guard.judge(loss, grad_norm, done + 1, step.targets)
             set_learning_rate(optimizers, rate)
             skip_where(optimizers, skip)
             for optimizer in optimizers:
@@ -226,11 +227,9 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         return report_end(metrics, done, evaluation, answers, history.newest)
 
 
-def _check_steps(
-    guard: StepGuard, done: int, config: TrainConfig, dataset: PackedDataset, order: Order, metrics: Metrics
-) -> None:
+def _check_steps(guard: StepGuard, config: TrainConfig, dataset: PackedDataset, order: Order, metrics: Metrics) -> None:
     """Stop the run if too many steps in a row could not be taken, and name what was in the last."""
-    bad = guard.stopping_steps(done, config.skip_batches)
+    bad = guard.stopping_steps()
     if bad:
         records = records_of(dataset, dataset.train.batch(order.step(bad[-1] - 1)))
         metrics.stopped(bad[-1], records)

@@ -73,7 +73,7 @@ def save_state(
     progress: Progress,
 ) -> None:
     """Write both files to a folder that has the others of its checkpoint already."""
-    tensors = {f"rng.{name}": state for name, state in _random_states().items()}
+    tensors = {f"rng.{name}": state for name, state in _random_states(guard.device).items()}
     tensors |= {f"guard.{name}": value.cpu().contiguous() for name, value in guard.state.items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for optimizer in optimizers:
@@ -128,12 +128,14 @@ def restore_state(
         names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         for optimizer, saved in zip(optimizers, _facts(folder)["optimizers"], strict=True):
             _restore_optimizer(optimizer, names, saved, tensors)
-        guard.state = {name: tensors[f"guard.{name}"].to(value.device) for name, value in guard.state.items()}
+        # A checkpoint of an earlier version has not all of them.
+        kept = {name: tensors.get(f"guard.{name}", value) for name, value in guard.state.items()}
+        guard.state = {name: value.to(guard.device) for name, value in kept.items()}
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise TrainError(f"not a checkpoint of this model and optimizer: {error}", file=str(folder)) from error
     torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors and cuda.is_available():
-        cuda.set_rng_state(tensors["rng.cuda"])
+    if "rng.cuda" in tensors and guard.device.type == "cuda":
+        cuda.set_rng_state(tensors["rng.cuda"], guard.device)
 
 
 def _restore_optimizer(
@@ -181,11 +183,15 @@ def _like(own: Any, saved: Any) -> Any:
     return tuple(saved) if isinstance(own, tuple) else saved
 
 
-def _random_states() -> dict[str, Tensor]:
-    """The states of torch's generators. Nothing here draws from Python's or NumPy's global ones."""
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's generators: the CPU's, and that of the GPU that is trained on.
+
+    A GPU that is not is left alone: asking for its state sets up CUDA on it, which takes hundreds of megabytes there.
+    Nothing here draws from Python's or NumPy's global generators.
+    """
     states = {"cpu": torch.get_rng_state()}
-    if cuda.is_available():
-        states["cuda"] = cuda.get_rng_state()
+    if device.type == "cuda":
+        states["cuda"] = cuda.get_rng_state(device)
     return states
 
 

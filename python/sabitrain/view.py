@@ -68,8 +68,8 @@ class View:
         """The figures of the steps since the last; ``not_taken`` of all steps so far were skipped."""
         last, steps = summary.last, self._clock.steps
         self.say(
-            f"step {last.step:{len(str(steps))}}/{steps}  epoch {last.epoch:5.2f}  loss {summary.loss:.4f}  "
-            f"lr {last.lr:.2e}  grad {_number(last.grad_norm):5.2f}  {summary.tokens_per_second:,.0f} tokens/s, "
+            f"step {last.step:{len(str(steps))}}/{steps}  epoch {last.epoch:5.2f}  loss {_decimals(summary.loss, 4)}  "
+            f"lr {last.lr:.2e}  grad {_decimals(last.grad_norm, 2):>5}  {summary.tokens_per_second:,.0f} tokens/s, "
             f"{summary.targets_per_second:,.0f} targets/s, {_utilisation(summary)}, {summary.skipped:.0%} skipped, "
             f"{_gigabytes(last.memory_bytes)}, data wait {summary.data_wait:.1%}, ETA {_duration(last.eta_seconds)}"
             + (f", {not_taken} steps skipped" if not_taken else "")
@@ -209,7 +209,7 @@ class LiveView(View):
         """The figures by what they are called."""
         last = summary.last
         cells = {
-            "loss": f"{summary.loss:.4f}",
+            "loss": _decimals(summary.loss, 4),
             "targets/s": f"{summary.targets_per_second:,.0f}",
             "tokens/s": f"{summary.tokens_per_second:,.0f}",
             "executed": _utilisation(summary),
@@ -218,7 +218,7 @@ class LiveView(View):
             "data wait": f"{summary.data_wait:.1%}",
             "epoch": f"{last.epoch:.2f}",
             "lr": f"{last.lr:.2e}",
-            "gradient": f"{_number(last.grad_norm):.2f}",
+            "gradient": _decimals(last.grad_norm, 2),
         }
         return cells | ({"steps skipped": f"{self._not_taken:,}"} if self._not_taken else {})
 
@@ -241,9 +241,9 @@ def _duration(seconds: float | None) -> str:
     return "unknown" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))
 
 
-def _number(value: float | None) -> float:
-    """A number as it was before it went to JSON."""
-    return math.nan if value is None else value
+def _decimals(value: float | None, digits: int) -> str:
+    """A number with so many digits after the point, or ``none`` where there is none."""
+    return "none" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _one_line(text: str) -> str:

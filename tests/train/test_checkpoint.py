@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from tiny import BOS, EOS, PAD, VOCAB_SIZE, write_tiny
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaForCausalLM
 
+from dataset_writer import write_dataset
+from sabiprep.dataset import open_dataset
 from sabiprep.errors import OutputError, TrainError
+from sabitrain import files
 from sabitrain.checkpoint import FILES, load_checkpoint, save_checkpoint
 from sabitrain.config import ModelConfig
 from sabitrain.model import Llama
@@ -63,7 +69,9 @@ def test_the_files(dataset, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", make_model(), dataset)
     folder = tmp_path / "checkpoint"
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
-    assert folder.joinpath("tokenizer.json").read_bytes() == dataset.tokenizer_path.read_bytes()
+    written, packed = (json.loads(path.joinpath("tokenizer.json").read_bytes()) for path in (folder, dataset.path))
+    assert written.pop("post_processor")["type"] == "TemplateProcessing" and packed.pop("post_processor") is None
+    assert written == packed
     controls = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
     for name in ("config.json", "generation_config.json"):
         written = json.loads(folder.joinpath(name).read_text())
@@ -80,6 +88,108 @@ def test_transformers_reads_the_tokenizer_as_it_is(dataset, tmp_path):
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (BOS, EOS, PAD)
 
 
+GOLDEN = Path(__file__).parents[1] / "golden"
+BOUNDARY = json.loads((GOLDEN / "boundary.json").read_text("utf-8"))
+_AROUND = {"bos": ("<s>", 1), "eos": ("</s>", 2)}
+_TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"SpecialToken": {"id": "<s>", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "</s>", "type_id": 0}},
+    ],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {text: {"id": text, "ids": [id_], "tokens": [text]} for text, id_ in _AROUND.values()},
+}
+_BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+POST_PROCESSORS = {
+    "none": None,
+    "template": _TEMPLATE,
+    "sequence": {"type": "Sequence", "processors": [_BYTES, _TEMPLATE]},
+    "roberta": {
+        "type": "RobertaProcessing",
+        "sep": ["</s>", 2],
+        "cls": ["<s>", 1],
+        "trim_offsets": True,
+        "add_prefix_space": True,
+    },
+    "bytes": _BYTES,
+}
+
+
+def first_prompts(name: str, added: list[str]) -> list[tuple[str, list[int]]]:
+    """The text of the first prompt of each golden case of a tokenizer, and its ids without BOS.
+
+    Left out are those whose data spells a control token or keeps the halves of one apart: in one text it would be one.
+    """
+    found = []
+    for case in BOUNDARY["cases"]:
+        first = next(i for i, role in enumerate(case["roles"]) if role == 3)
+        before = 0 if case["bos"] is None else 1
+        spans = case["spans"][: next(i for i, span in enumerate(case["spans"]) if span["role"] == 3)]
+        text = "".join(span["text"] for span in spans)
+        whose = [(i, span["data"]) for i, span in enumerate(spans) for _ in span["text"]]
+        spelt = {
+            (*whose[i], *whose[i + len(token) - 1])
+            for token in added
+            for i in range(len(text))
+            if text.startswith(token, i)
+        }
+        if case["tokenizer"] == name and text and all(one[:2] == one[2:] and not one[1] for one in spelt):
+            found.append((text, case["ids"][before:first]))
+    return found
+
+
+@pytest.mark.parametrize("bos_id", [None, 1])
+@pytest.mark.parametrize("post_processor", POST_PROCESSORS)
+@pytest.mark.parametrize("name", BOUNDARY["tokenizers"])
+def test_the_tokenizer_of_a_checkpoint_begins_a_prompt_as_the_rows_do(tmp_path, name, post_processor, bos_id):
+    tokenizer = json.loads((GOLDEN / BOUNDARY["tokenizers"][name]).read_text("utf-8"))
+    tokenizer["post_processor"] = POST_PROCESSORS[post_processor]
+    tokenizer["truncation"] = {"max_length": 3, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    tokenizer["padding"] = {
+        **{"strategy": {"Fixed": 40}, "direction": "Right", "pad_to_multiple_of": None},
+        **{"pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>"},
+    }
+    vocab_size = 1 + max(*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"]))
+    prompts = first_prompts(name, [token["content"] for token in tokenizer["added_tokens"]])
+    assert len(prompts) >= 4
+    opening = [] if bos_id is None else [bos_id]
+    rows = [([*opening, *ids, 5, 2], [0] * len(opening) + [1] * len(ids) + [3, 0]) for _, ids in prompts]
+    sizes = {"seq_len": 64, "vocab_size": vocab_size, "eos_id": 2, "pad_id": 0, "bos_id": bos_id}
+    out = write_dataset(tmp_path / "data", rows, tokenizer_json=json.dumps(tokenizer, ensure_ascii=False), **sizes)
+    shape = ModelConfig(layers=1, width=8, heads=1, mlp_width=8, context=64)
+    with open_dataset(out) as dataset:
+        save_checkpoint(tmp_path / "checkpoint", Llama(shape, vocab_size), dataset)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
+    alone = Tokenizer.from_file(str(tmp_path / "checkpoint" / "tokenizer.json"))
+    for text, ids in prompts:
+        assert theirs(text)["input_ids"] == [*opening, *ids], text
+        assert alone.encode(text).ids == [*opening, *ids], text
+    assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (bos_id, 2, 0)
+
+
+def test_the_chat_template_goes_along(dataset, tmp_path):
+    template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
+    dataset.path.joinpath("chat_template.jinja").write_text(template, "utf-8")
+    save_checkpoint(tmp_path / "checkpoint", make_model(), dataset)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
+    chat = [{"role": "user", "content": "t7"}, {"role": "model", "content": "t9"}]
+    assert tokenizer.apply_chat_template(chat, tokenize=False) == "<user>t7<model>t9"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_every_file_has_the_mode_that_the_umask_gives(dataset, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        save_checkpoint(tmp_path / "checkpoint", make_model(), dataset)
+        files.save_tensors(tmp_path / "checkpoint" / "trainer.safetensors", {"a": torch.zeros(3)})
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "checkpoint").iterdir()}
+    assert modes == dict.fromkeys([*FILES, "trainer.safetensors"], mode)
+
+
 def test_it_is_there_whole_or_not_at_all(dataset, tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -87,9 +197,10 @@ def test_it_is_there_whole_or_not_at_all(dataset, tmp_path, monkeypatch):
     folder = tmp_path / "checkpoint"
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
-        with pytest.raises(OutputError, match="No space left"):
+        with pytest.raises(OutputError, match="No space left") as full:
             save_checkpoint(folder, make_model(), dataset)
-    assert not folder.exists()
+    assert "make room" in str(full.value.remedy)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"], "half a checkpoint takes room"
     save_checkpoint(folder, make_model(), dataset)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "data"]
     with pytest.raises(OutputError, match="already"):

@@ -1,33 +1,91 @@
 """What a run asks of a GPU, with a stand-in in its place: bf16, page-locked batches, its generator, where it is chosen.
 
-The attention kernel has its own stand-in in ``test_attention.py``, the memory limit in ``test_planning.py``.
+The attention kernel has its own stand-in in ``test_attention.py``.
 """
 
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+import warnings
 
 import pytest
+import stand_in_gpu
 import torch
+from safetensors.torch import load_file
 from tiny import tiny_config, write_tiny
 from torch import Tensor
 
 from sabiprep.errors import TrainError
-from sabitrain import train, trainer_state
+from sabitrain import train
 from sabitrain.config import CheckpointConfig
 from sabitrain.data import make_batch
-from sabitrain.device import choose_device
+from sabitrain.device import choose_device, limit_memory
 from sabitrain.train import run_training
 
 
-def test_a_gpu_is_chosen_where_there_is_one(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [choose_device(wanted).type for wanted in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_a_gpu_is_chosen_where_there_is_one_by_its_index(monkeypatch):
+    gpu = stand_in_gpu.install(monkeypatch)
+    assert choose_device("cpu") == torch.device("cpu")
+    assert gpu.set_up == 0
+    assert [choose_device(wanted) for wanted in ("auto", "cuda")] == [torch.device("cuda", 0)] * 2
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda: 0, raising=False)
     assert choose_device("auto").type == "cpu"
     with pytest.raises(TrainError, match="no CUDA device"):
         choose_device("cuda")
+
+
+def test_a_gpu_that_cannot_be_set_up_is_an_error_in_words(monkeypatch):
+    stand_in_gpu.install(monkeypatch)
+
+    def fail() -> None:
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+
+    monkeypatch.setattr(torch.cuda, "_lazy_init", fail)
+    with pytest.raises(TrainError, match="busy or unavailable") as refused:
+        choose_device("auto")
+    assert "--device cpu" in str(refused.value.remedy)
+
+
+def test_a_larger_card_is_used_up_to_the_limit(monkeypatch):
+    gpu = stand_in_gpu.install(monkeypatch, total_memory=80 * 10**9)
+    for limit in (24.0, 100.0):
+        limit_memory(choose_device("cuda"), limit)
+    limit_memory(torch.device("cpu"), 1.0)
+    assert gpu.fractions == [(0.3, 0), (1.0, 0)]
+
+
+def test_the_set_up_of_a_run_passes_the_checks_of_torch_cuda(tmp_path, monkeypatch):
+    """From the first call to the last checkpoint, and resumed: the generator is kept and put back."""
+    data = write_tiny(tmp_path / "data").path
+    gpu = stand_in_gpu.install(monkeypatch)
+    options = {"eval_every": 0, "device": "auto", "checkpoint": CheckpointConfig(every=2), "memory_limit": 20.0}
+    with gpu, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "In CUDA autocast")
+        run_training(tiny_config(data, tmp_path / "run", max_steps=2, **options))
+        state = load_file(tmp_path / "run" / "checkpoint" / "trainer.safetensors")["rng.cuda"]
+        assert torch.equal(state, gpu.generator.get_state())
+        gpu.generator.manual_seed(5)
+        assert not torch.equal(state, gpu.generator.get_state())
+        run_training(tiny_config(data, tmp_path / "run", max_steps=2, resume=True, **options))
+    assert torch.equal(state, gpu.generator.get_state())
+    assert gpu.moved == {torch.device("cuda", 0)}
+    assert gpu.fractions == [(0.25, 0), (0.25, 0)]
+    assert gpu.set_up > 0 and len(gpu.pinned) >= 2 * 6
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert (lines[0]["device"], lines[0]["bf16"]) == ("cuda:0", True)
+    assert {line["memory_bytes"] for line in lines if line["kind"] == "train"} == {stand_in_gpu.PEAK}
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_run_on_the_cpu_leaves_a_gpu_alone(tmp_path, monkeypatch, recompute):
+    """No checkpoint, resumed run or answer sets up CUDA on a GPU that is there."""
+    data = write_tiny(tmp_path / "data").path
+    gpu = stand_in_gpu.install(monkeypatch)
+    options = {"max_steps": 2, "device": "cpu", "checkpoint": CheckpointConfig(every=1), "recompute": recompute}
+    run_training(tiny_config(data, tmp_path / "run", **options))
+    run_training(tiny_config(data, tmp_path / "run", resume=True, **options))
+    assert (gpu.set_up, gpu.moved, gpu.fractions, gpu.pinned) == (0, set(), [], [])
+    assert "rng.cuda" not in load_file(tmp_path / "run" / "checkpoint" / "trainer.safetensors")
 
 
 def test_a_run_in_bf16_from_page_locked_memory(tmp_path, monkeypatch):
@@ -62,16 +120,3 @@ def test_a_batch_goes_to_another_device_whole(tmp_path):
             assert (there.device.type, there.shape, there.dtype) == ("meta", value.shape, value.dtype), name
         else:
             assert there == value, name
-
-
-def test_the_generator_of_a_gpu_is_kept_and_put_back(tmp_path, monkeypatch):
-    data = write_tiny(tmp_path / "data").path
-    state = torch.arange(16, dtype=torch.uint8)
-    put_back: list[Tensor] = []
-    stand_in = SimpleNamespace(is_available=lambda: True, get_rng_state=lambda: state, set_rng_state=put_back.append)
-    monkeypatch.setattr(trainer_state, "cuda", stand_in)
-    options = {"max_steps": 2, "eval_every": 0, "device": "cpu", "checkpoint": CheckpointConfig(every=2)}
-    run_training(tiny_config(data, tmp_path / "run", **options))
-    assert put_back == []
-    run_training(tiny_config(data, tmp_path / "run", resume=True, **options))
-    assert [kept.tolist() for kept in put_back] == [state.tolist()]

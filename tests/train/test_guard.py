@@ -17,6 +17,7 @@ import tear
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tiny import SOURCES, documents, tiny_config, write_tiny
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from sabitrain import train
 from sabitrain.command_line import parse_command_line
 from sabitrain.config import CheckpointConfig, ModelConfig, OptimConfig, TrainConfig
 from sabitrain.guard import UPDATES, StepGuard, records_of
+from sabitrain.masking import Masking
 from sabitrain.mixture import open_datasets
 from sabitrain.model import Llama
 from sabitrain.optim import clip_gradient, make_optimizers, skip_where
@@ -64,14 +66,14 @@ def test_steps_are_judged_as_with_lists(steps, spike):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guard_module, "WINDOW", 8)
         guard, updates = StepGuard(CPU, spike), []
-        for step in steps:
-            skip, told = guard.judge(*torch.tensor(step))
+        for number, step in enumerate(steps, 1):
+            skip, told = guard.judge(*torch.tensor(step), number, 1)
             updates.append(UPDATES[int(told[2])])
             assert skip.item() == (updates[-1] != "taken")
             assert told[:2].tolist() == pytest.approx(step, nan_ok=True)
             assert told[3:].tolist() == [updates.count("not finite"), updates.count("spike")]
     assert updates == slow(steps, spike, 8)
-    stopping = guard.stopping_steps(len(steps))
+    stopping = guard.stopping_steps()
     first = updates.index("stopped") if "stopped" in updates else None
     ends = len(updates) >= 3 and all(update != "taken" for update in updates[-3:])
     last = first if first is not None else len(steps) if ends else None
@@ -95,7 +97,7 @@ def test_a_skipped_step_leaves_no_trace(name, before):
             if bad:
                 model.model.layers[0].mlp.up_proj.weight.grad[0, 0] = math.nan
                 kept = copy.deepcopy([model.state_dict(), *(optimizer.state_dict() for optimizer in optimizers)])
-            skip, _ = guard.judge(torch.tensor(2.0), clip_gradient(model, 1.0))
+            skip, _ = guard.judge(torch.tensor(2.0), clip_gradient(model, 1.0), step + 1, 1)
             skip_where(optimizers, skip)
             for optimizer in optimizers:
                 optimizer.step()
@@ -180,6 +182,46 @@ def test_three_in_a_row_stop_the_run_and_name_their_records(data, tmp_path, monk
 
 def ids_of(batch: Any) -> tuple[list[int], list[int]]:
     return batch["source_ids"].tolist(), batch["record_ids"].tolist()
+
+
+def test_a_step_without_a_target_is_none_of_those_in_a_row():
+    """Bad, none, bad, none, bad: the run stops for the three bad ones, by their numbers."""
+    guard, updates = StepGuard(CPU, 10.0), []
+    losses = [math.nan, 0.0, math.nan, 0.0, math.nan, 2.0, 0.0]
+    for number, loss in enumerate(losses, 1):
+        assert guard.stopping_steps() == ([1, 3, 5] if number > 5 else [])
+        skip, told = guard.judge(torch.tensor(loss), torch.tensor(0.5), number, int(loss != 0))
+        updates.append(UPDATES[int(told[2])])
+        assert skip.item() == 1 and told[0].isnan().item() == (updates[-1] != "stopped")
+    assert updates == [*("not finite", "no target") * 2, "not finite", "stopped", "no target"]
+    assert guard.state["counts"].tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_step_without_a_target_changes_nothing(data, tmp_path, monkeypatch, capsys, name):
+    """Weights, momentum and decay are those of the step before, to the bit; file and console say so without a NaN."""
+    optim = OptimConfig(name=name, lr=1e-2, weight_decay=0.5)
+    options = {"max_steps": 4, "eval_every": 0, "log_every": 1, "answers": 0, "optim": optim}
+    weights = Masking.weights
+    asked = iter([True, False, True, False, *[False] * 9])  # the first is the look before the run begins
+
+    def without(self: Masking, rows: Any) -> Any:
+        return weights(self, rows) * next(asked)
+
+    monkeypatch.setattr(Masking, "weights", without)
+    run = tmp_path / "run"
+    run_training(tiny_config(data, run, checkpoint=CheckpointConfig(every=1, keep_last=9), **options))
+    steps = [line for line in read(run) if line["kind"] == "train"]
+    assert [step["update"] for step in steps] == ["no target", "taken", "no target", "no target"]
+    assert [step["loss"] is None for step in steps] == [True, False, True, True]
+    assert [step["targets"] > 0 for step in steps] == [False, True, False, False]
+    kept = [run / "checkpoints" / f"step-{number:08d}" for number in (2, 3, 4)]
+    assert len({path.joinpath("model.safetensors").read_bytes() for path in kept}) == 1
+    states = [load_file(path / "trainer.safetensors") for path in kept]
+    for state in states[1:]:
+        assert all(torch.equal(state[key], states[0][key]) for key in state if key.startswith("optimizer."))
+    shown = capsys.readouterr().out
+    assert not re.search(r"\bnan\b", shown) and shown.count("loss none") == 3
 
 
 def test_a_mixture_names_the_dataset_too(data, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from sabitrain.__main__ import main
 from sabitrain.command_line import parse_command_line
 from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
 from sabitrain.data import make_step
-from sabitrain.device import limit_memory
 from sabitrain.loss import predicting_states, weighted_loss
 from sabitrain.masking import Masking
 from sabitrain.model import Llama
@@ -132,18 +130,6 @@ def test_a_plan_does_not_wrap_at_80_columns(tmp_path, monkeypatch, options):
     assert all(len(line) <= 80 for line in lines)
     assert any(line.startswith("validation: ") for line in lines) and "of validation (" in text
     assert ("at most, as the hours allow" in " ".join(text.split())) == ("hours" in options)
-
-
-def test_a_larger_card_is_used_up_to_the_limit(monkeypatch):
-    asked = []
-    properties = SimpleNamespace(total_memory=80 * 10**9)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: asked.append(given))
-    cuda = torch.device("cuda")
-    for limit in (24.0, 100.0):
-        limit_memory(cuda, limit)
-    limit_memory(torch.device("cpu"), 1.0)
-    assert asked == [(0.3, cuda), (1.0, cuda)]
 
 
 @pytest.mark.parametrize("preset", ["125m", "350m", "1b"])

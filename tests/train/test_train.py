@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TIMES, VOCAB_SIZE, tiny_config, write_tiny
+from tiny import SOURCES, TIMES, VOCAB_SIZE, tiny_config, write_tiny
 
 import sabitrain
 from sabiprep.dataset import open_dataset
@@ -118,6 +118,26 @@ def test_a_compiled_run_is_the_same_but_for_the_rounding(data, tmp_path):
         run_training(tiny_config(data, tmp_path / str(compile_it), compile=compile_it, model=small, answers=0))
     losses = [[line["loss"] for line in lines(tmp_path / n) if line["kind"] == "train"] for n in ("False", "True")]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"task_weights": ("copy=0", "label=0", "text=0")}, "(copy, label, text) a weight above 0"),
+        ({"loss": "template-masked", "prompt_weight": 0.0, "task_weights": ("copy=0",)}, "(copy) a weight above 0"),
+    ],
+)
+def test_a_run_with_nothing_to_learn_is_refused_before_it_begins(tmp_path, options, remedy):
+    kinds = "clt" if len(options["task_weights"]) > 1 else "c"
+    sources = SOURCES[: len(kinds)]
+    data = write_tiny(tmp_path / "data", kinds=kinds, sources=sources).path
+    config = tiny_config(data, tmp_path / "run", **options)
+    with pytest.raises(TrainError, match="nothing to learn") as refused:
+        run_training(config)
+    assert remedy in str(refused.value.remedy)
+    with open_dataset(data) as dataset, pytest.raises(TrainError, match="nothing to learn"):
+        plan_run(config, dataset)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_strategy_decides_what_is_learnt(data, tmp_path):

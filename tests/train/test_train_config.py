@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sabiprep.errors import ConfigError
+from sabitrain.__main__ import main
 from sabitrain.command_line import parse_command_line
 from sabitrain.config import PRESETS, BatchConfig, ModelConfig, OptimConfig, TrainConfig
 from sabitrain.config_file import resolve, to_toml
@@ -143,6 +144,38 @@ def test_a_wrong_command_line_exits_with_2_and_says_why(arguments, capsys):
     assert stopped.value.code == 2
     captured = capsys.readouterr()
     assert captured.out + captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--preset", "125M"], "no preset '125M'\nRemedy: did you mean 125m? use one of nano, 125m, 350m, 1b"),
+        (["--init", "run/checkpoint"], "starting from the weights of a checkpoint is not there yet"),
+        (["--init=gpt2"], "use --run DIR --resume"),
+    ],
+)
+def test_what_is_not_there_is_said_in_words(arguments, says, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_command_line([*REQUIRED, *arguments])
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threads", [-1, 4097, 100_000])
+def test_threads_without_bound_are_refused(threads):
+    with pytest.raises(ConfigError, match=rf"threads must be from 1 to 4096, or 0 for one a core, not {threads}"):
+        parse_command_line([*REQUIRED, "--threads", str(threads)])
+    assert [parse_command_line([*REQUIRED, "--threads", str(n)]).threads for n in (0, 4096)] == [0, 4096]
+
+
+def test_the_help_of_plan_says_what_plan_does(capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    shown = capsys.readouterr().out
+    assert "what a run with these options will take" in " ".join(shown.split()) and "Train a causal" not in shown
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "sabitrain plan" in capsys.readouterr().out
 
 
 @given(
