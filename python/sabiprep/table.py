@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -18,13 +18,14 @@ WIDEST_NAME = 28
 
 
 def report_table(report: PackReport) -> RenderableType:
-    """Tasks and their sources, the mix, the splits, some dropped records, warnings, the speed."""
+    """Tasks and their sources, the mix, the splits, some dropped records, warnings, notes, the speed."""
     return Group(
         *(_sources(report), Text()),
         *((_mix(report), Text()) if any(source.epochs != 1 for source in report.sources) else ()),
         *(_splits(report), Text()),
         *_examples(report.sources),
         *(line(f"Warning: {visible(warning)}") for warning in report.warnings),
+        *(line(f"Note: {visible(note)}") for note in report.notes),
         *map(line, _speed(report)),
     )
 
@@ -48,7 +49,7 @@ def _sources(report: PackReport) -> Table:
         cells.append(_percent(total.share_learnt))
         if shortened:
             cells.append(f"{tally.truncated:,}" if tally.truncated else "")
-        table.add_row(*(Text(cell, style) for cell in [*cells, _drops(tally.drops)]))
+        table.add_row(*(Text(cell, style) for cell in [*cells, drops_text(tally.drops)]))
 
     for task in report.tasks:
         if [source.name for source in task.sources] == [task.task]:
@@ -116,18 +117,29 @@ def _split_cells(split: SplitReport) -> Iterator[str]:
 
 def _examples(sources: tuple[SourceReport, ...]) -> Iterator[Text]:
     """The first dropped record of each file and reason, whichever of the sources that read the file dropped it."""
-    firsts: dict[tuple[str, str], tuple[SourceReport, Example]] = {}
-    for source in sources:
-        for example in source.examples:
-            firsts.setdefault((example.file, example.reason), (source, example))
+    examples = [(source.name, example) for source in sources for example in source.examples]
+    yield from dropped_records(examples, sum(source.dropped for source in sources), "Dropped records")
+
+
+def dropped_records(examples: Iterable[tuple[str, Example]], dropped: int, heading: str) -> Iterator[Text]:
+    """Yields the lines for the first example of each file and reason; nothing if there is none.
+
+    Args:
+        examples: Dropped records, each with the name of its source, or "".
+        dropped: How many there are in all.
+        heading: What they are.
+    """
+    firsts: dict[tuple[str, str], tuple[str, Example]] = {}
+    for name, example in examples:
+        firsts.setdefault((example.file, example.reason), (name, example))
     shown = list(firsts.values())[:EXAMPLES_SHOWN]
     if not shown:
         return
-    dropped = sum(source.dropped for source in sources)
-    yield line(f"Dropped records, {len(shown)} of {dropped:,} (files are relative to the corpus):")
-    for source, example in shown:
+    yield line(f"{heading}, {len(shown)} of {dropped:,} (files are relative to the corpus):")
+    for name, example in shown:
+        source = f"{visible(name)}: " if name else ""
         place = f"  {visible(example.file)}:{example.line}"
-        yield line(f"{place}  {visible(source.name)}: {example.reason}: {visible(example.why)}")
+        yield line(f"{place}  {source}{example.reason}: {visible(example.why)}")
     yield Text()
 
 
@@ -155,7 +167,7 @@ def _percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def _drops(drops: Mapping[str, int]) -> str:
+def drops_text(drops: Mapping[str, int]) -> str:
     """``10 malformed, 2 too long``, the most frequent reason first."""
     ordered = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {reason}" for reason, count in ordered)
