@@ -181,6 +181,9 @@ def test_train_tokenizer_makes_each_tag_one_token(corpus: Path, tmp_path: Path) 
     assert report.specials == ["</s>", "<sum>", "<eng>", "<yor>", "<label>"]
     assert report.vocab_size == 320 and report.file == str(file)
     assert report.passed_over == 2 * (MALFORMED + WITHOUT_FIELD) - 1
+    assert report.drops == {"malformed": 2 * MALFORMED, "missing field": 2 * WITHOUT_FIELD - 1}
+    first = report.examples[0]
+    assert (first.reason, first.file, first.line) == ("malformed", "sums.jsonl", 11)
     explained = sabiprep.explain(RECORD, "sum-eng", corpus=corpus, tokenizer=file)
     assert [t["text"] for t in explained.tokens.to_pylist() if "<" in t["text"]] == ["<sum>", "<eng>", "</s>"]
 

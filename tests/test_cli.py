@@ -180,6 +180,7 @@ def test_tokenizer_train_and_explain(run: Run, corpus: Path, tmp_path: Path) -> 
     ran = run("tokenizer", "train", corpus, file, "--vocab-size", 300)
     assert ran.code == 0 and f"{file}: 300 entries from " in ran.out
     assert "special tokens: </s> <sum> <eng> <yor> <label>" in ran.out
+    assert "passed over: 6 malformed, 3 missing field)" in ran.out and "sums.jsonl:11  malformed:" in ran.out
     assert run("tokenizer", "train", corpus, file, "--vocab-size", 300).code == 1
     assert run("tokenizer", "train", corpus, file, "--vocab-size", 310, "--overwrite").code == 0
 

@@ -270,7 +270,7 @@ def train_tokenizer(
     with compiled():
         from sabiprep import _core
     made = _core.train_tokenizer(corpus, file, vocab_size, overwrite=overwrite, progress=progress)
-    return TokenizerReport(file=os.fspath(file), **json.loads(made))
+    return TokenizerReport.from_json(os.fspath(file), json.loads(made))
 
 
 def available_cores() -> int:

@@ -195,10 +195,14 @@ class Tokenizer:
             report = sabiprep.train_tokenizer(
                 self.corpus, self.file, self.vocab_size, overwrite=self.overwrite, progress=progress
             )
+        from sabiprep.table import dropped_records, drops_text
+
         made = f"{visible(report.file)}: {report.vocab_size:,} entries from {report.records:,} records"
         if report.passed_over:
-            made += f" ({report.passed_over:,} passed over)"
-        return Outcome(Group(Sentence(made, 2), Sentence(f"special tokens: {visible(' '.join(report.specials))}", 2)))
+            made += f" ({report.passed_over:,} passed over: {drops_text(report.drops)})"
+        passed_over = dropped_records([("", example) for example in report.examples], report.passed_over, "Passed over")
+        specials = f"special tokens: {visible(' '.join(report.specials))}"
+        return Outcome(Group(Sentence(made, 2), *passed_over, Sentence(specials, 2)))
 
 
 @dataclass(frozen=True)

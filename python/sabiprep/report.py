@@ -179,7 +179,7 @@ class PackReport:
         reused_splits: Pieces of input whose documents were there already (a run that went on, a kept spool), of all.
         engine: What tokenized, with the versions that count, and why it was not sabiprep's own engine where it was not.
         engine_warning: What is wrong with sabiprep's engine for this tokenizer, if anything: then `tokenizers` encoded.
-        notes: What else is worth knowing of the corpus and how it was packed, a sentence or two each.
+        notes: What is worth knowing of how the dataset was made and is no error, in sentences, as in ``manifest.json``.
     """
 
     out: Path
@@ -196,7 +196,7 @@ class PackReport:
     reused_splits: tuple[int, int]
     engine: str
     engine_warning: str | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
     @classmethod
     def from_json(cls, report: Mapping[str, Any], out: Path | None = None) -> Self:
@@ -222,7 +222,7 @@ class PackReport:
             reused_splits=tuple(report["reused_splits"]),
             engine=manifest["tokenizer"]["engine"],
             engine_warning=report["engine_warning"],
-            notes=tuple(dict.fromkeys([*report.get("notes", ()), *manifest.get("notes", ())])),
+            notes=tuple(manifest.get("notes", ())),
         )
 
     @property
@@ -329,6 +329,8 @@ class TokenizerReport:
         specials: Its special tokens: EOS, then the tags of the templates.
         records: Records it was trained on.
         passed_over: Records passed over: malformed, a field missing and so on.
+        drops: Those, by reason.
+        examples: The lowest of them for each reason and source.
     """
 
     file: str
@@ -336,6 +338,14 @@ class TokenizerReport:
     specials: list[str]
     records: int
     passed_over: int
+    drops: Mapping[str, int]
+    examples: tuple[Example, ...]
+
+    @classmethod
+    def from_json(cls, file: str, report: Mapping[str, Any]) -> Self:
+        """Returns the report of the tokenizer in ``file``, of what the core gives."""
+        examples = tuple(Example(**example) for example in report["examples"])
+        return cls(file=file, **{**report, "examples": examples})
 
 
 def _source(source: Mapping[str, Any]) -> SourceReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -15,14 +15,14 @@ EXAMPLES_SHOWN = 12
 
 
 def report_table(report: PackReport) -> RenderableType:
-    """Tasks and their sources, the mix, the splits, some dropped records, notes, warnings, the speed."""
+    """Tasks and their sources, the mix, the splits, some dropped records, warnings, notes, the speed."""
     return Group(
         *(_sources(report), Text()),
         *((_mix(report), Text()) if any(source.epochs != 1 for source in report.sources) else ()),
         *(_splits(report), Text()),
         *_examples(report.sources),
-        *(Sentence(f"Note: {visible(note)}", 2) for note in report.notes),
         *(Sentence(f"Warning: {visible(warning)}", 2) for warning in report.warnings),
+        *(Sentence(f"Note: {visible(note)}", 2) for note in report.notes),
         *(Sentence(sentence, 2) for sentence in _speed(report)),
     )
 
@@ -40,7 +40,7 @@ def _sources(report: PackReport) -> Grid:
         cells += [tally.records, total.documents, total.tokens, total.targets, _percent(total.share_learnt)]
         if shortened:
             cells.append(tally.truncated or "")
-        grid.add([*cells, _drops(tally.drops)], style)
+        grid.add([*cells, drops_text(tally.drops)], style)
 
     for task in report.tasks:
         if [source.name for source in task.sources] == [task.task]:
@@ -103,18 +103,29 @@ def _split_cells(split: SplitReport) -> Iterator[str | int]:
 
 def _examples(sources: tuple[SourceReport, ...]) -> Iterator[Text | Sentence]:
     """The first dropped record of each file and reason, whichever of the sources that read the file dropped it."""
-    firsts: dict[tuple[str, str], tuple[SourceReport, Example]] = {}
-    for source in sources:
-        for example in source.examples:
-            firsts.setdefault((example.file, example.reason), (source, example))
+    examples = [(source.name, example) for source in sources for example in source.examples]
+    yield from dropped_records(examples, sum(source.dropped for source in sources), "Dropped records")
+
+
+def dropped_records(examples: Iterable[tuple[str, Example]], dropped: int, heading: str) -> Iterator[Text | Sentence]:
+    """Yields the lines for the first example of each file and reason; nothing if there is none.
+
+    Args:
+        examples: Dropped records, each with the name of its source, or "".
+        dropped: How many there are in all.
+        heading: What they are.
+    """
+    firsts: dict[tuple[str, str], tuple[str, Example]] = {}
+    for name, example in examples:
+        firsts.setdefault((example.file, example.reason), (name, example))
     shown = list(firsts.values())[:EXAMPLES_SHOWN]
     if not shown:
         return
-    dropped = sum(source.dropped for source in sources)
-    yield Sentence(f"Dropped records, {len(shown)} of {dropped:,} (files are relative to the corpus):")
-    for source, example in shown:
+    yield Sentence(f"{heading}, {len(shown)} of {dropped:,} (files are relative to the corpus):")
+    for name, example in shown:
+        source = f"{visible(name)}: " if name else ""
         place = f"  {visible(example.file)}:{example.line}"
-        yield Sentence(f"{place}  {visible(source.name)}: {example.reason}: {visible(example.why)}", 4)
+        yield Sentence(f"{place}  {source}{example.reason}: {visible(example.why)}", 4)
     yield Text()
 
 
@@ -138,7 +149,7 @@ def _percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def _drops(drops: Mapping[str, int]) -> str:
+def drops_text(drops: Mapping[str, int]) -> str:
     """``10 malformed, 2 too long``, the most frequent reason first."""
     ordered = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {reason}" for reason, count in ordered)

@@ -46,6 +46,7 @@ pub fn map_split(
         match prepared {
             Ok(document) => {
                 monitor.tokens.fetch_add(document.ids.len() as u64, Relaxed);
+                whole.tally().marks.add(&document.marks);
                 task.push(&mut whole, id, &document)?;
                 let len = document.ids.len();
                 if let Some(fitted) = fitted.as_mut().filter(|_| len > job.plan.pack.seq_len)

@@ -116,6 +116,8 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
     let mut job = Job::prepare(&plan, options.threads)?;
     // Whoever comes to use a kept spool may hold records out.
     job.keyed |= options.keep_spool || !options.reuse.is_empty();
+    // The manifest holds them: better to know now whether the tokenizer encodes them.
+    job.encoder.probes()?;
     let stamps = stamps(&plan)?;
     job.held_out = HeldOut::read(&plan, monitor)?;
     let inputs = tasks::run(options.threads, plan.inputs.len(), |at| report::input_entry(&plan.inputs[at], monitor))?;

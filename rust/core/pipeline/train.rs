@@ -1,5 +1,6 @@
 //! Training a tokenizer on a corpus: every text that its records render to, tags apart.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -7,8 +8,12 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
 use crate::read::{self, Records, Split};
+use crate::report;
+use crate::schema::{Drop, Refusal};
 use crate::segment::{Controls, Rendered, Segmenter};
+use crate::spool::Tally;
 use crate::tokenize::{tags_of, train_bpe};
+use crate::write::ExampleEntry;
 
 /// What a tokenizer was trained on.
 #[derive(Debug, Clone)]
@@ -23,6 +28,10 @@ pub struct TokenizerReport {
     pub records: u64,
     /// Records passed over (malformed, a field missing…).
     pub passed_over: u64,
+    /// Those, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// The lowest of each reason, source by source.
+    pub examples: Vec<ExampleEntry>,
 }
 
 /// Trains a byte-level BPE of `vocab_size` entries on the corpus of `plan`.
@@ -52,21 +61,38 @@ pub fn train_tokenizer(plan: &Plan, vocab_size: usize, monitor: &Monitor) -> Res
         pending: Vec::new(),
         monitor,
         stopped: &stopped,
-        passed_over: 0,
+        tallies: vec![Tally::default(); plan.sources.len()],
     };
     let trained = train_bpe(&mut texts, vocab_size, &specials)?;
     monitor.check()?;
-    let passed_over = texts.passed_over;
+    let tallies = std::mem::take(&mut texts.tallies);
     if let Some(error) = stopped.into_inner().expect("nothing panics while it holds the error") {
         return Err(error);
     }
+    let mut drops: BTreeMap<String, u64> = BTreeMap::new();
+    let mut examples = Vec::new();
+    for (source, tally) in plan.sources.iter().zip(&tallies) {
+        for (reason, count) in Drop::ALL.into_iter().zip(tally.drops).filter(|(_, count)| *count > 0) {
+            *drops.entry(reason.name().to_owned()).or_default() += count;
+        }
+        for example in &tally.examples {
+            examples.push(report::example_entry(plan, source, example, monitor)?);
+        }
+    }
+    let passed_over = drops.values().sum();
     let records = monitor.records.load(Relaxed) - passed_over;
     if records == 0 {
-        return Err(Error::input("no record gave any text to train on")
+        let first = |example: &ExampleEntry| {
+            let ExampleEntry { reason, file, line, why } = example;
+            format!("; the first: {file}:{line}: {reason}: {why}")
+        };
+        let first = examples.first().map(first).unwrap_or_default();
+        return Err(Error::input(format!("no record gave any text to train on (records read: {passed_over}){first}"))
             .file(plan.config_file.clone())
-            .remedy("check `files` and `segments`: `sabiprep pack` counts why records are dropped"));
+            .remedy("check `files`, `format` and `segments`"));
     }
-    Ok(TokenizerReport { json: trained.json, vocab_size: trained.vocab_size, specials, records, passed_over })
+    let (json, vocab_size) = (trained.json, trained.vocab_size);
+    Ok(TokenizerReport { json, vocab_size, specials, records, passed_over, drops, examples })
 }
 
 /// The texts of a corpus, one split after another. An error ends them and is kept.
@@ -79,7 +105,8 @@ struct Texts<'a> {
     pending: Vec<String>,
     monitor: &'a Monitor,
     stopped: &'a Mutex<Option<Error>>,
-    passed_over: u64,
+    /// What was passed over, by source.
+    tallies: Vec<Tally>,
 }
 
 impl Texts<'_> {
@@ -100,8 +127,8 @@ impl Texts<'_> {
             self.monitor.records.fetch_add(1, Relaxed);
             self.monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
             let render = |fields| self.segmenters[*source].render(&fields, &mut rendered);
-            if record.fields().and_then(render).is_err() {
-                self.passed_over += 1;
+            if let Err(Refusal { reason, why }) = record.fields().and_then(render) {
+                self.tallies[*source].drop_record(reason, record.id, || why);
                 continue;
             }
             for run in rendered.runs() {

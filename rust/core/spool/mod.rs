@@ -14,6 +14,7 @@ pub use part::{Keys, Part, PartWriter, decode};
 pub use store::{Spool, SpoolWriter, Store};
 
 use crate::schema::{Drop, OFFSET_BITS};
+use crate::tokenize::Marks;
 
 /// Virtual buckets of a dataset. A shard is made of whole buckets, so this bounds how evenly shards are filled.
 pub const BUCKETS: u32 = 4096;
@@ -161,6 +162,9 @@ pub struct Tally {
     pub drops: [u64; Drop::ALL.len()],
     /// The lowest of them, by reason and record.
     pub examples: Vec<Dropped>,
+    /// What the report may have to say of its documents.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub marks: Marks,
 }
 
 impl Tally {
@@ -193,6 +197,7 @@ impl Tally {
     /// Adds what happened to other records of the same source.
     pub fn add(&mut self, other: &Self) {
         self.records += other.records;
+        self.marks.add(&other.marks);
         for (count, more) in self.drops.iter_mut().zip(other.drops) {
             *count += more;
         }

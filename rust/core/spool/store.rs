@@ -354,7 +354,7 @@ mod tests {
             for slot in 0..4 {
                 let mut writer = store.begin(slot, format!("spool-{slot}"));
                 for nth in 0..50_u64 {
-                    let mut document = Document { ids: vec![nth as u32; 100], runs: Vec::new() };
+                    let mut document = Document { ids: vec![nth as u32; 100], ..Document::default() };
                     push_run(&mut document.runs, 100, Role::Target);
                     let head = Head { record_id: nth, bucket: (nth * 37 % 4096) as u16, ..Head::default() };
                     writer.push(head, None, &document).unwrap();

@@ -5,9 +5,11 @@ use tokenizers::Tokenizer;
 
 use super::config;
 use super::fast::{self, Engine};
+use super::file;
 use super::form::{self, Form};
 use super::probe;
 use crate::error::Result;
+use crate::panics::caught;
 use crate::tasks;
 
 /// The engine of a tokenizer.
@@ -32,12 +34,33 @@ pub fn load(bytes: &[u8], threads: usize) -> Result<Loaded> {
     let own = || -> Result<_> {
         let json = serde_json::from_slice(bytes).map_err(form::unusable)?;
         config::refuse_dropout(&json)?;
+        file::refuse_long_pieces(&json["model"])?;
         let engine = Engine::of(&json);
         Ok((json, engine))
     };
-    let (tokenizer, own) = tasks::both(threads, || Tokenizer::from_bytes(bytes), own);
+    // The library normalizes added tokens as soon as it reads them.
+    file::refuse_hostile(bytes)?;
+    let (tokenizer, own) = tasks::both(threads, || caught(|| Tokenizer::from_bytes(bytes)), own);
     let (json, engine) = own?;
-    Ok(Loaded { json, tokenizer: tokenizer.map_err(form::unusable)?, engine })
+    let tokenizer = tokenizer.map_err(|panic| form::unusable(form::panicked(&panic)))?;
+    let tokenizer = tokenizer.map_err(form::unusable)?;
+    refuse_endless(&tokenizer)?;
+    Ok(Loaded { json, tokenizer, engine })
+}
+
+/// Refuses a file with which the library never ends: it finds a token of no length again and again.
+fn refuse_endless(tokenizer: &Tokenizer) -> Result<()> {
+    let added = tokenizer.get_added_vocabulary();
+    let is_endless = |id: u32| added.simple_id_to_token(id).is_some_and(|text| text.is_empty());
+    let mut tokens = added.get_added_tokens_decoder().iter();
+    match tokens.find(|(id, token)| token.normalized && is_endless(**id)) {
+        None => Ok(()),
+        Some((_, token)) => {
+            let why = format!("nothing is left of its added token {:?} when it is normalized", token.content);
+            Err(form::unusable(why)
+                .remedy("set \"normalized\" to false for it, or take it out of its \"added_tokens\""))
+        }
+    }
 }
 
 /// Our engine, if there is one and it `agrees` with what the library gives for each of the stress texts.
@@ -55,8 +78,9 @@ pub fn choose(
     let mut spellings: Vec<String> = added.into_values().map(|token| token.content).collect();
     spellings.sort();
     let texts = fast::stress_texts(&spellings);
-    let agreed = tasks::run(threads, texts.len(), |at| Ok(agrees(&engine, &texts[at])));
-    let agreed = agreed.map_err(|_| form::unusable(form::PANIC))?;
+    let agreed = tasks::run(threads, texts.len(), |at| {
+        caught(|| agrees(&engine, &texts[at])).map_err(|panic| form::unusable(form::panicked(&panic)))
+    })?;
     Ok(match texts.into_iter().zip(agreed).find(|(_, agreed)| !agreed) {
         None => Chosen { engine: Some(engine), why: None, differs: None },
         Some((text, _)) => {

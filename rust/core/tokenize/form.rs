@@ -4,19 +4,24 @@
 //! difference: an added token is taken only where the template spells it. The post-processor, truncation and
 //! padding have no part in it.
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::ops::Range;
 
 use serde_json::Value;
 use tokenizers::normalizer::Range as NormalizedRange;
 use tokenizers::{
-    Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Token,
-    Tokenizer,
+    AddedToken, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    Token, Tokenizer,
 };
 
-use super::Document;
 use super::added::{Matcher, Piece};
+use super::draft::{Added, Draft};
 use super::fast::{Engine, Session};
+use super::spell;
+use super::steps::Steps;
 use crate::error::{Error, Result};
+use crate::panics::caught;
 use crate::schema::{Drop, Refusal, Role};
 use crate::segment::{Controls, Span, TextRun};
 
@@ -28,14 +33,20 @@ pub struct Form {
     pub(super) raw: Matcher,
     pub(super) normalized: Matcher,
     /// By id: the added tokens, which text must not become.
-    controls: Vec<Option<Control>>,
+    pub(super) controls: Vec<Option<Control>>,
+    /// The sets of them that every document is held against.
+    added: Added,
+    /// What it does to a text, where that needs care.
+    steps: Option<Steps>,
+    /// Whether two added tokens are spelled alike once they are normalized: the library takes now one, now the other.
+    is_ambiguous: bool,
     /// What encodes in the place of the library.
     pub(super) engine: Option<Engine>,
 }
 
 /// What an added token is to text that the model gives its id to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Control {
+pub enum Control {
     /// Marked as special.
     Special,
     /// Not marked so.
@@ -48,26 +59,38 @@ impl Form {
     /// The tokenizer for text that continues a text: no prefix space, no prepended character.
     pub fn continuation(first: &Self, json: &Value) -> Result<Self> {
         let mut tokenizer = first.tokenizer.clone();
-        let normalizer = match without_prepend(json["normalizer"].clone()) {
-            Some(value) => Some(serde_json::from_value::<tokenizers::NormalizerWrapper>(value).map_err(unusable)?),
-            None => None,
+        let left = without_prepend(json["normalizer"].clone()).unwrap_or_default();
+        let normalizer = match left.clone() {
+            Value::Null => None,
+            value => Some(serde_json::from_value::<tokenizers::NormalizerWrapper>(value).map_err(unusable)?),
         };
         tokenizer.with_normalizer(normalizer).map_err(unusable)?;
         let mut pre_tokenizer = json["pre_tokenizer"].clone();
         without_prefix(&mut pre_tokenizer);
+        let steps = Steps::of(&left, &pre_tokenizer).map_err(unusable)?;
         let pre_tokenizer = match pre_tokenizer {
             Value::Null => None,
             value => Some(serde_json::from_value::<tokenizers::PreTokenizerWrapper>(value).map_err(unusable)?),
         };
         tokenizer.with_pre_tokenizer(pre_tokenizer);
-        Self::new(tokenizer, json)
+        Ok(Self { steps, ..Self::new(tokenizer, json)? })
     }
 
     /// The tokenizer as it is.
     pub fn new(tokenizer: Tokenizer, json: &Value) -> Result<Self> {
         let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
+        if let Some((id, token)) = added.last().filter(|(id, _)| *id >= MOST_IDS) {
+            return Err(unusable(format!("its added token {:?} has the id {id}, more than {MOST_IDS}", token.content)));
+        }
         let unknown = unknown_id(&tokenizer, json);
+        let is_barred = |(id, token): &(u32, AddedToken)| {
+            let is_letter = !token.special && token.content.chars().nth(1).is_none();
+            Some(*id) != unknown
+                && !(is_letter && tokenizer.get_model().id_to_token(*id).as_ref() == Some(&token.content))
+        };
+        let barred = added.iter().filter(|added| is_barred(added)).map(|(id, _)| *id);
+        let barred = Added::new(barred, unknown.filter(|&id| id < MOST_IDS));
         let mut controls = vec![None; added.last().map_or(0, |(id, _)| *id as usize + 1)];
         for (id, token) in &added {
             controls[*id as usize] = Some(match token.special {
@@ -88,8 +111,22 @@ impl Form {
                 raw.push((token.content.clone(), id, token));
             }
         }
+        let spelled: HashSet<&str> = normalized.iter().map(|(spelling, ..)| spelling.as_str()).collect();
+        let is_ambiguous = spelled.len() < normalized.len();
         let (raw, normalized) = (Matcher::new(raw), Matcher::new(normalized));
-        Ok(Self { tokenizer, raw, normalized, controls, engine: None })
+        let steps = Steps::of(&json["normalizer"], &json["pre_tokenizer"]).map_err(unusable)?;
+        Ok(Self { tokenizer, raw, normalized, controls, added: barred, steps, is_ambiguous, engine: None })
+    }
+
+    /// The added tokens that every document is held against.
+    pub fn added(&self) -> &Added {
+        &self.added
+    }
+
+    /// Whether it needs care: the library is not to be given a text whole. Of added tokens spelled alike, the one of
+    /// the lowest id is taken.
+    pub fn is_careful(&self) -> bool {
+        self.steps.is_some() || self.is_ambiguous
     }
 
     /// By id: whether it is an added token.
@@ -107,33 +144,37 @@ impl Form {
         &self.tokenizer
     }
 
-    /// The ids of a text that is all data.
-    fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        let span = Span { end: text.len(), role: Role::Data, literal: false };
-        let mut document = Document::default();
+    /// The ids of a text; in one that is `literal`, added tokens are matched.
+    pub(super) fn ids(&self, text: &str, literal: bool) -> Result<Vec<u32>> {
+        let span = Span { end: text.len(), role: Role::Data, literal };
+        let mut draft = Draft::default();
         let run = TextRun { text, start: 0, spans: &[span] };
-        self.encode_by_library(&run, &mut document).map_err(|refusal| unusable(refusal.why))?;
-        Ok(document.ids)
+        self.encode_by_library(&run, &mut draft).map_err(|refusal| unusable(refusal.why))?;
+        Ok(draft.ids)
     }
 
-    /// Encodes a run of text, adding to `document`. A token has the role of its first byte.
+    /// Encodes a run of text, adding to `draft`. A token has the role of its first byte.
     pub fn encode(
         &self,
         run: &TextRun<'_>,
         session: Option<&mut Session>,
-        document: &mut Document,
+        draft: &mut Draft,
     ) -> std::result::Result<(), Refusal> {
         if let (Some(engine), Some(session)) = (&self.engine, session)
-            && self.encode_by(engine, run, session, document)?
+            && self.encode_by(engine, run, session, draft)?
         {
             return Ok(());
         }
-        self.encode_by_library(run, document)
+        self.encode_by_library(run, draft)
     }
 
-    /// The same, by the library.
-    pub fn encode_by_library(&self, run: &TextRun<'_>, document: &mut Document) -> std::result::Result<(), Refusal> {
-        let tokens = self.tokenize(run).map_err(|why| Refusal::new(Drop::Refused, why))?;
+    /// The same, by the library. A panic of it is the tokenizer's fault, and told as such.
+    pub fn encode_by_library(&self, run: &TextRun<'_>, draft: &mut Draft) -> std::result::Result<(), Refusal> {
+        caught(|| self.add_by_library(run, draft)).unwrap_or_else(|panic| Err(refused(panicked(&panic))))
+    }
+
+    fn add_by_library(&self, run: &TextRun<'_>, draft: &mut Draft) -> std::result::Result<(), Refusal> {
+        let tokens = self.tokenize(run, draft).map_err(|why| Refusal::new(Drop::Refused, why))?;
         let [span] = run.spans else {
             let encoding = tokens.into_encoding(None, 0, OffsetType::Byte).map_err(refused)?;
             let mut spans = run.spans.iter().peekable();
@@ -142,31 +183,28 @@ impl Form {
                 while spans.peek().is_some_and(|span| span.end <= run.start + start) && spans.len() > 1 {
                     spans.next();
                 }
-                document.push(id, spans.peek().map_or(Role::Data, |span| span.role));
+                draft.push(id, spans.peek().map_or(Role::Data, |span| span.role));
             }
             return Ok(());
         };
         for (_, _, tokens) in tokens.get_splits(OffsetReferential::Original, OffsetType::None) {
             for token in tokens.iter().flatten() {
-                document.push(token.id, span.role);
+                draft.push(token.id, span.role);
             }
         }
         Ok(())
     }
 
-    fn tokenize(&self, run: &TextRun<'_>) -> std::result::Result<PreTokenizedString, String> {
+    fn tokenize(&self, run: &TextRun<'_>, draft: &mut Draft) -> std::result::Result<PreTokenizedString, String> {
         let literals = literals(run);
         let describe = |error: tokenizers::Error| format!("the tokenizer failed: {error}");
         let mut text = PreTokenizedString::from(run.text);
         if !self.raw.is_empty() {
             text.split(|_, piece| Ok(cut(&piece, &self.raw.find(piece.get(), &literals)))).map_err(describe)?;
         }
-        let normalizer = self.tokenizer.get_normalizer();
         text.split(|_, mut piece| {
             let from = piece.offsets_original().0;
-            if let Some(normalizer) = normalizer {
-                normalizer.normalize(&mut piece)?;
-            }
+            self.normalize(&mut piece, run.text.len())?;
             if self.normalized.is_empty() {
                 return Ok(vec![(piece, None)]);
             }
@@ -174,50 +212,42 @@ impl Form {
             Ok(cut(&piece, &self.normalized.find(piece.get(), &literals)))
         })
         .map_err(describe)?;
-        if let Some(pre_tokenizer) = self.tokenizer.get_pre_tokenizer() {
-            pre_tokenizer.pre_tokenize(&mut text).map_err(describe)?;
+        let matched = text.get_splits(OffsetReferential::Normalized, OffsetType::None);
+        draft
+            .placed
+            .extend(matched.iter().filter_map(|(_, _, tokens)| tokens.as_ref()).flatten().map(|token| token.id));
+        match (&self.steps, self.tokenizer.get_pre_tokenizer()) {
+            (Some(steps), _) => {
+                let cut = steps.pre_tokenize(&mut text, run.text.len());
+                cut.map_err(|why| format!("the tokenizer failed: {why}"))?;
+            }
+            (None, Some(pre_tokenizer)) => pre_tokenizer.pre_tokenize(&mut text).map_err(describe)?,
+            (None, None) => {}
         }
-        text.tokenize(|piece| self.ordinary(piece.get())).map_err(describe)?;
+        let unspelled = Cell::new(0);
+        text.tokenize(|piece| self.ordinary(piece.get(), &unspelled)).map_err(describe)?;
+        draft.unspelled += unspelled.get();
         Ok(text)
     }
 
-    /// The model's tokens for a piece of ordinary text, none of them a control token.
-    ///
-    /// Some models hold their control tokens as pieces like any other (Unigram gives them the best score), so text
-    /// could become one without any matching. Such text is cut after the first character of each and its pieces are tried
-    /// again: few times, since what a cut leaves is shorter than a control token. Single characters that are added
-    /// tokens too (a line feed, say) are ordinary unless they are special.
-    pub(super) fn ordinary(&self, text: &str) -> tokenizers::Result<Vec<Token>> {
-        let tokens = self.tokenizer.get_model().tokenize(text)?;
-        let mut cuts = Vec::new();
-        for token in &tokens {
-            let Some(&Some(kind)) = self.controls.get(token.id as usize) else { continue };
-            let (start, end) = token.offsets;
-            let spelled = text.get(start..end).unwrap_or_default();
-            let first = spelled.chars().next().map_or(0, char::len_utf8);
-            match kind {
-                // The unknown token stands for what the model does not know, unless that spells it.
-                Control::Unknown if self.tokenizer.id_to_token(token.id).as_deref() != Some(spelled) => {}
-                _ if first < spelled.len() => cuts.push(start + first),
-                Control::Special => {
-                    let why = format!("its model has no ordinary token for {spelled:?}, which is a special token too");
-                    return Err(why.into());
-                }
-                _ => {}
-            }
+    /// Normalizes a piece of a text of `whole` bytes.
+    fn normalize(&self, piece: &mut NormalizedString, whole: usize) -> tokenizers::Result<()> {
+        match (&self.steps, self.tokenizer.get_normalizer()) {
+            (Some(steps), _) => Ok(steps.normalize(piece, whole)?),
+            (None, Some(normalizer)) => normalizer.normalize(piece),
+            (None, None) => Ok(()),
         }
-        if cuts.is_empty() {
-            return Ok(tokens);
-        }
-        let mut tokens = Vec::new();
-        let mut from = 0;
-        for at in cuts.into_iter().chain([text.len()]) {
-            for token in self.ordinary(&text[from..at])? {
-                tokens.push(Token::new(token.id, token.value, (token.offsets.0 + from, token.offsets.1 + from)));
-            }
-            from = at;
-        }
-        Ok(tokens)
+    }
+
+    /// The model's tokens for a piece of ordinary text, none of them a control token; `unspelled` counts the words of
+    /// which the model left out letters.
+    pub(super) fn ordinary(&self, text: &str, unspelled: &Cell<u64>) -> tokenizers::Result<Vec<Token>> {
+        spell::ordinary(self, text, 0, unspelled)
+    }
+
+    /// What an id is to text.
+    pub(super) fn control(&self, id: u32) -> Option<Control> {
+        self.controls.get(id as usize).copied().flatten()
     }
 
     /// A control token that the run's data spells or helps to spell.
@@ -233,9 +263,8 @@ impl Form {
             return None;
         }
         let mut text = NormalizedString::from(run.text);
-        if let Some(normalizer) = self.tokenizer.get_normalizer() {
-            normalizer.normalize(&mut text).ok()?;
-        }
+        // A text that cannot be normalized is refused when it is encoded.
+        caught(|| self.normalize(&mut text, run.text.len())).ok()?.ok()?;
         let original = |range: Range<usize>| text.convert_offsets(NormalizedRange::Normalized(range));
         self.normalized
             .occurrences(text.get())
@@ -245,8 +274,13 @@ impl Form {
     }
 }
 
+/// Added tokens have ids below this: there is a table by id.
+const MOST_IDS: u32 = 1 << 24;
+
 /// Said of a file that makes no sense to the library, which takes it and panics: the file's fault, not ours.
-pub const PANIC: &str = "it makes the library panic";
+pub fn panicked(message: &str) -> String {
+    format!("it makes the library panic: {message}")
+}
 
 /// The error of a file that the `tokenizers` library cannot use.
 pub fn unusable(error: impl std::fmt::Display) -> Error {
@@ -342,10 +376,10 @@ pub fn no_continuation(json: &Value, first: &Form, continuation: &Form) -> Resul
     // What the tokenizer makes of a word and the space before it, inside a text, against what a target makes of them.
     let (mut tells_spaces, mut keeps_them) = (false, false);
     for word in ["the", "b", "1", "na", "ẹ", "\u{e0}"] {
-        let (before, inside) = (first.ids("a")?, first.ids(&format!("a {word}"))?);
-        let bare = continuation.ids(word)?;
+        let (before, inside) = (first.ids("a", false)?, first.ids(&format!("a {word}"), false)?);
+        let bare = continuation.ids(word, false)?;
         tells_spaces |= inside.strip_prefix(before.as_slice()).is_some_and(|tail| tail != bare);
-        keeps_them |= continuation.ids(&format!(" {word}"))? != bare;
+        keeps_them |= continuation.ids(&format!(" {word}"), false)? != bare;
     }
     Ok((tells_spaces && !keeps_them)
         .then(|| "without its prefix it loses the space that a target starts with".to_owned()))

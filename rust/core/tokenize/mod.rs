@@ -5,16 +5,21 @@
 //! target; text that comes from data never becomes a control token.
 
 mod added;
+mod backtrack;
 mod bpe;
 mod choice;
 mod config;
+mod draft;
+mod edges;
 pub mod fast;
+mod file;
 mod form;
 mod plain;
 mod probe;
 mod run;
+mod spell;
+mod steps;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -24,13 +29,16 @@ use tokenizers::Tokenizer;
 pub use bpe::{TrainedTokenizer, tags_of, train_bpe};
 pub use choice::Chosen;
 use choice::Loaded;
+use draft::Draft;
+pub use draft::Marks;
 pub use plain::{Ids, Share, TextEncoder};
 pub use probe::{Probe, probes};
 
 use crate::error::{Error, Kind, Result};
 use crate::files;
+use crate::panics::caught;
 use crate::plan::TokenizerPlan;
-use crate::schema::{Drop, IdType, Refusal, Role, Run, push_run};
+use crate::schema::{Drop, IdType, Refusal, Role, Run};
 use crate::segment::{Controls, Rendered};
 use fast::{Engine, Lease};
 use form::Form;
@@ -42,14 +50,11 @@ pub struct Document {
     pub ids: Vec<u32>,
     /// Run-lengths of their roles.
     pub runs: Vec<Run>,
+    /// What a report may have to say of it.
+    pub marks: Marks,
 }
 
 impl Document {
-    fn push(&mut self, id: u32, role: Role) {
-        self.ids.push(id);
-        push_run(&mut self.runs, 1, role);
-    }
-
     /// Tokens of `role`.
     #[must_use]
     pub fn count(&self, role: Role) -> u32 {
@@ -86,6 +91,7 @@ pub struct Encoder {
     bytes: Vec<u8>,
     /// Worked out when it is first asked for.
     sha256: OnceLock<String>,
+    probes: OnceLock<Vec<Probe>>,
     vocab_size: usize,
     file: String,
 }
@@ -140,14 +146,26 @@ impl Encoder {
             Ok((first, continuation, no_continuation, chosen))
         };
         let (first, continuation, no_continuation, chosen) =
-            catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(form::unusable(form::PANIC)))?;
+            caught(load).unwrap_or_else(|panic| Err(form::unusable(form::panicked(&panic))))?;
         let tokenizer = first.tokenizer();
         let spelled = tokenizer.get_added_tokens_decoder();
         let spellings = Controls::new(spelled.values().map(|token| token.content.as_str()));
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let controls = controls(tokenizer)?;
-        let (file, sha256) = (file.to_owned(), OnceLock::new());
-        Ok(Self { first, continuation, no_continuation, chosen, controls, spellings, bytes, sha256, vocab_size, file })
+        let (file, sha256, probes) = (file.to_owned(), OnceLock::new(), OnceLock::new());
+        Ok(Self {
+            first,
+            continuation,
+            no_continuation,
+            chosen,
+            controls,
+            spellings,
+            bytes,
+            sha256,
+            probes,
+            vocab_size,
+            file,
+        })
     }
 
     /// Refuses sources with a prompt and a target where the tokenizer cannot continue a text.
@@ -169,22 +187,26 @@ impl Encoder {
         Session(self.first.engine.as_ref().map(Engine::session))
     }
 
-    /// Tokenizes a record.
+    /// Tokenizes a record. Refuses one of whose text the tokenizer makes a control token.
     pub fn encode(&self, rendered: &Rendered, session: &mut Session) -> std::result::Result<Document, Refusal> {
-        let mut document = Document::default();
+        let (mut draft, mut marks) = (Draft::default(), Marks::default());
         if let Some(bos) = self.controls.bos {
-            document.push(bos, Role::Control);
+            draft.place(bos, Role::Control);
         }
         let mut form = &self.first;
         for run in rendered.runs() {
-            form.encode(&run, session.0.as_deref_mut(), &mut document)?;
+            form.encode(&run, session.0.as_deref_mut(), &mut draft)?;
             form = &self.continuation;
         }
-        if document.count(Role::Target) == 0 {
+        if let Some(bos) = self.controls.bos {
+            marks.bos = u64::from(draft.without_beginning(bos, self.first.added()));
+        }
+        marks.eos = u64::from(draft.without_end(self.controls.eos, self.first.added()));
+        if !draft.runs.iter().any(|run| run.role == Role::Target) {
             return Err(Refusal::new(Drop::NoTargetLeft, "the tokenizer leaves nothing of the target"));
         }
-        document.push(self.controls.eos, Role::Control);
-        Ok(document)
+        draft.place(self.controls.eos, Role::Control);
+        draft.finish(&self.first, marks)
     }
 
     /// The first control token that the record's data spells, alone or with its surroundings.
@@ -200,7 +222,9 @@ impl Encoder {
         let tokenizer = self.first.tokenizer();
         let failed = |error: tokenizers::Error| Error::tokenizer(format!("cannot decode: {error}"));
         let mut stream = tokenizer.decode_stream(false);
-        ids.iter().map(|&id| Ok(stream.step(id).map_err(failed)?.unwrap_or_default())).collect()
+        let mut step = |id: u32| Ok(stream.step(id).map_err(failed)?.unwrap_or_default());
+        caught(|| ids.iter().map(|&id| step(id)).collect())
+            .unwrap_or_else(|panic| Err(form::unusable(form::panicked(&panic)).file(self.file.clone())))
     }
 
     /// What encodes and why, and the origin of the Unicode tables.
@@ -213,6 +237,30 @@ impl Encoder {
     #[must_use]
     pub fn engine_warning(&self) -> Option<String> {
         self.chosen.warning()
+    }
+
+    /// Where the tokenizer's post-processor and the configuration put different tokens around a text, for the report.
+    #[must_use]
+    pub fn disagreements(&self) -> Vec<String> {
+        edges::disagreements(self.first.tokenizer(), self.controls)
+    }
+
+    /// Whether a template that spells `tag` gets one token for it.
+    #[must_use]
+    pub fn is_one_token(&self, tag: &str) -> bool {
+        self.continuation.ids(tag, true).is_ok_and(|ids| ids.len() == 1)
+    }
+
+    /// The token of an id, as the file spells it.
+    #[must_use]
+    pub fn spelling(&self, id: u32) -> String {
+        self.first.tokenizer().id_to_token(id).unwrap_or_else(|| id.to_string())
+    }
+
+    /// The model's token for what it does not know, if it has one.
+    #[must_use]
+    pub fn unknown(&self) -> Option<u32> {
+        self.first.added().unknown()
     }
 
     /// The control tokens' ids.
@@ -253,7 +301,11 @@ impl Encoder {
 
     /// The probe strings with the ids the tokenizer gives them.
     pub fn probes(&self) -> Result<Vec<Probe>> {
-        probes(self.first.tokenizer())
+        if let Some(known) = self.probes.get() {
+            return Ok(known.clone());
+        }
+        let found = probes(&self.first).map_err(|error| error.file(self.file.clone()))?;
+        Ok(self.probes.get_or_init(|| found).clone())
     }
 }
 

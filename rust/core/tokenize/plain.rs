@@ -3,7 +3,6 @@
 //! Its ids are those of the `tokenizers` library's `encode` without special tokens added, truncation or padding.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -14,6 +13,7 @@ use super::fast::{Engine, Session};
 use super::form::{self, Form};
 use crate::error::{Error, Kind, Result};
 use crate::files;
+use crate::panics::caught;
 use crate::tasks::{self, lock};
 
 /// Texts that a thread takes at once, in bytes.
@@ -70,7 +70,7 @@ impl TextEncoder {
                 if own.is_ok_and(|done| !done) {
                     return true;
                 }
-                let Ok(library) = by_library(&tokenizer, text) else { return false };
+                let Ok(library) = by_library(&form, &tokenizer, text) else { return false };
                 // Among others too, as most texts come.
                 if form.is_plain(engine, text, &mut session) {
                     let (mut twice, ends) = (Ids::default(), [text.len(), 2 * text.len()]);
@@ -84,7 +84,7 @@ impl TextEncoder {
             form.engine = chosen.take();
             Ok(Self { tokenizer, form, chosen })
         };
-        catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(form::unusable(form::PANIC)))
+        caught(load).unwrap_or_else(|panic| Err(form::unusable(form::panicked(&panic))))
     }
 
     /// What encodes, and why.
@@ -160,15 +160,19 @@ impl TextEncoder {
             }
             out.truncate(known);
         }
-        out.extend(by_library(&self.tokenizer, text)?);
+        out.extend(by_library(&self.form, &self.tokenizer, text)?);
         Ok(())
     }
 }
 
-fn by_library(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    let encoding = tokenizer
-        .encode_fast(text, false)
-        .map_err(|error| Error::tokenizer(format!("the tokenizer failed: {error}")))?;
+/// The ids that the library gives a text, or with care the parts of it. A panic of it is the tokenizer's fault.
+fn by_library(form: &Form, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    if form.is_careful() {
+        return form.ids(text, true);
+    }
+    let encoding = caught(|| tokenizer.encode_fast(text, false));
+    let encoding = encoding.map_err(|panic| form::unusable(form::panicked(&panic)))?;
+    let encoding = encoding.map_err(|error| Error::tokenizer(format!("the tokenizer failed: {error}")))?;
     Ok(encoding.get_ids().to_vec())
 }
 

@@ -1,11 +1,13 @@
 //! A run of text encoded by the engine of our own: what `form` has the library do.
 
+use std::cell::Cell;
 use std::ops::{Range, RangeInclusive};
 
-use super::Document;
 use super::added::Piece;
+use super::draft::Draft;
 use super::fast::{Edit, Engine, Session, Word};
-use super::form::{Form, literals, refused};
+use super::form::{Form, literals, panicked, refused};
+use crate::panics::caught;
 use crate::schema::{Refusal, Role, Run, push_run};
 use crate::segment::{Span, TextRun};
 
@@ -55,23 +57,24 @@ impl Form {
         engine: &Engine,
         run: &TextRun<'_>,
         session: &mut Session,
-        document: &mut Document,
+        draft: &mut Draft,
     ) -> Result<bool, Refusal> {
         let literals = if self.raw.is_empty() && self.normalized.is_empty() { Vec::new() } else { literals(run) };
-        let known = document.ids.len();
+        let (known, placed) = (draft.ids.len(), draft.placed.len());
         let mut roles = (run.spans.len() > 1).then(|| Roles { run, span: 0, runs: Vec::new() });
-        let done = self.ids_of(engine, run.text, &literals, session, &mut document.ids, roles.as_mut());
+        let done = self.ids_of(engine, run.text, &literals, session, draft, roles.as_mut());
         if !matches!(done, Ok(true)) {
-            document.ids.truncate(known);
+            draft.ids.truncate(known);
+            draft.placed.truncate(placed);
             return done.map_err(refused);
         }
         match roles {
             None => {
-                let count = (document.ids.len() - known) as u32;
+                let count = (draft.ids.len() - known) as u32;
                 let role = run.spans.first().map_or(Role::Data, |span| span.role);
-                push_run(&mut document.runs, count, role);
+                push_run(&mut draft.runs, count, role);
             }
-            Some(roles) => roles.runs.iter().for_each(|run| push_run(&mut document.runs, run.len, run.role)),
+            Some(roles) => roles.runs.iter().for_each(|run| push_run(&mut draft.runs, run.len, run.role)),
         }
         Ok(true)
     }
@@ -84,7 +87,7 @@ impl Form {
         text: &str,
         literals: &[Range<usize>],
         session: &mut Session,
-        out: &mut Vec<u32>,
+        out: &mut Draft,
         mut roles: Option<&mut Roles<'_>>,
     ) -> Result<bool, String> {
         let (whole, found);
@@ -96,8 +99,15 @@ impl Form {
             whole.as_slice()
         };
         for piece in pieces {
+            if piece.range.start > piece.range.end {
+                return Ok(false);
+            }
             if let Some(id) = piece.id {
-                out.push(id);
+                if piece.range.is_empty() {
+                    continue;
+                }
+                out.ids.push(id);
+                out.placed.push(id);
                 if let Some(roles) = &mut roles {
                     roles.put(piece.range.start);
                 }
@@ -132,17 +142,29 @@ impl Form {
             };
             for part in parts {
                 let start = |at: usize| from + original_place(edits, part.range.start + at);
+                if part.range.start > part.range.end {
+                    return Ok(false);
+                }
                 if let Some(id) = part.id {
-                    out.push(id);
+                    if part.range.is_empty() {
+                        continue;
+                    }
+                    out.ids.push(id);
+                    out.placed.push(id);
                     if let Some(roles) = &mut roles {
                         roles.put(start(0));
                     }
                     continue;
                 }
                 let mut failure = None;
-                engine.encode(&normal[part.range.clone()], session, out, |word, out| {
+                let unspelled = Cell::new(out.unspelled);
+                let lacks_letters = engine.lacks_letters();
+                engine.encode(&normal[part.range.clone()], session, &mut out.ids, |word, out| {
+                    if lacks_letters && !word.guarded && engine.spelled_bytes(&out[word.from..]) < word.bytes.len() {
+                        unspelled.set(unspelled.get() + 1);
+                    }
                     if word.guarded
-                        && let Err(why) = self.respell(engine, word, out)
+                        && let Err(why) = self.respell(engine, word, out, &unspelled)
                     {
                         failure = Some(Err(why));
                     }
@@ -152,6 +174,7 @@ impl Form {
                         failure.get_or_insert(Ok(false));
                     }
                 });
+                out.unspelled = unspelled.get();
                 if let Some(failure) = failure {
                     return failure;
                 }
@@ -161,9 +184,16 @@ impl Form {
     }
 
     /// Puts ordinary ids in the place of a word's that are control tokens'.
-    fn respell(&self, engine: &Engine, word: &Word<'_>, out: &mut Vec<u32>) -> Result<(), String> {
+    fn respell(
+        &self,
+        engine: &Engine,
+        word: &Word<'_>,
+        out: &mut Vec<u32>,
+        unspelled: &Cell<u64>,
+    ) -> Result<(), String> {
         let tokens =
-            self.ordinary(&engine.spelled(word.bytes)).map_err(|error| format!("the tokenizer failed: {error}"))?;
+            caught(|| self.ordinary(&engine.spelled(word.bytes), unspelled)).map_err(|panic| panicked(&panic))?;
+        let tokens = tokens.map_err(|error| format!("the tokenizer failed: {error}"))?;
         out.truncate(word.from);
         out.extend(tokens.iter().map(|token| token.id));
         Ok(())
@@ -178,7 +208,7 @@ impl Form {
         let mut session = engine.session();
         [vec![span(text.len(), false)], vec![span(text.len(), true)], mixed].iter().all(|spans| {
             let run = TextRun { text, start: 0, spans };
-            let (mut own, mut library) = (Document::default(), Document::default());
+            let (mut own, mut library) = (Draft::default(), Draft::default());
             let of_library = self.encode_by_library(&run, &mut library);
             match (self.encode_by(engine, &run, &mut session, &mut own), of_library) {
                 // It leaves such text to the library.
@@ -203,7 +233,10 @@ impl Form {
         session: &mut Session,
         out: &mut Vec<u32>,
     ) -> Result<bool, String> {
-        self.ids_of(engine, text, &[0..text.len()], session, out, None)
+        let mut draft = Draft { ids: std::mem::take(out), ..Draft::default() };
+        let done = self.ids_of(engine, text, &[0..text.len()], session, &mut draft, None);
+        *out = draft.ids;
+        done
     }
 }
 

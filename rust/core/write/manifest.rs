@@ -47,6 +47,9 @@ pub struct Manifest {
     pub sources: Vec<SourceEntry>,
     /// Train and validation.
     pub splits: BTreeMap<String, SplitEntry>,
+    /// What is worth knowing of how it was made, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A program and its version.

@@ -150,6 +150,8 @@ pub fn train_tokenizer(
             "specials": report.specials,
             "records": report.records,
             "passed_over": report.passed_over,
+            "drops": report.drops,
+            "examples": report.examples,
         })
         .to_string())
     })

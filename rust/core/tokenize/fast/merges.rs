@@ -139,6 +139,11 @@ impl Merges {
         Ok(this)
     }
 
+    /// Whether there are bytes that nothing stands for.
+    pub fn lacks_letters(&self) -> bool {
+        self.unknown.is_none() && self.atoms.contains(&NONE)
+    }
+
     fn add_merges(
         &mut self,
         merges: &[Value],

@@ -299,6 +299,18 @@ impl Engine {
         self.words.merges.length(id)
     }
 
+    /// Bytes that some tokens spell.
+    #[must_use]
+    pub fn spelled_bytes(&self, ids: &[u32]) -> usize {
+        ids.iter().map(|&id| self.length(id)).sum()
+    }
+
+    /// Whether the model has no token for some bytes, nor an unknown one: it leaves them out.
+    #[must_use]
+    pub fn lacks_letters(&self) -> bool {
+        self.words.merges.lacks_letters()
+    }
+
     /// A word as the model's vocabulary spells it.
     #[must_use]
     pub fn spelled(&self, word: &[u8]) -> String {

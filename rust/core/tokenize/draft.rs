@@ -1,0 +1,186 @@
+//! `Draft`: a document in the making, with what the last look at it needs: which added tokens the template put where.
+
+use serde::{Deserialize, Serialize};
+
+use super::Document;
+use super::form::Form;
+use crate::schema::{Drop, Refusal, Role, Run, push_run};
+
+/// Ids and roles as they are made.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Draft {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Run-lengths of their roles.
+    pub runs: Vec<Run>,
+    /// The added tokens that were put there as such, in order.
+    pub placed: Vec<u32>,
+    /// Words of which the model left out letters that it does not have.
+    pub unspelled: u64,
+}
+
+/// What a report may have to say of documents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// Unknown tokens that stand for text.
+    pub unknown: u64,
+    /// Words of which the tokenizer left out letters that it does not have.
+    pub unspelled: u64,
+    /// Documents whose template begins with the BOS that the configuration puts there.
+    pub bos: u64,
+    /// Documents whose template ends with the EOS that the configuration puts there.
+    pub eos: u64,
+}
+
+impl Marks {
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds those of other documents.
+    pub fn add(&mut self, other: &Self) {
+        self.unknown += other.unknown;
+        self.unspelled += other.unspelled;
+        self.bos += other.bos;
+        self.eos += other.eos;
+    }
+}
+
+impl Draft {
+    /// Adds an ordinary token.
+    pub fn push(&mut self, id: u32, role: Role) {
+        self.ids.push(id);
+        push_run(&mut self.runs, 1, role);
+    }
+
+    /// Adds a control token that belongs there.
+    pub fn place(&mut self, id: u32, role: Role) {
+        self.push(id, role);
+        self.placed.push(id);
+    }
+
+    /// Takes the last token back, which was placed.
+    fn take_placed(&mut self) {
+        self.placed.pop();
+        self.ids.pop();
+        if let Some(last) = self.runs.last_mut() {
+            last.len -= 1;
+            if last.len == 0 {
+                self.runs.pop();
+            }
+        }
+    }
+
+    /// Takes out what the template ends with, as far as it is the EOS that is to close it; tells whether it was.
+    pub fn without_end(&mut self, eos: u32, added: &Added) -> bool {
+        let mut doubled = false;
+        let is_last = |list: &[u32]| list.len() > 1 && list.last() == Some(&eos);
+        while added.is_barred(eos) && is_last(&self.ids) && self.placed.last() == Some(&eos) {
+            self.take_placed();
+            doubled = true;
+        }
+        doubled
+    }
+
+    /// Takes out what the template begins with, as far as it is the BOS that stands before it; tells whether it was.
+    pub fn without_beginning(&mut self, bos: u32, added: &Added) -> bool {
+        let again = self.ids.iter().skip(1).take_while(|&&id| id == bos).count();
+        let placed = self.placed.iter().skip(1).take_while(|&&id| id == bos).count();
+        if again == 0 || placed < again || !added.is_barred(bos) {
+            return false;
+        }
+        self.ids.drain(1..=again);
+        self.placed.drain(1..=again);
+        let mut left = again as u32;
+        let mut runs = self.runs.split_off(1);
+        for run in &mut runs {
+            let taken = run.len.min(left);
+            run.len -= taken;
+            left -= taken;
+        }
+        for run in runs {
+            push_run(&mut self.runs, run.len, run.role);
+        }
+        true
+    }
+
+    /// The document, once it is sure that no text became an added token; the unknown tokens in it are counted.
+    pub fn finish(self, form: &Form, marks: Marks) -> Result<Document, Refusal> {
+        let added = form.added();
+        let mut placed = self.placed.iter().filter(|&&id| added.has(id));
+        let mut unknown = 0;
+        for &id in &self.ids {
+            if !added.has(id) {
+                continue;
+            }
+            if added.is_barred(id) {
+                if placed.by_ref().find(|&&placed| added.is_barred(placed)) != Some(&id) {
+                    return Err(from_data(form, id));
+                }
+            } else {
+                unknown += 1;
+            }
+        }
+        if let Some(&id) = placed.find(|&&id| added.is_barred(id)) {
+            return Err(from_data(form, id));
+        }
+        let spelled = self.placed.iter().filter(|&&id| added.is_unknown(id)).count() as u64;
+        let marks = Marks { unknown: u64::saturating_sub(unknown, spelled), unspelled: self.unspelled, ..marks };
+        Ok(Document { ids: self.ids, runs: self.runs, marks })
+    }
+}
+
+fn from_data(form: &Form, id: u32) -> Refusal {
+    let token = form.tokenizer().id_to_token(id).unwrap_or_default();
+    Refusal::new(
+        Drop::Refused,
+        format!("the tokenizer makes the control token '{token}' of text in which the template does not spell it"),
+    )
+}
+
+/// Sets of added tokens, a bit for each id.
+#[derive(Debug, Default)]
+pub struct Added {
+    /// Those to look at: barred from text, or unknown.
+    looked_at: Vec<u64>,
+    /// The unknown token, which stands for what the model does not have.
+    unknown: Option<u32>,
+}
+
+impl Added {
+    /// The sets of the ids that text must not become, and the model's id for what it does not know.
+    pub fn new(barred: impl Iterator<Item = u32>, unknown: Option<u32>) -> Self {
+        let mut looked_at: Vec<u64> = Vec::new();
+        for id in barred.chain(unknown) {
+            let at = id as usize / 64;
+            if looked_at.len() <= at {
+                looked_at.resize(at + 1, 0);
+            }
+            looked_at[at] |= 1 << (id % 64);
+        }
+        Self { looked_at, unknown }
+    }
+
+    /// Whether an id is in either set.
+    #[inline]
+    pub fn has(&self, id: u32) -> bool {
+        self.looked_at.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
+    }
+
+    /// Whether text must not become an id.
+    pub fn is_barred(&self, id: u32) -> bool {
+        self.has(id) && !self.is_unknown(id)
+    }
+
+    /// The id of what the model does not have.
+    pub fn unknown(&self) -> Option<u32> {
+        self.unknown
+    }
+
+    /// Whether an id stands for what the model does not have.
+    pub fn is_unknown(&self, id: u32) -> bool {
+        self.unknown == Some(id)
+    }
+}

@@ -1,0 +1,87 @@
+//! Spelling ordinary text: the model's tokens, none of them a control token.
+//!
+//! Some models hold their control tokens as pieces like any other (Unigram gives them the best score), so text could
+//! become one without any matching. Such text is cut after the first character of each and its pieces are tried again: few
+//! times, since what a cut leaves is shorter than a control token. Single characters that are added tokens too (a line
+//! feed, say) are ordinary unless they are special.
+
+use std::cell::Cell;
+
+use tokenizers::{Model, Token};
+
+use super::form::{Control, Form};
+
+/// Cuts within cuts; beyond them a text is cut into characters.
+const DEEPEST: u32 = 32;
+
+/// The tokens of a piece of text; `unspelled` counts the words of which the model left out letters.
+pub fn ordinary(form: &Form, text: &str, depth: u32, unspelled: &Cell<u64>) -> tokenizers::Result<Vec<Token>> {
+    let mut tokens = form.tokenizer().get_model().tokenize(text)?;
+    if tokens.last().map_or(0, |token| token.offsets.1) < text.len() {
+        place(&mut tokens, text);
+        unspelled.set(unspelled.get() + u64::from(depth == 0));
+    }
+    let mut cuts = Vec::new();
+    for token in &tokens {
+        let Some(kind) = form.control(token.id) else { continue };
+        let spelled = text.get(token.offsets.0..token.offsets.1).unwrap_or_default();
+        let first = spelled.chars().next().map_or(0, char::len_utf8);
+        match kind {
+            // The unknown token stands for what the model does not know, unless that spells it.
+            Control::Unknown if form.tokenizer().id_to_token(token.id).as_deref() != Some(spelled) => {}
+            _ if first < spelled.len() && depth < DEEPEST => cuts.push(token.offsets.0 + first),
+            _ if !form.added().is_barred(token.id) => {}
+            // Where a token lies is not known, or cutting leads nowhere.
+            _ if text.chars().nth(1).is_some() && (first == 0 || depth >= DEEPEST) => {
+                cuts = text.char_indices().map(|(at, _)| at).skip(1).collect();
+                break;
+            }
+            _ => {
+                let why = format!("its model has no ordinary token for {spelled:?}, which is an added token too");
+                return Err(why.into());
+            }
+        }
+    }
+    if cuts.is_empty() {
+        return Ok(tokens);
+    }
+    let mut tokens = Vec::new();
+    let mut from = 0;
+    for at in cuts.into_iter().chain([text.len()]) {
+        for token in ordinary(form, &text[from..at], depth + 1, unspelled)? {
+            tokens.push(Token::new(token.id, token.value, (token.offsets.0 + from, token.offsets.1 + from)));
+        }
+        from = at;
+    }
+    Ok(tokens)
+}
+
+/// Finds where tokens lie in a text of which the model left out letters: it counts on as if they were not there.
+///
+/// What is left out is never part of a token, so each token's characters are the next of their kind.
+fn place(tokens: &mut [Token], text: &str) {
+    let mut from = 0;
+    for token in tokens {
+        let mut bounds: Option<(usize, usize)> = None;
+        for char in token.value.chars() {
+            // A prefix or a suffix that the model writes to its tokens is not in the text.
+            let Some(found) = text[from..].find(char) else { continue };
+            let start = from + found;
+            from = start + char.len_utf8();
+            bounds = Some((bounds.map_or(start, |(first, _)| first), from));
+        }
+        token.offsets = bounds.unwrap_or((from, from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_found_again_where_letters_are_left_out() {
+        let mut tokens = [("a", 0), ("b/s", 1), ("c", 2)].map(|(value, id)| Token::new(id, value.to_owned(), (0, 0)));
+        place(&mut tokens, "\u{105}a\u{105}b\u{105}/s\u{105}c\u{105}");
+        assert_eq!(tokens.map(|token| token.offsets), [(2, 3), (5, 10), (12, 13)]);
+    }
+}
