@@ -7,6 +7,7 @@ import os
 import random
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -246,23 +247,27 @@ def documents(out: Path, spelled: dict[int, bytes]) -> Iterator[tuple[int, int, 
                     yield int(source), int(record), b"".join(spelled[index] for index in ids).decode("utf-8")
 
 
+@lru_cache
+def compiled(template: str) -> jinja2.Template:
+    return JINJA.from_string(template)
+
+
 def rendered(template: str, record: dict[str, Any]) -> str | None:
     """What Jinja2 makes of a record; nothing where the contract drops it."""
     names = record | {"record": record, "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     try:
-        return JINJA.from_string(template).render(names)
+        return compiled(template).render(names)
     except (jinja2.UndefinedError, NullShown):
         return None
 
 
-# Templates that calculate or compare leave out what the engine does not know: integers beyond 128 bits.
 @pytest.mark.parametrize("templates", [PLAIN, RENDERED], ids=["compiled", "rendered"])
 def test_templates_render_what_json_and_jinja2_render(tmp_path: Path, templates: list[str]) -> None:
     rng = random.Random(0)
     count = -(-RECORDS // len(PLAIN + RENDERED))
     lines = [json.dumps(records(rng), ensure_ascii=rng.random() < 0.5) for _ in range(count)]
     spelled = write_corpus(tmp_path / "corpus", templates, lines)
-    report = sabiprep.pack(tmp_path / "corpus", tmp_path / "out", threads=2)
+    sabiprep.pack(tmp_path / "corpus", tmp_path / "out", threads=2)
     offsets, at = {}, 0
     for index, line in enumerate(lines):
         offsets[at] = index
@@ -274,7 +279,6 @@ def test_templates_render_what_json_and_jinja2_render(tmp_path: Path, templates:
             expected = rendered(template, record)
             shown = seen.get((source, index))
             assert shown == (None if expected is None else expected + "."), (template, lines[index])
-    assert report is not None
 
 
 def drops(out: Path, source: int = 0) -> list[tuple[int, str, str]]:
