@@ -57,12 +57,17 @@ def render(segments: Iterable[tuple[str, str]], record: Mapping[str, Any]) -> li
     """
     spans = []
     for kind, template in segments:
-        for i, part in enumerate(FIELD.split(template)):
+        for i, part in enumerate(FIELD.split(as_jinja_reads(template))):
             text = _field(record, part) if i % 2 else part
             role = TARGET if kind == "target" else DATA if i % 2 else TEMPLATE
             if text or i % 2:
                 spans.append(Span(text, role, bool(i % 2)))
     return spans
+
+
+def as_jinja_reads(template: str) -> str:
+    """A template with every line end a newline, and without one at its end, as Jinja2 reads it."""
+    return re.sub("\r\n|\r", "\n", template).removesuffix("\n")
 
 
 def _field(record: Mapping[str, Any], path: str) -> str:

@@ -6,7 +6,6 @@
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 
-use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -15,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::monitor::Monitor;
 use crate::plan::Plan;
-use crate::read::Records;
+use crate::read::{Records, Value};
 
 /// The runs of words of the files that training is kept clean of.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +63,7 @@ impl HeldOut {
             }
             Value::Array(values) => values.iter().for_each(|value| self.add_value(value)),
             Value::Object(fields) => fields.values().for_each(|value| self.add_value(value)),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Unreadable(_) => {}
         }
     }
 
@@ -111,15 +110,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn held_out(texts: Vec<String>, n: usize) -> HeldOut {
+    fn held_out(texts: &[String], n: usize) -> HeldOut {
         let mut held_out = HeldOut { n, runs: HashSet::new() };
-        held_out.add_value(&Value::from(texts));
+        held_out.add_value(&Value::Array(texts.iter().map(|text| Value::from(text.as_str())).collect()));
         held_out
     }
 
     #[test]
     fn case_marks_and_what_is_between_words_do_not_count() {
-        let held_out = held_out(vec!["Ẹ káàárọ̀, ilé-ìwé: 12".to_owned()], 5);
+        let held_out = held_out(&["Ẹ káàárọ̀, ilé-ìwé: 12".to_owned()], 5);
         assert!(held_out.has_part_of("so: «e\u{323} KÁÀÁRO\u{323}\u{300} ile\u{301}…ÌWÉ!» 12, 13"));
         assert!(!held_out.has_part_of("ẹ káàárọ̀ ilé ìwé"));
     }
@@ -132,7 +131,7 @@ mod tests {
             let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
             let (held_words, text_words): (Vec<_>, _) = (held.iter().map(|text| words(text)).collect(), words(&text));
             let expected = text_words.windows(n).any(|run| held_words.iter().any(|held| held.windows(n).any(|other| other == run)));
-            prop_assert_eq!(held_out(held, n).has_part_of(&text), expected);
+            prop_assert_eq!(held_out(&held, n).has_part_of(&text), expected);
         }
     }
 }

@@ -79,7 +79,8 @@ impl<'a> Job<'a> {
 
     /// Compiles what the plan names for `encoder`.
     fn with_encoder(plan: &'a Plan, encoder: Encoder) -> Result<Self> {
-        let compile = |source| Segmenter::compile(source, encoder.spellings());
+        let names = encoder.token_names();
+        let compile = |source| Segmenter::compile(source, encoder.spellings(), &names);
         let segmenters = plan.sources.iter().map(compile).collect::<Result<_>>();
         let segmenters = segmenters.map_err(|error: Error| error.file(plan.config_file.clone()))?;
         for source in plan.sources.iter().filter(|source| !source.is_plain()) {
@@ -113,6 +114,10 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
         options.keep_spool |= state.keep_spool;
     }
     refuse_many_splits(&plan)?;
+    plan.sources
+        .iter()
+        .try_for_each(Segmenter::refuse_constant)
+        .map_err(|error| error.file(plan.config_file.clone()))?;
     let mut job = Job::prepare(&plan, options.threads)?;
     // Whoever comes to use a kept spool may hold records out.
     job.keyed |= options.keep_spool || !options.reuse.is_empty();

@@ -29,6 +29,7 @@ pub fn names(job: &Job<'_>, split: &Split, input: &InputEntry) -> Names {
         "source": source.name,
         "format": source.format,
         "columns": source.columns,
+        "header": source.header,
         "segments": source.segments,
         "special_in_data": source.special_in_data,
         "loss": source.loss,

@@ -45,7 +45,11 @@ pub fn train_tokenizer(plan: &Plan, vocab_size: usize, monitor: &Monitor) -> Res
         }
     }
     let spellings = Controls::new(specials.iter().map(String::as_str));
-    let segmenters = plan.sources.iter().map(|source| Segmenter::compile(source, &spellings));
+    let (eos, pad) = (&specials[0], named.pad.as_ref().unwrap_or(&specials[0]));
+    let names = [("bos_token", named.bos.as_ref()), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
+    let named = |(name, token): (&str, Option<&String>)| Some((name.to_owned(), token?.clone()));
+    let names = names.into_iter().filter_map(named).collect();
+    let segmenters = plan.sources.iter().map(|source| Segmenter::compile(source, &spellings, &names));
     let segmenters = segmenters.collect::<Result<Vec<_>>>().map_err(|error| error.file(plan.config_file.clone()))?;
     monitor.begin(
         Phase::Train,

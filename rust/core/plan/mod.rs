@@ -137,9 +137,12 @@ pub struct Source {
     pub training_inputs: usize,
     /// The format of its inputs.
     pub format: Format,
-    /// Column names of a TSV without a header.
+    /// Column names of a TSV, instead of those of its header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// Whether a TSV with `columns` has a header to pass over, where that is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
     /// Prompts and targets.
     pub segments: Vec<SegmentSpec>,
     /// Copies of each record, on average; none where the mix says.
@@ -312,7 +315,15 @@ impl Plan {
             refuse_repeated(columns)?;
         }
         if spec.columns.is_some() && format != Format::Tsv {
-            return Err(Error::config("`columns` is for TSV without a header; this source is not TSV"));
+            return Err(Error::config("`columns` is for TSV; this source is not TSV"));
+        }
+        if spec.header.is_some() && format != Format::Tsv {
+            return Err(Error::config("`header` is for TSV; this source is not TSV"));
+        }
+        if spec.header == Some(false) && spec.columns.is_none() {
+            return Err(
+                Error::config("header = false leaves the columns without names").remedy("name them: columns = [\"…\"]")
+            );
         }
         let segments = resolve_segments(spec.segments, format)?;
         let plain = is_plain(&segments);
@@ -332,6 +343,7 @@ impl Plan {
             validation_files: spec.validation_files,
             training_inputs,
             format,
+            header: spec.header.filter(|_| spec.columns.is_some()),
             columns: spec.columns,
             segments,
             epochs,

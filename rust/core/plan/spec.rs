@@ -120,6 +120,8 @@ pub struct SourceSpec {
     pub format: Option<Format>,
     /// Column names of a TSV without a header.
     pub columns: Option<Vec<String>>,
+    /// Whether the first line of a TSV is a header, which `columns` then renames.
+    pub header: Option<bool>,
     /// Prompts and targets, in order.
     pub segments: Option<Vec<SegmentSpec>>,
     /// How often each record is trained on in one pass over the dataset.

@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
+use super::json::{Fields, Value, parse_object};
 use super::lines::{Line, Lines, MAX_LINE};
 use super::split::Split;
 use crate::error::{Error, Result};
@@ -42,7 +41,7 @@ impl Record<'_> {
     }
 
     /// Its fields by name, or why it has none.
-    pub fn fields(&self) -> std::result::Result<Map<String, Value>, Refusal> {
+    pub fn fields(&self) -> std::result::Result<Fields, Refusal> {
         self.line.clone().and_then(|line| parse_line(line, self.layout))
     }
 }
@@ -60,8 +59,8 @@ impl Records {
     pub fn open(plan: &Plan, split: &Split, monitor: &Monitor) -> Result<Self> {
         let source = &plan.sources[split.source];
         let input = &plan.inputs[split.input];
-        let (range, columns) = (split.range.clone(), source.columns.as_deref());
-        let records = Self::of_range(&input.path, range, source.format, columns, monitor.stop());
+        let columns = source.columns.as_deref().map(|columns| (columns, source.header));
+        let records = Self::of_range(&input.path, split.range.clone(), source.format, columns, monitor.stop());
         let records = records.map_err(|error| error.file(input.name.clone()).source(source.name.clone()))?;
         Ok(Self { nth_input: split.nth_input as u64, ..records })
     }
@@ -75,13 +74,17 @@ impl Records {
         path: &Path,
         range: Range<u64>,
         format: Format,
-        columns: Option<&[String]>,
+        columns: Option<Columns<'_>>,
         stop: Stop,
     ) -> Result<Self> {
         let (mut header, mut skip_first) = (Vec::new(), false);
         if format == Format::Tsv {
-            if let Some(columns) = columns {
+            if let Some((columns, has_header)) = columns {
                 columns.clone_into(&mut header);
+                skip_first = has_header == Some(true) && range.start == 0;
+                if has_header.is_none() && range.start == 0 {
+                    refuse_header(&first_line(&mut Lines::open(path, 0, 1, stop.clone())?)?, columns)?;
+                }
             } else {
                 header = read_header(&mut Lines::open(path, 0, 1, stop.clone())?)?;
                 skip_first = range.start == 0;
@@ -123,13 +126,80 @@ impl Records {
     }
 }
 
-fn read_header(lines: &mut Lines) -> Result<Vec<String>> {
+/// The names of a TSV's columns, and whether its first line is a header, where that is said.
+type Columns<'a> = (&'a [String], Option<bool>);
+
+fn first_line(lines: &mut Lines) -> Result<Vec<String>> {
     if !lines.step()? {
         return Ok(Vec::new());
     }
     let (_, Line::Text(line)) = lines.current() else { return Ok(Vec::new()) };
     let text = std::str::from_utf8(line).map_err(|_| Error::input("the header is not UTF-8").line(1))?;
-    let header: Vec<String> = text.split('\t').map(str::to_owned).collect();
+    Ok(text.split('\t').map(str::to_owned).collect())
+}
+
+/// Words that name columns.
+const COLUMN_WORDS: [&str; 36] = [
+    "answer",
+    "category",
+    "class",
+    "context",
+    "emotion",
+    "en",
+    "id",
+    "input",
+    "instruction",
+    "label",
+    "lang",
+    "language",
+    "name",
+    "output",
+    "prompt",
+    "question",
+    "response",
+    "score",
+    "sentence",
+    "sentiment",
+    "source",
+    "src",
+    "summary",
+    "tags",
+    "target",
+    "task",
+    "text",
+    "tgt",
+    "title",
+    "tokens",
+    "topic",
+    "translation",
+    "tweet",
+    "url",
+    "utterance",
+    "word",
+];
+
+/// Refuses a first line that evidently is a header where the columns are named and nothing is said of a header: every
+/// field is the column's own name, or is a few words of which one is the name of a kind of column.
+fn refuse_header(first: &[String], columns: &[String]) -> Result<()> {
+    let names_column = |field: &str| {
+        let field = field.to_lowercase();
+        let words: Vec<&str> = field.split([' ', '_', '-', '.']).filter(|word| !word.is_empty()).collect();
+        words.len() <= 3 && words.iter().any(|word| COLUMN_WORDS.contains(&word.trim_end_matches(char::is_numeric)))
+    };
+    let is_name = |(field, column): (&String, &String)| {
+        let field = field.trim_start_matches('\u{feff}').trim();
+        field.eq_ignore_ascii_case(column) || names_column(field)
+    };
+    if first.len() != columns.len() || !first.iter().zip(columns).all(is_name) {
+        return Ok(());
+    }
+    Err(Error::input(format!("its first line looks like a header ('{}'), which would be a record", first.join("', '")))
+        .line(1)
+        .remedy("say `header = true` to pass over it, or `header = false` if it is a record"))
+}
+
+fn read_header(lines: &mut Lines) -> Result<Vec<String>> {
+    let header = first_line(lines)?;
     refuse_repeated(&header).map_err(|error| error.line(1))?;
     Ok(header)
 }
@@ -154,23 +224,19 @@ fn utf8(line: &[u8]) -> std::result::Result<&str, Refusal> {
 }
 
 /// The fields of a JSON object.
-pub fn parse_json(text: &[u8]) -> std::result::Result<Map<String, Value>, Refusal> {
-    match serde_json::from_str(utf8(text)?) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(malformed("JSON, but not an object")),
-        Err(error) => Err(malformed(format!("not JSON: {}", error.to_string().replace(" at line 1", " at")))),
-    }
+pub fn parse_json(text: &[u8]) -> std::result::Result<Fields, Refusal> {
+    parse_object(utf8(text)?).map_err(malformed)
 }
 
 /// The fields of one line.
-pub fn parse_line(line: &[u8], layout: &Layout) -> std::result::Result<Map<String, Value>, Refusal> {
+pub fn parse_line(line: &[u8], layout: &Layout) -> std::result::Result<Fields, Refusal> {
     let Layout { format, header } = layout;
     if *format == Format::Jsonl {
         return parse_json(line);
     }
     let text = utf8(line)?;
     if *format == Format::Text {
-        return Ok(Map::from_iter([("text".to_owned(), Value::from(text))]));
+        return Ok(Fields::from_iter([("text".to_owned(), Value::from(text))]));
     }
     let count = text.split('\t').count();
     if count != header.len() {

@@ -10,8 +10,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::compiled::{Part, Template};
-use super::{Rendered, is_target_text};
+use super::compiled::{Part, Template, in_record};
+use super::{RECORD, Rendered, is_target_text};
 use crate::read::Layout;
 use crate::schema::{Format, Role};
 
@@ -23,6 +23,8 @@ const MAX_SLOTS: usize = 16;
 pub struct Direct {
     segments: Vec<(bool, Vec<Piece>)>,
     root: Node,
+    /// Whether a template names the record: one with a field of that name is left to the other path.
+    names_record: bool,
 }
 
 #[derive(Debug)]
@@ -46,8 +48,8 @@ type Slots<'a> = [Option<Cow<'a, str>>; MAX_SLOTS];
 #[derive(Debug)]
 pub struct Binding {
     format: Format,
-    /// The slot of each column of a TSV.
-    columns: Vec<Option<usize>>,
+    /// The slot of each column of a TSV; none where lines are left to the other path.
+    columns: Option<Vec<Option<usize>>>,
 }
 
 impl Direct {
@@ -57,17 +59,27 @@ impl Direct {
         let mut root = Node::default();
         let (mut nodes, mut slots) = (1, 0);
         let mut compiled = Vec::new();
+        let is_record = |part: &Part| matches!(part, Part::Field(path) if in_record(path).is_some());
+        let names_record = segments.iter().any(|(_, template)| template.parts.iter().any(is_record));
+        if names_record {
+            // A node without slot or children refuses whatever it is given.
+            root.children.push((RECORD.to_owned(), Node { number: nodes, ..Node::default() }));
+            nodes += 1;
+        }
         for (is_target, template) in segments {
             let mut pieces = Vec::new();
             for part in &template.parts {
                 pieces.push(match part {
                     Part::Literal(text) => Piece::Literal(text.clone()),
-                    Part::Field(path) => Piece::Slot(root.slot_of(path, &mut nodes, &mut slots)?),
+                    Part::Field(path) => {
+                        let path = in_record(path).unwrap_or(path);
+                        Piece::Slot(root.slot_of(path, &mut nodes, &mut slots)?)
+                    }
                 });
             }
             compiled.push((*is_target, pieces));
         }
-        (nodes <= 64 && slots <= MAX_SLOTS).then_some(Self { segments: compiled, root })
+        (nodes <= 64 && slots <= MAX_SLOTS).then_some(Self { segments: compiled, root, names_record })
     }
 
     /// Where its slots are in lines of `layout`.
@@ -77,7 +89,9 @@ impl Direct {
             let (_, node) = self.root.children.iter().find(|(key, _)| key == name)?;
             node.slot
         };
-        Binding { format: layout.format, columns: layout.header.iter().map(slot_of).collect() }
+        let is_known = !(self.names_record && layout.header.iter().any(|name| name == RECORD));
+        let columns = is_known.then(|| layout.header.iter().map(slot_of).collect());
+        Binding { format: layout.format, columns }
     }
 
     /// Renders a line into `out`, whose old content is dropped; `false` where it is left to the other path.
@@ -93,7 +107,7 @@ impl Direct {
                     .and_then(|()| json.end())
                     .is_ok()
             }
-            Format::Tsv => fill_columns(&binding.columns, text, &mut slots),
+            Format::Tsv => binding.columns.as_ref().is_some_and(|columns| fill_columns(columns, text, &mut slots)),
             Format::Text => {
                 if let Some((_, node)) = self.root.children.iter().find(|(key, _)| key == "text")
                     && let Some(slot) = node.slot
@@ -206,7 +220,7 @@ impl<'de> Visitor<'de> for Object<'_, '_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if self.node.slot.is_some() {
+        if self.node.slot.is_some() || self.node.children.is_empty() {
             return Err(A::Error::custom("an object where text is wanted"));
         }
         while let Some(wanted) = map.next_key_seed(Key(self.node))? {
@@ -324,7 +338,7 @@ mod tests {
         let target = |text: &str| SegmentSpec::Target(text.to_owned());
         let segments =
             [prompt("<t> {{ a }}{{ b.c }}"), target(" {{ b.d }}"), prompt("{{ a }}?"), target("{{ text }} .")];
-        Segmenter::of_segments(&segments, &Controls::new([])).unwrap()
+        Segmenter::of_segments(&segments, &Controls::new([]), &Vec::new()).unwrap()
     }
 
     fn agree(format: Format, header: &[&str], line: &[u8]) -> Result<bool, TestCaseError> {

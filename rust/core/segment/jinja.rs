@@ -3,13 +3,15 @@
 //! Of a rendered prompt only its control tokens are known to be the template's; all other text counts as data.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value as Jinja};
+use minijinja::value::Value as Jinja;
 use minijinja::{Environment, Error as JinjaError, ErrorKind, UndefinedBehavior};
-use serde_json::Value;
 
 use super::guard::Controls;
-use super::{Fields, Rendered};
+use super::python::value_of;
+use super::source::Source;
+use super::{Fields, RECORD, Rendered, TokenNames, filters, words};
 use crate::error::{Error, Result};
+use crate::read::Value;
 use crate::schema::{Drop, Refusal, Role};
 
 const NAME: &str = "template";
@@ -18,33 +20,26 @@ const NAME: &str = "template";
 #[derive(Debug)]
 pub struct Template {
     environment: Environment<'static>,
-    text: String,
+    source: Source,
     controls: Controls,
+    tokens: TokenNames,
 }
 
 impl Template {
-    /// Compiles `text`.
-    pub fn parse(text: &str, controls: &Controls) -> Result<Self> {
+    /// Compiles `text`; `tokens` are the names it knows beside the fields.
+    pub fn parse(text: &str, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
-        environment.set_syntax(syntax.expect("the delimiters are the default ones"));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> std::result::Result<String, JinjaError> {
-            Err(JinjaError::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_filter("tojson", |value: Jinja| -> std::result::Result<String, JinjaError> {
-            let value = serde_json::to_value(&value)
-                .map_err(|error| JinjaError::new(ErrorKind::BadSerialization, error.to_string()))?;
-            let mut text = String::new();
-            to_json(&value, &mut text);
-            Ok(text)
-        });
-        environment.add_template_owned(NAME, text.to_owned()).map_err(|error| {
-            Error::config(format!("the template `{text}` is wrong: {}", describe(&error)))
-                .remedy("templates are Jinja: https://jinja.palletsprojects.com/templates")
+        let syntax = syntax.expect("the delimiters are the default ones");
+        environment.set_syntax(syntax.clone());
+        filters::add_to(&mut environment);
+        let source = Source::new(text, &syntax);
+        environment.add_template_owned(NAME, source.engine.clone()).map_err(|error| {
+            let (what, remedy) = words::wrong_template(&source, &error);
+            Error::config(format!("the template `{text}` is wrong: {what}")).remedy(remedy)
         })?;
-        Ok(Self { environment, text: text.to_owned(), controls: controls.clone() })
+        Ok(Self { environment, source, controls: controls.clone(), tokens: tokens.clone() })
     }
 
     /// Renders into `out`. Gives whether it shows only blank text.
@@ -67,7 +62,7 @@ impl Template {
         }
         let (mut names, mut strings) = (Vec::new(), Vec::new());
         collect_strings(fields, &mut names, &mut strings);
-        let all = names.iter().chain(&strings).copied().chain([self.text.as_str()]);
+        let all = names.iter().chain(&strings).copied().chain([self.source.original.as_str()]);
         let guards = (controls.guards(all))
             .ok_or_else(|| Refusal::new(Drop::TemplateError, "its data holds every Unicode noncharacter"))?;
         // Names are looked up by the template, so they stay as they are; one that could help to spell a token is refused.
@@ -94,52 +89,27 @@ impl Template {
 
     fn render_text(&self, fields: &Fields, string: impl Fn(&str) -> String) -> std::result::Result<String, Refusal> {
         let template = self.environment.get_template(NAME).expect("added when it was parsed");
-        template.render(object_of(fields, &string)).map_err(|error| {
-            let reason = match error.kind() {
-                ErrorKind::UndefinedError => Drop::MissingField,
-                _ => Drop::TemplateError,
-            };
-            Refusal::new(reason, describe(&error))
-        })
-    }
-}
-
-/// Fields as the engine's value: strings through `string`, null as undefined.
-fn object_of(fields: &Fields, string: &impl Fn(&str) -> String) -> Jinja {
-    Jinja::from_pairs(fields.iter().map(|(key, value)| (key.clone(), value_of(value, string))))
-}
-
-/// A field's value as the engine's.
-pub fn value_of(value: &Value, string: &impl Fn(&str) -> String) -> Jinja {
-    match value {
-        Value::Null => Jinja::UNDEFINED,
-        Value::String(text) => Jinja::from(string(text)),
-        Value::Array(items) => items.iter().map(|item| value_of(item, string)).collect(),
-        Value::Object(fields) => object_of(fields, string),
-        other => Jinja::from(Serde(other)),
-    }
-}
-
-/// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it, which chat templates are written for.
-fn to_json(value: &Value, out: &mut String) {
-    let mut list = |open: char, close: char, items: &mut dyn Iterator<Item = (Option<&String>, &Value)>| {
-        out.push(open);
-        for (nth, (key, item)) in items.enumerate() {
-            if nth > 0 {
-                out.push_str(", ");
-            }
-            if let Some(key) = key {
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push_str(": ");
-            }
-            to_json(item, out);
+        let object = |fields: &Fields| -> Vec<(String, Jinja)> {
+            let value = |value| value_of(value, &string, self.source.shows_only);
+            fields.iter().map(|(key, field)| (key.clone(), value(field))).collect()
+        };
+        let mut names = object(fields);
+        if self.source.uses_record && !fields.contains_key(RECORD) {
+            names.push((RECORD.to_owned(), Jinja::from_pairs(object(fields))));
         }
-        out.push(close);
-    };
-    match value {
-        Value::Array(items) => list('[', ']', &mut items.iter().map(|item| (None, item))),
-        Value::Object(fields) => list('{', '}', &mut fields.iter().map(|(key, item)| (Some(key), item))),
-        other => out.push_str(&other.to_string()),
+        names.extend(self.tokens.iter().map(|(name, token)| (name.clone(), Jinja::from(token.as_str()))));
+        template.render(Jinja::from_pairs(names)).map_err(|error| self.refusal(fields, &error))
+    }
+
+    /// Why a record is dropped that the engine fails on.
+    fn refusal(&self, fields: &Fields, error: &JinjaError) -> Refusal {
+        match error.kind() {
+            ErrorKind::UndefinedError => {
+                Refusal::new(Drop::MissingField, words::not_there(&self.source, fields, error))
+            }
+            ErrorKind::BadSerialization => Refusal::new(Drop::Malformed, words::unreadable(&self.source, error)),
+            _ => Refusal::new(Drop::TemplateError, words::failed(&self.source, fields, error)),
+        }
     }
 }
 
@@ -157,14 +127,5 @@ fn collect_from<'a>(value: &'a Value, names: &mut Vec<&'a str>, strings: &mut Ve
         Value::Array(items) => items.iter().for_each(|item| collect_from(item, names, strings)),
         Value::Object(fields) => collect_strings(fields, names, strings),
         _ => {}
-    }
-}
-
-/// An engine's error in one line.
-fn describe(error: &JinjaError) -> String {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
-    match error.line() {
-        Some(line) if line > 1 => format!("{what} (template line {line})"),
-        _ => what,
     }
 }

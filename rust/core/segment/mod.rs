@@ -5,20 +5,28 @@
 
 mod compiled;
 mod direct;
+mod filters;
 mod guard;
 mod jinja;
-
-use serde_json::{Map, Value};
+mod python;
+mod source;
+mod words;
 
 pub use direct::{Binding, Direct};
 pub use guard::Controls;
 
 use crate::error::Result;
 use crate::plan::{SegmentSpec, Source};
+pub use crate::read::Fields;
+use crate::read::Value;
 use crate::schema::{Drop, Refusal, Role};
 
-/// The fields of a record.
-pub type Fields = Map<String, Value>;
+/// The name by which a template has all fields of the record, so that `record["a-b"]` is the field `a-b`: that of a
+/// field of this name, where the record has one.
+const RECORD: &str = "record";
+
+/// The tokenizer's tokens by the names that templates have for them: `bos_token` and its like.
+pub type TokenNames = Vec<(String, String)>;
 
 /// The text of a record and, in order, the spans that cover it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -135,16 +143,23 @@ pub enum Step {
 }
 
 impl Segmenter {
-    /// Compiles the templates of `source`; `controls` are the tokenizer's control tokens.
-    pub fn compile(source: &Source, controls: &Controls) -> Result<Self> {
-        Self::of_segments(&source.segments, controls).map_err(|error| error.source(source.name.clone()))
+    /// Compiles the templates of `source`; `controls` are the tokenizer's control tokens, `tokens` those that
+    /// templates know by name. Returns an error for a template that is wrong.
+    pub fn compile(source: &Source, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
+        Self::of_segments(&source.segments, controls, tokens).map_err(|error| error.source(source.name.clone()))
     }
 
-    fn of_segments(segments: &[SegmentSpec], controls: &Controls) -> Result<Self> {
+    /// Refuses a source none of whose templates shows a field.
+    pub fn refuse_constant(source: &Source) -> Result<()> {
+        words::refuse_constant(&source.segments).map_err(|error| error.source(source.name.clone()))
+    }
+
+    fn of_segments(segments: &[SegmentSpec], controls: &Controls, tokens: &TokenNames) -> Result<Self> {
         let compile = |segment: &SegmentSpec| {
-            let template = match compiled::Template::parse(segment.template()) {
+            let text = source::as_jinja_reads(segment.template());
+            let template = match compiled::Template::parse(&text, tokens) {
                 Some(template) => Compiled::Plain(template),
-                None => Compiled::Jinja(Box::new(jinja::Template::parse(segment.template(), controls)?)),
+                None => Compiled::Jinja(Box::new(jinja::Template::parse(&text, controls, tokens)?)),
             };
             Ok((matches!(segment, SegmentSpec::Target(_)), template))
         };
@@ -164,7 +179,7 @@ impl Segmenter {
     pub fn render(&self, fields: &Fields, out: &mut Rendered) -> std::result::Result<(), Refusal> {
         out.clear();
         let mut any_target = false;
-        for (is_target, template) in &self.segments {
+        for (index, (is_target, template)) in self.segments.iter().enumerate() {
             let start = out.text.len();
             let data_is_blank = match template {
                 Compiled::Plain(template) => template.render(fields, *is_target, out)?,
@@ -172,7 +187,9 @@ impl Segmenter {
             };
             if *is_target {
                 if data_is_blank {
-                    return Err(Refusal::new(Drop::EmptyTarget, "the target's data is empty"));
+                    let targets = |segments: &[(bool, Compiled)]| segments.iter().filter(|segment| segment.0).count();
+                    let (nth, count) = (targets(&self.segments[..=index]), targets(&self.segments));
+                    return Err(Refusal::new(Drop::EmptyTarget, words::empty_target(nth, count)));
                 }
                 any_target |= is_target_text(&out.text[start..]);
             }
@@ -257,13 +274,21 @@ mod tests {
 
     /// A segmenter of `segments`.
     fn segmenter(segments: &[SegmentSpec], controls: &[&str]) -> Segmenter {
-        Segmenter::of_segments(segments, &Controls::new(controls.iter().copied())).unwrap()
+        let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
+        Segmenter::of_segments(segments, &Controls::new(controls.iter().copied()), &tokens).unwrap()
     }
 
-    fn render(segments: &[SegmentSpec], controls: &[&str], record: &Value) -> std::result::Result<Rendered, Refusal> {
+    fn fields_of(record: &serde_json::Value) -> Fields {
+        crate::read::parse_json(record.to_string().as_bytes()).unwrap()
+    }
+
+    fn render(
+        segments: &[SegmentSpec],
+        controls: &[&str],
+        record: &serde_json::Value,
+    ) -> std::result::Result<Rendered, Refusal> {
         let mut out = Rendered::default();
-        let fields = record.as_object().unwrap();
-        segmenter(segments, controls).render(fields, &mut out).map(|()| out)
+        segmenter(segments, controls).render(&fields_of(record), &mut out).map(|()| out)
     }
 
     fn prompt(text: &str) -> SegmentSpec {
@@ -289,7 +314,8 @@ mod tests {
     fn missing_null_and_empty_have_their_reasons() {
         let segments = [prompt("{{ x }}"), target("{{ z }}")];
         let jinja = [prompt("{% if true %}{{ x.y }}{% endif %}"), target("{{ z | trim }}")];
-        let reason = |segments: &[SegmentSpec], record: Value| render(segments, &[], &record).unwrap_err().reason;
+        let reason =
+            |segments: &[SegmentSpec], record: serde_json::Value| render(segments, &[], &record).unwrap_err().reason;
         for segments in [&segments, &jinja] {
             assert_eq!(reason(segments, json!({"z": "a"})), Drop::MissingField);
             assert_eq!(reason(segments, json!({"x": null, "z": "a"})), Drop::MissingField);
@@ -330,11 +356,13 @@ mod tests {
         ) {
             let record = json!({"a": data[0], "b": {"c": data[1]}, "n": number});
             let text = format!("{literal}{{{{ a }}}}{literal}{{{{b.c}}}}{{{{ n }}}}{literal}");
-            let compiled = compiled::Template::parse(&text).unwrap();
-            let jinja = jinja::Template::parse(&text, &Controls::new([])).unwrap();
+            let text = source::as_jinja_reads(&text);
+            let compiled = compiled::Template::parse(&text, &Vec::new()).unwrap();
+            let jinja = jinja::Template::parse(&text, &Controls::new([]), &Vec::new()).unwrap();
+            let fields = fields_of(&record);
             let (mut fast, mut slow) = (Rendered::default(), Rendered::default());
-            compiled.render(record.as_object().unwrap(), false, &mut fast).unwrap();
-            jinja.render(record.as_object().unwrap(), false, &mut slow).unwrap();
+            compiled.render(&fields, false, &mut fast).unwrap();
+            jinja.render(&fields, false, &mut slow).unwrap();
             prop_assert_eq!(fast.text, slow.text);
         }
     }

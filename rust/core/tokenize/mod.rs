@@ -39,7 +39,7 @@ use crate::files;
 use crate::panics::caught;
 use crate::plan::TokenizerPlan;
 use crate::schema::{Drop, IdType, Refusal, Role, Run};
-use crate::segment::{Controls, Rendered};
+use crate::segment::{Controls, Rendered, TokenNames};
 use fast::{Engine, Lease};
 use form::Form;
 
@@ -267,6 +267,16 @@ impl Encoder {
     #[must_use]
     pub fn controls(&self) -> ControlIds {
         self.controls
+    }
+
+    /// The control tokens by the names that templates have for them; `bos_token` where there is one.
+    #[must_use]
+    pub fn token_names(&self) -> TokenNames {
+        let ControlIds { bos, eos, pad } = self.controls;
+        let named = [("bos_token", bos), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
+        let spelled =
+            |(name, id): (&str, Option<u32>)| Some((name.to_owned(), self.first.tokenizer().id_to_token(id?)?));
+        named.into_iter().filter_map(spelled).collect()
     }
 
     /// The spellings of the added tokens.

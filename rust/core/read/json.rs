@@ -1,0 +1,377 @@
+//! JSON as Python's `json.loads` reads it: what a record's fields hold.
+//!
+//! Takes the text of a line; gives [`Fields`]. Integers keep every digit, floats are the nearest double, `-0` is an
+//! integer. What Python reads but no text can hold (`NaN`, a lone surrogate) costs the record only where a template
+//! reads it: it becomes [`Value::Unreadable`].
+
+use indexmap::IndexMap;
+
+/// The fields of a record, in the order of the line; of a name that comes twice, the last value.
+pub type Fields = IndexMap<String, Value>;
+
+/// Containers inside each other beyond which a line is malformed.
+const MAX_DEPTH: usize = 127;
+
+/// A value of a field.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number.
+    Number(Number),
+    /// A string.
+    String(String),
+    /// A list.
+    Array(Vec<Value>),
+    /// An object.
+    Object(Fields),
+    /// A value that cannot be text, and why: whatever reads it refuses the record.
+    Unreadable(String),
+}
+
+/// A number, integers apart from floats as Python has them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Number {
+    /// An integer of up to 128 bits.
+    Int(i128),
+    /// The digits of a larger one, with its sign.
+    Big(String),
+    /// A finite float.
+    Float(f64),
+}
+
+impl Value {
+    /// Its text, if it is a string.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        if let Self::String(text) = self { Some(text) } else { None }
+    }
+
+    /// Whether it is `null`.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::String(text.to_owned())
+    }
+}
+
+/// Reads a JSON text that is an object. Returns what is wrong with it otherwise, the column counted in bytes from 1.
+pub fn parse_object(text: &str) -> Result<Fields, String> {
+    let mut parser = Parser { text, at: 0, depth: 0 };
+    parser.skip_blank();
+    let value = parser.value()?;
+    parser.skip_blank();
+    if parser.at < text.len() {
+        return Err(parser.error("trailing characters"));
+    }
+    match value {
+        Value::Object(fields) => Ok(fields),
+        Value::Unreadable(why) => Err(why),
+        _ => Err("JSON, but not an object".to_owned()),
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    /// The byte to be read next; always at the edge of a character.
+    at: usize,
+    depth: usize,
+}
+
+/// A string of a line: one with a lone surrogate is no text.
+enum Text {
+    Whole(String),
+    Surrogate(u16),
+}
+
+impl Parser<'_> {
+    fn error(&self, what: &str) -> String {
+        format!("not JSON: {what} at column {}", self.at + 1)
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn skip_blank(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    /// Moves past `word`, if it comes next.
+    fn take(&mut self, word: &str) -> bool {
+        let found = self.text[self.at..].starts_with(word);
+        self.at += if found { word.len() } else { 0 };
+        found
+    }
+
+    fn value(&mut self) -> Result<Value, String> {
+        match self.peek() {
+            Some(b'"') => Ok(match self.string()? {
+                Text::Whole(text) => Value::String(text),
+                Text::Surrogate(unit) => lone_surrogate(unit),
+            }),
+            Some(b'{') => self.nested(Self::object),
+            Some(b'[') => self.nested(Self::array),
+            None => Err(self.error("ends where a value is expected")),
+            Some(_) if self.take("null") => Ok(Value::Null),
+            Some(_) if self.take("true") => Ok(Value::Bool(true)),
+            Some(_) if self.take("false") => Ok(Value::Bool(false)),
+            Some(_) => match ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| self.take(word)) {
+                Some(word) => Ok(not_finite(word)),
+                None => self.number(),
+            },
+        }
+    }
+
+    fn nested(&mut self, container: impl Fn(&mut Self) -> Result<Value, String>) -> Result<Value, String> {
+        if self.depth == MAX_DEPTH {
+            return Err(self.error("recursion limit exceeded"));
+        }
+        self.depth += 1;
+        self.at += 1;
+        self.skip_blank();
+        let value = container(self);
+        self.depth -= 1;
+        value
+    }
+
+    /// Moves past a comma, or past `close`, which ends a container: `false`.
+    fn goes_on(&mut self, close: u8) -> Result<bool, String> {
+        self.skip_blank();
+        match self.peek() {
+            Some(b',') => {
+                self.at += 1;
+                self.skip_blank();
+                Ok(true)
+            }
+            Some(byte) if byte == close => {
+                self.at += 1;
+                Ok(false)
+            }
+            _ => Err(self.error(&format!("expected `,` or `{}`", char::from(close)))),
+        }
+    }
+
+    fn array(&mut self) -> Result<Value, String> {
+        let mut items = Vec::new();
+        if self.take("]") {
+            return Ok(Value::Array(items));
+        }
+        loop {
+            items.push(self.value()?);
+            if !self.goes_on(b']')? {
+                return Ok(Value::Array(items));
+            }
+        }
+    }
+
+    /// An object. No template can name a field whose name is no text: one of the record is left out, one further
+    /// inside makes its object unreadable.
+    fn object(&mut self) -> Result<Value, String> {
+        let mut fields = Fields::new();
+        let mut unreadable = None;
+        if self.take("}") {
+            return Ok(Value::Object(fields));
+        }
+        loop {
+            if self.peek() != Some(b'"') {
+                return Err(self.error("expected a field's name in quotes"));
+            }
+            let name = self.string()?;
+            self.skip_blank();
+            if !self.take(":") {
+                return Err(self.error("expected `:`"));
+            }
+            self.skip_blank();
+            let value = self.value()?;
+            match name {
+                Text::Whole(name) => {
+                    fields.insert(name, value);
+                }
+                Text::Surrogate(unit) => unreadable = Some(lone_surrogate(unit)),
+            }
+            if !self.goes_on(b'}')? {
+                break;
+            }
+        }
+        Ok(unreadable.filter(|_| self.depth > 1).unwrap_or(Value::Object(fields)))
+    }
+
+    fn string(&mut self) -> Result<Text, String> {
+        self.at += 1;
+        let mut out = String::new();
+        let mut surrogate = None;
+        loop {
+            let rest = &self.text.as_bytes()[self.at..];
+            let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+            let Some(len) = rest.iter().position(special) else {
+                self.at = self.text.len();
+                return Err(self.error("ends inside a string"));
+            };
+            out.push_str(&self.text[self.at..self.at + len]);
+            self.at += len;
+            match rest[len] {
+                b'"' => break,
+                b'\\' => match self.escape()? {
+                    Ok(c) => out.push(c),
+                    Err(unit) => surrogate = Some(unit),
+                },
+                _ => return Err(self.error("a control character inside a string")),
+            }
+        }
+        self.at += 1;
+        Ok(surrogate.map_or(Text::Whole(out), Text::Surrogate))
+    }
+
+    /// The character of an escape, or its lone surrogate.
+    fn escape(&mut self) -> Result<Result<char, u16>, String> {
+        let Some(kind) = self.text.as_bytes().get(self.at + 1) else { return Err(self.error("ends inside a string")) };
+        let c = match kind {
+            b'"' | b'\\' | b'/' => char::from(*kind),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => return self.unicode_escape(),
+            _ => return Err(self.error("no such escape")),
+        };
+        self.at += 2;
+        Ok(Ok(c))
+    }
+
+    fn unicode_escape(&mut self) -> Result<Result<char, u16>, String> {
+        let Some(first) = self.unit(self.at) else { return Err(self.error("`\\u` without four hexadecimal digits")) };
+        self.at += 6;
+        if let 0xd800..0xdc00 = first
+            && let Some(second @ 0xdc00..0xe000) = self.unit(self.at)
+        {
+            self.at += 6;
+            let point = 0x1_0000 + ((u32::from(first) - 0xd800) << 10) + (u32::from(second) - 0xdc00);
+            return Ok(char::from_u32(point).ok_or(first));
+        }
+        Ok(char::from_u32(u32::from(first)).ok_or(first))
+    }
+
+    /// The code unit of the escape at `at`.
+    fn unit(&self, at: usize) -> Option<u16> {
+        let digits = self.text.as_bytes().get(at..at + 6)?.strip_prefix(b"\\u")?;
+        digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
+    }
+
+    fn number(&mut self) -> Result<Value, String> {
+        let bytes = self.text.as_bytes();
+        let digits = |mut at: usize| {
+            while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+                at += 1;
+            }
+            at
+        };
+        let start = self.at;
+        let first = start + usize::from(self.peek() == Some(b'-'));
+        let whole = if bytes.get(first) == Some(&b'0') { first + 1 } else { digits(first) };
+        if whole == first {
+            return Err(self.error("expected a value"));
+        }
+        let mut end = whole;
+        if bytes.get(end) == Some(&b'.') && digits(end + 1) > end + 1 {
+            end = digits(end + 1);
+        }
+        if matches!(bytes.get(end), Some(b'e' | b'E')) {
+            let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
+            let exponent = end + 1 + sign;
+            end = if digits(exponent) > exponent { digits(exponent) } else { end };
+        }
+        self.at = end;
+        let text = &self.text[start..end];
+        if end > whole {
+            let float: f64 = text.parse().map_err(|_| self.error("a number that is none"))?;
+            return Ok(if float.is_finite() { Value::Number(Number::Float(float)) } else { not_finite(text) });
+        }
+        Ok(Value::Number(text.parse().map_or_else(|_| Number::Big(text.to_owned()), Number::Int)))
+    }
+}
+
+fn not_finite(text: &str) -> Value {
+    let shown: String = text.chars().take(24).collect();
+    Value::Unreadable(format!("holds {shown}, which is no finite number"))
+}
+
+fn lone_surrogate(unit: u16) -> Value {
+    Value::Unreadable(format!("holds \\u{unit:04x}, half a character (a lone surrogate)"))
+}
+
+#[cfg(test)]
+impl From<serde_json::Value> for Value {
+    fn from(value: serde_json::Value) -> Self {
+        let text = format!("{{\"value\":{value}}}");
+        parse_object(&text).expect("it was written as JSON").swap_remove("value").expect("it was put there")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn value(text: &str) -> Value {
+        parse_object(&format!("{{\"v\": {text}}}")).unwrap().swap_remove("v").unwrap()
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_file() {
+        let number = |text| if let Value::Number(number) = value(text) { number } else { panic!("{text}") };
+        assert_eq!(number("-0"), Number::Int(0));
+        assert_eq!(number("36893488147419103232"), Number::Int(36_893_488_147_419_103_232));
+        let big = "9".repeat(400);
+        assert_eq!(number(&big), Number::Big(big.clone()));
+        for float in ["117.63331139400017", "0.9215686321258545", "0.9452706955539223", "1e-7", "5e-324"] {
+            assert_eq!(number(float), Number::Float(float.parse().unwrap()));
+        }
+        assert!(matches!(number("-0.0"), Number::Float(zero) if zero.is_sign_negative()));
+    }
+
+    #[test]
+    fn what_no_text_can_hold_is_unreadable_where_it_stands() {
+        for text in ["NaN", "-Infinity", "1e999", r#""\ud800x""#, r#"{"\udc00": 1}"#] {
+            assert!(matches!(value(text), Value::Unreadable(_)), "{text}");
+        }
+        assert_eq!(value(r#""\ud83d\ude00""#), Value::from("\u{1f600}"));
+        assert_eq!(parse_object(r#"{"\ud800": 1, "a": 2}"#).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_python_refuses_is_refused() {
+        for text in
+            ["01", "1.", ".5", "+1", "[1,]", "{\"a\": 1,}", "'a'", "\"\t\"", "nul", "1e", "\"\\x\"", "[", "\"\\u12\""]
+        {
+            assert!(parse_object(&format!("{{\"v\": {text}}}")).is_err(), "{text}");
+        }
+        assert_eq!(parse_object("[]").unwrap_err(), "JSON, but not an object");
+        let deep = |depth: usize| format!("{{\"v\": {}{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse_object(&deep(126)).is_ok() && parse_object(&deep(200)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_same_lines_are_json_as_for_serde(text in "[\\[\\]{}\":, a0-9.eE\\\\u+-]{0,12}") {
+            let text = format!("{{\"v\":{text}}}");
+            let theirs = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text);
+            if let Ok(fields) = theirs {
+                let ours = parse_object(&text);
+                prop_assert!(ours.is_ok(), "{:?} {:?}", text, ours);
+                let ours = ours.unwrap();
+                prop_assert_eq!(ours.keys().collect::<Vec<_>>(), fields.keys().collect::<Vec<_>>());
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Values as Python writes them: `str`, `repr` and `json.dumps` of what a template shows.
+//!
+//! Takes the engine's values; gives text equal to that of Python's `json` and Jinja2, or an error that says why
+//! there is none. The engine's own `Display` differs in floats and in characters that Python escapes.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
+
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value as Jinja, ValueKind};
+use minijinja::{Error as JinjaError, ErrorKind};
+use regex::Regex;
+
+use crate::read::{Number, Value};
+
+/// An integer beyond the engine's 128 bits: it can be shown, not calculated with.
+#[derive(Debug)]
+struct BigInt(String);
+
+impl Object for BigInt {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::NonEnumerable
+    }
+
+    fn render(self: &Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A field's value as the engine's. `shows_only` is false where the template also compares or calculates: it then
+/// refuses integers beyond 128 bits, which the engine would compare wrongly.
+pub fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_only: bool) -> Jinja {
+    match value {
+        Value::Null => Jinja::from(()),
+        Value::Bool(truth) => Jinja::from(*truth),
+        Value::Number(Number::Int(int)) => i64::try_from(*int).map_or_else(|_| Jinja::from(*int), Jinja::from),
+        Value::Number(Number::Float(float)) => Jinja::from(*float),
+        Value::Number(Number::Big(digits)) if shows_only => Jinja::from_object(BigInt(digits.clone())),
+        Value::Number(Number::Big(digits)) => {
+            let digits = digits.trim_start_matches('-').len();
+            Jinja::from(error(format!(
+                "an integer of {digits} digits is read by a template that compares or calculates"
+            )))
+        }
+        Value::String(text) => Jinja::from(string(text)),
+        Value::Array(items) => items.iter().map(|item| value_of(item, string, shows_only)).collect(),
+        Value::Object(fields) => {
+            Jinja::from_pairs(fields.iter().map(|(key, value)| (key.clone(), value_of(value, string, shows_only))))
+        }
+        Value::Unreadable(why) => unreadable(why),
+    }
+}
+
+/// Whether a value is an integer beyond 128 bits.
+pub fn is_big(value: &Jinja) -> bool {
+    value.downcast_object_ref::<BigInt>().is_some()
+}
+
+/// A value that fails where it is read.
+fn unreadable(why: &str) -> Jinja {
+    Jinja::from(JinjaError::new(ErrorKind::BadSerialization, why.to_owned()))
+}
+
+fn error(what: impl Into<std::borrow::Cow<'static, str>>) -> JinjaError {
+    JinjaError::new(ErrorKind::InvalidOperation, what)
+}
+
+/// `str(value)`. A value that is undefined or null is an error.
+pub fn text(value: &Jinja) -> Result<String, JinjaError> {
+    match value.kind() {
+        ValueKind::Undefined => Err(ErrorKind::UndefinedError.into()),
+        ValueKind::None => Err(JinjaError::new(ErrorKind::UndefinedError, "null")),
+        _ => {
+            let mut out = String::new();
+            match value.as_str() {
+                Some(text) => out.push_str(text),
+                None => write_repr(value, &mut out)?,
+            }
+            Ok(out)
+        }
+    }
+}
+
+/// `repr(value)`.
+pub fn repr(value: &Jinja) -> Result<String, JinjaError> {
+    let mut out = String::new();
+    write_repr(value, &mut out)?;
+    Ok(out)
+}
+
+fn write_repr(value: &Jinja, out: &mut String) -> Result<(), JinjaError> {
+    match value.kind() {
+        ValueKind::Undefined => return Err(ErrorKind::UndefinedError.into()),
+        ValueKind::None => out.push_str("None"),
+        ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
+        ValueKind::Number => write_number(value, out),
+        ValueKind::String => string_repr(value.as_str().unwrap_or_default(), out),
+        ValueKind::Map => {
+            out.push('{');
+            for (index, (key, item)) in pairs(value)?.into_iter().enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                write_repr(&key, out)?;
+                out.push_str(": ");
+                write_repr(&item, out)?;
+            }
+            out.push('}');
+        }
+        ValueKind::Seq => {
+            let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
+            let items = items(value)?;
+            out.push(open);
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                write_repr(item, out)?;
+            }
+            out.push_str(if value.is_tuple() && items.len() == 1 { "," } else { "" });
+            out.push(close);
+        }
+        ValueKind::Invalid => return Err(invalid(value)),
+        ValueKind::Plain if is_big(value) => {
+            let _ = write!(out, "{value}");
+        }
+        ValueKind::Iterable => return Err(error("a sequence that is not a list is shown: put `| list` after it")),
+        _ => return Err(error("a function, macro or loop is shown, which has no text")),
+    }
+    Ok(())
+}
+
+/// The error that an invalid value carries.
+fn invalid(value: &Jinja) -> JinjaError {
+    let shown = value.to_string();
+    let why = shown.trim_start_matches("<invalid value: ").trim_end_matches('>');
+    match (why.strip_prefix("could not serialize to value: "), why.strip_prefix("invalid operation: ")) {
+        (Some(why), _) => JinjaError::new(ErrorKind::BadSerialization, why.to_owned()),
+        (_, operation) => error(operation.unwrap_or(why).to_owned()),
+    }
+}
+
+fn items(value: &Jinja) -> Result<Vec<Jinja>, JinjaError> {
+    Ok(value.try_iter()?.collect())
+}
+
+fn pairs(value: &Jinja) -> Result<Vec<(Jinja, Jinja)>, JinjaError> {
+    items(value)?.into_iter().map(|key| Ok((key.clone(), value.get_item(&key)?))).collect()
+}
+
+fn write_number(value: &Jinja, out: &mut String) {
+    match f64::try_from(value.clone()) {
+        Ok(float) if !value.is_integer() => write_float(float, out),
+        _ => {
+            let _ = write!(out, "{value}");
+        }
+    }
+}
+
+/// `repr` of a float: the shortest digits that give it back, with an exponent below 1e-4 and from 1e16 on.
+fn write_float(float: f64, out: &mut String) {
+    if !float.is_finite() {
+        out.push_str(if float.is_nan() { "nan" } else { "" });
+        out.push_str(if float == f64::INFINITY { "inf" } else { "" });
+        out.push_str(if float == f64::NEG_INFINITY { "-inf" } else { "" });
+        return;
+    }
+    let scientific = format!("{float:e}");
+    let (digits, exponent) = scientific.split_once('e').expect("written with an exponent");
+    let exponent: i32 = exponent.parse().expect("written as an integer");
+    let _ = if (-4..16).contains(&exponent) || float == 0.0 {
+        write!(out, "{float:?}")
+    } else {
+        write!(out, "{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+    };
+}
+
+/// The characters that Python's `repr` escapes, ASCII aside.
+static NOT_PRINTABLE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"[\p{C}\p{Z}&&[^ ]]").expect("the pattern is constant"));
+
+fn string_repr(text: &str, out: &mut String) {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for c in text.chars() {
+        let point = c as u32;
+        let _ = match c {
+            '\n' => out.write_str("\\n"),
+            '\r' => out.write_str("\\r"),
+            '\t' => out.write_str("\\t"),
+            _ if c == quote || c == '\\' => write!(out, "\\{c}"),
+            ' '..='~' => out.write_char(c),
+            _ if !NOT_PRINTABLE.is_match(c.encode_utf8(&mut [0; 4])) => out.write_char(c),
+            _ if point <= 0xff => write!(out, "\\x{point:02x}"),
+            _ if point <= 0xffff => write!(out, "\\u{point:04x}"),
+            _ => write!(out, "\\U{point:08x}"),
+        };
+    }
+    out.push(quote);
+}
+
+/// The arguments of `json.dumps`.
+#[derive(Debug)]
+pub struct Dumps {
+    /// Whether characters beyond ASCII are escaped.
+    pub ensure_ascii: bool,
+    /// The white space of one level, where items stand on lines of their own.
+    pub indent: Option<String>,
+    /// What stands between items, and after a key.
+    pub separators: (String, String),
+    /// Whether keys are sorted.
+    pub sort_keys: bool,
+}
+
+impl Dumps {
+    /// `json.dumps(value)` with these arguments.
+    pub fn text(&self, value: &Jinja) -> Result<String, JinjaError> {
+        let mut out = String::new();
+        self.write(value, 0, &mut out)?;
+        Ok(out)
+    }
+
+    fn write(&self, value: &Jinja, depth: usize, out: &mut String) -> Result<(), JinjaError> {
+        match value.kind() {
+            ValueKind::Undefined => return Err(ErrorKind::UndefinedError.into()),
+            ValueKind::None => out.push_str("null"),
+            ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::String => self.write_string(value.as_str().unwrap_or_default(), out),
+            ValueKind::Number => write_json_number(value, out),
+            ValueKind::Plain => write_repr(value, out)?,
+            ValueKind::Map => {
+                let mut pairs = pairs(value)?;
+                if self.sort_keys {
+                    if pairs.iter().any(|(key, _)| key.kind() != ValueKind::String) {
+                        return Err(error("sort_keys sorts keys that are strings"));
+                    }
+                    pairs.sort_by(|(a, _), (b, _)| a.as_str().cmp(&b.as_str()));
+                }
+                self.write_items(('{', '}'), pairs.len(), depth, out, |index, out| {
+                    let (key, item) = &pairs[index];
+                    self.write_key(key, out)?;
+                    out.push_str(&self.separators.1);
+                    self.write(item, depth + 1, out)
+                })?;
+            }
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items = items(value)?;
+                self.write_items(('[', ']'), items.len(), depth, out, |index, out| {
+                    self.write(&items[index], depth + 1, out)
+                })?;
+            }
+            ValueKind::Invalid => return Err(invalid(value)),
+            _ => return Err(error("is no JSON value")),
+        }
+        Ok(())
+    }
+
+    fn write_items(
+        &self,
+        (open, close): (char, char),
+        count: usize,
+        depth: usize,
+        out: &mut String,
+        mut item: impl FnMut(usize, &mut String) -> Result<(), JinjaError>,
+    ) -> Result<(), JinjaError> {
+        let new_line = |depth: usize, out: &mut String| {
+            if let Some(indent) = self.indent.as_ref().filter(|_| count > 0) {
+                out.push('\n');
+                out.push_str(&indent.repeat(depth));
+            }
+        };
+        out.push(open);
+        for index in 0..count {
+            out.push_str(if index > 0 { &self.separators.0 } else { "" });
+            new_line(depth + 1, out);
+            item(index, out)?;
+        }
+        new_line(depth, out);
+        out.push(close);
+        Ok(())
+    }
+
+    fn write_key(&self, key: &Jinja, out: &mut String) -> Result<(), JinjaError> {
+        match key.kind() {
+            ValueKind::String => self.write_string(key.as_str().unwrap_or_default(), out),
+            ValueKind::Number | ValueKind::Bool | ValueKind::None => {
+                out.push('"');
+                self.write(key, 0, out)?;
+                out.push('"');
+            }
+            _ => return Err(error("keys of JSON are strings, numbers, booleans or none")),
+        }
+        Ok(())
+    }
+
+    fn write_string(&self, text: &str, out: &mut String) {
+        out.push('"');
+        for c in text.chars() {
+            let _ = match c {
+                '"' => out.write_str("\\\""),
+                '\\' => out.write_str("\\\\"),
+                '\n' => out.write_str("\\n"),
+                '\r' => out.write_str("\\r"),
+                '\t' => out.write_str("\\t"),
+                '\u{8}' => out.write_str("\\b"),
+                '\u{c}' => out.write_str("\\f"),
+                '\0'..='\u{1f}' => write!(out, "\\u{:04x}", c as u32),
+                '\u{7f}'.. if self.ensure_ascii => {
+                    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
+                }
+                _ => out.write_char(c),
+            };
+        }
+        out.push('"');
+    }
+}
+
+fn write_json_number(value: &Jinja, out: &mut String) {
+    match f64::try_from(value.clone()) {
+        Ok(float) if !value.is_integer() && !float.is_finite() => out.push_str(match float {
+            f64::INFINITY => "Infinity",
+            f64::NEG_INFINITY => "-Infinity",
+            _ => "NaN",
+        }),
+        _ => write_number(value, out),
+    }
+}

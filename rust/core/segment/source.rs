@@ -1,0 +1,311 @@
+//! The source of a template: read as Jinja2 reads it, and written for the engine, which differs in a few words.
+//!
+//! `a ~ b` becomes `(a)|__text ~ (b)|__text`, and `x | upper` becomes `x |__text|upper`, so that what becomes text
+//! does so as in Python; `{% generation %}`, which marks nothing here, becomes a plain scope. Places in errors are
+//! those of the template as its author wrote it.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use minijinja::machinery::{Token, tokenize};
+use minijinja::syntax::SyntaxConfig;
+
+use super::RECORD;
+use super::filters::{OF_TEXT, TEXT};
+
+/// A template as Jinja2 takes it: line ends are `\n`, and one at the very end is dropped.
+pub fn as_jinja_reads(template: &str) -> String {
+    let text = template.replace("\r\n", "\n").replace('\r', "\n");
+    text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
+}
+
+/// A template written for the engine.
+#[derive(Debug)]
+pub struct Source {
+    /// As it was written.
+    pub original: String,
+    /// As the engine gets it.
+    pub engine: String,
+    /// Whether it neither compares nor calculates.
+    pub shows_only: bool,
+    /// Whether it names the whole record.
+    pub uses_record: bool,
+    /// Names that it gives to values itself.
+    pub locals: BTreeSet<String>,
+    /// Places in `original`, in order, each with the bytes put in there less those taken out.
+    edits: Vec<(usize, isize)>,
+}
+
+type Tokens<'a> = Vec<(Token<'a>, Range<usize>)>;
+
+/// Words that end an operand of `~`.
+const WORDS: [&str; 8] = ["and", "or", "not", "if", "else", "in", "recursive", "elif"];
+/// Words of comparing and calculating; operators aside.
+const COMPARE: [&str; 19] = [
+    "in",
+    "sameas",
+    "eq",
+    "ne",
+    "lt",
+    "gt",
+    "le",
+    "ge",
+    "equalto",
+    "sort",
+    "unique",
+    "min",
+    "max",
+    "groupby",
+    "selectattr",
+    "rejectattr",
+    "select",
+    "reject",
+    "dictsort",
+];
+
+impl Source {
+    /// Writes `original` for the engine. One that the engine's lexer refuses is left as it is, for the engine to say so.
+    pub fn new(original: &str, syntax: &SyntaxConfig) -> Self {
+        let tokens: Result<Tokens<'_>, _> = tokenize(original, false, syntax.clone())
+            .map(|token| token.map(|(token, span)| (token, span.start_offset as usize..span.end_offset as usize)))
+            .collect();
+        let tokens = tokens.unwrap_or_default();
+        let mut changes: Vec<(Range<usize>, String)> = Vec::new();
+        let mut operands = BTreeSet::new();
+        for (index, (token, span)) in tokens.iter().enumerate() {
+            match token {
+                Token::Tilde => operands.extend(
+                    [left_of(&tokens, index), right_of(&tokens, index)].map(|operand| (operand.start, operand.end)),
+                ),
+                Token::Ident(name) if OF_TEXT.contains(name) && follows(&tokens, index, &Token::Pipe) => {
+                    changes.push((span.start..span.start, format!("{TEXT}|")));
+                }
+                Token::Ident("generation") if follows(&tokens, index, &Token::BlockStart) => {
+                    changes.push((span.clone(), "with".to_owned()));
+                }
+                Token::Ident("endgeneration") if follows(&tokens, index, &Token::BlockStart) => {
+                    changes.push((span.clone(), "endwith".to_owned()));
+                }
+                _ => {}
+            }
+        }
+        for (first, end) in operands.into_iter().filter(|(first, end)| first < end) {
+            let (start, end) = (tokens[first].1.start, tokens[end - 1].1.end);
+            changes.push((start..start, "(".to_owned()));
+            changes.push((end..end, format!(")|{TEXT}")));
+        }
+        // At one place, what closes comes before what opens.
+        changes.sort_by_key(|(span, text)| (span.start, !text.starts_with(')')));
+        Self {
+            shows_only: !(0..tokens.len()).any(|index| compares(&tokens, index)),
+            uses_record: tokens.iter().any(|(token, _)| matches!(token, Token::Ident(name) if *name == RECORD)),
+            locals: locals(&tokens),
+            ..Self::changed(original, changes)
+        }
+    }
+
+    fn changed(original: &str, changes: Vec<(Range<usize>, String)>) -> Self {
+        let (mut engine, mut edits, mut from) = (String::new(), Vec::new(), 0);
+        for (span, text) in changes {
+            engine.push_str(&original[from..span.start]);
+            engine.push_str(&text);
+            edits.push((span.start, text.len() as isize - span.len() as isize));
+            from = span.end;
+        }
+        engine.push_str(&original[from..]);
+        let (original, locals) = (original.to_owned(), BTreeSet::new());
+        Self { original, engine, shows_only: false, uses_record: false, locals, edits }
+    }
+
+    /// The place in the original of a place in the engine's.
+    pub fn place(&self, offset: usize) -> usize {
+        let mut shift = 0;
+        for &(at, added) in &self.edits {
+            if at as isize + shift >= offset as isize {
+                break;
+            }
+            shift = (shift + added).min(offset as isize - at as isize);
+        }
+        let mut place = (offset as isize - shift).clamp(0, self.original.len() as isize) as usize;
+        while !self.original.is_char_boundary(place) {
+            place -= 1;
+        }
+        place
+    }
+
+    /// The tag around a place of the original, its delimiters included.
+    pub fn tag_at(&self, place: usize) -> Option<&str> {
+        // A place may be that of the delimiter itself.
+        let end = self.original[place..].char_indices().nth(2).map_or(self.original.len(), |(at, _)| place + at);
+        let before = &self.original[..end];
+        let start = before.rfind("{{").max(before.rfind("{%"))?;
+        let close = if self.original[start..].starts_with("{{") { "}}" } else { "%}" };
+        let len = self.original[start..].find(close)? + 2;
+        (start + len > place).then(|| &self.original[start..start + len])
+    }
+
+    /// Line and column, from 1, of a place of the original.
+    pub fn line_and_column(&self, place: usize) -> (usize, usize) {
+        let before = &self.original[..place];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// The names that a template's loops, assignments and macros make.
+fn locals(tokens: &Tokens<'_>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut rest = tokens.iter().map(|(token, _)| token);
+    while let Some(token) = rest.next() {
+        if !matches!(token, Token::BlockStart) {
+            continue;
+        }
+        let Some(Token::Ident("for" | "set" | "macro" | "with" | "call")) = rest.next() else { continue };
+        let made =
+            rest.by_ref().take_while(|token| !matches!(token, Token::Ident("in") | Token::Assign | Token::BlockEnd));
+        names.extend(
+            made.filter_map(|token| if let Token::Ident(name) = token { Some((*name).to_owned()) } else { None }),
+        );
+    }
+    names
+}
+
+fn follows(tokens: &Tokens<'_>, index: usize, wanted: &Token<'_>) -> bool {
+    let same = std::mem::discriminant(wanted);
+    index > 0 && std::mem::discriminant(&tokens[index - 1].0) == same
+}
+
+fn compares(tokens: &Tokens<'_>, index: usize) -> bool {
+    match &tokens[index].0 {
+        // The `in` of a loop comes after its names.
+        Token::Ident("in") => {
+            let names = |token: &Token<'_>| matches!(token, Token::Ident(_) | Token::Comma);
+            let start = tokens[..index].iter().rposition(|(token, _)| !names(token));
+            !start.is_some_and(|start| matches!(tokens.get(start + 1), Some((Token::Ident("for"), _))))
+        }
+        Token::Ident(name) => COMPARE.contains(name),
+        Token::Eq | Token::Ne | Token::Gt | Token::Gte | Token::Lt | Token::Lte => true,
+        _ => false,
+    }
+}
+
+/// Whether a token opens (1) or closes (-1) a bracket.
+fn bracket(token: &Token<'_>) -> i32 {
+    match token {
+        Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => 1,
+        Token::BracketClose | Token::ParenClose | Token::BraceClose => -1,
+        _ => 0,
+    }
+}
+
+/// Whether the token at `index`, outside brackets, ends an operand of `~`: it binds no tighter.
+fn ends_operand(tokens: &Tokens<'_>, index: usize) -> bool {
+    match &tokens[index].0 {
+        Token::Tilde
+        | Token::Comma
+        | Token::Colon
+        | Token::Assign
+        | Token::VariableStart
+        | Token::VariableEnd
+        | Token::BlockStart
+        | Token::BlockEnd
+        | Token::Eq
+        | Token::Ne
+        | Token::Gt
+        | Token::Gte
+        | Token::Lt
+        | Token::Lte => true,
+        // A sign, where no operand stands before it, is part of one.
+        Token::Plus | Token::Minus => index > 0 && is_end(tokens, index - 1),
+        Token::Ident(name) => {
+            let after_is = index > 0 && matches!(tokens[index - 1].0, Token::Ident("is"));
+            let is_keyword = WORDS.contains(name) && !follows(tokens, index, &Token::Dot) && !after_is;
+            is_keyword || follows(tokens, index, &Token::BlockStart)
+        }
+        _ => false,
+    }
+}
+
+/// Whether an operand can end with the token at `index`.
+fn is_end(tokens: &Tokens<'_>, index: usize) -> bool {
+    match &tokens[index].0 {
+        Token::Ident(name) => (!WORDS.contains(name) && *name != "is") || follows(tokens, index, &Token::Dot),
+        Token::Str(_) | Token::String(_) | Token::Int(_) | Token::Int128(_) | Token::Float(_) => true,
+        token => bracket(token) < 0,
+    }
+}
+
+/// The tokens of the operand left of the `~` at `index`.
+fn left_of(tokens: &Tokens<'_>, index: usize) -> Range<usize> {
+    let (mut start, mut depth) = (index, 0);
+    while start > 0 {
+        depth -= bracket(&tokens[start - 1].0);
+        if depth < 0 || (depth == 0 && bracket(&tokens[start - 1].0) == 0 && ends_operand(tokens, start - 1)) {
+            break;
+        }
+        start -= 1;
+    }
+    start..index
+}
+
+/// The tokens of the operand right of the `~` at `index`.
+fn right_of(tokens: &Tokens<'_>, index: usize) -> Range<usize> {
+    let (mut end, mut depth) = (index + 1, 0);
+    while end < tokens.len() {
+        depth += bracket(&tokens[end].0);
+        if depth < 0 || (depth == 0 && bracket(&tokens[end].0) == 0 && ends_operand(tokens, end)) {
+            break;
+        }
+        end += 1;
+    }
+    index + 1..end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::new(text, &SyntaxConfig::default())
+    }
+
+    #[test]
+    fn operands_of_a_tilde_are_whole() {
+        for (text, expected) in [
+            ("{{ a ~ b }}", "{{ (a)|__text ~ (b)|__text }}"),
+            (
+                "{{ m.a[0] * 2 ~ -b ~ c|d(1, e) == f }}",
+                "{{ (m.a[0] * 2)|__text ~ (-b)|__text ~ (c|d(1, e))|__text == f }}",
+            ),
+            (
+                "{{ x + a ~ (b ~ c) - d }}",
+                "{{ x + (a)|__text ~ ((b)|__text ~ (c)|__text))|__text - d }}".replacen("((b)", "(((b)", 1).as_str(),
+            ),
+            ("{% if not a ~ b is none and c %}", "{% if not (a)|__text ~ (b is none)|__text and c %}"),
+            ("{% set x = [a ~ 'b', c] %}", "{% set x = [(a)|__text ~ ('b')|__text, c] %}"),
+            ("~ {{ a|trim }}", "~ {{ a|__text|trim }}"),
+            ("{% generation %}a{% endgeneration %}", "{% with %}a{% endwith %}"),
+        ] {
+            assert_eq!(source(text).engine, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn places_are_those_of_the_author() {
+        let source = source("a\n{{ x ~ yy }}{{ zz }}");
+        for word in ["x", "yy", "zz"] {
+            let (engine, original) = (source.engine.find(word).unwrap(), source.original.find(word).unwrap());
+            assert_eq!(source.place(engine), original, "{word}");
+        }
+        let place = source.original.find("zz").unwrap();
+        assert_eq!((source.tag_at(place), source.line_and_column(place)), (Some("{{ zz }}"), (2, 16)));
+    }
+
+    #[test]
+    fn one_final_newline_is_dropped() {
+        for (text, expected) in [("a\n", "a"), ("a\n\n", "a\n"), ("a\r\nb\r\n", "a\nb"), ("a\rb\r", "a\nb"), ("\n", "")]
+        {
+            assert_eq!(as_jinja_reads(text), expected, "{text:?}");
+        }
+    }
+}

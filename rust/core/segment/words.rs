@@ -1,0 +1,214 @@
+//! What is said of templates that are wrong, and of records that they cannot render: the place, the name, the remedy.
+
+use minijinja::{Error as JinjaError, ErrorKind};
+
+use super::source::Source;
+use super::{Fields, RECORD};
+use crate::error::{Error, Result};
+use crate::plan::SegmentSpec;
+use crate::read::Value;
+
+/// The names under which `transformers` gives templates the tokenizer's tokens.
+const TOKENS: [&str; 3] = ["bos_token", "eos_token", "pad_token"];
+/// The most characters of a tag that an error shows.
+const SHOWN: usize = 80;
+
+/// What is wrong with a template that does not compile, and the remedy.
+pub fn wrong_template(source: &Source, error: &JinjaError) -> (String, String) {
+    let tag = tag_of(source, error).or_else(|| error_line(source, error));
+    let inner = tag.and_then(|tag| tag.strip_prefix("{{")?.strip_suffix("}}")).map(str::trim);
+    let is_words = |text: &&str| text.contains(' ') && text.split(' ').all(|word| !word.is_empty() && is_word(word));
+    let remedy = match inner.filter(is_words) {
+        Some(name) => in_brackets(name),
+        None => "templates are Jinja: https://jinja.palletsprojects.com/templates".to_owned(),
+    };
+    (describe(source, error), remedy)
+}
+
+/// How a field is named whose name is no identifier.
+fn in_brackets(name: &str) -> String {
+    format!("a field whose name is no identifier is written {{{{ {RECORD}[\"{name}\"] }}}}")
+}
+
+fn is_word(word: &str) -> bool {
+    word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '?' | '/'))
+}
+
+/// What a template failed on, and where.
+pub fn failed(source: &Source, fields: &Fields, error: &JinjaError) -> String {
+    if let Some(name) = field_read_as_expression(source, fields, error) {
+        return format!("`{{{{ {name} }}}}` is not the field '{name}': {}", in_brackets(name));
+    }
+    describe(source, error)
+}
+
+/// What of a record a template shows that is not there.
+pub fn not_there(source: &Source, fields: &Fields, error: &JinjaError) -> String {
+    if let Some(name) = field_read_as_expression(source, fields, error) {
+        return format!("`{{{{ {name} }}}}` is not the field '{name}': {}", in_brackets(name));
+    }
+    let tag = tag_of(source, error);
+    let missing = tag.into_iter().flat_map(paths).find(|path| {
+        let is_local = source.locals.contains(&path[0]) && !fields.contains_key(&path[0]);
+        !is_local && !KNOWN.contains(&path[0].as_str()) && !is_there(fields, path)
+    });
+    let place = place_of(source, error);
+    match missing {
+        Some(path) => format!("{}{place}", missing_field(fields, &path)),
+        None => format!("a field that it shows is missing or null{place}"),
+    }
+}
+
+/// What cannot be read, and where a template reads it.
+pub fn unreadable(source: &Source, error: &JinjaError) -> String {
+    format!("a field that the template reads {}{}", error.detail().unwrap_or("is no text"), place_of(source, error))
+}
+
+/// That the field at `path` is not there.
+pub fn missing_field(fields: &Fields, path: &[String]) -> String {
+    let shown = path.join(".");
+    if let [name] = path
+        && TOKENS.contains(&name.as_str())
+    {
+        let key = name.trim_end_matches("_token");
+        return format!("`{name}` is not known: set `{key}` under [tokenizer], or take it out of the template");
+    }
+    let names: Vec<&str> = fields.keys().map(String::as_str).take(12).collect();
+    let state = if value_at(fields, path).is_some_and(Value::is_null) { "null" } else { "missing" };
+    format!("field '{shown}' is {state} (fields: {})", names.join(", "))
+}
+
+/// That a target has no data: `nth` of `count` targets.
+pub fn empty_target(nth: usize, count: usize) -> String {
+    if count < 2 {
+        return "the target's data is empty".to_owned();
+    }
+    format!(
+        "the data of target {nth} of {count} is empty: every record of a source has as many turns as it has `segments`. \
+         For conversations that differ in length, write one source for each number of turns, or one record for each turn"
+    )
+}
+
+/// Refuses segments none of which shows anything of a record: every document would be the same.
+pub fn refuse_constant(segments: &[SegmentSpec]) -> Result<()> {
+    if segments.iter().any(|segment| ["{{", "{%"].iter().any(|tag| segment.template().contains(tag))) {
+        return Ok(());
+    }
+    let error = Error::config("its templates show no field: every record would give the same text");
+    let meant = segments.iter().find_map(|segment| {
+        let (_, rest) = segment.template().split_once('{')?;
+        rest.split_once('}').map(|(name, _)| name.trim()).filter(|name| !name.is_empty() && is_word(name))
+    });
+    Err(error.remedy(match meant {
+        Some(name) => format!("a field stands in two braces: write {{{{ {name} }}}} for {{{name}}}"),
+        None => "name a field in two braces: {{ text }}".to_owned(),
+    }))
+}
+
+/// Names that are no fields.
+const KNOWN: [&str; 24] = [
+    "and",
+    "or",
+    "not",
+    "if",
+    "else",
+    "elif",
+    "in",
+    "is",
+    "for",
+    "set",
+    "loop",
+    "range",
+    "namespace",
+    "dict",
+    "true",
+    "false",
+    "none",
+    "True",
+    "False",
+    "None",
+    "raise_exception",
+    "strftime_now",
+    "macro",
+    "with",
+];
+
+/// An engine's error in one line: what it is, and where.
+fn describe(source: &Source, error: &JinjaError) -> String {
+    let what = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    let what = match (error.kind(), std::error::Error::source(error)) {
+        (ErrorKind::InvalidOperation, Some(cause)) => format!("{what}: {cause}"),
+        _ => what,
+    };
+    format!("{what}{}", place_of(source, error))
+}
+
+fn place_of(source: &Source, error: &JinjaError) -> String {
+    let Some(range) = error.range() else { return String::new() };
+    let place = source.place(range.start);
+    let (line, column) = source.line_and_column(place);
+    let tag = source.tag_at(place).map(|tag| format!(", in `{}`", shortened(tag))).unwrap_or_default();
+    format!(" (template line {line}, column {column}{tag})")
+}
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
+}
+
+fn tag_of<'a>(source: &'a Source, error: &JinjaError) -> Option<&'a str> {
+    source.tag_at(source.place(error.range()?.start))
+}
+
+/// The first tag on the line of an error.
+fn error_line<'a>(source: &'a Source, error: &JinjaError) -> Option<&'a str> {
+    let line = source.original.lines().nth(error.line()?.checked_sub(1)?)?;
+    let tag = &line[line.find("{{")?..];
+    tag.find("}}").map(|end| &tag[..end + 2])
+}
+
+/// The field whose name, which is no identifier, a tag shows without quotes.
+fn field_read_as_expression<'a>(source: &Source, fields: &'a Fields, error: &JinjaError) -> Option<&'a str> {
+    let inner = tag_of(source, error)?.strip_prefix("{{")?.strip_suffix("}}")?.trim();
+    let (name, _) = fields.get_key_value(inner)?;
+    name.contains(|c: char| !c.is_alphanumeric() && c != '_').then_some(name)
+}
+
+/// The dotted paths that a tag names.
+fn paths(tag: &str) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    let mut quote = None;
+    let mut word = String::new();
+    for c in tag.chars().chain([' ']) {
+        if quote.is_some() {
+            quote = quote.filter(|open| *open != c);
+        } else if c.is_alphanumeric() || c == '_' || (c == '.' && !word.is_empty()) {
+            word.push(c);
+        } else {
+            if word.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+                // A call is of a method: what is before it is the path.
+                let mut path: Vec<String> = word.split('.').map(str::to_owned).collect();
+                if c == '(' && path.len() > 1 {
+                    path.pop();
+                }
+                paths.push(path);
+            }
+            word.clear();
+            quote = matches!(c, '"' | '\'').then_some(c);
+        }
+    }
+    paths
+}
+
+fn value_at<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
+    let path = path.strip_prefix(&[RECORD.to_owned()]).filter(|_| !fields.contains_key(RECORD)).unwrap_or(path);
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(fields.get(first)?, |value, name| match value {
+        Value::Object(fields) => fields.get(name),
+        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+fn is_there(fields: &Fields, path: &[String]) -> bool {
+    value_at(fields, path).is_some_and(|value| !value.is_null())
+}
