@@ -225,29 +225,57 @@ class Lenient(jinja2.StrictUndefined):
         return False
 
 
-JINJA = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=Lenient)
 ALPHABET = 0xF0000
 
 
+def spelled(text: str) -> str:
+    """The text in ordinary letters again."""
+    return "".join(chr(ord(c) - ALPHABET) if ord(c) >= ALPHABET else c for c in text)
+
+
+class OfRecord(str):
+    """Data written in private-use characters, which acts as the text that it stands for."""
+
+    @classmethod
+    def of(cls, text: str) -> OfRecord:
+        return cls("".join(chr(ALPHABET + ord(c)) for c in text))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and spelled(self) == spelled(other)
+
+    def __hash__(self) -> int:
+        return hash(spelled(self))
+
+    def strip(self, chars: str | None = None) -> str:
+        return self.of(spelled(self).strip(chars))
+
+    def upper(self) -> str:
+        return self.of(spelled(self).upper())
+
+
+JINJA = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=Lenient)
+ORACLE = JINJA.overlay()
+# Numbers made of data are data.
+ORACLE.filters = JINJA.filters | {"length": lambda value: OfRecord.of(str(len(value)))}
+
+
 def in_another_alphabet(value: Any) -> Any:
-    """The data written in private-use characters, white space aside: rendered, it is known from the template's text."""
+    """The data in private-use characters: rendered, it is known from the template's text."""
     if isinstance(value, str):
-        return "".join(c if c in packer.WHITE_SPACE else chr(ALPHABET + ord(c)) for c in value)
+        return OfRecord.of(value)
     if isinstance(value, list):
         return [in_another_alphabet(item) for item in value]
-    return value | {"content": in_another_alphabet(value["content"])}
+    return {key: in_another_alphabet(item) for key, item in value.items()}
 
 
-def rendered_spans(file: str, template: str, record: Mapping[str, Any], role: int) -> list[Span]:
-    """The spans of a rendered template: its own control tokens, and everything else, which counts as data."""
-    text = JINJA.from_string(template).render({key: in_another_alphabet(value) for key, value in record.items()})
-    plain = "".join(chr(ord(c) - ALPHABET) if ord(c) >= ALPHABET else c for c in text)
-    spans, at = [], 0
-    for start, end in [*oracle.matches(text, oracle.added_tokens(file)), (len(text), len(text))]:
-        spans.append(Span(plain[at:start], role, True))
-        spans.append(Span(plain[start:end], TEMPLATE if role == DATA else role, False))
-        at = end
-    return [span for span in spans if span.text]
+def rendered_spans(template: str, record: Mapping[str, Any], role: int) -> list[Span]:
+    """The spans of a rendered template: its own text, and that of the record."""
+    text = ORACLE.from_string(template).render({key: in_another_alphabet(value) for key, value in record.items()})
+    own = TEMPLATE if role == DATA else role
+    return [
+        Span(spelled("".join(piece)), role if is_data else own, is_data)
+        for is_data, piece in groupby(text, lambda c: ord(c) >= ALPHABET)
+    ]
 
 
 # Jinja2 strips what `str.strip` does, four separators more than Unicode's White_Space. Characters beyond U+FFFF have no
@@ -276,7 +304,7 @@ def test_a_rendered_template_makes_only_its_own_control_tokens(
     file = tokenizer_json(name)
     segments = [("prompt", "Q: ") if learnt else ("target", "A: "), ("target" if learnt else "prompt", template)]
     first = Span("Q: ", TEMPLATE, False) if learnt else Span("A: ", TARGET, False)
-    spans = [first, *rendered_spans(file, template, record, TARGET if learnt else DATA)]
+    spans = [first, *rendered_spans(template, record, TARGET if learnt else DATA)]
     seen = explain_one(file, segments, record)
     if learnt and is_blank("".join(span.text for span in spans[1:])):
         assert seen.dropped == "empty target"

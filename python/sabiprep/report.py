@@ -180,6 +180,7 @@ class PackReport:
         engine: What tokenized, with the versions that count, and why it was not sabiprep's own engine where it was not.
         engine_warning: What is wrong with sabiprep's engine for this tokenizer, if anything: then `tokenizers` encoded.
         notes: What is worth knowing of how the dataset was made and is no error, in sentences, as in ``manifest.json``.
+        template_notes: Sources whose templates' own text could not be told from their data, each in a sentence.
     """
 
     out: Path
@@ -197,6 +198,7 @@ class PackReport:
     engine: str
     engine_warning: str | None
     notes: tuple[str, ...]
+    template_notes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, report: Mapping[str, Any], out: Path | None = None) -> Self:
@@ -223,6 +225,7 @@ class PackReport:
             engine=manifest["tokenizer"]["engine"],
             engine_warning=report["engine_warning"],
             notes=tuple(manifest.get("notes", ())),
+            template_notes=tuple(report["template_notes"]),
         )
 
     @property
@@ -251,13 +254,17 @@ class PackReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is worth a second thought: an engine that failed its check, records repeated more than is worth it."""
+        """What is worth a second thought: a failed engine, text of templates as data, records repeated too often."""
         engine = () if self.engine_warning is None else (self.engine_warning,)
-        return engine + tuple(
-            f"{source.name}: {source.epochs:g} copies of each record; "
-            f"above {WORTHWHILE_EPOCHS} more are worth little (Muennighoff et al. 2023)"
-            for source in self.sources
-            if source.epochs > WORTHWHILE_EPOCHS and source.train.documents
+        return (
+            engine
+            + self.template_notes
+            + tuple(
+                f"{source.name}: {source.epochs:g} copies of each record; "
+                f"above {WORTHWHILE_EPOCHS} more are worth little (Muennighoff et al. 2023)"
+                for source in self.sources
+                if source.epochs > WORTHWHILE_EPOCHS and source.train.documents
+            )
         )
 
     @property

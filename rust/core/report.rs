@@ -36,6 +36,8 @@ pub struct Report {
     pub reused_splits: (usize, usize),
     /// Why the engine of our own, which knows the tokenizer, does not encode: where it gave other ids than the library.
     pub engine_warning: Option<String>,
+    /// Sources of some of whose records it was not known what is the template's text, each in a sentence.
+    pub template_notes: Vec<String>,
 }
 
 /// Seconds by phase.

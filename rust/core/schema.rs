@@ -217,6 +217,15 @@ impl Refusal {
     pub fn new(reason: Drop, why: impl Into<String>) -> Self {
         Self { reason, why: why.into() }
     }
+
+    /// It with the place of the segment among its source's, from 0, where the template is at fault.
+    #[must_use]
+    pub fn in_segment(self, nth: usize) -> Self {
+        match self.reason {
+            Drop::Refused | Drop::TemplateError => Self { why: format!("segment {}: {}", nth + 1, self.why), ..self },
+            _ => self,
+        }
+    }
 }
 
 /// Which side of the split a record falls on.

@@ -26,7 +26,7 @@ use crate::contamination::HeldOut;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::monitor::{Monitor, Phase};
-use crate::plan::{Overrides, Plan};
+use crate::plan::{Overrides, Plan, Source};
 use crate::read::{self, Split};
 use crate::report::{self, Report, ShardSums, Timing};
 use crate::segment::Segmenter;
@@ -89,6 +89,20 @@ impl<'a> Job<'a> {
         Ok(Self { plan, encoder, segmenters, keyed: plan.looks_at_content(), held_out: None })
     }
 
+    /// Sources of some of whose records, rendered in this run, all text had to count as data, each in a sentence.
+    fn template_notes(&self) -> Vec<String> {
+        let unmarked = self.plan.sources.iter().zip(&self.segmenters).filter(|(_, segmenter)| segmenter.unmarked() > 0);
+        let note = |(source, segmenter): (&Source, &Segmenter)| {
+            format!(
+                "{}: the template changes its data so that its own text cannot be told from it (renders: {}): \
+                 there all text counts as data, but for control tokens",
+                source.name,
+                segmenter.unmarked()
+            )
+        };
+        unmarked.map(note).collect()
+    }
+
     fn identity(&self, inputs: &[InputEntry]) -> Identity {
         let controls = self.encoder.controls();
         Identity {
@@ -136,6 +150,7 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
         bytes,
         reused_splits,
         engine_warning: job.encoder.engine_warning(),
+        template_notes: job.template_notes(),
     };
     if matches!(survey, Survey::Finished) {
         let manifest = Manifest::read(out)?;

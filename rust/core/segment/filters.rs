@@ -12,7 +12,7 @@ use minijinja::{Environment, Error as JinjaError, ErrorKind, State, filters};
 use super::python::{Dumps, is_big, repr, text};
 
 /// The filter that every operand of `~` and the value before a filter of [`OF_TEXT`] pass through.
-pub const TEXT: &str = "__text";
+pub const TEXT: &str = "__str";
 /// Filters that make text of whatever they are given.
 pub const OF_TEXT: [&str; 5] = ["upper", "lower", "title", "capitalize", "replace"];
 /// The widest column that a format may ask for.

@@ -1,56 +1,106 @@
 //! The rendered path: any other template, by minijinja, with the settings chat templates are written for.
 //!
-//! Of a rendered prompt only its control tokens are known to be the template's; all other text counts as data.
+//! What of the text is the template's is found by a second render, with marks around what comes from data: its text
+//! without marks must be the text of the first. Where it is not, all of the text counts as data but for the control
+//! tokens that the template is proved to spell.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value as Jinja;
 use minijinja::{Environment, Error as JinjaError, ErrorKind, UndefinedBehavior};
 
 use super::guard::Controls;
+use super::marks::{self, CLOSE, Marked, OPEN};
+use super::program::Program;
 use super::python::value_of;
 use super::source::Source;
-use super::{Fields, RECORD, Rendered, TokenNames, filters, words};
+use super::{Fields, RECORD, Rendered, TokenNames, filters, limits, operations, words};
 use crate::error::{Error, Result};
 use crate::read::Value;
 use crate::schema::{Drop, Refusal, Role};
 
-const NAME: &str = "template";
-
 /// A template of the engine.
 #[derive(Debug)]
 pub struct Template {
+    program: Program,
     environment: Environment<'static>,
+    /// Where operations carry marks.
+    marked: Environment<'static>,
     source: Source,
     controls: Controls,
     tokens: TokenNames,
+    /// Records of which it is not known what is the template's.
+    unmarked: AtomicU64,
 }
 
 impl Template {
     /// Compiles `text`; `tokens` are the names it knows beside the fields.
     pub fn parse(text: &str, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
-        let syntax = syntax.expect("the delimiters are the default ones");
-        environment.set_syntax(syntax.clone());
-        filters::add_to(&mut environment);
-        let source = Source::new(text, &syntax);
-        environment.add_template_owned(NAME, source.engine.clone()).map_err(|error| {
+        let source = Source::new(text, &syntax());
+        let program = Program::compile(&source.engine, &syntax()).map_err(|error| {
             let (what, remedy) = words::wrong_template(&source, &error);
             Error::config(format!("the template `{text}` is wrong: {what}")).remedy(remedy)
         })?;
-        Ok(Self { environment, source, controls: controls.clone(), tokens: tokens.clone() })
+        let [environment, marked] = [false, true].map(environment);
+        Ok(Self {
+            program,
+            environment,
+            marked,
+            source,
+            controls: controls.clone(),
+            tokens: tokens.clone(),
+            unmarked: AtomicU64::new(0),
+        })
     }
 
     /// Renders into `out`. Gives whether it shows only blank text.
     pub fn render(&self, fields: &Fields, is_target: bool, out: &mut Rendered) -> std::result::Result<bool, Refusal> {
-        let text = self.render_text(fields, str::to_owned)?;
+        let text = self.render_text(&self.environment, fields, str::to_owned)?;
         let (literal_role, data_role) =
             if is_target { (Role::Target, Role::Target) } else { (Role::Template, Role::Data) };
-        for (piece, is_control) in self.separate(fields, &text)? {
-            out.push(&piece, if is_control { literal_role } else { data_role }, is_control);
+        if let Some(marked) = self.marked(fields, &text) {
+            let mut from = 0;
+            for data in &marked.data {
+                out.push(&text[from..data.start], literal_role, true);
+                out.push(&text[data.clone()], data_role, false);
+                from = data.end;
+            }
+            out.push(&text[from..], literal_role, true);
+        } else {
+            for (piece, is_control) in self.separate(fields, &text)? {
+                out.push(&piece, if is_control { literal_role } else { data_role }, is_control);
+            }
+            self.unmarked.fetch_add(1, Ordering::Relaxed);
         }
         Ok(text.trim().is_empty())
+    }
+
+    /// Records of which it was not known what is the template's and what is data.
+    #[must_use]
+    pub fn unmarked(&self) -> u64 {
+        self.unmarked.load(Ordering::Relaxed)
+    }
+
+    /// The rendered `text` with what of it is data; nothing where a render of marked data gives another text.
+    fn marked(&self, fields: &Fields, text: &str) -> Option<Marked> {
+        let (mut names, mut strings) = (Vec::new(), Vec::new());
+        collect_strings(fields, &mut names, &mut strings);
+        if names.iter().chain(&strings).chain([&self.source.original.as_str()]).any(|text| marks::are_in(text)) {
+            return None;
+        }
+        let has_numbers = fields.values().any(has_numbers);
+        // An empty string with marks is not empty, and a template may ask for that.
+        let attempts: &[bool] = if strings.contains(&"") { &[true, false] } else { &[true] };
+        attempts.iter().find_map(|&marks_empty| {
+            let mark = |text: &str| match text {
+                "" if !marks_empty => String::new(),
+                _ => format!("{OPEN}{text}{CLOSE}"),
+            };
+            marks::begin(has_numbers);
+            let marked = Marked::read(&self.render_text(&self.marked, fields, mark).ok()?);
+            (marked.is_whole() && marked.text == text).then_some(marked)
+        })
     }
 
     /// The pieces of the rendered `text`, each with whether it is a control token of the template. Refused if guards
@@ -75,22 +125,41 @@ impl Template {
             return Ok(controls.split(text, &guards));
         }
         for middles in [true, false] {
-            let guarded = self.render_text(fields, |text| controls.guard(text, &guards, middles));
+            let guarded = self.render_text(&self.environment, fields, |text| controls.guard(text, &guards, middles));
             if let Ok(guarded) = guarded
                 && guards.undo(&guarded) == text
             {
                 return Ok(controls.split(&guarded, &guards));
             }
         }
-        let why = "its data holds text like a control token, which the template compares or changes: the template's own \
-                   control tokens cannot be told from it";
-        Err(Refusal::new(Drop::Refused, why))
+        Err(Refusal::new(Drop::Refused, self.why_refused(text)))
     }
 
-    fn render_text(&self, fields: &Fields, string: impl Fn(&str) -> String) -> std::result::Result<String, Refusal> {
-        let template = self.environment.get_template(NAME).expect("added when it was parsed");
+    /// Why a record is refused whose rendered `text` spells a control token.
+    fn why_refused(&self, text: &str) -> String {
+        let token = self.controls.occurrences(text).next().map_or("", |found| &text[found]);
+        let line = self.source.original.lines().position(|line| line.contains(token));
+        let place = line.map_or_else(|| "put together by it".to_owned(), |line| format!("line {}", line + 1));
+        format!(
+            "the control token '{token}' of its template ({place}) cannot be told from its data, which holds text like \
+             a control token that the template changes"
+        )
+    }
+
+    fn render_text(
+        &self,
+        environment: &Environment<'static>,
+        fields: &Fields,
+        string: impl Fn(&str) -> String,
+    ) -> std::result::Result<String, Refusal> {
+        let names = self.names(fields, &string);
+        self.program.render(environment, names).map_err(|error| self.refusal(fields, &error))
+    }
+
+    /// The names that the template knows: fields, the whole record, control tokens.
+    fn names(&self, fields: &Fields, string: &impl Fn(&str) -> String) -> Jinja {
         let object = |fields: &Fields| -> Vec<(String, Jinja)> {
-            let value = |value| value_of(value, &string, self.source.shows_only);
+            let value = |value| value_of(value, string, self.source.shows_only);
             fields.iter().map(|(key, field)| (key.clone(), value(field))).collect()
         };
         let mut names = object(fields);
@@ -98,7 +167,7 @@ impl Template {
             names.push((RECORD.to_owned(), Jinja::from_pairs(object(fields))));
         }
         names.extend(self.tokens.iter().map(|(name, token)| (name.clone(), Jinja::from(token.as_str()))));
-        template.render(Jinja::from_pairs(names)).map_err(|error| self.refusal(fields, &error))
+        Jinja::from_pairs(names)
     }
 
     /// Why a record is dropped that the engine fails on.
@@ -108,9 +177,25 @@ impl Template {
                 Refusal::new(Drop::MissingField, words::not_there(&self.source, fields, error))
             }
             ErrorKind::BadSerialization => Refusal::new(Drop::Malformed, words::unreadable(&self.source, error)),
+            ErrorKind::OutOfFuel => Refusal::new(Drop::TemplateError, limits::out_of_fuel()),
             _ => Refusal::new(Drop::TemplateError, words::failed(&self.source, fields, error)),
         }
     }
+}
+
+fn syntax() -> SyntaxConfig {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+    syntax.expect("the delimiters are the default ones")
+}
+
+/// The engine with what chat templates are written for; its operations carry marks where `marked`.
+fn environment(marked: bool) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    filters::add_to(&mut environment);
+    limits::install(&mut environment);
+    operations::install(&mut environment, marked);
+    environment
 }
 
 /// The names of fields, and the strings in them, at any depth.
@@ -121,11 +206,31 @@ fn collect_strings<'a>(fields: &'a Fields, names: &mut Vec<&'a str>, strings: &m
     }
 }
 
+/// Whether `value` holds anything that is shown but no string.
+fn has_numbers(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::String(_) | Value::Unreadable(_) => false,
+        Value::Array(items) => items.iter().any(has_numbers),
+        Value::Object(fields) => fields.values().any(has_numbers),
+        Value::Number(_) | Value::Bool(_) => true,
+    }
+}
+
 fn collect_from<'a>(value: &'a Value, names: &mut Vec<&'a str>, strings: &mut Vec<&'a str>) {
     match value {
         Value::String(text) => strings.push(text),
         Value::Array(items) => items.iter().for_each(|item| collect_from(item, names, strings)),
         Value::Object(fields) => collect_strings(fields, names, strings),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+impl Template {
+    /// The text as the engine renders the template as it is written, by none of our operations.
+    pub fn rendered_by_the_engine_alone(&self, fields: &Fields) -> std::result::Result<String, JinjaError> {
+        let mut environment = environment(false);
+        environment.set_syntax(syntax());
+        environment.render_str(&self.source.engine, self.names(fields, &str::to_owned))
     }
 }

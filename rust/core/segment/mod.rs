@@ -8,7 +8,13 @@ mod direct;
 mod filters;
 mod guard;
 mod jinja;
+mod limits;
+mod marks;
+mod operations;
+mod program;
 mod python;
+#[cfg(test)]
+mod rendered_tests;
 mod source;
 mod words;
 
@@ -183,7 +189,9 @@ impl Segmenter {
             let start = out.text.len();
             let data_is_blank = match template {
                 Compiled::Plain(template) => template.render(fields, *is_target, out)?,
-                Compiled::Jinja(template) => template.render(fields, *is_target, out)?,
+                Compiled::Jinja(template) => {
+                    template.render(fields, *is_target, out).map_err(|refusal| refusal.in_segment(index))?
+                }
             };
             if *is_target {
                 if data_is_blank {
@@ -221,6 +229,16 @@ impl Segmenter {
             }
         }
         distinct
+    }
+
+    /// Records of which it was not known what is the template's text: all of it counted as data.
+    #[must_use]
+    pub fn unmarked(&self) -> u64 {
+        let counts = self.segments.iter().map(|(_, template)| match template {
+            Compiled::Plain(_) => 0,
+            Compiled::Jinja(template) => template.unmarked(),
+        });
+        counts.max().unwrap_or(0)
     }
 
     /// The templates' own text: where the corpus' tags stand.
@@ -341,7 +359,8 @@ mod tests {
             start = span.end;
         }
         let end = rendered.text.len() - 1;
-        assert_eq!(literal, [(0, 6), (end - 7, end)], "only the template's own tokens may be control tokens");
+        let own = [(0, 6), (10, 11), (end - 7, end)];
+        assert_eq!(literal, own, "only in the template's own text may control tokens be");
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! The source of a template: read as Jinja2 reads it, and written for the engine, which differs in a few words.
 //!
-//! `a ~ b` becomes `(a)|__text ~ (b)|__text`, and `x | upper` becomes `x |__text|upper`, so that what becomes text
+//! `a ~ b` becomes `(a)|__str ~ (b)|__str`, and `x | upper` becomes `x |__str|upper`, so that what becomes text
 //! does so as in Python; `{% generation %}`, which marks nothing here, becomes a plain scope. Places in errors are
 //! those of the template as its author wrote it.
 
@@ -272,18 +272,18 @@ mod tests {
     #[test]
     fn operands_of_a_tilde_are_whole() {
         for (text, expected) in [
-            ("{{ a ~ b }}", "{{ (a)|__text ~ (b)|__text }}"),
+            ("{{ a ~ b }}", "{{ (a)|__str ~ (b)|__str }}"),
             (
                 "{{ m.a[0] * 2 ~ -b ~ c|d(1, e) == f }}",
-                "{{ (m.a[0] * 2)|__text ~ (-b)|__text ~ (c|d(1, e))|__text == f }}",
+                "{{ (m.a[0] * 2)|__str ~ (-b)|__str ~ (c|d(1, e))|__str == f }}",
             ),
             (
                 "{{ x + a ~ (b ~ c) - d }}",
-                "{{ x + (a)|__text ~ ((b)|__text ~ (c)|__text))|__text - d }}".replacen("((b)", "(((b)", 1).as_str(),
+                "{{ x + (a)|__str ~ ((b)|__str ~ (c)|__str))|__str - d }}".replacen("((b)", "(((b)", 1).as_str(),
             ),
-            ("{% if not a ~ b is none and c %}", "{% if not (a)|__text ~ (b is none)|__text and c %}"),
-            ("{% set x = [a ~ 'b', c] %}", "{% set x = [(a)|__text ~ ('b')|__text, c] %}"),
-            ("~ {{ a|trim }}", "~ {{ a|__text|trim }}"),
+            ("{% if not a ~ b is none and c %}", "{% if not (a)|__str ~ (b is none)|__str and c %}"),
+            ("{% set x = [a ~ 'b', c] %}", "{% set x = [(a)|__str ~ ('b')|__str, c] %}"),
+            ("~ {{ a|trim }}", "~ {{ a|__str|trim }}"),
             ("{% generation %}a{% endgeneration %}", "{% with %}a{% endwith %}"),
         ] {
             assert_eq!(source(text).engine, expected, "{text}");

@@ -392,7 +392,7 @@ mod tests {
         let mut file = SpoolFile::create(path).unwrap();
         for nth in 0..2_u64 {
             let mut writer = PartWriter::new(IdType::U16);
-            let mut document = Document { ids: vec![7; 5], runs: Vec::new() };
+            let mut document = Document { ids: vec![7; 5], ..Document::default() };
             push_run(&mut document.runs, 5, Role::Target);
             let key = Key { content: u128::from(nth), record_id: nth, ..Key::default() };
             writer.push(Head { record_id: nth, ..Head::default() }, Some(key), &document);

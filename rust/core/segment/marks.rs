@@ -1,0 +1,231 @@
+//! Marks: noncharacters around what comes from data, while a template is rendered to find out what does.
+//!
+//! Takes texts and values of the engine with marks in them or without; gives them without or with. Knows nothing of
+//! templates, nor of what is done with the marks.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use minijinja::Value;
+use minijinja::value::ValueKind;
+
+use super::operations::kwargs_of;
+
+/// Where data begins and ends.
+pub const OPEN: char = '\u{fdd0}';
+/// Where data ends.
+pub const CLOSE: char = '\u{fdd1}';
+
+thread_local! {
+    static NUMBERS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether numbers that the template shows count as data: a number carries no mark.
+pub fn numbers_are_data() -> bool {
+    NUMBERS.get()
+}
+
+/// From here on they do, in this render: one was made of data.
+pub fn count_numbers_as_data() {
+    NUMBERS.set(true);
+}
+
+/// Begins a render of data that has numbers in it, or not.
+pub fn begin(has_numbers: bool) {
+    NUMBERS.set(has_numbers);
+}
+
+/// Whether marks stand in `text`.
+pub fn are_in(text: &str) -> bool {
+    text.contains([OPEN, CLOSE])
+}
+
+/// A text and the stretches of it that are data, in order, apart from each other; an empty one is an empty string of
+/// the data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marked {
+    /// The text without marks.
+    pub text: String,
+    /// The stretches.
+    pub data: Vec<Range<usize>>,
+    /// Whether marks did not pair.
+    torn: bool,
+}
+
+impl Marked {
+    /// A text of the template.
+    pub fn plain(text: &str) -> Self {
+        Self { text: text.to_owned(), ..Self::default() }
+    }
+
+    /// A text of the data.
+    pub fn data(text: String) -> Self {
+        Self { data: vec![0..text.len()], text, torn: false }
+    }
+
+    /// Reads marks. Where they do not pair, everything in doubt is data.
+    pub fn read(marked: &str) -> Self {
+        let mut out = Self { text: String::with_capacity(marked.len()), ..Self::default() };
+        let mut open = None;
+        for c in marked.chars() {
+            match c {
+                OPEN => {
+                    out.torn |= open.is_some();
+                    open = open.or(Some(out.text.len()));
+                }
+                CLOSE => {
+                    out.torn |= open.is_none();
+                    let start = open.take().unwrap_or(0);
+                    out.data.push(start..out.text.len());
+                }
+                other => out.text.push(other),
+            }
+        }
+        if let Some(start) = open {
+            out.torn = true;
+            out.data.push(start..out.text.len());
+        }
+        if out.torn {
+            out.data = vec![0..out.text.len()];
+        }
+        out
+    }
+
+    /// Whether every mark had its partner.
+    pub fn is_whole(&self) -> bool {
+        !self.torn
+    }
+
+    /// Writes marks.
+    pub fn write(&self) -> String {
+        let mut out = String::with_capacity(self.text.len() + 6 * self.data.len());
+        let mut from = 0;
+        for data in &self.data {
+            out.push_str(&self.text[from..data.start]);
+            out.push(OPEN);
+            out.push_str(&self.text[data.clone()]);
+            out.push(CLOSE);
+            from = data.end;
+        }
+        out.push_str(&self.text[from..]);
+        out
+    }
+
+    /// A part of it.
+    pub fn slice(&self, part: Range<usize>) -> Self {
+        let mut out = Self::default();
+        out.push_slice(self, part);
+        out
+    }
+
+    /// Appends a part of another.
+    pub fn push_slice(&mut self, other: &Self, part: Range<usize>) {
+        let start = self.text.len();
+        self.text.push_str(&other.text[part.clone()]);
+        let first = other.data.partition_point(|data| data.end <= part.start);
+        for data in &other.data[first..] {
+            if data.start >= part.end {
+                break;
+            }
+            let cut = data.start.max(part.start)..data.end.min(part.end);
+            self.push_data(start + cut.start - part.start..start + cut.end - part.start);
+        }
+    }
+
+    fn push_data(&mut self, data: Range<usize>) {
+        match self.data.last_mut() {
+            Some(last) if last.end == data.start && !data.is_empty() => last.end = data.end,
+            _ if data.is_empty() => {}
+            _ => self.data.push(data),
+        }
+    }
+
+    /// It with `result` in its place, letter for letter.
+    pub fn respelled(&self, result: &str) -> Option<Self> {
+        if self.data.len() == 1 && self.data[0] == (0..self.text.len()) {
+            return Some(Self::data(result.to_owned()));
+        }
+        if self.text.chars().count() != result.chars().count() {
+            return None;
+        }
+        let mut out = Self::default();
+        for ((at, old), new) in self.text.char_indices().zip(result.chars()) {
+            let start = out.text.len();
+            out.text.push(new);
+            let part = self.slice(at..at + old.len_utf8());
+            if !part.data.is_empty() {
+                out.push_data(start..out.text.len());
+            }
+        }
+        Some(out)
+    }
+
+    /// It with the first `most` of `from` replaced: by data, where data is in what was replaced.
+    pub fn replaced(&self, from: &str, to: &str, most: usize) -> Self {
+        let (mut out, mut at) = (Self::default(), 0);
+        for (found, _) in self.text.match_indices(from).take(most) {
+            out.push_slice(self, at..found);
+            let start = out.text.len();
+            out.text.push_str(to);
+            at = found + from.len();
+            if !self.slice(found..at).data.is_empty() {
+                out.push_data(start..out.text.len());
+            }
+        }
+        out.push_slice(self, at..self.text.len());
+        out
+    }
+}
+
+/// Whether marks stand anywhere in `value`.
+pub fn in_value(value: &Value) -> bool {
+    if let Some(text) = value.as_str() {
+        return are_in(text);
+    }
+    let Some(object) = value.as_object() else { return false };
+    match value.kind() {
+        ValueKind::Map => {
+            object.try_iter_pairs().into_iter().flatten().any(|(key, item)| in_value(&key) || in_value(&item))
+        }
+        ValueKind::Seq | ValueKind::Iterable => object.try_iter().into_iter().flatten().any(|item| in_value(&item)),
+        _ => false,
+    }
+}
+
+/// `value` without marks.
+pub fn bare(value: &Value) -> Value {
+    if !in_value(value) {
+        return value.clone();
+    }
+    changed(value, &|text| Value::from(text.replace([OPEN, CLOSE], "")), true)
+}
+
+/// `value` with all of its texts as data.
+pub fn data_in(value: &Value) -> Value {
+    changed(value, &|text| Value::from(Marked::data(text.replace([OPEN, CLOSE], "")).write()), false)
+}
+
+/// `value` with its texts through `change`; names of maps too, where `names`.
+fn changed(value: &Value, change: &dyn Fn(&str) -> Value, names: bool) -> Value {
+    if let Some(text) = value.as_str() {
+        return change(text);
+    }
+    let Some(object) = value.as_object() else { return value.clone() };
+    let name = |key: Value| if names { changed(&key, change, names) } else { key };
+    match value.kind() {
+        ValueKind::Map => {
+            let pairs = object.try_iter_pairs().into_iter().flatten();
+            let pairs = pairs.map(|(key, item)| (name(key), changed(&item, change, names)));
+            if value.is_kwargs() {
+                return kwargs_of(pairs.map(|(key, item)| (key.to_string(), item)).collect());
+            }
+            Value::from_pairs(pairs)
+        }
+        ValueKind::Seq | ValueKind::Iterable => {
+            let items: Vec<Value> =
+                object.try_iter().into_iter().flatten().map(|item| changed(&item, change, names)).collect();
+            if value.is_tuple() { Value::from(minijinja::value::Tuple::from(items)) } else { Value::from(items) }
+        }
+        _ => value.clone(),
+    }
+}

@@ -1,0 +1,404 @@
+//! The operations that templates are rebuilt with: bounded, and carrying marks of what is data.
+//!
+//! Takes values of the engine; gives values of the engine. There are two sets under the same names: a plain one, and
+//! one for a render whose data is marked. In the latter an operation works on texts without their marks, as it would
+//! in the plain one, and marks whatever of its result comes from data.
+
+use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
+
+use super::filters::TEXT;
+use super::limits::{keep, pay, prepare, solid, walk};
+use super::marks::{self, Marked};
+
+/// Arguments of `map`: the names of filters in filters, and theirs.
+const MAX_MAP_ARGS: usize = 16;
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Adds the operations; of marked data where `marked`.
+pub fn install(environment: &mut Environment<'static>, marked: bool) {
+    let call = move |kind: Kind| {
+        move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            let mut args = args.into_values();
+            if args.len() < 2 {
+                return Err(Error::from(ErrorKind::MissingArgument));
+            }
+            let receiver = args.remove(0);
+            let name = args.remove(0);
+            let name = name.as_str().unwrap_or_default();
+            let operation = Operation { kind, name };
+            if marked { operation.carry(state, &receiver, &args) } else { operation.run(state, &receiver, &args) }
+        }
+    };
+    environment.add_filter("__filter", call(Kind::Filter));
+    environment.add_filter("__method", call(Kind::Method));
+    environment.add_filter(
+        "__slice",
+        move |state: &mut State, value: Value, start: Value, stop: Value, step: Value| {
+            slice(state, &value, [start, stop, step], marked)
+        },
+    );
+    environment.add_filter("__solid", |state: &mut State, value: Value| solid(state, value));
+    environment.add_filter("__kept", |state: &mut State, value: Value| keep(state, &value).map(|()| value));
+    environment.add_filter("__bare", move |state: &mut State, value: Value| {
+        walk(state, &value, false)?;
+        Ok::<Value, Error>(if marked { marks::bare(&value) } else { value })
+    });
+    environment.add_filter("__text", move |state: &mut State, value: Value| {
+        walk(state, &value, true)?;
+        if marked { shown(state, value) } else { Ok(value) }
+    });
+    environment.add_filter("__iter", move |state: &mut State, value: Value| match value.as_str() {
+        _ if marked => Ok(items_of(value)),
+        // As a list, so that the loop knows its last turn.
+        Some(text) => {
+            pay(state, 32 * text.len())?;
+            Ok(text.chars().map(Value::from).collect())
+        }
+        None => Ok::<Value, Error>(value),
+    });
+    environment.add_filter("__indexed", move |value: Value| match value.kind() {
+        ValueKind::String if marked => items_of(value),
+        _ => value,
+    });
+}
+
+/// A value as it is shown: what is no text counts as data where any of the record's numbers might be in it.
+fn shown(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
+    match value.kind() {
+        ValueKind::String | ValueKind::Undefined => Ok(value),
+        ValueKind::Number | ValueKind::Bool if !marks::numbers_are_data() => Ok(Value::from(state.format(value)?)),
+        _ => {
+            let text = state.format(marks::bare(&value))?;
+            Ok(Value::from(Marked::data(text).write()))
+        }
+    }
+}
+
+/// What a loop goes over: of a text its characters, of a map its names, each marked.
+fn items_of(value: Value) -> Value {
+    match value.kind() {
+        ValueKind::String => {
+            let text = Marked::read(value.as_str().unwrap_or_default());
+            let piece = |(at, c): (usize, char)| Value::from(text.slice(at..at + c.len_utf8()).write());
+            text.text.char_indices().map(piece).collect()
+        }
+        ValueKind::Map if !value.is_kwargs() => {
+            value.try_iter().map_or(value.clone(), |names| names.map(|name| marks::data_in(&name)).collect())
+        }
+        _ => value,
+    }
+}
+
+/// A result that was made of data.
+fn data_of(value: &Value) -> Value {
+    if matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
+        marks::count_numbers_as_data();
+    }
+    marks::data_in(value)
+}
+
+/// A list whose items are texts as they are shown.
+fn shown_items(state: &mut State<'_, '_>, list: &Value) -> Result<Value> {
+    let Ok(items) = list.try_iter() else { return Ok(list.clone()) };
+    let has_name = |item: &Value| item.as_object().is_some();
+    let items: Vec<Value> = items.checked().collect::<Result<_>>()?;
+    // Items with attributes may yet be joined by one of those.
+    if items.iter().any(has_name) {
+        return Ok(Value::from(items));
+    }
+    let one = |item: Value| match item.kind() {
+        // A null in a list is shown as `None`, as one in a field is not.
+        ValueKind::None => Ok(Value::from(Marked::data("None".to_owned()).write())),
+        _ => shown(state, item),
+    };
+    Ok(Value::from(items.into_iter().map(one).collect::<Result<Vec<_>>>()?))
+}
+
+/// Whether the template spells the format, and shows in it nothing but texts.
+fn is_plain_format(format: &Value, args: &[Value]) -> bool {
+    format.as_str().is_some_and(|text| !marks::are_in(text)) && args.iter().all(|arg| arg.as_str().is_some())
+}
+
+/// Filters and methods.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Filter,
+    Method,
+}
+
+struct Operation<'a> {
+    kind: Kind,
+    name: &'a str,
+}
+
+impl Operation<'_> {
+    /// Runs it, within bounds.
+    fn run(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
+        if let Some(mapped) = self.map(state, receiver, args, false) {
+            return mapped;
+        }
+        prepare(state, self.name, receiver, args)?;
+        let value = match self.kind {
+            Kind::Method => receiver.call_method(state, self.name, args)?,
+            Kind::Filter => {
+                let all: Vec<Value> = std::iter::once(receiver).chain(args).cloned().collect();
+                state.apply_filter(self.name, &all).map_err(|error| match error.kind() {
+                    ErrorKind::UnknownFilter if error.detail().is_none() => {
+                        Error::new(ErrorKind::UnknownFilter, format!("filter {} is unknown", self.name))
+                    }
+                    _ => error,
+                })?
+            }
+        };
+        solid(state, value)
+    }
+
+    /// Runs a filter on every item, where it is `map` with the name of one.
+    fn map(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value], marked: bool) -> Option<Result<Value>> {
+        let is_map = matches!(self.kind, Kind::Filter) && self.name == "map";
+        let (name, args) = args.split_first().filter(|_| is_map)?;
+        let name = marks::bare(name);
+        let inner = Operation { kind: Kind::Filter, name: name.as_str()? };
+        if receiver.is_undefined() {
+            return None;
+        }
+        if args.len() > MAX_MAP_ARGS {
+            // Each `map` inside a `map` takes stack.
+            return Some(Err(Error::from(ErrorKind::TooManyArguments)));
+        }
+        let items = receiver.try_iter().ok()?;
+        let mut mapped = Vec::new();
+        for item in items.checked() {
+            let mut one = |item: Value| {
+                pay(state, 96)?;
+                if marked { inner.carry(state, &item, args) } else { inner.run(state, &item, args) }
+            };
+            match item.and_then(&mut one) {
+                Ok(one) => mapped.push(one),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(Value::from(mapped)))
+    }
+
+    /// Runs it on marked values, and marks what of its result is data.
+    fn carry(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
+        let is_filter = matches!(self.kind, Kind::Filter);
+        for value in std::iter::once(receiver).chain(args) {
+            walk(state, value, false)?;
+        }
+        match self.name {
+            "select" | "reject" | "selectattr" | "rejectattr" if is_filter => {
+                return self.choose(state, receiver, args);
+            }
+            // They put whole texts together or hand one on.
+            "default" | "d" | "safe" => return self.run(state, receiver, args),
+            "join" if !is_filter => return self.join(state, receiver, args),
+            "format" if is_plain_format(receiver, args) => return self.run(state, receiver, args),
+            "string" | TEXT if is_filter && receiver.as_str().is_some() => return Ok(receiver.clone()),
+            "string" | TEXT if is_filter => return shown(state, receiver.clone()),
+            _ => {}
+        }
+        if let Some(mapped) = self.map(state, receiver, args, true) {
+            return mapped;
+        }
+        match receiver.kind() {
+            ValueKind::String => self.carry_text(state, receiver, args),
+            ValueKind::Seq | ValueKind::Iterable | ValueKind::Map if !self.looks_whole() => {
+                self.carry_items(state, receiver, args)
+            }
+            _ => {
+                let bare_args: Vec<Value> = args.iter().map(marks::bare).collect();
+                let bare_receiver = marks::bare(receiver);
+                let value = self.run(state, &bare_receiver, &bare_args)?;
+                let has_data =
+                    receiver.as_object().is_some() || marks::numbers_are_data() || args.iter().any(marks::in_value);
+                Ok(if has_data { data_of(&value) } else { value })
+            }
+        }
+    }
+
+    /// Joins texts by a text, as a method does; what is no text counts as data where numbers do.
+    fn join(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
+        match args.split_first() {
+            Some((list, rest)) if list.as_object().is_some() => {
+                let list = shown_items(state, list)?;
+                let args: Vec<Value> = std::iter::once(list).chain(rest.iter().cloned()).collect();
+                self.run(state, receiver, &args)
+            }
+            _ => self.carry_text(state, receiver, args),
+        }
+    }
+
+    /// Whether it makes one text of all of a list or a map.
+    fn looks_whole(&self) -> bool {
+        matches!(self.name, "tojson" | "pprint" | "escape" | "e" | "urlencode" | "xmlattr" | "indent")
+    }
+
+    /// Runs it on a list or a map, whose texts keep their marks.
+    fn carry_items(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
+        let is_map = receiver.kind() == ValueKind::Map;
+        let names_only = matches!(
+            self.name,
+            "list"
+                | "first"
+                | "last"
+                | "min"
+                | "max"
+                | "sort"
+                | "join"
+                | "reverse"
+                | "unique"
+                | "batch"
+                | "slice"
+                | "map"
+        );
+        let mut receiver = if is_map && names_only { items_of(receiver.clone()) } else { receiver.clone() };
+        if self.name == "join" {
+            receiver = shown_items(state, &receiver)?;
+        }
+        let shows_args = matches!(self.name, "join" | "sum" | "chain" | "zip" | "batch" | "slice");
+        let looks_up = matches!(self.name, "get" | "attr" | "count" | "index" | "groupby" | "sort" | "unique");
+        let mut args = args.to_vec();
+        let mut had_data = false;
+        if let Some(first) = args.first_mut().filter(|first| !shows_args && first.as_object().is_none()) {
+            had_data = marks::in_value(first) && !looks_up;
+            *first = marks::bare(first);
+        }
+        let value = self.run(state, &receiver, &args)?;
+        let value = if had_data { data_of(&value) } else { value };
+        match self.name {
+            "keys" => Ok(marks::data_in(&value)),
+            // The names of fields are data.
+            "items" | "dictsort" => {
+                let pairs = value.try_iter()?.map(|pair| {
+                    let items: Vec<Value> = pair.try_iter().map(Iterator::collect).unwrap_or_default();
+                    let name = |(nth, item): (usize, Value)| if nth == 0 { marks::data_in(&item) } else { item };
+                    Value::from(items.into_iter().enumerate().map(name).collect::<Vec<_>>())
+                });
+                Ok(pairs.collect())
+            }
+            _ => {
+                if matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
+                    marks::count_numbers_as_data();
+                }
+                Ok(value)
+            }
+        }
+    }
+
+    /// The items that a test chooses: it is asked about each without its marks.
+    fn choose(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
+        let args: Vec<Value> = args.iter().map(marks::bare).collect();
+        let receiver = items_of(receiver.clone());
+        let Ok(items) = receiver.try_iter() else { return self.run(state, &receiver, &args) };
+        let mut chosen = Vec::new();
+        for item in items.checked() {
+            let item = item?;
+            let one = Value::from(vec![marks::bare(&item)]);
+            if self.run(state, &one, &args)?.len().unwrap_or(0) > 0 {
+                chosen.push(item);
+            }
+        }
+        Ok(Value::from(chosen))
+    }
+
+    /// Runs it on a text.
+    fn carry_text(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
+        let args_have_data = args.iter().any(marks::in_value)
+            || marks::numbers_are_data() && args.iter().any(|arg| arg.as_str().is_none());
+        let text = receiver.as_str().unwrap_or_default();
+        if !marks::are_in(text) && !args_have_data {
+            return self.run(state, receiver, args);
+        }
+        let text = Marked::read(text);
+        let args: Vec<Value> = args.iter().map(marks::bare).collect();
+        let value = self.run(state, &Value::from(text.text.as_str()), &args)?;
+        let Some(result) = value.as_str() else { return Ok(data_of(&value)) };
+        let kept = if args_have_data { None } else { self.keep_marks(&text, result, &args) };
+        Ok(Value::from(kept.unwrap_or_else(|| Marked::data(result.to_owned())).write()))
+    }
+
+    /// The result with the marks that `text` had, where it is known which of its letters come from where.
+    fn keep_marks(&self, text: &Marked, result: &str, args: &[Value]) -> Option<Marked> {
+        let from_end = text.text.len().checked_sub(result.len());
+        let kept = match self.name {
+            "upper" | "lower" | "title" | "capitalize" => return text.respelled(result),
+            "lstrip" => text.slice(from_end?..text.text.len()),
+            "rstrip" => text.slice(0..result.len()),
+            "strip" | "trim" => {
+                let start = text.text.find(result)?;
+                text.slice(start..start + result.len())
+            }
+            "replace" => {
+                let from = args.first()?.as_str().filter(|from| !from.is_empty())?;
+                let to = args.get(1)?.as_str()?;
+                let most = args.get(2).and_then(Value::as_i64).and_then(|most| usize::try_from(most).ok());
+                if args.get(2).is_some_and(Value::is_kwargs) {
+                    return None;
+                }
+                text.replaced(from, to, most.unwrap_or(usize::MAX))
+            }
+            _ => return None,
+        };
+        (kept.text == result).then_some(kept)
+    }
+}
+
+/// Some of a text's characters or a list's items, as Python's slices are.
+fn slice(state: &mut State<'_, '_>, value: &Value, bounds: [Value; 3], marked: bool) -> Result<Value> {
+    let bad = |why: &str| Error::new(ErrorKind::InvalidOperation, why.to_owned());
+    let [start, stop, step] = bounds.map(|bound| match bound.kind() {
+        ValueKind::None => Ok(None),
+        _ => i64::try_from(bound).map(Some),
+    });
+    let (start, stop, step) = (start?, stop?, step?.unwrap_or(1));
+    if step == 0 {
+        return Err(bad("cannot slice by step size of 0"));
+    }
+    if let Some(text) = value.as_str() {
+        let text = if marked { Marked::read(text) } else { Marked::plain(text) };
+        pay(state, text.text.len())?;
+        let ends: Vec<usize> = text.text.char_indices().map(|(at, _)| at).chain([text.text.len()]).collect();
+        let places = places(ends.len() - 1, start, stop, step);
+        let mut out = Marked::default();
+        places.for_each(|at| out.push_slice(&text, ends[at]..ends[at + 1]));
+        return Ok(Value::from(out.write()));
+    }
+    match value.kind() {
+        ValueKind::Undefined | ValueKind::None => Ok(Value::from(Vec::<Value>::new())),
+        ValueKind::Seq | ValueKind::Iterable => {
+            let mut items = Vec::new();
+            for item in value.try_iter()?.checked() {
+                pay(state, 64)?;
+                items.push(item?);
+            }
+            let chosen = places(items.len(), start, stop, step).map(|at| items[at].clone());
+            if value.is_tuple() {
+                return Ok(Value::from(minijinja::value::Tuple::from(chosen.collect::<Vec<_>>())));
+            }
+            Ok(Value::from(chosen.collect::<Vec<_>>()))
+        }
+        kind => Err(bad(&format!("value of type {kind} cannot be sliced"))),
+    }
+}
+
+/// The indices of a slice of `len` items.
+fn places(len: usize, start: Option<i64>, stop: Option<i64>, step: i64) -> impl Iterator<Item = usize> {
+    let len = len as i64;
+    let (low, high) = if step < 0 { (-1, len - 1) } else { (0, len) };
+    let clamp = |at: i64| if at < 0 { at.saturating_add(len).max(low) } else { at.min(high) };
+    let start = start.map_or(if step < 0 { high } else { low }, clamp);
+    let stop = stop.map_or(if step < 0 { low } else { high }, clamp);
+    let next = move |at: &i64| at.checked_add(step);
+    std::iter::successors(Some(start), next)
+        .take_while(move |&at| if step < 0 { at > stop } else { at < stop })
+        .map(|at| at as usize)
+}
+
+/// Arguments by name, of `pairs`.
+pub fn kwargs_of(pairs: Vec<(String, Value)>) -> Value {
+    Value::from(pairs.into_iter().collect::<Kwargs>())
+}

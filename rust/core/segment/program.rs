@@ -1,0 +1,386 @@
+//! A template as a program of the engine, with every operation that could grow without bound under a guard.
+//!
+//! Takes a template's text; gives its instructions. The engine's parser makes a tree of the text, and this module
+//! rebuilds the tree so that filters, methods, slices, comparisons and literals pass through the operations of
+//! [`operations`](super::operations), which bound what they make and carry the marks of provenance. Templates are
+//! code from strangers: their text and the tokens of each tag are counted before anything is parsed, and they are
+//! parsed on a stack of known size.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use minijinja::machinery::ast::{self, BinOpKind, CallArg, CallType, Expr, Spanned, Stmt};
+use minijinja::machinery::{self, CodeGenerator, Instructions, Span, Token};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+
+/// Bytes of a template.
+const MAX_TEXT: usize = 1 << 20;
+/// Tokens of a template, and of one of its tags: bounds on the depth of its tree.
+const MAX_TOKENS: usize = 20_000;
+const MAX_TAG_TOKENS: usize = 2_000;
+/// The stack that templates are parsed on: a tree as deep as `MAX_TOKENS` allows needs about a quarter of it.
+const STACK: usize = 128 << 20;
+
+const NAME: &str = "template";
+
+/// A template's instructions.
+pub struct Program {
+    main: Instructions<'static>,
+    blocks: BTreeMap<&'static str, Instructions<'static>>,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("text", &self.main.source()).finish_non_exhaustive()
+    }
+}
+
+impl Program {
+    /// Compiles `text`; an error if it is wrong, or larger or deeper than templates may be.
+    pub fn compile(text: &str, syntax: &SyntaxConfig) -> Result<Self, Error> {
+        refuse_large(text, syntax)?;
+        let text = interned(text);
+        let compile = || {
+            let tree = machinery::parse(text, NAME, syntax.clone())?;
+            let mut code = CodeGenerator::new(NAME, text);
+            code.compile_stmt(&statement(&tree));
+            let (main, blocks) = code.finish();
+            Ok(Self { main, blocks })
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
+            let thread = thread.map_err(|error| wrong(format!("no thread to read it on: {error}")))?;
+            thread.join().unwrap_or_else(|_| Err(wrong("the template engine failed on it")))
+        })
+    }
+
+    /// Renders with the operations of `environment`.
+    pub fn render(&self, environment: &Environment<'static>, fields: Value) -> Result<String, Error> {
+        let mut text = String::new();
+        let mut out = machinery::make_string_output(&mut text);
+        machinery::eval(environment, &self.main, fields, &self.blocks, &mut out, AutoEscape::None)?;
+        Ok(text)
+    }
+}
+
+/// An error about a template as a whole.
+fn wrong(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::SyntaxError, why.into())
+}
+
+/// A copy of `text` that lives as long as the process, one for each distinct text: instructions borrow it.
+fn interned(text: &str) -> &'static str {
+    static TEXTS: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
+    let mut texts = TEXTS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = texts.get(text) {
+        return known;
+    }
+    let text: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    texts.insert(text);
+    text
+}
+
+/// Refuses a template whose tree could be too deep for the stack that it is parsed on.
+fn refuse_large(text: &str, syntax: &SyntaxConfig) -> Result<(), Error> {
+    if text.len() > MAX_TEXT {
+        return Err(wrong(format!("it has {} bytes, a template may have {MAX_TEXT}", text.len())));
+    }
+    let (mut all, mut tag) = (0, 0);
+    // What the lexer cannot read is left to the parser, which says what is wrong with it.
+    for (token, span) in machinery::tokenize(text, false, syntax.clone()).map_while(Result::ok) {
+        let starts = matches!(token, Token::TemplateData(_) | Token::VariableStart | Token::BlockStart);
+        tag = if starts { 0 } else { tag + 1 };
+        all += 1;
+        if tag > MAX_TAG_TOKENS {
+            let line = span.start_line;
+            return Err(wrong(format!("a tag has more than {MAX_TAG_TOKENS} names and operators (line {line})")));
+        }
+    }
+    if all > MAX_TOKENS {
+        return Err(wrong(format!("it has {all} names and operators, a template may have {MAX_TOKENS}")));
+    }
+    Ok(())
+}
+
+type Tree = Expr<'static>;
+
+/// `node` with its operations under guard.
+fn statement(node: &Stmt<'static>) -> Stmt<'static> {
+    match node {
+        Stmt::Template(at) => Stmt::Template(same(at, ast::Template { children: statements(&at.children) })),
+        Stmt::EmitExpr(at) => Stmt::EmitExpr(same(at, ast::EmitExpr { expr: shown(&at.expr) })),
+        Stmt::EmitRaw(at) => Stmt::EmitRaw(same(at, ast::EmitRaw { raw: at.raw })),
+        Stmt::ForLoop(at) => Stmt::ForLoop(same(
+            at,
+            ast::ForLoop {
+                target: expression_as_target(&at.target),
+                iter: guarded("__iter", expression(&at.iter)),
+                filter_expr: at.filter_expr.as_ref().map(expression),
+                recursive: at.recursive,
+                body: statements(&at.body),
+                else_body: statements(&at.else_body),
+            },
+        )),
+        Stmt::IfCond(at) => Stmt::IfCond(same(
+            at,
+            ast::IfCond {
+                expr: expression(&at.expr),
+                true_body: statements(&at.true_body),
+                false_body: statements(&at.false_body),
+            },
+        )),
+        Stmt::WithBlock(at) => {
+            let assignments =
+                at.assignments.iter().map(|(name, value)| (expression_as_target(name), expression(value)));
+            let assignments = assignments.collect();
+            Stmt::WithBlock(same(at, ast::WithBlock { assignments, body: statements(&at.body) }))
+        }
+        Stmt::Set(at) => {
+            // Only a namespace carries a value from one turn of a loop to the next.
+            let keeps = matches!(at.target, Expr::GetAttr(_) | Expr::List(_) | Expr::Tuple(_));
+            let value = expression(&at.expr);
+            let expr = if keeps { guarded("__kept", value) } else { value };
+            Stmt::Set(same(at, ast::Set { target: expression_as_target(&at.target), expr }))
+        }
+        Stmt::SetBlock(at) => Stmt::SetBlock(same(
+            at,
+            ast::SetBlock {
+                target: expression_as_target(&at.target),
+                filter: at.filter.as_ref().map(|filter| guarded("__kept", expression(filter))),
+                body: statements(&at.body),
+            },
+        )),
+        Stmt::AutoEscape(at) => {
+            Stmt::AutoEscape(same(at, ast::AutoEscape { enabled: expression(&at.enabled), body: statements(&at.body) }))
+        }
+        Stmt::FilterBlock(at) => Stmt::FilterBlock(same(
+            at,
+            ast::FilterBlock { filter: shown(&at.filter), filter_span: at.filter_span, body: statements(&at.body) },
+        )),
+        Stmt::Macro(at) => Stmt::Macro(same(at, macro_of(at))),
+        Stmt::CallBlock(at) => Stmt::CallBlock(same(
+            at,
+            ast::CallBlock {
+                call: same(&at.call, call_of(&at.call)),
+                call_expr_span: at.call_expr_span,
+                macro_decl: same(&at.macro_decl, macro_of(&at.macro_decl)),
+            },
+        )),
+        Stmt::Continue(at) => Stmt::Continue(same(at, ast::Continue)),
+        Stmt::Break(at) => Stmt::Break(same(at, ast::Break)),
+        Stmt::Do(at) => Stmt::Do(same(at, ast::Do { call: same(&at.call, call_of(&at.call)) })),
+        other => statement_of_many(other),
+    }
+}
+
+/// The statements that name other templates, of which there are none.
+fn statement_of_many(node: &Stmt<'static>) -> Stmt<'static> {
+    match node {
+        Stmt::Block(at) => {
+            Stmt::Block(same(at, ast::Block { name: at.name, required: at.required, body: statements(&at.body) }))
+        }
+        Stmt::Import(at) => {
+            Stmt::Import(same(at, ast::Import { expr: expression(&at.expr), name: expression_as_target(&at.name) }))
+        }
+        Stmt::FromImport(at) => {
+            let names = at
+                .names
+                .iter()
+                .map(|(name, alias)| (expression_as_target(name), alias.as_ref().map(expression_as_target)));
+            Stmt::FromImport(same(at, ast::FromImport { expr: expression(&at.expr), names: names.collect() }))
+        }
+        Stmt::Extends(at) => Stmt::Extends(same(at, ast::Extends { name: expression(&at.name) })),
+        Stmt::Include(at) => {
+            Stmt::Include(same(at, ast::Include { name: expression(&at.name), ignore_missing: at.ignore_missing }))
+        }
+        _ => unreachable!("the other statements are handled before"),
+    }
+}
+
+fn statements(nodes: &[Stmt<'static>]) -> Vec<Stmt<'static>> {
+    nodes.iter().map(statement).collect()
+}
+
+fn macro_of(node: &ast::Macro<'static>) -> ast::Macro<'static> {
+    ast::Macro {
+        name: node.name,
+        args: node.args.iter().map(expression_as_target).collect(),
+        defaults: node.defaults.iter().map(expression).collect(),
+        body: statements(&node.body),
+    }
+}
+
+/// A call as it is, its arguments under guard.
+fn call_of(node: &ast::Call<'static>) -> ast::Call<'static> {
+    ast::Call { expr: expression(&node.expr), args: arguments(&node.args) }
+}
+
+/// What is assigned to: no operation stands in it but the object whose attribute is set.
+fn expression_as_target(node: &Tree) -> Tree {
+    match node {
+        Expr::List(at) => {
+            Expr::List(same(at, ast::List { items: at.items.iter().map(expression_as_target).collect() }))
+        }
+        Expr::Tuple(at) => {
+            Expr::Tuple(same(at, ast::Tuple { items: at.items.iter().map(expression_as_target).collect() }))
+        }
+        other => expression(other),
+    }
+}
+
+/// `node` with its operations under guard.
+fn expression(node: &Tree) -> Tree {
+    match node {
+        Expr::Var(at) => Expr::Var(same(at, ast::Var { id: at.id })),
+        Expr::Const(at) => Expr::Const(same(at, ast::Const { value: at.value.clone() })),
+        Expr::Slice(at) => {
+            let bound = |bound: &Option<Tree>| bound.as_ref().map_or_else(|| none(at.span()), expression);
+            let bounds = [bound(&at.start), bound(&at.stop), bound(&at.step)].map(CallArg::Pos);
+            filter("__slice", expression(&at.expr), bounds.into(), at.span())
+        }
+        Expr::UnaryOp(at) => {
+            let is_not = matches!(at.op, ast::UnaryOpKind::Not);
+            let op = if is_not { ast::UnaryOpKind::Not } else { ast::UnaryOpKind::Neg };
+            Expr::UnaryOp(same(at, ast::UnaryOp { op, expr: expression(&at.expr) }))
+        }
+        Expr::BinOp(at) => binary(at),
+        Expr::Compare(at) => {
+            let ops = at.ops.iter().map(|one| ast::CompareOp { op: one.op, expr: bare(&one.expr) }).collect();
+            Expr::Compare(same(at, ast::Compare { expr: bare(&at.expr), ops }))
+        }
+        Expr::IfExpr(at) => Expr::IfExpr(same(
+            at,
+            ast::IfExpr {
+                test_expr: expression(&at.test_expr),
+                true_expr: expression(&at.true_expr),
+                false_expr: at.false_expr.as_ref().map(expression),
+            },
+        )),
+        Expr::Filter(at) => {
+            let mut args = vec![CallArg::Pos(constant(at.name, at.span()))];
+            args.extend(arguments(&at.args));
+            let expr = at.expr.as_ref().map(expression);
+            Expr::Filter(Spanned::new(ast::Filter { name: "__filter", expr, args }, at.span()))
+        }
+        Expr::Test(at) => Expr::Test(same(
+            at,
+            ast::Test { name: at.name, expr: bare(&at.expr), args: arguments_with(&at.args, bare) },
+        )),
+        Expr::GetAttr(at) => Expr::GetAttr(same(at, ast::GetAttr { expr: expression(&at.expr), name: at.name })),
+        Expr::GetItem(at) => {
+            let is_name = matches!(&at.subscript_expr, Expr::Const(key) if key.value.as_str().is_some());
+            let expr = expression(&at.expr);
+            let expr = if is_name { expr } else { guarded("__indexed", expr) };
+            Expr::GetItem(same(at, ast::GetItem { expr, subscript_expr: bare(&at.subscript_expr) }))
+        }
+        Expr::Call(at) => call(at),
+        Expr::List(at) => {
+            let list = Expr::List(same(at, ast::List { items: at.items.iter().map(expression).collect() }));
+            kept(list)
+        }
+        Expr::Tuple(at) => {
+            let tuple = Expr::Tuple(same(at, ast::Tuple { items: at.items.iter().map(expression).collect() }));
+            kept(tuple)
+        }
+        Expr::Map(at) => {
+            let keys = at.keys.iter().map(bare).collect();
+            kept(Expr::Map(same(at, ast::Map { keys, values: at.values.iter().map(expression).collect() })))
+        }
+    }
+}
+
+fn binary(at: &Spanned<ast::BinOp<'static>>) -> Tree {
+    let with = |wrap: fn(&Tree) -> Tree| {
+        Expr::BinOp(same(at, ast::BinOp { op: at.op, left: wrap(&at.left), right: wrap(&at.right) }))
+    };
+    match at.op {
+        op if is_comparison(op) => with(bare),
+        BinOpKind::Concat => with(shown),
+        // Lists are joined and repeated lazily.
+        BinOpKind::Add | BinOpKind::Mul if !is_text(&at.left) && !is_text(&at.right) => {
+            guarded("__solid", with(expression))
+        }
+        _ => with(expression),
+    }
+}
+
+fn is_comparison(op: BinOpKind) -> bool {
+    use BinOpKind::{Eq, Gt, Gte, In, Lt, Lte, Ne};
+    matches!(op, Eq | Ne | Lt | Lte | Gt | Gte | In)
+}
+
+fn call(at: &Spanned<ast::Call<'static>>) -> Tree {
+    match at.identify_call() {
+        // A string each, or the loop's own affair.
+        CallType::Function("super" | "caller" | "loop") | CallType::Block(_) => Expr::Call(same(at, call_of(at))),
+        CallType::Method(Expr::Var(var), _) if var.id == "loop" => Expr::Call(same(at, call_of(at))),
+        CallType::Method(object, name) => {
+            let mut args = vec![CallArg::Pos(constant(name, at.span()))];
+            args.extend(arguments(&at.args));
+            filter("__method", expression(object), args, at.span())
+        }
+        CallType::Function(_) | CallType::Object(_) => guarded("__solid", Expr::Call(same(at, call_of(at)))),
+    }
+}
+
+fn arguments(args: &[CallArg<'static>]) -> Vec<CallArg<'static>> {
+    arguments_with(args, expression)
+}
+
+fn arguments_with(args: &[CallArg<'static>], wrap: fn(&Tree) -> Tree) -> Vec<CallArg<'static>> {
+    let argument = |arg: &CallArg<'static>| match arg {
+        CallArg::Pos(value) => CallArg::Pos(wrap(value)),
+        CallArg::Kwarg(name, value) => CallArg::Kwarg(name, wrap(value)),
+        CallArg::PosSplat(value) => CallArg::PosSplat(expression(value)),
+        CallArg::KwargSplat(value) => CallArg::KwargSplat(expression(value)),
+    };
+    args.iter().map(argument).collect()
+}
+
+/// `node` where its text is compared or counted, not shown.
+fn bare(node: &Tree) -> Tree {
+    if is_constant(node) { expression(node) } else { guarded("__bare", expression(node)) }
+}
+
+/// `node` where its text is shown.
+fn shown(node: &Tree) -> Tree {
+    if is_text(node) { expression(node) } else { guarded("__text", expression(node)) }
+}
+
+/// A literal, which must not nest without end.
+fn kept(node: Tree) -> Tree {
+    if node.as_const().is_some() { node } else { guarded("__kept", node) }
+}
+
+fn is_constant(node: &Tree) -> bool {
+    matches!(node, Expr::Const(_))
+}
+
+/// Whether the template spells a string here.
+fn is_text(node: &Tree) -> bool {
+    matches!(node, Expr::Const(at) if at.value.as_str().is_some())
+}
+
+fn guarded(name: &'static str, node: Tree) -> Tree {
+    let span = node.span();
+    filter(name, node, Vec::new(), span)
+}
+
+fn filter(name: &'static str, node: Tree, args: Vec<CallArg<'static>>, span: Span) -> Tree {
+    Expr::Filter(Spanned::new(ast::Filter { name, expr: Some(node), args }, span))
+}
+
+fn constant(value: &'static str, span: Span) -> Tree {
+    Expr::Const(Spanned::new(ast::Const { value: Value::from(value) }, span))
+}
+
+fn none(span: Span) -> Tree {
+    Expr::Const(Spanned::new(ast::Const { value: Value::from(()) }, span))
+}
+
+/// `node` in the place of `old`.
+fn same<T, U>(old: &Spanned<T>, node: U) -> Spanned<U> {
+    Spanned::new(node, old.span())
+}
