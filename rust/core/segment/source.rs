@@ -277,13 +277,10 @@ mod tests {
                 "{{ m.a[0] * 2 ~ -b ~ c|d(1, e) == f }}",
                 "{{ (m.a[0] * 2)|__text ~ (-b)|__text ~ (c|d(1, e))|__text == f }}",
             ),
-            (
-                "{{ x + a ~ (b ~ c) - d }}",
-                "{{ x + (a)|__text ~ ((b)|__text ~ (c)|__text))|__text - d }}".replacen("((b)", "(((b)", 1).as_str(),
-            ),
+            ("{{ x + a ~ (b ~ c) - d }}", "{{ x + (a)|__text ~ (((b)|__text ~ (c)|__text))|__text - d }}"),
             ("{% if not a ~ b is none and c %}", "{% if not (a)|__text ~ (b is none)|__text and c %}"),
             ("{% set x = [a ~ 'b', c] %}", "{% set x = [(a)|__text ~ ('b')|__text, c] %}"),
-            ("~ {{ a|trim }}", "~ {{ a|__text|trim }}"),
+            ("~ {{ a|upper }}", "~ {{ a|__text|upper }}"),
             ("{% generation %}a{% endgeneration %}", "{% with %}a{% endwith %}"),
         ] {
             assert_eq!(source(text).engine, expected, "{text}");
