@@ -345,7 +345,7 @@ fn printf(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
     Ok(text)
 }
 
-/// `str.format`. Lists and objects are written here, other values by the engine.
+/// `str.format`. What has no format of its own is written here, other values by the engine.
 fn str_format(pattern: &str, args: &[Jinja]) -> Result<Jinja> {
     refuse_wide(pattern)?;
     if pattern.contains('!')
@@ -355,6 +355,8 @@ fn str_format(pattern: &str, args: &[Jinja]) -> Result<Jinja> {
     }
     let shown = |value: &Jinja| match value.kind() {
         ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => text(value).map(Jinja::from),
+        // Without a format of its own, a number is shown as it is.
+        ValueKind::Number if !pattern.contains(':') => text(value).map(Jinja::from),
         _ => Ok(value.clone()),
     };
     let args = args.iter().map(|value| match Kwargs::try_from(value.clone()) {

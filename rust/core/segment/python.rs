@@ -164,14 +164,32 @@ fn write_float(float: f64, out: &mut String) {
         out.push_str(if float == f64::NEG_INFINITY { "-inf" } else { "" });
         return;
     }
-    let scientific = format!("{float:e}");
+    // Of two shortest spellings that are equally near, Python takes the even one.
+    let shortest = format!("{float:e}");
+    let places = shortest.bytes().take_while(|byte| *byte != b'e').filter(u8::is_ascii_digit).count() - 1;
+    let even = format!("{float:.places$e}");
+    let scientific = if even.parse() == Ok(float) { even } else { shortest };
     let (digits, exponent) = scientific.split_once('e').expect("written with an exponent");
     let exponent: i32 = exponent.parse().expect("written as an integer");
     let _ = if (-4..16).contains(&exponent) || float == 0.0 {
-        write!(out, "{float:?}")
+        // From the digits themselves: the point moves, and a whole number has `.0`.
+        out.write_str(&positional(digits, exponent))
     } else {
         write!(out, "{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
     };
+}
+
+/// A number of `digits` (`-d.ddd`) and a power of ten, written without an exponent.
+fn positional(digits: &str, exponent: i32) -> String {
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
+    let digits = digits.replace('.', "");
+    let Ok(whole) = usize::try_from(exponent) else {
+        return format!("{sign}0.{}{digits}", "0".repeat(exponent.unsigned_abs() as usize - 1));
+    };
+    if digits.len() <= whole + 1 {
+        return format!("{sign}{digits:0<width$}.0", width = whole + 1);
+    }
+    format!("{sign}{}.{}", &digits[..=whole], &digits[whole + 1..])
 }
 
 /// The characters that Python's `repr` escapes, ASCII aside.
@@ -322,5 +340,40 @@ fn write_json_number(value: &Jinja, out: &mut String) {
             _ => "NaN",
         }),
         _ => write_number(value, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn floats_are_written_as_pythons_repr() {
+        for (float, expected) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1e-7, "1e-07"),
+            (1e16, "1e+16"),
+            (123_456_789_012_345_680.0, "1.2345678901234568e+17"),
+            (1e15, "1000000000000000.0"),
+            (0.0001, "0.0001"),
+            (0.000_012_5, "1.25e-05"),
+            (117.633_311_394_000_17, "117.63331139400017"),
+            // Halfway between two spellings of sixteen digits.
+            (-694_419_800_652_033.25, "-694419800652033.2"),
+            (5e-324, "5e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
+        ] {
+            assert_eq!(text(&Jinja::from(float)).unwrap(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_float_written_is_the_same_float_read(float in any::<f64>()) {
+            prop_assume!(float.is_finite());
+            prop_assert_eq!(text(&Jinja::from(float)).unwrap().parse(), Ok(float));
+        }
     }
 }
