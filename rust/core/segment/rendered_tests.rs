@@ -192,11 +192,14 @@ fn a_text_like_a_control_token_that_the_template_changes_is_kept_where_no_token_
 
 #[test]
 fn where_provenance_is_not_found_all_text_is_data_and_the_token_is_named() {
-    // The record holds the marks themselves.
-    let record = json!({"a": "x\u{fdd0}", "b": "<t>"});
-    let (rendered, unmarked) = render("\nQ {{ a | trim }}", &["<t>"], &record).unwrap();
-    assert_eq!((shown(&rendered).as_str(), unmarked), ("[\nQ x\u{fdd0}]", 1));
-    let refusal = render("Q\n<t>{{ a }}{{ b | replace('<', '(') }}", &["<t>"], &record).unwrap_err();
+    // A precision cuts a text that has marks elsewhere than one that has none.
+    let record = json!({"a": "xyz", "b": "<t>", "c": "\u{fdd0}"});
+    let (rendered, unmarked) = render("\nQ {{ '%.2s' | format(a) }}", &["<t>"], &record).unwrap();
+    assert_eq!((shown(&rendered).as_str(), unmarked), ("[\nQ xy]", 1));
+    let (rendered, unmarked) = render("\nQ {{ c | trim }}", &["<t>"], &record).unwrap();
+    assert_eq!((shown(&rendered).as_str(), unmarked), ("\nQ [\u{fdd0}]", 0), "data that holds noncharacters");
+    let text = "Q\n<t>{{ '%.2s' | format(a) }}{{ b | replace('<', '(') }}";
+    let refusal = render(text, &["<t>"], &record).unwrap_err();
     assert_eq!(refusal.reason, Drop::Refused);
     assert!(refusal.why.contains("'<t>'") && refusal.why.contains("line 2"), "{refusal:?}");
 }
