@@ -123,11 +123,16 @@ impl Controls {
         cuts.into_iter().filter(|text| !text.is_empty())
     }
 
-    /// Guards that do not occur in `texts`; `None` if those hold every noncharacter there is.
-    pub fn guards<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Guards> {
+    /// Noncharacters that do not occur in `texts`.
+    pub fn free<'a>(texts: impl Iterator<Item = &'a str>) -> impl Iterator<Item = char> {
         let is_noncharacter = |c: &char| (*c as u32) & 0xfffe == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(c);
         let used: HashSet<char> = texts.flat_map(str::chars).filter(is_noncharacter).collect();
-        let mut free = noncharacters().filter(|c| !used.contains(c));
+        noncharacters().filter(move |c| !used.contains(c))
+    }
+
+    /// Guards that do not occur in `texts`; `None` if those hold every noncharacter there is.
+    pub fn guards<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Guards> {
+        let mut free = Self::free(texts);
         let (inside, before) = (free.next()?, free.next()?);
         Some(Guards { inside, before, swaps: self.inner.swapped.iter().copied().zip(free).collect() })
     }

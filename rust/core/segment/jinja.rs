@@ -11,7 +11,7 @@ use minijinja::value::Value as Jinja;
 use minijinja::{Environment, Error as JinjaError, ErrorKind, UndefinedBehavior};
 
 use super::guard::Controls;
-use super::marks::{self, CLOSE, Marked, OPEN};
+use super::marks::{self, Marked};
 use super::program::Program;
 use super::python::value_of;
 use super::source::Source;
@@ -86,18 +86,17 @@ impl Template {
     fn marked(&self, fields: &Fields, text: &str) -> Option<Marked> {
         let (mut names, mut strings) = (Vec::new(), Vec::new());
         collect_strings(fields, &mut names, &mut strings);
-        if names.iter().chain(&strings).chain([&self.source.original.as_str()]).any(|text| marks::are_in(text)) {
-            return None;
-        }
+        let mut free = Controls::free(names.iter().chain(&strings).copied().chain([self.source.original.as_str()]));
+        let (open, close) = (free.next()?, free.next()?);
         let has_numbers = fields.values().any(has_numbers);
         // An empty string with marks is not empty, and a template may ask for that.
         let attempts: &[bool] = if strings.contains(&"") { &[true, false] } else { &[true] };
         attempts.iter().find_map(|&marks_empty| {
             let mark = |text: &str| match text {
                 "" if !marks_empty => String::new(),
-                _ => format!("{OPEN}{text}{CLOSE}"),
+                _ => format!("{open}{text}{close}"),
             };
-            marks::begin(has_numbers);
+            marks::begin(has_numbers, [open, close]);
             let marked = Marked::read(&self.render_text(&self.marked, fields, mark).ok()?);
             (marked.is_whole() && marked.text == text).then_some(marked)
         })

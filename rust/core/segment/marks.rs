@@ -11,13 +11,9 @@ use minijinja::value::ValueKind;
 
 use super::operations::kwargs_of;
 
-/// Where data begins and ends.
-pub const OPEN: char = '\u{fdd0}';
-/// Where data ends.
-pub const CLOSE: char = '\u{fdd1}';
-
 thread_local! {
     static NUMBERS: Cell<bool> = const { Cell::new(false) };
+    static MARKS: Cell<[char; 2]> = const { Cell::new(['\u{fdd0}', '\u{fdd1}']) };
 }
 
 /// Whether numbers that the template shows count as data: a number carries no mark.
@@ -30,14 +26,19 @@ pub fn count_numbers_as_data() {
     NUMBERS.set(true);
 }
 
-/// Begins a render of data that has numbers in it, or not.
-pub fn begin(has_numbers: bool) {
+/// Begins a render of data that has numbers in it, or not, with `marks` where data begins and where it ends.
+pub fn begin(has_numbers: bool, marks: [char; 2]) {
     NUMBERS.set(has_numbers);
+    MARKS.set(marks);
 }
 
 /// Whether marks stand in `text`.
 pub fn are_in(text: &str) -> bool {
-    text.contains([OPEN, CLOSE])
+    text.contains(MARKS.get())
+}
+
+fn without_marks(text: &str) -> String {
+    text.replace(MARKS.get(), "")
 }
 
 /// A text and the stretches of it that are data, in order, apart from each other; an empty one is an empty string of
@@ -66,14 +67,15 @@ impl Marked {
     /// Reads marks. Where they do not pair, everything in doubt is data.
     pub fn read(marked: &str) -> Self {
         let mut out = Self { text: String::with_capacity(marked.len()), ..Self::default() };
+        let [opening, closing] = MARKS.get();
         let mut open = None;
         for c in marked.chars() {
             match c {
-                OPEN => {
+                _ if c == opening => {
                     out.torn |= open.is_some();
                     open = open.or(Some(out.text.len()));
                 }
-                CLOSE => {
+                _ if c == closing => {
                     out.torn |= open.is_none();
                     let start = open.take().unwrap_or(0);
                     out.data.push(start..out.text.len());
@@ -99,12 +101,13 @@ impl Marked {
     /// Writes marks.
     pub fn write(&self) -> String {
         let mut out = String::with_capacity(self.text.len() + 6 * self.data.len());
+        let [opening, closing] = MARKS.get();
         let mut from = 0;
         for data in &self.data {
             out.push_str(&self.text[from..data.start]);
-            out.push(OPEN);
+            out.push(opening);
             out.push_str(&self.text[data.clone()]);
-            out.push(CLOSE);
+            out.push(closing);
             from = data.end;
         }
         out.push_str(&self.text[from..]);
@@ -197,12 +200,12 @@ pub fn bare(value: &Value) -> Value {
     if !in_value(value) {
         return value.clone();
     }
-    changed(value, &|text| Value::from(text.replace([OPEN, CLOSE], "")), true)
+    changed(value, &|text| Value::from(without_marks(text)), true)
 }
 
 /// `value` with all of its texts as data.
 pub fn data_in(value: &Value) -> Value {
-    changed(value, &|text| Value::from(Marked::data(text.replace([OPEN, CLOSE], "")).write()), false)
+    changed(value, &|text| Value::from(Marked::data(without_marks(text)).write()), false)
 }
 
 /// `value` with its texts through `change`; names of maps too, where `names`.

@@ -173,18 +173,19 @@ fn field_read_as_expression<'a>(source: &Source, fields: &'a Fields, error: &Jin
     name.contains(|c: char| !c.is_alphanumeric() && c != '_').then_some(name)
 }
 
-/// The dotted paths that a tag names.
+/// The dotted paths that a tag names, filters aside.
 fn paths(tag: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut quote = None;
-    let mut word = String::new();
+    let (mut word, mut after_pipe) = (String::new(), false);
     for c in tag.chars().chain([' ']) {
         if quote.is_some() {
             quote = quote.filter(|open| *open != c);
         } else if c.is_alphanumeric() || c == '_' || (c == '.' && !word.is_empty()) {
             word.push(c);
         } else {
-            if word.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+            let is_name = word.starts_with(|c: char| c.is_alphabetic() || c == '_');
+            if is_name && !after_pipe {
                 // A call is of a method: what is before it is the path.
                 let mut path: Vec<String> = word.split('.').map(str::to_owned).collect();
                 if c == '(' && path.len() > 1 {
@@ -192,6 +193,7 @@ fn paths(tag: &str) -> Vec<Vec<String>> {
                 }
                 paths.push(path);
             }
+            after_pipe = c == '|' || (after_pipe && word.is_empty() && c.is_whitespace());
             word.clear();
             quote = matches!(c, '"' | '\'').then_some(c);
         }
