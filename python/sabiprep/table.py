@@ -24,6 +24,7 @@ def report_table(report: PackReport) -> RenderableType:
         *((_mix(report), Text()) if any(source.epochs != 1 for source in report.sources) else ()),
         *(_splits(report), Text()),
         *_examples(report.sources),
+        *(line(f"Note: {visible(note)}") for note in report.notes),
         *(line(f"Warning: {visible(warning)}") for warning in report.warnings),
         *map(line, _speed(report)),
     )

@@ -63,6 +63,9 @@ pub struct ShardSums {
     pub single_source_rows: u64,
     /// How often documents of each source were cut by packing; each cut makes a document and repeats a token.
     pub cuts: Vec<u64>,
+    /// Rows that were opened although another had room, to keep copies of a record apart.
+    #[serde(default)]
+    pub kept_apart: u64,
     /// The file.
     pub written: Written,
 }
@@ -71,7 +74,15 @@ impl ShardSums {
     /// A shard with nothing in it yet.
     #[must_use]
     pub fn new(side: Side, file: String) -> Self {
-        Self { side, file, sums: Sums::default(), single_source_rows: 0, cuts: Vec::new(), written: Written::default() }
+        Self {
+            side,
+            file,
+            sums: Sums::default(),
+            single_source_rows: 0,
+            cuts: Vec::new(),
+            kept_apart: 0,
+            written: Written::default(),
+        }
     }
 }
 
@@ -131,6 +142,7 @@ pub fn manifest(
     settlement: &Settlement<'_>,
     shards: &[ShardSums],
     inputs: Vec<InputEntry>,
+    notes: Vec<String>,
 ) -> Result<Manifest> {
     let controls = encoder.controls();
     let (engine, unicode) = encoder.engine();
@@ -166,6 +178,7 @@ pub fn manifest(
         inputs,
         sources: sources.collect::<Result<_>>()?,
         splits: Side::ALL.into_iter().map(|side| (side.name().to_owned(), split_entry(plan, side, shards))).collect(),
+        notes,
     };
     account(&manifest).map_err(|what| Error::internal(what).remedy("this is a bug in sabiprep: please report it"))?;
     manifest.seal();

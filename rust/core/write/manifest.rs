@@ -48,6 +48,9 @@ pub struct Manifest {
     pub sources: Vec<SourceEntry>,
     /// Train and validation.
     pub splits: BTreeMap<String, SplitEntry>,
+    /// What is worth knowing about how it was made, as plain sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A program and its version.
