@@ -8,6 +8,9 @@ use crate::files;
 
 /// The files that `pattern` names below `root`, sorted.
 pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+    if pattern.trim().is_empty() {
+        return Err(Error::config("a name in its list of files is empty").remedy("name a file, or remove the entry"));
+    }
     let plain = root.join(pattern);
     if plain.is_file() {
         return Ok(vec![plain]);
@@ -19,8 +22,10 @@ pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
         return Err(Error::input("no such file").file(pattern).remedy(near_files(root, &plain)));
     }
     let full = Path::new(&glob::Pattern::escape(&root.to_string_lossy())).join(pattern);
-    let paths = glob::glob(&full.to_string_lossy())
-        .map_err(|error| Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg)))?;
+    let paths = glob::glob(&full.to_string_lossy()).map_err(|error| {
+        Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg))
+            .remedy("`*` and `?` stand for any letters and for one; write [[] for a bracket in a name")
+    })?;
     let mut files = Vec::new();
     for path in paths {
         let path = path.map_err(|error| Error::io(Kind::Input, error.path(), error.error()))?;
