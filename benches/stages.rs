@@ -6,7 +6,7 @@ use std::path::Path;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sabiprep::mask::{Row, RowRules, check_row};
 use sabiprep::monitor::Monitor;
-use sabiprep::pack::{Item, pack};
+use sabiprep::pack::{Item, Sorting, pack};
 use sabiprep::pipeline::{Job, Options, SPOOL_BYTES, pack as pack_corpus, train_tokenizer};
 use sabiprep::plan::{Overrides, Plan};
 use sabiprep::read::{Record, Records, splits};
@@ -94,7 +94,9 @@ fn packing(criterion: &mut Criterion) {
         .collect();
     let mut group = criterion.benchmark_group("pack, by documents");
     group.throughput(Throughput::Elements(items.len() as u64)).sample_size(20);
-    group.bench_function("best fit, rows of 2048", |bench| bench.iter(|| black_box(pack(&items, 2048))));
+    group.bench_function("best fit, rows of 2048", |bench| {
+        bench.iter(|| black_box(pack(&items[..], 2048, Sorting::on(1)).expect("rows")));
+    });
     group.finish();
 
     let rules = RowRules {

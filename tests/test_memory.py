@@ -12,6 +12,7 @@ import pytest
 
 import packer
 import sabiprep
+from strategies import tokenizer_json
 from test_cli import files_of
 
 MEGABYTES = 100
@@ -78,3 +79,18 @@ def test_memory_is_bounded_and_bytes_are_those_of_a_run_in_memory(corpus: Path, 
     # Ids of two bytes, and a head and a key for each document: the spool was larger than its budget.
     splits = json.loads(spilled["manifest.json"])["splits"].values()
     assert sum(2 * split["tokens"] + SPOOLED_DOCUMENT * split["documents"] for split in splits) > BUDGET
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_a_shard_of_tiny_documents_takes_little_more_than_their_tokens(tmp_path: Path) -> None:
+    documents = 1_500_000
+    peaks = []
+    for name, count in [("few", 1000), ("many", documents)]:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "lines.txt").write_bytes(b"a\nb\nc\nd\n" * (count // 4))
+        (folder / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
+        packer.write_config(folder, [{"name": "lines", "files": ["lines.txt"]}], tokenizer={"file": "tokenizer.json"})
+        peaks.append(peak_of(folder, tmp_path / f"{name}-out", 1 << 20))
+    # All in one shard. Items, keys, places and rows of full width took 120 bytes a document.
+    assert (peaks[1] - peaks[0]) / documents < 80, [peak >> 20 for peak in peaks]

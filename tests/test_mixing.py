@@ -129,7 +129,7 @@ def test_the_report_tells_copies_and_shares_and_warns_above_four(tmp_path: Path)
         ([{"weight": 1, "epochs": 2.0}], {}, "has `epochs` and a `weight`"),
         ([{"epochs": 2.0}], {"by": "task"}, "every source has `epochs`"),
         ([{}], {"temperature": 0}, "temperature = 0"),
-        ([{}], {"unit": "words"}, "unknown variant"),
+        ([{}], {"unit": "words"}, '`unit` under .mix. cannot be "words"'),
     ],
 )
 def test_what_cannot_be_mixed_is_refused(

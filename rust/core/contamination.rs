@@ -1,7 +1,10 @@
 //! Contamination: which texts share a run of words with files that training is kept clean of.
 //!
 //! A text is its words in NFC and lower case: runs of letters, marks and digits; what is between them does not count. Held
-//! in memory: a hash of every run of n words of the files, each text by itself. A text of fewer words has none.
+//! in memory: a hash of every n-gram of the files. The n-grams of a record are those of each of its fields by itself; where
+//! no field has n words, those of all its text fields joined by a space, in the order of the file (so a short question
+//! and its short answer count together). A record whose fields have fewer than n words together has none: training cannot
+//! be kept clean of it, and such records are counted by file.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
@@ -21,21 +24,47 @@ use crate::read::{Records, Value};
 pub struct HeldOut {
     n: usize,
     runs: HashSet<u64>,
+    files: Vec<HeldOutFile>,
+}
+
+/// What a file that training is kept clean of holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldOutFile {
+    /// Its name.
+    pub name: String,
+    /// Its records.
+    pub records: u64,
+    /// Those of fewer words than an n-gram has, all fields together.
+    pub short: u64,
 }
 
 impl HeldOut {
     /// Reads the files that the plan names, if it names any.
     pub fn read(plan: &Plan, monitor: &Monitor) -> Result<Option<Self>> {
         let Some(n) = plan.pack.decontaminate_ngram else { return Ok(None) };
-        let mut held_out = Self { n, runs: HashSet::new() };
+        let mut held_out = Self { n, ..Self::default() };
         for &input in &plan.decontaminate {
             let input = &plan.inputs[input];
-            held_out.add_file(&input.path, monitor).map_err(|error| error.file(input.name.clone()))?;
+            let mut file = HeldOutFile { name: input.name.clone(), records: 0, short: 0 };
+            held_out.add_file(&input.path, &mut file, monitor).map_err(|error| error.file(input.name.clone()))?;
+            held_out.files.push(file);
         }
         Ok(Some(held_out))
     }
 
-    fn add_file(&mut self, path: &Path, monitor: &Monitor) -> Result<()> {
+    /// Returns what each file holds, in the order they were read.
+    #[must_use]
+    pub fn files(&self) -> &[HeldOutFile] {
+        &self.files
+    }
+
+    /// Returns the words of an n-gram.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    fn add_file(&mut self, path: &Path, file: &mut HeldOutFile, monitor: &Monitor) -> Result<()> {
         let mut records = Records::of_file(path, monitor)?;
         while let Some(record) = records.advance()? {
             monitor.check()?;
@@ -47,24 +76,30 @@ impl HeldOut {
                         .remedy("mend the line, or remove it"));
                 }
             };
-            fields.values().for_each(|value| self.add_value(value));
+            file.records += 1;
+            file.short += u64::from(!self.add_record(fields.values()));
         }
         Ok(())
     }
 
-    fn add_value(&mut self, value: &Value) {
-        match value {
-            Value::String(text) => {
-                let runs = &mut self.runs;
-                any_run(text, self.n, |run| {
-                    runs.insert(run);
-                    false
-                });
-            }
-            Value::Array(values) => values.iter().for_each(|value| self.add_value(value)),
-            Value::Object(fields) => fields.values().for_each(|value| self.add_value(value)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Unreadable(_) => {}
-        }
+    /// Adds the n-grams of a record's fields. Returns whether there are any.
+    fn add_record<'v>(&mut self, fields: impl Iterator<Item = &'v Value>) -> bool {
+        let mut texts: Vec<&str> = Vec::new();
+        fields.for_each(|value| collect_texts(value, &mut texts));
+        // Every field is looked at, whichever of them has n-grams.
+        let has_any = texts.iter().fold(false, |has_any, text| self.add_text(text) | has_any);
+        has_any || texts.len() > 1 && self.add_text(&texts.join(" "))
+    }
+
+    /// Adds the n-grams of a text. Returns whether there are any.
+    fn add_text(&mut self, text: &str) -> bool {
+        let mut has_any = false;
+        any_run(text, self.n, |run| {
+            has_any = true;
+            self.runs.insert(run);
+            false
+        });
+        has_any
     }
 
     /// Whether `text` has a run of words of these.
@@ -80,6 +115,16 @@ impl HeldOut {
         runs.sort_unstable();
         runs.push(self.n as u64);
         xxh3_128(&runs.iter().flat_map(|run| run.to_le_bytes()).collect::<Vec<u8>>())
+    }
+}
+
+/// Adds the texts in a value, in order.
+fn collect_texts<'v>(value: &'v Value, texts: &mut Vec<&'v str>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(values) => values.iter().for_each(|value| collect_texts(value, texts)),
+        Value::Object(fields) => fields.values().for_each(|value| collect_texts(value, texts)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Unreadable(_) => {}
     }
 }
 
@@ -111,8 +156,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn held_out(texts: &[String], n: usize) -> HeldOut {
-        let mut held_out = HeldOut { n, runs: HashSet::new() };
-        held_out.add_value(&Value::Array(texts.iter().map(|text| Value::from(text.as_str())).collect()));
+        let mut held_out = HeldOut { n, ..HeldOut::default() };
+        for text in texts {
+            held_out.add_record([Value::String(text.clone())].iter());
+        }
         held_out
     }
 
@@ -121,6 +168,20 @@ mod tests {
         let held_out = held_out(&["Ẹ káàárọ̀, ilé-ìwé: 12".to_owned()], 5);
         assert!(held_out.has_part_of("so: «e\u{323} KÁÀÁRO\u{323}\u{300} ile\u{301}…ÌWÉ!» 12, 13"));
         assert!(!held_out.has_part_of("ẹ káàárọ̀ ilé ìwé"));
+    }
+
+    #[test]
+    fn short_fields_of_a_record_count_together_and_long_ones_alone() {
+        let mut held_out = HeldOut { n: 4, ..HeldOut::default() };
+        let record = |text: &str| crate::read::parse_json(text.as_bytes()).unwrap();
+        assert!(held_out.add_record(record(r#"{"q": "what is", "n": 7, "a": ["two words"]}"#).values()));
+        assert!(held_out.has_part_of("What is: two words!"));
+        // A field that is long enough stands for its record; what spans it and another does not.
+        assert!(held_out.add_record(record(r#"{"q": "one two three four", "a": "five six seven"}"#).values()));
+        assert!(held_out.has_part_of("zero one two three four"));
+        assert!(!held_out.has_part_of("two three four five"));
+        assert!(!held_out.add_record(record(r#"{"q": "too few", "a": "words"}"#).values()));
+        assert!(!held_out.add_record(record("{}").values()));
     }
 
     proptest! {

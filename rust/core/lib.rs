@@ -10,6 +10,7 @@ pub mod error;
 pub mod files;
 pub mod mask;
 pub mod monitor;
+pub mod notes;
 pub mod pack;
 pub mod panics;
 pub mod pipeline;

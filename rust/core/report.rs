@@ -66,6 +66,9 @@ pub struct ShardSums {
     pub single_source_rows: u64,
     /// How often documents of each source were cut by packing; each cut makes a document and repeats a token.
     pub cuts: Vec<u64>,
+    /// Rows that were opened although another had room, to keep copies of a record apart.
+    #[serde(default)]
+    pub kept_apart: u64,
     /// The file.
     pub written: Written,
 }
@@ -74,7 +77,15 @@ impl ShardSums {
     /// A shard with nothing in it yet.
     #[must_use]
     pub fn new(side: Side, file: String) -> Self {
-        Self { side, file, sums: Sums::default(), single_source_rows: 0, cuts: Vec::new(), written: Written::default() }
+        Self {
+            side,
+            file,
+            sums: Sums::default(),
+            single_source_rows: 0,
+            cuts: Vec::new(),
+            kept_apart: 0,
+            written: Written::default(),
+        }
     }
 }
 
@@ -134,6 +145,7 @@ pub fn manifest(
     settlement: &Settlement<'_>,
     shards: &[ShardSums],
     inputs: Vec<InputEntry>,
+    notes: Vec<String>,
     monitor: &Monitor,
 ) -> Result<Manifest> {
     let controls = encoder.controls();
@@ -170,7 +182,7 @@ pub fn manifest(
         inputs,
         sources: sources.collect::<Result<_>>()?,
         splits: Side::ALL.into_iter().map(|side| (side.name().to_owned(), split_entry(plan, side, shards))).collect(),
-        notes: notes(encoder, plan, settlement),
+        notes: [tokenizer_notes(encoder, plan, settlement), notes].concat(),
     };
     account(&manifest).map_err(|what| Error::internal(what).remedy("this is a bug in sabiprep: please report it"))?;
     manifest.seal();
@@ -178,7 +190,7 @@ pub fn manifest(
 }
 
 /// What is worth knowing of a run and is no error, in sentences: the tokenizer's part, then each source's.
-fn notes(encoder: &Encoder, plan: &Plan, settlement: &Settlement<'_>) -> Vec<String> {
+fn tokenizer_notes(encoder: &Encoder, plan: &Plan, settlement: &Settlement<'_>) -> Vec<String> {
     let mut notes = encoder.disagreements();
     for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
         let own = unknown_tags(encoder, source).into_iter().chain(marked(encoder, &totals.tally.marks));

@@ -7,6 +7,7 @@ mod against;
 mod content;
 mod explain;
 mod fit;
+mod gather;
 mod map;
 mod reduce;
 mod space;
@@ -26,6 +27,7 @@ use crate::contamination::HeldOut;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::monitor::{Monitor, Phase};
+use crate::notes::notes;
 use crate::plan::{Overrides, Plan, Source};
 use crate::read::{self, Split};
 use crate::report::{self, Report, ShardSums, Timing};
@@ -284,7 +286,8 @@ fn make(
 
     monitor.begin(Phase::Reduce, settlement.shards.iter().map(|shard| shard.tokens / plan.pack.seq_len as u64).sum());
     let shards = reduce_all(job, &settlement, folder, options.threads, monitor)?;
-    let manifest = report::manifest(&job.encoder, plan, &settlement, &shards, inputs, monitor)?;
+    let notes = notes(plan, &settlement, &shards, job.held_out.as_ref());
+    let manifest = report::manifest(&job.encoder, plan, &settlement, &shards, inputs, notes, monitor)?;
     let timing = Timing {
         map: (mapped - started).as_secs_f64(),
         settle: (settled - mapped).as_secs_f64(),
@@ -377,9 +380,9 @@ fn reduce_all(
         folder.save(plan.side, plan.index, &sums)?;
         Ok(sums)
     };
-    // Where shards are few, threads share each; where there are many, each thread makes its own.
-    if shards.len() >= threads * SHARDS_A_THREAD {
-        return tasks::run(threads, shards.len(), |at| reduce(&shards[at], 1));
+    let at_once = shards_at_once(shards, threads, DOCUMENTS_BYTES);
+    if at_once > 1 {
+        return tasks::run(at_once, shards.len(), |at| reduce(&shards[at], threads / at_once));
     }
     shards.iter().map(|plan| reduce(plan, threads)).collect()
 }
@@ -393,6 +396,14 @@ fn is_whole(path: &Path, written: &Written, monitor: &Monitor) -> Result<bool> {
         Err(error) if error.kind == Kind::Interrupted => Err(error),
         sum => Ok(sum.is_ok_and(|sum| sum == written.xxh3_128)),
     }
+}
+
+/// Returns how many shards are made at the same time: as many as there are threads where shards are many, as long as what
+/// they hold for their documents stays within `budget`; else one, which all threads share.
+fn shards_at_once(shards: &[ShardPlan], threads: usize, budget: u64) -> usize {
+    let largest = shards.iter().map(|shard| shard.documents * gather::DOCUMENT_BYTES).max().unwrap_or(0);
+    let within = (budget / largest.max(1)).clamp(1, threads as u64) as usize;
+    if shards.len() >= within * SHARDS_A_THREAD { within } else { 1 }
 }
 
 /// From this many shards for each thread on, a thread makes whole shards.
@@ -413,6 +424,9 @@ fn refuse_many_splits(plan: &Plan) -> Result<()> {
         .remedy("leave --split-bytes out, or raise it; --overwrite starts an unfinished run again"))
 }
 
+/// Bytes that the shards made at the same time hold for their documents, tokens aside.
+const DOCUMENTS_BYTES: u64 = 256 << 20;
+
 /// A dataset folder that holds the corpus, or a file of it, would change what it is made of.
 fn refuse_nesting(plan: &Plan, out: &Path) -> Result<()> {
     let Ok(out_path) = out.canonicalize() else { return Ok(()) };
@@ -429,5 +443,32 @@ fn refuse_nesting(plan: &Plan, out: &Path) -> Result<()> {
         None => Ok(()),
         Some(input) => refuse(format!("holds {}, which a source reads", input.name))
             .map_err(|error| error.remedy("name a folder outside the corpus, or patterns that do not take it in")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Side;
+
+    #[test]
+    fn shards_of_many_documents_are_made_one_after_another() {
+        let shards = |count: usize, documents: u64| -> Vec<ShardPlan> {
+            let shard = |index| ShardPlan { side: Side::Train, index, buckets: 0..1, tokens: 0, documents };
+            (0..count).map(shard).collect()
+        };
+        let budget = 1_000 * gather::DOCUMENT_BYTES;
+        for (count, documents, threads, expected) in [
+            (64, 10, 16, 16),
+            (63, 10, 16, 1),
+            (64, 250, 16, 4),
+            (64, 501, 16, 1),
+            (64, 2_000, 16, 1),
+            (8, 10, 1, 1),
+            (0, 0, 4, 1),
+        ] {
+            let found = shards_at_once(&shards(count, documents), threads, budget);
+            assert_eq!(found, expected, "{count} shards of {documents} documents on {threads} threads");
+        }
     }
 }

@@ -10,6 +10,9 @@ use crate::files;
 
 /// The files that `pattern` names below `root`, sorted. What is no regular file is refused, never passed over.
 pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+    if pattern.trim().is_empty() {
+        return Err(Error::config("a name in its list of files is empty").remedy("name a file, or remove the entry"));
+    }
     let plain = root.join(pattern);
     let is_there = plain.symlink_metadata().is_ok();
     if is_there && files::is_regular(&plain).map_err(|error| error.file(pattern))? {
@@ -21,7 +24,10 @@ pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     if !pattern.contains(['*', '?', '[']) {
         return Err(Error::input("no such file").file(pattern).remedy(near_files(root, &plain)));
     }
-    let wrong = |error: PatternError| Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg));
+    let wrong = |error: PatternError| {
+        Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg))
+            .remedy("`*` and `?` stand for any letters and for one; write [[] for a bracket in a name")
+    };
     let parts: std::result::Result<Vec<Part>, _> = Path::new(pattern).components().map(Part::of).collect();
     let parts = parts.map_err(wrong)?;
     let mut found = Vec::new();

@@ -29,8 +29,11 @@ pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<
     let spec = spec.cloned().unwrap_or_default();
     let temperature = spec.temperature.unwrap_or(1.0);
     if !(temperature > 0.0 && temperature.is_finite()) {
-        return Err(Error::config(format!("temperature = {temperature}: must be above 0"))
-            .remedy("1 keeps shares as they are; above 1 they come nearer to each other"));
+        return Err(Error::config(format!(
+            "temperature = {}: must be a number above 0, not infinite",
+            shown(temperature)
+        ))
+        .remedy("1 keeps shares as they are; above 1 they come nearer to each other"));
     }
     refuse_epochs("max_epochs", spec.max_epochs)?;
     for source in sources {
@@ -40,7 +43,8 @@ pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<
                 return refuse("has `epochs` and a `weight`".to_owned(), "`epochs` keeps it out of the mix: say one");
             }
             Some(weight) if !(weight > 0.0 && weight.is_finite()) => {
-                return refuse(format!("weight = {weight}: must be above 0"), "remove the source to leave it out");
+                let what = format!("weight = {}: must be a number above 0, not infinite", shown(weight));
+                return refuse(what, "weights count in proportion to each other; remove the source to leave it out");
             }
             None if source.epochs.is_none() && weighted.is_some() => {
                 return refuse("has no `weight`, and others have".to_owned(), "give it a `weight`, or `epochs`");
@@ -56,11 +60,17 @@ pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<
     Ok(Some(MixPlan { by, temperature, unit, max_epochs: spec.max_epochs }))
 }
 
+/// A number as TOML writes it.
+pub fn shown(number: f64) -> String {
+    if number.is_nan() { "nan".to_owned() } else { number.to_string() }
+}
+
 /// Refuses a number of copies that cannot be.
 pub fn refuse_epochs(key: &str, epochs: Option<f64>) -> Result<()> {
     match epochs {
         Some(epochs) if !(epochs > 0.0 && epochs <= f64::from(MAX_COPIES)) => {
-            Err(Error::config(format!("{key} = {epochs}: must be above 0 and at most {MAX_COPIES}")))
+            let what = format!("{key} = {}: must be above 0 and at most {MAX_COPIES}", shown(epochs));
+            Err(Error::config(what).remedy(format!("write {key} = 1.0 for each record once, 0.5 for half of them")))
         }
         _ => Ok(()),
     }

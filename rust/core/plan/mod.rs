@@ -6,6 +6,7 @@
 mod find;
 mod mix;
 mod spec;
+mod written;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -297,8 +298,8 @@ impl Plan {
     }
 
     fn add_source(&mut self, spec: SourceSpec, defaults: &PackSpec) -> Result<()> {
-        if spec.name.is_empty() {
-            return Err(Error::config("a source's name is empty"));
+        if spec.name.trim().is_empty() {
+            return Err(Error::config("a source's name is empty").remedy("a name identifies a source: give it one"));
         }
         if self.sources.iter().any(|other| other.name == spec.name) {
             return Err(Error::config("two sources have this name").remedy("a name identifies a source: rename one"));
@@ -312,10 +313,15 @@ impl Plan {
         }
         let format = self.resolve_format(spec.format, &inputs)?;
         if let Some(columns) = &spec.columns {
+            if columns.is_empty() || columns.iter().any(String::is_empty) {
+                return Err(Error::config("`columns` names no column, or one by an empty name")
+                    .remedy("name every column of the file: columns = [\"question\", \"answer\"]"));
+            }
             refuse_repeated(columns)?;
         }
         if spec.columns.is_some() && format != Format::Tsv {
-            return Err(Error::config("`columns` is for TSV; this source is not TSV"));
+            return Err(Error::config("`columns` is for TSV; this source is not TSV")
+                .remedy("remove `columns`, or say format = \"tsv\""));
         }
         if spec.header.is_some() && format != Format::Tsv {
             return Err(Error::config("`header` is for TSV; this source is not TSV"));
@@ -430,18 +436,21 @@ fn resolve_pack(spec: &PackSpec, overrides: &Overrides) -> Result<PackPlan> {
     }
     let validation = spec.validation.unwrap_or(0.0);
     if !(0.0..1.0).contains(&validation) {
-        return Err(Error::config(format!("validation = {validation}: a share of records, at least 0 and below 1")));
+        let what = format!("validation = {}: must be at least 0 and below 1", mix::shown(validation));
+        return Err(Error::config(what).remedy("it is a share of the records: 0.01 holds out one in a hundred"));
     }
     let shard_tokens = spec.shard_tokens.unwrap_or(1 << 24);
     if shard_tokens < seq_len as u64 {
-        return Err(Error::config(format!("shard_tokens = {shard_tokens}: less than one row")));
+        return Err(Error::config(format!("shard_tokens = {shard_tokens}: less than a row of {seq_len} tokens"))
+            .remedy("leave it out for shards of 16777216 tokens"));
     }
     let seed = overrides.seed.or(spec.seed).unwrap_or(0);
     let pack = spec.pack.unwrap_or_default();
     let decontaminate = spec.decontaminate.clone();
     let decontaminate_ngram = (!decontaminate.is_empty()).then(|| spec.decontaminate_ngram.unwrap_or(NGRAM));
     if spec.decontaminate_ngram.is_some_and(|n| n == 0 || n > MAX_NGRAM) {
-        return Err(Error::config(format!("decontaminate_ngram must be at least 1 and at most {MAX_NGRAM}")));
+        return Err(Error::config(format!("decontaminate_ngram must be at least 1 and at most {MAX_NGRAM}"))
+            .remedy(format!("leave it out for n-grams of {NGRAM} words")));
     }
     Ok(PackPlan { seq_len, pack, validation, seed, shard_tokens, decontaminate, decontaminate_ngram })
 }

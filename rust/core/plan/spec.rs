@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::written;
 use crate::error::{Error, Result};
 use crate::schema::{Duplicates, Format, LossPolicy, Overflow, Packing, SpecialInData};
 
@@ -161,28 +162,15 @@ impl SegmentSpec {
 impl PlanSpec {
     /// Reads the text of a `corpus.toml`; `file` is its name in errors.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
+        written::check(text, file)?;
         toml::from_str(text).map_err(|error| {
             let mut out = Error::config(error.message().to_owned()).file(file);
             if let Some(span) = error.span() {
                 out = out.line(1 + text[..span.start].matches('\n').count() as u64);
             }
-            match nearest_in_message(error.message()) {
-                Some(nearest) => out.remedy(format!("did you mean `{nearest}`?")),
-                None if error.message().contains("expected a sequence") => out
-                    .remedy("a list is written in brackets, and every source starts with [[source]], brackets doubled"),
-                None => out.remedy("see the configuration in README.md"),
-            }
+            out.remedy("see the configuration in README.md")
         })
     }
-}
-
-/// The candidate of serde's "unknown field `x`, expected one of `a`, `b`" that is nearest to x.
-fn nearest_in_message(message: &str) -> Option<String> {
-    if !message.starts_with("unknown ") {
-        return None;
-    }
-    let mut words = message.split('`').skip(1).step_by(2);
-    nearest(words.next()?, words).map(str::to_owned)
 }
 
 /// The candidate most like `word`, if any is like it at all.

@@ -86,6 +86,8 @@ pub struct SourceTotals {
     pub unique: Sums,
     /// Sums by side, in the order of [`Side::ALL`].
     pub sums: [Sums; 2],
+    /// Records in the dataset by input of the source.
+    pub kept_of_inputs: Vec<u64>,
 }
 
 /// A shard to make.
@@ -99,6 +101,8 @@ pub struct ShardPlan {
     pub buckets: Range<u32>,
     /// Its tokens.
     pub tokens: u64,
+    /// Its documents, copies and windows included.
+    pub documents: u64,
 }
 
 /// Every decision.
@@ -131,10 +135,10 @@ impl<'a> Settlement<'a> {
         self.corpus
     }
 
-    /// The most copies of a record of `source`.
+    /// The most copies of a record of `source`. Held-out records have one, however small the share of the others.
     #[must_use]
     pub fn max_copies(&self, source: usize) -> u32 {
-        self.epochs[source].made.ceil() as u32
+        (self.epochs[source].made.ceil() as u32).max(1)
     }
 
     /// What is made of the document at `head` of part `at`; nothing if it was dropped.
@@ -173,6 +177,8 @@ struct PartSums {
     sources: Vec<SourceTotals>,
     /// Tokens by side and bucket of the copy.
     tokens: [Vec<u64>; 2],
+    /// Documents by side and bucket of the copy.
+    documents: [Vec<u64>; 2],
 }
 
 /// Heads looked at in one go.
@@ -196,13 +202,16 @@ pub fn settle<'a>(corpus: &'a Corpus<'a>, threads: usize) -> Result<Settlement<'
         Some(_) => sum_all(&settlement, threads)?.sources.into_iter().map(|totals| totals.unique).collect(),
     };
     settlement.epochs = mix::epochs(plan, &unique)?;
-    let PartSums { mut sources, tokens } = sum_all(&settlement, threads)?;
+    let PartSums { mut sources, tokens, documents } = sum_all(&settlement, threads)?;
     for (totals, tally) in sources.iter_mut().zip(tallies) {
         totals.tally.add(&tally);
     }
     refuse_too_long(corpus, &sources)?;
     let shards = Side::ALL.into_iter().flat_map(|side| shards_of(side, &tokens[side as usize], plan.pack.shard_tokens));
     settlement.shards = shards.collect();
+    for ShardPlan { side, buckets, documents: count, .. } in &mut settlement.shards {
+        *count = documents[*side as usize][buckets.start as usize..buckets.end as usize].iter().sum();
+    }
     settlement.sources = sources;
     Ok(settlement)
 }
@@ -210,7 +219,7 @@ pub fn settle<'a>(corpus: &'a Corpus<'a>, threads: usize) -> Result<Settlement<'
 /// Sums up what is made of all documents.
 fn sum_all(settlement: &Settlement<'_>, threads: usize) -> Result<PartSums> {
     let parts = settlement.corpus.parts.len();
-    let mut sums = PartSums::new(settlement.corpus.plan.sources.len());
+    let mut sums = PartSums::new(settlement.corpus.plan);
     let ranges = parts.min(threads * RANGES_A_THREAD);
     let bound = |nth: usize| parts * nth / ranges;
     for more in tasks::run(threads, ranges, |nth| sum_parts(settlement, bound(nth)..bound(nth + 1)))? {
@@ -222,7 +231,7 @@ fn sum_all(settlement: &Settlement<'_>, threads: usize) -> Result<PartSums> {
 /// Sums up what is made of the documents of some parts.
 fn sum_parts(settlement: &Settlement<'_>, parts: Range<usize>) -> Result<PartSums> {
     let corpus = settlement.corpus;
-    let mut sums = PartSums::new(corpus.plan.sources.len());
+    let mut sums = PartSums::new(corpus.plan);
     for (at, part) in parts.clone().zip(&corpus.parts[parts]) {
         let heads = part.part.layout.heads as usize;
         for start in (0..heads).step_by(HEADS_AT_ONCE) {
@@ -255,21 +264,26 @@ fn sum_parts(settlement: &Settlement<'_>, parts: Range<usize>) -> Result<PartSum
 }
 
 impl PartSums {
-    fn new(sources: usize) -> Self {
+    fn new(plan: &Plan) -> Self {
         let buckets = vec![0; BUCKETS as usize];
-        Self { sources: vec![SourceTotals::default(); sources], tokens: [buckets.clone(), buckets] }
+        let nothing =
+            |source: &Source| SourceTotals { kept_of_inputs: vec![0; source.inputs.len()], ..SourceTotals::default() };
+        let by_side = [buckets.clone(), buckets];
+        Self { sources: plan.sources.iter().map(nothing).collect(), tokens: by_side.clone(), documents: by_side }
     }
 
     fn add(&mut self, part: &PartOf<'_>, head: &Head, made: Made, windows: u64) {
         let side = made.side as usize;
         let totals = &mut self.sources[part.source];
         totals.kept += 1;
+        totals.kept_of_inputs[part.nth_input] += 1;
         totals.truncated += u64::from(part.fitted);
         totals.copies += u64::from(made.copies) * u64::from(made.side == Side::Train);
         totals.sums[side].add(head, windows, made.copies);
         for copy in 0..made.copies {
             let bucket = bucket_of_copy(head.bucket, copy) as usize;
             self.tokens[side][bucket] += u64::from(head.tokens) + windows - 1;
+            self.documents[side][bucket] += windows;
         }
     }
 
@@ -277,12 +291,14 @@ impl PartSums {
         for (all, more) in self.sources.iter_mut().zip(&other.sources) {
             all.tally.add(&more.tally);
             all.kept += more.kept;
+            all.kept_of_inputs.iter_mut().zip(&more.kept_of_inputs).for_each(|(all, more)| *all += more);
             all.truncated += more.truncated;
             all.copies += more.copies;
             all.unique.add_sums(more.unique);
             all.sums.iter_mut().zip(more.sums).for_each(|(all, more)| all.add_sums(more));
         }
-        for (all, more) in self.tokens.iter_mut().zip(&other.tokens) {
+        let documents = self.documents.iter_mut().zip(&other.documents);
+        for (all, more) in self.tokens.iter_mut().zip(&other.tokens).chain(documents) {
             all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
         }
     }
@@ -328,7 +344,13 @@ fn shards_of(side: Side, tokens: &[u64], shard_tokens: u64) -> Vec<ShardPlan> {
         // A shard closes once the tokens so far reach its share of the total.
         let due = u128::from(total) * (shards.len() as u128 + 1) <= u128::from(before) * u128::from(count);
         if held > 0 && (due || bucket + 1 == BUCKETS) {
-            shards.push(ShardPlan { side, index: shards.len(), buckets: start..bucket + 1, tokens: held });
+            shards.push(ShardPlan {
+                side,
+                index: shards.len(),
+                buckets: start..bucket + 1,
+                tokens: held,
+                documents: 0,
+            });
             (start, held) = (bucket + 1, 0);
         }
     }

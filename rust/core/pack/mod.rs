@@ -1,6 +1,7 @@
 //! Packing: which documents share a row. Best fit, in an order that keeps rows of mixed sources; or one stream, cut.
 //!
-//! Takes lengths and seeded orders; gives rows of indices. Knows nothing of tokens or files.
+//! Takes lengths and seeded orders; gives rows of indices. Knows nothing of tokens or files. Holds four bytes for each
+//! item and the keys of as many as are sorted at once.
 //!
 //! Best fit: each document goes to the fullest row that still has room for it. Documents longer than half a row come first:
 //! no two of them share a row, so each opens one. The rest follow in seeded random order, and the shortest last, longest
@@ -10,6 +11,17 @@
 //!
 //! A row with r tokens left lies on stack r; a bitset over stacks gives the fullest row with room for n tokens, the
 //! lowest non-empty stack at or above n, by one scan of at most `seq_len / 64` words.
+
+mod order;
+mod rows;
+mod stream;
+
+pub use order::Sorting;
+pub use rows::Rows;
+pub use stream::{Piece, concat};
+
+use crate::error::Result;
+use order::for_each_in_order;
 
 /// A document to pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +41,47 @@ pub struct Item {
 /// Documents of at most a row's tokens / this count as the shortest.
 const SHORTEST: usize = 32;
 
-/// A document in its order.
-#[derive(Debug, Clone, Copy)]
-struct Ordered {
-    order: u64,
-    longest_first: u32,
-    at: u32,
-    len: u32,
+/// What is packed, by index.
+pub trait Items: Sync {
+    /// Returns how many there are.
+    fn count(&self) -> usize;
+    /// Returns the tokens of an item.
+    fn tokens(&self, item: u32) -> u32;
+    /// Returns an item's place in the seeded random order.
+    fn order(&self, item: u32) -> u64;
+    /// Returns the record of an item, its copy and its window: no two items have the same three.
+    fn identity(&self, item: u32) -> ((u16, u64), u32, u32);
+    /// Returns whether two items are of different copies of one record.
+    fn are_copies(&self, item: u32, other: u32) -> bool {
+        let (record, copy, _) = self.identity(item);
+        let (other_record, other_copy, _) = self.identity(other);
+        record == other_record && copy != other_copy
+    }
+    /// Returns whether any two items may be copies of one record.
+    fn has_copies(&self) -> bool;
+}
+
+impl Items for [Item] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn tokens(&self, item: u32) -> u32 {
+        self[item as usize].len
+    }
+
+    fn order(&self, item: u32) -> u64 {
+        self[item as usize].order
+    }
+
+    fn identity(&self, item: u32) -> ((u16, u64), u32, u32) {
+        let item = &self[item as usize];
+        (item.record, item.copy, item.window)
+    }
+
+    fn has_copies(&self) -> bool {
+        self.iter().any(|item| item.copy > 0)
+    }
 }
 
 /// Rows left, by room.
@@ -75,95 +121,22 @@ impl Room {
     }
 }
 
-/// A piece of a document in a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
-    /// The index of the item it is of.
-    pub item: u32,
-    /// The first of the document's tokens that is in it.
-    pub start: u32,
-    /// Its tokens.
-    pub len: u32,
-    /// Its number within the document.
-    pub window: u32,
-}
-
-/// Lays `items` end to end, in their seeded order, and cuts them where a row of `seq_len` tokens ends: the pieces, and
-/// rows of indices of pieces.
-///
-/// A piece starts with the last token of the one before, as windows do, so that every token is learnt once. A single
-/// place at the end of a row would hold a token that the next row repeats: it stays empty.
-#[must_use]
-pub fn concat(items: &[Item], seq_len: usize) -> (Vec<Piece>, Vec<Vec<u32>>) {
-    let mut order: Vec<u32> = (0..items.len() as u32).collect();
-    order.sort_unstable_by_key(|&at| {
-        let item = &items[at as usize];
-        (item.order, item.record, item.copy)
-    });
-    let mut pieces: Vec<Piece> = Vec::with_capacity(items.len());
-    let mut rows: Vec<Vec<u32>> = Vec::new();
-    let mut room = 0;
-    for at in order {
-        let len = items[at as usize].len;
-        let (mut start, mut window) = (0, 0);
-        loop {
-            if room < 2 {
-                rows.push(Vec::new());
-                room = seq_len as u32;
-            }
-            let row = rows.last_mut().expect("there is room in it");
-            row.push(pieces.len() as u32);
-            let taken = room.min(len - start);
-            pieces.push(Piece { item: at, start, len: taken, window });
-            room -= taken;
-            if start + taken == len {
-                break;
-            }
-            start += taken - 1;
-            window += 1;
-        }
-    }
-    (pieces, rows)
-}
-
-/// Packs `items` into rows of `seq_len` tokens by best fit: indices of items, in the order they were placed.
-#[must_use]
-pub fn pack(items: &[Item], seq_len: usize) -> Vec<Vec<u32>> {
-    // Whoever is looked at is known by its length: reading the items again, in random order, would take most of the time.
-    let mut classes: [Vec<Ordered>; 3] = Default::default();
-    for (item, at) in items.iter().zip(0..) {
-        let len = item.len as usize;
-        let class = if len > seq_len / 2 { 0 } else { 1 + usize::from(len <= seq_len / SHORTEST) };
-        let longest_first = if class == 2 { u32::MAX - item.len } else { 0 };
-        classes[class].push(Ordered { longest_first, order: item.order, at, len: item.len });
-    }
-    let rest = |one: &Ordered| {
-        let item = &items[one.at as usize];
-        (item.record, item.copy, item.window)
-    };
-    for class in &mut classes {
-        class.sort_unstable_by(|a, b| {
-            let key = |one: &Ordered| (one.longest_first, one.order);
-            key(a).cmp(&key(b)).then_with(|| rest(a).cmp(&rest(b)))
-        });
-    }
-    let has_copies = items.iter().any(|item| item.copy > 0);
-    let mut rows: Vec<Vec<u32>> = Vec::new();
+/// Packs `items` into rows of `seq_len` tokens by best fit.
+pub fn pack<I: Items + ?Sized>(items: &I, seq_len: usize, sorting: Sorting) -> Result<Rows> {
+    let has_copies = items.has_copies();
+    let mut rows = Rows::with_capacity(items.count());
     let mut room = Room::new(seq_len);
-    for Ordered { at, len, .. } in classes.into_iter().flatten() {
-        let holds_a_copy = |row: u32| {
-            if !has_copies {
-                return false;
-            }
-            let item = &items[at as usize];
-            let other = |&other: &u32| {
-                let other = &items[other as usize];
-                other.record == item.record && other.copy != item.copy
-            };
-            rows[row as usize].iter().any(other)
-        };
-        let len = len as usize;
+    let shortest = (seq_len / SHORTEST) as u32;
+    let tier = |len: u32| match len as usize {
+        len if len > seq_len / 2 => 0,
+        _ if len > shortest => 1,
+        _ => 2 + shortest - len,
+    };
+    for_each_in_order(items, tier, sorting, |item| {
+        let holds_a_copy = |row: u32| has_copies && rows.items(row).any(|other| items.are_copies(item, other));
+        let len = items.tokens(item) as usize;
         let mut least = room.at_least(len);
+        let mut is_kept_apart = false;
         let mut found = None;
         while let Some(left) = least {
             // Nearly always the last of the stack; further only where it holds another copy of the record.
@@ -171,24 +144,37 @@ pub fn pack(items: &[Item], seq_len: usize) -> Vec<Vec<u32>> {
                 found = Some((room.take(left, depth), left));
                 break;
             }
+            is_kept_apart = true;
             least = room.at_least(left + 1);
         }
-        let (row, left) = found.unwrap_or_else(|| {
-            rows.push(Vec::with_capacity(8));
-            (rows.len() as u32 - 1, seq_len)
-        });
-        rows[row as usize].push(at);
+        let (row, left) = if let Some((row, left)) = found {
+            rows.push(row, item);
+            (row, left)
+        } else {
+            rows.kept_apart += u64::from(is_kept_apart);
+            (rows.open(item), seq_len)
+        };
         if left > len {
             room.put(row, left - len);
         }
-    }
-    rows
+    })?;
+    Ok(rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn lists(rows: &Rows) -> Vec<Vec<u32>> {
+        (0..rows.len() as u32).map(|row| rows.items(row).collect()).collect()
+    }
+
+    /// Sorting a few keys at a time, or all at once, on some threads.
+    fn sortings() -> impl Strategy<Value = Sorting> {
+        let keys_at_once = prop_oneof![Just(1), 2usize..9, Just(usize::MAX)];
+        (keys_at_once, 1usize..4).prop_map(|(keys_at_once, threads)| Sorting { keys_at_once, threads })
+    }
 
     /// Best fit by looking at every row.
     fn pack_slowly(items: &[Item], order: &[u32], seq_len: usize) -> Vec<usize> {
@@ -218,12 +204,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_stream_holds_every_token_once_and_fills_every_row_but_the_last(
-            documents in prop::collection::vec((2u32..300, any::<u64>()), 1..40),
+            documents in prop::collection::vec((2u32..300, any::<u64>()), 1..40), sorting in sortings(),
         ) {
             let items: Vec<Item> = documents.iter().enumerate().map(|(nth, &(len, order))| {
                 Item { len, order, record: (0, nth as u64), copy: 0, window: 0 }
             }).collect();
-            let (pieces, rows) = concat(&items, 64);
+            let (pieces, rows) = concat(&items[..], 64, sorting).unwrap();
+            let rows = lists(&rows);
             prop_assert_eq!(rows.concat(), (0..pieces.len() as u32).collect::<Vec<_>>());
             let held = |row: &Vec<u32>| row.iter().map(|&at| pieces[at as usize].len).sum::<u32>();
             prop_assert!(rows[..rows.len() - 1].iter().all(|row| (63..=64).contains(&held(row))));
@@ -250,12 +237,14 @@ mod tests {
 
         #[test]
         fn every_document_once_no_row_too_long_no_two_copies_together_and_best_fit(
-            documents in prop::collection::vec((1u32..129, any::<u64>(), 0u64..6, 0u32..3), 0..80),
+            documents in prop::collection::vec((1u32..129, any::<u64>(), 0u64..6, 0u32..3), 0..80), sorting in sortings(),
         ) {
             let items: Vec<Item> = documents.iter().enumerate().map(|(nth, &(len, order, record, copy))| {
                 Item { len, order, record: (0, record), copy, window: nth as u32 }
             }).collect();
-            let rows = pack(&items, 128);
+            let rows = pack(&items[..], 128, sorting).unwrap();
+            prop_assert_eq!(&rows, &pack(&items[..], 128, Sorting::on(1)).unwrap());
+            let rows = lists(&rows);
             let mut placed: Vec<u32> = rows.iter().flatten().copied().collect();
             placed.sort_unstable();
             prop_assert_eq!(placed, (0..items.len() as u32).collect::<Vec<_>>());

@@ -1,0 +1,152 @@
+//! Notes: what a run should say of a corpus that it packs as asked, in plain sentences.
+//!
+//! Takes what was settled and made; gives sentences that name the source or file, the reason and the remedy. Nothing here
+//! changes a dataset's rows.
+
+use crate::contamination::HeldOut;
+use crate::plan::{Plan, Source};
+use crate::report::{ShardSums, utilisation};
+use crate::schema::{Drop, Side};
+use crate::settle::{Settlement, SourceTotals};
+
+/// Names listed in one note.
+const NAMED: usize = 3;
+/// Rows less full than this are worth a note, where copies kept apart are the cause.
+const WELL_FILLED: f64 = 0.95;
+
+/// Returns the notes of a run.
+#[must_use]
+pub fn notes(
+    plan: &Plan,
+    settlement: &Settlement<'_>,
+    shards: &[ShardSums],
+    held_out: Option<&HeldOut>,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (at, source) in plan.sources.iter().enumerate() {
+        let totals = &settlement.sources[at];
+        notes.extend(without_training(plan, source, totals, settlement.epochs[at].made));
+        notes.extend(idle_files(plan, source, totals));
+    }
+    notes.extend(held_out.into_iter().flat_map(|held_out| {
+        held_out.files().iter().filter_map(|file| short_file(&file.name, file.records, file.short, held_out.n()))
+    }));
+    notes.extend(kept_apart(plan, shards));
+    notes
+}
+
+/// Notes that a source gives training nothing, and why.
+fn without_training(plan: &Plan, source: &Source, totals: &SourceTotals, epochs: f64) -> Option<String> {
+    if totals.sums[Side::Train as usize].documents > 0 || source.training_inputs == 0 {
+        return None;
+    }
+    let name = &source.name;
+    let unique = totals.unique.documents;
+    let is_mixed = plan.mix.is_some() && source.epochs.is_none();
+    Some(if is_mixed && unique > 0 {
+        let (key, other) = match source.weight {
+            Some(_) => ("raise its `weight`", "remove the source"),
+            None => ("set a higher `temperature` under [mix]", "give the source `epochs`"),
+        };
+        format!(
+            "Source '{name}' gives training nothing: its share of the mix comes to {epochs} copies of each record, and none of \
+             its {unique} documents is made. {}, or {other}.",
+            capitalised(key)
+        )
+    } else if totals.tally.records == 0 {
+        format!("Source '{name}' gives training nothing: its files hold no record.")
+    } else {
+        format!("Source '{name}' gives training nothing: {}.", whereabouts(totals))
+    })
+}
+
+/// Says where the records of a source went.
+fn whereabouts(totals: &SourceTotals) -> String {
+    let drops = Drop::ALL.into_iter().zip(totals.tally.drops).filter(|(_, count)| *count > 0);
+    let mut places: Vec<String> = drops.map(|(reason, count)| format!("{count} {}", reason.name())).collect();
+    if totals.kept > 0 {
+        places.push(format!("{} held out for validation", totals.kept));
+    }
+    format!("of its {} records, {}", totals.tally.records, places.join(", "))
+}
+
+/// Notes the files of a source that give the dataset nothing, where others of its files do.
+fn idle_files(plan: &Plan, source: &Source, totals: &SourceTotals) -> Option<String> {
+    if totals.kept == 0 {
+        return None;
+    }
+    let inputs = source.inputs.iter().zip(&totals.kept_of_inputs);
+    let idle: Vec<String> = inputs
+        .filter(|(_, kept)| **kept == 0)
+        .map(|(&input, _)| &plan.inputs[input])
+        .map(|input| if input.size == 0 { format!("{} (empty)", input.name) } else { input.name.clone() })
+        .collect();
+    let gives = if idle.len() == 1 { "gives" } else { "give" };
+    (!idle.is_empty()).then(|| format!("Source '{}': {} {gives} the dataset no document.", source.name, listed(&idle)))
+}
+
+/// Notes a file that training is not kept clean of, in whole or in part, since its records are short.
+fn short_file(name: &str, records: u64, short: u64, n: usize) -> Option<String> {
+    let remedy = "lower `decontaminate_ngram`, or compare such records by hand";
+    match (records, short) {
+        (0, _) => Some(format!("Training is not kept clean of {name}: it holds no record.")),
+        (_, 0) => None,
+        _ if short == records => Some(format!(
+            "Training is not kept clean of {name}: none of its {records} records has {n} words, all fields together; {remedy}."
+        )),
+        _ => Some(format!(
+            "Training is not kept clean of {short} of the {records} records of {name}: they have fewer than {n} words, all \
+             fields together; {remedy}."
+        )),
+    }
+}
+
+/// Notes training rows that are not full because two copies of a record never share one.
+fn kept_apart(plan: &Plan, shards: &[ShardSums]) -> Option<String> {
+    let shards = || shards.iter().filter(|shard| shard.side == Side::Train);
+    let rows: u64 = shards().map(|shard| shard.written.rows).sum();
+    let apart: u64 = shards().map(|shard| shard.kept_apart).sum();
+    let tokens: u64 = shards().map(|shard| shard.sums.tokens).sum();
+    let filled = utilisation(tokens, rows, plan.pack.seq_len);
+    (apart * 20 >= rows && apart > 0 && filled < WELL_FILLED).then(|| {
+        format!(
+            "Training rows are {:.0} % full: two copies of a record never share a row, and {apart} of {rows} rows were opened \
+             only to keep copies apart. Lower `epochs`, set `max_epochs` under [mix], or add records.",
+            filled * 100.0
+        )
+    })
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// Names the first few of `names`, and counts the others.
+fn listed(names: &[String]) -> String {
+    let first = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        others => format!("{first} and {others} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_short_records_is_named_and_one_of_long_records_is_not() {
+        assert_eq!(short_file("a.txt", 5, 0, 13), None);
+        assert!(short_file("a.txt", 5, 5, 13).unwrap().contains("none of its 5 records has 13 words"));
+        assert!(short_file("a.txt", 5, 2, 13).unwrap().contains("2 of the 5 records of a.txt"));
+        assert!(short_file("a.txt", 0, 0, 13).unwrap().contains("no record"));
+    }
+
+    #[test]
+    fn a_few_names_are_listed() {
+        let names = ["a", "b", "c", "d", "e"].map(str::to_owned);
+        assert_eq!(listed(&names[..2]), "a, b");
+        assert_eq!(listed(&names), "a, b, c and 2 more");
+    }
+}

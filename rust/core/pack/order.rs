@@ -1,0 +1,110 @@
+//! The order that items are placed in, found by sorting a bounded number of keys at a time.
+//!
+//! Keys are made again in each pass rather than kept: a hash costs less than the memory of all of them.
+
+use std::ops::{Range, RangeInclusive};
+
+use super::Items;
+use crate::error::Result;
+use crate::tasks;
+
+/// How the order of items is found; none of it changes the order.
+#[derive(Debug, Clone, Copy)]
+pub struct Sorting {
+    /// Keys sorted at once, about; each takes 16 bytes.
+    pub keys_at_once: usize,
+    /// Threads that make and sort keys.
+    pub threads: usize,
+}
+
+impl Sorting {
+    /// Sorts 32 MiB of keys at a time on `threads` threads.
+    #[must_use]
+    pub fn on(threads: usize) -> Self {
+        Self { keys_at_once: 1 << 21, threads }
+    }
+}
+
+/// The key of an item.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    order: u64,
+    item: u32,
+    tier: u32,
+}
+
+/// The items that one pass sorts: some tiers, or the items of one tier whose orders lie in a range.
+#[derive(Debug)]
+struct Pass {
+    tiers: Range<u32>,
+    orders: RangeInclusive<u64>,
+}
+
+/// Calls `place` with each item, by `tier` of its length, then by its seeded order, record, copy and window.
+pub fn for_each_in_order<I: Items + ?Sized>(
+    items: &I,
+    tier: impl Fn(u32) -> u32 + Sync,
+    sorting: Sorting,
+    mut place: impl FnMut(u32),
+) -> Result<()> {
+    let by_key = |a: &Key, b: &Key| {
+        let key = |key: &Key| (key.tier, key.order);
+        key(a).cmp(&key(b)).then_with(|| items.identity(a.item).cmp(&items.identity(b.item)))
+    };
+    for pass in passes(items, &tier, sorting.keys_at_once) {
+        let share = |nth: usize| (items.count() * nth / sorting.threads) as u32;
+        let sorted = tasks::run(sorting.threads, sorting.threads, |nth| {
+            let mut keys: Vec<Key> = Vec::new();
+            for item in share(nth)..share(nth + 1) {
+                let tier = tier(items.tokens(item));
+                if pass.tiers.contains(&tier) {
+                    let order = items.order(item);
+                    keys.extend(pass.orders.contains(&order).then_some(Key { order, item, tier }));
+                }
+            }
+            keys.sort_unstable_by(by_key);
+            Ok(keys)
+        })?;
+        let mut keys = sorted.into_iter().reduce(|mut keys, more| {
+            keys.extend_from_slice(&more);
+            keys
+        });
+        if let Some(keys) = keys.as_mut().filter(|_| sorting.threads > 1) {
+            // The stable sort of the standard library merges runs that are sorted already.
+            keys.sort_by(by_key);
+        }
+        keys.into_iter().flatten().for_each(|key| place(key.item));
+    }
+    Ok(())
+}
+
+/// Divides all items into passes of about `at_once` keys, in order.
+fn passes<I: Items + ?Sized>(items: &I, tier: impl Fn(u32) -> u32, at_once: usize) -> Vec<Pass> {
+    let mut counts: Vec<usize> = Vec::new();
+    for item in 0..items.count() as u32 {
+        let tier = tier(items.tokens(item)) as usize;
+        if counts.len() <= tier {
+            counts.resize(tier + 1, 0);
+        }
+        counts[tier] += 1;
+    }
+    let mut passes: Vec<Pass> = Vec::new();
+    let mut held = usize::MAX;
+    for (tier, &count) in (0_u32..).zip(&counts).filter(|(_, count)| **count > 0) {
+        if let Some(last) = passes.last_mut()
+            && held.saturating_add(count) <= at_once
+        {
+            last.tiers.end = tier + 1;
+            held += count;
+            continue;
+        }
+        let slices = count.div_ceil(at_once.max(1)) as u64;
+        let bound = |nth: u64| (u128::from(nth) << 64).div_ceil(u128::from(slices));
+        passes.extend(
+            (0..slices)
+                .map(|nth| Pass { tiers: tier..tier + 1, orders: bound(nth) as u64..=(bound(nth + 1) - 1) as u64 }),
+        );
+        held = if slices == 1 { count } else { usize::MAX };
+    }
+    passes
+}

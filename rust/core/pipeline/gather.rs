@@ -1,0 +1,217 @@
+//! `Documents`: what a shard is made of, sixteen bytes a document beside its tokens.
+
+use std::borrow::Cow;
+
+use super::Job;
+use super::fit::windows_of;
+use crate::choice::{Subject, choice};
+use crate::error::{Error, Result};
+use crate::mask::{Row, push_document_mask};
+use crate::pack::{Items, Piece};
+use crate::schema::doc_parts;
+use crate::settle::{Made, Settlement, ShardPlan, buckets_of_copy};
+use crate::spool::{Head, decode};
+use crate::tasks;
+
+/// Bytes held for each document of a shard while it is packed, its tokens and what is sorted at once aside: its [`Entry`],
+/// its link to the next one of its row, and its role runs.
+pub const DOCUMENT_BYTES: u64 = 24;
+
+/// The documents of a shard, copies included, by block; and what is packed of them, by index.
+///
+/// An index below `whole` is that of a document, of which it means the first window; one from `whole` on that of a
+/// piece.
+#[derive(Debug)]
+pub struct Documents<'a> {
+    job: &'a Job<'a>,
+    blocks: Vec<Block<'a>>,
+    entries: Vec<Entry>,
+    pieces: Vec<Piece>,
+    whole: u32,
+}
+
+/// Bytes that hold documents of one source and copy.
+#[derive(Debug)]
+struct Block<'a> {
+    bytes: Cow<'a, [u8]>,
+    source: u16,
+    copy: u32,
+    /// The index of the first of its documents; they come one after another.
+    first: u32,
+}
+
+/// A document of a block.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    record_id: u64,
+    /// Where it starts in its block.
+    at: u32,
+    tokens: u32,
+}
+
+impl<'a> Documents<'a> {
+    /// Reads the documents of the shard of `plan`.
+    pub fn gather(job: &'a Job<'a>, settlement: &Settlement<'a>, plan: &ShardPlan, threads: usize) -> Result<Self> {
+        let sizes: Vec<u64> = settlement.corpus().parts.iter().map(|of| of.part.layout.payload).collect();
+        let found = tasks::run_largest_first(threads, &sizes, |at| gather_part(settlement, plan, at))?;
+        let count: usize = found.iter().flatten().map(|(_, entries)| entries.len()).sum();
+        refuse_too_many(count)?;
+        let entries = Vec::with_capacity(count);
+        let mut documents = Self { job, blocks: Vec::new(), entries, pieces: Vec::new(), whole: count as u32 };
+        for (block, entries) in found.into_iter().flatten() {
+            documents.blocks.push(Block { first: documents.entries.len() as u32, ..block });
+            documents.entries.extend(entries);
+        }
+        for item in 0..count as u32 {
+            documents.add_windows(item);
+        }
+        refuse_too_many(count + documents.pieces.len())?;
+        Ok(documents)
+    }
+
+    /// Adds the windows of a document after its first, where it has more.
+    fn add_windows(&mut self, item: u32) {
+        let tokens = self.entries[item as usize].tokens as usize;
+        if tokens > self.job.plan.pack.seq_len {
+            let windows = (0..).zip(windows_of(&self.job.plan.pack, tokens)).skip(1);
+            self.pieces.extend(windows.map(|(window, range)| Piece {
+                item,
+                start: range.start as u32,
+                len: range.len() as u32,
+                window,
+            }));
+        }
+    }
+
+    /// Puts pieces in the place of documents. Returns how often the documents of each source were cut.
+    pub fn cut(&mut self, pieces: Vec<Piece>) -> Vec<u64> {
+        let mut cuts = vec![0; self.job.plan.sources.len()];
+        for piece in pieces.iter().filter(|piece| piece.window > 0) {
+            cuts[usize::from(self.block(piece.item).source)] += 1;
+        }
+        (self.pieces, self.whole) = (pieces, 0);
+        cuts
+    }
+
+    /// Returns what the index `item` stands for.
+    fn piece(&self, item: u32) -> Piece {
+        if let Some(nth) = item.checked_sub(self.whole) {
+            return self.pieces[nth as usize];
+        }
+        let tokens = self.entries[item as usize].tokens;
+        let len = if tokens as usize > self.job.plan.pack.seq_len {
+            windows_of(&self.job.plan.pack, tokens as usize)[0].len() as u32
+        } else {
+            tokens
+        };
+        Piece { item, start: 0, len, window: 0 }
+    }
+
+    /// Returns the index of the document that `item` is of.
+    fn document(&self, item: u32) -> u32 {
+        item.checked_sub(self.whole).map_or(item, |nth| self.pieces[nth as usize].item)
+    }
+
+    fn block(&self, document: u32) -> &Block<'a> {
+        &self.blocks[self.blocks.partition_point(|block| block.first <= document) - 1]
+    }
+
+    /// Returns the choice of `purpose` about an item: where it comes among all, whatever the order of work.
+    pub fn choice_of(&self, item: u32, purpose: &str, copy: impl Fn(u32, u32) -> u32) -> u64 {
+        let ((source, record), of_copy, window) = self.identity(item);
+        let plan = self.job.plan;
+        let subject = Subject { name: &plan.sources[usize::from(source)].name, record, copy: copy(of_copy, window) };
+        choice(plan.pack.seed, purpose, subject)
+    }
+
+    /// Makes `row` of `items`, padding aside.
+    pub fn fill(&self, items: impl Iterator<Item = u32>, row: &mut Row) {
+        let mut runs = Vec::new();
+        row.clear();
+        for item in items {
+            let Piece { item, start, len, window } = self.piece(item);
+            let (entry, block) = (&self.entries[item as usize], self.block(item));
+            let range = start as usize..(start + len) as usize;
+            let (bytes, id_type) = (&block.bytes[entry.at as usize..], self.job.encoder.id_type());
+            decode(bytes, entry.tokens as usize, range, id_type, &mut row.ids, &mut runs);
+            push_document_mask(&runs, self.job.plan.sources[usize::from(block.source)].loss, &mut row.mask);
+            row.seq_lengths.push(len as i32);
+            row.segment_lengths.extend(runs.iter().map(|run| run.len as i32));
+            row.segment_roles.extend(runs.iter().map(|run| run.role as u8));
+            row.source_ids.push(block.source);
+            row.record_ids.push(entry.record_id);
+            row.doc_parts.push(doc_parts(block.copy, window));
+        }
+        row.n_targets = row.mask.iter().map(|&learnt| i32::from(learnt)).sum();
+    }
+}
+
+impl Items for Documents<'_> {
+    fn count(&self) -> usize {
+        self.whole as usize + self.pieces.len()
+    }
+
+    fn tokens(&self, item: u32) -> u32 {
+        self.piece(item).len
+    }
+
+    fn order(&self, item: u32) -> u64 {
+        self.choice_of(item, "pack", |copy, _| copy)
+    }
+
+    fn identity(&self, item: u32) -> ((u16, u64), u32, u32) {
+        let window = item.checked_sub(self.whole).map_or(0, |nth| self.pieces[nth as usize].window);
+        let document = self.document(item);
+        let block = self.block(document);
+        ((block.source, self.entries[document as usize].record_id), block.copy, window)
+    }
+
+    fn are_copies(&self, item: u32, other: u32) -> bool {
+        let (item, other) = (self.document(item), self.document(other));
+        // Nearly always another record, which needs no look at blocks.
+        self.entries[item as usize].record_id == self.entries[other as usize].record_id && {
+            let (a, b) = (self.block(item), self.block(other));
+            a.source == b.source && a.copy != b.copy
+        }
+    }
+
+    fn has_copies(&self) -> bool {
+        self.blocks.iter().any(|block| block.copy > 0)
+    }
+}
+
+/// Refuses more documents in one shard than indices count.
+fn refuse_too_many(count: usize) -> Result<()> {
+    if count < u32::MAX as usize {
+        return Ok(());
+    }
+    Err(Error::config(format!("a shard of {count} documents is more than can be packed at once"))
+        .remedy("lower `shard_tokens` under [pack]"))
+}
+
+/// Reads the documents of a shard that part `at` holds: a block for each copy.
+fn gather_part<'a>(settlement: &Settlement<'a>, plan: &ShardPlan, at: usize) -> Result<Vec<(Block<'a>, Vec<Entry>)>> {
+    let of = &settlement.corpus().parts[at];
+    let mut found = Vec::new();
+    for copy in 0..settlement.max_copies(of.source) {
+        let mut heads: Vec<Head> = Vec::new();
+        for buckets in buckets_of_copy(&plan.buckets, copy) {
+            let is_made = |(index, head): &(u32, Head)| {
+                let is_of = |made: Made| made.side == plan.side && copy < made.copies;
+                settlement.made(at, *index, head).is_some_and(is_of)
+            };
+            heads.extend(of.part.in_buckets(buckets)?.into_iter().filter(is_made).map(|(_, head)| head));
+        }
+        if heads.is_empty() {
+            continue;
+        }
+        // The buckets of a copy may wrap around: what comes first in the part is read first.
+        heads.sort_by_key(Head::order);
+        let mut starts = Vec::with_capacity(heads.len());
+        let bytes = of.part.documents(heads.iter(), |at| starts.push(at))?;
+        let entry = |(head, at): (&Head, u32)| Entry { record_id: head.record_id, at, tokens: head.tokens };
+        let entries = heads.iter().zip(starts).map(entry).collect();
+        found.push((Block { bytes, source: of.source as u16, copy, first: 0 }, entries));
+    }
+    Ok(found)
+}

@@ -1,0 +1,397 @@
+//! Keys of `corpus.toml`: what each may hold, checked on the text, so that an error names its line and its remedy.
+//!
+//! Takes the text; gives nothing, or the first error in it. Serde reads the text afterwards and finds nothing wrong; a
+//! test holds the keys and words listed here against those that it knows.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::nearest;
+use crate::error::{Error, Result};
+
+/// What a key holds.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Text,
+    Texts,
+    /// A whole number, 0 or above.
+    Whole,
+    Number,
+    Word(&'static [&'static str]),
+    Segments,
+    Table(&'static [Key]),
+    Tables(&'static [Key]),
+}
+
+/// A key of a table.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    name: &'static str,
+    kind: Kind,
+    /// How its value may be written.
+    example: &'static str,
+    is_needed: bool,
+}
+
+const fn key(name: &'static str, kind: Kind, example: &'static str) -> Key {
+    Key { name, kind, example, is_needed: false }
+}
+
+const fn needed(name: &'static str, kind: Kind, example: &'static str) -> Key {
+    Key { name, kind, example, is_needed: true }
+}
+
+const SEGMENTS: &str = "[{ prompt = \"{{ question }}\" }, { target = \" {{ answer }}\" }]";
+const DUPLICATES: Kind = Kind::Word(&["keep", "exact", "normalised"]);
+const SPECIAL_IN_DATA: Kind = Kind::Word(&["text", "error"]);
+
+const TOP: &[Key] = &[
+    key("tokenizer", Kind::Table(TOKENIZER), ""),
+    key("pack", Kind::Table(PACK), ""),
+    key("mix", Kind::Table(MIX), ""),
+    key("source", Kind::Tables(SOURCE), ""),
+];
+const TOKENIZER: &[Key] = &[
+    key("file", Kind::Text, "\"tokenizer.json\""),
+    key("bos", Kind::Text, "\"<s>\""),
+    key("eos", Kind::Text, "\"</s>\""),
+    key("pad", Kind::Text, "\"<pad>\""),
+];
+const PACK: &[Key] = &[
+    key("seq_len", Kind::Whole, "2048"),
+    key("pack", Kind::Word(&["best_fit", "concat", "none"]), "\"best_fit\""),
+    key("validation", Kind::Number, "0.01"),
+    key("seed", Kind::Whole, "0"),
+    key("special_in_data", SPECIAL_IN_DATA, "\"text\""),
+    key("shard_tokens", Kind::Whole, "16777216"),
+    key("decontaminate", Kind::Texts, "[\"tests/*.jsonl\"]"),
+    key("decontaminate_ngram", Kind::Whole, "13"),
+    key("duplicates", DUPLICATES, "\"exact\""),
+];
+const MIX: &[Key] = &[
+    key("by", Kind::Word(&["task", "lang", "source"]), "\"task\""),
+    key("temperature", Kind::Number, "2.0"),
+    key("unit", Kind::Word(&["examples", "tokens", "targets"]), "\"targets\""),
+    key("max_epochs", Kind::Number, "4.0"),
+];
+const SOURCE: &[Key] = &[
+    needed("name", Kind::Text, "\"sum-yor\""),
+    key("task", Kind::Text, "\"sum\""),
+    key("lang", Kind::Text, "\"yor\""),
+    needed("files", Kind::Texts, "[\"sum/yor.jsonl\"]"),
+    key("validation_files", Kind::Texts, "[\"sum/yor-test.jsonl\"]"),
+    key("format", Kind::Word(&["jsonl", "tsv", "text"]), "\"jsonl\""),
+    key("columns", Kind::Texts, "[\"question\", \"answer\"]"),
+    key("segments", Kind::Segments, SEGMENTS),
+    key("epochs", Kind::Number, "2.0"),
+    key("weight", Kind::Number, "1.0"),
+    key("overflow", Kind::Word(&["split", "truncate", "drop", "error"]), "\"truncate\""),
+    key("loss", Kind::Word(&["target_only", "full"]), "\"target_only\""),
+    key("special_in_data", SPECIAL_IN_DATA, "\"text\""),
+    key("duplicates", DUPLICATES, "\"exact\""),
+];
+
+/// What is wrong, its remedy, and where it is.
+struct Fault {
+    message: String,
+    remedy: String,
+    span: Range<usize>,
+}
+
+type Checked = std::result::Result<(), Fault>;
+
+fn fault(span: Range<usize>, message: impl Into<String>, remedy: impl Into<String>) -> Checked {
+    Err(Fault { message: message.into(), remedy: remedy.into(), span })
+}
+
+/// Refuses a text that is no TOML, or has a key or a value that `corpus.toml` does not know. `file` is its name.
+pub fn check(text: &str, file: &str) -> Result<()> {
+    let checked = match DeTable::parse(text) {
+        Ok(table) => check_table(table.get_ref(), table.span(), TOP, ""),
+        Err(error) => Err(not_toml(text, error.message(), error.span().unwrap_or(0..0))),
+    };
+    checked.map_err(|Fault { message, remedy, span }| {
+        let line = 1 + text[..span.start.min(text.len())].matches('\n').count() as u64;
+        Error::config(message).file(file).line(line).remedy(remedy)
+    })
+}
+
+/// The fault of a text that is no TOML.
+fn not_toml(text: &str, message: &str, span: Range<usize>) -> Fault {
+    let line = text[..span.start].rfind('\n').map_or(0, |end| end + 1);
+    let line = text[line..].lines().next().unwrap_or_default().trim();
+    let (message, remedy) = if message.contains("duplicate key") {
+        match line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            Some(name) if name.trim_start_matches('[').trim() == "source" => (
+                "[source] is there twice".to_owned(),
+                "write [[source]], brackets doubled, at the head of every source".to_owned(),
+            ),
+            Some(table) => (format!("the table [{table}] is there twice"), "put its keys under one of them".to_owned()),
+            None => {
+                let key = text.get(span.clone()).unwrap_or_default().trim();
+                (format!("the key `{key}` is there twice in its table"), "keep one of them".to_owned())
+            }
+        }
+    } else if message.contains("must be quoted") {
+        ("a text without quotes".to_owned(), "put it in quotes: lang = \"yor\"".to_owned())
+    } else {
+        (
+            format!("this line cannot be read as TOML: {message}"),
+            "a key is written name = value, a text in quotes, a list in brackets; [[source]] begins a source"
+                .to_owned(),
+        )
+    };
+    Fault { message, remedy, span }
+}
+
+/// Checks the keys of a table; `place` says which one it is, as ` under [pack]`.
+fn check_table(table: &DeTable<'_>, span: Range<usize>, keys: &'static [Key], place: &str) -> Checked {
+    let mut written: Vec<_> = table.iter().collect();
+    written.sort_by_key(|(name, _)| name.span().start);
+    for (name, value) in written {
+        match keys.iter().find(|key| key.name == &**name.get_ref()) {
+            Some(key) => check_value(value, name.span(), key, place)?,
+            None => return unknown_key(name.get_ref(), name.span(), keys, place),
+        }
+    }
+    match keys.iter().find(|key| key.is_needed && !table.contains_key(key.name)) {
+        Some(Key { name, example, .. }) => {
+            fault(span, format!("a source has no `{name}`"), format!("give it one: {name} = {example}"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn unknown_key(name: &str, span: Range<usize>, keys: &[Key], place: &str) -> Checked {
+    let elsewhere = |key: &&Key| match key.kind {
+        Kind::Table(inner) | Kind::Tables(inner) => inner.iter().any(|inner| inner.name == name),
+        _ => false,
+    };
+    let names = || keys.iter().map(|key| key.name);
+    let remedy = match (nearest(name, names()), TOP.iter().find(elsewhere)) {
+        _ if ["prompt", "target"].contains(&name) => format!("a source lists its segments: segments = {SEGMENTS}"),
+        (_, Some(Key { name: "source", .. })) => "it is a key of a source: write it below its [[source]]".to_owned(),
+        (_, Some(table)) => format!("it is a key of [{}]: write it there", table.name),
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, None) => format!("the keys here are {}", quoted(names())),
+    };
+    fault(span, format!("no key `{name}` is known{place}"), remedy)
+}
+
+fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn check_value(value: &Spanned<DeValue<'_>>, name_span: Range<usize>, key: &Key, place: &str) -> Checked {
+    let Key { name, example, .. } = key;
+    let remedy = format!("write it as {name} = {example}");
+    let refuse = |what: &str| {
+        let message = format!("`{name}`{place} takes {what}, not {}", described(value.get_ref()));
+        fault(value.span(), message, remedy.clone())
+    };
+    match (key.kind, value.get_ref()) {
+        (Kind::Text | Kind::Word(_), DeValue::String(text)) => match key.kind {
+            Kind::Word(words) if !words.contains(&&**text) => {
+                let remedy = match nearest(text, words.iter().copied()) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("write one of {}", words.join(", ")),
+                };
+                fault(
+                    value.span(),
+                    format!("`{name}`{place} cannot be \"{text}\": it is one of {}", words.join(", ")),
+                    remedy,
+                )
+            }
+            _ => Ok(()),
+        },
+        (Kind::Text | Kind::Word(_), _) => refuse("a text in quotes"),
+        (Kind::Whole, DeValue::Integer(number)) => match whole(number) {
+            Some(_) => Ok(()),
+            None => refuse("a whole number, 0 or above and not too large"),
+        },
+        (Kind::Whole, _) => refuse("a whole number"),
+        (Kind::Number, DeValue::Integer(number)) if i64::from_str_radix(number.as_str(), number.radix()).is_ok() => {
+            Ok(())
+        }
+        (Kind::Number, DeValue::Float(_)) => Ok(()),
+        (Kind::Number, _) => refuse("a number"),
+        (Kind::Texts, DeValue::Array(texts)) => match texts.iter().find(|text| !text.get_ref().is_str()) {
+            None => Ok(()),
+            Some(other) => {
+                let message = format!("`{name}`{place} lists texts in quotes, not {}", described(other.get_ref()));
+                fault(other.span(), message, remedy.clone())
+            }
+        },
+        (Kind::Texts, _) => refuse("a list of texts in brackets"),
+        (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
+        (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
+        (Kind::Table(keys), DeValue::Table(table)) => check_table(table, name_span, keys, &format!(" under [{name}]")),
+        (Kind::Table(_), other) => {
+            let remedy = format!("write [{name}] on a line of its own, and its keys below it");
+            fault(value.span(), format!("`{name}` is a table, not {}", described(other)), remedy)
+        }
+        (Kind::Tables(keys), DeValue::Array(tables)) => tables.iter().try_for_each(|table| match table.get_ref() {
+            DeValue::Table(inner) => check_table(inner, table.span(), keys, " in a [[source]]"),
+            other => fault(
+                table.span(),
+                format!("a source is a table, not {}", described(other)),
+                "write [[source]] on a line of its own, and the source's keys below it",
+            ),
+        }),
+        (Kind::Tables(_), _) => fault(
+            name_span,
+            format!("[{name}] is one table; sources are a list"),
+            format!("write [[{name}]], brackets doubled, at the head of every source"),
+        ),
+    }
+}
+
+/// Checks that a segment is one prompt or one target.
+fn check_segment(segment: &Spanned<DeValue<'_>>) -> Checked {
+    let remedy = || format!("a segment is one prompt or one target: segments = {SEGMENTS}");
+    let DeValue::Table(table) = segment.get_ref() else {
+        return fault(
+            segment.span(),
+            format!("a segment is a table in braces, not {}", described(segment.get_ref())),
+            remedy(),
+        );
+    };
+    let mut written: Vec<_> = table.iter().collect();
+    written.sort_by_key(|(name, _)| name.span().start);
+    for (name, template) in &written {
+        let part = &**name.get_ref();
+        if !["prompt", "target"].contains(&part) {
+            let near = nearest(part, ["prompt", "target"].into_iter());
+            let remedy = near.map_or_else(remedy, |near| format!("did you mean `{near}`?"));
+            return fault(name.span(), format!("no key `{part}` is known in a segment"), remedy);
+        }
+        if !template.get_ref().is_str() {
+            let message = format!("`{part}` takes a template in quotes, not {}", described(template.get_ref()));
+            return fault(template.span(), message, remedy());
+        }
+    }
+    match written.len() {
+        1 => Ok(()),
+        0 => fault(segment.span(), "a segment is empty", remedy()),
+        _ => fault(
+            segment.span(),
+            "a segment holds both `prompt` and `target`",
+            remedy().replacen("a segment", "each segment", 1),
+        ),
+    }
+}
+
+/// The value of a whole number, 0 or above.
+fn whole(number: &DeInteger<'_>) -> Option<u64> {
+    let (digits, radix) = (number.as_str(), number.radix());
+    let signed = i64::from_str_radix(digits, radix).ok().and_then(|value| value.try_into().ok());
+    signed.or_else(|| u64::from_str_radix(digits, radix).ok())
+}
+
+/// A value as an error names it.
+fn described(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) if text.chars().count() > 40 => "a text".to_owned(),
+        DeValue::String(text) => format!("the text \"{text}\""),
+        DeValue::Integer(number) => format!("the number {}", number.as_str()),
+        DeValue::Float(number) => format!("the number {}", number.as_str()),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::PlanSpec;
+
+    /// The names in backquotes of serde's "expected one of `a`, `b`".
+    fn expected(text: &str) -> Vec<String> {
+        let error = toml::from_str::<PlanSpec>(text).unwrap_err();
+        let list = error.message().split_once("expected ").unwrap().1.to_owned();
+        list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    const NEEDED: &str = "name = 'a'\nfiles = []\n";
+
+    fn listed_as_serde_has_them(keys: &'static [Key], head: &str) {
+        let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
+        assert_eq!(names, expected(&format!("{head}no_such_key = 1\n")));
+        for Key { name, kind, example, .. } in keys {
+            let others: String = NEEDED
+                .lines()
+                .filter(|line| head.contains("[[") && !line.starts_with(name))
+                .fold(String::new(), |all, line| all + line + "\n");
+            match kind {
+                Kind::Word(words) => {
+                    let mut known = expected(&format!("{head}{others}{name} = 'no such word'\n"));
+                    known.sort();
+                    let mut words = words.to_vec();
+                    words.sort_unstable();
+                    assert_eq!(words, known, "{name}");
+                }
+                Kind::Table(inner) => listed_as_serde_has_them(inner, &format!("[{name}]\n")),
+                Kind::Tables(inner) => listed_as_serde_has_them(inner, &format!("[[{name}]]\n")),
+                _ => {}
+            }
+            if !example.is_empty() {
+                let text = format!("{head}{others}{name} = {example}\n");
+                check(&text, "corpus.toml").unwrap();
+                toml::from_str::<PlanSpec>(&text).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn keys_and_words_are_those_that_serde_knows() {
+        listed_as_serde_has_them(TOP, "");
+    }
+
+    #[test]
+    fn what_was_written_wrong_is_named_with_its_line_and_a_remedy() {
+        let source = "[[source]]\nname = 'a'\nfiles = ['a']\n";
+        for (text, line, message, remedy) in [
+            ("[source]\nname = 'a'\n[source]\nname = 'b'\n", 3, "[source] is there twice", "[[source]]"),
+            ("[source]\nname = 'a'\n", 1, "[source] is one table", "[[source]]"),
+            ("[pack]\nseq_len = 64\n[pack]\nseed = 1\n", 3, "[pack] is there twice", "under one"),
+            ("[pack]\nseed = 2\nseed = 1\n", 3, "`seed` is there twice", "keep one"),
+            ("[pack]\nseq_len = -64\n", 2, "`seq_len` under [pack] takes a whole number, 0 or above", "seq_len = 2048"),
+            ("[pack]\nseed = 99999999999999999999\n", 2, "99999999999999999999", "seed = 0"),
+            ("[pack]\nseq_len = 64.0\n", 2, "not the number 64.0", "seq_len = 2048"),
+            ("[pack]\nvalidation = true\n", 2, "takes a number, not true", "validation = 0.01"),
+            ("[pack]\ndecontaminate = 'a'\n", 2, "a list of texts", "decontaminate = ["),
+            ("[pack]\npack = 'bestfit'\n", 2, "cannot be \"bestfit\"", "did you mean \"best_fit\"?"),
+            ("seq_len = 64\n", 1, "no key `seq_len`", "a key of [pack]"),
+            ("[tokenizer]\nweight = 1\n", 2, "no key `weight` is known under [tokenizer]", "below its [[source]]"),
+            ("mix = 'task'\n", 1, "`mix` is a table", "[mix]"),
+            ("source = ['a']\n", 1, "a source is a table", "[[source]]"),
+            ("[[source]]\nname = 'a'\n", 1, "a source has no `files`", "files = ["),
+            ("[[source]\n", 1, "cannot be read as TOML", "[[source]]"),
+            ("[pack]\nx = y\n", 2, "without quotes", "quotes"),
+        ] {
+            let error = check(text, "corpus.toml").unwrap_err();
+            assert_eq!(error.line, Some(line), "{error}");
+            assert!(error.message.contains(message), "{error}");
+            assert!(error.remedy.as_ref().unwrap().contains(remedy), "{error}");
+        }
+        for (added, message, remedy) in [
+            ("segments = [{ prompt = 'x', target = 'y' }]", "holds both `prompt` and `target`", "{ target ="),
+            ("segments = [{}]", "a segment is empty", "one prompt or one target"),
+            ("segments = ['x']", "a segment is a table in braces, not the text \"x\"", "one prompt or one target"),
+            ("segments = [{ prompt = 1 }]", "`prompt` takes a template in quotes", "{ prompt ="),
+            ("segments = [{ promt = 'x' }]", "no key `promt`", "did you mean `prompt`?"),
+            ("prompt = 'x'", "no key `prompt`", "segments = ["),
+            ("epochs = 2020-01-01", "not a date", "epochs = 2.0"),
+            ("lang = 1", "a text in quotes, not the number 1", "lang = \"yor\""),
+            ("columns = [1]", "lists texts in quotes, not the number 1", "columns = ["),
+        ] {
+            let error = check(&format!("{source}{added}\n"), "corpus.toml").unwrap_err();
+            assert_eq!(error.line, Some(4), "{error}");
+            assert!(error.message.contains(message) && error.remedy.as_ref().unwrap().contains(remedy), "{error}");
+        }
+    }
+}
