@@ -84,6 +84,8 @@ pub struct Encoder {
     /// The spellings of the added tokens.
     spellings: Controls,
     bytes: Vec<u8>,
+    /// What was beside the file when it was loaded; a dataset's is in its manifest.
+    chat_template: Option<String>,
     /// Worked out when it is first asked for.
     sha256: OnceLock<String>,
     vocab_size: usize,
@@ -101,7 +103,9 @@ impl Encoder {
         };
         let bytes = files::whole_bytes(path).map_err(|error| Error { kind: Kind::Tokenizer, ..error })?;
         let shown = path.display().to_string();
+        let chat_template = config::chat_template(path)?;
         Self::from_bytes(bytes, &shown, threads, |tokenizer| config::resolve(plan, path, tokenizer))
+            .map(|loaded| Self { chat_template, ..loaded })
             .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
     }
 
@@ -147,7 +151,19 @@ impl Encoder {
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let controls = controls(tokenizer)?;
         let (file, sha256) = (file.to_owned(), OnceLock::new());
-        Ok(Self { first, continuation, no_continuation, chosen, controls, spellings, bytes, sha256, vocab_size, file })
+        Ok(Self {
+            first,
+            continuation,
+            no_continuation,
+            chosen,
+            controls,
+            spellings,
+            bytes,
+            chat_template: None,
+            sha256,
+            vocab_size,
+            file,
+        })
     }
 
     /// Refuses sources with a prompt and a target where the tokenizer cannot continue a text.
@@ -213,6 +229,12 @@ impl Encoder {
     #[must_use]
     pub fn engine_warning(&self) -> Option<String> {
         self.chosen.warning()
+    }
+
+    /// The chat template beside the tokenizer, if there is one.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
     }
 
     /// The control tokens' ids.
