@@ -883,3 +883,25 @@ def test_a_source_that_reads_a_file_of_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="which a source reads"):
         sabiprep.pack(folder, folder / "out", tokenizer=out / "tokenizer.json", overwrite=True)
     assert sorted(path.name for path in (folder / "out").rglob("*")) == before
+
+
+def test_the_chat_template_beside_a_tokenizer_goes_along(corpus: Path, tmp_path: Path) -> None:
+    """Into the manifest, and from there into checkpoints; a dataset without one has the bytes it would have had."""
+    several = [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]
+    beside: list[tuple[dict[str, str], str | None]] = [
+        ({}, None),
+        ({"tokenizer_config.json": json.dumps({"eos_token": "</s>"})}, None),
+        ({"tokenizer_config.json": json.dumps({"chat_template": "{{ x }}"})}, "{{ x }}"),
+        ({"tokenizer_config.json": json.dumps({"chat_template": several})}, "b"),
+        ({"chat_template.jinja": "{{ messages }}\n"}, "{{ messages }}\n"),
+    ]
+    manifests = []
+    for number, (files, template) in enumerate(beside):
+        for name, text in files.items():
+            (corpus / name).write_text(text, "utf-8")
+        sabiprep.pack(corpus, tmp_path / str(number), threads=1)
+        manifest = json.loads((tmp_path / str(number) / "manifest.json").read_text("utf-8"))
+        assert manifest["tokenizer"].pop("chat_template", None) == template
+        manifests.append({key: value for key, value in manifest.items() if key != "sha256"})
+    assert all(manifest == manifests[0] for manifest in manifests)
+    assert (tmp_path / "0" / "manifest.json").read_bytes() == (tmp_path / "1" / "manifest.json").read_bytes()

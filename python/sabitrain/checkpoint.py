@@ -69,9 +69,9 @@ def write_model(folder: Path, model: Llama, dataset: PackedDataset) -> None:
     for name, content in documents.items():
         files.write_file(folder / name, f"{json.dumps(content, indent=2)}\n".encode())
     files.write_file(folder / "tokenizer.json", tokenizer_file(dataset, tokenizer))
-    chat_template = dataset.tokenizer_path.with_name(CHAT_TEMPLATE)
-    if chat_template.is_file():
-        files.write_file(folder / CHAT_TEMPLATE, read_whole(chat_template, CONFIG_LIMIT))
+    chat_template = dataset.manifest["tokenizer"].get("chat_template")
+    if chat_template is not None:
+        files.write_file(folder / CHAT_TEMPLATE, chat_template.encode())
     weights = {name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()}
     files.save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
 

@@ -173,6 +173,7 @@ pub fn manifest(
             engine,
             unicode,
             probes: encoder.probes()?,
+            chat_template: encoder.chat_template().map(str::to_owned),
         },
         seq_len: plan.pack.seq_len,
         rows_per_batch: ROWS_PER_BATCH,

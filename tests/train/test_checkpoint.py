@@ -15,7 +15,7 @@ from tiny import BOS, EOS, PAD, VOCAB_SIZE, write_tiny
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from dataset_writer import write_dataset
+from dataset_writer import write_dataset, write_manifest
 from sabiprep.dataset import open_dataset
 from sabiprep.errors import OutputError, TrainError
 from sabitrain import files
@@ -171,8 +171,12 @@ def test_the_tokenizer_of_a_checkpoint_begins_a_prompt_as_the_rows_do(tmp_path, 
 
 def test_the_chat_template_goes_along(dataset, tmp_path):
     template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
-    dataset.path.joinpath("chat_template.jinja").write_text(template, "utf-8")
-    save_checkpoint(tmp_path / "checkpoint", make_model(), dataset)
+    manifest = json.loads(dataset.path.joinpath("manifest.json").read_text("utf-8"))
+    manifest["tokenizer"]["chat_template"] = template
+    write_manifest(dataset.path, manifest)
+    with open_dataset(dataset.path) as opened:
+        save_checkpoint(tmp_path / "checkpoint", make_model(), opened)
+    assert tmp_path.joinpath("checkpoint", "chat_template.jinja").read_text("utf-8") == template
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
     chat = [{"role": "user", "content": "t7"}, {"role": "model", "content": "t9"}]
     assert tokenizer.apply_chat_template(chat, tokenize=False) == "<user>t7<model>t9"

@@ -37,6 +37,19 @@ pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Resu
     })
 }
 
+/// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else that of `tokenizer_config.json`.
+pub fn chat_template(path: &Path) -> Result<Option<String>> {
+    let file = path.with_file_name("chat_template.jinja");
+    if file.is_file() {
+        return files::whole_text(&file).map(Some);
+    }
+    let beside = sibling_config(path)?;
+    // Where there are several, each has a name; plain chats use the one called `default`.
+    let named = beside["chat_template"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "default"));
+    let written = named.map_or(&beside["chat_template"], |one| &one["template"]);
+    Ok(written.as_str().map(str::to_owned))
+}
+
 fn sibling_config(path: &Path) -> Result<Value> {
     let beside = path.with_file_name("tokenizer_config.json");
     if beside.symlink_metadata().is_err() {

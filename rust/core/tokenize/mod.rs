@@ -89,6 +89,8 @@ pub struct Encoder {
     /// The spellings of the added tokens.
     spellings: Controls,
     bytes: Vec<u8>,
+    /// What was beside the file when it was loaded; a dataset's is in its manifest.
+    chat_template: Option<String>,
     /// Worked out when it is first asked for.
     sha256: OnceLock<String>,
     probes: OnceLock<Vec<Probe>>,
@@ -107,7 +109,9 @@ impl Encoder {
         };
         let bytes = files::whole_bytes(path).map_err(|error| Error { kind: Kind::Tokenizer, ..error })?;
         let shown = path.display().to_string();
+        let chat_template = config::chat_template(path)?;
         Self::from_bytes(bytes, &shown, threads, |tokenizer| config::resolve(plan, path, tokenizer))
+            .map(|loaded| Self { chat_template, ..loaded })
             .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
     }
 
@@ -161,6 +165,7 @@ impl Encoder {
             controls,
             spellings,
             bytes,
+            chat_template: None,
             sha256,
             probes,
             vocab_size,
@@ -261,6 +266,12 @@ impl Encoder {
     #[must_use]
     pub fn unknown(&self) -> Option<u32> {
         self.first.added().unknown()
+    }
+
+    /// The chat template beside the tokenizer, if there is one.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
     }
 
     /// The control tokens' ids.

@@ -90,6 +90,9 @@ pub struct TokenizerEntry {
     pub unicode: String,
     /// Strings with their ids.
     pub probes: Vec<Probe>,
+    /// The chat template that was beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
 }
 
 /// An input of a dataset.
