@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -15,6 +15,10 @@ GoOn = Callable[[int, int], bool]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_TO_SAY_IT = 1.0
+
+
+class _EndedAtOnce(KeyboardInterrupt):
+    """Raised by a signal inside `StopRequest.ends_at_once`."""
 
 
 class StopRequest:
@@ -31,7 +35,7 @@ class StopRequest:
     def __init__(self) -> None:
         """Listen to nothing yet."""
         self.signal: str | None = None
-        self._noted = False
+        self._noted = self._raises = False
         self._before: dict[signal.Signals, Any] = {}
         self._say: Callable[[str], None] = _print
         self._said = threading.Event()
@@ -51,6 +55,24 @@ class StopRequest:
         """Wait (a second at most) until the signal that came is acknowledged, so that lines come in order."""
         if self._noted:
             self._said.wait(_SECONDS_TO_SAY_IT)
+
+    @contextlib.contextmanager
+    def ends_at_once(self) -> Iterator[None]:
+        """Inside a ``with``, have the first signal end what is done there, wherever it is.
+
+        It must be safe to leave half done. An error that comes after the signal ends with it: Ctrl-C reaches a
+        compiler that runs beside, too.
+        """
+        self._raises = True
+        try:
+            yield
+        except _EndedAtOnce:
+            pass
+        except Exception:
+            if not self._noted:
+                raise
+        finally:
+            self._raises = False
 
     def __enter__(self) -> Self:
         """Listen."""
@@ -84,6 +106,8 @@ class StopRequest:
             raise KeyboardInterrupt
         if not self._noted:
             self.signal, self._noted = signal.Signals(number).name, True
+            if self._raises:
+                raise _EndedAtOnce
 
     def _acknowledge(self) -> None:
         """Says the line for the first signal that the pipe tells of; ends with the pipe."""

@@ -16,7 +16,9 @@ from sabiprep.errors import Interrupted, TrainError
 from sabitrain.attention import check_attention
 from sabitrain.board import check_board, open_board
 from sabitrain.clock import Clock
+from sabitrain.compiling import compile_ahead
 from sabitrain.config import TrainConfig
+from sabitrain.data import make_step
 from sabitrain.device import choose_device, limit_memory, runs_in_bf16, set_deterministic
 from sabitrain.evaluate import precision
 from sabitrain.files import output_error
@@ -144,6 +146,10 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
 
         validator = Validator(config, dataset, model, micro_rows, bf16, clock, view, stop)
         validator.prepare()
+        if config.compile and done < steps and not stop.is_requested():
+            view.between_steps("compiling")
+            first = make_step(dataset.train, order.step(done)[:micro_rows], micro_rows, masking, config.compute)
+            compile_ahead(forward, model, first.batches[0].to(device), config.compute, bf16, stop)
 
         # Train. A checkpoint comes before all else that is due after its step, so that is where a resumed run begins.
         while True:

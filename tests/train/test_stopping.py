@@ -101,6 +101,36 @@ def test_a_signal_is_honoured_between_batches(data, tmp_path, capsys, monkeypatc
         assert outcome[name] == whole[name]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_signal_ends_compiling_at_once(data, tmp_path, capsys, monkeypatch, whole, killed):
+    """It may take minutes; and Ctrl-C reaches the compiler too, which is then said to have failed."""
+    run, options = tmp_path / "run", {"compile": True}
+
+    def compiles(*_: object, **__: object) -> Callable[..., Any]:
+        def forward(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("the compiler was killed") if killed else AssertionError("it went on")
+
+        return forward
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.torch, "compile", compiles)
+        if killed:  # the error comes before Python hears of the signal
+            patch.setattr(StopRequest, "_note", lambda stop, *_: stop.__dict__.update(signal="SIGTERM", _noted=True))
+        report = run_training(four(data, run, **options))
+    assert (report.stopped, report.steps) == ("SIGTERM", 0)
+    assert capsys.readouterr().out.splitlines()[-3] == LINE
+    monkeypatch.setattr(train.torch, "compile", lambda model, **_: model)
+    assert run_training(four(data, run, resume=True, **options)).steps == 4
+    weights = "checkpoints/step-00000004/model.safetensors"
+    assert tear.outcome(run)[weights] == whole[weights]
+
+
+def test_an_error_without_a_signal_is_an_error():
+    with StopRequest() as stop, pytest.raises(ZeroDivisionError), stop.ends_at_once():
+        _ = 1 / 0
+
+
 def test_a_second_ctrl_c_ends_a_validation_at_once_and_says_what_is_saved(data, tmp_path, monkeypatch):
     run = tmp_path / "run"
 
