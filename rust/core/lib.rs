@@ -11,6 +11,7 @@ pub mod files;
 pub mod mask;
 pub mod monitor;
 pub mod pack;
+pub mod panics;
 pub mod pipeline;
 pub mod plan;
 pub mod read;
