@@ -106,6 +106,7 @@ class _Tokenizer(Struct):
     engine: str
     unicode: str
     probes: list[_Probe]
+    chat_template: str | None = None
 
 
 class _Input(Struct):

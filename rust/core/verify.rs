@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::mask::{Row, RowRules, Violation, check_row};
 use crate::monitor::{Monitor, Phase};
+use crate::panics;
 use crate::report::{account, utilisation};
 use crate::schema::{IdType, ROWS_PER_BATCH, Role, Side, shard_schema};
 use crate::settle::Sums;
@@ -160,8 +160,8 @@ fn verify_shard(
     }
     monitor.check()?;
     // The Arrow library panics on some files that are damaged on purpose.
-    let check = || verify_rows(&path, entry, rules, monitor, read);
-    Ok(catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err(Failure("not a readable Arrow file".to_owned()))))
+    let checked = panics::caught(|| verify_rows(&path, entry, rules, monitor, read));
+    Ok(checked.unwrap_or_else(|_| Err(Failure("not a readable Arrow file".to_owned()))))
 }
 
 fn verify_rows(

@@ -276,7 +276,7 @@ impl Manifest {
 
     /// Returns where `file`, which the manifest names, is: inside the folder `out`, wherever links lead.
     ///
-    /// An error if a link leads out of it. A file that is not there is for its reader to miss.
+    /// An error if a link leads out of it, or it is no regular file. One that is not there is for its reader to miss.
     pub fn file_in(out: &Path, file: &str) -> Result<PathBuf> {
         let path = out.join(file);
         match (out.canonicalize(), path.canonicalize()) {
@@ -285,6 +285,9 @@ impl Manifest {
                     .file(path.display().to_string())
                     .remedy("put a copy of the file there instead of the link"))
             }
+            (_, Ok(real)) if !real.is_file() => Err(Error::dataset("no regular file")
+                .file(path.display().to_string())
+                .remedy("copy the dataset again, or pack the corpus again")),
             _ => Ok(path),
         }
     }
