@@ -178,7 +178,6 @@ class PackReport:
         bytes: Bytes of input, as often as sources read them; of compressed files, the compressed ones.
         reused_splits: Pieces of input whose documents were there already (a run that went on, a kept spool), of all.
         engine: What tokenized, with the versions that count, and why it was not sabiprep's own engine where it was not.
-        notes: What is worth knowing about how the corpus was packed, as plain sentences.
         engine_warning: What is wrong with sabiprep's engine for this tokenizer, if anything: then `tokenizers` encoded.
         notes: What is worth knowing of how the dataset was made and is no error, in sentences, as in ``manifest.json``.
         template_notes: Sources whose templates' own text could not be told from their data, each in a sentence.
@@ -199,7 +198,6 @@ class PackReport:
     engine: str
     notes: tuple[str, ...]
     engine_warning: str | None
-    notes: tuple[str, ...]
     template_notes: tuple[str, ...] = ()
 
     @classmethod
@@ -227,7 +225,6 @@ class PackReport:
             engine=manifest["tokenizer"]["engine"],
             notes=tuple(manifest.get("notes", ())),
             engine_warning=report["engine_warning"],
-            notes=tuple(manifest.get("notes", ())),
             template_notes=tuple(report["template_notes"]),
         )
 
