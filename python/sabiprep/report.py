@@ -196,8 +196,8 @@ class PackReport:
     bytes: int
     reused_splits: tuple[int, int]
     engine: str
-    notes: tuple[str, ...]
     engine_warning: str | None
+    notes: tuple[str, ...]
     template_notes: tuple[str, ...] = ()
 
     @classmethod
