@@ -417,3 +417,14 @@ def test_a_conversation_shorter_than_its_segments_says_how_to_work_round(tmp_pat
     ((line, reason, why),) = drops(tmp_path / "out")
     assert (line, reason) == (2, "empty target")
     assert "target 2 of 2" in why and "one source for each number of turns" in why
+
+
+def test_record_is_the_field_of_that_name_where_there_is_one(tmp_path: Path) -> None:
+    lines = ['{"a b": "whole"}', '{"record": {"a b": "field"}, "a b": "whole"}', '{"a b": "whole", "record": "text"}']
+    templates = ['{{ record["a b"] }}', '{% generation %}{{ record["a b"] }}{% endgeneration %}']
+    spelled = write_corpus(tmp_path / "corpus", templates, lines)
+    sabiprep.pack(tmp_path / "corpus", tmp_path / "out")
+    kept = sorted((source, record, text) for source, record, text in documents(tmp_path / "out", spelled))
+    second = len(lines[0]) + 1
+    assert kept == [(source, at, text) for source in (0, 1) for at, text in ((0, "whole."), (second, "field."))]
+    assert [drop[:2] for source in (0, 1) for drop in drops(tmp_path / "out", source)] == [(3, "missing field")] * 2
