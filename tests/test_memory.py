@@ -83,14 +83,14 @@ def test_memory_is_bounded_and_bytes_are_those_of_a_run_in_memory(corpus: Path, 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_a_shard_of_tiny_documents_takes_little_more_than_their_tokens(tmp_path: Path) -> None:
-    documents = 1_500_000
+    counts = [500_000, 2_000_000]
     peaks = []
-    for name, count in [("few", 1000), ("many", documents)]:
-        folder = tmp_path / name
+    for count in counts:
+        folder = tmp_path / str(count)
         folder.mkdir()
         (folder / "lines.txt").write_bytes(b"a\nb\nc\nd\n" * (count // 4))
         (folder / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
         packer.write_config(folder, [{"name": "lines", "files": ["lines.txt"]}], tokenizer={"file": "tokenizer.json"})
-        peaks.append(peak_of(folder, tmp_path / f"{name}-out", 1 << 20))
-    # All in one shard. Items, keys, places and rows of full width took 120 bytes a document.
-    assert (peaks[1] - peaks[0]) / documents < 80, [peak >> 20 for peak in peaks]
+        peaks.append(peak_of(folder, tmp_path / f"{count}.out", 1 << 20))
+    # All in one shard. Items, keys, places and rows of full width took 125 bytes a document.
+    assert (peaks[1] - peaks[0]) / (counts[1] - counts[0]) < 75, [peak >> 20 for peak in peaks]

@@ -2,6 +2,7 @@
 //!
 //! Keys are made again in each pass rather than kept: a hash costs less than the memory of all of them.
 
+use std::cmp::Ordering;
 use std::ops::{Range, RangeInclusive};
 
 use super::Items;
@@ -18,10 +19,10 @@ pub struct Sorting {
 }
 
 impl Sorting {
-    /// Sorts 32 MiB of keys at a time on `threads` threads.
+    /// Sorts 16 MiB of keys at a time on `threads` threads.
     #[must_use]
     pub fn on(threads: usize) -> Self {
-        Self { keys_at_once: 1 << 21, threads }
+        Self { keys_at_once: 1 << 20, threads }
     }
 }
 
@@ -65,17 +66,22 @@ pub fn for_each_in_order<I: Items + ?Sized>(
             keys.sort_unstable_by(by_key);
             Ok(keys)
         })?;
-        let mut keys = sorted.into_iter().reduce(|mut keys, more| {
-            keys.extend_from_slice(&more);
-            keys
-        });
-        if let Some(keys) = keys.as_mut().filter(|_| sorting.threads > 1) {
-            // The stable sort of the standard library merges runs that are sorted already.
-            keys.sort_by(by_key);
-        }
-        keys.into_iter().flatten().for_each(|key| place(key.item));
+        merge(sorted, by_key, |key| place(key.item));
     }
     Ok(())
+}
+
+/// Calls `next` with the keys of sorted lists, in order. The lists are as few as threads.
+fn merge(sorted: Vec<Vec<Key>>, by_key: impl Fn(&Key, &Key) -> Ordering, mut next: impl FnMut(Key)) {
+    let mut lists: Vec<_> = sorted.into_iter().map(|keys| keys.into_iter().peekable()).collect();
+    if let [only] = &mut lists[..] {
+        return only.for_each(next);
+    }
+    loop {
+        let heads = lists.iter_mut().enumerate().filter_map(|(nth, list)| list.peek().map(|key| (nth, *key)));
+        let Some((least, _)) = heads.min_by(|(_, a), (_, b)| by_key(a, b)) else { return };
+        lists[least].next().into_iter().for_each(&mut next);
+    }
 }
 
 /// Divides all items into passes of about `at_once` keys, in order.

@@ -17,6 +17,9 @@ use crate::tasks;
 /// its link to the next one of its row, and its role runs.
 pub const DOCUMENT_BYTES: u64 = 24;
 
+/// Parts looked through at once, for each thread.
+const PARTS_A_THREAD: usize = 16;
+
 /// The documents of a shard, copies included, by block; and what is packed of them, by index.
 ///
 /// An index below `whole` is that of a document, of which it means the first window; one from `whole` on that of a
@@ -53,15 +56,20 @@ impl<'a> Documents<'a> {
     /// Reads the documents of the shard of `plan`.
     pub fn gather(job: &'a Job<'a>, settlement: &Settlement<'a>, plan: &ShardPlan, threads: usize) -> Result<Self> {
         let sizes: Vec<u64> = settlement.corpus().parts.iter().map(|of| of.part.layout.payload).collect();
-        let found = tasks::run_largest_first(threads, &sizes, |at| gather_part(settlement, plan, at))?;
-        let count: usize = found.iter().flatten().map(|(_, entries)| entries.len()).sum();
-        refuse_too_many(count)?;
-        let entries = Vec::with_capacity(count);
-        let mut documents = Self { job, blocks: Vec::new(), entries, pieces: Vec::new(), whole: count as u32 };
-        for (block, entries) in found.into_iter().flatten() {
-            documents.blocks.push(Block { first: documents.entries.len() as u32, ..block });
-            documents.entries.extend(entries);
+        let entries = Vec::with_capacity(plan.documents as usize);
+        let mut documents = Self { job, blocks: Vec::new(), entries, pieces: Vec::new(), whole: 0 };
+        // A few parts at a time: what was found is not held twice.
+        let at_once = threads * PARTS_A_THREAD;
+        for (nth, sizes) in sizes.chunks(at_once).enumerate() {
+            let gather = |at| gather_part(settlement, plan, nth * at_once + at);
+            for (block, entries) in tasks::run_largest_first(threads, sizes, gather)?.into_iter().flatten() {
+                documents.blocks.push(Block { first: documents.entries.len() as u32, ..block });
+                documents.entries.extend(entries);
+            }
+            refuse_too_many(documents.entries.len())?;
         }
+        let count = documents.entries.len();
+        documents.whole = count as u32;
         for item in 0..count as u32 {
             documents.add_windows(item);
         }
@@ -208,7 +216,10 @@ fn gather_part<'a>(settlement: &Settlement<'a>, plan: &ShardPlan, at: usize) -> 
         // The buckets of a copy may wrap around: what comes first in the part is read first.
         heads.sort_by_key(Head::order);
         let mut starts = Vec::with_capacity(heads.len());
-        let bytes = of.part.documents(heads.iter(), |at| starts.push(at))?;
+        let mut bytes = of.part.documents(heads.iter(), |at| starts.push(at))?;
+        if let Cow::Owned(bytes) = &mut bytes {
+            bytes.shrink_to_fit();
+        }
         let entry = |(head, at): (&Head, u32)| Entry { record_id: head.record_id, at, tokens: head.tokens };
         let entries = heads.iter().zip(starts).map(entry).collect();
         found.push((Block { bytes, source: of.source as u16, copy, first: 0 }, entries));
