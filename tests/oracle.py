@@ -239,17 +239,25 @@ def encode_run(tokenizer_json: str, run: Sequence[Span], *, continues: bool) -> 
 def encode_document(
     tokenizer_json: str, spans: Iterable[Span], bos_id: int | None, eos_id: int | None
 ) -> tuple[list[int], list[int]]:
-    """The ids and roles of a document: its first run as the tokenizer does it, later ones by the continuation form."""
-    ids = [] if bos_id is None else [bos_id]
-    roles = [CONTROL] * len(ids)
+    """The ids and roles of a document: its first run as the tokenizer does it, later ones by the continuation form.
+
+    A BOS that the template begins with, and an EOS that it ends with, are the ones that the configuration puts there.
+    """
+    ids: list[int] = []
+    roles: list[int] = []
     for i, run in enumerate(runs(spans)):
         run_ids, run_roles = encode_run(tokenizer_json, run, continues=i > 0)
         ids += run_ids
         roles += run_roles
-    if eos_id is not None:
-        ids.append(eos_id)
-        roles.append(CONTROL)
-    return ids, roles
+    start = next((i for i, token in enumerate(ids) if token != bos_id), len(ids))
+    end = next((i for i in range(len(ids), start, -1) if ids[i - 1] != eos_id), start)
+    opening = [] if bos_id is None else [bos_id]
+    closing = [] if eos_id is None else [eos_id]
+    control = [CONTROL]
+    return (
+        opening + ids[start:end] + closing,
+        control * len(opening) + roles[start:end] + control * len(closing),
+    )
 
 
 def normalised_text(tokenizer_json: str, spans: Iterable[Span]) -> str:

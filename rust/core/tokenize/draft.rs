@@ -73,10 +73,11 @@ impl Draft {
         }
     }
 
-    /// Takes out what the template ends with, as far as it is the EOS that is to close it; tells whether it was.
-    pub fn without_end(&mut self, eos: u32, added: &Added) -> bool {
+    /// Takes out what the template ends with, as far as it is the EOS that is to close it; tells whether it was. The
+    /// first `least` tokens stay.
+    pub fn without_end(&mut self, least: usize, eos: u32, added: &Added) -> bool {
         let mut doubled = false;
-        let is_last = |list: &[u32]| list.len() > 1 && list.last() == Some(&eos);
+        let is_last = |list: &[u32]| list.len() > least && list.last() == Some(&eos);
         while added.is_barred(eos) && is_last(&self.ids) && self.placed.last() == Some(&eos) {
             self.take_placed();
             doubled = true;

@@ -29,6 +29,15 @@ struct Parts {
     pre_tokenizer: Value,
     #[serde(default)]
     post_processor: Value,
+    #[serde(default)]
+    model: ModelParts,
+}
+
+/// Of the model only what tells whether its merges must be looked at.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ModelParts {
+    continuing_subword_prefix: Value,
 }
 
 /// Refuses a file with which loading, or encoding any text, would not end soon.
@@ -39,6 +48,9 @@ pub fn refuse_hostile(bytes: &[u8]) -> Result<()> {
         let start: String = long.chars().take(20).collect();
         let size = long.len();
         return Err(unusable(format!("its added token '{start}…' has {size} bytes; {LONGEST_TOKEN} are the most")));
+    }
+    if let Some(prefix) = parts.model.continuing_subword_prefix.as_str().filter(|prefix| !prefix.is_empty()) {
+        refuse_torn_merges(bytes, prefix.len())?;
     }
     let sequences = count_sequences(&parts.post_processor);
     if sequences > MOST_SEQUENCES {
@@ -55,6 +67,20 @@ pub fn refuse_hostile(bytes: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses merges of which the model's prefix cuts a character in two: the library takes what is left for text.
+fn refuse_torn_merges(bytes: &[u8], prefix: usize) -> Result<()> {
+    let file: Value = serde_json::from_slice(bytes).map_err(unusable)?;
+    let right = |merge: &'_ Value| -> Option<String> {
+        let parts = merge.as_str().and_then(|line| line.split_once(' ')).map(|(_, right)| right);
+        parts.or_else(|| merge[1].as_str()).map(str::to_owned)
+    };
+    let mut rights = file["model"]["merges"].as_array().into_iter().flatten().filter_map(right);
+    match rights.find(|right| !right.is_char_boundary(prefix)) {
+        None => Ok(()),
+        Some(right) => Err(unusable(format!("its merge with {right:?} does not start with its model's prefix"))),
+    }
 }
 
 /// Refuses a model with which encoding any text may not end soon.
@@ -99,5 +125,8 @@ mod tests {
         let repeats = json!({ "post_processor": { "type": "Sequence", "processors": [template.clone(), template] } });
         assert!(refused(&repeats).contains("25 times"), "{}", refused(&repeats));
         assert!(refuse_hostile(b"{}").is_ok());
+        let model = json!({ "continuing_subword_prefix": "#", "merges": [["a", "#b"], ["a", "\u{105}"]] });
+        let torn = refused(&json!({ "model": model }));
+        assert!(torn.contains("does not start with its model's prefix"), "{torn}");
     }
 }

@@ -206,10 +206,11 @@ impl Encoder {
         if let Some(bos) = self.controls.bos {
             marks.bos = u64::from(draft.without_beginning(bos, self.first.added()));
         }
-        marks.eos = u64::from(draft.without_end(self.controls.eos, self.first.added()));
         if !draft.runs.iter().any(|run| run.role == Role::Target) {
             return Err(Refusal::new(Drop::NoTargetLeft, "the tokenizer leaves nothing of the target"));
         }
+        let least = usize::from(self.controls.bos.is_some());
+        marks.eos = u64::from(draft.without_end(least, self.controls.eos, self.first.added()));
         draft.place(self.controls.eos, Role::Control);
         draft.finish(&self.first, marks)
     }

@@ -59,6 +59,9 @@ impl Steps {
         if normalizers.len().max(pre_tokenizers.len()) > PARTS {
             return Err(format!("it has more than {PARTS} normalizers or pre-tokenizers"));
         }
+        if normalizers.iter().any(|part| is_torn(part)) {
+            return Err("its precompiled_charsmap is damaged: it says that it is longer than it is".to_owned());
+        }
         let is_free = |parts: &[&Value]| {
             let growth = parts.iter().map(|part| growth(part)).fold(1, u64::saturating_mul);
             growth <= FREE_GROWTH && !parts.iter().any(|part| regex(part).is_some_and(may_search_long))
@@ -169,6 +172,14 @@ fn longest_mapped(part: &Value) -> Option<usize> {
     let (size, rest) = table.split_first_chunk().map_or((0, &[][..]), |(size, rest)| (u32::from_le_bytes(*size), rest));
     let texts = rest.get(size as usize..).unwrap_or_default();
     texts.split(|&byte| byte == 0).map(<[u8]>::len).max()
+}
+
+/// Whether a part's table says that it is longer than it is; the library would make room for it.
+fn is_torn(part: &Value) -> bool {
+    let Some(text) = part["precompiled_charsmap"].as_str() else { return false };
+    let table = base64(text);
+    let size = table.first_chunk().map(|size| u32::from_le_bytes(*size) as usize);
+    size.is_none_or(|size| size > table.len() - 4)
 }
 
 /// The bytes that a text in base64 spells; what is no digit is passed over.
