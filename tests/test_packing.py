@@ -71,6 +71,8 @@ class Corpus(NamedTuple):
 words = st.sampled_from([*" ".join(TEXTS).split(), "</s>", "<yor>", "o\u0323\u0300", "1 2", "\r", "\x00", "漢字"])
 long_texts = st.lists(words, min_size=12, max_size=60).map(" ".join)
 any_texts = st.one_of(texts, long_texts)
+# A file of text that holds a NUL is refused; JSON escapes it.
+raw_texts = any_texts.map(lambda text: text.replace("\0", "\x01"))
 
 
 @st.composite
@@ -99,7 +101,7 @@ def tab_lines(draw: st.DrawFn) -> list[bytes]:
     lines = [b"a\tb\tlong_name"]
     for _ in range(draw(st.integers(1, 6))):
         cells = [
-            text.replace("\t", " ").replace("\n", " ") for text in draw(st.lists(any_texts, min_size=3, max_size=3))
+            text.replace("\t", " ").replace("\n", " ") for text in draw(st.lists(raw_texts, min_size=3, max_size=3))
         ]
         if not draw(st.integers(0, 5)):
             cells = cells[:2] if draw(st.booleans()) else [*cells, "extra"]
@@ -111,7 +113,7 @@ def tab_lines(draw: st.DrawFn) -> list[bytes]:
 
 text_lines = st.lists(
     st.one_of(
-        any_texts.map(lambda text: text.replace("\n", " ").encode()), st.sampled_from([b"", b" \xe3\x80\x80", b"\xff"])
+        raw_texts.map(lambda text: text.replace("\n", " ").encode()), st.sampled_from([b"", b" \xe3\x80\x80", b"\xff"])
     ),
     min_size=1,
     max_size=6,

@@ -104,6 +104,7 @@ RENDERED = [
     "{{ s.strip() }}|{{ s.split() }}|{{ s.split('a') }}|{{ s.splitlines() }}|{{ s.upper() }}|{{ ', '.join(e) }}",
     "{{ w.title() }}|{{ w.replace('o', 'O') }}|{{ w.startswith('a') }}|{{ w.find('e') }}|{{ w[1:3] }}|{{ w | length }}",
     "{{ l | length }}{{ e | first }}{{ e | last }}{{ e | list }}{{ (e[1:]) | list }}{{ e | reverse | list }}",
+    "{{ l[1:] }}{{ e[::-1] }}{{ e[:1] }}",
     "{{ f > 0.5 }}{{ j == 3 }}{{ h != j }}{{ 'a' in s }}{{ 'a' in d }}{{ s == 'a' or b }}{{ [1, 2.5, none] }}",
     "{{ {'a': f, 'b': [g, none, s]} }}{{ (1, f) }}{{ (s,) }}",
     "{% set ns = namespace(x=0) %}{% for x in e %}{% set ns.x = ns.x + 1 %}{% endfor %}{{ ns.x }}",
@@ -256,9 +257,11 @@ def rendered(template: str, record: dict[str, Any]) -> str | None:
     """What Jinja2 makes of a record; nothing where the contract drops it."""
     names = record | {"record": record, "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     try:
-        return compiled(template).render(names)
+        text = compiled(template).render(names)
     except (jinja2.UndefinedError, NullShown):
         return None
+    # The BOS of the configuration stands for one that the template begins with.
+    return text.removeprefix("<s>") if "<s>" in template or template.startswith("{{ bos_token }}") else text
 
 
 @pytest.mark.parametrize("templates", [PLAIN, RENDERED], ids=["compiled", "rendered"])
@@ -345,7 +348,6 @@ def test_what_no_text_can_hold_costs_the_record_only_where_it_is_read(tmp_path: 
         ),
         ("{{ en-US }}", {"en-US": "x"}, "template error", ['{{ record["en-US"] }}']),
         ("{{ m | tojson(indnt=2) }}", {"m": 1}, "template error", ["indnt", "{{ m | tojson(indnt=2) }}"]),
-        ("{{ m[1:] }}", {"m": ["a"]}, "template error", ["| list", "{{ m[1:] }}"]),
         ("{{ strftime_now('%d') }}", {"m": 1}, "template error", ["each day"]),
         ("{{ raise_exception('odd ' ~ m) }}", {"m": 1e-7}, "template error", ["odd 1e-07"]),
         ("{{ '%(a)s' | format(a=m) }}", {"m": 1}, "template error", ["%(name)s"]),

@@ -106,7 +106,7 @@ def test_names_that_are_not_utf8_are_planned_with_and_refused_for_a_run(
     assert r"data\udce9: " in capsys.readouterr().out
     assert main(["--data", data, "--run", str(tmp_path / "run"), "--device=cpu", *TINY]) == 1
     err = capsys.readouterr().err
-    assert r"data\udce9" in err and "is not UTF-8" in err and "Remedy: give the folder another name" in err
+    assert r"data\xe9" in err and "is not UTF-8" in err and "Remedy: give the folder another name" in err
     assert not (tmp_path / "run").exists()
 
 

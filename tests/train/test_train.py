@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from tiny import SOURCES, TIMES, VOCAB_SIZE, tiny_config, write_tiny
 
 import sabitrain
+from dataset_writer import write_manifest
 from sabiprep.dataset import open_dataset
 from sabiprep.errors import DatasetError, OutputError, TrainError
 from sabitrain import metrics
@@ -232,14 +234,24 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path)
         run_training(tiny_config(data, run, answer_tasks=("translate",)))
     with pytest.raises(TrainError, match="no task 'translate'"):
         run_training(tiny_config(data, run, task_weights=("translate=2",)))
-    other = write_tiny(tmp_path / "other", vocab_size=VOCAB_SIZE + 3)
-    data.joinpath("tokenizer.json").write_bytes(other.tokenizer_path.read_bytes())
+    other = write_tiny(tmp_path / "other", vocab_size=VOCAB_SIZE + 3).tokenizer_path.read_bytes()
+    data.joinpath("tokenizer.json").write_bytes(other)
+    with pytest.raises(DatasetError, match=r"not the tokenizer this dataset was packed with.*sha256"):
+        run_training(tiny_config(data, run))
     with pytest.raises(DatasetError, match="vocabulary of 20, but this tokenizer has one of 23"):
-        run_training(tiny_config(data, run))
-    data.joinpath("tokenizer.json").write_text("{")
+        run_training(tiny_config(with_tokenizer(data, other), run))
     with pytest.raises(DatasetError, match="cannot be read as a tokenizer"):
-        run_training(tiny_config(data, run))
+        run_training(tiny_config(with_tokenizer(data, b"{"), run))
     assert not run.exists()
+
+
+def with_tokenizer(data, content):
+    """The dataset with another tokenizer, and a manifest that says it was packed with that."""
+    manifest = json.loads((data / "manifest.json").read_text("utf-8"))
+    manifest["tokenizer"]["sha256"] = hashlib.sha256(content).hexdigest()
+    write_manifest(data, manifest)
+    (data / "tokenizer.json").write_bytes(content)
+    return data
 
 
 def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path):
@@ -308,7 +320,7 @@ def test_everything_that_is_exported_is_there():
         _ = sabitrain.nothing
 
 
-def test_it_needs_the_loader_of_sabiprep_and_nothing_else_of_it():
+def test_it_needs_the_loader_of_sabiprep_and_never_its_extension():
     imported = set()
     for file in Path(sabitrain.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -316,4 +328,6 @@ def test_it_needs_the_loader_of_sabiprep_and_nothing_else_of_it():
                 imported.add(str(node.module))
             elif isinstance(node, ast.Import):
                 imported |= {name.name for name in node.names}
-    assert {name for name in imported if name.split(".")[0] == "sabiprep"} == {"sabiprep.dataset", "sabiprep.errors"}
+    assert {name for name in imported if name.split(".")[0] == "sabiprep"} == {
+        f"sabiprep.{module}" for module in ("dataset", "errors", "files", "terminal")
+    }

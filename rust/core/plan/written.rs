@@ -19,6 +19,7 @@ enum Kind {
     /// A whole number, 0 or above.
     Whole,
     Number,
+    Truth,
     Word(&'static [&'static str]),
     Segments,
     Table(&'static [Key]),
@@ -84,6 +85,7 @@ const SOURCE: &[Key] = &[
     key("validation_files", Kind::Texts, "[\"sum/yor-test.jsonl\"]"),
     key("format", Kind::Word(&["jsonl", "tsv", "text"]), "\"jsonl\""),
     key("columns", Kind::Texts, "[\"question\", \"answer\"]"),
+    key("header", Kind::Truth, "true"),
     key("segments", Kind::Segments, SEGMENTS),
     key("epochs", Kind::Number, "2.0"),
     key("weight", Kind::Number, "1.0"),
@@ -217,6 +219,8 @@ fn check_value(value: &Spanned<DeValue<'_>>, name_span: Range<usize>, key: &Key,
         }
         (Kind::Number, DeValue::Float(_)) => Ok(()),
         (Kind::Number, _) => refuse("a number"),
+        (Kind::Truth, DeValue::Boolean(_)) => Ok(()),
+        (Kind::Truth, _) => refuse("true or false"),
         (Kind::Texts, DeValue::Array(texts)) => match texts.iter().find(|text| !text.get_ref().is_str()) {
             None => Ok(()),
             Some(other) => {
@@ -387,6 +391,7 @@ mod tests {
             ("prompt = 'x'", "no key `prompt`", "segments = ["),
             ("epochs = 2020-01-01", "not a date", "epochs = 2.0"),
             ("lang = 1", "a text in quotes, not the number 1", "lang = \"yor\""),
+            ("header = 'yes'", "true or false, not the text \"yes\"", "header = true"),
             ("columns = [1]", "lists texts in quotes, not the number 1", "columns = ["),
         ] {
             let error = check(&format!("{source}{added}\n"), "corpus.toml").unwrap_err();
