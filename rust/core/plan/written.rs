@@ -217,9 +217,8 @@ fn check_value(value: &Spanned<DeValue<'_>>, name_span: Range<usize>, key: &Key,
         (Kind::Number, DeValue::Integer(number)) if i64::from_str_radix(number.as_str(), number.radix()).is_ok() => {
             Ok(())
         }
-        (Kind::Number, DeValue::Float(_)) => Ok(()),
+        (Kind::Number, DeValue::Float(_)) | (Kind::Truth, DeValue::Boolean(_)) => Ok(()),
         (Kind::Number, _) => refuse("a number"),
-        (Kind::Truth, DeValue::Boolean(_)) => Ok(()),
         (Kind::Truth, _) => refuse("true or false"),
         (Kind::Texts, DeValue::Array(texts)) => match texts.iter().find(|text| !text.get_ref().is_str()) {
             None => Ok(()),

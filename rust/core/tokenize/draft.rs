@@ -110,6 +110,11 @@ impl Draft {
     /// The document, once it is sure that no text became an added token; the unknown tokens in it are counted.
     pub fn finish(self, form: &Form, marks: Marks) -> Result<Document, Refusal> {
         let added = form.added();
+        // Nearly every document has as many as the template placed, and no unknown one; what is placed stays in it.
+        if added.count_near(&self.ids) == added.count_near(&self.placed) {
+            let marks = Marks { unspelled: self.unspelled, ..marks };
+            return Ok(Document { ids: self.ids, runs: self.runs, marks });
+        }
         let mut placed = self.placed.iter().filter(|&&id| added.has(id));
         let mut unknown = 0;
         for &id in &self.ids {
@@ -146,6 +151,9 @@ fn from_data(form: &Form, id: u32) -> Refusal {
 pub struct Added {
     /// Those to look at: barred from text, or unknown.
     looked_at: Vec<u64>,
+    /// The lowest of them, and how far above it the highest is.
+    lowest: u32,
+    span: u32,
     /// The unknown token, which stands for what the model does not have.
     unknown: Option<u32>,
 }
@@ -154,14 +162,21 @@ impl Added {
     /// The sets of the ids that text must not become, and the model's id for what it does not know.
     pub fn new(barred: impl Iterator<Item = u32>, unknown: Option<u32>) -> Self {
         let mut looked_at: Vec<u64> = Vec::new();
+        let (mut lowest, mut highest) = (u32::MAX, 0);
         for id in barred.chain(unknown) {
+            (lowest, highest) = (lowest.min(id), highest.max(id));
             let at = id as usize / 64;
             if looked_at.len() <= at {
                 looked_at.resize(at + 1, 0);
             }
             looked_at[at] |= 1 << (id % 64);
         }
-        Self { looked_at, unknown }
+        Self { looked_at, lowest, span: highest.saturating_sub(lowest), unknown }
+    }
+
+    /// How many ids are among those of either set, or between them: never fewer than are in the sets.
+    fn count_near(&self, ids: &[u32]) -> usize {
+        ids.iter().filter(|&&id| id.wrapping_sub(self.lowest) <= self.span).count()
     }
 
     /// Whether an id is in either set.
@@ -183,5 +198,77 @@ impl Added {
     /// Whether an id stands for what the model does not have.
     pub fn is_unknown(&self, id: u32) -> bool {
         self.unknown == Some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use tokenizers::Tokenizer;
+
+    /// A tokenizer with the added tokens 0, 1 and 9, and a letter 5 that is added without being special; 2 is unknown.
+    fn form() -> Form {
+        let token = |id: u32, content: &str, special: bool| {
+            let flags = json!({ "single_word": false, "lstrip": false, "rstrip": false, "normalized": false });
+            let mut token = json!({ "id": id, "content": content, "special": special });
+            token.as_object_mut().unwrap().extend(flags.as_object().unwrap().clone());
+            token
+        };
+        let words = ["<s>", "</s>", "<unk>", "a", "b", "x", "c", "d", "e", "<t>"];
+        let vocab: serde_json::Map<_, _> =
+            words.iter().zip(0..).map(|(&word, id)| (word.to_owned(), id.into())).collect();
+        let added = [token(0, "<s>", true), token(1, "</s>", true), token(5, "x", false), token(9, "<t>", true)];
+        let model = json!({ "type": "WordLevel", "vocab": vocab, "unk_token": "<unk>" });
+        let file = json!({ "added_tokens": added, "model": model });
+        let tokenizer = Tokenizer::from_bytes(file.to_string()).unwrap();
+        Form::new(tokenizer, &file).unwrap()
+    }
+
+    fn finished(ids: &[u32], placed: &[u32]) -> Result<Document, Refusal> {
+        let draft = Draft { ids: ids.to_vec(), placed: placed.to_vec(), ..Draft::default() };
+        draft.finish(&form(), Marks::default())
+    }
+
+    #[test]
+    fn a_document_with_an_added_token_that_was_not_placed_is_refused() {
+        for (ids, placed) in [
+            (vec![0, 3, 1, 1], vec![0, 1]),
+            (vec![0, 3, 9, 1], vec![0, 1]),
+            // Others than were placed, or fewer.
+            (vec![0, 3, 1], vec![5, 0]),
+            (vec![5, 9], vec![5]),
+            (vec![0, 1], vec![0, 1, 9]),
+        ] {
+            let refusal = finished(&ids, &placed).expect_err("not as placed");
+            assert!(refusal.why.contains("the tokenizer makes the control token"), "{}", refusal.why);
+        }
+        for (ids, placed, unknown) in [
+            (vec![0, 3, 4, 1], vec![0, 1], 0),
+            (vec![0, 2, 5, 2, 9, 1], vec![0, 9, 1], 2),
+            (vec![0, 2, 5, 2, 1], vec![0, 2, 5, 1], 1),
+            (vec![], vec![], 0),
+        ] {
+            let document = finished(&ids, &placed).expect("as placed");
+            assert_eq!((document.ids, document.marks.unknown), (ids, unknown));
+        }
+    }
+
+    #[test]
+    fn what_the_template_doubles_is_taken_out_with_its_roles() {
+        let form = form();
+        let mut draft = Draft::default();
+        draft.place(0, Role::Control);
+        for (id, role) in [(0, Role::Template), (0, Role::Template)] {
+            draft.place(id, role);
+        }
+        draft.push(3, Role::Template);
+        draft.push(4, Role::Target);
+        draft.place(1, Role::Target);
+        assert!(draft.without_beginning(0, form.added()) && draft.without_end(1, 1, form.added()));
+        assert!(!draft.without_beginning(0, form.added()) && !draft.without_end(1, 1, form.added()));
+        assert_eq!((draft.ids.as_slice(), draft.placed.as_slice()), ([0, 3, 4].as_slice(), [0].as_slice()));
+        let runs: Vec<_> = draft.runs.iter().map(|run| (run.len, run.role)).collect();
+        assert_eq!(runs, [(1, Role::Control), (1, Role::Template), (1, Role::Target)]);
     }
 }

@@ -194,7 +194,7 @@ impl Encoder {
 
     /// Tokenizes a record. Refuses one of whose text the tokenizer makes a control token.
     pub fn encode(&self, rendered: &Rendered, session: &mut Session) -> std::result::Result<Document, Refusal> {
-        let (mut draft, mut marks) = (Draft::default(), Marks::default());
+        let (mut draft, mut marks) = (Draft { placed: Vec::with_capacity(8), ..Draft::default() }, Marks::default());
         if let Some(bos) = self.controls.bos {
             draft.place(bos, Role::Control);
         }
