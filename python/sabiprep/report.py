@@ -225,7 +225,7 @@ class PackReport:
             engine=manifest["tokenizer"]["engine"],
             notes=tuple(manifest.get("notes", ())),
             engine_warning=report["engine_warning"],
-            template_notes=tuple(report.get("template_notes", ())),
+            template_notes=tuple(report["template_notes"]),
         )
 
     @property
