@@ -7,7 +7,9 @@ use crate::contamination::HeldOut;
 use crate::plan::{Plan, Source};
 use crate::report::{ShardSums, utilisation};
 use crate::schema::{Drop, Side};
+use crate::segment::Segmenter;
 use crate::settle::{Settlement, SourceTotals};
+use crate::tokenize::{Encoder, Marks, tags_of};
 
 /// Names listed in one note.
 const NAMED: usize = 3;
@@ -17,12 +19,13 @@ const WELL_FILLED: f64 = 0.95;
 /// Returns the notes of a run.
 #[must_use]
 pub fn notes(
+    encoder: &Encoder,
     plan: &Plan,
     settlement: &Settlement<'_>,
     shards: &[ShardSums],
     held_out: Option<&HeldOut>,
 ) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes = tokenizer_notes(encoder, plan, settlement);
     for (at, source) in plan.sources.iter().enumerate() {
         let totals = &settlement.sources[at];
         notes.extend(without_training(plan, source, totals, settlement.epochs[at].made));
@@ -32,6 +35,67 @@ pub fn notes(
         held_out.files().iter().filter_map(|file| short_file(&file.name, file.records, file.short, held_out.n()))
     }));
     notes.extend(kept_apart(plan, shards));
+    notes
+}
+
+/// Notes of the tokenizer: its own, then each source's.
+fn tokenizer_notes(encoder: &Encoder, plan: &Plan, settlement: &Settlement<'_>) -> Vec<String> {
+    let mut notes = encoder.disagreements();
+    for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
+        let own = unknown_tags(encoder, source).into_iter().chain(marked(encoder, &totals.tally.marks));
+        notes.extend(own.map(|note| format!("source '{}': {note}", source.name)));
+    }
+    notes
+}
+
+/// Names the tags of a source's templates that the tokenizer does not know as one token.
+fn unknown_tags(encoder: &Encoder, source: &Source) -> Option<String> {
+    let mut unknown = tags_of(Segmenter::literals(source));
+    unknown.retain(|tag| !encoder.is_one_token(tag));
+    if unknown.is_empty() {
+        return None;
+    }
+    let tags: Vec<String> = unknown.iter().map(|tag| format!("`{tag}`")).collect();
+    Some(format!(
+        "its templates spell {}, which the tokenizer does not know as one token: it takes several, as for any text; to \
+         make tags tokens, add them to the tokenizer's `added_tokens`, or train one with `sabiprep tokenizer train`",
+        tags.join(", ")
+    ))
+}
+
+/// Says what the documents of a source are marked with.
+fn marked(encoder: &Encoder, marks: &Marks) -> Vec<String> {
+    let controls = encoder.controls();
+    let spelling = |id: Option<u32>| id.map(|id| format!("`{}`", encoder.spelling(id))).unwrap_or_default();
+    let mut notes = Vec::new();
+    if marks.bos > 0 {
+        let (count, token) = (marks.bos, spelling(controls.bos));
+        notes.push(format!(
+            "its templates begin with {token}, which the configuration puts there too: one stands in each of {count} \
+             documents; leave it out of the templates, or set bos = \"\" under [tokenizer]"
+        ));
+    }
+    if marks.eos > 0 {
+        let (count, token) = (marks.eos, spelling(Some(controls.eos)));
+        notes.push(format!(
+            "its templates end with {token}, which the configuration puts there too: one closes each of {count} \
+             documents, and is trained; leave it out of the templates"
+        ));
+    }
+    if marks.unknown > 0 {
+        let (count, token) = (marks.unknown, spelling(encoder.unknown()));
+        notes.push(format!(
+            "{count} tokens of its documents are {token}, which stands for text that the tokenizer does not know; a \
+             tokenizer with byte fallback, or one of bytes (`sabiprep tokenizer train`), knows all text"
+        ));
+    }
+    if marks.unspelled > 0 {
+        let count = marks.unspelled;
+        notes.push(format!(
+            "the tokenizer has no tokens for letters in {count} of its words, and leaves them out; a tokenizer with \
+             an unknown token, or one of bytes (`sabiprep tokenizer train`), loses none"
+        ));
+    }
     notes
 }
 

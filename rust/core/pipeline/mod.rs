@@ -286,7 +286,7 @@ fn make(
 
     monitor.begin(Phase::Reduce, settlement.shards.iter().map(|shard| shard.tokens / plan.pack.seq_len as u64).sum());
     let shards = reduce_all(job, &settlement, folder, options.threads, monitor)?;
-    let notes = notes(plan, &settlement, &shards, job.held_out.as_ref());
+    let notes = notes(&job.encoder, plan, &settlement, &shards, job.held_out.as_ref());
     let manifest = report::manifest(&job.encoder, plan, &settlement, &shards, inputs, notes, monitor)?;
     let timing = Timing {
         map: (mapped - started).as_secs_f64(),
