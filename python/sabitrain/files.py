@@ -257,7 +257,7 @@ class Log:
 
 def _open_no_link(path: Path, flags: int) -> int:
     """A descriptor of a file opened or made, and never of what a link of that name leads to."""
-    return open_regular(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return open_regular(path, flags | os.O_NOFOLLOW)
 
 
 def _os_error(error: SafetensorError) -> OSError:
