@@ -1,10 +1,12 @@
-"""Two threads against one: ``python benches/encoder.py TOKENIZER [--corpus DIR] [--rounds N] [--repeat-to MB]``.
+"""Two threads against one: ``python benches/encoder.py TOKENIZER [--corpus DIR] [--rounds N]
+[--repeat-to MB]``.
 
-`sabiprep.Encoder` encodes the texts of a corpus (naija, where it is present) on one and on two threads, each time in a
-process of its own, by turns, given as a list of str and as an Arrow array: texts not seen before (a warm-up on others
-aside, as in ``benches/peers/tokenization.py``), then the same again. ``--repeat-to`` also gives them repeated, with a
-number added to each, until they are MB of UTF-8. Printed are the medians in MB a second, the ratio of the medians, and
-that of the fastest rounds.
+`sabiprep.Encoder` encodes the texts of a corpus (naija, where it is present) on one and on two
+threads, each time in a process of its own, by turns, given as a list of str and as an Arrow array:
+texts not seen before (a warm-up on others aside, as in ``benches/peers/tokenization.py``), then the
+same again. ``--repeat-to`` also gives them repeated, with a number added to each, until they are MB
+of UTF-8. Printed are the medians in MB a second, the ratio of the medians, and that of the fastest
+rounds.
 """
 
 from __future__ import annotations
@@ -67,11 +69,15 @@ def report(given: argparse.Namespace, megabytes: int, kind: str) -> None:
 
 def main() -> None:
     parser = command_line(__doc__, 9, ("KIND", "THREADS"))
-    parser.add_argument("--repeat-to", type=int, default=0, metavar="MB", help="also with the texts repeated to MB")
+    parser.add_argument(
+        "--repeat-to", type=int, default=0, metavar="MB", help="also with the texts repeated to MB"
+    )
     given = arguments(parser)
     if given.run:
         return run(given.tokenizer, given.corpus, given.repeat_to, given.run[0], int(given.run[1]))
-    print("| given | pass | MB | 1 thread, MB/s | 2 threads, MB/s | ratio of medians | of the fastest |")
+    print(
+        "| given | pass | MB | 1 thread, MB/s | 2 threads, MB/s | ratio of medians | of the fastest |"
+    )
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for megabytes in dict.fromkeys((0, given.repeat_to)):
         for kind in KINDS:

@@ -1,8 +1,10 @@
-"""Words of 50 MB beside ordinary text: ``python benches/huge_words.py TOKENIZER [--corpus DIR] [--rounds N]``.
+"""Words of 50 MB beside ordinary text: ``python benches/huge_words.py TOKENIZER [--corpus DIR]
+[--rounds N]``.
 
-`sabiprep.Encoder` encodes, on one thread, the English of a corpus five times over, and then texts that are one word, or
-many random ones. Printed are the MB of UTF-8 that each takes a second of processor time, the median of the rounds, all
-over the same text, and how many times slower than English that is.
+`sabiprep.Encoder` encodes, on one thread, the English of a corpus five times over, and then texts
+that are one word, or many random ones. Printed are the MB of UTF-8 that each takes a second of
+processor time, the median of the rounds, all over the same text, and how many times slower than
+English that is.
 """
 
 from __future__ import annotations
@@ -26,12 +28,20 @@ def inputs(corpus: Path) -> Iterator[tuple[str, list[str]]]:
     chance = random.Random(1)
     yield "English, five times over", texts_of(corpus, "english") * 5
     yield "random letters", ["".join(chance.choices(LETTERS, k=SIZE))]
-    repeated = {"one letter": "a", "spaces": " ", "line feeds": "\n", "digits": "7", "one CJK character": "中"}
+    repeated = {
+        "one letter": "a",
+        "spaces": " ",
+        "line feeds": "\n",
+        "digits": "7",
+        "one CJK character": "中",
+    }
     repeated |= {"combining marks": "\u0301", "one Latin letter beyond ASCII": "ẹ"}
     for name, char in repeated.items():
         yield name, [char * (SIZE // len(char.encode()))]
     yield "a million spaces", [" " * 1_000_000]
-    words = ("".join(chance.choices(LETTERS, k=chance.randint(4, 11))) for _ in range(SIZE * 2 // 17))
+    words = (
+        "".join(chance.choices(LETTERS, k=chance.randint(4, 11))) for _ in range(SIZE * 2 // 17)
+    )
     yield "random words", [" ".join(words)]
 
 

@@ -2,13 +2,13 @@
 
 OUT is a packed dataset, or several, which are then mixed.
 
-Everything that training reads is made: ids, labels, positions, ``cu_seqlens`` of fixed length, padded predictions and
-their weights, in steps of 128 random rows, 16 to a micro-batch.
+Everything that training reads is made: ids, labels, positions, ``cu_seqlens`` of fixed length,
+padded predictions and their weights, in steps of 128 random rows, 16 to a micro-batch.
 
-A line for each masking strategy: the fastest step and the median one, by this process's time on the processor and by
-the clock. The clock is for other processes too; the processor's time is not, but they share its caches. Then the same
-steps read ahead by the loader's thread, the mean of all; and NumPy widening ids alone, what the machine gives at that
-moment.
+A line for each masking strategy: the fastest step and the median one, by this process's time on the
+processor and by the clock. The clock is for other processes too; the processor's time is not, but
+they share its caches. Then the same steps read ahead by the loader's thread, the mean of all; and
+NumPy widening ids alone, what the machine gives at that moment.
 """
 
 from __future__ import annotations
@@ -45,9 +45,19 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def report(name: str, tokens: int, took: list[tuple[float, float]]) -> None:
-    """Print how many tokens a second the fastest and the median of some calls made, ``tokens`` each."""
-    rates = [tokens / of(times) / 1e6 for times in zip(*took, strict=True) for of in (min, statistics.median)]
-    print("{:23} processor {:6.1f}, median {:6.1f}   clock {:6.1f}, median {:6.1f}   M tokens/s".format(name, *rates))
+    """Print how many tokens a second the fastest and the median of some calls made, ``tokens``
+    each.
+    """
+    rates = [
+        tokens / of(times) / 1e6
+        for times in zip(*took, strict=True)
+        for of in (min, statistics.median)
+    ]
+    print(
+        "{:23} processor {:6.1f}, median {:6.1f}   clock {:6.1f}, median {:6.1f}   M tokens/s".format(
+            name, *rates
+        )
+    )
 
 
 def main() -> None:
@@ -58,7 +68,11 @@ def main() -> None:
         )
         measure(dataset)
     ids = np.zeros(1 << 15, np.uint16)
-    report("widening ids alone", len(ids), [seconds(lambda: ids.astype(np.int64)) for _ in range(STEPS)])
+    report(
+        "widening ids alone",
+        len(ids),
+        [seconds(lambda: ids.astype(np.int64)) for _ in range(STEPS)],
+    )
 
 
 def measure(dataset: PackedDataset) -> None:

@@ -1,10 +1,11 @@
 """Packing end to end: ``python benches/pack.py [CORPUS] [--tokenizer FILE] [--repeat-to MB]``.
 
-Packs a corpus in a process of its own, at one and at two threads in turn, and prints for each the median of the runs:
-MB/s of input read, tokens/s, and the largest peak memory the system saw; then how much faster two threads were, by the
-medians and by the fastest runs. ``--repeat-to`` also packs the corpus with its files repeated on disk, each line of a
-copy made its own by a number, until they hold that many MB; all its training rows are one shard. Without arguments: the
-naija corpus, where it is present.
+Packs a corpus in a process of its own, at one and at two threads in turn, and prints for each the
+median of the runs: MB/s of input read, tokens/s, and the largest peak memory the system saw; then
+how much faster two threads were, by the medians and by the fastest runs. ``--repeat-to`` also packs
+the corpus with its files repeated on disk, each line of a copy made its own by a number, until they
+hold that many MB; all its training rows are one shard. Without arguments: the naija corpus, where
+it is present.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def measure(corpus: Path, tokenizer: str, threads: int, out: Path) -> dict[str, 
 
 
 def repeated(corpus: Path, megabytes: int, folder: Path, one_shard: bool = False) -> Path:
-    """A copy of the corpus whose files are repeated, no two lines alike, until they hold ``megabytes`` on disk.
+    """A copy of the corpus whose files are repeated, no two lines alike, until they hold
+    ``megabytes`` on disk.
 
     Its training rows are made one shard if ``one_shard``, else shards of the corpus' own size.
     """
@@ -65,7 +67,9 @@ def repeated(corpus: Path, megabytes: int, folder: Path, one_shard: bool = False
         copies[name] = [f"{nth:03}-{time:03}{suffix}" for time in range(times)]
         lines = (corpus / name).read_bytes().splitlines(keepends=True)
         for time, copy in enumerate(copies[name]):
-            numbered = (number(line, suffix, b"%d-%d " % (time, at)) for at, line in enumerate(lines))
+            numbered = (
+                number(line, suffix, b"%d-%d " % (time, at)) for at, line in enumerate(lines)
+            )
             (folder / copy).write_bytes(b"".join(numbered))
     for source in config["source"]:
         source["files"] = [copy for name in source["files"] for copy in copies[name]]
@@ -79,7 +83,9 @@ def number(line: bytes, suffix: str, mark: bytes) -> bytes:
     """A line with a mark before its first text; the header of a TSV as it is."""
     if suffix == ".tsv":
         return line if mark.endswith(b"-0 ") else mark + line
-    head, quote, tail = line.partition(b'": "') if suffix in (".json", ".jsonl") else (b"", b"", line)
+    head, quote, tail = (
+        line.partition(b'": "') if suffix in (".json", ".jsonl") else (b"", b"", line)
+    )
     return head + quote + mark + tail if quote or not head else line
 
 
@@ -87,12 +93,19 @@ def toml_text(config: dict[str, Any]) -> str:
     """A configuration as TOML: JSON's strings, numbers and arrays are TOML's too."""
     lines = []
     for name in ("tokenizer", "pack"):
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in config.get(name, {}).items())]
+        lines += [
+            f"[{name}]",
+            *(f"{key} = {json.dumps(value)}" for key, value in config.get(name, {}).items()),
+        ]
     for source in config["source"]:
         lines.append("[[source]]")
         for key, value in source.items():
             if key == "segments":
-                inner = ", ".join(f"{{ {kind} = {json.dumps(text)} }}" for one in value for kind, text in one.items())
+                inner = ", ".join(
+                    f"{{ {kind} = {json.dumps(text)} }}"
+                    for one in value
+                    for kind, text in one.items()
+                )
                 lines.append(f"segments = [{inner}]")
             else:
                 lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
@@ -114,11 +127,15 @@ def report(name: str, corpus: Path, tokenizer: str, runs: int) -> None:
             f"{first['utilisation']:8.5f} {first['single_source']:8.2%}"
         )
     ratios = ratios_of(*([run["seconds"] for run in found] for found in figures.values()))
-    print(f"{name:14} two threads are {ratios[0]:.2f} times as fast by the medians, {ratios[1]:.2f} by the fastest")
+    print(
+        f"{name:14} two threads are {ratios[0]:.2f} times as fast by the medians, {ratios[1]:.2f} by the fastest"
+    )
 
 
 def ratios_of(one: list[float], two: list[float]) -> tuple[float, float]:
-    """How many times as fast two threads are, from the seconds of runs: by the medians, and by the fastest."""
+    """How many times as fast two threads are, from the seconds of runs: by the medians, and by the
+    fastest.
+    """
     return statistics.median(one) / statistics.median(two), min(one) / min(two)
 
 
@@ -126,12 +143,21 @@ def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("corpus", nargs="?", type=Path, default=ROOT / "tests" / "naija")
-    parser.add_argument("--tokenizer", default="", help="a tokenizer.json; by default one of 16,000 is trained")
-    parser.add_argument("--repeat-to", type=int, default=0, metavar="MB", help="also with its files repeated to MB")
+    parser.add_argument(
+        "--tokenizer", default="", help="a tokenizer.json; by default one of 16,000 is trained"
+    )
+    parser.add_argument(
+        "--repeat-to", type=int, default=0, metavar="MB", help="also with its files repeated to MB"
+    )
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     config = tomllib.loads((options.corpus / "corpus.toml").read_text())
-    missing = [name for source in config["source"] for name in source["files"] if not (options.corpus / name).exists()]
+    missing = [
+        name
+        for source in config["source"]
+        for name in source["files"]
+        if not (options.corpus / name).exists()
+    ]
     if missing:
         print(f"skipped: {missing[0]} is not here")
         return
@@ -140,8 +166,18 @@ def main() -> None:
     if not tokenizer:
         # In a process of its own: the system counts a parent's peak memory into its children's.
         tokenizer = str(WORK / "tokenizer.json")
-        train = [sys.executable, "-m", "sabiprep", "tokenizer", "train", str(options.corpus), tokenizer]
-        subprocess.run([*train, "--vocab-size", "16000", "--overwrite"], check=True, capture_output=True)
+        train = [
+            sys.executable,
+            "-m",
+            "sabiprep",
+            "tokenizer",
+            "train",
+            str(options.corpus),
+            tokenizer,
+        ]
+        subprocess.run(
+            [*train, "--vocab-size", "16000", "--overwrite"], check=True, capture_output=True
+        )
     print("corpus         threads      MB  seconds   MB/s  Mtok/s  peakMB  utilis.  1-source")
     report(options.corpus.name, options.corpus, tokenizer, options.runs)
     if options.repeat_to:

@@ -1,8 +1,9 @@
-"""What the order of best fit does to rows: ``python benches/packing_order.py OUT``, OUT being a packed dataset.
+"""What the order of best fit does to rows: ``python benches/packing_order.py OUT``, OUT being a
+packed dataset.
 
-Packs the documents of its training split again, by a plain best fit, in file order, in random order, longest first,
-and in the order that sabiprep uses; prints rows, utilisation, and the share of rows with 95 % or more of their tokens
-from one source.
+Packs the documents of its training split again, by a plain best fit, in file order, in random
+order, longest first, and in the order that sabiprep uses; prints rows, utilisation, and the share
+of rows with 95 % or more of their tokens from one source.
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ def main() -> None:
     documents: list[Document] = []
     for start in range(0, len(dataset.train), 256):
         batch = dataset.train.batch(range(start, min(start + 256, len(dataset.train))))
-        columns = (batch["source_ids"].tolist(), batch["record_ids"].tolist(), batch["seq_lengths"].tolist())
+        columns = (
+            batch["source_ids"].tolist(),
+            batch["record_ids"].tolist(),
+            batch["seq_lengths"].tolist(),
+        )
         documents += zip(*columns, strict=True)
     documents.sort()
     shuffled = random.Random(0).sample(documents, len(documents))
@@ -66,7 +71,9 @@ def main() -> None:
         "longest first": sorted(shuffled, key=lambda one: -one[2]),
         "as sabiprep": [*long, *rest, *shortest],
     }
-    print(f"{len(documents):,} documents\norder             rows  utilisation  rows >= 95 % one source")
+    print(
+        f"{len(documents):,} documents\norder             rows  utilisation  rows >= 95 % one source"
+    )
     for name, order in orders.items():
         rows = best_fit(order, seq_len)
         tokens = sum(length for _, _, length in order)

@@ -21,7 +21,9 @@ fn stages(criterion: &mut Criterion) {
     let plan = Plan::load(&corpus, &Overrides::default()).expect("the example corpus");
     let trained = train_tokenizer(&plan, 2048, &Monitor::default()).expect("a tokenizer");
     write_file(&tokenizer, &trained.json).expect("room for a tokenizer");
-    let plan = Plan::load(&corpus, &Overrides { tokenizer: Some(tokenizer), ..Overrides::default() }).expect("a plan");
+    let plan =
+        Plan::load(&corpus, &Overrides { tokenizer: Some(tokenizer), ..Overrides::default() })
+            .expect("a plan");
     let job = Job::prepare(&plan, 1).expect("a job");
 
     let read_all = |each: &mut dyn FnMut(usize, &Record<'_>, Rendered)| {
@@ -45,7 +47,8 @@ fn stages(criterion: &mut Criterion) {
         job.segmenters[source].render(fields, &mut out).expect("text");
         out
     };
-    let rendered: Vec<Rendered> = fields.iter().map(|(source, fields)| render(*source, fields)).collect();
+    let rendered: Vec<Rendered> =
+        fields.iter().map(|(source, fields)| render(*source, fields)).collect();
     let bytes: usize = rendered.iter().map(|rendered| rendered.text.len()).sum();
 
     let mut group = criterion.benchmark_group("stage, by bytes of rendered text");
@@ -57,7 +60,11 @@ fn stages(criterion: &mut Criterion) {
         bench.iter(|| read_all(&mut |_, record, _| drop(black_box(record.fields()))));
     });
     group.bench_function("segment, from fields", |bench| {
-        bench.iter(|| fields.iter().for_each(|(source, fields)| drop(black_box(render(*source, fields)))));
+        bench.iter(|| {
+            for (source, fields) in &fields {
+                drop(black_box(render(*source, fields)));
+            }
+        });
     });
     group.bench_function("tokenize", |bench| {
         let mut session = job.encoder.session();
@@ -82,14 +89,21 @@ fn stages(criterion: &mut Criterion) {
 fn packing(criterion: &mut Criterion) {
     let mut state = 1_u64;
     let mut random = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state >> 33
     };
     // Lengths as in a multitask corpus: many short, some long.
     let items: Vec<Item> = (0..200_000)
         .map(|record| {
             let len = if random() % 10 == 0 { 200 + random() % 1800 } else { 10 + random() % 120 };
-            Item { len: len as u32, order: random() << 31 | random(), record: (0, record), copy: 0, window: 0 }
+            Item {
+                len: len as u32,
+                order: random() << 31 | random(),
+                record: (0, record),
+                copy: 0,
+                window: 0,
+            }
         })
         .collect();
     let mut group = criterion.benchmark_group("pack, by documents");

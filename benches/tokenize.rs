@@ -1,14 +1,17 @@
 //! The cost of tokenization by the engine of our own: `cargo bench --bench tokenize`.
 //!
-//! The vocabulary is trained on the example corpus. Whole documents are those of the naija corpus beside the checkout,
-//! where it is, each half of it in turn, so that no text comes twice before the cache has seen as much in between.
+//! The vocabulary is trained on the example corpus. Whole documents are those of the naija corpus
+//! beside the checkout, where it is, each half of it in turn, so that no text comes twice before
+//! the cache has seen as much in between.
 
 #![expect(clippy::print_stderr, reason = "a benchmark says what it skips")]
 
 use std::hint::black_box;
 use std::path::Path;
 
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
+use criterion::{
+    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+};
 use sabiprep::files;
 use sabiprep::monitor::Monitor;
 use sabiprep::pipeline::train_tokenizer;
@@ -21,16 +24,20 @@ const MAFAND: &str = "../shared/corpora/naija/mafand";
 
 fn tokenization(criterion: &mut Criterion) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let plan = Plan::load(&root.join("examples/corpus"), &Overrides::default()).expect("the example corpus");
+    let plan = Plan::load(&root.join("examples/corpus"), &Overrides::default())
+        .expect("the example corpus");
     let json = train_tokenizer(&plan, 4096, &Monitor::default()).expect("a tokenizer").json;
     let encoder = TextEncoder::from_bytes(&json).expect("a tokenizer");
-    let engine = Engine::of(&serde_json::from_slice(&json).expect("JSON")).expect("a known tokenizer");
+    let engine =
+        Engine::of(&serde_json::from_slice(&json).expect("JSON")).expect("a known tokenizer");
 
     let mut group = criterion.benchmark_group("tokenize, by bytes");
     group.sample_size(20);
     // Some common words again and again, then more words than the cache holds, each once a pass.
-    let known = "the people of the town said that it is not what they saw ọmọ náà ń kà ìwé ".repeat(2_000);
-    let new: String = (0..600_000_u64).map(|nth| word(nth.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let known =
+        "the people of the town said that it is not what they saw ọmọ náà ń kà ìwé ".repeat(2_000);
+    let new: String =
+        (0..600_000_u64).map(|nth| word(nth.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
     group.throughput(Throughput::Bytes(known.len() as u64));
     group.bench_function("split", |bench| {
         bench.iter(|| {
@@ -57,7 +64,12 @@ fn tokenization(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn texts(group: &mut BenchmarkGroup<'_, WallTime>, encoder: &TextEncoder, name: &str, texts: &[&str]) {
+fn texts(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    encoder: &TextEncoder,
+    name: &str,
+    texts: &[&str],
+) {
     group.throughput(Throughput::Bytes(texts.iter().map(|text| text.len() as u64).sum()));
     group.bench_function(name, |bench| {
         bench.iter(|| encoder.encode(black_box(texts).iter().copied(), 1).expect("ids"));

@@ -1,19 +1,23 @@
-"""Training steps by what they compute, beside peers: ``python benches/train.py [--out build/train.jsonl]``.
+"""Training steps by what they compute, beside peers: ``python benches/train.py [--out
+build/train.jsonl]``.
 
-Each cell (model, share of prompt tokens, method) is a process of its own, with the same weights and batches: a step to
-warm up, after which memory is read; then ``--steps`` timed ones, optimizer included, each beside one of ``dense`` that
-goes before or after it in turn, so that what else the machine does slows both; speeds are those of the fastest, and the
-saving is the median over the pairs, with that of the fastest steps beside it. On a CPU one thread computes, and its own
-time counts. A cell is a line of JSON in OUT; cells that are there already are not run again, so a run that was cut off
-goes on. At the end it prints a table of all cells, the saving that FLOPs promise beside the one reached, and fails if
-the first loss of any differs from ``dense``'s.
+Each cell (model, share of prompt tokens, method) is a process of its own, with the same weights and
+batches: a step to warm up, after which memory is read; then ``--steps`` timed ones, optimizer
+included, each beside one of ``dense`` that goes before or after it in turn, so that what else the
+machine does slows both; speeds are those of the fastest, and the saving is the median over the
+pairs, with that of the fastest steps beside it. On a CPU one thread computes, and its own time
+counts. A cell is a line of JSON in OUT; cells that are there already are not run again, so a run
+that was cut off goes on. At the end it prints a table of all cells, the saving that FLOPs promise
+beside the one reached, and fails if the first loss of any differs from ``dense``'s.
 
-Methods: ``dense``, ``head`` and ``full`` of sabitrain; ``linear_cross_entropy``, its model under torch's chunked
-``F.linear_cross_entropy`` over all positions; ``transformers``, ``LlamaForCausalLM`` with all logits; ``trl``, the same
-under the fused head of TRL's trainer, where TRL is installed: on a GPU it takes target positions alone, on a CPU all.
+Methods: ``dense``, ``head`` and ``full`` of sabitrain; ``linear_cross_entropy``, its model under
+torch's chunked ``F.linear_cross_entropy`` over all positions; ``transformers``,
+``LlamaForCausalLM`` with all logits; ``trl``, the same under the fused head of TRL's trainer, where
+TRL is installed: on a GPU it takes target positions alone, on a CPU all.
 
-On a GPU: presets 125m (all shares) and 1b (.7) with a vocabulary of 52,000, in bf16. On a CPU: ``quarter``, 125m with
-width, MLP and vocabulary divided by four, so that every part takes the share of the whole that it takes there.
+On a GPU: presets 125m (all shares) and 1b (.7) with a vocabulary of 52,000, in bf16. On a CPU:
+``quarter``, 125m with width, MLP and vocabulary divided by four, so that every part takes the share
+of the whole that it takes there.
 """
 
 from __future__ import annotations
@@ -78,7 +82,9 @@ class Cell:
 
 
 def make_rows(subject: Subject, prompt: float) -> BatchDict:
-    """Rows of documents of `DOCUMENT` random tokens, the first ``prompt`` of each a prompt, the rest learnt."""
+    """Rows of documents of `DOCUMENT` random tokens, the first ``prompt`` of each a prompt, the
+    rest trained.
+    """
     shape = subject.rows, SEQ_LEN
     positions = np.tile(np.arange(DOCUMENT), subject.rows * SEQ_LEN // DOCUMENT).reshape(shape)
     mask = positions >= max(1, round(prompt * DOCUMENT))
@@ -103,8 +109,12 @@ def sabitrain_loss(model: Llama, batch: Batch, compute: Compute) -> Callable[[],
 
 
 def linear_cross_entropy_loss(model: Llama, batch: Batch, rows: BatchDict) -> Callable[[], Tensor]:
-    """The same model; head and loss by torch's chunked function, positions that are not learnt ignored."""
-    labels_N = torch.from_numpy(np.append(rows["labels"].reshape(-1)[1:], -100)).to(batch.ids_N.device)
+    """The same model; head and loss by torch's chunked function, positions that are not trained
+    ignored.
+    """
+    labels_N = torch.from_numpy(np.append(rows["labels"].reshape(-1)[1:], -100)).to(
+        batch.ids_N.device
+    )
     options = torch.nn.LinearCrossEntropyOptions()
 
     def loss() -> Tensor:
@@ -112,7 +122,9 @@ def linear_cross_entropy_loss(model: Llama, batch: Batch, rows: BatchDict) -> Ca
         if torch.is_autocast_enabled(hidden_NC.device.type):
             hidden_NC = hidden_NC.to(torch.get_autocast_dtype(hidden_NC.device.type))
         head_VC = model.head_VC.to(hidden_NC.dtype)
-        return F.linear_cross_entropy(hidden_NC, head_VC, labels_N, ignore_index=-100, options=options)
+        return F.linear_cross_entropy(
+            hidden_NC, head_VC, labels_N, ignore_index=-100, options=options
+        )
 
     return loss
 
@@ -120,7 +132,8 @@ def linear_cross_entropy_loss(model: Llama, batch: Batch, rows: BatchDict) -> Ca
 def transformers_loss(
     model: Llama, rows: BatchDict, device: torch.device, fused: bool
 ) -> tuple[torch.nn.Module, Callable[[], Tensor]]:
-    """``LlamaForCausalLM`` with the same weights, its documents told apart by their positions, as it packs them.
+    """``LlamaForCausalLM`` with the same weights, its documents told apart by their positions, as
+    it packs them.
 
     ``fused`` gives it TRL's head, which makes logits in tiles.
     """
@@ -152,7 +165,10 @@ def transformers_loss(
     from trl.trainer.utils import add_fused_lm_head
 
     add_fused_lm_head(peer)
-    return peer, lambda: peer(input_ids=ids, labels=labels, position_ids=positions, fused_lm_head=True).loss
+    return (
+        peer,
+        lambda: peer(input_ids=ids, labels=labels, position_ids=positions, fused_lm_head=True).loss,
+    )
 
 
 class Trainer:
@@ -169,7 +185,9 @@ class Trainer:
         model = Llama(subject.shape, subject.vocab_size).to(device)
         trained: torch.nn.Module = model
         if cell.method in ("transformers", "trl"):
-            trained, self.loss_of = transformers_loss(model, rows, device, fused=cell.method == "trl")
+            trained, self.loss_of = transformers_loss(
+                model, rows, device, fused=cell.method == "trl"
+            )
         elif cell.method == "linear_cross_entropy":
             self.loss_of = linear_cross_entropy_loss(model, batch, rows)
         else:
@@ -209,11 +227,15 @@ def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
     dense_loss, _ = dense.step()
     pairs = [in_turn(trainer, dense, dense_first=bool(i % 2)) for i in range(steps)]
     best = min(pair[0] for pair in pairs)
-    flops = step_flops(subject.shape, subject.vocab_size, Step([trainer.batch], 0, 0), trainer.compute)
+    flops = step_flops(
+        subject.shape, subject.vocab_size, Step([trainer.batch], 0, 0), trainer.compute
+    )
     peak = peak_flops(device)
     return {
         **asdict(cell),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one thread",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else "CPU, one thread",
         "torch": torch.__version__,
         "tokens": len(trainer.batch.ids_N),
         "targets": trainer.batch.targets,
@@ -250,13 +272,19 @@ def cells(device: torch.device) -> list[Cell]:
     methods = [name for name in METHODS if name != "trl" or importlib.util.find_spec("trl")]
     if device.type != "cuda":
         return [Cell("quarter", *pair) for pair in product(SHARES, methods)]
-    return [*(Cell("125m", *pair) for pair in product(SHARES, methods)), *(Cell("1b", 0.7, name) for name in OURS)]
+    return [
+        *(Cell("125m", *pair) for pair in product(SHARES, methods)),
+        *(Cell("1b", 0.7, name) for name in OURS),
+    ]
 
 
 def show(results: list[dict[str, Any]]) -> bool:
     """Print the table; whether every method began with the loss of ``dense``."""
     agree = True
-    speeds, savings = "tokens/s | targets/s | TFLOP/s | MFU | peak MB", "saved by FLOPs | saved | by fastest"
+    speeds, savings = (
+        "tokens/s | targets/s | TFLOP/s | MFU | peak MB",
+        "saved by FLOPs | saved | by fastest",
+    )
     print(f"| model | prompt | method | {speeds} | {savings} |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for result in results:
@@ -270,20 +298,32 @@ def show(results: list[dict[str, Any]]) -> bool:
             f"{1 - result['seconds'] / result['seconds_dense']:.1%} |"
         )
         tolerance = 1e-4 if result["device"].startswith("CPU") else 1e-2  # bf16 on a GPU
-        if abs(result["first_loss"] - result["first_loss_dense"]) > tolerance * result["first_loss_dense"]:
+        if (
+            abs(result["first_loss"] - result["first_loss_dense"])
+            > tolerance * result["first_loss_dense"]
+        ):
             print(f"the losses differ: {result['first_loss']} and {result['first_loss_dense']}")
             agree = False
     return agree
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("build/train.jsonl"), help="where the lines are")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/train.jsonl"), help="where the lines are"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=6, help="timed steps of a cell")
-    parser.add_argument("--only", nargs="+", metavar="METHOD", default=METHODS, help="methods to measure")
     parser.add_argument(
-        "--cell", nargs=3, metavar=("MODEL", "PROMPT", "METHOD"), help="measure this one, print its line"
+        "--only", nargs="+", metavar="METHOD", default=METHODS, help="methods to measure"
+    )
+    parser.add_argument(
+        "--cell",
+        nargs=3,
+        metavar=("MODEL", "PROMPT", "METHOD"),
+        help="measure this one, print its line",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -295,13 +335,24 @@ def main() -> int:
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
-    done = {Cell(line["model"], line["prompt"], line["method"]): line for line in map(json.loads, lines)}
+    done = {
+        Cell(line["model"], line["prompt"], line["method"]): line for line in map(json.loads, lines)
+    }
     for cell in sorted(cells(device), key=lambda cell: METHODS.index(cell.method)):
         if cell in done or cell.method not in arguments.only:
             continue
-        command = [sys.executable, __file__, "--device", str(device), "--steps", str(arguments.steps)]
+        command = [
+            sys.executable,
+            __file__,
+            "--device",
+            str(device),
+            "--steps",
+            str(arguments.steps),
+        ]
         command += ["--cell", cell.model, str(cell.prompt), cell.method]
-        line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        line = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.splitlines()[-1]
         with arguments.out.open("a") as file:
             file.write(line + "\n")
         print(line, file=sys.stderr)

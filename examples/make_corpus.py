@@ -1,9 +1,9 @@
 """Write the example corpus from the facts tabled below: `python examples/make_corpus.py [FOLDER]`.
 
-Everything is composed from small tables of words (numerals, nouns, clauses, days, months) and a few hand-written
-sentences, so a native speaker corrects one entry here, runs the script and finds every record that used it corrected.
-There is no randomness: where only a part of a grid of combinations is wanted, it is chosen by the hash of each one.
-All text is NFC.
+Everything is composed from small tables of words (numerals, nouns, clauses, days, months) and a few
+hand-written sentences, so a native speaker corrects one entry here, runs the script and finds every
+record that used it corrected. There is no randomness: where only a part of a grid of combinations
+is wanted, it is chosen by the hash of each one. All text is NFC.
 """
 
 import gzip
@@ -27,7 +27,9 @@ def words(text: str) -> list[str]:
 
 
 class Noun(NamedTuple):
-    """A countable noun; its kind (thing, beast, sight or measure) says which sentences it may enter."""
+    """A countable noun; its kind (thing, beast, sight or measure) says which sentences it may
+    enter.
+    """
 
     kind: str
     en: str
@@ -47,7 +49,9 @@ NOUNS = [
     Noun("thing", "bag", "bags", "àpò", "jaka", "jakunkuna", "f", "akpa"),
     Noun("thing", "knife", "knives", "ọ̀bẹ", "wuƙa", "wuƙaƙe", "f", "mma"),
     Noun("thing", "pot", "pots", "ìkòkò", "tukunya", "tukwane", "f", "ite"),
-    Noun("thing", "newspaper", "newspapers", "ìwé ìròyìn", "jarida", "jaridu", "f", "akwụkwọ akụkọ"),
+    Noun(
+        "thing", "newspaper", "newspapers", "ìwé ìròyìn", "jarida", "jaridu", "f", "akwụkwọ akụkọ"
+    ),
     Noun("beast", "dog", "dogs", "ajá", "kare", "karnuka", "m", "nkịta"),
     Noun("beast", "fish", "fish", "ẹja", "kifi", "kifaye", "m", "azụ"),
     Noun("beast", "goat", "goats", "ewúrẹ́", "akuya", "awaki", "f", "ewu"),
@@ -83,7 +87,8 @@ EN_TENS = words("_ ten twenty thirty forty fifty sixty seventy eighty ninety")
 HAU_UNITS = words("_ ɗaya biyu uku huɗu biyar shida bakwai takwas tara goma")
 HAU_TENS = words("_ goma ashirin talatin arba'in hamsin sittin saba'in tamanin casa'in")
 IBO_UNITS = words("_ otu abụọ atọ anọ ise isii asaa asatọ itoolu iri")
-# Yorùbá counts by twenties and by subtraction: only the forms that follow a noun, 1 to 19, and the tens are used.
+# Yorùbá counts by twenties and by subtraction: only the forms that follow a noun, 1 to 19, and the
+# tens are used.
 YOR_AFTER_NOUN = words(
     "_ kan méjì mẹ́ta mẹ́rin márùn-ún mẹ́fà méje mẹ́jọ mẹ́sàn-án mẹ́wàá mọ́kànlá méjìlá mẹ́tàlá mẹ́rìnlá "
     "mẹ́ẹ̀ẹ́dógún mẹ́rìndínlógún mẹ́tàdínlógún méjìdínlógún mọ́kàndínlógún"
@@ -97,10 +102,19 @@ DAYS = {
     "ibo": words("Sọnde Mọnde Tuzde Wenezde Tọzde Fraịde Satọde"),
 }
 MONTHS = {
-    "en": words("January February March April May June July August September October November December"),
-    "yor": [f"Oṣù {name}" for name in words("Ṣẹ́rẹ́ Èrèlè Ẹrẹ̀nà Ìgbé Ẹ̀bibi Òkúdu Agẹmọ Ògún Owewe Ọ̀wàrà Bélú Ọ̀pẹ̀")],
-    "hau": words("Janairu Fabrairu Maris Afrilu Mayu Yuni Yuli Agusta Satumba Oktoba Nuwamba Disamba"),
-    "ibo": words("Jenụwarị Febrụwarị Maachị Eprel Mee Juun Julaị Ọgọst Septemba Ọktoba Novemba Disemba"),
+    "en": words(
+        "January February March April May June July August September October November December"
+    ),
+    "yor": [
+        f"Oṣù {name}"
+        for name in words("Ṣẹ́rẹ́ Èrèlè Ẹrẹ̀nà Ìgbé Ẹ̀bibi Òkúdu Agẹmọ Ògún Owewe Ọ̀wàrà Bélú Ọ̀pẹ̀")
+    ],
+    "hau": words(
+        "Janairu Fabrairu Maris Afrilu Mayu Yuni Yuli Agusta Satumba Oktoba Nuwamba Disamba"
+    ),
+    "ibo": words(
+        "Jenụwarị Febrụwarị Maachị Eprel Mee Juun Julaị Ọgọst Septemba Ọktoba Novemba Disemba"
+    ),
 }
 
 OWN = [  # what is said of things and beasts
@@ -246,7 +260,9 @@ def igbo(number: int) -> str:
 
 
 def counted(noun: Noun, number: int) -> Parallel:
-    """The noun with a numeral from 1 to 19; in Igbo "one" goes before the noun, the others after it."""
+    """The noun with a numeral from 1 to 19; in Igbo "one" goes before the noun, the others after
+    it.
+    """
     return {
         "en": f"{english(number)} {noun.en if number == 1 else noun.en_plural}",
         "yor": f"{noun.yor} {YOR_AFTER_NOUN[number]}",
@@ -262,21 +278,32 @@ def capital(text: str) -> str:
 
 def without_marks(text: str) -> str:
     """The text as it is often typed: no tone marks, no dots below."""
-    return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))
+    return "".join(
+        char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char)
+    )
 
 
 def pick(items: Iterable[Item], count: int) -> list[Item]:
-    """`count` of the items, chosen and ordered by a hash of each: the same ones on every machine and Python version."""
+    """`count` of the items, chosen and ordered by a hash of each: the same ones on every machine
+    and Python version.
+    """
     return sorted(items, key=lambda item: hashlib.sha256(repr(item).encode()).digest())[:count]
 
 
 def number_records() -> list[dict[str, str]]:
-    """1 to 999. The digits are apart: a tokenizer that joins them could make a held-out number one unseen token."""
-    return [{"digits": " ".join(str(n)), "en": english(n), "hau": hausa(n), "ibo": igbo(n)} for n in range(1, 1000)]
+    """1 to 999. The digits are apart: a tokenizer that joins them could make a held-out number one
+    unseen token.
+    """
+    return [
+        {"digits": " ".join(str(n)), "en": english(n), "hau": hausa(n), "ibo": igbo(n)}
+        for n in range(1, 1000)
+    ]
 
 
 def counting_sentences() -> list[Parallel]:
-    """Every "I have three books.": a clause, a noun it fits and a numeral up to ten, ordered by hash."""
+    """Every "I have three books.": a clause, a noun it fits and a numeral up to ten, ordered by
+    hash.
+    """
     grid = []
     for clauses, kinds in ((OWN, ("thing", "beast")), (SEE, ("thing", "beast", "sight"))):
         nouns = [noun for noun in NOUNS if noun.kind in kinds]
@@ -284,7 +311,9 @@ def counting_sentences() -> list[Parallel]:
     sentences = []
     for clause, noun, number in pick(grid, len(grid)):
         phrase = counted(noun, number)
-        sentences.append({lang: f"{start} {phrase[lang]}." for lang, start in zip(LANGS, clause, strict=True)})
+        sentences.append(
+            {lang: f"{start} {phrase[lang]}." for lang, start in zip(LANGS, clause, strict=True)}
+        )
     return sentences
 
 
@@ -296,35 +325,68 @@ def pattern_sentences() -> list[Parallel]:
             continue
         en, yor, hau, ibo = noun.en, noun.yor, noun.hau, noun.ibo
         be = "ne" if noun.hau_gender == "m" else "ce"
-        rows = [(f"This is a {en}.", f"{capital(yor)} ni èyí.", f"Wannan {hau} {be}.", f"Nke a bụ {ibo}.")]
+        rows = [
+            (
+                f"This is a {en}.",
+                f"{capital(yor)} ni èyí.",
+                f"Wannan {hau} {be}.",
+                f"Nke a bụ {ibo}.",
+            )
+        ]
         for my, mi, masculine, feminine, m in OWNERS if noun.kind != "sight" else []:
             owned = hau + (masculine if noun.hau_gender == "m" else feminine)
-            rows.append((f"This is {my} {en}.", f"Èyí ni {yor} {mi}.", f"Wannan {owned} {be}.", f"Nke a bụ {ibo} {m}."))
+            rows.append(
+                (
+                    f"This is {my} {en}.",
+                    f"Èyí ni {yor} {mi}.",
+                    f"Wannan {owned} {be}.",
+                    f"Nke a bụ {ibo} {m}.",
+                )
+            )
             if noun.kind == "thing":
                 rows.append(
-                    (f"Where is {my} {en}?", f"Níbo ni {yor} {mi} wà?", f"Ina {owned}?", f"Ebee ka {ibo} {m} dị?")
+                    (
+                        f"Where is {my} {en}?",
+                        f"Níbo ni {yor} {mi} wà?",
+                        f"Ina {owned}?",
+                        f"Ebee ka {ibo} {m} dị?",
+                    )
                 )
         sentences += [dict(zip(LANGS, row, strict=True)) for row in rows]
     for greeting, name in itertools.product(GREETINGS, itertools.chain(*NAMES.values())):
-        sentences.append({lang: f"{hail}, {name}." for lang, hail in zip(LANGS, greeting, strict=True)})
+        sentences.append(
+            {lang: f"{hail}, {name}." for lang, hail in zip(LANGS, greeting, strict=True)}
+        )
     return sentences
 
 
 def sequence_records() -> list[dict[str, object]]:
     """One to seven days, months or tens in a row, and the one that comes next, in each language."""
     counts = {"en": english, "hau": hausa, "ibo": igbo}
-    tens = {lang: [count(n) for n in range(20, 101, 10)] for lang, count in counts.items()} | {"yor": YOR_TENS}
+    tens = {lang: [count(n) for n in range(20, 101, 10)] for lang, count in counts.items()} | {
+        "yor": YOR_TENS
+    }
     rows = []
     for names, cyclic in ((DAYS, True), (MONTHS, True), (tens, False)):
         size = len(names["en"])
         for start, length in itertools.product(range(size), range(1, 8)):
             if cyclic or start + length < size:
-                rows.append({lang: [names[lang][(start + i) % size] for i in range(length + 1)] for lang in LANGS})
-    return [{"given": {k: v[:-1] for k, v in row.items()}, "next": {k: v[-1] for k, v in row.items()}} for row in rows]
+                rows.append(
+                    {
+                        lang: [names[lang][(start + i) % size] for i in range(length + 1)]
+                        for lang in LANGS
+                    }
+                )
+    return [
+        {"given": {k: v[:-1] for k, v in row.items()}, "next": {k: v[-1] for k, v in row.items()}}
+        for row in rows
+    ]
 
 
 def language_rows(sentences: Sequence[Parallel]) -> list[tuple[str, str]]:
-    """Sentences and the name of their language; every third is quoted, for in raw TSV a `"` is text."""
+    """Sentences and the name of their language; every third is quoted, for in raw TSV a `"` is
+    text.
+    """
     labels = {"en": "English", "yor": "Yorùbá", "hau": "Hausa", "ibo": "Igbo"}
     said = {"en": "She said:", "yor": "Ó sọ pé:", "hau": "Ta ce:", "ibo": "Ọ sịrị:"}
     rows = []
@@ -344,23 +406,37 @@ def text_lines(lang: str) -> list[str]:
         name = names[i % len(names)]
         job = (HAU_WOMEN_JOBS if name in HAU_WOMEN and lang == "hau" else JOBS[lang])[i % 4]
         first, second = i * 4 % len(owned), (i * 4 + 1 + i % 13) % len(owned)
-        one, other = counted(owned[first], 1 + i % 10)[lang], counted(owned[second], 2 + i * 4 % 9)[lang]
+        one, other = (
+            counted(owned[first], 1 + i % 10)[lang],
+            counted(owned[second], 2 + i * 4 % 9)[lang],
+        )
         town = TOWNS[lang][i % 5]
-        lines.append(INTRODUCTIONS[lang].format(name=name, town=town, job=job, one=one, other=other))
+        lines.append(
+            INTRODUCTIONS[lang].format(name=name, town=town, job=job, one=one, other=other)
+        )
     days = DAYS[lang]
-    lines += [TODAY[lang].format(today=day, tomorrow=days[(i + 1) % 7]) for i, day in enumerate(days)]
+    lines += [
+        TODAY[lang].format(today=day, tomorrow=days[(i + 1) % 7]) for i, day in enumerate(days)
+    ]
     last = {"en": "and", "yor": "àti", "hau": "da", "ibo": "na"}[lang]
-    week, year = (f"{', '.join(names[lang][:-1])} {last} {names[lang][-1]}" for names in (DAYS, MONTHS))
+    week, year = (
+        f"{', '.join(names[lang][:-1])} {last} {names[lang][-1]}" for names in (DAYS, MONTHS)
+    )
     return lines + [fact.format(days=week, months=year) for fact in FACTS[lang]]
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
-    """Write lines as UTF-8 in NFC; a `.gz` carries neither time nor name: its bytes depend on its content."""
+    """Write lines as UTF-8 in NFC; a `.gz` carries neither time nor name: its bytes depend on its
+    content.
+    """
     data = unicodedata.normalize("NFC", "".join(f"{line}\n" for line in lines)).encode()
     if path.suffix != ".gz":
         path.write_bytes(data)
         return
-    with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+    ):
         packed.write(data)
 
 
@@ -372,19 +448,28 @@ def as_json(records: Iterable[object]) -> list[str]:
 def main(folder: Path) -> None:
     """Write every data file of the corpus into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    sentences = counting_sentences()  # in hash order, so consecutive parts are samples that share no sentence
+    sentences = (
+        counting_sentences()
+    )  # in hash order, so consecutive parts are samples that share no sentence
     translated, marked, labelled = sentences[:500], sentences[500:900], sentences[900:1500]
     phrases = [counted(noun, number) for noun, number in itertools.product(NOUNS, range(1, 20))]
     pairs = [
-        {lang: {"plain": without_marks(row[lang]), "marked": row[lang]} for lang in ("yor", "ibo")} for row in marked
+        {lang: {"plain": without_marks(row[lang]), "marked": row[lang]} for lang in ("yor", "ibo")}
+        for row in marked
     ]
 
     write(folder / "numbers.jsonl", as_json(number_records()))
     write(folder / "phrases.jsonl", as_json({"translation": row} for row in phrases))
-    write(folder / "sentences.jsonl", as_json({"translation": row} for row in translated + pattern_sentences()))
+    write(
+        folder / "sentences.jsonl",
+        as_json({"translation": row} for row in translated + pattern_sentences()),
+    )
     write(folder / "sequences.jsonl", as_json(sequence_records()))
     write(folder / "diacritics.jsonl.gz", as_json(pairs))
-    write(folder / "languages.tsv", ["text\tlanguage", *("\t".join(row) for row in language_rows(labelled))])
+    write(
+        folder / "languages.tsv",
+        ["text\tlanguage", *("\t".join(row) for row in language_rows(labelled))],
+    )
     for lang, name in zip(LANGS, ("eng", "yor", "hau", "ibo"), strict=True):
         write(folder / f"text-{name}.txt", text_lines(lang))
 

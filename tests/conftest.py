@@ -1,4 +1,6 @@
-"""Fixtures that several test files share: a small corpus with every kind of record, its tokenizer, its dataset."""
+"""Fixtures that several test files share: a small corpus with every kind of record, its tokenizer,
+its dataset.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ def heeds_ctrl_c() -> Iterator[None]:
 
 
 def write_corpus(folder: Path) -> Path:
-    """The corpus without its tokenizer: sums in two languages (some records broken), labels in two files, plain text
+    """The corpus without its tokenizer: sums in two languages (some records broken), labels in two
+    files, plain text
     of which one document is longer than a row."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -78,7 +81,9 @@ def write_corpus(folder: Path) -> Path:
     (folder / "sums.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     for name, label in (("a", "good"), ("b", "bad")):
         rows = [f"number {i} is {label} \\ [bold]not markup[/bold] ⟦x⟧\t{label}" for i in range(30)]
-        (folder / f"labels-{name}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n", "utf-8")
+        (folder / f"labels-{name}.tsv").write_text(
+            "\n".join(["text\tlabel", *rows]) + "\n", "utf-8"
+        )
     plain = [f"Line {i} of the plain text says {ENGLISH[i % 11]}." for i in range(40)]
     plain.append(" ".join(ENGLISH[(i * i + i // 7) % 11] for i in range(300)))
     (folder / "plain.txt").write_text("\n".join(plain) + "\n", "utf-8")
@@ -91,7 +96,9 @@ def make_it_last(corpus: Path) -> None:
     letters = random.Random(0)
     with (corpus / "plain.txt").open("a", encoding="utf-8") as file:
         for _ in range(25_000):
-            file.write(" ".join("".join(letters.choices("abcdefghijklm", k=12)) for _ in range(12)) + "\n")
+            file.write(
+                " ".join("".join(letters.choices("abcdefghijklm", k=12)) for _ in range(12)) + "\n"
+            )
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 //! A run that ends anywhere goes on, and ends with the same bytes.
 //!
-//! A program of its own, since what it tests is the end of a process: called again with a task in the environment, it
-//! packs and is aborted at a step of the disk, finds the disk full there, or is killed.
+//! A program of its own, since what it tests is the end of a process: called again with a task in
+//! the environment, it packs and is aborted at a step of the disk, finds the disk full there, or is
+//! killed.
 
 #![expect(clippy::disallowed_methods, reason = "it looks at the files that the core leaves")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a test program tells what it did")]
@@ -61,8 +62,16 @@ fn main() {
     let once = contents(&small.reference);
     for (name, task, before) in [
         ("a new folder", SPILLING, None),
-        ("in the stead of another dataset", Task { overwrite: true, ..SPILLING }, Some(&small.other)),
-        ("its spool kept", Task { keep_spool: true, overwrite: true, ..SPILLING }, Some(&small.kept)),
+        (
+            "in the stead of another dataset",
+            Task { overwrite: true, ..SPILLING },
+            Some(&small.other),
+        ),
+        (
+            "its spool kept",
+            Task { keep_spool: true, overwrite: true, ..SPILLING },
+            Some(&small.kept),
+        ),
     ] {
         for fault in ["abort", "full"] {
             let steps = small.fail_at_every_step(name, task, before, fault, &once);
@@ -82,10 +91,14 @@ fn run_task(task: &str) -> i32 {
     let mut flag = || word() == "true";
     let (resume, overwrite, keep_spool) = (flag(), flag(), flag());
     let spool_bytes = word().parse().expect("a number");
-    let options = Options { threads: 2, overwrite, resume, keep_spool, spool_bytes, reuse: Vec::new() };
-    let overrides =
-        Overrides { split_bytes: Some(if spool_bytes == 0 { 4000 } else { 20_000 }), ..Overrides::default() };
-    let packed = Plan::load(&corpus, &overrides).and_then(|plan| pack(&plan, &out, &options, &Monitor::default()));
+    let options =
+        Options { threads: 2, overwrite, resume, keep_spool, spool_bytes, reuse: Vec::new() };
+    let overrides = Overrides {
+        split_bytes: Some(if spool_bytes == 0 { 4000 } else { 20_000 }),
+        ..Overrides::default()
+    };
+    let packed = Plan::load(&corpus, &overrides)
+        .and_then(|plan| pack(&plan, &out, &options, &Monitor::default()));
     match packed {
         Ok(report) => {
             println!("{} of {}", report.reused_splits.0, report.reused_splits.1);
@@ -123,13 +136,23 @@ impl Place {
         fs::create_dir_all(&place.corpus).expect("a folder");
         let (mut pairs, mut text) = (String::new(), String::new());
         for nth in 0..records {
-            let _ = writeln!(pairs, r#"{{"a": "one {nth} and {} more", "b": "{}"}}"#, nth * 7 % 13, nth * nth % 1009);
-            let _ = writeln!(text, "{}", format!("line {nth} of the text, ").repeat(1 + nth as usize % 9));
+            let _ = writeln!(
+                pairs,
+                r#"{{"a": "one {nth} and {} more", "b": "{}"}}"#,
+                nth * 7 % 13,
+                nth * nth % 1009
+            );
+            let _ = writeln!(
+                text,
+                "{}",
+                format!("line {nth} of the text, ").repeat(1 + nth as usize % 9)
+            );
         }
         pairs.push_str("{\n");
         fs::write(place.corpus.join("pairs.jsonl"), pairs).expect("a file");
         fs::write(place.corpus.join("text.txt"), text).expect("a file");
-        let write_config = |text: &str| fs::write(place.corpus.join("corpus.toml"), text).expect("a file");
+        let write_config =
+            |text: &str| fs::write(place.corpus.join("corpus.toml"), text).expect("a file");
         write_config(CORPUS);
         let plan = Plan::load(&place.corpus, &Overrides::default()).expect("a plan");
         let trained = train_tokenizer(&plan, 300, &Monitor::default()).expect("a tokenizer");
@@ -137,7 +160,10 @@ impl Place {
         let in_memory = Task { spool_bytes: SPOOL_BYTES, ..SPILLING };
         write_config(&CORPUS.replace("epochs = 1.5", "epochs = 2.5").replace("6000", "9000"));
         expect_ok(&place.run(&place.other, in_memory, None), "another dataset");
-        expect_ok(&place.run(&place.kept, Task { keep_spool: true, ..in_memory }, None), "one that keeps its spool");
+        expect_ok(
+            &place.run(&place.kept, Task { keep_spool: true, ..in_memory }, None),
+            "one that keeps its spool",
+        );
         write_config(CORPUS);
         expect_ok(&place.run(&place.reference, in_memory, None), "the reference");
         place
@@ -147,8 +173,13 @@ impl Place {
         let Task { resume, overwrite, keep_spool, spool_bytes } = task;
         let (corpus, out) = (self.corpus.display(), out.display());
         let mut command = Command::new(env::current_exe().expect("this program"));
-        command.env(TASK, format!("{corpus}|{out}|{resume}|{overwrite}|{keep_spool}|{spool_bytes}"));
-        command.env_remove(FAULT).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env(TASK, format!("{corpus}|{out}|{resume}|{overwrite}|{keep_spool}|{spool_bytes}"));
+        command
+            .env_remove(FAULT)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         if let Some(fault) = fault {
             command.env(FAULT, fault);
         }
@@ -159,7 +190,8 @@ impl Place {
         self.command(out, task, fault).output().expect("a process")
     }
 
-    /// Lets a run fail at the first step, another at the second, and so on until one does not fail; the number of steps.
+    /// Lets a run fail at the first step, another at the second, and so on until one does not fail;
+    /// the number of steps.
     fn fail_at_every_step(
         &self,
         name: &str,
@@ -171,7 +203,9 @@ impl Place {
         // Two at a time, in batches, until a batch has one that came through.
         let mut step = 1;
         loop {
-            let failed = tasks::run(2, 16, |at| Ok(self.fail_at(name, step + at, task, before, fault, once)));
+            let failed = tasks::run(2, 16, |at| {
+                Ok(self.fail_at(name, step + at, task, before, fault, once))
+            });
             let failed = failed.expect("no task fails");
             if let Some(through) = failed.iter().position(|failed| !failed) {
                 return step + through - 1;
@@ -200,7 +234,10 @@ impl Place {
         if failed {
             let why = String::from_utf8_lossy(&first.stderr);
             match fault {
-                "full" => assert!(first.status.code() == Some(1) && why.contains("the disk is full"), "{case}: {why}"),
+                "full" => assert!(
+                    first.status.code() == Some(1) && why.contains("the disk is full"),
+                    "{case}: {why}"
+                ),
                 _ => assert!(first.status.code().is_none(), "{case}: it was not aborted: {why}"),
             }
             expect_ok(&self.run(&out, Task { resume: true, ..task }, None), &case);
@@ -213,12 +250,14 @@ impl Place {
         failed
     }
 
-    /// Kills runs at random moments after their first byte of spool; each must go on and end as one that was not.
+    /// Kills runs at random moments after their first byte of spool; each must go on and end as one
+    /// that was not.
     fn kill_at_random(&self) {
         let once = contents(&self.reference);
         let task = Task { spool_bytes: 100_000, ..SPILLING };
-        let spooled =
-            |out: &Path| fs::read_dir(out.join(".work/spool")).is_ok_and(|mut entries| entries.next().is_some());
+        let spooled = |out: &Path| {
+            fs::read_dir(out.join(".work/spool")).is_ok_and(|mut entries| entries.next().is_some())
+        };
         let wait_for_spool = |out: &Path, child: &mut Child| {
             while !spooled(out) && child.try_wait().expect("a process").is_none() {
                 thread::sleep(Duration::from_millis(1));
@@ -236,7 +275,9 @@ impl Place {
             let out = self.root.join(format!("killed-{nth}"));
             let mut child = self.command(&out, task, None).spawn().expect("a process");
             wait_for_spool(&out, &mut child);
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             thread::sleep(takes.mul_f64((state >> 33) as f64 / f64::from(1_u32 << 31)));
             let _ = child.kill();
             if child.wait().expect("a process").code().is_none() {

@@ -1,7 +1,9 @@
-"""The slow, obvious writer of packed datasets for tests: format version 1, in plain Python lists and pyarrow.
+"""The slow, obvious writer of packed datasets for tests: format version 1, in plain Python lists
+and pyarrow.
 
-It shares no code with the package, so that the loader and the Rust writer each have something to be held against.
-The ``xxh3_128`` fields are zeros: the loader does not read them, and ``sabiprep verify`` is tested on real output.
+It shares no code with the package, so that the loader and the Rust writer each have something to be
+held against. The ``xxh3_128`` fields are zeros: the loader does not read them, and ``sabiprep
+verify`` is tested on real output.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ DocumentLike = Document | tuple[Any, ...]
 
 
 def target_only_mask(document: Document, eos_id: int) -> list[bool]:
-    """The mask of one document under ``target_only``: role 3 and the closing EOS, never the first token."""
+    """The mask of one document under ``target_only``: role 3 and the closing EOS, never the first
+    token.
+    """
     last = len(document.ids) - 1
     return [
         i > 0 and (role == TARGET or (role == CONTROL and i == last and token == eos_id))
@@ -107,7 +111,9 @@ def shard_schema(seq_len: int, id_dtype: str = "uint16") -> pa.Schema:
 
 
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    """Write ``manifest.json`` with its own sha256 in it, taken over the file with 64 zeros in its place."""
+    """Write ``manifest.json`` with its own sha256 in it, taken over the file with 64 zeros in its
+    place.
+    """
     zeros = "0" * 64
     unsigned = json.dumps({**manifest, "sha256": zeros}, indent=2, ensure_ascii=False).encode()
     digest = hashlib.sha256(unsigned).hexdigest()
@@ -115,7 +121,9 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def word_level_tokenizer(vocab_size: int) -> str:
-    """The JSON of a tokenizer whose tokens are the words ``t0`` to ``t{vocab_size - 1}``, for tests that load one."""
+    """The JSON of a tokenizer whose tokens are the words ``t0`` to ``t{vocab_size - 1}``, for tests
+    that load one.
+    """
     vocabulary = {f"t{i}": i for i in range(vocab_size)}
     return json.dumps(
         {
@@ -148,11 +156,13 @@ def write_dataset(
     sources: Sequence[dict[str, str]] | None = None,
     tokenizer_json: str | None = None,
 ) -> Path:
-    """Write a packed dataset of these documents, packed first fit in their order, and return its folder.
+    """Write a packed dataset of these documents, packed first fit in their order, and return its
+    folder.
 
     Args:
         path: The folder to make.
-        documents: (ids, roles, source_id, record_id[, part]) of the training split, each at most ``seq_len`` long.
+        documents: (ids, roles, source_id, record_id[, part]) of the training split, each at most
+            ``seq_len`` long.
         seq_len: Tokens in a row.
         vocab_size: Largest id + 1.
         eos_id: The token that closes a document; the writer adds none.
@@ -171,7 +181,8 @@ def write_dataset(
     if sources is None:
         named = [document.source_id for split in rows.values() for row in split for document in row]
         sources = [
-            {"name": f"source-{i}", "task": f"task-{i % 2}", "lang": "yor"} for i in range(max(named, default=0) + 1)
+            {"name": f"source-{i}", "task": f"task-{i % 2}", "lang": "yor"}
+            for i in range(max(named, default=0) + 1)
         ]
 
     def totals(of: Iterable[Document]) -> dict[str, int]:
@@ -192,7 +203,10 @@ def write_dataset(
             file = f"{name}/shard-{len(entries):05d}.arrow"
             with pa.OSFile(str(path / file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
                 for start in range(0, len(part), rows_per_batch):
-                    columns = [row_columns(r, seq_len, eos_id, pad_id) for r in part[start : start + rows_per_batch]]
+                    columns = [
+                        row_columns(r, seq_len, eos_id, pad_id)
+                        for r in part[start : start + rows_per_batch]
+                    ]
                     writer.write_batch(pa.RecordBatch.from_pylist(columns, schema=schema))
             counts = totals(document for row in part for document in row)
             entries.append(
@@ -215,7 +229,9 @@ def write_dataset(
             "shards": entries,
         }
 
-    tokenizer = (word_level_tokenizer(vocab_size) if tokenizer_json is None else tokenizer_json).encode()
+    tokenizer = (
+        word_level_tokenizer(vocab_size) if tokenizer_json is None else tokenizer_json
+    ).encode()
     path.joinpath("tokenizer.json").write_bytes(tokenizer)
     write_manifest(
         path,
@@ -248,8 +264,12 @@ def write_dataset(
                     "loss": "target_only",
                     "overflow": "error",
                     "epochs": 1.0,
-                    "records": sum(d.source_id == i for split in rows.values() for row in split for d in row),
-                    "kept": sum(d.source_id == i for split in rows.values() for row in split for d in row),
+                    "records": sum(
+                        d.source_id == i for split in rows.values() for row in split for d in row
+                    ),
+                    "kept": sum(
+                        d.source_id == i for split in rows.values() for row in split for d in row
+                    ),
                     "truncated": 0,
                     "drops": {},
                     **{
@@ -273,6 +293,7 @@ def _mostly_one_source(row: Sequence[Document]) -> bool:
     """Whether 95 % or more of a row's tokens come from one source."""
     total = sum(len(document.ids) for document in row)
     return any(
-        sum(len(other.ids) for other in row if other.source_id == document.source_id) * 100 >= total * 95
+        sum(len(other.ids) for other in row if other.source_id == document.source_id) * 100
+        >= total * 95
         for document in row
     )

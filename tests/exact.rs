@@ -26,7 +26,9 @@ fn corpus() -> Vec<String> {
                 HTTPServer camelCase print(x) == != // \n\n  \t </s> <yor>: […] — “quoted”";
     let words: Vec<&str> = text.split(' ').collect();
     let pick = |nth: usize| words[nth * nth % words.len()];
-    (0..400).map(|from| (0..30).map(|nth| pick(from * 7 + nth)).collect::<Vec<_>>().join(" ")).collect()
+    (0..400)
+        .map(|from| (0..30).map(|nth| pick(from * 7 + nth)).collect::<Vec<_>>().join(" "))
+        .collect()
 }
 
 /// A file trained with our pattern.
@@ -34,7 +36,8 @@ fn trained() -> &'static Value {
     static TRAINED: OnceLock<Value> = OnceLock::new();
     TRAINED.get_or_init(|| {
         let trained =
-            train_bpe(corpus().into_iter(), 900, &["</s>".to_owned(), "<yor>".to_owned()]).expect("a tokenizer");
+            train_bpe(corpus().into_iter(), 900, &["</s>".to_owned(), "<yor>".to_owned()])
+                .expect("a tokenizer");
         serde_json::from_slice(&trained.json).expect("JSON")
     })
 }
@@ -58,7 +61,9 @@ fn under(pre_tokenizer: &Value) -> Value {
         tokenizers::models::bpe::BpeTrainer::builder()
             .vocab_size(900)
             .show_progress(false)
-            .initial_alphabet(tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect())
+            .initial_alphabet(
+                tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect(),
+            )
             .special_tokens(vec![tokenizers::AddedToken::from("</s>", true)])
             .build(),
     );
@@ -89,7 +94,10 @@ fn variants() -> Vec<(String, Value)> {
     let mut variants = vec![("our own".to_owned(), own.clone())];
     let mut add = |name: &str, json: Value| variants.push((name.to_owned(), json));
     for digits in [r"\p{N}{1,3}", r"\p{N}{1,2}", r"\p{N}", r"\p{N}+"] {
-        add(&format!("cl100k with {digits}"), under(&split(&format!("{WORDS}{digits}|{REST}"), false)));
+        add(
+            &format!("cl100k with {digits}"),
+            under(&split(&format!("{WORDS}{digits}|{REST}"), false)),
+        );
     }
     for (name, pattern) in [("Qwen-3.5", QWEN35), ("o200k", O200K), ("GPT-2 by a Split", GPT2)] {
         add(name, under(&split(pattern, false)));
@@ -99,14 +107,21 @@ fn variants() -> Vec<(String, Value)> {
     add("GPT-2", gpt2.clone());
     add(
         "GPT-2 in a sequence",
-        with(&gpt2, |json| json["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": [bytes] })),
+        with(&gpt2, |json| {
+            json["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": [bytes] });
+        }),
     );
-    add("GPT-2 with a space", with(&gpt2, |json| json["pre_tokenizer"]["add_prefix_space"] = true.into()));
+    add(
+        "GPT-2 with a space",
+        with(&gpt2, |json| json["pre_tokenizer"]["add_prefix_space"] = true.into()),
+    );
     add("GPT-2 without NFC", with(&gpt2, |json| json["normalizer"] = Value::Null));
     add("no normalizer", with(own, |json| json["normalizer"] = Value::Null));
     add(
         "NFC in a sequence",
-        with(own, |json| json["normalizer"] = json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }] })),
+        with(own, |json| {
+            json["normalizer"] = json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }] });
+        }),
     );
     add("ignore_merges", with(own, |json| json["model"]["ignore_merges"] = true.into()));
     add(
@@ -121,7 +136,11 @@ fn variants() -> Vec<(String, Value)> {
         with(own, |json| {
             let merges = json["model"]["merges"].as_array().expect("merges");
             let line = |merge: &Value| {
-                json!(format!("{} {}", merge[0].as_str().expect("left"), merge[1].as_str().expect("right")))
+                json!(format!(
+                    "{} {}",
+                    merge[0].as_str().expect("left"),
+                    merge[1].as_str().expect("right")
+                ))
             };
             json["model"]["merges"] = merges.iter().map(line).collect();
         }),
@@ -134,14 +153,19 @@ fn variants() -> Vec<(String, Value)> {
             merges.extend(twice);
         }),
     );
-    add("merges backwards", with(own, |json| json["model"]["merges"].as_array_mut().expect("merges").reverse()));
+    add(
+        "merges backwards",
+        with(own, |json| json["model"]["merges"].as_array_mut().expect("merges").reverse()),
+    );
     let without_atoms = |json: &mut Value| {
         let vocab = json["model"]["vocab"].as_object_mut().expect("a vocabulary");
         for atom in ["z", "q", "Ģ", "ð", "ħ", "Æ"] {
             vocab.shift_remove(atom);
         }
         let merges = json["model"]["merges"].as_array_mut().expect("merges");
-        let known = |part: &Value| !part.as_str().expect("a token").contains(['z', 'q', 'Ģ', 'ð', 'ħ', 'Æ']);
+        let known = |part: &Value| {
+            !part.as_str().expect("a token").contains(['z', 'q', 'Ģ', 'ð', 'ħ', 'Æ'])
+        };
         merges.retain(|merge| known(&merge[0]) && known(&merge[1]));
     };
     add("bytes without an atom", with(own, without_atoms));
@@ -228,17 +252,21 @@ fn there_are_many_variants() {
 fn every_code_point_in_several_contexts() {
     let block = |block: u32| -> String {
         let chars = (block * 256..(block + 1) * 256).filter_map(char::from_u32);
-        chars.flat_map(|char| ['a', char, ' ', char, 'e', '\u{301}', char, '1', char, '\n']).collect()
+        chars
+            .flat_map(|char| ['a', char, ' ', char, 'e', '\u{301}', char, '1', char, '\n'])
+            .collect()
     };
-    // Nothing is assigned from U+40000 to the last planes but one: those by the shapes that differ in what they do to a
-    // character alone, the rest by every variant.
+    // Nothing is assigned from U+40000 to the last planes but one: those by the shapes that differ
+    // in what they do to a character alone, the rest by every variant.
     let is_empty = |nth: &u32| (0x400..0xe00).contains(nth);
     let (unassigned, rest): (Vec<u32>, Vec<u32>) = (0..0x11_0000 / 256).partition(is_empty);
-    let [unassigned, rest] = [unassigned, rest].map(|blocks| blocks.into_iter().map(block).collect::<Vec<_>>());
+    let [unassigned, rest] =
+        [unassigned, rest].map(|blocks| blocks.into_iter().map(block).collect::<Vec<_>>());
     let shapes = ["our own", r"cl100k with \p{N}{1,3}", "o200k", "GPT-2"];
     let is_shape = |pair: &Pair| shapes.contains(&pair.name.as_str());
     assert_eq!(pairs().iter().filter(|pair| is_shape(pair)).count(), shapes.len());
-    let [unassigned, rest] = [&unassigned, &rest].map(|texts| texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let [unassigned, rest] =
+        [&unassigned, &rest].map(|texts| texts.iter().map(String::as_str).collect::<Vec<_>>());
     let check = |at: usize| {
         pairs()[at].check(&rest);
         if is_shape(&pairs()[at]) {
@@ -267,12 +295,15 @@ fn random_texts() {
     let pairs = pairs();
     let cases = 100_000_u32.div_ceil(pairs.len() as u32);
     for pair in pairs {
-        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+        let mut runner =
+            TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
         runner
             .run(&strategy, |parts| {
                 // All in one, and each by itself among the others.
                 let whole = parts.concat();
-                pair.check(&[&whole].into_iter().chain(&parts).map(String::as_str).collect::<Vec<_>>());
+                pair.check(
+                    &[&whole].into_iter().chain(&parts).map(String::as_str).collect::<Vec<_>>(),
+                );
                 Ok(())
             })
             .expect("equal ids");
@@ -313,7 +344,10 @@ fn threads_change_nothing() {
     let corpus = corpus();
     let texts: Vec<&str> = corpus.iter().cycle().take(9_000).map(String::as_str).collect();
     let own = &pairs()[0].own;
-    assert_eq!(own.encode(texts.iter().copied(), 1).expect("ids"), own.encode(texts.iter().copied(), 3).expect("ids"));
+    assert_eq!(
+        own.encode(texts.iter().copied(), 1).expect("ids"),
+        own.encode(texts.iter().copied(), 3).expect("ids")
+    );
 }
 
 #[test]
@@ -331,10 +365,15 @@ fn what_is_not_known_is_left_to_the_library_and_why() {
             }),
         ),
         ("end_of_word_suffix", with(own, |json| json["model"]["end_of_word_suffix"] = "@".into())),
-        ("splits twice", with(own, |json| json["pre_tokenizer"]["pretokenizers"][1]["use_regex"] = true.into())),
+        (
+            "splits twice",
+            with(own, |json| json["pre_tokenizer"]["pretokenizers"][1]["use_regex"] = true.into()),
+        ),
         (
             "behavior is Removed",
-            with(own, |json| json["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Removed".into()),
+            with(own, |json| {
+                json["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Removed".into();
+            }),
         ),
         (
             "not a BPE",
@@ -348,9 +387,14 @@ fn what_is_not_known_is_left_to_the_library_and_why() {
         let name = encoder.engine().name();
         assert!(name.starts_with("tokenizers 0.23") && name.contains(reason), "{name}");
         assert_eq!(encoder.engine().warning(), None);
-        let library =
-            Tokenizer::from_bytes(&bytes).expect("a tokenizer").encode_fast("a fox, e\u{301}", false).expect("ids");
-        assert_eq!(encoder.encode(["a fox, e\u{301}"].into_iter(), 1).expect("ids").flat, library.get_ids());
+        let library = Tokenizer::from_bytes(&bytes)
+            .expect("a tokenizer")
+            .encode_fast("a fox, e\u{301}", false)
+            .expect("ids");
+        assert_eq!(
+            encoder.encode(["a fox, e\u{301}"].into_iter(), 1).expect("ids").flat,
+            library.get_ids()
+        );
     }
 }
 
@@ -376,12 +420,16 @@ fn the_naija_corpus() {
     // The library takes minutes for it all: each variant has its own share of the lines.
     let pairs = pairs();
     for (nth, pair) in pairs.iter().enumerate() {
-        let share: Vec<&str> = texts.iter().skip(nth).step_by(pairs.len()).map(String::as_str).collect();
+        let share: Vec<&str> =
+            texts.iter().skip(nth).step_by(pairs.len()).map(String::as_str).collect();
         pair.check(&share);
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test looks for the corpus")]
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
-    std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect()
+    std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect()
 }

@@ -1,8 +1,8 @@
 """Forged and damaged datasets: seeded mutations of a packed one, and every command run over each.
 
-As a program it runs mutations ``FIRST`` to ``LAST`` over the dataset in ``FOLDER`` (``corpus`` and ``out`` in it), and
-prints a line for each command before it starts; what is not refused as it should be is a line that begins with ``BAD``.
-It shares no code with the package but what it calls.
+As a program it runs mutations ``FIRST`` to ``LAST`` over the dataset in ``FOLDER`` (``corpus`` and
+``out`` in it), and prints a line for each command before it starts; what is not refused as it
+should be is a line that begins with ``BAD``. It shares no code with the package but what it calls.
 """
 
 from __future__ import annotations
@@ -21,8 +21,40 @@ from pathlib import Path
 from typing import Any
 
 VALUES: list[Any] = [
-    *(None, True, False, -1, 0, 1, 2, 255, 65535, 65536, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 2**64, -(2**63), 1.5),
-    *(1e308, "", "a", "a\0b", "../x", "/etc/passwd", "train/../tokenizer.json", "é" * 300, "\ud800", [], {}, [[]]),
+    *(
+        None,
+        True,
+        False,
+        -1,
+        0,
+        1,
+        2,
+        255,
+        65535,
+        65536,
+        2**31 - 1,
+        2**31,
+        2**32,
+        2**53,
+        2**63,
+        2**64,
+        -(2**63),
+        1.5,
+    ),
+    *(
+        1e308,
+        "",
+        "a",
+        "a\0b",
+        "../x",
+        "/etc/passwd",
+        "train/../tokenizer.json",
+        "é" * 300,
+        "\ud800",
+        [],
+        {},
+        [[]],
+    ),
     *([None], {"": None}, "uint16", "uint32", "sabiprep", "0" * 64, "0" * 32),
 ]
 COMMANDS = ("read", "inspect", "verify", "against", "remix", "plan", "train")
@@ -30,7 +62,9 @@ COMMANDS = ("read", "inspect", "verify", "against", "remix", "plan", "train")
 
 def places_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The place of every value inside of a JSON value."""
-    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+    for key in (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    ):
         yield (*path, key)
         yield from places_of(value[key], (*path, key))
 
@@ -53,7 +87,9 @@ def mutate_json(rng: random.Random, document: Any) -> None:
         case 2 if isinstance(holder, dict):
             holder[rng.choice(["", "a\0b", f"{key}s", str(key).upper()])] = holder.pop(key)
         case 3 if isinstance(value, int | float) and not isinstance(value, bool):
-            holder[key] = rng.choice([value + 1, value - 1, -value, value * 2, float(value), str(value)])
+            holder[key] = rng.choice(
+                [value + 1, value - 1, -value, value * 2, float(value), str(value)]
+            )
         case 4 if isinstance(value, str):
             holder[key] = rng.choice([value[:-1], value * 2, value.upper(), [value], value + "\0"])
         case _:
@@ -84,7 +120,9 @@ def mutate_bytes(rng: random.Random, content: bytes) -> bytes:
 
 
 def in_the_heads(rng: random.Random, content: bytes) -> bytes:
-    """Change a byte or a number where an Arrow file speaks of itself: at its begin, or in its footer."""
+    """Change a byte or a number where an Arrow file speaks of itself: at its begin, or in its
+    footer.
+    """
     size = len(content)
     begin = rng.choice([0, max(0, size - 2500)])
     end = min(size, begin + 2500)
@@ -92,9 +130,13 @@ def in_the_heads(rng: random.Random, content: bytes) -> bytes:
 
 
 def sign(out: Path, manifest: Any, checksum: Callable[[bytes], str] | None = None) -> None:
-    """Write a manifest with its own sha256, the sizes and sums of the files in it made to fit as far as they can be."""
+    """Write a manifest with its own sha256, the sizes and sums of the files in it made to fit as
+    far as they can be.
+    """
     with contextlib.suppress(KeyError, TypeError, AttributeError, OSError, ValueError):
-        manifest["tokenizer"]["sha256"] = hashlib.sha256((out / "tokenizer.json").read_bytes()).hexdigest()
+        manifest["tokenizer"]["sha256"] = hashlib.sha256(
+            (out / "tokenizer.json").read_bytes()
+        ).hexdigest()
     with contextlib.suppress(KeyError, TypeError, AttributeError, OSError, ValueError):
         for split in manifest["splits"].values():
             for shard in split["shards"]:
@@ -105,7 +147,9 @@ def sign(out: Path, manifest: Any, checksum: Callable[[bytes], str] | None = Non
     if isinstance(manifest, dict):
         manifest["sha256"] = "0" * 64
     text = json.dumps(manifest, indent=2).encode()
-    (out / "manifest.json").write_bytes(text.replace(b"0" * 64, hashlib.sha256(text).hexdigest().encode(), 1))
+    (out / "manifest.json").write_bytes(
+        text.replace(b"0" * 64, hashlib.sha256(text).hexdigest().encode(), 1)
+    )
 
 
 def replace_by_what_is_no_file(rng: random.Random, path: Path, elsewhere: Path) -> str:
@@ -139,14 +183,24 @@ def replace_by_what_is_no_file(rng: random.Random, path: Path, elsewhere: Path) 
             return "an empty file"
 
 
-def forge(seed: int, out: Path, pristine: Path, checksum: Callable[[bytes], str] | None = None) -> str:
+def forge(
+    seed: int, out: Path, pristine: Path, checksum: Callable[[bytes], str] | None = None
+) -> str:
     """Mutate the dataset in ``out``, a copy of ``pristine``, and say how."""
     rng = random.Random(seed)
     manifest = json.loads((out / "manifest.json").read_bytes())
     shards = sorted(path for path in out.rglob("*.arrow"))
     tokenizer = out / "tokenizer.json"
     kind = rng.choices(
-        ["manifest", "manifest bytes", "shard", "shard head", "tokenizer", "tokenizer bytes", "no file"],
+        [
+            "manifest",
+            "manifest bytes",
+            "shard",
+            "shard head",
+            "tokenizer",
+            "tokenizer bytes",
+            "no file",
+        ],
         [30, 5, 15, 20, 15, 5, 10],
     )[0]
     match kind:
@@ -155,11 +209,18 @@ def forge(seed: int, out: Path, pristine: Path, checksum: Callable[[bytes], str]
                 mutate_json(rng, manifest)
             if rng.random() < 0.1 and isinstance(manifest, dict):
                 manifest["sources"] = []
-            text = json.dumps({**manifest, "sha256": "0" * 64} if isinstance(manifest, dict) else manifest, indent=2)
+            text = json.dumps(
+                {**manifest, "sha256": "0" * 64} if isinstance(manifest, dict) else manifest,
+                indent=2,
+            )
             digest = hashlib.sha256(text.encode()).hexdigest()
-            (out / "manifest.json").write_bytes(text.encode().replace(b"0" * 64, digest.encode(), 1))
+            (out / "manifest.json").write_bytes(
+                text.encode().replace(b"0" * 64, digest.encode(), 1)
+            )
         case "manifest bytes":
-            (out / "manifest.json").write_bytes(mutate_bytes(rng, (out / "manifest.json").read_bytes()))
+            (out / "manifest.json").write_bytes(
+                mutate_bytes(rng, (out / "manifest.json").read_bytes())
+            )
         case "shard" | "shard head":
             shard = rng.choice(shards)
             change = mutate_bytes if kind == "shard" else in_the_heads
@@ -201,7 +262,9 @@ def run(command: str, out: Path, corpus: Path, scratch: Path) -> str | None:
                     for number in range(len(split)):
                         row = split[number]
                         assert len(row["input_ids"]) == len(row["roles"]) == dataset.seq_len
-                        for source, record in zip(row["source_ids"].tolist(), row["record_ids"].tolist(), strict=True):
+                        for source, record in zip(
+                            row["source_ids"].tolist(), row["record_ids"].tolist(), strict=True
+                        ):
                             dataset.place(source, record)
         except SabiprepError as error:
             if not (error.file and error.remedy):
@@ -210,8 +273,20 @@ def run(command: str, out: Path, corpus: Path, scratch: Path) -> str | None:
     if command in ("plan", "train"):
         from sabitrain.__main__ import main
 
-        tiny = ["--model.layers=1", "--model.width=16", "--model.heads=1", "--model.mlp-width=16", "--answers=1"]
-        tiny += ["--model.context=128", "--max-steps=1", "--device=cpu", "--batch.tokens=256", "--max-new-tokens=2"]
+        tiny = [
+            "--model.layers=1",
+            "--model.width=16",
+            "--model.heads=1",
+            "--model.mlp-width=16",
+            "--answers=1",
+        ]
+        tiny += [
+            "--model.context=128",
+            "--max-steps=1",
+            "--device=cpu",
+            "--batch.tokens=256",
+            "--max-new-tokens=2",
+        ]
         words = ["plan"] if command == "plan" else ["--run", scratch / "run"]
         return told(main, *words, "--data", out, *tiny)
     return told(
@@ -228,7 +303,9 @@ def run(command: str, out: Path, corpus: Path, scratch: Path) -> str | None:
 def main(folder: Path, first: int, last: int) -> None:
     """Run mutations ``first`` to below ``last``."""
     checksum: Callable[[bytes], str] | None = None
-    with contextlib.suppress(ImportError):  # where it is there, damaged shards get past `verify`'s checksum
+    with contextlib.suppress(
+        ImportError
+    ):  # where it is there, damaged shards get past `verify`'s checksum
         import xxhash
 
         checksum = lambda content: str(xxhash.xxh3_128_hexdigest(content))  # noqa: E731

@@ -1,6 +1,10 @@
 //! The golden cases that pytest reads too: boundaries, roles, masks and windows, from plain data.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may stop at anything unexpected")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at anything unexpected"
+)]
 
 use std::path::Path;
 
@@ -49,7 +53,7 @@ fn every_boundary_case_gives_its_ids_roles_and_mask() {
         assert_eq!(found.dropped, None, "{name}");
         let ids: Vec<u64> = found.tokens.iter().map(|token| u64::from(token.id)).collect();
         let roles: Vec<u64> = found.tokens.iter().map(|token| token.role as u64).collect();
-        let mask: Vec<bool> = found.tokens.iter().map(|token| token.learnt).collect();
+        let mask: Vec<bool> = found.tokens.iter().map(|token| token.trained).collect();
         assert_eq!(Value::from(ids), case["ids"], "ids of {name}");
         assert_eq!(Value::from(roles), case["roles"], "roles of {name}");
         assert_eq!(Value::from(mask), case["loss_mask"], "mask of {name}");
@@ -64,8 +68,10 @@ fn every_split_gives_its_windows() {
         let number = |key: &str| usize::try_from(case[key].as_u64().unwrap()).unwrap();
         let (len, seq_len) = (number("n"), number("seq_len"));
         if len > seq_len {
-            let found: Vec<Vec<usize>> =
-                windows(len, seq_len).into_iter().map(|window| vec![window.start, window.end]).collect();
+            let found: Vec<Vec<usize>> = windows(len, seq_len)
+                .into_iter()
+                .map(|window| vec![window.start, window.end])
+                .collect();
             assert_eq!(Value::from(found), case["windows"], "{len} in {seq_len}");
             split += 1;
         }

@@ -1,7 +1,8 @@
 """The slow, obvious oracle of the boundary, mask, overflow and accounting contracts.
 
-It is written from the contracts alone, with the Python `tokenizers` library, and shares nothing with the Rust core:
-where the two disagree, one of them, or the contract, is wrong. Clear is what it must be; fast it need not be.
+It is written from the contracts alone, with the Python `tokenizers` library, and shares nothing
+with the Rust core: where the two disagree, one of them, or the contract, is wrong. Clear is what it
+must be; fast it need not be.
 
 `document` does everything for one record; the other functions are its steps.
 """
@@ -40,7 +41,9 @@ class Span(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How a run is encoded: ``first`` for a piece at its very start, ``later`` for those after a control token."""
+    """How a run is encoded: ``first`` for a piece at its very start, ``later`` for those after a
+    control token.
+    """
 
     first: Tokenizer
     later: Tokenizer
@@ -50,7 +53,8 @@ class Form(NamedTuple):
 
 
 def render(segments: Iterable[tuple[str, str]], record: Mapping[str, Any]) -> list[Span]:
-    """The spans of a record under ("prompt" | "target", template) segments that only substitute fields.
+    """The spans of a record under ("prompt" | "target", template) segments that only substitute
+    fields.
 
     Raises:
         MissingField: If a field is missing or null.
@@ -82,10 +86,11 @@ def _field(record: Mapping[str, Any], path: str) -> str:
 
 
 def runs(spans: Iterable[Span]) -> list[list[Span]]:
-    """The spans grouped into runs: prompt text (roles 1 and 2) with prompt text, target with target.
+    """The spans grouped into runs: prompt text (roles 1 and 2) with prompt text, target with
+    target.
 
-    A run without text is no run, so a prompt that renders to nothing leaves the target to be the first run. Empty
-    fields stay in the run they fall in, for what they keep apart.
+    A run without text is no run, so a prompt that renders to nothing leaves the target to be the
+    first run. Empty fields stay in the run they fall in, for what they keep apart.
     """
     grouped: list[list[Span]] = []
     for span in spans:
@@ -100,13 +105,16 @@ def runs(spans: Iterable[Span]) -> list[list[Span]]:
 
 
 def first_form(tokenizer_json: str) -> str:
-    """The tokenizer as it is, but for what it does around a whole text: post-processing, truncation, padding."""
+    """The tokenizer as it is, but for what it does around a whole text: post-processing,
+    truncation, padding.
+    """
     tokenizer = json.loads(tokenizer_json)
     return json.dumps({**tokenizer, "post_processor": None, "truncation": None, "padding": None})
 
 
 def continuation_json(tokenizer_json: str) -> str:
-    """The form of a tokenizer that puts nothing before a text: for text that goes on from other text.
+    """The form of a tokenizer that puts nothing before a text: for text that goes on from other
+    text.
 
     Raises:
         NoContinuation: If the model itself marks the starts of words (WordPiece).
@@ -126,7 +134,9 @@ def _without_prefix(part: Any) -> Any:
     part = dict(part)
     for children in ("normalizers", "pretokenizers"):
         if children in part:
-            part[children] = [kept for child in part[children] if (kept := _without_prefix(child)) is not None]
+            part[children] = [
+                kept for child in part[children] if (kept := _without_prefix(child)) is not None
+            ]
     if "add_prefix_space" in part:
         part["add_prefix_space"] = False
     if "prepend_scheme" in part:
@@ -135,7 +145,9 @@ def _without_prefix(part: Any) -> Any:
 
 
 def _away_from_the_start(part: Any) -> Any:
-    """A pre-tokenizer for a piece that is not the start of its text: Metaspace's "first" is over by then."""
+    """A pre-tokenizer for a piece that is not the start of its text: Metaspace's "first" is over by
+    then.
+    """
     if part is None:
         return None
     part = dict(part)
@@ -164,7 +176,9 @@ def _forms(tokenizer_json: str) -> tuple[str, str | None]:
 
 @lru_cache(maxsize=64)
 def added_tokens(tokenizer_json: str) -> dict[str, int]:
-    """Every added token, special or not: all of them are control. Only the plain kind is understood here."""
+    """Every added token, special or not: all of them are control. Only the plain kind is understood
+    here.
+    """
     tokens = json.loads(tokenizer_json)["added_tokens"]
     for token in tokens:
         if token["normalized"] or token["lstrip"] or token["rstrip"] or token["single_word"]:
@@ -178,7 +192,9 @@ def added_tokens(tokenizer_json: str) -> dict[str, int]:
 def _ids_never_made_of_text(tokenizer_json: str) -> frozenset[int]:
     """The control ids, but for the model's own answer to what it does not know."""
     unknown = json.loads(tokenizer_json)["model"].get("unk_token")
-    return frozenset(id for content, id in added_tokens(tokenizer_json).items() if content != unknown)
+    return frozenset(
+        id for content, id in added_tokens(tokenizer_json).items() if content != unknown
+    )
 
 
 # --- tokenize: runs become ids and roles ---
@@ -196,9 +212,11 @@ def matches(text: str, tokens: Iterable[str]) -> list[tuple[int, int]]:
 
 
 def template_matches(run: Sequence[Span], tokens: Iterable[str]) -> list[tuple[int, int]]:
-    """The control tokens of a run: those its template text has, each literal stretch looked at by itself.
+    """The control tokens of a run: those its template text has, each literal stretch looked at by
+    itself.
 
-    A field between two stretches keeps them apart even when it is empty: what it completes is not the template's.
+    A field between two stretches keeps them apart even when it is empty: what it completes is not
+    the template's.
     """
     found, at = [], 0
     for data, stretch in itertools.groupby(run, lambda span: span.data):
@@ -209,8 +227,12 @@ def template_matches(run: Sequence[Span], tokens: Iterable[str]) -> list[tuple[i
     return found
 
 
-def encode_run(tokenizer_json: str, run: Sequence[Span], *, continues: bool) -> tuple[list[int], list[int]]:
-    """The ids and roles of one run. A token has the role of its first character; a control token that of its span."""
+def encode_run(
+    tokenizer_json: str, run: Sequence[Span], *, continues: bool
+) -> tuple[list[int], list[int]]:
+    """The ids and roles of one run. A token has the role of its first character; a control token
+    that of its span.
+    """
     first, continuation = _forms(tokenizer_json)
     if continues and continuation is None:
         raise NoContinuation(json.loads(tokenizer_json)["model"]["type"])
@@ -224,9 +246,13 @@ def encode_run(tokenizer_json: str, run: Sequence[Span], *, continues: bool) -> 
     at = 0
     for start, end in [*template_matches(run, tokens), (len(text), len(text))]:
         if at < start:
-            encoding = (form.later if at else form.first).encode(text[at:start], add_special_tokens=False)
+            encoding = (form.later if at else form.first).encode(
+                text[at:start], add_special_tokens=False
+            )
             if made := _ids_never_made_of_text(tokenizer_json).intersection(encoding.ids):
-                raise AssertionError(f"the model itself makes the control tokens {made} of {text[at:start]!r}")
+                raise AssertionError(
+                    f"the model itself makes the control tokens {made} of {text[at:start]!r}"
+                )
             ids += encoding.ids
             roles += [role_of_char[min(at + offset, start - 1)] for offset, _ in encoding.offsets]
         if start < end:
@@ -239,9 +265,11 @@ def encode_run(tokenizer_json: str, run: Sequence[Span], *, continues: bool) -> 
 def encode_document(
     tokenizer_json: str, spans: Iterable[Span], bos_id: int | None, eos_id: int | None
 ) -> tuple[list[int], list[int]]:
-    """The ids and roles of a document: its first run as the tokenizer does it, later ones by the continuation form.
+    """The ids and roles of a document: its first run as the tokenizer does it, later ones by the
+    continuation form.
 
-    A BOS that the template begins with, and an EOS that it ends with, are the ones that the configuration puts there.
+    A BOS that the template begins with, and an EOS that it ends with, are the ones that the
+    configuration puts there.
     """
     ids: list[int] = []
     roles: list[int] = []
@@ -261,9 +289,11 @@ def encode_document(
 
 
 def normalised_text(tokenizer_json: str, spans: Iterable[Span]) -> str:
-    """What a lossless tokenizer's ids decode to: the runs as its normalizer leaves them, laid end to end.
+    """What a lossless tokenizer's ids decode to: the runs as its normalizer leaves them, laid end
+    to end.
 
-    Normalizers see the text between control tokens, never across one, nor across a run: that is how `tokenizers` works.
+    Normalizers see the text between control tokens, never across one, nor across a run: that is how
+    `tokenizers` works.
     """
     text = ""
     tokens = added_tokens(tokenizer_json)
@@ -283,23 +313,29 @@ def normalised_text(tokenizer_json: str, spans: Iterable[Span]) -> str:
 
 
 def loss_mask(roles: Sequence[int], policy: str = "target_only") -> list[bool]:
-    """Which tokens of a document are learnt.
+    """Which tokens of a document are trained.
 
-    Under "target_only": role 3 and the closing EOS (the control token at the end). Under "full": all. Never the first.
+    Under "target_only": role 3 and the closing EOS (the control token at the end). Under "full":
+    all. Never the first.
     """
     if policy == "full":
         return [i > 0 for i in range(len(roles))]
     if policy != "target_only":
         raise ValueError(f"no policy {policy!r}")
     last = len(roles) - 1
-    return [i > 0 and (role == TARGET or (role == CONTROL and i == last)) for i, role in enumerate(roles)]
+    return [
+        i > 0 and (role == TARGET or (role == CONTROL and i == last))
+        for i, role in enumerate(roles)
+    ]
 
 
 def windows(n: int, seq_len: int) -> list[tuple[int, int]]:
-    """The windows [start, end) that ``overflow = "split"`` makes of a document of ``n`` tokens, BOS and EOS included.
+    """The windows [start, end) that ``overflow = "split"`` makes of a document of ``n`` tokens, BOS
+    and EOS included.
 
-    Window k starts with the last token of window k - 1, unlearnt there, so each window brings at most seq_len - 1 new
-    tokens; all but the last two are full, and those two share what is left, the first having the odd token.
+    Window k starts with the last token of window k - 1, untrained there, so each window brings at
+    most seq_len - 1 new tokens; all but the last two are full, and those two share what is left,
+    the first having the odd token.
     """
     if n < 1 or seq_len < 2:
         raise ValueError(f"no windows of {seq_len} in {n} tokens")
@@ -321,14 +357,18 @@ def document(
     eos_id: int | None = None,
     policy: str = "target_only",
 ) -> dict[str, Any]:
-    """One record at every stage: ``spans``, ``ids``, ``roles`` and ``loss_mask``, before any overflow policy."""
+    """One record at every stage: ``spans``, ``ids``, ``roles`` and ``loss_mask``, before any
+    overflow policy.
+    """
     spans = render(segments, record)
     ids, roles = encode_document(tokenizer_json, spans, bos_id, eos_id)
     return {"spans": spans, "ids": ids, "roles": roles, "loss_mask": loss_mask(roles, policy)}
 
 
 def truncation_problem(before: Sequence[Span], after: Sequence[Span]) -> str | None:
-    """What is wrong with ``after`` as a truncation of ``before``, if anything: one prompt field cut at a word's end."""
+    """What is wrong with ``after`` as a truncation of ``before``, if anything: one prompt field cut
+    at a word's end.
+    """
     if [span[1:] for span in before] != [span[1:] for span in after]:
         return "a span was lost, added or changed its role"
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old.text != new.text]
@@ -350,7 +390,9 @@ def truncation_problem(before: Sequence[Span], after: Sequence[Span]) -> str | N
 
 
 class Copy(NamedTuple):
-    """A record as far as duplicates go: its source's policy ("keep", "exact", "normalised"), its text, its content."""
+    """A record as far as duplicates go: its source's policy ("keep", "exact", "normalised"), its
+    text, its content.
+    """
 
     policy: str
     held_out: bool
@@ -359,15 +401,19 @@ class Copy(NamedTuple):
 
 
 def drops_by_content(records: Sequence[Copy]) -> list[str | None]:
-    """Why each of the records, lowest first, is dropped for what another says; None for those that are not.
+    """Why each of the records, lowest first, is dropped for what another says; None for those that
+    are not.
 
-    Training records whose content a held-out one has are "in validation". Of the others, one is a "duplicate" if its
-    source drops such and a lower record that is kept has its text, or its content.
+    Training records whose content a held-out one has are "in validation". Of the others, one is a
+    "duplicate" if its source drops such and a lower record that is kept has its text, or its
+    content.
     """
     reasons: list[str | None] = []
     for i, record in enumerate(records):
         kept = [other for other, reason in zip(records[:i], reasons, strict=True) if reason is None]
-        if not record.held_out and any(other.held_out and other.content == record.content for other in records):
+        if not record.held_out and any(
+            other.held_out and other.content == record.content for other in records
+        ):
             reasons.append("in validation")
         elif (record.policy == "exact" and any(other.text == record.text for other in kept)) or (
             record.policy == "normalised" and any(other.content == record.content for other in kept)
@@ -382,9 +428,13 @@ def drops_by_content(records: Sequence[Copy]) -> list[str | None]:
 
 
 def word_runs(text: str, n: int) -> set[tuple[str, ...]]:
-    """The runs of ``n`` words of a text, in NFC and lower case; a word is letters, marks and digits."""
+    """The runs of ``n`` words of a text, in NFC and lower case; a word is letters, marks and
+    digits.
+    """
     folded = unicodedata.normalize("NFC", text).lower()
-    words = "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in folded).split()
+    words = "".join(
+        c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in folded
+    ).split()
     return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
@@ -392,18 +442,23 @@ def word_runs(text: str, n: int) -> set[tuple[str, ...]]:
 
 
 class Mixed(NamedTuple):
-    """A source of a mix: its group, what there is of it in the mix's unit, and its weight, if weights are given."""
+    """A source of a mix: its group, what there is of it in the mix's unit, and its weight, if
+    weights are given.
+    """
 
     group: str
     size: int
     weight: float | None = None
 
 
-def mix(sources: Sequence[Mixed], temperature: float, max_epochs: float = math.inf) -> list[tuple[float, float]]:
+def mix(
+    sources: Sequence[Mixed], temperature: float, max_epochs: float = math.inf
+) -> list[tuple[float, float]]:
     """The epochs of each source, as asked for and as made; every source has something.
 
-    A group's share goes by the (1 / temperature)-th power of its size, or of its weights; as much is made as there is.
-    What the limit takes from some goes to the others by their shares: one level for all, found by halving.
+    A group's share goes by the (1 / temperature)-th power of its size, or of its weights; as much
+    is made as there is. What the limit takes from some goes to the others by their shares: one
+    level for all, found by halving.
     """
     amounts = [source.size if source.weight is None else source.weight for source in sources]
     groups: dict[str, float] = {}
@@ -420,7 +475,9 @@ def mix(sources: Sequence[Mixed], temperature: float, max_epochs: float = math.i
     for _ in range(200):
         level = (low + high) / 2
         made = [min(level * epochs, max_epochs) for epochs in asked]
-        enough = sum(epochs * source.size for epochs, source in zip(made, sources, strict=True)) >= total
+        enough = (
+            sum(epochs * source.size for epochs, source in zip(made, sources, strict=True)) >= total
+        )
         low, high = (low, level) if enough else (level, high)
     return list(zip(asked, made, strict=True))
 
@@ -438,10 +495,13 @@ def check_row(
 ) -> list[str]:
     """What breaks M1 to M6, or contradicts itself, in a row of the loader.
 
-    ``policies`` names the policy of sources by id; the others' is "target_only". With ``cuts``, a document that is a
-    piece of a longer one (a later window, or not closed) may have nothing to learn.
+    ``policies`` names the policy of sources by id; the others' is "target_only". With ``cuts``, a
+    document that is a piece of a longer one (a later window, or not closed) may have nothing to
+    learn.
     """
-    columns: dict[str, Any] = {name: value if isinstance(value, int) else value.tolist() for name, value in row.items()}
+    columns: dict[str, Any] = {
+        name: value if isinstance(value, int) else value.tolist() for name, value in row.items()
+    }
     ids, mask, roles = columns["input_ids"], columns["loss_mask"], columns["roles"]
     problems = []
 
@@ -453,8 +513,10 @@ def check_row(
     used, seq_len = sum(lengths), len(ids)
     if not 0 < used <= seq_len or min(lengths) < 1:
         return [f"M6: documents of {lengths} tokens in a row of {seq_len}"]
-    expect(not any(mask[used:]), "M2: padding is learnt")
-    expect(all(token == pad_id for token in ids[used:]), "M6: what is left of the row is not padding")
+    expect(not any(mask[used:]), "M2: padding is trained")
+    expect(
+        all(token == pad_id for token in ids[used:]), "M6: what is left of the row is not padding"
+    )
     expect(not any(roles[used:]), "M6: padding has a role")
     start = 0
     positions: list[int] = []
@@ -463,21 +525,27 @@ def check_row(
         policy = (policies or {}).get(columns["source_ids"][i], "target_only")
         place, end = f"document {i}", start + length
         own_mask, own_roles = mask[start:end], roles[start:end]
-        expect(not own_mask[0], f"M1: the first token of {place} is learnt")
+        expect(not own_mask[0], f"M1: the first token of {place} is trained")
         is_cut = cuts and (columns["doc_parts"][i] & 0xFFFF > 0 or own_roles[-1] != CONTROL)
-        expect(any(own_mask) or is_cut, f"M3: nothing of {place} is learnt")
+        expect(any(own_mask) or is_cut, f"M3: nothing of {place} is trained")
         if policy == "target_only":
             expect(
-                not any(bit for bit, role in zip(own_mask, own_roles, strict=True) if role in (TEMPLATE, DATA)),
-                f"M4: a token of the prompt of {place} is learnt",
+                not any(
+                    bit
+                    for bit, role in zip(own_mask, own_roles, strict=True)
+                    if role in (TEMPLATE, DATA)
+                ),
+                f"M4: a token of the prompt of {place} is trained",
             )
         expect(
-            all(bit for bit, role in zip(own_mask[1:], own_roles[1:], strict=True) if role == TARGET),
-            f"M5: a target token of {place} is not learnt",
+            all(
+                bit for bit, role in zip(own_mask[1:], own_roles[1:], strict=True) if role == TARGET
+            ),
+            f"M5: a target token of {place} is not trained",
         )
         if own_roles[-1] == CONTROL and length > 1:
             expect(ids[end - 1] == eos_id, f"M5: the control token that closes {place} is not EOS")
-            expect(own_mask[-1], f"M5: the EOS that closes {place} is not learnt")
+            expect(own_mask[-1], f"M5: the EOS that closes {place} is not trained")
         expect(CONTROL not in own_roles[1:-1], f"a control token within {place}")
         expect(own_mask == loss_mask(own_roles, policy), f"the mask of {place} is not its policy's")
         positions += range(length)
@@ -487,7 +555,7 @@ def check_row(
         positions += range(seq_len - used)
         boundaries.append(seq_len)
     labels = [token if bit else -100 for token, bit in zip(ids, mask, strict=True)]
-    expect(columns["labels"] == labels, "labels are not the ids that are learnt")
+    expect(columns["labels"] == labels, "labels are not the ids that are trained")
     expect(columns["position_ids"] == positions, "positions do not restart with each segment")
     expect(columns["cu_seqlens"] == boundaries, "cu_seqlens are not the ends of the segments")
     expect(columns["n_targets"] == sum(mask), "n_targets is not the number of true bits")
@@ -497,11 +565,15 @@ def check_row(
 
 
 def check_accounts(source: Mapping[str, Any]) -> list[str]:
-    """What breaks M7 in a source's entry of the manifest: every record read is kept, or dropped for one reason."""
+    """What breaks M7 in a source's entry of the manifest: every record read is kept, or dropped for
+    one reason.
+    """
     dropped = sum(source["drops"].values())
     problems = []
     if source["records"] != source["kept"] + dropped:
-        problems.append(f"M7: {source['records']} records, but {source['kept']} kept and {dropped} dropped")
+        problems.append(
+            f"M7: {source['records']} records, but {source['kept']} kept and {dropped} dropped"
+        )
     if source["truncated"] > source["kept"]:
         problems.append("M7: more records truncated than kept")
     return problems

@@ -1,6 +1,7 @@
 """The tests' one door to the core: corpora written in the test, packed, explained and verified.
 
-It calls the binding, not the public face, since some of what is tested here (split sizes) is not the user's to set.
+It calls the binding, not the public face, since some of what is tested here (split sizes) is not
+the user's to set.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ def toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return '"' + "".join(c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in value) + '"'
+        return (
+            '"'
+            + "".join(
+                c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in value
+            )
+            + '"'
+        )
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, Sequence):
@@ -54,20 +61,28 @@ def write_config(
     named = {"tokenizer": {"eos": EOS, **(tokenizer or {})}, "pack": pack or {}, **(tables or {})}
     all_tables = [(f"[{name}]", table) for name, table in named.items()]
     all_tables += [("[[source]]", source) for source in sources]
-    lines = [line for head, table in all_tables for line in [head, *(f"{key} = {toml(table[key])}" for key in table)]]
+    lines = [
+        line
+        for head, table in all_tables
+        for line in [head, *(f"{key} = {toml(table[key])}" for key in table)]
+    ]
     (folder / "corpus.toml").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def explain(corpus: Path, source: str, record: Mapping[str, Any], *, tokenizer: Path, seq_len: int) -> Explained:
+def explain(
+    corpus: Path, source: str, record: Mapping[str, Any], *, tokenizer: Path, seq_len: int
+) -> Explained:
     """One record at every stage, by the core."""
-    told, table = _core.explain(corpus, source, json.dumps(record), seq_len=seq_len, tokenizer=tokenizer)
+    told, table = _core.explain(
+        corpus, source, json.dumps(record), seq_len=seq_len, tokenizer=tokenizer
+    )
     stages, tokens = json.loads(told), table.to_pydict()
     return Explained(
         spans=[(span["text"], span["role"], span["literal"]) for span in stages["spans"]],
         runs=stages["runs"],
         ids=tokens["id"],
         roles=tokens["role"],
-        loss_mask=tokens["learnt"],
+        loss_mask=tokens["trained"],
         pieces=tokens["text"],
         windows=tokens["window"],
         truncated=stages["truncated"],

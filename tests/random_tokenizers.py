@@ -1,4 +1,6 @@
-"""Tokenizers made at random, and files that are meant to do harm: each a function of its number alone."""
+"""Tokenizers made at random, and files that are meant to do harm: each a function of its number
+alone.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,63 @@ from strategies import tokenizer_json
 
 EOS = "</s>"
 CONTENTS = [
-    *("<s>", "[A]", "a", "ab", "aa", "b", "<", "s>", "/s", "</s></s>", "\n", "\n\n", " ", "  ", " a", "a ", "\t"),
+    *(
+        "<s>",
+        "[A]",
+        "a",
+        "ab",
+        "aa",
+        "b",
+        "<",
+        "s>",
+        "/s",
+        "</s></s>",
+        "\n",
+        "\n\n",
+        " ",
+        "  ",
+        " a",
+        "a ",
+        "\t",
+    ),
     *("é", "e\u0301", "ą", "▁", "▁a", "A", "Ab", "<|x|>", "x|>", "Ġ", "\u00a0", "1", "ﬁ"),
 ]
-LETTERS = ["a", "b", "s", "x", "A", "<", ">", "/", "|", "[", "]", " ", "▁", "\n", "\t", "é", "ą", "\u0301", "1", "Ġ"]
-FRAGMENTS = [*CONTENTS, *LETTERS, EOS, EOS, "ą</s>", "<ą/s>", "</ s>", "</S>", "\u3000", "漢", "👩", "word"]
+LETTERS = [
+    "a",
+    "b",
+    "s",
+    "x",
+    "A",
+    "<",
+    ">",
+    "/",
+    "|",
+    "[",
+    "]",
+    " ",
+    "▁",
+    "\n",
+    "\t",
+    "é",
+    "ą",
+    "\u0301",
+    "1",
+    "Ġ",
+]
+FRAGMENTS = [
+    *CONTENTS,
+    *LETTERS,
+    EOS,
+    EOS,
+    "ą</s>",
+    "<ą/s>",
+    "</ s>",
+    "</S>",
+    "\u3000",
+    "漢",
+    "👩",
+    "word",
+]
 BYTES = [*range(33, 127), *range(161, 173), *range(174, 256)]
 
 
@@ -31,14 +85,19 @@ def random_texts(number: int, count: int = 30) -> list[str]:
     return ["".join(choose.choices(FRAGMENTS, k=choose.randrange(1, 9))) for _ in range(count)]
 
 
-def _merges(choose: random.Random, vocabulary: dict[str, int], spelled: list[str]) -> list[list[str]]:
+def _merges(
+    choose: random.Random, vocabulary: dict[str, int], spelled: list[str]
+) -> list[list[str]]:
     """Merges at random, some of them on the way to the spellings of added tokens."""
     merges: list[list[str]] = []
     for text in spelled:
         if choose.random() < 0.6 and all(letter in vocabulary for letter in text):
             for end in range(2, len(text) + 1):
                 merges.append([text[: end - 1], text[end - 1]])
-    merges += [[choose.choice([*vocabulary]), choose.choice([*vocabulary])] for _ in range(choose.randrange(12))]
+    merges += [
+        [choose.choice([*vocabulary]), choose.choice([*vocabulary])]
+        for _ in range(choose.randrange(12))
+    ]
     kept = []
     for left, right in merges:
         if left in vocabulary and right in vocabulary and [left, right] not in kept:
@@ -48,7 +107,11 @@ def _merges(choose: random.Random, vocabulary: dict[str, int], spelled: list[str
 
 
 def _model(choose: random.Random, byte_level: bool, contents: list[str]) -> dict[str, Any]:
-    kind = choose.choice(["BPE", "BPE", "BPE unk", "Unigram", "WordLevel"]) if not byte_level else "BPE"
+    kind = (
+        choose.choice(["BPE", "BPE", "BPE unk", "Unigram", "WordLevel"])
+        if not byte_level
+        else "BPE"
+    )
     letters = _byte_letters() if byte_level else list(LETTERS)
     if choose.random() < 0.5:
         letters = choose.sample(letters, choose.randrange(len(letters) // 2, len(letters)))
@@ -87,17 +150,37 @@ def _normalizer(choose: random.Random) -> dict[str, Any] | None:
 
 def _pre_tokenizer(choose: random.Random, byte_level: bool) -> dict[str, Any] | None:
     spaced = choose.random() < 0.3
-    bytes_last = {"type": "ByteLevel", "add_prefix_space": spaced, "trim_offsets": True, "use_regex": True}
-    split = {"type": "Split", "pattern": {"Regex": choose.choice([r"\s+", r"\w+|[^\w\s]+", r"\p{N}", "a"])}}
-    split |= {"behavior": choose.choice(["Isolated", "Removed", "MergedWithNext"]), "invert": choose.random() < 0.2}
+    bytes_last = {
+        "type": "ByteLevel",
+        "add_prefix_space": spaced,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": choose.choice([r"\s+", r"\w+|[^\w\s]+", r"\p{N}", "a"])},
+    }
+    split |= {
+        "behavior": choose.choice(["Isolated", "Removed", "MergedWithNext"]),
+        "invert": choose.random() < 0.2,
+    }
     if byte_level:
-        return bytes_last if choose.random() < 0.6 else {"type": "Sequence", "pretokenizers": [split, bytes_last]}
+        return (
+            bytes_last
+            if choose.random() < 0.6
+            else {"type": "Sequence", "pretokenizers": [split, bytes_last]}
+        )
     scheme = choose.choice(["always", "first", "never"])
     kinds: list[dict[str, Any]] = [
         *({"type": kind} for kind in ("Whitespace", "WhitespaceSplit", "BertPreTokenizer")),
         {"type": "Punctuation", "behavior": "Isolated"},
         {"type": "Digits", "individual_digits": True},
-        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": choose.random() < 0.5},
+        {
+            "type": "Metaspace",
+            "replacement": "▁",
+            "prepend_scheme": scheme,
+            "split": choose.random() < 0.5,
+        },
         split,
     ]
     if choose.random() < 0.3:
@@ -108,7 +191,9 @@ def _pre_tokenizer(choose: random.Random, byte_level: bool) -> dict[str, Any] | 
 
 
 def random_tokenizer(number: int) -> dict[str, Any]:
-    """Returns a tokenizer.json: any model, letters missing, added tokens with any flags, one of them `EOS`."""
+    """Returns a tokenizer.json: any model, letters missing, added tokens with any flags, one of
+    them `EOS`.
+    """
     choose = random.Random(f"tokenizer {number}")
     byte_level = choose.random() < 0.4
     contents = choose.sample(CONTENTS, choose.randrange(1, 7))
@@ -120,28 +205,47 @@ def random_tokenizer(number: int) -> dict[str, Any]:
     )
     added = []
     for content in [EOS, *contents]:
-        flags = {key: choose.random() < 0.35 for key in ("single_word", "lstrip", "rstrip", "normalized", "special")}
+        flags = {
+            key: choose.random() < 0.35
+            for key in ("single_word", "lstrip", "rstrip", "normalized", "special")
+        }
         if content == EOS:
             flags |= {"single_word": False, "normalized": False}
-        identifier = known.get(content, len(known) + sum(token["id"] >= len(known) for token in added))
+        identifier = known.get(
+            content, len(known) + sum(token["id"] >= len(known) for token in added)
+        )
         added.append({"id": identifier, "content": content, **flags})
     if "<unk>" in known and choose.random() < 0.5:
-        added.append({"id": known["<unk>"], "content": "<unk>", "special": True, "normalized": False})
+        added.append(
+            {"id": known["<unk>"], "content": "<unk>", "special": True, "normalized": False}
+        )
         added[-1] |= {"single_word": False, "lstrip": False, "rstrip": False}
     return {
-        **{"version": "1.0", "truncation": None, "padding": None, "added_tokens": sorted(added, key=lambda t: t["id"])},
+        **{
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": sorted(added, key=lambda t: t["id"]),
+        },
         **{"normalizer": _normalizer(choose), "pre_tokenizer": _pre_tokenizer(choose, byte_level)},
         **{"post_processor": None, "decoder": None, "model": model},
     }
 
 
 def barred_ids(tokenizer: dict[str, Any]) -> set[int]:
-    """The ids that no text may become: added tokens, but not the unknown one, nor letters of the model that are added
+    """The ids that no text may become: added tokens, but not the unknown one, nor letters of the
+    model that are added
     without being special."""
     model = tokenizer["model"]
-    pieces = model["vocab"] if isinstance(model["vocab"], dict) else [piece for piece, _ in model["vocab"]]
+    pieces = (
+        model["vocab"]
+        if isinstance(model["vocab"], dict)
+        else [piece for piece, _ in model["vocab"]]
+    )
     letters = {
-        token["id"] for token in tokenizer["added_tokens"] if len(token["content"]) == 1 and not token["special"]
+        token["id"]
+        for token in tokenizer["added_tokens"]
+        if len(token["content"]) == 1 and not token["special"]
     }
     letters &= {token["id"] for token in tokenizer["added_tokens"] if token["content"] in pieces}
     unknown = {token["id"] for token in tokenizer["added_tokens"] if token["content"] == "<unk>"}
@@ -175,17 +279,35 @@ HOSTILE_NORMALIZERS: list[Any] = [
     {"type": "Precompiled", "precompiled_charsmap": "/////w=="},
     *({"type": "Replace", "pattern": {"Regex": pattern}, "content": "b"} for pattern in PATTERNS),
 ]
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
+BYTE_LEVEL = {
+    "type": "ByteLevel",
+    "add_prefix_space": True,
+    "trim_offsets": True,
+    "use_regex": False,
+}
 HOSTILE_PRE_TOKENIZERS: list[Any] = [
     {"type": "FixedLength", "length": 0},
     {"type": "Sequence", "pretokenizers": [{"type": "FixedLength", "length": 1}] * 30},
     {"type": "Sequence", "pretokenizers": [BYTE_LEVEL] * 40},
     {"type": "Sequence", "pretokenizers": [{"type": "FixedLength", "length": 1}, BYTE_LEVEL] * 20},
     {"type": "Metaspace", "replacement": " ", "prepend_scheme": "always", "split": True},
-    {"type": "Sequence", "pretokenizers": [{"type": "Metaspace", "replacement": "😀", "prepend_scheme": "always"}] * 9},
+    {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "Metaspace", "replacement": "😀", "prepend_scheme": "always"}]
+        * 9,
+    },
     *(
-        {"type": "Split", "pattern": {kind: pattern}, "behavior": behavior, "invert": behavior == "Removed"}
-        for kind, behavior in (("Regex", "Isolated"), ("Regex", "Removed"), ("String", "Contiguous"))
+        {
+            "type": "Split",
+            "pattern": {kind: pattern},
+            "behavior": behavior,
+            "invert": behavior == "Removed",
+        }
+        for kind, behavior in (
+            ("Regex", "Isolated"),
+            ("Regex", "Removed"),
+            ("String", "Contiguous"),
+        )
         for pattern in PATTERNS
     ),
 ]
@@ -194,7 +316,12 @@ HOSTILE_PARTS: dict[str, list[Any]] = {
     "normalizer": HOSTILE_NORMALIZERS,
     "pre_tokenizer": HOSTILE_PRE_TOKENIZERS,
     "post_processor": [
-        {"type": "TemplateProcessing", "single": [SEQUENCE] * 5_000, "pair": [SEQUENCE], "special_tokens": {}},
+        {
+            "type": "TemplateProcessing",
+            "single": [SEQUENCE] * 5_000,
+            "pair": [SEQUENCE],
+            "special_tokens": {},
+        },
         {"type": "BertProcessing", "sep": ["x", 4_000_000_000], "cls": ["y", 0]},
     ],
     "decoder": [
@@ -203,43 +330,86 @@ HOSTILE_PARTS: dict[str, list[Any]] = {
         {"type": "Strip", "content": "a", "start": 2**40, "stop": 2**40},
         {"type": "CTC", "pad_token": "", "word_delimiter_token": "", "cleanup": True},
     ],
-    "padding": [{"strategy": {"Fixed": 2**40}, "direction": "Right", "pad_to_multiple_of": 0, "pad_id": 0}],
-    "truncation": [{"direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 2**40}],
+    "padding": [
+        {"strategy": {"Fixed": 2**40}, "direction": "Right", "pad_to_multiple_of": 0, "pad_id": 0}
+    ],
+    "truncation": [
+        {"direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 2**40}
+    ],
 }
-EXTREMES = [None, True, "", "x" * 100_000, -1, 0, 2**31, 2**32 - 1, 2**63, 1e308, [], {}, [[]], "\x00", "\ud7ff", "a"]
+EXTREMES = [
+    None,
+    True,
+    "",
+    "x" * 100_000,
+    -1,
+    0,
+    2**31,
+    2**32 - 1,
+    2**63,
+    1e308,
+    [],
+    {},
+    [[]],
+    "\x00",
+    "\ud7ff",
+    "a",
+]
 
 
 def hostile_file(number: int) -> bytes:
-    """Returns the bytes of a tokenizer.json that was changed to do harm; some of them are still good."""
+    """Returns the bytes of a tokenizer.json that was changed to do harm; some of them are still
+    good.
+    """
     choose = random.Random(f"hostile {number}")
     base = choose.choice(["bytes", "llama", "metaspace-first", "random"])
     file = random_tokenizer(number) if base == "random" else json.loads(tokenizer_json(base))
     for _ in range(choose.randrange(1, 3)):
-        choose.choice([_replace_part, _replace_part, _nest, _change_added, _change_model, _change_anything])(
-            choose, file
-        )
+        choose.choice(
+            [_replace_part, _replace_part, _nest, _change_added, _change_model, _change_anything]
+        )(choose, file)
     text = json.dumps(file).encode()
     if choose.random() < 0.05:
-        text = choose.choice([text[: choose.randrange(len(text))], b"[" * 100_000, text.replace(b"a", b"\xff", 1), b""])
+        text = choose.choice(
+            [
+                text[: choose.randrange(len(text))],
+                b"[" * 100_000,
+                text.replace(b"a", b"\xff", 1),
+                b"",
+            ]
+        )
     return text
 
 
 def _replace_part(choose: random.Random, file: dict[str, Any]) -> None:
-    part = choose.choice(["normalizer", "normalizer", "pre_tokenizer", "pre_tokenizer", *HOSTILE_PARTS])
+    part = choose.choice(
+        ["normalizer", "normalizer", "pre_tokenizer", "pre_tokenizer", *HOSTILE_PARTS]
+    )
     file[part] = copy.deepcopy(choose.choice(HOSTILE_PARTS[part]))
 
 
 def _nest(choose: random.Random, file: dict[str, Any]) -> None:
     part, key = choose.choice([("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers")])
     own = [file[part]] if file.get(part) else []
-    file[part] = {"type": "Sequence", key: [*own, choose.choice(HOSTILE_PARTS[part]), *own] * choose.randrange(1, 9)}
+    file[part] = {
+        "type": "Sequence",
+        key: [*own, choose.choice(HOSTILE_PARTS[part]), *own] * choose.randrange(1, 9),
+    }
 
 
 def _change_added(choose: random.Random, file: dict[str, Any]) -> None:
     added: list[Any] = file["added_tokens"] if isinstance(file.get("added_tokens"), list) else []
-    token: dict[str, Any] = {key: choose.random() < 0.5 for key in ("single_word", "lstrip", "rstrip", "normalized")}
-    content = choose.choice(["", "a" * 1_000_000, "a" * 5_000, " ", "\n", "a", EOS, "\u0301", "(a+)+$"])
-    token |= {"id": choose.choice([0, 1, 300, 2**24, 2**32 - 1]), "content": content, "special": choose.random() < 0.5}
+    token: dict[str, Any] = {
+        key: choose.random() < 0.5 for key in ("single_word", "lstrip", "rstrip", "normalized")
+    }
+    content = choose.choice(
+        ["", "a" * 1_000_000, "a" * 5_000, " ", "\n", "a", EOS, "\u0301", "(a+)+$"]
+    )
+    token |= {
+        "id": choose.choice([0, 1, 300, 2**24, 2**32 - 1]),
+        "content": content,
+        "special": choose.random() < 0.5,
+    }
     file["added_tokens"] = [*added, *[token] * choose.choice([1, 1, 3])]
 
 

@@ -1,6 +1,7 @@
 """The slow, obvious reader of a corpus file: every line that is a record, with its place.
 
-JSON itself is left to Python's `json`, which takes more than JSON has: of malformed lines it knows `MALFORMED` alone.
+JSON itself is left to Python's `json`, which takes more than JSON has: of malformed lines it knows
+`MALFORMED` alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ MALFORMED = [b'{"a": 1', b"[1]", b'"a"', b"\x80\xfe", b"nul", b'{"a": 1} x', b'{
 
 
 def read(file: File) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
-    """The (line, byte offset, fields) of each record of a file; no fields where the line is malformed."""
+    """The (line, byte offset, fields) of each record of a file; no fields where the line is
+    malformed.
+    """
     offset, header = 0, None
     for number, line in enumerate(file.content.split(b"\n"), 1):
         start, offset = offset, offset + len(line) + 1

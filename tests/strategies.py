@@ -1,7 +1,9 @@
-"""Hypothesis strategies for what the contracts must survive: adversarial text, tokenizers of every kind, templates.
+"""Hypothesis strategies for what the contracts must survive: adversarial text, tokenizers of every
+kind, templates.
 
-The tokenizers are trained once, on a little text in several languages, by the Python `tokenizers` library. All of them
-have the same added tokens, none of which the model itself can make out of ordinary text.
+The tokenizers are trained once, on a little text in several languages, by the Python `tokenizers`
+library. All of them have the same added tokens, none of which the model itself can make out of
+ordinary text.
 """
 
 from __future__ import annotations
@@ -11,7 +13,15 @@ from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 BOS, EOS, UNKNOWN = "<s>", "</s>", "<unk>"
 TAGS = ["<translate>", "<yor>", "<yor>:", "<|sep|>"]
@@ -51,16 +61,20 @@ def _train(tokenizer: Tokenizer, vocab_size: int = 360) -> dict[str, Any]:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if byte_level else [],
     )
     tokenizer.train_from_iterator(TEXTS * 3, trainer)
-    tokenizer.add_special_tokens([AddedToken(tag, special=True, normalized=False) for tag in TAGS[:-1]])
+    tokenizer.add_special_tokens(
+        [AddedToken(tag, special=True, normalized=False) for tag in TAGS[:-1]]
+    )
     tokenizer.add_tokens([AddedToken(TAGS[-1], special=False, normalized=False)])
     trained: dict[str, Any] = json.loads(tokenizer.to_str())
     return trained
 
 
 def _with_byte_fallback(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """Give a character-level BPE the 256 tokens that spell what its alphabet lacks, and a decoder that reads them.
+    """Give a character-level BPE the 256 tokens that spell what its alphabet lacks, and a decoder
+    that reads them.
 
-    The tags move up behind them: `tokenizers` numbers added tokens on from the model's, whatever the file says.
+    The tags move up behind them: `tokenizers` numbers added tokens on from the model's, whatever
+    the file says.
     """
     vocabulary = tokenizer["model"]["vocab"]
     for token in tokenizer["added_tokens"]:
@@ -84,7 +98,8 @@ def _with_byte_fallback(tokenizer: dict[str, Any]) -> dict[str, Any]:
 def tokenizer_json(name: str, vocab_size: int = 360) -> str:
     """The file of the tokenizer called ``name``; see `TOKENIZERS`."""
     if name == "llama":
-        # The older Llama files: no pre-tokenizer, the prefix put there by a normalizer, one piece for a whole text.
+        # The older Llama files: no pre-tokenizer, the prefix put there by a normalizer, one piece
+        # for a whole text.
         tokenizer = _metaspace("never", split=False)
         trained = _with_byte_fallback(_train(tokenizer, vocab_size))
         trained["pre_tokenizer"] = None
@@ -97,12 +112,18 @@ def tokenizer_json(name: str, vocab_size: int = 360) -> str:
         }
         return json.dumps(trained)
     base = name.removesuffix("-nfc")
-    tokenizer = _byte_level(base == "bytes-prefix") if base.startswith("bytes") else _metaspace(base.split("-")[1])
+    tokenizer = (
+        _byte_level(base == "bytes-prefix")
+        if base.startswith("bytes")
+        else _metaspace(base.split("-")[1])
+    )
     if base != name:
         tokenizer.normalizer = normalizers.NFC()
     trained = _train(tokenizer, vocab_size)
     return json.dumps(
-        trained if base.startswith("bytes") or base == "metaspace-first" else _with_byte_fallback(trained)
+        trained
+        if base.startswith("bytes") or base == "metaspace-first"
+        else _with_byte_fallback(trained)
     )
 
 
@@ -116,15 +137,21 @@ TOKENIZERS = [
     "metaspace-never-nfc",
     "llama",
 ]
-"""Byte-level BPE without and with a prefix space; Metaspace of each scheme ("first" without byte fallback); Llama's."""
+"""Byte-level BPE without and with a prefix space; Metaspace of each scheme ("first" without byte
+fallback); Llama's.
+"""
 
 LOSSLESS = ["bytes", "bytes-nfc", "metaspace-never", "metaspace-never-nfc"]
-"""Those whose ids decode to the normalised text (Metaspace aside from U+2581 itself, which reads as a space)."""
+"""Those whose ids decode to the normalised text (Metaspace aside from U+2581 itself, which reads as
+a space).
+"""
 
 
 def token_id(name: str, token: str) -> int:
     """The id of an added token."""
-    ids = {entry["content"]: entry["id"] for entry in json.loads(tokenizer_json(name))["added_tokens"]}
+    ids = {
+        entry["content"]: entry["id"] for entry in json.loads(tokenizer_json(name))["added_tokens"]
+    }
     identifier: int = ids[token]
     return identifier
 
@@ -188,7 +215,9 @@ texts = st.one_of(
     st.sampled_from(TEXTS),
     st.sampled_from([" 1", " yes", "3", "", "yes"]),
 )
-"""Adversarial text: whatever a corpus may hold, without lone surrogates, which JSON text cannot carry."""
+"""Adversarial text: whatever a corpus may hold, without lone surrogates, which JSON text cannot
+carry.
+"""
 
 FIELDS = ["a", "b.c", "long name".replace(" ", "_")]
 _literals = texts.map(lambda text: text.replace("{", "(").replace("}", ")"))
@@ -203,8 +232,12 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def templates(draw: st.DrawFn) -> str:
-    """A template that substitutes fields, with literal text around them that may look like half a control token."""
-    parts = draw(st.lists(st.one_of(_literals, st.sampled_from(FIELDS).map(_placeholder)), max_size=5))
+    """A template that substitutes fields, with literal text around them that may look like half a
+    control token.
+    """
+    parts = draw(
+        st.lists(st.one_of(_literals, st.sampled_from(FIELDS).map(_placeholder)), max_size=5)
+    )
     return "".join(parts)
 
 
@@ -212,5 +245,7 @@ def _placeholder(field: str) -> str:
     return "{{ " + field + " }}" if len(field) % 2 else "{{" + field + "}}"
 
 
-segments = st.lists(st.tuples(st.sampled_from(["prompt", "target"]), templates()), min_size=1, max_size=4)
+segments = st.lists(
+    st.tuples(st.sampled_from(["prompt", "target"]), templates()), min_size=1, max_size=4
+)
 """Segments in any order: prompts and targets, adjacent or not, some of them empty."""

@@ -1,4 +1,6 @@
-"""The public functions: their arguments, their results, and what still works without the compiled core."""
+"""The public functions: their arguments, their results, and what still works without the compiled
+core.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ RECORD = {"a": "1", "b": "2", "words": "three", "yor": "ẹ̀ta"}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_everything_public_is_there_and_sorted() -> None:
@@ -42,17 +48,23 @@ def test_everything_public_is_there_and_sorted() -> None:
         ("split_bytes", 0),
     ],
 )
-def test_numbers_that_cannot_be_right_are_refused(corpus: Path, tmp_path: Path, name: str, value: object) -> None:
+def test_numbers_that_cannot_be_right_are_refused(
+    corpus: Path, tmp_path: Path, name: str, value: object
+) -> None:
     with pytest.raises(ConfigError, match=name) as caught:
         sabiprep.pack(corpus, tmp_path / "out", **{name: value})  # type: ignore[arg-type]
     assert caught.value.remedy
     assert not (tmp_path / "out").exists()
 
 
-def test_pack_takes_its_arguments_over_those_of_the_corpus(corpus: Path, tmp_path: Path, tokenizer_file: Path) -> None:
+def test_pack_takes_its_arguments_over_those_of_the_corpus(
+    corpus: Path, tmp_path: Path, tokenizer_file: Path
+) -> None:
     (corpus / "tokenizer.json").unlink()
     out = tmp_path / "out"
-    report = sabiprep.pack(str(corpus), str(out), seq_len=192, tokenizer=tokenizer_file, seed=2**64 - 1)
+    report = sabiprep.pack(
+        str(corpus), str(out), seq_len=192, tokenizer=tokenizer_file, seed=2**64 - 1
+    )
     assert (report.seq_len, report.seed, report.threads) == (192, 2**64 - 1, available_cores())
     assert sabiprep.open_dataset(out).seq_len == 192
     with pytest.raises(OutputError, match="holds a dataset") as caught:
@@ -102,7 +114,9 @@ def test_verify_counts_what_it_read_and_tells_its_progress(packed: PackReport) -
 
 def test_explain_shows_every_stage(shared_corpus: Path) -> None:
     explained = sabiprep.explain(RECORD, "sum-yor", corpus=shared_corpus)
-    assert explained == sabiprep.explain(json.dumps(RECORD, ensure_ascii=False), "sum-yor", corpus=shared_corpus)
+    assert explained == sabiprep.explain(
+        json.dumps(RECORD, ensure_ascii=False), "sum-yor", corpus=shared_corpus
+    )
     assert explained.runs == ("<sum> 1 2 <yor>:", " ẹ̀ta")
     assert [(span.role, span.literal, span.text) for span in explained.spans] == [
         (Role.TEMPLATE, True, "<sum> "),
@@ -115,7 +129,7 @@ def test_explain_shows_every_stage(shared_corpus: Path) -> None:
     ]
     tokens = explained.tokens.to_pylist()
     assert "".join(token["text"] for token in tokens) == "<sum> 1 2 <yor>: ẹ̀ta</s>"
-    assert [token["learnt"] for token in tokens] == [
+    assert [token["trained"] for token in tokens] == [
         token["role"] == Role.TARGET or at == len(tokens) - 1 for at, token in enumerate(tokens)
     ]
     assert explained.dropped is None and not explained.truncated
@@ -152,20 +166,30 @@ def test_explain_shows_windows_and_shortened_records(shared_corpus: Path) -> Non
     explained = sabiprep.explain({"text": "seven eight nine " * 200}, "plain", corpus=shared_corpus)
     windows = set(explained.tokens.column("window").to_pylist())
     assert len(windows) > 1 and f"window 1 of 0 to {max(windows)}" in str(explained)
-    long = sabiprep.explain({"text": "seven " * 400, "label": "good"}, "label", corpus=shared_corpus)
+    long = sabiprep.explain(
+        {"text": "seven " * 400, "label": "good"}, "label", corpus=shared_corpus
+    )
     assert long.truncated and "shortened" in str(long)
     assert long.tokens.num_rows <= 128
-    assert sabiprep.explain(RECORD, "sum-eng", corpus=shared_corpus, seq_len=64).tokens.num_rows < 64
+    assert (
+        sabiprep.explain(RECORD, "sum-eng", corpus=shared_corpus, seq_len=64).tokens.num_rows < 64
+    )
 
 
 def test_explain_escapes_what_could_drive_the_terminal(shared_corpus: Path) -> None:
-    shown = str(sabiprep.explain({**RECORD, "words": "\x1b[2J\r\x00 \\ \u202e"}, "sum-eng", corpus=shared_corpus))
+    shown = str(
+        sabiprep.explain(
+            {**RECORD, "words": "\x1b[2J\r\x00 \\ \u202e"}, "sum-eng", corpus=shared_corpus
+        )
+    )
     assert not set(shown) & {"\x1b", "\r", "\x00", "\u202e"}
     assert r"\x1b[2J\r\x00 \\ \u202e" in shown
 
 
 @pytest.mark.parametrize("record", [{"a": {1, 2}}, {"a": float("nan")}, {"a": "\ud800"}, "\ud800"])
-def test_explain_refuses_what_is_no_json(shared_corpus: Path, record: dict[str, object] | str) -> None:
+def test_explain_refuses_what_is_no_json(
+    shared_corpus: Path, record: dict[str, object] | str
+) -> None:
     with pytest.raises(InputError, match="JSON"):
         sabiprep.explain(record, "sum-eng", corpus=shared_corpus)
 
@@ -185,7 +209,11 @@ def test_train_tokenizer_makes_each_tag_one_token(corpus: Path, tmp_path: Path) 
     first = report.examples[0]
     assert (first.reason, first.file, first.line) == ("malformed", "sums.jsonl", 11)
     explained = sabiprep.explain(RECORD, "sum-eng", corpus=corpus, tokenizer=file)
-    assert [t["text"] for t in explained.tokens.to_pylist() if "<" in t["text"]] == ["<sum>", "<eng>", "</s>"]
+    assert [t["text"] for t in explained.tokens.to_pylist() if "<" in t["text"]] == [
+        "<sum>",
+        "<eng>",
+        "</s>",
+    ]
 
     before = file.read_bytes()
     with pytest.raises(OutputError, match="exists already"):

@@ -20,7 +20,18 @@ import packer
 from oracle import CONTROL, DATA, TARGET, TEMPLATE, Span
 from packer import Explained, is_blank
 from sabiprep.errors import TokenizerError
-from strategies import BOS, EOS, LOSSLESS, TAGS, TOKENIZERS, UNKNOWN, records, segments, texts, tokenizer_json
+from strategies import (
+    BOS,
+    EOS,
+    LOSSLESS,
+    TAGS,
+    TOKENIZERS,
+    UNKNOWN,
+    records,
+    segments,
+    texts,
+    tokenizer_json,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 BOUNDARY = json.loads((GOLDEN / "boundary.json").read_text("utf-8"))
@@ -28,7 +39,9 @@ LONG = 1 << 20
 load = cache(Tokenizer.from_str)
 
 properties = settings(
-    deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 Segments = Sequence[tuple[str, str]]
 ExplainOne = Callable[..., Explained]
@@ -41,11 +54,20 @@ def explain_one(tmp_path_factory: pytest.TempPathFactory) -> ExplainOne:
     (folder / "a.jsonl").write_text("{}\n")
 
     def explain(
-        file: str, segments: Segments, record: Mapping[str, Any], *, bos: str | None = None, **source: Any
+        file: str,
+        segments: Segments,
+        record: Mapping[str, Any],
+        *,
+        bos: str | None = None,
+        **source: Any,
     ) -> Explained:
         tokenizer = folder / "tokenizer.json"
         tokenizer.write_text(file, "utf-8")
-        source |= {"name": "a", "files": ["a.jsonl"], "segments": [{kind: template} for kind, template in segments]}
+        source |= {
+            "name": "a",
+            "files": ["a.jsonl"],
+            "segments": [{kind: template} for kind, template in segments],
+        }
         packer.write_config(folder, [source], tokenizer={"bos": bos or ""})
         return packer.explain(folder, "a", record, tokenizer=tokenizer, seq_len=LONG)
 
@@ -100,7 +122,9 @@ def test_ids_roles_and_masks_are_the_oracles(
     if empty_target(segments, record):
         assert seen.dropped == "empty target"
         return
-    expected = oracle.document(file, segments, record, bos_id=tokens[BOS] if bos else None, eos_id=tokens[EOS])
+    expected = oracle.document(
+        file, segments, record, bos_id=tokens[BOS] if bos else None, eos_id=tokens[EOS]
+    )
     if TARGET not in expected["roles"]:
         assert seen.dropped == "no target left"
         return
@@ -121,7 +145,9 @@ def test_ids_roles_and_masks_are_the_oracles(
 
 @settings(properties, max_examples=300)
 @given(st.sampled_from(TOKENIZERS), texts, texts)
-def test_the_prompts_ids_are_those_of_generation(explain_one: ExplainOne, name: str, data: str, answer: str) -> None:
+def test_the_prompts_ids_are_those_of_generation(
+    explain_one: ExplainOne, name: str, data: str, answer: str
+) -> None:
     """What `tokenizers` gives for the prompt's text alone: as the model will see it when it has to answer."""
     file = tokenizer_json(name)
     record = {"a": data, "b": answer}
@@ -136,18 +162,26 @@ def test_the_prompts_ids_are_those_of_generation(explain_one: ExplainOne, name: 
 
 
 look_alikes = st.lists(
-    st.one_of(st.sampled_from([*TAGS, BOS, EOS, UNKNOWN, "<", ">", ":", "r>", "<yo", "/s>"]), texts), max_size=4
+    st.one_of(
+        st.sampled_from([*TAGS, BOS, EOS, UNKNOWN, "<", ">", ":", "r>", "<yo", "/s>"]), texts
+    ),
+    max_size=4,
 ).map("".join)
 
 
 @settings(properties, max_examples=250)
 @given(st.sampled_from(TOKENIZERS), look_alikes, look_alikes)
-def test_data_never_becomes_a_control_token(explain_one: ExplainOne, name: str, data: str, answer: str) -> None:
+def test_data_never_becomes_a_control_token(
+    explain_one: ExplainOne, name: str, data: str, answer: str
+) -> None:
     """In and across the edges of fields: all control tokens are the template's three and the closing EOS."""
     assume(not is_blank(answer))
     file = tokenizer_json(name)
     tokens = oracle.added_tokens(file)
-    segments = [("prompt", "<translate>{{ a }}r>{{ a }}<yor>{{ a }}<"), ("target", "{{ b }}:<|sep|>{{ b }}/s>")]
+    segments = [
+        ("prompt", "<translate>{{ a }}r>{{ a }}<yor>{{ a }}<"),
+        ("target", "{{ b }}:<|sep|>{{ b }}/s>"),
+    ]
     seen = explain_one(file, segments, {"a": data, "b": answer})
     own = [tokens[token] for token in ("<translate>", "<yor>", "<|sep|>", EOS)]
     assert [id for id in seen.ids if id in control_ids(file)] == own
@@ -253,7 +287,9 @@ class OfRecord(str):
         return self.of(spelled(self).upper())
 
 
-JINJA = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=Lenient)
+JINJA = jinja2.Environment(
+    trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=Lenient
+)
 ORACLE = JINJA.overlay()
 # Numbers made of data are data.
 ORACLE.filters = JINJA.filters | {"length": lambda value: OfRecord.of(str(len(value)))}
@@ -270,7 +306,9 @@ def in_another_alphabet(value: Any) -> Any:
 
 def rendered_spans(template: str, record: Mapping[str, Any], role: int) -> list[Span]:
     """The spans of a rendered template: its own text, and that of the record."""
-    text = ORACLE.from_string(template).render({key: in_another_alphabet(value) for key, value in record.items()})
+    text = ORACLE.from_string(template).render(
+        {key: in_another_alphabet(value) for key, value in record.items()}
+    )
     own = TEMPLATE if role == DATA else role
     return [
         Span(spelled("".join(piece)), role if is_data else own, is_data)
@@ -288,7 +326,9 @@ conversations = st.fixed_dictionaries(
         "a": plain_texts,
         "parts": st.lists(plain_texts, max_size=3),
         "messages": st.lists(
-            st.fixed_dictionaries({"role": st.sampled_from(["user", "model"]), "content": plain_texts}),
+            st.fixed_dictionaries(
+                {"role": st.sampled_from(["user", "model"]), "content": plain_texts}
+            ),
             min_size=1,
             max_size=3,
         ),
@@ -299,14 +339,17 @@ conversations = st.fixed_dictionaries(
 @settings(properties, max_examples=400)
 @given(st.sampled_from(TOKENIZERS), st.sampled_from(RENDERED), conversations, st.booleans())
 def test_a_rendered_template_makes_only_its_own_control_tokens(
-    explain_one: ExplainOne, name: str, template: str, record: dict[str, Any], learnt: bool
+    explain_one: ExplainOne, name: str, template: str, record: dict[str, Any], trained: bool
 ) -> None:
     file = tokenizer_json(name)
-    segments = [("prompt", "Q: ") if learnt else ("target", "A: "), ("target" if learnt else "prompt", template)]
-    first = Span("Q: ", TEMPLATE, False) if learnt else Span("A: ", TARGET, False)
-    spans = [first, *rendered_spans(template, record, TARGET if learnt else DATA)]
+    segments = [
+        ("prompt", "Q: ") if trained else ("target", "A: "),
+        ("target" if trained else "prompt", template),
+    ]
+    first = Span("Q: ", TEMPLATE, False) if trained else Span("A: ", TARGET, False)
+    spans = [first, *rendered_spans(template, record, TARGET if trained else DATA)]
     seen = explain_one(file, segments, record)
-    if learnt and is_blank("".join(span.text for span in spans[1:])):
+    if trained and is_blank("".join(span.text for span in spans[1:])):
         assert seen.dropped == "empty target"
         return
     assert seen.dropped is None
@@ -317,7 +360,9 @@ def test_a_rendered_template_makes_only_its_own_control_tokens(
 
 
 @pytest.mark.parametrize("template", RENDERED)
-def test_rendered_look_alikes_are_refused_where_the_source_says_so(explain_one: ExplainOne, template: str) -> None:
+def test_rendered_look_alikes_are_refused_where_the_source_says_so(
+    explain_one: ExplainOne, template: str
+) -> None:
     file = tokenizer_json("bytes")
     segments = [("prompt", template), ("target", "x")]
     message = {"role": "user", "content": "a"}
@@ -353,33 +398,50 @@ def test_filters_see_the_data_as_it_is_and_make_no_control_tokens_of_it(
 
 def _unigram() -> str:
     letters = [(letter, -4.0) for letter in "▁abcs</>"]
-    tokenizer = Tokenizer(models.Unigram([("<unk>", -20.0), ("</s>", 0.0), ("<s>", 0.0), *letters], unk_id=0))
+    tokenizer = Tokenizer(
+        models.Unigram([("<unk>", -20.0), ("</s>", 0.0), ("<s>", 0.0), *letters], unk_id=0)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("</s>", "<s>")])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in ("</s>", "<s>")]
+    )
     file: str = tokenizer.to_str()
     return file
 
 
 def _ignore_merges() -> str:
-    vocabulary = {token: i for i, token in enumerate(["</s>", "<s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    vocabulary = {
+        token: i
+        for i, token in enumerate(["</s>", "<s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("</s>", "<s>")])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in ("</s>", "<s>")]
+    )
     file: str = tokenizer.to_str()
     return file
 
 
 @pytest.mark.parametrize("make", [_unigram, _ignore_merges])
-@given(st.lists(st.sampled_from(["</s>", "<s>", "</", "s>", "a", " ", "b", "<"]), max_size=6).map("".join))
+@given(
+    st.lists(st.sampled_from(["</s>", "<s>", "</", "s>", "a", " ", "b", "<"]), max_size=6).map(
+        "".join
+    )
+)
 @settings(properties, max_examples=60)
-def test_no_model_makes_control_tokens_of_data(explain_one: ExplainOne, make: Callable[[], str], data: str) -> None:
+def test_no_model_makes_control_tokens_of_data(
+    explain_one: ExplainOne, make: Callable[[], str], data: str
+) -> None:
     file = make()
     bare = load(file).encode("</s>", add_special_tokens=False).ids
     assert bare == [oracle.added_tokens(file)["</s>"]], "the model would"
     seen = explain_one(file, [("prompt", "a{{ a }}b"), ("target", "{{ a }}c")], {"a": data + "a"})
     control = set(oracle.added_tokens(file).values())
-    assert [id for id in seen.ids if id in control] == [oracle.added_tokens(file)["</s>"]] and seen.ids[-1] in control
+    assert [id for id in seen.ids if id in control] == [
+        oracle.added_tokens(file)["</s>"]
+    ] and seen.ids[-1] in control
     letters = "".join(load(file).id_to_token(id) for id in seen.ids[:-1]).replace("▁", "")
     assert letters == ("a" + data + "ab" + data + "ac").replace(" ", "")
 
@@ -405,22 +467,44 @@ def test_added_tokens_matched_after_normalization_are_text_in_data(explain_one: 
 
 
 @cache
-def _flagged(name: str, normalizer: str, lstrip: bool, rstrip: bool, single_word: bool, normalized: bool) -> str:
+def _flagged(
+    name: str, normalizer: str, lstrip: bool, rstrip: bool, single_word: bool, normalized: bool
+) -> str:
     tokenizer = Tokenizer.from_str(tokenizer_json(name))
     if normalizer == "lower":
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     elif normalizer == "marks apart":
         tokenizer.normalizer = normalizers.NFD()
     elif normalizer == "strip":
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(left=False), normalizers.Replace("o", "0")])
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Strip(left=False), normalizers.Replace("o", "0")]
+        )
     flags = {"rstrip": rstrip, "single_word": single_word, "normalized": normalized}
-    tokenizer.add_tokens([AddedToken("<Ma>", lstrip=lstrip, **flags), AddedToken("<e\u0323>", **flags)])
+    tokenizer.add_tokens(
+        [AddedToken("<Ma>", lstrip=lstrip, **flags), AddedToken("<e\u0323>", **flags)]
+    )
     tokenizer.add_tokens([AddedToken("lo>", single_word=single_word, normalized=True)])
     file: str = tokenizer.to_str()
     return file
 
 
-FLAGGED = ["<Ma>", "<ma>", "<MA>", "<ẹ>", "<e\u0323>", "lo>", "LO>", "l", "hello", "<yor>", "</s>", "a", "b ", "1", "0"]
+FLAGGED = [
+    "<Ma>",
+    "<ma>",
+    "<MA>",
+    "<ẹ>",
+    "<e\u0323>",
+    "lo>",
+    "LO>",
+    "l",
+    "hello",
+    "<yor>",
+    "</s>",
+    "a",
+    "b ",
+    "1",
+    "0",
+]
 FLAGGED += [" ", "  ", "\n", "\u00a0", "o\u0323", "ọ̀", "ﬁ"]
 flagged_texts = st.lists(st.sampled_from(FLAGGED), min_size=1, max_size=6).map("".join)
 flag_sets = st.tuples(
@@ -443,7 +527,9 @@ def test_flags_of_added_tokens_are_heeded_as_tokenizers_does(
     assert set(seen.roles[len(expected) :]) == {TARGET, CONTROL}
 
 
-def test_a_tokenizer_that_cannot_continue_a_text_is_refused_where_it_would_have_to(explain_one: ExplainOne) -> None:
+def test_a_tokenizer_that_cannot_continue_a_text_is_refused_where_it_would_have_to(
+    explain_one: ExplainOne,
+) -> None:
     vocabulary = {"[UNK]": 0, "</s>": 1, "a": 2, "##a": 3}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.add_special_tokens(["</s>"])

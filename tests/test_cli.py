@@ -1,7 +1,8 @@
-"""The command line: what each command prints and its exit code; no mistake of the user's ends in a traceback.
+"""The command line: what each command prints and its exit code; no mistake of the user's ends in a
+traceback.
 
-Most commands run in the process (an exception that `main` does not catch fails the test), those that are about
-streams and signals in a process of their own.
+Most commands run in the process (an exception that `main` does not catch fails the test), those
+that are about streams and signals in a process of their own.
 """
 
 from __future__ import annotations
@@ -57,12 +58,21 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def process(*arguments: object, **options: object) -> subprocess.Popen[str]:
     """Starts ``python -m sabiprep`` with its streams piped."""
     command = [sys.executable, "-m", "sabiprep", *(str(argument) for argument in arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "encoding": "utf-8",
+    }
     return subprocess.Popen(command, **{**pipes, **options})  # type: ignore[call-overload, no-any-return]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -100,7 +110,9 @@ def test_help_names_every_command(run: Run) -> None:
         ("tokenizer", "train CORPUS FILE --vocab-size --overwrite"),
     ],
 )
-def test_help_of_a_command_names_its_arguments_and_no_more(run: Run, command: str, arguments: str) -> None:
+def test_help_of_a_command_names_its_arguments_and_no_more(
+    run: Run, command: str, arguments: str
+) -> None:
     ran = run(command, "--help")
     assert ran.code == 0
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ran.out))
@@ -141,24 +153,33 @@ def test_a_wrong_command_line_is_2_and_says_where_help_is(run: Run, arguments: l
 # What the commands print
 
 
-def test_pack_prints_the_table_verify_and_inspect_agree(run: Run, corpus: Path, tmp_path: Path) -> None:
+def test_pack_prints_the_table_verify_and_inspect_agree(
+    run: Run, corpus: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     ran = run("pack", corpus, out, "--threads", 1)
     assert ran.code == 0, ran.err
     report = sabiprep.pack(corpus, tmp_path / "twin", threads=2)
 
     def without_speed(table: str) -> list[str]:
-        return [line for line in table.splitlines() if not line.startswith(("Packed ", str(tmp_path)))]
+        return [
+            line for line in table.splitlines() if not line.startswith(("Packed ", str(tmp_path)))
+        ]
 
     assert without_speed(ran.out) == without_speed(str(report))
     assert f"{out}: " in ran.out and "on 1 thread:" in ran.out
 
     ran = run("verify", out)
     rows = report.train.rows + report.validation.rows
-    assert ran[:2] == (0, f"{out}: in order (2 shards, {rows} rows, {report.total.total.documents} documents)\n")
+    assert ran[:2] == (
+        0,
+        f"{out}: in order (2 shards, {rows} rows, {report.total.total.documents} documents)\n",
+    )
 
     ran = run("inspect", out, "--split", "validation", "--row", 0)
-    assert ran.code == 0 and ran.out.startswith(f"validation row 0 (rows 0 to {report.validation.rows - 1})")
+    assert ran.code == 0 and ran.out.startswith(
+        f"validation row 0 (rows 0 to {report.validation.rows - 1})"
+    )
     ran = run("inspect", out, "--source", "label")
     assert "⟦p|<label>" in ran.out and "<sum>" not in ran.out
 
@@ -166,7 +187,19 @@ def test_pack_prints_the_table_verify_and_inspect_agree(run: Run, corpus: Path, 
 def test_options_reach_the_core(run: Run, corpus: Path, tmp_path: Path) -> None:
     tokenizer = (corpus / "tokenizer.json").rename(tmp_path / "elsewhere.json")
     out = tmp_path / "out"
-    ran = run("pack", corpus, out, "--tokenizer", tokenizer, "--seq-len", 192, "--seed", 5, "--split-bytes", 1000)
+    ran = run(
+        "pack",
+        corpus,
+        out,
+        "--tokenizer",
+        tokenizer,
+        "--seq-len",
+        192,
+        "--seed",
+        5,
+        "--split-bytes",
+        1000,
+    )
     assert ran.code == 0, ran.err
     manifest = sabiprep.open_dataset(out).manifest
     assert (manifest["seq_len"], manifest["seed"]) == (192, 5)
@@ -180,13 +213,18 @@ def test_tokenizer_train_and_explain(run: Run, corpus: Path, tmp_path: Path) -> 
     ran = run("tokenizer", "train", corpus, file, "--vocab-size", 300)
     assert ran.code == 0 and f"{file}: 300 entries from " in ran.out
     assert "special tokens: </s> <sum> <eng> <yor> <label>" in ran.out
-    assert "passed over: 6 malformed, 3 missing field)" in ran.out and "sums.jsonl:11  malformed:" in ran.out
+    assert (
+        "passed over: 6 malformed, 3 missing field)" in ran.out
+        and "sums.jsonl:11  malformed:" in ran.out
+    )
     assert run("tokenizer", "train", corpus, file, "--vocab-size", 300).code == 1
     assert run("tokenizer", "train", corpus, file, "--vocab-size", 310, "--overwrite").code == 0
 
     record = '{"text": "one [bold]two[/bold]", "label": "good"}'
     ran = run("explain", corpus, "--source", "label", "--record", record, "--tokenizer", file)
-    assert ran == Ran(0, f"{sabiprep.explain(record, 'label', corpus=corpus, tokenizer=file)}\n", "")
+    assert ran == Ran(
+        0, f"{sabiprep.explain(record, 'label', corpus=corpus, tokenizer=file)}\n", ""
+    )
 
 
 def test_explain_reads_a_record_from_standard_input(shared_corpus: Path) -> None:
@@ -223,7 +261,11 @@ def test_corpora_that_cannot_be_packed(run: Run, corpus: Path, tmp_path: Path) -
     refused(run("pack", corpus, out), "corpus.toml:12: ", "`tsak`", "did you mean `task`?")
     edit(config, "tsak =", "task =")
     edit(config, '"sums.jsonl"', '"sum.jsonl"')
-    refused(run("pack", corpus, out), "sum.jsonl, source 'sum-eng': no such file", "did you mean sums.jsonl?")
+    refused(
+        run("pack", corpus, out),
+        "sum.jsonl, source 'sum-eng': no such file",
+        "did you mean sums.jsonl?",
+    )
     edit(config, '"sum.jsonl"', '"sums.jsonl"')
     config.write_text("[[source]\n", "utf-8")
     refused(run("pack", corpus, out), "corpus.toml:1: ")
@@ -232,7 +274,9 @@ def test_corpora_that_cannot_be_packed(run: Run, corpus: Path, tmp_path: Path) -
 
 def test_tokenizers_that_cannot_be_used(run: Run, corpus: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "out", corpus / "tokenizer.json"
-    refused(run("pack", corpus, out, "--tokenizer", tmp_path / "none.json"), "none.json", remedy=False)
+    refused(
+        run("pack", corpus, out, "--tokenizer", tmp_path / "none.json"), "none.json", remedy=False
+    )
     edit(corpus / "corpus.toml", 'eos = "</s>"\n', "")
     refused(run("pack", corpus, out), "no EOS token", "candidates: `</s>` `<sum>`")
     edit(corpus / "corpus.toml", "[tokenizer]\n", '[tokenizer]\neos = "<end>"\n')
@@ -250,7 +294,12 @@ def test_records_that_cannot_be_used(run: Run, corpus: Path, tmp_path: Path) -> 
     only_sums = config[: config.index('[[source]]\nname = "sum-yor"')]
     (corpus / "corpus.toml").write_text(only_sums, "utf-8")
     sums.write_text("not json\n[1]\n", "utf-8")
-    refused(run("pack", corpus, out), "none of its records (2) can be used", "sums.jsonl:1", "source 'sum-eng'")
+    refused(
+        run("pack", corpus, out),
+        "none of its records (2) can be used",
+        "sums.jsonl:1",
+        "source 'sum-eng'",
+    )
     sums.write_bytes(b'{"a": "\xff", "b": "1", "words": "one"}\n')
     refused(run("pack", corpus, out), "none of its records (1) can be used", "not UTF-8")
     sums.write_text("", "utf-8")
@@ -263,7 +312,9 @@ def test_records_that_cannot_be_used(run: Run, corpus: Path, tmp_path: Path) -> 
     assert not out.exists()
 
 
-def test_a_line_that_is_no_utf8_is_counted_and_shown(run: Run, corpus: Path, tmp_path: Path) -> None:
+def test_a_line_that_is_no_utf8_is_counted_and_shown(
+    run: Run, corpus: Path, tmp_path: Path
+) -> None:
     with (corpus / "plain.txt").open("ab") as file:
         file.write(b"broken \xff\xfe\n")
     ran = run("pack", corpus, tmp_path / "out")
@@ -274,15 +325,29 @@ def test_a_line_that_is_no_utf8_is_counted_and_shown(run: Run, corpus: Path, tmp
 
 def test_options_that_cannot_be_right(run: Run, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for option, value in (("seq-len", 100), ("seq-len", 0), ("seq-len", -64), ("threads", 0), ("seed", -1)):
-        refused(run("pack", corpus, out, f"--{option}", value), option.replace("-", "_"), str(value))
-    refused(run("explain", corpus, "--source", "sum", "--record", "{}"), "'sum'", "sum-eng, sum-yor, label, plain")
+    for option, value in (
+        ("seq-len", 100),
+        ("seq-len", 0),
+        ("seq-len", -64),
+        ("threads", 0),
+        ("seed", -1),
+    ):
+        refused(
+            run("pack", corpus, out, f"--{option}", value), option.replace("-", "_"), str(value)
+        )
+    refused(
+        run("explain", corpus, "--source", "sum", "--record", "{}"),
+        "'sum'",
+        "sum-eng, sum-yor, label, plain",
+    )
     refused(run("tokenizer", "train", corpus, tmp_path / "t.json", "--vocab-size", 3), "3")
     assert not out.exists() and not (tmp_path / "t.json").exists()
 
 
 @pytest.mark.parametrize("foreign", ["notes.txt", "manifest.json"])
-def test_a_folder_that_is_not_ours_is_left_alone(run: Run, corpus: Path, tmp_path: Path, foreign: str) -> None:
+def test_a_folder_that_is_not_ours_is_left_alone(
+    run: Run, corpus: Path, tmp_path: Path, foreign: str
+) -> None:
     out = tmp_path / "out"
     (out / "train").mkdir(parents=True)
     (out / foreign).write_text('{"name": "a web app"}', "utf-8")
@@ -321,7 +386,9 @@ def test_verify_finds_a_flipped_byte(run: Run, packed: PackReport, tmp_path: Pat
     shard.write_bytes(content)
     ran = run("verify", out)
     assert ran.code == 1
-    assert "1 failed" in ran.out and "train/shard-00000.arrow: " in ran.out and "Remedy: " in ran.out
+    assert (
+        "1 failed" in ran.out and "train/shard-00000.arrow: " in ran.out and "Remedy: " in ran.out
+    )
 
 
 def test_unfinished_and_foreign_datasets(run: Run, packed: PackReport, tmp_path: Path) -> None:
@@ -338,7 +405,9 @@ def test_unfinished_and_foreign_datasets(run: Run, packed: PackReport, tmp_path:
 
 
 def test_inspect_refuses_what_is_not_there(run: Run, packed: PackReport) -> None:
-    refused(run("inspect", packed.out, "--row", 10_000), "no row 10000", f"0 to {packed.train.rows - 1}")
+    refused(
+        run("inspect", packed.out, "--row", 10_000), "no row 10000", f"0 to {packed.train.rows - 1}"
+    )
     refused(run("inspect", packed.out, "--source", "lable"), "'lable'", "did you mean label")
 
 
@@ -365,7 +434,11 @@ def test_piped_output_is_plain(corpus: Path, tmp_path: Path) -> None:
 def on_terminal(*arguments: object, **environment: str) -> str:
     """What a command writes to a terminal, stdout and stderr together."""
     ours, theirs = pty.openpty()
-    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "CI")}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("NO_COLOR", "FORCE_COLOR", "CI")
+    }
     env = {**clean, "TERM": "xterm-256color", "COLUMNS": "100", **environment}
     running = process(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
     os.close(theirs)
@@ -383,7 +456,9 @@ def on_terminal(*arguments: object, **environment: str) -> str:
     return content.decode()
 
 
-def test_a_terminal_gets_colours_and_a_bar_unless_it_wants_none(corpus: Path, tmp_path: Path) -> None:
+def test_a_terminal_gets_colours_and_a_bar_unless_it_wants_none(
+    corpus: Path, tmp_path: Path
+) -> None:
     shown = on_terminal("pack", corpus, tmp_path / "out")
     assert "\x1b[1m" in shown and "task, source" in shown
     assert any(phase in shown for phase in PHASES.values())
@@ -423,19 +498,33 @@ def test_an_encoding_without_the_letters_is_no_error(packed: PackReport) -> None
     assert r"\u27e6p|" in out
 
 
-@pytest.mark.parametrize(("sent", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("sent", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
 def test_a_signal_stops_the_work_and_says_how_to_go_on(
     corpus: Path, tmp_path: Path, sent: signal.Signals, code: int, name: str
 ) -> None:
     make_it_last(corpus)
-    arguments = ["pack", str(corpus), str(tmp_path / "out 1"), "--threads", "1", "--split-bytes", "20000"]
+    arguments = [
+        "pack",
+        str(corpus),
+        str(tmp_path / "out 1"),
+        "--threads",
+        "1",
+        "--split-bytes",
+        "20000",
+    ]
     packing = process(*arguments)
     assert packing.stderr is not None
     assert packing.stderr.readline() == f"{PHASES['map']}\n"
     packing.send_signal(sent)
     out, err = packing.communicate()
     to_go_on = shlex.join(["sabiprep", *arguments, "--resume"])
-    assert (packing.returncode, out, err) == (code, "", f"sabiprep: stopped by {name}\nTo go on: {to_go_on}\n")
+    assert (packing.returncode, out, err) == (
+        code,
+        "",
+        f"sabiprep: stopped by {name}\nTo go on: {to_go_on}\n",
+    )
     assert not (tmp_path / "out 1" / "manifest.json").exists()
 
     again = process(*arguments)
@@ -447,7 +536,9 @@ def test_a_signal_stops_the_work_and_says_how_to_go_on(
     assert files_of(tmp_path / "out 1") == files_of(tmp_path / "at once")
 
 
-def test_lines_of_progress_are_few(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_progress_are_few(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
     monkeypatch.setattr("sabiprep.progress.time.monotonic", lambda: now)
     told = ProgressLines()

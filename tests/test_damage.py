@@ -1,7 +1,9 @@
-"""What is left in ``.work`` and damaged there: never another dataset, never a panic, and a remedy that works.
+"""What is left in ``.work`` and damaged there: never another dataset, never a panic, and a remedy
+that works.
 
-Bits are flipped and files cut, at random places, in what a run keeps or leaves. What is made of it is either byte for
-byte what an undamaged folder gives, or an error of ours. ``SABIPREP_TEST_FLIPS`` sets how often, a few times if unset.
+Bits are flipped and files cut, at random places, in what a run keeps or leaves. What is made of it
+is either byte for byte what an undamaged folder gives, or an error of ours. ``SABIPREP_TEST_FLIPS``
+sets how often, a few times if unset.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,12 @@ def corpus(shared_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     edit(folder / "corpus.toml", "seq_len = 128", "seq_len = 64\nshard_tokens = 1000")
     with (folder / "sums.jsonl").open("a", encoding="utf-8") as file:
         for i in range(6):
-            file.write(json.dumps({"a": "one two three " * 30 + str(i), "b": "4", "words": "w", "yor": "y"}) + "\n")
+            file.write(
+                json.dumps(
+                    {"a": "one two three " * 30 + str(i), "b": "4", "words": "w", "yor": "y"}
+                )
+                + "\n"
+            )
     return folder
 
 
@@ -58,27 +66,48 @@ def kept(corpus: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped(corpus: Path, clean: dict[str, bytes]) -> list[Path]:
-    """Folders of runs that were aborted while they mapped, made shards, and moved the dataset into place."""
+    """Folders of runs that were aborted while they mapped, made shards, and moved the dataset into
+    place.
+    """
     found: dict[str, list[Path]] = {}
     for step in (60, 90, 150, 180, 210, 225, 240):
         out = corpus.parent / f"stopped-{step}"
-        command = [sys.executable, "-m", "sabiprep", "pack", corpus, out, "--split-bytes", SPLIT_BYTES]
+        command = [
+            sys.executable,
+            "-m",
+            "sabiprep",
+            "pack",
+            corpus,
+            out,
+            "--split-bytes",
+            SPLIT_BYTES,
+        ]
         environment = {**os.environ, "SABIPREP_TEST_FAULT": f"abort:{step}"}
         ran = subprocess.run(
-            [str(word) for word in [*command, "--spool-bytes", 0, "--threads", 1]], env=environment, capture_output=True
+            [str(word) for word in [*command, "--spool-bytes", 0, "--threads", 1]],
+            env=environment,
+            capture_output=True,
         )
         if ran.returncode != -signal.SIGABRT:
             break
         state = json.loads((out / ".work" / "state.json").read_text("utf-8"))
-        stage = state["stage"] if not list((out / ".work").glob("done/*")) else state["stage"] + ", shards"
+        stage = (
+            state["stage"]
+            if not list((out / ".work").glob("done/*"))
+            else state["stage"] + ", shards"
+        )
         found.setdefault(stage, []).append(out)
-    assert set(found) == {"working", "working, shards", "moving", "moving, shards"} or len(found) >= 3, found
+    assert (
+        set(found) == {"working", "working, shards", "moving", "moving, shards"} or len(found) >= 3
+    ), found
     return [out for folders in found.values() for out in folders[-2:]]
 
 
 def damage(work: Path, chance: random.Random) -> str:
     """Flip a bit of a file, or cut it; what was done."""
-    file = chance.choice(sorted(path for path in work.rglob("*") if path.is_file() and path.stat().st_size))
+    file = chance.choice(
+        sorted(path for path in work.rglob("*") if path.is_file() and path.stat().st_size)
+    )
     data = bytearray(file.read_bytes())
     at = chance.randrange(len(data))
     if chance.random() < 0.1:
@@ -105,7 +134,11 @@ def attempt(run: Callable[[], Any], made: Path, clean: dict[str, bytes], what: s
 
 
 def test_no_flipped_bit_of_a_kept_spool_is_silent(
-    corpus: Path, clean: dict[str, bytes], kept: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    corpus: Path,
+    clean: dict[str, bytes],
+    kept: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     chance, ends = random.Random(1), Counter[str]()
     for nth in range(FLIPS // 2):
@@ -113,11 +146,14 @@ def test_no_flipped_bit_of_a_kept_spool_is_silent(
         what = damage(tmp_path / "kept" / ".work", chance)
         made = tmp_path / "made"
         if nth % 3:
-            end = attempt(lambda: sabiprep.remix(tmp_path / "kept", tmp_path / "made"), made, clean, what)
+            end = attempt(
+                lambda: sabiprep.remix(tmp_path / "kept", tmp_path / "made"), made, clean, what
+            )
         else:
             made = tmp_path / "kept"
             again = {"overwrite": True, "keep_spool": True, "split_bytes": SPLIT_BYTES}
-            end = attempt(lambda: sabiprep.pack(corpus, tmp_path / "kept", **again), made, clean, what)  # noqa: B023
+            run = partial(sabiprep.pack, corpus, made, **again)
+            end = attempt(run, made, clean, what)
         ends[end] += 1
         for folder in ("kept", "made"):
             shutil.rmtree(tmp_path / folder, ignore_errors=True)
@@ -127,7 +163,11 @@ def test_no_flipped_bit_of_a_kept_spool_is_silent(
 
 
 def test_no_flipped_bit_of_a_stopped_run_is_silent(
-    corpus: Path, clean: dict[str, bytes], stopped: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    corpus: Path,
+    clean: dict[str, bytes],
+    stopped: list[Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     chance, ends = random.Random(2), Counter[str]()
     for nth in range(FLIPS - FLIPS // 2):
@@ -150,7 +190,9 @@ def test_a_damaged_spool_that_is_removed_is_mapped_again(
     data = bytearray(spools[0].read_bytes())
     data[8] ^= 2
     spools[0].write_bytes(data)
-    with pytest.raises(DatasetError, match=r"(?s)no whole spool.*checksum.*remove this file") as refused:
+    with pytest.raises(
+        DatasetError, match=r"(?s)no whole spool.*checksum.*remove this file"
+    ) as refused:
         sabiprep.remix(tmp_path / "kept", tmp_path / "made")
     assert refused.value.file == str(spools[0]) and not (tmp_path / "made").exists()
     spools[0].unlink()
@@ -162,7 +204,11 @@ def test_a_damaged_spool_that_is_removed_is_mapped_again(
 def test_a_finished_shard_that_was_damaged_is_made_again(
     corpus: Path, clean: dict[str, bytes], stopped: list[Path], tmp_path: Path
 ) -> None:
-    of_shards = next(out for out in stopped if list(out.glob(".work/done/*")) and list(out.glob(".work/train/*.arrow")))
+    of_shards = next(
+        out
+        for out in stopped
+        if list(out.glob(".work/done/*")) and list(out.glob(".work/train/*.arrow"))
+    )
     shutil.copytree(of_shards, tmp_path / "out")
     state = json.loads((tmp_path / "out" / ".work" / "state.json").read_text("utf-8"))
     shard = next((tmp_path / "out").glob(".work/train/*.arrow"))
@@ -196,7 +242,9 @@ def test_values_of_a_state_file_are_checked_whatever_its_seal(
     ]:
         shutil.copytree(stopped[0], tmp_path / "out")
         reseal(tmp_path / "out" / ".work" / "state.json", **changes)
-        with pytest.raises(OutputError, match=rf"(?s)state.json.*damaged: .*({named}).*remove the folder .work"):
+        with pytest.raises(
+            OutputError, match=rf"(?s)state.json.*damaged: .*({named}).*remove the folder .work"
+        ):
             sabiprep.pack(corpus, tmp_path / "out", resume=True)
         shutil.rmtree(tmp_path / "out")
     # What is only resealed goes on: the digest is that of the text, as this test computes it.
@@ -210,10 +258,16 @@ def test_values_of_a_state_file_are_checked_whatever_its_seal(
 
 
 def plant(folder: Path, victim: Path) -> int:
-    """Put links to a folder, to a file and to nowhere into every folder below ``folder``, and into itself."""
+    """Put links to a folder, to a file and to nowhere into every folder below ``folder``, and into
+    itself.
+    """
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     for at in folders:
-        for name, target in (("to-folder", victim), ("to-file", victim / "a"), ("nowhere", victim / "none")):
+        for name, target in (
+            ("to-folder", victim),
+            ("to-file", victim / "a"),
+            ("nowhere", victim / "none"),
+        ):
             (at / name).symlink_to(target)
     return len(folders)
 
@@ -263,7 +317,9 @@ def test_a_stopped_run_is_cleared_without_following_links(
         sabiprep.pack(corpus, out, resume=nth % 2 == 0, overwrite=nth % 2 == 1)
         assert_intact(victim)
         # Links that lay among shards moved with them, as links.
-        assert {name: data for name, data in files_of(out).items() if not name.endswith("to-file")} == clean
+        assert {
+            name: data for name, data in files_of(out).items() if not name.endswith("to-file")
+        } == clean
         assert not (out / ".work").exists()
 
 
@@ -285,7 +341,9 @@ def test_a_work_folder_that_leads_elsewhere_is_refused(
     assert_intact(victim)
 
 
-def test_out_may_be_a_link_to_a_folder(corpus: Path, clean: dict[str, bytes], kept: Path, tmp_path: Path) -> None:
+def test_out_may_be_a_link_to_a_folder(
+    corpus: Path, clean: dict[str, bytes], kept: Path, tmp_path: Path
+) -> None:
     """The dataset it leads to is the one that is replaced; the link stays."""
     shutil.copytree(kept, tmp_path / "real")
     (tmp_path / "real" / ".work" / "state.json").unlink()

@@ -1,4 +1,6 @@
-"""The loader against a slow, obvious oracle: Python lists made from the documents that were written."""
+"""The loader against a slow, obvious oracle: Python lists made from the documents that were
+written.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,7 @@ def expected_row(documents: list[Document], seq_len: int) -> dict[str, Any]:
         boundaries.append(seq_len)
     return {
         "input_ids": ids,
-        "labels": [token if learnt else -100 for token, learnt in zip(ids, mask, strict=True)],
+        "labels": [token if trained else -100 for token, trained in zip(ids, mask, strict=True)],
         "loss_mask": mask,
         "position_ids": positions,
         "cu_seqlens": boundaries,
@@ -127,7 +129,9 @@ def documents_of(draw: st.DrawFn, seq_len: int, id_limit: int) -> Document:
 
 @st.composite
 def datasets(draw: st.DrawFn) -> dict[str, Any]:
-    """The arguments of `write_dataset`, with a row length that is not a whole number of bytes of mask bits at times."""
+    """The arguments of `write_dataset`, with a row length that is not a whole number of bytes of
+    mask bits at times.
+    """
     seq_len = draw(st.sampled_from([8, 12, 64]))
     id_dtype = draw(st.sampled_from(["uint16", "uint32"]))
     id_limit = 2**16 if id_dtype == "uint16" else 2**32
@@ -153,9 +157,14 @@ def written(arguments: dict[str, Any]) -> Iterator[PackedDataset]:
 
 @settings(deadline=None, max_examples=60)
 @given(datasets(), st.data())
-def test_rows_and_batches_are_those_of_the_oracle(arguments: dict[str, Any], data: st.DataObject) -> None:
+def test_rows_and_batches_are_those_of_the_oracle(
+    arguments: dict[str, Any], data: st.DataObject
+) -> None:
     with written(arguments) as dataset:
-        for name, documents in (("train", arguments["documents"]), ("validation", arguments["validation"])):
+        for name, documents in (
+            ("train", arguments["documents"]),
+            ("validation", arguments["validation"]),
+        ):
             split, rows = dataset[name], first_fit(documents, arguments["seq_len"])
             assert len(split) == len(rows)
             for i, row in enumerate(rows):
@@ -165,7 +174,11 @@ def test_rows_and_batches_are_those_of_the_oracle(arguments: dict[str, Any], dat
             n_targets = [expected_row(row, arguments["seq_len"])["n_targets"] for row in rows]
             assert split.n_targets.tolist() == n_targets
             assert split.n_targets.dtype == np.int32
-            wanted = data.draw(st.lists(st.integers(-len(rows), len(rows) - 1), max_size=6) if rows else st.just([]))
+            wanted = data.draw(
+                st.lists(st.integers(-len(rows), len(rows) - 1), max_size=6)
+                if rows
+                else st.just([])
+            )
             batch = split.batch(wanted)
             if wanted:
                 assert_same(batch, expected_batch([rows[i] for i in wanted], arguments["seq_len"]))
@@ -256,7 +269,10 @@ def test_pickled(out: Path) -> None:
     dataset.train[0]
     copy = pickle.loads(pickle.dumps(dataset))
     assert copy.fingerprint == dataset.fingerprint
-    assert_same(copy.train[4], {name: np.asarray(value).tolist() for name, value in dataset.train[4].items()})
+    assert_same(
+        copy.train[4],
+        {name: np.asarray(value).tolist() for name, value in dataset.train[4].items()},
+    )
     alone = pickle.loads(pickle.dumps(dataset.train))
     assert alone.n_targets.tolist() == dataset.train.n_targets.tolist()
 
@@ -266,10 +282,14 @@ def test_used_after_a_fork(out: Path) -> None:
     dataset = open_dataset(out)
     dataset.train[0]
     queue = multiprocessing.get_context("fork").SimpleQueue()
-    child = multiprocessing.get_context("fork").Process(target=_report_row_0, args=(dataset.train, queue))
+    child = multiprocessing.get_context("fork").Process(
+        target=_report_row_0, args=(dataset.train, queue)
+    )
     child.start()
     child.join()
-    assert queue.get() == ([0, 1], child.pid), "the child maps the file anew for a block that was not found before"
+    assert queue.get() == ([0, 1], child.pid), (
+        "the child maps the file anew for a block that was not found before"
+    )
     assert dataset.train[5]["record_ids"].tolist() == [10]
 
 
@@ -293,7 +313,9 @@ def test_the_shards_are_mapped_not_read(out: Path) -> None:
 
 @pytest.mark.parametrize("seq_len", [12, 16, 64])
 def test_views_mind_where_arrays_start_in_their_buffers(seq_len: int) -> None:
-    rows = [row_columns(row, seq_len, EOS, PAD) for row in first_fit(some_documents(9), seq_len)] * 3
+    rows = [
+        row_columns(row, seq_len, EOS, PAD) for row in first_fit(some_documents(9), seq_len)
+    ] * 3
     batch = pa.RecordBatch.from_pylist(rows, schema=shard_schema(seq_len))
     for part in (batch, batch.slice(1), batch.slice(2, 1), batch.slice(1, 3).slice(1)):
         block = block_of(part, seq_len)
@@ -316,7 +338,9 @@ def test_runs_without_the_extension_and_imports_no_torch(out: Path) -> None:
         "import sys; sys.modules['sabiprep._core'] = None; "
         "from sabiprep.dataset import open_dataset; print(len(open_dataset(sys.argv[1]).train), 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(out)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(out)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["6", "False"]
 
 
@@ -348,13 +372,17 @@ def test_an_unreadable_manifest(out: Path) -> None:
     refused(out, "cannot be read")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "bytes", "deep"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "bytes", "deep"]
+)
 def test_a_manifest_that_is_not_json(out: Path, content: bytes) -> None:
     (out / "manifest.json").write_bytes(content)
     refused(out, "not a JSON file")
 
 
-@pytest.mark.parametrize("content", [b"[]", b"null", b"{}", b'{"format": "other", "format_version": 1}'])
+@pytest.mark.parametrize(
+    "content", [b"[]", b"null", b"{}", b'{"format": "other", "format_version": 1}']
+)
 def test_a_foreign_manifest(out: Path, content: bytes) -> None:
     (out / "manifest.json").write_bytes(content)
     refused(out, "not the manifest of a packed dataset")
@@ -410,7 +438,9 @@ def test_a_truncated_shard(out: Path) -> None:
 
 
 def replace_shard(out: Path, content: bytes) -> None:
-    """Put other bytes in the place of the second training shard, and make the manifest agree on their number."""
+    """Put other bytes in the place of the second training shard, and make the manifest agree on
+    their number.
+    """
     (out / "train" / "shard-00001.arrow").write_bytes(content)
     manifest = json.loads((out / "manifest.json").read_bytes())
     manifest["splits"]["train"]["shards"][1]["bytes"] = len(content)
@@ -445,7 +475,13 @@ def test_a_shard_with_other_rows(out: Path, sizes: list[int]) -> None:
 def test_a_record_batch_of_other_rows_in_the_middle(tmp_path: Path) -> None:
     """Only the last batch is looked at when the dataset is opened; the others when they are read."""
     out = write_dataset(
-        tmp_path / "out", some_documents(12), seq_len=16, vocab_size=10, eos_id=EOS, pad_id=PAD, rows_per_batch=2
+        tmp_path / "out",
+        some_documents(12),
+        seq_len=16,
+        vocab_size=10,
+        eos_id=EOS,
+        pad_id=PAD,
+        rows_per_batch=2,
     )
     content = shard_bytes(shard_schema(16), [COLUMNS] * 2, [COLUMNS] * 3, [COLUMNS] * 2)
     (out / "train" / "shard-00000.arrow").write_bytes(content)
@@ -468,8 +504,12 @@ def schemas_that_are_wrong() -> dict[str, pa.Schema]:
         r"column input_ids .* uint16\[16\]": shard_schema(8),
         r"column input_ids .* where": shard_schema(16, "uint32"),
         "column input_ids is list<": as_list,
-        r"column record_ids .* uint64\[\]": schema.set(6, pa.field("record_ids", pa.list_(pa.int64()))),
-        r"column n_targets .* makes it int32\n": schema.set(8, pa.field("n_targets", pa.list_(pa.int32()))),
+        r"column record_ids .* uint64\[\]": schema.set(
+            6, pa.field("record_ids", pa.list_(pa.int64()))
+        ),
+        r"column n_targets .* makes it int32\n": schema.set(
+            8, pa.field("n_targets", pa.list_(pa.int32()))
+        ),
     }
 
 
@@ -484,7 +524,9 @@ def test_nulls_are_refused_and_other_item_names_are_not(out: Path) -> None:
     fields[2] = pa.field("seq_lengths", pa.list_(pa.field("element", pa.int32())))
     replace_shard(out, shard_bytes(pa.schema(fields), [COLUMNS] * 2, [COLUMNS]))
     assert open_dataset(out).train[5]["n_targets"] == 6
-    replace_shard(out, shard_bytes(pa.schema(fields), [COLUMNS] * 2, [{**COLUMNS, "n_targets": None}]))
+    replace_shard(
+        out, shard_bytes(pa.schema(fields), [COLUMNS] * 2, [{**COLUMNS, "n_targets": None}])
+    )
     refused(out, "without nulls", file="train/shard-00001.arrow")
 
 
@@ -517,17 +559,26 @@ def test_a_row_whose_lengths_contradict_each_other(out: Path, change: dict[str, 
 @given(st.data())
 def test_a_flipped_bit_gives_a_row_or_a_dataset_error(data: st.DataObject) -> None:
     """Whatever byte of a shard is damaged, nothing but a `DatasetError` comes out."""
-    arguments = {"documents": some_documents(5), "seq_len": 16, "vocab_size": 10, "rows_per_batch": 2}
+    arguments = {
+        "documents": some_documents(5),
+        "seq_len": 16,
+        "vocab_size": 10,
+        "rows_per_batch": 2,
+    }
     with tempfile.TemporaryDirectory() as folder:
         out = write_dataset(Path(folder) / "out", eos_id=EOS, pad_id=PAD, **arguments)  # type: ignore[arg-type]
         path = out / "train" / "shard-00000.arrow"
         content = bytearray(path.read_bytes())
-        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.sampled_from([1, 16, 128, 255]))
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(
+            st.sampled_from([1, 16, 128, 255])
+        )
         path.write_bytes(content)
         try:
             with open_dataset(out) as dataset:
                 for row in dataset.train:  # type: ignore[attr-defined]
-                    assert len(row["input_ids"]) == len(row["roles"]) == len(row["position_ids"]) == 16
+                    assert (
+                        len(row["input_ids"]) == len(row["roles"]) == len(row["position_ids"]) == 16
+                    )
                 assert len(dataset.train.n_targets) == 3
         except DatasetError as error:
             assert error.file and error.remedy
@@ -538,4 +589,9 @@ def test_the_writer_stores_runs() -> None:
     document = Document(range(7), [1, 1, 2, 3, 3, 3, 0])
     assert role_runs(document) == [(2, 1), (1, 2), (3, 3), (1, 0)]
     assert target_only_mask(Document([3, 4, EOS], [3, 3, 0]), EOS) == [False, True, True]
-    assert target_only_mask(Document([EOS, 4, EOS, 5], [0, 3, 0, 3]), EOS) == [False, True, False, True]
+    assert target_only_mask(Document([EOS, 4, EOS, 5], [0, 3, 0, 3]), EOS) == [
+        False,
+        True,
+        False,
+        True,
+    ]

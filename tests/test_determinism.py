@@ -1,4 +1,6 @@
-"""A dataset's bytes depend on its inputs, configuration and seed: not on threads, sizes, place or time."""
+"""A dataset's bytes depend on its inputs, configuration and seed: not on threads, sizes, place or
+time.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,24 @@ from strategies import TEXTS, tokenizer_json
 
 VARIANTS = [
     (threads, split_bytes, spool_bytes)
-    for threads, split_bytes in [(1, 64), (1, None), (2, 64), (2, 1000), (3, 1000), (3, None), (8, 64), (8, 3000)]
+    for threads, split_bytes in [
+        (1, 64),
+        (1, None),
+        (2, 64),
+        (2, 1000),
+        (3, 1000),
+        (3, None),
+        (8, 64),
+        (8, 3000),
+    ]
     for spool_bytes in (0, 20_000, None)
 ]
 
 
 def write_corpus(folder: Path) -> None:
-    """Three formats, two sources over one file, every kind of drop, records longer than a split and than a row."""
+    """Three formats, two sources over one file, every kind of drop, records longer than a split and
+    than a row.
+    """
     folder.mkdir()
     chance = random.Random(7)
     words = " ".join(TEXTS).split()
@@ -40,11 +53,16 @@ def write_corpus(folder: Path) -> None:
     (folder / "pairs.jsonl").write_text("\n".join(pairs), "utf-8")
     rows = [
         "text\tlabel",
-        *(f"{text(40)}\t{chance.choice(['yes', 'no'])}" + "\tmore" * (not i % 9) for i in range(200)),
+        *(
+            f"{text(40)}\t{chance.choice(['yes', 'no'])}" + "\tmore" * (not i % 9)
+            for i in range(200)
+        ),
     ]
     (folder / "rows.tsv.gz").write_bytes(gzip.compress("\r\n".join(rows).encode(), mtime=0))
     for name in ("one.txt", "two.txt"):
-        (folder / name).write_bytes(b"\n".join(b"\xff" if not i % 8 else text(90).encode() for i in range(80)))
+        (folder / name).write_bytes(
+            b"\n".join(b"\xff" if not i % 8 else text(90).encode() for i in range(80))
+        )
     (folder / "words.txt").write_text("".join(text(3) + "\n" for _ in range(40)), "utf-8")
     (folder / "held.out").write_text("".join(text(90) + "\n" for _ in range(30)), "utf-8")
     there = [{"prompt": "<translate> {{ a }} <yor>:"}, {"target": " {{ b }}"}]
@@ -79,7 +97,11 @@ def write_corpus(folder: Path) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +124,10 @@ def test_the_reference_has_what_could_differ(place: Path) -> None:
     sources = json.loads(files["manifest.json"])["sources"]
     reasons = {reason for source in sources for reason in source["drops"]}
     content = {"duplicate", "in validation"}
-    assert reasons == {"malformed", "missing field", "empty target", "too long", "not sampled"} | content
+    assert (
+        reasons
+        == {"malformed", "missing field", "empty target", "too long", "not sampled"} | content
+    )
 
 
 @pytest.mark.parametrize(("threads", "split_bytes", "spool_bytes"), VARIANTS)
@@ -118,12 +143,26 @@ def test_bytes_are_those_of_any_number_of_threads_any_split_size_and_any_spool_b
 
 
 @pytest.mark.parametrize("pack", ["concat", "none"])
-def test_bytes_of_other_packings_depend_on_none_of_it_either(place: Path, tmp_path: Path, pack: str) -> None:
+def test_bytes_of_other_packings_depend_on_none_of_it_either(
+    place: Path, tmp_path: Path, pack: str
+) -> None:
     shutil.copytree(place / "corpus", tmp_path / "corpus")
     config = tmp_path / "corpus" / "corpus.toml"
-    config.write_text(config.read_text("utf-8").replace("[pack]", f'[pack]\npack = "{pack}"'), "utf-8")
-    for name, threads, sizes in [("a", 1, {}), ("b", 3, {"split_bytes": 1000, "spool_bytes": 0}), ("c", 8, {})]:
-        packer.pack(tmp_path / "corpus", tmp_path / name, tokenizer=place / "tokenizer.json", threads=threads, **sizes)
+    config.write_text(
+        config.read_text("utf-8").replace("[pack]", f'[pack]\npack = "{pack}"'), "utf-8"
+    )
+    for name, threads, sizes in [
+        ("a", 1, {}),
+        ("b", 3, {"split_bytes": 1000, "spool_bytes": 0}),
+        ("c", 8, {}),
+    ]:
+        packer.pack(
+            tmp_path / "corpus",
+            tmp_path / name,
+            tokenizer=place / "tokenizer.json",
+            threads=threads,
+            **sizes,
+        )
     expected = contents(tmp_path / "a")
     assert contents(tmp_path / "b") == contents(tmp_path / "c") == expected
     assert expected.keys() and packer.verify(tmp_path / "a")["failures"] == []
@@ -131,7 +170,9 @@ def test_bytes_of_other_packings_depend_on_none_of_it_either(place: Path, tmp_pa
 
 def test_bytes_do_not_depend_on_where_the_corpus_lies(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "corpus", tmp_path / "elsewhere" / "deep")
-    packer.pack(tmp_path / "elsewhere" / "deep", tmp_path / "out", tokenizer=place / "tokenizer.json")
+    packer.pack(
+        tmp_path / "elsewhere" / "deep", tmp_path / "out", tokenizer=place / "tokenizer.json"
+    )
     assert contents(tmp_path / "out") == contents(place / "reference")
 
 
@@ -144,14 +185,22 @@ def test_another_seed_gives_other_rows(place: Path, tmp_path: Path) -> None:
 
 
 def test_a_new_source_does_not_move_the_records_of_others(place: Path, tmp_path: Path) -> None:
-    """A record's side and copies come of its source's name and file, so they stay when sources are added before it."""
+    """A record's side and copies come of its source's name and file, so they stay when sources are
+    added before it.
+    """
     shutil.copytree(place / "corpus", tmp_path / "corpus")
     config = (tmp_path / "corpus" / "corpus.toml").read_text("utf-8")
     (tmp_path / "corpus" / "new.txt").write_text("Ọjọ́ Ajé\n", "utf-8")
     head, *sources = config.split("[[source]]")
     new = '\nname = "new"\nfiles = ["new.txt"]\nepochs = 1.0\n'
-    (tmp_path / "corpus" / "corpus.toml").write_text("[[source]]".join([head, new, *sources]), "utf-8")
-    manifest = packer.pack(tmp_path / "corpus", tmp_path / "out", tokenizer=place / "tokenizer.json")
+    (tmp_path / "corpus" / "corpus.toml").write_text(
+        "[[source]]".join([head, new, *sources]), "utf-8"
+    )
+    manifest = packer.pack(
+        tmp_path / "corpus", tmp_path / "out", tokenizer=place / "tokenizer.json"
+    )
     expected = json.loads((place / "reference" / "manifest.json").read_text("utf-8"))["sources"]
     globbed = expected.pop()  # its pattern "*.txt" now takes the new file too
-    assert [source for source in manifest["sources"] if source["name"] not in ("new", globbed["name"])] == expected
+    assert [
+        source for source in manifest["sources"] if source["name"] not in ("new", globbed["name"])
+    ] == expected

@@ -67,7 +67,9 @@ class Unlike(list[str]):
 
 
 def library(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    return [
+        encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    ]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -159,7 +161,11 @@ def test_what_is_no_list_of_texts_is_refused(tmp_path: Path) -> None:
         ("text", TypeError, "one str"),
         (["a", 3], TypeError, "text 1 of the list is int, not str"),
         (["a", None], TypeError, "text 1 of the list is NoneType, not str"),
-        (["a", "b", "c\ud800"], ValueError, "text 2 of the list is not valid Unicode.*surrogates not allowed"),
+        (
+            ["a", "b", "c\ud800"],
+            ValueError,
+            "text 2 of the list is not valid Unicode.*surrogates not allowed",
+        ),
         (pa.array([1, 2]), TypeError, "not strings"),
         (pa.array(["a", None]), ValueError, "1 of the texts are null"),
     ]

@@ -1,4 +1,6 @@
-"""The example corpus: the committed files are what the script writes, and keep the promises `corpus.toml` rests on."""
+"""The example corpus: the committed files are what the script writes, and keep the promises
+`corpus.toml` rests on.
+"""
 
 import gzip
 import json
@@ -29,7 +31,9 @@ def lines(name: str) -> list[str]:
 @pytest.fixture(scope="module")
 def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    subprocess.run([sys.executable, "-W", "error", str(EXAMPLES / "make_corpus.py"), str(folder)], check=True)
+    subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / "make_corpus.py"), str(folder)], check=True
+    )
     return folder
 
 
@@ -92,7 +96,11 @@ def test_the_tsv_holds_a_quote_that_is_text() -> None:
 def test_taking_the_marks_off_gives_the_prompt_of_diacritization() -> None:
     for row in lines("diacritics.jsonl.gz"):
         for pair in json.loads(row).values():
-            bare = "".join(c for c in unicodedata.normalize("NFD", pair["marked"]) if not unicodedata.combining(c))
+            bare = "".join(
+                c
+                for c in unicodedata.normalize("NFD", pair["marked"])
+                if not unicodedata.combining(c)
+            )
             assert bare == pair["plain"]
 
 
@@ -105,16 +113,25 @@ def test_taking_the_marks_off_gives_the_prompt_of_diacritization() -> None:
         ("2 0", "twenty", "ashirin", "iri abụọ"),
         ("1 0 0", "one hundred", "ɗari", "otu narị"),
         ("1 1 1", "one hundred and eleven", "ɗari da goma sha ɗaya", "otu narị na iri na otu"),
-        ("3 4 2", "three hundred and forty-two", "ɗari uku da arba'in da biyu", "narị atọ na iri anọ na abụọ"),
+        (
+            "3 4 2",
+            "three hundred and forty-two",
+            "ɗari uku da arba'in da biyu",
+            "narị atọ na iri anọ na abụọ",
+        ),
         ("9 0 9", "nine hundred and nine", "ɗari tara da tara", "narị itoolu na itoolu"),
     ],
 )
 def test_number_words(digits: str, en: str, hau: str, ibo: str) -> None:
-    assert {"digits": digits, "en": en, "hau": hau, "ibo": ibo} in [json.loads(row) for row in lines("numbers.jsonl")]
+    assert {"digits": digits, "en": en, "hau": hau, "ibo": ibo} in [
+        json.loads(row) for row in lines("numbers.jsonl")
+    ]
 
 
 def test_the_numbers_are_one_to_nine_hundred_and_ninety_nine_each_with_its_own_words() -> None:
     records = [json.loads(row) for row in lines("numbers.jsonl")]
-    assert [record["digits"].replace(" ", "") for record in records] == [str(n) for n in range(1, 1000)]
+    assert [record["digits"].replace(" ", "") for record in records] == [
+        str(n) for n in range(1, 1000)
+    ]
     for lang in ("en", "hau", "ibo"):
         assert len({record[lang] for record in records}) == 999

@@ -1,7 +1,8 @@
-"""Paths and files that people really have: what is no text, no regular file, or has a name that is not UTF-8.
+"""Paths and files that people really have: what is no text, no regular file, or has a name that is
+not UTF-8.
 
-Each is packed as it should be, or refused by name with what to do about it; none hangs, is passed over, or ends in a
-traceback.
+Each is packed as it should be, or refused by name with what to do about it; none hangs, is passed
+over, or ends in a traceback.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ TEXT = "".join(f"Ọ̀rọ̀ {i}, one two three\n" for i in range(200))
 
 @pytest.fixture
 def folder(tmp_path: Path, tokenizer_file: Path) -> Path:
-    """A corpus folder with a tokenizer, and one source of text in ``a.txt``, which is not there yet."""
+    """A corpus folder with a tokenizer, and one source of text in ``a.txt``, which is not there
+    yet.
+    """
     made = tmp_path / "corpus"
     made.mkdir()
     shutil.copy(tokenizer_file, made / "tokenizer.json")
@@ -65,12 +68,17 @@ def of_zip(file: Path) -> None:
         (gzip.compress(TEXT.encode()), "compressed by gzip.*mv a.txt a.txt.gz"),
         (bz2.compress(TEXT.encode()), "compressed by bzip2.*bzip2 -dk a.txt"),
         (lzma.compress(TEXT.encode()), "compressed by xz.*xz -dk a.txt"),
-        (b"\x28\xb5\x2f\xfd\x24\x05 compressed", "compressed by zstd.*zstd -d a.txt.*only gzip is read"),
+        (
+            b"\x28\xb5\x2f\xfd\x24\x05 compressed",
+            "compressed by zstd.*zstd -d a.txt.*only gzip is read",
+        ),
         (b"PAR1 columns PAR1", "Parquet.*to_json"),
         (b"one\0two\n", "holds NUL bytes"),
     ],
 )
-def test_what_is_no_text_is_refused_whatever_its_source_says(folder: Path, content: bytes, named: str) -> None:
+def test_what_is_no_text_is_refused_whatever_its_source_says(
+    folder: Path, content: bytes, named: str
+) -> None:
     (folder / "a.txt").write_bytes(content)
     with pytest.raises(InputError, match=f"(?s){named}"):
         sabiprep.pack(folder, folder.parent / "out")
@@ -111,7 +119,9 @@ def test_a_folder_saved_by_datasets_is_told_how_to_export(folder: Path) -> None:
 # What is no regular file
 
 
-@pytest.mark.parametrize("name", ["a.txt", "corpus.toml", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "name", ["a.txt", "corpus.toml", "tokenizer.json", "tokenizer_config.json"]
+)
 @pytest.mark.parametrize(
     ("kind", "named"),
     [
@@ -121,7 +131,9 @@ def test_a_folder_saved_by_datasets_is_told_how_to_export(folder: Path) -> None:
         ("huge", "larger than|NUL bytes"),
     ],
 )
-def test_only_regular_files_of_a_sane_size_are_read(folder: Path, name: str, kind: str, named: str) -> None:
+def test_only_regular_files_of_a_sane_size_are_read(
+    folder: Path, name: str, kind: str, named: str
+) -> None:
     if kind.startswith("/proc") and not Path(kind).exists():
         pytest.skip("there is no /proc here")
     (folder / "a.txt").write_text(TEXT, "utf-8")
@@ -136,7 +148,10 @@ def test_only_regular_files_of_a_sane_size_are_read(folder: Path, name: str, kin
         file.symlink_to(kind)
     with pytest.raises(SabiprepError, match=rf"(?s)^\S*{name}.*({named})") as refused:
         sabiprep.pack(folder, folder.parent / "out")
-    assert isinstance(refused.value, InputError | TokenizerError | ConfigError) and refused.value.remedy
+    assert (
+        isinstance(refused.value, InputError | TokenizerError | ConfigError)
+        and refused.value.remedy
+    )
 
 
 def test_what_a_pattern_matches_is_never_passed_over(folder: Path) -> None:
@@ -211,8 +226,12 @@ def latin(folder: Path) -> Path:
     return moved
 
 
-def test_folders_whose_names_are_not_utf_8_work(latin: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, new = (Path(os.fsdecode(os.fsencode(latin.parent) + name)) for name in (b"/out\xe9", b"/new\xe9"))
+def test_folders_whose_names_are_not_utf_8_work(
+    latin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, new = (
+        Path(os.fsdecode(os.fsencode(latin.parent) + name)) for name in (b"/out\xe9", b"/new\xe9")
+    )
     edit(latin / "corpus.toml", "a.txt", "*.txt")
     assert cli.main(["pack", str(latin), str(out), "--keep-spool"]) == 0
     assert r"out\xe9: " in capsys.readouterr().out.splitlines()[-1]
@@ -232,7 +251,9 @@ def test_folders_whose_names_are_not_utf_8_work(latin: Path, capsys: pytest.Capt
 def test_a_file_whose_name_is_not_utf_8_is_not_passed_over(latin: Path) -> None:
     edit(latin / "corpus.toml", "a.txt", "*.txt")
     Path(os.fsdecode(os.fsencode(latin) + b"/donn\xe9es.txt")).write_text(TEXT, "utf-8")
-    with pytest.raises(InputError, match=r"(?s)^\*\.txt, source 'a': .*donn\\xE9es.txt.*not UTF-8.*rename it"):
+    with pytest.raises(
+        InputError, match=r"(?s)^\*\.txt, source 'a': .*donn\\xE9es.txt.*not UTF-8.*rename it"
+    ):
         sabiprep.pack(latin, latin.parent / "out")
 
 
@@ -246,7 +267,9 @@ def test_a_system_without_threads_is_an_error_not_a_panic(folder: Path) -> None:
     environment = {**os.environ, "RUST_MIN_STACK": str(1 << 50)}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ran.returncode == 1 and "panicked" not in ran.stderr and "Traceback" not in ran.stderr
-    assert "the system has no thread left" in ran.stderr and "Remedy: end other programs" in ran.stderr
+    assert (
+        "the system has no thread left" in ran.stderr and "Remedy: end other programs" in ran.stderr
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on addresses is Linux's")

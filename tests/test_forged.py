@@ -1,6 +1,7 @@
 """Damaged and forged datasets: whatever is wrong with one, each command refuses it in words.
 
-`forge.py` runs in a process of its own, so that a crash or a hang of it is a failure of this test and no more.
+`forge.py` runs in a process of its own, so that a crash or a hang of it is a failure of this test
+and no more.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from sabiprep import DatasetError, open_dataset
 MUTATIONS = int(os.environ.get("SABIPREP_FORGED", "24"))
 
 
-def test_damaged_datasets_are_refused_in_words_by_every_command(tmp_path: Path, tokenizer_file: Path) -> None:
+def test_damaged_datasets_are_refused_in_words_by_every_command(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
     corpus = write_corpus(tmp_path / "corpus")
     (corpus / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     sabiprep.pack(corpus, tmp_path / "out", keep_spool=True)
@@ -96,7 +99,13 @@ def test_a_key_of_a_later_version_is_no_mistake(out: Path) -> None:
 
 def forged_row(out: Path, tmp_path: Path, **options: Any) -> Path:
     """A dataset whose shard is of other documents than its manifest knows of."""
-    arguments: dict[str, Any] = {"seq_len": 8, "vocab_size": 10, "eos_id": 1, "pad_id": 2, **options}
+    arguments: dict[str, Any] = {
+        "seq_len": 8,
+        "vocab_size": 10,
+        "eos_id": 1,
+        "pad_id": 2,
+        **options,
+    }
     other = write_dataset(tmp_path / "other", arguments.pop("documents"), **arguments)
     shutil.copy(other / SHARD_FILE, out / SHARD_FILE)
     changed(out, *SHARD, "bytes", to=(out / SHARD_FILE).stat().st_size)
@@ -109,12 +118,23 @@ SHARD_FILE = "train/shard-00000.arrow"
 @pytest.mark.parametrize(
     ("document", "why"),
     [
-        (Document([3, 4, 10, 1, 3, 4, 5, 1], [1, 3, 3, 0, 1, 3, 3, 0], 0), "id 10 is beyond the vocabulary of 10"),
-        (Document([3, 4, 5, 1, 3, 4, 5, 1], [1, 3, 3, 0, 1, 3, 3, 0], 2), "lengths, sources and roles"),
-        (Document([3, 4, 5, 1, 3, 4, 5, 1], [1, 3, 3, 0, 1, 3, 4, 0], 0), "lengths, sources and roles"),
+        (
+            Document([3, 4, 10, 1, 3, 4, 5, 1], [1, 3, 3, 0, 1, 3, 3, 0], 0),
+            "id 10 is beyond the vocabulary of 10",
+        ),
+        (
+            Document([3, 4, 5, 1, 3, 4, 5, 1], [1, 3, 3, 0, 1, 3, 3, 0], 2),
+            "lengths, sources and roles",
+        ),
+        (
+            Document([3, 4, 5, 1, 3, 4, 5, 1], [1, 3, 3, 0, 1, 3, 4, 0], 0),
+            "lengths, sources and roles",
+        ),
     ],
 )
-def test_a_row_beyond_its_manifest_is_refused(out: Path, tmp_path: Path, document: Document, why: str) -> None:
+def test_a_row_beyond_its_manifest_is_refused(
+    out: Path, tmp_path: Path, document: Document, why: str
+) -> None:
     sources = [{"name": name, "task": "t", "lang": "l"} for name in "abc"]
     forged_row(out, tmp_path, documents=[document], sources=sources)
     dataset = open_dataset(out)

@@ -26,13 +26,19 @@ def test_boundary(case: dict[str, Any]) -> None:
         bos_id=None if case["bos"] is None else control[case["bos"]],
         eos_id=control[case["eos"]],
     )
-    spans = [{"text": span.text, "role": span.role, "data": span.data} for span in document.pop("spans")]
-    assert {"spans": spans, **document} == {key: case[key] for key in ("spans", "ids", "roles", "loss_mask")}
+    spans = [
+        {"text": span.text, "role": span.role, "data": span.data} for span in document.pop("spans")
+    ]
+    assert {"spans": spans, **document} == {
+        key: case[key] for key in ("spans", "ids", "roles", "loss_mask")
+    }
 
 
 @pytest.mark.parametrize("case", WINDOWS, ids=lambda case: f"{case['n']} in {case['seq_len']}")
 def test_windows(case: dict[str, Any]) -> None:
-    assert [list(window) for window in oracle.windows(case["n"], case["seq_len"])] == case["windows"]
+    assert [list(window) for window in oracle.windows(case["n"], case["seq_len"])] == case[
+        "windows"
+    ]
 
 
 def test_case_names_are_unique() -> None:

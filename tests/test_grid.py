@@ -25,7 +25,14 @@ NOTE = "source 'label': its templates use no field of a record, so that every do
 def on_terminal(renderable: RenderableType, width: int) -> list[str]:
     """The lines a terminal of this width gets, without colours."""
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=True, color_system=None, highlight=False, markup=False)
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=True,
+        color_system=None,
+        highlight=False,
+        markup=False,
+    )
     console.print(renderable, crop=False)
     return [line.rstrip() for line in file.getvalue().split("\n")]
 
@@ -51,7 +58,9 @@ def wide(packed: PackReport) -> PackReport:
 
 
 @pytest.mark.parametrize("width", [100, 80, 60, 40])
-def test_tables_at_80_columns_break_no_word(packed: PackReport, wide: PackReport, width: int) -> None:
+def test_tables_at_80_columns_break_no_word(
+    packed: PackReport, wide: PackReport, width: int
+) -> None:
     for report in (packed, wide):
         # In a list a comma follows each figure, and names lose their middle in tables.
         whole = {word.strip(",") for word in words(str(report))}
@@ -77,13 +86,17 @@ def test_a_narrow_terminal_gets_lists(wide: PackReport) -> None:
     assert "records 740,740,680, documents 60" in text
 
 
-def test_notes_stand_after_the_tables_wrapped_at_words(packed: PackReport, wide: PackReport) -> None:
+def test_notes_stand_after_the_tables_wrapped_at_words(
+    packed: PackReport, wide: PackReport
+) -> None:
     assert "Note:" not in str(packed)
     assert f"Note: {NOTE}" in str(wide).splitlines()
     shown = on_terminal(wide, 80)
     first = next(number for number, line in enumerate(shown) if line.startswith("Note: "))
     assert f"{shown[first]} {shown[first + 1].strip()}" == f"Note: {NOTE}"
-    assert first > next(number for number, line in enumerate(shown) if line.startswith("validation"))
+    assert first > next(
+        number for number, line in enumerate(shown) if line.startswith("validation")
+    )
 
 
 def test_notes_of_the_manifest_are_read(packed: PackReport) -> None:
@@ -133,6 +146,12 @@ def test_an_elided_name_fits_and_keeps_its_ends(name: str, width: int) -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(0, 10**14), min_size=1, max_size=5), st.integers(24, 100))
 def test_a_grid_never_goes_over_its_room(counts: list[int], width: int) -> None:
-    grid = Grid([Column("name", "name"), *(Column(f"figure {i}") for i in range(len(counts))), Column("why", "words")])
+    grid = Grid(
+        [
+            Column("name", "name"),
+            *(Column(f"figure {i}") for i in range(len(counts))),
+            Column("why", "words"),
+        ]
+    )
     grid.add(["a-name-that-is-long-indeed", *counts, "3 missing field, 2 malformed"])
     assert all(cell_len(line) <= width for line in on_terminal(grid, width))

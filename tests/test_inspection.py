@@ -1,4 +1,6 @@
-"""Inspection: the text of every document against the corpus it was made from, marks, colours, refusals."""
+"""Inspection: the text of every document against the corpus it was made from, marks, colours,
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def text_of(document: ShownDocument, *roles: Role) -> str:
     return "".join(run.text for run in document.runs if not roles or run.role in roles)
 
 
-def test_the_text_of_every_document_is_that_of_the_line_it_names(dataset: PackedDataset, shared_corpus: Path) -> None:
+def test_the_text_of_every_document_is_that_of_the_line_it_names(
+    dataset: PackedDataset, shared_corpus: Path
+) -> None:
     seen = set()
     for view in all_rows(dataset):
         for document in view.shown:
@@ -52,19 +56,26 @@ def test_the_text_of_every_document_is_that_of_the_line_it_names(dataset: Packed
             elif name == "label":
                 file, offset = document.record_id >> 40, document.record_id & (1 << 40) - 1
                 assert document.place == f"labels-{'ab'[file]}.tsv at byte {offset:,}"
-                line = (shared_corpus / f"labels-{'ab'[file]}.tsv").read_bytes()[offset:].split(b"\n")[0].decode()
+                line = (
+                    (shared_corpus / f"labels-{'ab'[file]}.tsv")
+                    .read_bytes()[offset:]
+                    .split(b"\n")[0]
+                    .decode()
+                )
                 text, label = line.split("\t")
                 assert text_of(document) == f"<label> {text}: {label}</s>"
             seen.add((name, document.copy, document.window))
             assert document.targets == sum(
                 run.tokens for run in document.runs if run.role in (Role.TARGET, Role.CONTROL)
             ) - (
-                name == "plain"  # the first token of a window of plain text is not learnt
+                name == "plain"  # the first token of a window of plain text is not trained
             )
     assert {("sum-yor", 0, 0), ("sum-yor", 1, 0), ("label", 0, 0), ("plain", 0, 1)} <= seen
 
 
-def test_the_windows_of_a_long_text_put_together_are_the_text(dataset: PackedDataset, shared_corpus: Path) -> None:
+def test_the_windows_of_a_long_text_put_together_are_the_text(
+    dataset: PackedDataset, shared_corpus: Path
+) -> None:
     windows = {
         document.window: document
         for view in all_rows(dataset)
@@ -72,9 +83,11 @@ def test_the_windows_of_a_long_text_put_together_are_the_text(dataset: PackedDat
         if document.source.name == "plain" and document.record_id == max_record(dataset)
     }
     assert len(windows) > 2
-    learnt = "".join(run.text for at in sorted(windows) for run in windows[at].runs if run.learnt)
+    trained = "".join(run.text for at in sorted(windows) for run in windows[at].runs if run.trained)
     line = (shared_corpus / "plain.txt").read_text("utf-8").splitlines()[-1]
-    assert learnt.startswith(line.removeprefix(windows[0].runs[0].text)) and learnt.endswith("</s>")
+    assert trained.startswith(line.removeprefix(windows[0].runs[0].text)) and trained.endswith(
+        "</s>"
+    )
 
 
 def max_record(dataset: PackedDataset) -> int:
@@ -96,12 +109,19 @@ def test_counts_are_those_of_the_row(dataset: PackedDataset) -> None:
         assert view.padding == dataset.seq_len - row["seq_lengths"].sum()
 
 
-def test_marks_tell_roles_and_what_is_learnt(dataset: PackedDataset) -> None:
+def test_marks_tell_roles_and_what_is_trained(dataset: PackedDataset) -> None:
     view = inspect(dataset, source="sum-yor")
     lines = str(view).splitlines()
-    assert lines[0].startswith(f"train row {view.row} (rows 0 to {len(dataset.train) - 1}): 128 tokens, ")
-    assert lines[1].startswith("legend: ⟦p|template⟧ ⟦d|data⟧ ⟦t|target⟧ ⟦c|control⟧ · + is learnt")
-    assert lines[2].startswith("── document ") and " · sum-yor · sum · yor · sums.jsonl at byte " in lines[2]
+    assert lines[0].startswith(
+        f"train row {view.row} (rows 0 to {len(dataset.train) - 1}): 128 tokens, "
+    )
+    assert lines[1].startswith(
+        "legend: ⟦p|template⟧ ⟦d|data⟧ ⟦t|target⟧ ⟦c|control⟧ · + is trained"
+    )
+    assert (
+        lines[2].startswith("── document ")
+        and " · sum-yor · sum · yor · sums.jsonl at byte " in lines[2]
+    )
     first = view.shown[0]
     data = [run.text for run in first.runs if run.role is Role.DATA]
     (target,) = [run.text for run in first.runs if run.role is Role.TARGET]
@@ -112,9 +132,12 @@ def test_marks_tell_roles_and_what_is_learnt(dataset: PackedDataset) -> None:
     assert "\x1b" not in str(view)
 
 
-def test_the_first_token_of_plain_text_is_marked_as_not_learnt(dataset: PackedDataset) -> None:
+def test_the_first_token_of_plain_text_is_marked_as_not_trained(dataset: PackedDataset) -> None:
     document = inspect(dataset, source="plain").shown[0]
-    assert [(run.role, run.learnt) for run in document.runs][:2] == [(Role.TARGET, False), (Role.TARGET, True)]
+    assert [(run.role, run.trained) for run in document.runs][:2] == [
+        (Role.TARGET, False),
+        (Role.TARGET, True),
+    ]
     assert document.runs[0].tokens == 1
     line = str(inspect(dataset, source="plain")).splitlines()[3]
     assert line.startswith(f"⟦t|{document.runs[0].text}⟧⟦t+|")
@@ -126,13 +149,15 @@ def render(view: RowView, **console: object) -> str:
     return file.getvalue()
 
 
-def test_colours_take_the_place_of_marks(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_take_the_place_of_marks(
+    dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     view = inspect(dataset, source="sum-eng")
     shown = render(view, force_terminal=True, color_system="standard")
     assert "⟦" not in shown
     (target,) = [run.text for run in view.shown[0].runs if run.role is Role.TARGET]
-    assert f"\x1b[7;32m{target}\x1b[0m" in shown  # learnt: reverse; target: green
+    assert f"\x1b[7;32m{target}\x1b[0m" in shown  # trained: reverse; target: green
     assert "\x1b[36m<sum>" in shown and "\x1b[33m" in shown  # template: cyan; data: yellow
     assert len({role.colour for role in Role}) == len({role.letter for role in Role}) == 4
 
@@ -145,12 +170,16 @@ def test_colours_take_the_place_of_marks(dataset: PackedDataset, monkeypatch: py
         {"force_terminal": False},
     ],
 )
-def test_without_colours_there_are_marks(dataset: PackedDataset, console: dict[str, object]) -> None:
+def test_without_colours_there_are_marks(
+    dataset: PackedDataset, console: dict[str, object]
+) -> None:
     assert "⟦t+|" in render(inspect(dataset), **console)
 
 
 def test_text_cannot_drive_the_terminal_nor_pass_for_a_mark(corpus: Path, tmp_path: Path) -> None:
-    (corpus / "sums.jsonl").write_text(json.dumps({"a": "1", "b": "2", "words": EVIL, "yor": EVIL}) + "\n", "utf-8")
+    (corpus / "sums.jsonl").write_text(
+        json.dumps({"a": "1", "b": "2", "words": EVIL, "yor": EVIL}) + "\n", "utf-8"
+    )
     config = (corpus / "corpus.toml").read_text("utf-8")
     (corpus / "corpus.toml").write_text(config.replace("validation = 0.1", ""), "utf-8")
     sabiprep.pack(corpus, tmp_path / "out", seq_len=512)
@@ -168,7 +197,9 @@ def test_only_the_documents_of_the_source_are_shown(dataset: PackedDataset) -> N
         view = inspect(dataset, source=name)
         assert {document.source.name for document in view.shown} == {name}
         ids = [source.name for source in dataset.sources]
-        earlier = [row["source_ids"].tolist() for row in (dataset.train[i] for i in range(view.row))]
+        earlier = [
+            row["source_ids"].tolist() for row in (dataset.train[i] for i in range(view.row))
+        ]
         assert all(ids.index(name) not in sources for sources in earlier)
         sources = dataset.train[view.row]["source_ids"].tolist()
         assert [document.index for document in view.shown] == [

@@ -1,4 +1,6 @@
-"""A corpus larger than the budget of its spool: bounded memory, the bytes of a run that holds everything."""
+"""A corpus larger than the budget of its spool: bounded memory, the bytes of a run that holds
+everything.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +34,32 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("large") / "corpus"
     folder.mkdir()
     chance = random.Random(11)
-    syllables = ["ọ", "rọ̀", "kọ́", "a", "na", "wa", "ni", "shi", "ka", "gbé", "ilé", "mu", "ta", "ẹ̀", "li"]
+    syllables = [
+        "ọ",
+        "rọ̀",
+        "kọ́",
+        "a",
+        "na",
+        "wa",
+        "ni",
+        "shi",
+        "ka",
+        "gbé",
+        "ilé",
+        "mu",
+        "ta",
+        "ẹ̀",
+        "li",
+    ]
     words = ["".join(chance.choices(syllables, k=chance.randint(1, 5))) for _ in range(40_000)]
     pages = [" ".join(chance.choices(words, k=chance.randint(4, 40))) for _ in range(4000)]
     held, nth = 0, 0
     with (folder / "pairs.jsonl").open("wb") as pairs, (folder / "lines.txt").open("wb") as lines:
         while held < MEGABYTES * 1_000_000:
             one, other = chance.choices(pages, k=2)
-            held += pairs.write(json.dumps({"q": f"{nth} {one}", "a": other}, ensure_ascii=False).encode() + b"\n")
+            held += pairs.write(
+                json.dumps({"q": f"{nth} {one}", "a": other}, ensure_ascii=False).encode() + b"\n"
+            )
             held += lines.write(f"{other} {nth}\n".encode())
             nth += 1
     segments = [{"prompt": "{{ q }}?"}, {"target": " {{ a }}"}]
@@ -62,23 +82,30 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def peak_of(corpus: Path, out: Path, budget: int) -> int:
     """Pack in a process of its own; the most memory it had, in bytes.
 
-    By the process itself: what the system tells of a child begins with what its parent had when it was started.
+    By the process itself: what the system tells of a child begins with what its parent had when it
+    was started.
     """
     command = [sys.executable, "-c", PACK, str(corpus), str(out), str(budget)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) * 1024
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_memory_is_bounded_and_bytes_are_those_of_a_run_in_memory(corpus: Path, tmp_path: Path) -> None:
+def test_memory_is_bounded_and_bytes_are_those_of_a_run_in_memory(
+    corpus: Path, tmp_path: Path
+) -> None:
     peak = peak_of(corpus, tmp_path / "spilled", BUDGET)
     assert peak <= PEAK, f"{peak >> 20} MiB"
     peak_of(corpus, tmp_path / "held", 1 << 40)
     spilled, held = files_of(tmp_path / "spilled"), files_of(tmp_path / "held")
     assert len(spilled) > 6 and spilled.keys() == held.keys()
     assert [name for name in spilled if spilled[name] != held[name]] == []
-    # Ids of two bytes, and a head and a key for each document: the spool was larger than its budget.
+    # Ids of two bytes, and a head and a key for each document: the spool was larger than its
+    # budget.
     splits = json.loads(spilled["manifest.json"])["splits"].values()
-    assert sum(2 * split["tokens"] + SPOOLED_DOCUMENT * split["documents"] for split in splits) > BUDGET
+    assert (
+        sum(2 * split["tokens"] + SPOOLED_DOCUMENT * split["documents"] for split in splits)
+        > BUDGET
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
@@ -90,7 +117,11 @@ def test_a_shard_of_tiny_documents_takes_little_more_than_their_tokens(tmp_path:
         folder.mkdir()
         (folder / "lines.txt").write_bytes(b"a\nb\nc\nd\n" * (count // 4))
         (folder / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
-        packer.write_config(folder, [{"name": "lines", "files": ["lines.txt"]}], tokenizer={"file": "tokenizer.json"})
+        packer.write_config(
+            folder,
+            [{"name": "lines", "files": ["lines.txt"]}],
+            tokenizer={"file": "tokenizer.json"},
+        )
         peaks.append(peak_of(folder, tmp_path / f"{count}.out", 1 << 20))
     # All in one shard. Items, keys, places and rows of full width took 125 bytes a document.
     assert (peaks[1] - peaks[0]) / (counts[1] - counts[0]) < 75, [peak >> 20 for peak in peaks]

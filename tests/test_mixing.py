@@ -22,7 +22,9 @@ UNITS = {"examples": "documents", "tokens": "tokens", "targets": "targets"}
 
 
 def pack(place: Path, sources: list[dict[str, Any]], records: list[int], **mix: Any) -> PackReport:
-    """Pack sources of so many records each, of different lengths; a held-out and a repeated record beside them."""
+    """Pack sources of so many records each, of different lengths; a held-out and a repeated record
+    beside them.
+    """
     folder = place / f"corpus{next(number)}"
     folder.mkdir()
     (folder / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
@@ -31,7 +33,12 @@ def pack(place: Path, sources: list[dict[str, Any]], records: list[int], **mix: 
         text = "".join(f"record {i} of {nth}" + " o" * (i * nth % 30) + "\n" for i in range(lines))
         (folder / f"{nth}.txt").write_text(text + "record 0 of 1\n", "utf-8")
     described = [
-        {"name": f"source{nth}", "files": [f"{nth}.txt"], "validation_files": ["held.txt"] if not nth else [], **source}
+        {
+            "name": f"source{nth}",
+            "files": [f"{nth}.txt"],
+            "validation_files": ["held.txt"] if not nth else [],
+            **source,
+        }
         for nth, source in enumerate(sources)
     ]
     packer.write_config(
@@ -44,31 +51,49 @@ def pack(place: Path, sources: list[dict[str, Any]], records: list[int], **mix: 
     return sabiprep.pack(folder, folder / ".." / f"{folder.name}.out", threads=2)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.data())
 def test_epochs_are_the_oracles(tmp_path: Path, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 4))
     names = st.sampled_from(["x", "y"])
     weighted = data.draw(st.booleans())
-    sources: list[dict[str, Any]] = [{"task": data.draw(names), "lang": data.draw(names)} for _ in range(n)]
+    sources: list[dict[str, Any]] = [
+        {"task": data.draw(names), "lang": data.draw(names)} for _ in range(n)
+    ]
     for source in sources[1:]:
         if data.draw(st.integers(0, 3)) == 0:
             source["epochs"] = data.draw(st.sampled_from([0.5, 3.0]))
     for source in sources:
         if weighted and "epochs" not in source:
             source["weight"] = data.draw(st.sampled_from([0.5, 1.0, 3.0]))
-    by, unit = data.draw(st.sampled_from(["task", "lang", "source"])), data.draw(st.sampled_from(sorted(UNITS)))
+    by, unit = (
+        data.draw(st.sampled_from(["task", "lang", "source"])),
+        data.draw(st.sampled_from(sorted(UNITS))),
+    )
     temperature = data.draw(st.sampled_from([1.0, 1.5, 5.0, 0.7]))
     limit = data.draw(st.sampled_from([None, 1.25, 4.0, 0.5]))
-    options = {"by": by, "unit": unit, "temperature": temperature} | ({} if limit is None else {"max_epochs": limit})
+    options = {"by": by, "unit": unit, "temperature": temperature} | (
+        {} if limit is None else {"max_epochs": limit}
+    )
     report = pack(tmp_path, sources, [data.draw(st.integers(2, 60)) for _ in range(n)], **options)
     assert sabiprep.verify(report.out).ok
 
-    mixed = [source for source, said in zip(report.sources, sources, strict=True) if "epochs" not in said]
+    mixed = [
+        source for source, said in zip(report.sources, sources, strict=True) if "epochs" not in said
+    ]
     key = {"source": "name"}.get(by, by)
     expected = oracle.mix(
         [
-            oracle.Mixed(getattr(source, key), getattr(source.unique, UNITS[unit]), sources[nth].get("weight"))
+            oracle.Mixed(
+                getattr(source, key),
+                getattr(source.unique, UNITS[unit]),
+                sources[nth].get("weight"),
+            )
             for nth, source in enumerate(report.sources)
             if source in mixed
         ],
@@ -91,7 +116,9 @@ def test_epochs_are_the_oracles(tmp_path: Path, data: st.DataObject) -> None:
 
 
 def test_shares_are_met_in_the_unit_asked_for(tmp_path: Path) -> None:
-    """Equal weights: half of the learnt tokens each, whatever the sizes; the other units come as they come."""
+    """Equal weights: half of the trained tokens each, whatever the sizes; the other units come as
+    they come.
+    """
     report = pack(tmp_path, [{"weight": 1}, {"weight": 1}], [900, 300], unit="targets", by="source")
     for source in report.sources:
         asked, made = report.asked_shares([source]), report.made_shares([source])
@@ -107,7 +134,11 @@ def test_shares_are_met_in_the_unit_asked_for(tmp_path: Path) -> None:
 def test_the_report_tells_copies_and_shares_and_warns_above_four(tmp_path: Path) -> None:
     report = pack(tmp_path, [{"weight": 1, "task": "t"}, {"weight": 9, "lang": "yor"}], [600, 40])
     table = str(report)
-    [line] = [line for line in table.splitlines() if line.split()[:2] == ["source1", f"{report.sources[1].epochs:.4g}"]]
+    [line] = [
+        line
+        for line in table.splitlines()
+        if line.split()[:2] == ["source1", f"{report.sources[1].epochs:.4g}"]
+    ]
     asked, made = report.asked_shares(report.sources[1:]), report.made_shares(report.sources[1:])
     for unit in UNITS.values():
         assert f"{getattr(asked, unit):.1%} → {getattr(made, unit):.1%}" in line
@@ -115,7 +146,10 @@ def test_the_report_tells_copies_and_shares_and_warns_above_four(tmp_path: Path)
     [warning] = report.warnings
     assert warning.startswith("source1: ") and f"Warning: {warning}" in table
     held_back = pack(tmp_path, [{"weight": 1}, {"weight": 9}], [600, 40], max_epochs=4)
-    assert held_back.warnings == () and held_back.sources[1].asked_epochs > held_back.sources[1].epochs == 4.0
+    assert (
+        held_back.warnings == ()
+        and held_back.sources[1].asked_epochs > held_back.sources[1].epochs == 4.0
+    )
     assert f"{held_back.sources[1].asked_epochs:.4g} → 4" in str(held_back)
     plain = pack(tmp_path, [{}, {}], [3, 3])
     assert plain.mix_by is None and "of documents" not in str(plain)

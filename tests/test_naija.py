@@ -1,4 +1,6 @@
-"""The real corpus in `naija/corpus.toml`, packed, verified, and sampled against the oracle and the lines themselves."""
+"""The real corpus in `naija/corpus.toml`, packed, verified, and sampled against the oracle and the
+lines themselves.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,13 @@ from slow_reader import File, read
 CORPUS = Path(__file__).parent / "naija"
 PLAN = tomllib.loads((CORPUS / "corpus.toml").read_text("utf-8"))
 SOURCES = {source["name"]: source for source in PLAN["source"]}
-MISSING = [file for source in SOURCES.values() for file in source["files"] if not (CORPUS / file).is_file()]
+MISSING = [
+    file for source in SOURCES.values() for file in source["files"] if not (CORPUS / file).is_file()
+]
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"Naija is not beside this checkout: no {(MISSING or [''])[0]}")
+pytestmark = pytest.mark.skipif(
+    bool(MISSING), reason=f"Naija is not beside this checkout: no {(MISSING or [''])[0]}"
+)
 
 
 class Naija(NamedTuple):
@@ -54,7 +60,13 @@ def segments_of(name: str) -> list[tuple[str, str]]:
 
 def test_every_tag_is_one_token(naija: Naija) -> None:
     assert naija.trained["vocab_size"] == naija.dataset.vocab_size == 8000
-    tags = {tag for name in SOURCES for _, template in segments_of(name) for tag in template.split() if tag[0] == "<"}
+    tags = {
+        tag
+        for name in SOURCES
+        for _, template in segments_of(name)
+        for tag in template.split()
+        if tag[0] == "<"
+    }
     assert {tag.rstrip(":") for tag in tags} | {"</s>"} == set(naija.trained["specials"])
 
 
@@ -73,26 +85,36 @@ def test_rows_are_full_and_mixed(naija: Naija) -> None:
 
 
 def test_every_line_is_accounted_for(naija: Naija) -> None:
-    """As the slow reader counts them; some news tables have lines of too few fields, which are counted, not hidden."""
+    """As the slow reader counts them; some news tables have lines of too few fields, which are
+    counted, not hidden.
+    """
     for source in naija.dataset.manifest["sources"]:
         lines = [record for file in files_of(source["name"]) for _, _, record in read(file)]
         assert source["records"] == len(lines)
         assert source["drops"].get("malformed", 0) == sum(record is None for record in lines)
         assert oracle.check_accounts(source) == []
-    malformed = {source["name"] for source in naija.dataset.manifest["sources"] if "malformed" in source["drops"]}
+    malformed = {
+        source["name"]
+        for source in naija.dataset.manifest["sources"]
+        if "malformed" in source["drops"]
+    }
     assert {"topic-pcm", "headline-pcm", "topic-yor", "headline-yor"} <= malformed
 
 
 def test_sampled_documents_are_the_oracles_of_their_lines(naija: Naija) -> None:
     dataset, seq_len = naija.dataset, naija.dataset.seq_len
     chance = random.Random(0)
-    rows = [dataset.train[i] for i in chance.sample(range(len(dataset.train)), 60)] + list(_rows(dataset, "validation"))
+    rows = [dataset.train[i] for i in chance.sample(range(len(dataset.train)), 60)] + list(
+        _rows(dataset, "validation")
+    )
     for row in chance.sample(rows, 10):
         assert oracle.check_row(row, pad_id=dataset.pad_id, eos_id=dataset.eos_id) == []
     documents = [(row, i) for row in rows for i in range(len(row["seq_lengths"]))]
     lines = {
         name: {
-            nth << 40 | offset: record for nth, file in enumerate(files_of(name)) for _, offset, record in read(file)
+            nth << 40 | offset: record
+            for nth, file in enumerate(files_of(name))
+            for _, offset, record in read(file)
         }
         for name in SOURCES
     }
@@ -100,10 +122,14 @@ def test_sampled_documents_are_the_oracles_of_their_lines(naija: Naija) -> None:
     for row, i in chance.sample(documents, 300):
         name = dataset.sources[row["source_ids"][i]].name
         start, end = row["cu_seqlens"][i], row["cu_seqlens"][i + 1]
-        ids, roles, mask = (row[key][start:end].tolist() for key in ("input_ids", "roles", "loss_mask"))
+        ids, roles, mask = (
+            row[key][start:end].tolist() for key in ("input_ids", "roles", "loss_mask")
+        )
         record = lines[name][int(row["record_ids"][i])]
         assert record is not None
-        expected = oracle.document(naija.tokenizer, segments_of(name), record, eos_id=dataset.eos_id)
+        expected = oracle.document(
+            naija.tokenizer, segments_of(name), record, eos_id=dataset.eos_id
+        )
         windows = oracle.windows(len(expected["ids"]), seq_len)
         if len(windows) == 1 or name == "mono-yor":
             whole += 1
@@ -115,10 +141,14 @@ def test_sampled_documents_are_the_oracles_of_their_lines(naija: Naija) -> None:
         truncated += 1
         assert seq_len - 64 < len(ids) <= seq_len
         assert [id for id, role in zip(ids, roles, strict=True) if role == TARGET] == [
-            id for id, role in zip(expected["ids"], expected["roles"], strict=True) if role == TARGET
+            id
+            for id, role in zip(expected["ids"], expected["roles"], strict=True)
+            if role == TARGET
         ]
         data = [id for id, role in zip(ids, roles, strict=True) if role == DATA]
-        assert expected["ids"][1 : len(data)] == data[:-1], "what is left of the text is its beginning"
+        assert expected["ids"][1 : len(data)] == data[:-1], (
+            "what is left of the text is its beginning"
+        )
     assert whole >= 200 and whole + truncated == 300
 
 
@@ -128,4 +158,8 @@ def _rows(dataset: PackedDataset, side: str) -> Iterator[RowDict]:
 
 def _lines(name: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """The (record id, fields) of every line of a source."""
-    return ((nth << 40 | offset, record) for nth, file in enumerate(files_of(name)) for _, offset, record in read(file))
+    return (
+        (nth << 40 | offset, record)
+        for nth, file in enumerate(files_of(name))
+        for _, offset, record in read(file)
+    )

@@ -16,7 +16,9 @@ from strategies import tokenizer_json
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
 
-def pack(folder: Path, sources: list[dict[str, Any]], files: dict[str, str], **options: Any) -> PackReport:
+def pack(
+    folder: Path, sources: list[dict[str, Any]], files: dict[str, str], **options: Any
+) -> PackReport:
     """Pack `files` with a tokenizer of bytes."""
     corpus = folder / "corpus"
     corpus.mkdir()
@@ -25,7 +27,9 @@ def pack(folder: Path, sources: list[dict[str, Any]], files: dict[str, str], **o
         (corpus / name).write_text(text, "utf-8")
     tables = {"mix": options.pop("mix")} if "mix" in options else {}
     pack_table = {"seq_len": 64, **options}
-    packer.write_config(corpus, sources, tokenizer={"file": "tokenizer.json"}, pack=pack_table, tables=tables)
+    packer.write_config(
+        corpus, sources, tokenizer={"file": "tokenizer.json"}, pack=pack_table, tables=tables
+    )
     return sabiprep.pack(corpus, folder / "out", threads=2)
 
 
@@ -34,7 +38,9 @@ def lines(count: int, name: str) -> str:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_vanishing_share_of_a_mix_gives_no_document_and_says_so(tmp_path: Path, weighted: bool) -> None:
+def test_a_vanishing_share_of_a_mix_gives_no_document_and_says_so(
+    tmp_path: Path, weighted: bool
+) -> None:
     sources: list[dict[str, Any]] = [{"name": name, "files": [f"{name}.txt"]} for name in "ab"]
     mix: dict[str, Any] = {"temperature": 0.1}
     if weighted:
@@ -60,14 +66,22 @@ def test_files_and_sources_that_give_nothing_are_named(tmp_path: Path) -> None:
         {"name": "b", "files": ["blank.txt"]},
         {"name": "c", "files": ["copy.txt"], "duplicates": "exact"},
     ]
-    files = {"a.txt": lines(20, "a"), "same.txt": "a 3\n", "empty.txt": "", "blank.txt": "", "copy.txt": "a 1\na 2\n"}
+    files = {
+        "a.txt": lines(20, "a"),
+        "same.txt": "a 3\n",
+        "empty.txt": "",
+        "blank.txt": "",
+        "copy.txt": "a 1\na 2\n",
+    }
     report = pack(tmp_path, sources, files)
     assert report.notes == (
         "Source 'a': empty.txt (empty), same.txt give the dataset no document.",
         "Source 'b' gives training nothing: its files hold no record.",
         "Source 'c' gives training nothing: of its 2 records, 2 duplicate.",
     )
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["notes"] == list(report.notes)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["notes"] == list(
+        report.notes
+    )
     assert packer.verify(tmp_path / "out")["failures"] == []
 
 
@@ -82,21 +96,27 @@ def test_short_records_of_decontamination_files_count_together_or_are_named(tmp_
     }
     names = ["short.jsonl", "some.txt", "joined.jsonl"]
     report = pack(tmp_path, [{"name": "a", "files": ["a.txt"]}], files, decontaminate=names)
-    assert report.sources[0].drops == {"contaminated": 1}, "no field of joined.jsonl has 13 words, both together do"
+    assert report.sources[0].drops == {"contaminated": 1}, (
+        "no field of joined.jsonl has 13 words, both together do"
+    )
     assert len(report.notes) == 2
     assert "not kept clean of short.jsonl: none of its 1 records has 13 words" in report.notes[0]
     assert "not kept clean of 1 of the 2 records of some.txt" in report.notes[1]
 
 
 def test_rows_left_empty_to_keep_copies_apart_are_explained(tmp_path: Path) -> None:
-    report = pack(tmp_path, [{"name": "a", "files": ["a.txt"], "epochs": 9.0}], {"a.txt": lines(2, "a")})
+    report = pack(
+        tmp_path, [{"name": "a", "files": ["a.txt"], "epochs": 9.0}], {"a.txt": lines(2, "a")}
+    )
     assert report.train.rows == 9 and report.utilisation < 0.5
     [note] = report.notes
     assert "two copies of a record never share a row" in note and "8 of 9 rows" in note
 
 
 def test_a_clean_corpus_has_no_notes(tmp_path: Path) -> None:
-    report = pack(tmp_path, [{"name": "a", "files": ["a.txt"]}], {"a.txt": lines(20, "a")}, validation=0.2)
+    report = pack(
+        tmp_path, [{"name": "a", "files": ["a.txt"]}], {"a.txt": lines(20, "a")}, validation=0.2
+    )
     assert report.notes == () and "Note:" not in str(report)
     assert "notes" not in json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
 
@@ -106,5 +126,7 @@ def test_a_weight_that_is_no_share_is_refused(tmp_path: Path, weight: str) -> No
     (tmp_path / "a.txt").write_text("a\n", "utf-8")
     text = f"[tokenizer]\nfile = 't.json'\n[[source]]\nname = 'a'\nfiles = ['a.txt']\nweight = {weight}\n"
     (tmp_path / "corpus.toml").write_text(text, "utf-8")
-    with pytest.raises(ConfigError, match=rf"(?s)corpus.toml, source 'a': weight = {weight}: .*Remedy: "):
+    with pytest.raises(
+        ConfigError, match=rf"(?s)corpus.toml, source 'a': weight = {weight}: .*Remedy: "
+    ):
         sabiprep.pack(tmp_path, tmp_path / "out")

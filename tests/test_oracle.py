@@ -1,4 +1,6 @@
-"""The oracle is held against `tokenizers` itself where the two must agree, and against its contracts elsewhere."""
+"""The oracle is held against `tokenizers` itself where the two must agree, and against its
+contracts elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,19 @@ import oracle
 from dataset_writer import Document, write_dataset
 from oracle import CONTROL, DATA, TARGET, TEMPLATE, Span
 from sabiprep.dataset import open_dataset
-from strategies import BOS, EOS, LOSSLESS, TAGS, TOKENIZERS, UNKNOWN, records, segments, texts, token_id, tokenizer_json
+from strategies import (
+    BOS,
+    EOS,
+    LOSSLESS,
+    TAGS,
+    TOKENIZERS,
+    UNKNOWN,
+    records,
+    segments,
+    texts,
+    token_id,
+    tokenizer_json,
+)
 
 tokenizer_names = st.sampled_from(TOKENIZERS)
 load = cache(Tokenizer.from_str)
@@ -29,12 +43,16 @@ def spans(draw: st.DrawFn) -> list[Span]:
 def has_look_alike(name: str, run: list[Span]) -> bool:
     """Whether the text of a run has a control token that its template does not."""
     tokens = oracle.added_tokens(tokenizer_json(name))
-    return oracle.matches("".join(span.text for span in run), tokens) != oracle.template_matches(run, tokens)
+    return oracle.matches("".join(span.text for span in run), tokens) != oracle.template_matches(
+        run, tokens
+    )
 
 
 @settings(deadline=None, max_examples=400)
 @given(tokenizer_names, spans())
-def test_a_run_without_look_alikes_is_encoded_as_the_tokenizer_does(name: str, spans: list[Span]) -> None:
+def test_a_run_without_look_alikes_is_encoded_as_the_tokenizer_does(
+    name: str, spans: list[Span]
+) -> None:
     file = tokenizer_json(name)
     forms = [load(file), load(oracle.continuation_json(file))]
     for i, run in enumerate(oracle.runs(spans)):
@@ -46,7 +64,9 @@ def test_a_run_without_look_alikes_is_encoded_as_the_tokenizer_does(name: str, s
 
 @settings(deadline=None, max_examples=200)
 @given(tokenizer_names, st.lists(texts, min_size=1, max_size=4), st.booleans())
-def test_template_text_alone_is_encoded_as_the_tokenizer_does(name: str, parts: list[str], continues: bool) -> None:
+def test_template_text_alone_is_encoded_as_the_tokenizer_does(
+    name: str, parts: list[str], continues: bool
+) -> None:
     """Nothing here is data, so there is nothing that could be a look-alike."""
     file = tokenizer_json(name)
     form = load(oracle.continuation_json(file) if continues else file)
@@ -68,7 +88,9 @@ def test_only_the_template_makes_control_tokens(name: str, spans: list[Span]) ->
     ]
     ids, _ = oracle.encode_document(file, spans, None, None)
     control = set(tokens.values()) - {tokens[UNKNOWN]}
-    assert [token for token in ids if token in control] == [token for token in expected if token in control]
+    assert [token for token in ids if token in control] == [
+        token for token in expected if token in control
+    ]
 
 
 @settings(deadline=None, max_examples=300)
@@ -84,7 +106,9 @@ def test_the_ids_decode_to_the_normalised_runs(name: str, spans: list[Span]) -> 
 @settings(deadline=None, max_examples=200)
 @given(tokenizer_names, spans(), st.sampled_from([None, BOS]), st.sampled_from([None, EOS]))
 def test_roles(name: str, spans: list[Span], bos: str | None, eos: str | None) -> None:
-    """Control tokens at the ends only; targets are exactly the tokens of target runs; a prompt's roles are in order."""
+    """Control tokens at the ends only; targets are exactly the tokens of target runs; a prompt's
+    roles are in order.
+    """
     file = tokenizer_json(name)
     bos_id, eos_id = (None if token is None else token_id(name, token) for token in (bos, eos))
     ids, roles = oracle.encode_document(file, spans, bos_id, eos_id)
@@ -100,7 +124,9 @@ def test_roles(name: str, spans: list[Span], bos: str | None, eos: str | None) -
             assert set(run_roles) <= {TARGET}
         else:
             in_order = [span.role for span in run if span.text]
-            changes = [role for j, role in enumerate(run_roles) if j == 0 or role != run_roles[j - 1]]
+            changes = [
+                role for j, role in enumerate(run_roles) if j == 0 or role != run_roles[j - 1]
+            ]
             assert is_subsequence(changes, in_order)
     assert at == len(inner)
 
@@ -154,27 +180,40 @@ def test_runs() -> None:
 def test_a_field_never_completes_a_control_token(name: str) -> None:
     file = tokenizer_json(name)
     control = set(oracle.added_tokens(file).values()) - {token_id(name, UNKNOWN)}
-    for template, value in [("<yo{{ x }}", "r>"), ("{{ x }}r>", "<yo"), ("<yo{{ x }}r>", ""), ("{{ x }}", "<yor>")]:
+    for template, value in [
+        ("<yo{{ x }}", "r>"),
+        ("{{ x }}r>", "<yo"),
+        ("<yo{{ x }}r>", ""),
+        ("{{ x }}", "<yor>"),
+    ]:
         run = oracle.render([("prompt", template)], {"x": value})
         assert not control.intersection(oracle.encode_run(file, run, continues=False)[0])
-    ids, roles = oracle.encode_run(file, oracle.render([("target", "{{ x }}<yor>:")], {"x": "</s>"}), continues=True)
+    ids, roles = oracle.encode_run(
+        file, oracle.render([("target", "{{ x }}<yor>:")], {"x": "</s>"}), continues=True
+    )
     assert ids[-1] == token_id(name, "<yor>:") and not control.intersection(ids[:-1])
     assert set(roles) == {TARGET}
 
 
 def test_a_one_token_target_after_a_space_is_one_token() -> None:
-    """ " yes" goes on from a prompt as one token where the training text has it so, and gains no second space."""
+    """ " yes" goes on from a prompt as one token where the training text has it so, and gains no
+    second space.
+    """
     file = tokenizer_json("bytes-prefix")
     prompt, target = Span("label:", TEMPLATE, False), Span(" yes", TARGET, True)
     ids, roles = oracle.encode_document(file, [prompt, target], None, None)
     decoder = load(file)
-    assert [decoder.decode([token]) for token, role in zip(ids, roles, strict=True) if role == TARGET] == [" yes"]
+    assert [
+        decoder.decode([token]) for token, role in zip(ids, roles, strict=True) if role == TARGET
+    ] == [" yes"]
     alone, _ = oracle.encode_document(file, [target._replace(text="yes")], None, None)
     assert decoder.decode(alone) == " yes"
 
 
 def test_a_role_is_that_of_the_first_character() -> None:
-    """With NFC a letter of the template and a mark of the data make one character, and maybe one token."""
+    """With NFC a letter of the template and a mark of the data make one character, and maybe one
+    token.
+    """
     file = tokenizer_json("bytes-nfc")
     run = oracle.render([("prompt", "o{{ x }}")], {"x": "\u0323 school"})
     ids, roles = oracle.encode_run(file, run, continues=False)
@@ -185,10 +224,18 @@ def test_a_role_is_that_of_the_first_character() -> None:
 
 
 def test_the_continuation_form() -> None:
-    prefix = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    prefix = {
+        "type": "ByteLevel",
+        "add_prefix_space": True,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     tokenizer = {
-        "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": "▁"}]},
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": "▁"}],
+        },
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [prefix, metaspace]},
         "post_processor": {"type": "ByteLevel"},
         "model": {"type": "BPE"},
@@ -238,10 +285,12 @@ def test_loss_mask() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 4000), st.integers(2, 300))
 def test_windows(n: int, seq_len: int) -> None:
-    """Every token but the first is learnt exactly once, in the fewest windows, the last two of one size."""
+    """Every token but the first is trained exactly once, in the fewest windows, the last two of one
+    size.
+    """
     found = oracle.windows(n, seq_len)
-    learnt = [i for start, end in found for i in range(start + 1, end)]
-    assert learnt == list(range(1, n))
+    trained = [i for start, end in found for i in range(start + 1, end)]
+    assert trained == list(range(1, n))
     assert (found[0][0], found[-1][1]) == (0, n)
     sizes = [end - start for start, end in found]
     assert max(sizes) <= seq_len
@@ -255,14 +304,25 @@ def test_drops_by_content() -> None:
     """The lowest is kept, whatever dropped lower ones said; what is held out comes before that."""
 
     def drops(*records: tuple[str, str], held_out: int = -1) -> list[str | None]:
-        copies = [oracle.Copy(policy, i == held_out, text, text.lower()) for i, (policy, text) in enumerate(records)]
+        copies = [
+            oracle.Copy(policy, i == held_out, text, text.lower())
+            for i, (policy, text) in enumerate(records)
+        ]
         return oracle.drops_by_content(copies)
 
-    assert drops(("normalised", "a"), ("normalised", "A"), ("normalised", "b")) == [None, "duplicate", None]
+    assert drops(("normalised", "a"), ("normalised", "A"), ("normalised", "b")) == [
+        None,
+        "duplicate",
+        None,
+    ]
     assert drops(("exact", "a"), ("exact", "A"), ("exact", "a")) == [None, None, "duplicate"]
     assert drops(("keep", "a"), ("keep", "a"), ("exact", "a")) == [None, None, "duplicate"]
     assert drops(("keep", "a"), ("normalised", "A"), ("exact", "A")) == [None, "duplicate", None]
-    assert drops(("keep", "a"), ("normalised", "A"), ("keep", "b"), held_out=1) == ["in validation", None, None]
+    assert drops(("keep", "a"), ("normalised", "A"), ("keep", "b"), held_out=1) == [
+        "in validation",
+        None,
+        None,
+    ]
 
 
 def test_mix() -> None:
@@ -296,7 +356,10 @@ def test_truncation_problem() -> None:
     assert cut(6, "five") == "what was cut is not a data field of a prompt"
     assert cut(4, "") == "what was cut is not a data field of a prompt"
     assert cut(1, "one two three") == "0 spans changed"
-    assert oracle.truncation_problem(before, before[:-1]) == "a span was lost, added or changed its role"
+    assert (
+        oracle.truncation_problem(before, before[:-1])
+        == "a span was lost, added or changed its role"
+    )
 
 
 def good_row(tmp_path: Any) -> dict[str, Any]:
@@ -341,7 +404,9 @@ def test_check_row_passes_a_good_row(tmp_path: Any) -> None:
         ("cu_seqlens", 1, 4, "cu_seqlens"),
     ],
 )
-def test_check_row_finds_what_is_broken(tmp_path: Any, column: str, at: Any, value: Any, problem: str) -> None:
+def test_check_row_finds_what_is_broken(
+    tmp_path: Any, column: str, at: Any, value: Any, problem: str
+) -> None:
     row = good_row(tmp_path)
     row[column][at] = value
     assert problem in check(row)

@@ -1,9 +1,11 @@
-"""What the core packs, read back by the loader, is what the oracle makes of every line of the corpus.
+"""What the core packs, read back by the loader, is what the oracle makes of every line of the
+corpus.
 
-The corpora are small and adversarial: several sources of several formats, some over one file, with lines that are no
-records. `slow_reader` is the slow and obvious reader; the outcome of each record is worked out from it alone, but for
-two things that only the seed decides, which are read from the dataset and checked for what must be true of them: the
-side a record falls on, and whether a fraction of an epoch takes it.
+The corpora are small and adversarial: several sources of several formats, some over one file, with
+lines that are no records. `slow_reader` is the slow and obvious reader; the outcome of each record
+is worked out from it alone, but for two things that only the seed decides, which are read from the
+dataset and checked for what must be true of them: the side a record falls on, and whether a
+fraction of an epoch takes it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ from slow_reader import MALFORMED, File, read
 from strategies import BOS, EOS, TEXTS, records, texts, tokenizer_json
 
 properties = settings(
-    deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 SHARED_BITS = 40
 
@@ -68,7 +72,9 @@ class Corpus(NamedTuple):
     pack: str
 
 
-words = st.sampled_from([*" ".join(TEXTS).split(), "</s>", "<yor>", "o\u0323\u0300", "1 2", "\r", "\x00", "漢字"])
+words = st.sampled_from(
+    [*" ".join(TEXTS).split(), "</s>", "<yor>", "o\u0323\u0300", "1 2", "\r", "\x00", "漢字"]
+)
 long_texts = st.lists(words, min_size=12, max_size=60).map(" ".join)
 any_texts = st.one_of(texts, long_texts)
 # A file of text that holds a NUL is refused; JSON escapes it.
@@ -101,7 +107,8 @@ def tab_lines(draw: st.DrawFn) -> list[bytes]:
     lines = [b"a\tb\tlong_name"]
     for _ in range(draw(st.integers(1, 6))):
         cells = [
-            text.replace("\t", " ").replace("\n", " ") for text in draw(st.lists(raw_texts, min_size=3, max_size=3))
+            text.replace("\t", " ").replace("\n", " ")
+            for text in draw(st.lists(raw_texts, min_size=3, max_size=3))
         ]
         if not draw(st.integers(0, 5)):
             cells = cells[:2] if draw(st.booleans()) else [*cells, "extra"]
@@ -113,12 +120,17 @@ def tab_lines(draw: st.DrawFn) -> list[bytes]:
 
 text_lines = st.lists(
     st.one_of(
-        raw_texts.map(lambda text: text.replace("\n", " ").encode()), st.sampled_from([b"", b" \xe3\x80\x80", b"\xff"])
+        raw_texts.map(lambda text: text.replace("\n", " ").encode()),
+        st.sampled_from([b"", b" \xe3\x80\x80", b"\xff"]),
     ),
     min_size=1,
     max_size=6,
 )
-SUFFIXES = {"jsonl": [".jsonl", ".json", ".jsonl.gz"], "tsv": [".tsv", ".tsv.gz"], "text": [".txt", ".txt.gz"]}
+SUFFIXES = {
+    "jsonl": [".jsonl", ".json", ".jsonl.gz"],
+    "tsv": [".tsv", ".tsv.gz"],
+    "text": [".txt", ".txt.gz"],
+}
 LINES = {"jsonl": json_lines(), "tsv": tab_lines(), "text": text_lines}
 FIELD_NAMES = {
     "jsonl": ["a", "b.c", "long_name"],
@@ -131,19 +143,31 @@ FIELD_NAMES = {
 def files(draw: st.DrawFn, number: int) -> File:
     format = draw(st.sampled_from(sorted(SUFFIXES)))
     lines = draw(LINES[format])
-    lines += draw(st.lists(st.sampled_from(lines[1:] or lines), max_size=3))  # content that occurs more than once
+    lines += draw(
+        st.lists(st.sampled_from(lines[1:] or lines), max_size=3)
+    )  # content that occurs more than once
     end = draw(st.sampled_from([b"\n", b"\r\n"]))
-    content = draw(st.sampled_from([b"", "\ufeff".encode()])) + end.join(lines) + draw(st.sampled_from([b"", end]))
+    content = (
+        draw(st.sampled_from([b"", "\ufeff".encode()]))
+        + end.join(lines)
+        + draw(st.sampled_from([b"", end]))
+    )
     return File(f"file{number}{draw(st.sampled_from(SUFFIXES[format]))}", format, content)
 
 
 @st.composite
-def sources(draw: st.DrawFn, number: int, all_files: Sequence[File], held_out: frozenset[str], drops: bool) -> Source:
+def sources(
+    draw: st.DrawFn, number: int, all_files: Sequence[File], held_out: frozenset[str], drops: bool
+) -> Source:
     format = draw(st.sampled_from(sorted({file.format for file in all_files})))
     same = [file for file in all_files if file.format == format]
-    chosen = draw(st.lists(st.sampled_from(same), min_size=1, max_size=2, unique_by=lambda file: file.name))
+    chosen = draw(
+        st.lists(st.sampled_from(same), min_size=1, max_size=2, unique_by=lambda file: file.name)
+    )
     field = st.sampled_from(FIELD_NAMES[format]).map("{{{{ {} }}}}".format)
-    prompt = st.one_of(field.map("<translate> {} <yor>:".format), st.tuples(field, field).map(" | ".join))
+    prompt = st.one_of(
+        field.map("<translate> {} <yor>:".format), st.tuples(field, field).map(" | ".join)
+    )
     if draw(st.booleans()):
         segments = [("target", draw(field))]
     else:
@@ -168,13 +192,29 @@ def sources(draw: st.DrawFn, number: int, all_files: Sequence[File], held_out: f
 @st.composite
 def corpora(draw: st.DrawFn) -> Corpus:
     all_files = [draw(files(number)) for number in range(draw(st.integers(1, 3)))]
-    held_out = frozenset(draw(st.sets(st.sampled_from([file.name for file in all_files]), max_size=1)))
+    held_out = frozenset(
+        draw(st.sets(st.sampled_from([file.name for file in all_files]), max_size=1))
+    )
     # Where chance holds out too, a record that is not there does not tell whether it was held out.
     validation = draw(st.sampled_from([0.0, 0.3]))
     return Corpus(
-        [draw(sources(number, all_files, held_out, validation == 0)) for number in range(draw(st.integers(1, 4)))],
+        [
+            draw(sources(number, all_files, held_out, validation == 0))
+            for number in range(draw(st.integers(1, 4)))
+        ],
         held_out,
-        draw(st.sampled_from(["bytes", "bytes", "bytes-prefix", "bytes-nfc", "metaspace-always", "metaspace-first"])),
+        draw(
+            st.sampled_from(
+                [
+                    "bytes",
+                    "bytes",
+                    "bytes-prefix",
+                    "bytes-nfc",
+                    "metaspace-always",
+                    "metaspace-first",
+                ]
+            )
+        ),
         draw(st.booleans()),
         draw(st.sampled_from([64, 64, 128])),
         validation,
@@ -195,7 +235,9 @@ def write_corpus(folder: Path, corpus: Corpus) -> Path:
             {
                 "name": source.name,
                 "files": [file.name for file in source.files if file.name not in corpus.held_out],
-                "validation_files": [file.name for file in source.files if file.name in corpus.held_out],
+                "validation_files": [
+                    file.name for file in source.files if file.name in corpus.held_out
+                ],
                 "duplicates": source.duplicates,
                 "format": source.files[0].format,
                 "segments": [{kind: template} for kind, template in source.segments],
@@ -253,7 +295,11 @@ class Expectations:
 
     def __init__(self, corpus: Corpus, source: Source) -> None:
         self.file = tokenizer_json(corpus.tokenizer)
-        self.seq_len, self.segments, self.overflow = corpus.seq_len, source.segments, source.overflow
+        self.seq_len, self.segments, self.overflow = (
+            corpus.seq_len,
+            source.segments,
+            source.overflow,
+        )
         tokens = oracle.added_tokens(self.file)
         self.bos_id, self.eos_id = tokens[BOS] if corpus.bos else None, tokens[EOS]
         self.plain = all(kind == "target" for kind, _ in source.segments)
@@ -277,10 +323,14 @@ class Expectations:
             return Outcome("no target left")
         if len(whole.ids) <= self.seq_len or self.overflow == "split":
             return whole
-        return (self.truncated(record) if self.overflow == "truncate" else None) or Outcome("too long")
+        return (self.truncated(record) if self.overflow == "truncate" else None) or Outcome(
+            "too long"
+        )
 
     def truncated(self, record: Mapping[str, Any]) -> Outcome | None:
-        """The longest field cut to as many words as fit; if one word is too many, it keeps one, and the next is cut."""
+        """The longest field cut to as many words as fit; if one word is too many, it keeps one, and
+        the next is cut.
+        """
         paths = []
         for kind, template in self.segments:
             if self.plain or kind == "prompt":
@@ -357,16 +407,25 @@ def documents(dataset: PackedDataset) -> dict[tuple[int, int], list[Document]]:
     for side in ("train", "validation"):
         for number in range(len(dataset[side])):
             row = dataset[side][number]
-            problems = oracle.check_row(row, pad_id=dataset.pad_id, eos_id=dataset.eos_id, policies=by_id, cuts=cuts)
+            problems = oracle.check_row(
+                row, pad_id=dataset.pad_id, eos_id=dataset.eos_id, policies=by_id, cuts=cuts
+            )
             assert not problems
             ends = row["cu_seqlens"].tolist()
             for i, (source, record, part) in enumerate(
-                zip(row["source_ids"].tolist(), row["record_ids"].tolist(), row["doc_parts"].tolist(), strict=True)
+                zip(
+                    row["source_ids"].tolist(),
+                    row["record_ids"].tolist(),
+                    row["doc_parts"].tolist(),
+                    strict=True,
+                )
             ):
                 assert part >> 16 & 0xFF == 0
                 own = slice(ends[i], ends[i + 1])
                 arrays = (row[name][own].tolist() for name in ("input_ids", "roles", "loss_mask"))
-                found[source, record].append(Document(side, number, part >> 24, part & 0xFFFF, *arrays))
+                found[source, record].append(
+                    Document(side, number, part >> 24, part & 0xFFFF, *arrays)
+                )
     return found
 
 
@@ -378,22 +437,33 @@ def check(corpus: Corpus, dataset: PackedDataset) -> None:
         expectations = Expectations(corpus, source)
         for nth, file in enumerate(source.files):
             for line, offset, record in read(file):
-                expected[id, nth << SHARED_BITS | offset] = (source, file, line, expectations.outcome(record))
+                expected[id, nth << SHARED_BITS | offset] = (
+                    source,
+                    file,
+                    line,
+                    expectations.outcome(record),
+                )
     assert set(packed) <= set(expected), "a document of no record"
 
-    # A record that is not there is one of training: chance holds out only where no duplicates are dropped.
+    # A record that is not there is one of training: chance holds out only where no duplicates are
+    # dropped.
     copies = {
         key: oracle.Copy(
             source.duplicates,
-            file.name in corpus.held_out or any(document.side == "validation" for document in packed.get(key, [])),
+            file.name in corpus.held_out
+            or any(document.side == "validation" for document in packed.get(key, [])),
             outcome.text,
             content(outcome.text),
         )
         for key, (source, file, _, outcome) in sorted(expected.items())
         if outcome.reason is None
     }
-    drops_by_content = dict(zip(copies, oracle.drops_by_content(list(copies.values())), strict=True))
-    drops: dict[str, dict[str, list[tuple[str, int]]]] = {s.name: defaultdict(list) for s in corpus.sources}
+    drops_by_content = dict(
+        zip(copies, oracle.drops_by_content(list(copies.values())), strict=True)
+    )
+    drops: dict[str, dict[str, list[tuple[str, int]]]] = {
+        s.name: defaultdict(list) for s in corpus.sources
+    }
     kept: Counter[str] = Counter()
     truncated: Counter[str] = Counter()
     sides_of_lines = defaultdict(set)
@@ -423,8 +493,12 @@ def check(corpus: Corpus, dataset: PackedDataset) -> None:
     check_manifest(dataset, packed, drops, kept, truncated)
 
 
-def check_record(corpus: Corpus, source: Source, outcome: Outcome, found: Sequence[Document]) -> None:
-    """Compare the documents of a kept record with its expected one: every window of every copy, once."""
+def check_record(
+    corpus: Corpus, source: Source, outcome: Outcome, found: Sequence[Document]
+) -> None:
+    """Compare the documents of a kept record with its expected one: every window of every copy,
+    once.
+    """
     copies = {document.copy for document in found}
     if found[0].side == "validation":
         assert copies == {0}
@@ -451,7 +525,9 @@ def check_record(corpus: Corpus, source: Source, outcome: Outcome, found: Sequen
 
 
 def check_pieces(outcome: Outcome, mask: Sequence[bool], pieces: Sequence[Document]) -> None:
-    """Compare the pieces of one copy, cut anywhere, with its document: each starts with the last token before it."""
+    """Compare the pieces of one copy, cut anywhere, with its document: each starts with the last
+    token before it.
+    """
     start = 0
     for nth, piece in enumerate(sorted(pieces, key=lambda piece: piece.window)):
         end = start + len(piece.ids)
@@ -463,7 +539,9 @@ def check_pieces(outcome: Outcome, mask: Sequence[bool], pieces: Sequence[Docume
 
 
 def check_rows(dataset: PackedDataset, pack: str) -> None:
-    """A stream leaves no more than one place of a row empty, but in a shard's last; "none" puts one document a row."""
+    """A stream leaves no more than one place of a row empty, but in a shard's last; "none" puts one
+    document a row.
+    """
     for side, split in dataset.manifest["splits"].items():
         first = 0
         for shard in split["shards"]:
@@ -482,10 +560,14 @@ def check_manifest(
     kept: Mapping[str, int],
     truncated: Mapping[str, int],
 ) -> None:
-    """Compare every count of the manifest with the contents of the shards and the lines of the corpus."""
+    """Compare every count of the manifest with the contents of the shards and the lines of the
+    corpus.
+    """
     for id, source in enumerate(dataset.manifest["sources"]):
         name = source["name"]
-        assert source["drops"] == {reason: len(lines) for reason, lines in drops[name].items() if lines}
+        assert source["drops"] == {
+            reason: len(lines) for reason, lines in drops[name].items() if lines
+        }
         assert source["kept"] == kept[name]
         assert source["truncated"] == truncated[name]
         assert oracle.check_accounts(source) == []
@@ -497,7 +579,9 @@ def check_manifest(
             reason: min(3, len(lines)) for reason, lines in drops[name].items() if lines
         }
         for side in ("train", "validation"):
-            own = [d for key, found in packed.items() if key[0] == id for d in found if d.side == side]
+            own = [
+                d for key, found in packed.items() if key[0] == id for d in found if d.side == side
+            ]
             assert source[side] == {
                 "documents": len(own),
                 "tokens": sum(len(document.ids) for document in own),
@@ -509,7 +593,9 @@ def check_manifest(
         single = 0
         for row, used in zip(rows, tokens, strict=True):
             of_source: Counter[int] = Counter()
-            for source_id, length in zip(row["source_ids"].tolist(), row["seq_lengths"].tolist(), strict=True):
+            for source_id, length in zip(
+                row["source_ids"].tolist(), row["seq_lengths"].tolist(), strict=True
+            ):
                 of_source[source_id] += length
             single += max(of_source.values()) * 100 >= used * 95
         totals = {
@@ -520,7 +606,9 @@ def check_manifest(
         }
         assert {key: split[key] for key in totals} == totals
         assert split["single_source_rows"] == single
-        assert split["utilisation"] == (sum(tokens) / (len(rows) * dataset.seq_len) if rows else 0.0)
+        assert split["utilisation"] == (
+            sum(tokens) / (len(rows) * dataset.seq_len) if rows else 0.0
+        )
         for name in ("rows", "tokens", "targets"):
             assert sum(shard[name] for shard in split["shards"]) == totals[name]
 
@@ -530,7 +618,9 @@ number = count()
 
 @settings(properties, max_examples=150)
 @given(corpora())
-def test_a_dataset_holds_what_the_oracle_makes_of_its_corpus(tmp_path: Path, corpus: Corpus) -> None:
+def test_a_dataset_holds_what_the_oracle_makes_of_its_corpus(
+    tmp_path: Path, corpus: Corpus
+) -> None:
     folder = tmp_path / f"corpus{next(number)}"
     out = folder.with_suffix(".out")
     tokenizer = write_corpus(folder, corpus)
@@ -540,7 +630,11 @@ def test_a_dataset_holds_what_the_oracle_makes_of_its_corpus(tmp_path: Path, cor
         if "none of its records" in str(error):
             [source] = [source for source in corpus.sources if source.name == error.source]
             expected = Expectations(corpus, source)
-            reasons = {expected.outcome(record).reason for file in source.files for _, _, record in read(file)}
+            reasons = {
+                expected.outcome(record).reason
+                for file in source.files
+                for _, _, record in read(file)
+            }
             assert reasons and reasons <= UNFIT
             return
         assert "no training document" in str(error)
@@ -565,7 +659,9 @@ def test_a_dataset_holds_what_the_oracle_makes_of_its_corpus(tmp_path: Path, cor
 # --- overflow ---
 
 
-def one_source(tmp_path: Path, lines: Sequence[Mapping[str, Any]], seq_len: int, **source: Any) -> PackedDataset:
+def one_source(
+    tmp_path: Path, lines: Sequence[Mapping[str, Any]], seq_len: int, **source: Any
+) -> PackedDataset:
     """A corpus of one source over JSON lines, packed."""
     folder = tmp_path / f"corpus{next(number)}"
     folder.mkdir()
@@ -582,7 +678,12 @@ LABEL = [{"prompt": "{{ a }} | {{ b }} <yor>:"}, {"target": " {{ c }}"}]
 
 
 @settings(properties, max_examples=120)
-@given(long_texts, long_texts, words, st.sampled_from(["bytes", "bytes-prefix", "metaspace-always", "llama"]))
+@given(
+    long_texts,
+    long_texts,
+    words,
+    st.sampled_from(["bytes", "bytes-prefix", "metaspace-always", "llama"]),
+)
 def test_truncation_cuts_one_field_at_a_word_and_no_more_than_it_must(
     tmp_path_factory: pytest.TempPathFactory, a: str, b: str, c: str, name: str
 ) -> None:
@@ -598,7 +699,9 @@ def test_truncation_cuts_one_field_at_a_word_and_no_more_than_it_must(
         return
     before = oracle.render(pairs, record)
     after = [oracle.Span(text, role, not literal) for text, role, literal in seen.spans]
-    parts = "".join(span.text for span in after if span.role != oracle.TARGET).removesuffix(" <yor>:")
+    parts = "".join(span.text for span in after if span.role != oracle.TARGET).removesuffix(
+        " <yor>:"
+    )
     cut = None
     for field, other in (("a", "b"), ("b", "a")):
         for end in word_ends(record[field]):
@@ -609,7 +712,12 @@ def test_truncation_cuts_one_field_at_a_word_and_no_more_than_it_must(
     assert seen.runs[-1] == " " + c
     if cut is not None:
         field, other, end = cut
-        assert oracle.truncation_problem(before, oracle.render(pairs, record | {field: record[field][:end]})) is None
+        assert (
+            oracle.truncation_problem(
+                before, oracle.render(pairs, record | {field: record[field][:end]})
+            )
+            is None
+        )
         longer = min((more for more in word_ends(record[field]) if more > end), default=None)
         if longer is not None:
             eos = oracle.added_tokens(tokenizer_json(name))[EOS]
@@ -623,7 +731,9 @@ def test_truncation_cuts_one_field_at_a_word_and_no_more_than_it_must(
 
 
 @pytest.mark.parametrize("spaces", [0, 100])
-def test_white_space_at_the_end_of_a_field_is_cut_before_its_words(tmp_path: Path, spaces: int) -> None:
+def test_white_space_at_the_end_of_a_field_is_cut_before_its_words(
+    tmp_path: Path, spaces: int
+) -> None:
     record = {"a": "o k" + " " * spaces, "b": "no", "c": "yes"}
     with one_source(tmp_path, [record], 64, segments=LABEL) as dataset:
         decoded = dataset.train[0]["input_ids"][: dataset.train[0]["seq_lengths"][0]]
@@ -654,20 +764,30 @@ def test_overflow_error_stops_the_run_at_the_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokens", [63, 64, 65, 66, 127, 128, 190, 191, 1000])
-def test_plain_text_is_split_into_balanced_windows_each_token_learnt_once(tmp_path: Path, tokens: int) -> None:
+def test_plain_text_is_split_into_balanced_windows_each_token_learnt_once(
+    tmp_path: Path, tokens: int
+) -> None:
     text = "".join(str(i * 7 % 10) + " " for i in range(tokens))[: tokens - 1]
     segments = [{"target": "{{ text }}"}]
     with one_source(tmp_path, [{"text": text}], 64, segments=segments) as dataset:
         whole = oracle.document(
-            tokenizer_json("bytes"), [("target", "{{ text }}")], {"text": text}, eos_id=dataset.eos_id
+            tokenizer_json("bytes"),
+            [("target", "{{ text }}")],
+            {"text": text},
+            eos_id=dataset.eos_id,
         )["ids"]
         [found] = documents(dataset).values()
     windows = sorted(found, key=lambda document: document.window)
     assert [(len(document.ids)) for document in windows] == [
         end - start for start, end in oracle.windows(len(whole), 64)
     ]
-    learnt = [id for document in windows for id, bit in zip(document.ids, document.mask, strict=True) if bit]
-    assert learnt == whole[1:], "every token but the first, once"
+    trained = [
+        id
+        for document in windows
+        for id, bit in zip(document.ids, document.mask, strict=True)
+        if bit
+    ]
+    assert trained == whole[1:], "every token but the first, once"
     closing = [document.ids[-1] == dataset.eos_id for document in windows]
     assert closing == [False] * (len(windows) - 1) + [True]
 
@@ -678,7 +798,9 @@ def test_plain_text_is_split_into_balanced_windows_each_token_learnt_once(tmp_pa
 @pytest.mark.parametrize("epochs", [0.25, 1.75, 3.0, 255.0])
 def test_epochs_are_met_on_average(tmp_path: Path, epochs: float) -> None:
     lines = [{"text": f"record {i}"} for i in range(40 if epochs > 100 else 400)]
-    with one_source(tmp_path, lines, 64, segments=[{"target": "{{ text }}"}], epochs=epochs) as dataset:
+    with one_source(
+        tmp_path, lines, 64, segments=[{"target": "{{ text }}"}], epochs=epochs
+    ) as dataset:
         copies = [len(found) for found in documents(dataset).values()]
         [source] = dataset.manifest["sources"]
     assert set(copies) <= {math.floor(epochs), math.ceil(epochs)}
@@ -711,7 +833,9 @@ def test_records_left_out_by_epochs_are_not_counted_as_truncated(tmp_path: Path)
 
 
 def test_a_held_out_file_is_held_out_by_every_source(tmp_path: Path) -> None:
-    """And what is in it, word for word, is not trained on; a fraction of the rest is held out as well."""
+    """And what is in it, word for word, is not trained on; a fraction of the rest is held out as
+    well.
+    """
     folder = tmp_path / "corpus"
     folder.mkdir()
     (folder / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
@@ -719,7 +843,12 @@ def test_a_held_out_file_is_held_out_by_every_source(tmp_path: Path) -> None:
     (folder / "dev.txt").write_text("record  7\nRECORD 8\nheld out\n", "utf-8")
     sources = [
         {"name": "both", "files": ["train.txt"], "validation_files": ["dev.*"], "epochs": 2.0},
-        {"name": "held", "files": [], "validation_files": ["dev.txt"], "segments": [{"target": "again {{ text }}"}]},
+        {
+            "name": "held",
+            "files": [],
+            "validation_files": ["dev.txt"],
+            "segments": [{"target": "again {{ text }}"}],
+        },
     ]
     packer.write_config(folder, sources, pack={"validation": 0.1, "seq_len": 64})
     packer.pack(folder, tmp_path / "out", tokenizer=folder / "tokenizer.json")
@@ -765,7 +894,9 @@ def test_duplicates_are_dropped_across_sources_and_the_lowest_wins(tmp_path: Pat
         {"name": "b", "files": ["b.txt"]},
     ]
     packer.write_config(folder, sources, pack={"duplicates": "normalised", "seq_len": 64})
-    packer.pack(folder, tmp_path / "out", tokenizer=folder / "tokenizer.json", threads=2, split_bytes=5)
+    packer.pack(
+        folder, tmp_path / "out", tokenizer=folder / "tokenizer.json", threads=2, split_bytes=5
+    )
     with open_dataset(tmp_path / "out") as dataset:
         a, b = dataset.manifest["sources"]
     assert (a["kept"], a["drops"]) == (3, {"duplicate": 1})
@@ -778,10 +909,14 @@ def test_duplicates_are_dropped_across_sources_and_the_lowest_wins(tmp_path: Pat
     assert packer.verify(tmp_path / "out")["failures"] == []
 
 
-def test_about_the_share_asked_for_is_held_out_and_no_task_sees_a_held_out_line(tmp_path: Path) -> None:
+def test_about_the_share_asked_for_is_held_out_and_no_task_sees_a_held_out_line(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
-    (folder / "a.jsonl").write_text("".join(json.dumps({"a": f"a {i}", "b": f"b {i}"}) + "\n" for i in range(500)))
+    (folder / "a.jsonl").write_text(
+        "".join(json.dumps({"a": f"a {i}", "b": f"b {i}"}) + "\n" for i in range(500))
+    )
     there = [{"prompt": "{{ a }}"}, {"target": " {{ b }}"}]
     back = [{"prompt": "{{ b }}"}, {"target": " {{ a }}"}]
     packer.write_config(
@@ -797,7 +932,11 @@ def test_about_the_share_asked_for_is_held_out_and_no_task_sees_a_held_out_line(
     with open_dataset(tmp_path / "out") as dataset:
         found = documents(dataset)
     held_out = [
-        {record for (source, record), copies in found.items() if source == id and copies[0].side == "validation"}
+        {
+            record
+            for (source, record), copies in found.items()
+            if source == id and copies[0].side == "validation"
+        }
         for id in (0, 1)
     ]
     assert held_out[0] == held_out[1] and 60 <= len(held_out[0]) <= 140
@@ -822,9 +961,18 @@ def test_rows_hold_prompt_data_as_such(tmp_path: Path) -> None:
 # --- tokenizers that could go wrong ---
 
 
-def unigram(pre_tokenizer: pre_tokenizers.PreTokenizer, normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
+def unigram(
+    pre_tokenizer: pre_tokenizers.PreTokenizer, normalizer: normalizers.Normalizer | None = None
+) -> Tokenizer:
     """A Unigram tokenizer whose model holds its control tokens as pieces like any other."""
-    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("\u2581", -2.0), ("\u2581the", -3.0), ("the", -4.0), ("cat", -4.0)]
+    pieces = [
+        ("<unk>", 0.0),
+        ("</s>", 0.0),
+        ("\u2581", -2.0),
+        ("\u2581the", -3.0),
+        ("the", -4.0),
+        ("cat", -4.0),
+    ]
     letters = [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz<>/:"]
     tokenizer = Tokenizer(models.Unigram([*pieces, *letters], unk_id=0))
     tokenizer.add_special_tokens(["</s>", "<unk>"])
@@ -839,7 +987,9 @@ def pack_with(tmp_path: Path, tokenizer: Tokenizer, record: Mapping[str, str]) -
     folder.mkdir()
     (folder / "a.jsonl").write_text(json.dumps(record) + "\n", "utf-8")
     segments = [{"prompt": "the: {{ a }}"}, {"target": " {{ b }}"}]
-    packer.write_config(folder, [{"name": "a", "files": ["a.jsonl"], "overflow": "drop", "segments": segments}])
+    packer.write_config(
+        folder, [{"name": "a", "files": ["a.jsonl"], "overflow": "drop", "segments": segments}]
+    )
     file = folder / "tokenizer.json"
     tokenizer.save(str(file))
     packer.pack(folder, folder.with_suffix(".out"), tokenizer=file, seq_len=65536)
@@ -849,12 +999,17 @@ def pack_with(tmp_path: Path, tokenizer: Tokenizer, record: Mapping[str, str]) -
 @pytest.mark.parametrize(
     ("pre_tokenizer", "normalizer"),
     [
-        (pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]), None),
+        (
+            pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]),
+            None,
+        ),
         (pre_tokenizers.Metaspace(), normalizers.Strip()),
     ],
 )
 def test_a_tokenizer_whose_continuation_would_lose_spaces_is_refused(
-    tmp_path: Path, pre_tokenizer: pre_tokenizers.PreTokenizer, normalizer: normalizers.Normalizer | None
+    tmp_path: Path,
+    pre_tokenizer: pre_tokenizers.PreTokenizer,
+    normalizer: normalizers.Normalizer | None,
 ) -> None:
     with pytest.raises(TokenizerError, match="loses the space"):
         pack_with(tmp_path, unigram(pre_tokenizer, normalizer), {"a": "cat", "b": "the cat"})
@@ -888,7 +1043,9 @@ def test_a_source_that_reads_a_file_of_out_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_chat_template_beside_a_tokenizer_goes_along(corpus: Path, tmp_path: Path) -> None:
-    """Into the manifest, and from there into checkpoints; a dataset without one has the bytes it would have had."""
+    """Into the manifest, and from there into checkpoints; a dataset without one has the bytes it
+    would have had.
+    """
     several = [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]
     beside: list[tuple[dict[str, str], str | None]] = [
         ({}, None),
@@ -906,4 +1063,6 @@ def test_the_chat_template_beside_a_tokenizer_goes_along(corpus: Path, tmp_path:
         assert manifest["tokenizer"].pop("chat_template", None) == template
         manifests.append({key: value for key, value in manifest.items() if key != "sha256"})
     assert all(manifest == manifests[0] for manifest in manifests)
-    assert (tmp_path / "0" / "manifest.json").read_bytes() == (tmp_path / "1" / "manifest.json").read_bytes()
+    assert (tmp_path / "0" / "manifest.json").read_bytes() == (
+        tmp_path / "1" / "manifest.json"
+    ).read_bytes()

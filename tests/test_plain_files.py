@@ -39,7 +39,9 @@ NO_FILES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("why", NO_FILES)
-def test_what_is_no_plain_file_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, why: str) -> None:
+def test_what_is_no_plain_file_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, why: str
+) -> None:
     monkeypatch.chdir(tmp_path)  # the name of a socket is short
     NO_FILES[why](Path("file"))
     with pytest.raises(OSError, match=why):
@@ -96,7 +98,9 @@ def test_a_link_out_of_a_dataset_is_refused(out: Path, tmp_path: Path, name: str
     assert len(open_dataset(tmp_path / "other").train) > 0
 
 
-def test_verify_follows_no_link_out_of_a_dataset(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_follows_no_link_out_of_a_dataset(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("train/shard-00000.arrow", "tokenizer.json"):
         (out / name).rename(tmp_path / "outside")
         (out / name).symlink_to(tmp_path / "outside")

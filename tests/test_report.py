@@ -25,7 +25,9 @@ def count_rows(split: sabiprep.Split) -> tuple[Counter[int], Counter[int], Count
     targets: Counter[int] = Counter()
     for row in split:
         start = 0
-        for source, length in zip(row["source_ids"].tolist(), row["seq_lengths"].tolist(), strict=True):
+        for source, length in zip(
+            row["source_ids"].tolist(), row["seq_lengths"].tolist(), strict=True
+        ):
             documents[source] += 1
             tokens[source] += length
             targets[source] += int((row["labels"][start : start + length] >= 0).sum())
@@ -37,7 +39,9 @@ def single_source_rows(split: sabiprep.Split) -> int:
     count = 0
     for row in split:
         tokens: Counter[int] = Counter()
-        for source, length in zip(row["source_ids"].tolist(), row["seq_lengths"].tolist(), strict=True):
+        for source, length in zip(
+            row["source_ids"].tolist(), row["seq_lengths"].tolist(), strict=True
+        ):
             tokens[source] += length
         count += max(tokens.values()) >= 0.95 * sum(tokens.values())
     return count
@@ -62,12 +66,14 @@ def test_documents_tokens_and_targets_are_those_of_the_rows(packed: PackReport, 
         targets.total(),
     )
     assert whole.utilisation == pytest.approx(tokens.total() / (len(split) * packed.seq_len))
-    assert whole.share_learnt == pytest.approx(targets.total() / tokens.total())
+    assert whole.share_trained == pytest.approx(targets.total() / tokens.total())
     assert whole.single_source_rows == single_source_rows(split)
     assert name != "train" or 0 < packed.single_source_share < 1
 
 
-def test_every_record_is_kept_or_dropped_for_a_reason(packed: PackReport, shared_corpus: Path) -> None:
+def test_every_record_is_kept_or_dropped_for_a_reason(
+    packed: PackReport, shared_corpus: Path
+) -> None:
     lines = len((shared_corpus / "sums.jsonl").read_text("utf-8").splitlines())
     english, yoruba, label, plain = packed.sources
     assert (english.records, yoruba.records, label.records, plain.records) == (lines, lines, 60, 41)
@@ -89,8 +95,10 @@ def test_tasks_and_totals_add_their_sources_up(packed: PackReport) -> None:
     assert task.kept == english.kept + yoruba.kept
     assert task.drops["malformed"] == 2 * MALFORMED
     assert task.drops["missing field"] == WITHOUT_FIELD + 1
-    assert task.total.tokens == english.train.tokens + english.validation.tokens + yoruba.total.tokens
-    assert task.total.share_learnt == pytest.approx(task.total.targets / task.total.tokens)
+    assert (
+        task.total.tokens == english.train.tokens + english.validation.tokens + yoruba.total.tokens
+    )
+    assert task.total.share_trained == pytest.approx(task.total.targets / task.total.tokens)
     assert packed.total.total.documents == packed.train.documents + packed.validation.documents
     assert packed.total.dropped == sum(source.dropped for source in packed.sources)
 
@@ -115,7 +123,12 @@ def test_the_table_has_a_line_for_each_task_and_source(packed: PackReport) -> No
     for source in packed.sources:
         total = source.total
         numbers = [source.records, total.documents, total.tokens, total.targets]
-        expected = [source.name, source.lang, *(f"{n:,}" for n in numbers), f"{total.share_learnt:.1%}"]
+        expected = [
+            source.name,
+            source.lang,
+            *(f"{n:,}" for n in numbers),
+            f"{total.share_trained:.1%}",
+        ]
         assert cells(table, source.name)[:7] == expected
     line = " ".join(cells(table, "sum"))
     assert f"{2 * MALFORMED} malformed" in line
@@ -127,22 +140,31 @@ def test_the_table_has_a_line_for_each_task_and_source(packed: PackReport) -> No
     assert cells(table, "validation")[1] == str(packed.validation.rows)
 
 
-def test_the_table_shows_the_first_dropped_record_of_each_file_and_reason(packed: PackReport) -> None:
+def test_the_table_shows_the_first_dropped_record_of_each_file_and_reason(
+    packed: PackReport,
+) -> None:
     shown = [line for line in str(packed).splitlines() if re.match(r"  \S+:\d+  ", line)]
     firsts: dict[tuple[str, str], tuple[str, Example]] = {}
     for source in packed.sources:
         for example in source.examples:
             firsts.setdefault((example.file, example.reason), (source.name, example))
     assert shown == [
-        f"  {example.file}:{example.line}  {name}: {example.reason}: {example.why}" for name, example in firsts.values()
+        f"  {example.file}:{example.line}  {name}: {example.reason}: {example.why}"
+        for name, example in firsts.values()
     ]
     assert shown[0].startswith("  sums.jsonl:11  sum-eng: malformed: ")
     assert f"Dropped records, {len(shown)} of {packed.total.dropped} " in str(packed)
 
 
 def test_the_table_shows_so_many_dropped_records_at_most(packed: PackReport) -> None:
-    examples = tuple(Example("malformed", f"file-{i}.jsonl", 1, "why") for i in range(2 * EXAMPLES_SHOWN))
-    table = str(dataclasses.replace(packed, sources=(dataclasses.replace(packed.sources[0], examples=examples),)))
+    examples = tuple(
+        Example("malformed", f"file-{i}.jsonl", 1, "why") for i in range(2 * EXAMPLES_SHOWN)
+    )
+    table = str(
+        dataclasses.replace(
+            packed, sources=(dataclasses.replace(packed.sources[0], examples=examples),)
+        )
+    )
     assert table.count(".jsonl:1  ") == EXAMPLES_SHOWN
 
 
@@ -155,7 +177,9 @@ def test_the_table_is_plain_narrow_and_without_spaces_at_the_end(packed: PackRep
 
 
 def test_names_cannot_drive_the_terminal_nor_be_read_as_markup(packed: PackReport) -> None:
-    evil = dataclasses.replace(packed.sources[0], name="\x1b[31mred [bold]x[/bold] :smile:", lang="\r")
+    evil = dataclasses.replace(
+        packed.sources[0], name="\x1b[31mred [bold]x[/bold] :smile:", lang="\r"
+    )
     table = str(dataclasses.replace(packed, sources=(evil,)))
     assert "\x1b" not in table and "\r" not in table
     assert r"\x1b[31mred [bold]x[/bold] :smile:" in table
@@ -166,13 +190,15 @@ def test_a_dataset_without_validation_has_no_shares_of_it(corpus: Path, tmp_path
     config.write_text(config.read_text("utf-8").replace("validation = 0.1", ""), "utf-8")
     report = sabiprep.pack(corpus, tmp_path / "out")
     assert report.validation.rows == 0
-    assert report.validation.share_learnt == report.validation.single_source_share == 0.0
+    assert report.validation.share_trained == report.validation.single_source_share == 0.0
     assert cells(str(report), "validation")[1:] == ["0", "0", "0", "0", "-", "-", "-"]
 
 
 def test_the_report_is_the_manifest(packed: PackReport) -> None:
     manifest = json.loads((packed.out / "manifest.json").read_text("utf-8"))
-    assert [source["records"] for source in manifest["sources"]] == [source.records for source in packed.sources]
+    assert [source["records"] for source in manifest["sources"]] == [
+        source.records for source in packed.sources
+    ]
     assert manifest["splits"]["train"]["rows"] == packed.train.rows
     assert manifest["seq_len"] == packed.seq_len == 128
     assert packed.vocab_size == sabiprep.open_dataset(packed.out).vocab_size
@@ -182,7 +208,11 @@ def test_the_report_is_the_manifest(packed: PackReport) -> None:
 
 def test_the_engine_is_named_and_one_that_failed_its_check_is_warned_of(packed: PackReport) -> None:
     engine = json.loads((packed.out / "manifest.json").read_text())["tokenizer"]["engine"]
-    assert packed.engine == engine and packed.engine.startswith("sabiprep ") and packed.engine_warning is None
+    assert (
+        packed.engine == engine
+        and packed.engine.startswith("sabiprep ")
+        and packed.engine_warning is None
+    )
     assert f"Tokenized by {engine}" in str(packed)
     failed = dataclasses.replace(packed, engine="tokenizers", engine_warning="differs on 'ab'")
     assert failed.warnings[0] == "differs on 'ab'" and "Warning: differs on 'ab'" in str(failed)

@@ -1,4 +1,6 @@
-"""Spools kept, resumed and mixed again: bytes as packed afresh, and what no longer fits is named or made again."""
+"""Spools kept, resumed and mixed again: bytes as packed afresh, and what no longer fits is named or
+made again.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def test_a_kept_spool_changes_no_byte(corpus: Path, tmp_path: Path) -> None:
         ("seed = 0", 'seed = 0\ndecontaminate = ["leaks.jsonl"]\ndecontaminate_ngram = 2', "none"),
     ],
 )
-def test_remix_gives_the_bytes_of_packing_afresh(corpus: Path, tmp_path: Path, old: str, new: str, same: str) -> None:
+def test_remix_gives_the_bytes_of_packing_afresh(
+    corpus: Path, tmp_path: Path, old: str, new: str, same: str
+) -> None:
     config = corpus / "corpus.toml"
     edit(config, "[pack]", "[pack]\nseed = 0")
     keep(corpus, tmp_path / "kept")
@@ -78,11 +82,17 @@ def test_remix_gives_the_bytes_of_packing_afresh(corpus: Path, tmp_path: Path, o
     assert files_of(tmp_path / "mixed") == files_of(tmp_path / "afresh")
     assert files_of(tmp_path / "kept") == before
     reused, splits = mixed.reused_splits
-    assert {"all": reused == splits, "some": 0 < reused < splits, "none": reused == 0}[same], mixed.reused_splits
+    assert {"all": reused == splits, "some": 0 < reused < splits, "none": reused == 0}[same], (
+        mixed.reused_splits
+    )
 
 
 def test_what_was_kept_clean_stays_clean(corpus: Path, tmp_path: Path) -> None:
-    edit(corpus / "corpus.toml", "[pack]", '[pack]\ndecontaminate = ["leaks.jsonl"]\ndecontaminate_ngram = 2')
+    edit(
+        corpus / "corpus.toml",
+        "[pack]",
+        '[pack]\ndecontaminate = ["leaks.jsonl"]\ndecontaminate_ngram = 2',
+    )
     kept = keep(corpus, tmp_path / "kept")
     assert any(source.drops.get("contaminated") for source in kept.sources)
     edit(corpus / "corpus.toml", "epochs = 2.5", "epochs = 0.7")
@@ -163,7 +173,9 @@ def test_what_is_done_is_not_done_again(corpus: Path, tmp_path: Path, stopped: P
     assert report.reused_splits[0] == done > 0
     sabiprep.pack(corpus, tmp_path / "afresh")
     assert files_of(stopped) == files_of(tmp_path / "afresh")
-    assert sabiprep.pack(corpus, stopped, resume=True).train == report.train  # finished: nothing to do
+    assert (
+        sabiprep.pack(corpus, stopped, resume=True).train == report.train
+    )  # finished: nothing to do
 
 
 @pytest.mark.parametrize(
@@ -171,11 +183,18 @@ def test_what_is_done_is_not_done_again(corpus: Path, tmp_path: Path, stopped: P
     [
         ("pairs.jsonl", '"b": "yes"', '"b": "no"', "the input pairs.jsonl was changed"),
         ("corpus.toml", "epochs = 2.5", "epochs = 2.0", "source.there.epochs was 2.5, it is 2.0"),
-        ("corpus.toml", "validation = 0.1", "validation = 0.2", "pack.validation was 0.1, it is 0.2"),
+        (
+            "corpus.toml",
+            "validation = 0.1",
+            "validation = 0.2",
+            "pack.validation was 0.1, it is 0.2",
+        ),
         ("tokenizer.json", '"version"', ' "version"', "the tokenizer file was changed"),
     ],
 )
-def test_a_change_is_refused_and_named(corpus: Path, stopped: Path, file: str, old: str, new: str, named: str) -> None:
+def test_a_change_is_refused_and_named(
+    corpus: Path, stopped: Path, file: str, old: str, new: str, named: str
+) -> None:
     edit(corpus / file, old, new)
     before = files_of(stopped)
     with pytest.raises(OutputError, match=f"(?s)cannot be resumed: .*{named}.*--overwrite"):
@@ -188,7 +207,9 @@ def test_another_version_is_refused_and_named(corpus: Path, stopped: Path) -> No
     state = stopped / ".work" / "state.json"
     edit(state, f'"version": "{sabiprep_version()}"', '"version": "0.0.1"')
     reseal(state)
-    with pytest.raises(OutputError, match=f"the program was sabiprep 0.0.1, it is sabiprep {sabiprep_version()}"):
+    with pytest.raises(
+        OutputError, match=f"the program was sabiprep 0.0.1, it is sabiprep {sabiprep_version()}"
+    ):
         sabiprep.pack(corpus, stopped, resume=True)
 
 

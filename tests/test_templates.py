@@ -1,4 +1,6 @@
-"""Templates against Python itself: `json.loads` and Jinja2 as `transformers` sets it up are the oracle."""
+"""Templates against Python itself: `json.loads` and Jinja2 as `transformers` sets it up are the
+oracle.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ TAGS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 
 class Strict(jinja2.StrictUndefined):
-    """An undefined value that is false, and an error wherever else it is used: what a missing field is by contract."""
+    """An undefined value that is false, and an error wherever else it is used: what a missing field
+    is by contract.
+    """
 
     def __bool__(self) -> bool:
         return False
@@ -50,11 +54,23 @@ def oracle() -> jinja2.Environment:
         finalize=refuse_null,
     )
 
-    def tojson(x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False):
-        return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    def tojson(
+        x: Any,
+        ensure_ascii: bool = False,
+        indent: Any = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ):
+        return json.dumps(
+            x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
 
     def default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
-        return default_value if isinstance(value, Strict) or value is None or (boolean and not value) else value
+        return (
+            default_value
+            if isinstance(value, Strict) or value is None or (boolean and not value)
+            else value
+        )
 
     environment.filters.update(tojson=tojson, default=default)
     return environment
@@ -62,8 +78,9 @@ def oracle() -> jinja2.Environment:
 
 JINJA = oracle()
 
-# Fields: s text, w words, f float, g small float, i int, b bool, l list of scalars, d object of scalars, v anything,
-# n text or null, m messages (content may be null), e list of texts, k object of texts.
+# Fields: s text, w words, f float, g small float, i int, b bool, l list of scalars, d object of
+# scalars, v anything, n text or null, m messages (content may be null), e list of texts, k object
+# of texts.
 PLAIN = [
     "{{ s }}|{{ f }}|{{ i }}|{{ b }}",
     "{{ v }}{{ g }}\n",
@@ -138,7 +155,18 @@ def floats(rng: random.Random) -> float:
         return rng.random()
     if kind == 1:
         return rng.choice(
-            [0.0, -0.0, 1e16, 1e-7, 1e15, 123456789012345680.0, 0.0001, 0.00001, 5e-324, 1.7976931348623157e308]
+            [
+                0.0,
+                -0.0,
+                1e16,
+                1e-7,
+                1e15,
+                123456789012345680.0,
+                0.0001,
+                0.00001,
+                5e-324,
+                1.7976931348623157e308,
+            ]
         )
     if kind == 2:
         while True:
@@ -149,7 +177,18 @@ def floats(rng: random.Random) -> float:
 
 
 def ints(rng: random.Random) -> int:
-    return rng.choice([0, 1, -1, rng.randrange(-1000, 1000), rng.getrandbits(70), -rng.getrandbits(126), 2**63, 2**64])
+    return rng.choice(
+        [
+            0,
+            1,
+            -1,
+            rng.randrange(-1000, 1000),
+            rng.getrandbits(70),
+            -rng.getrandbits(126),
+            2**63,
+            2**64,
+        ]
+    )
 
 
 def scalars(rng: random.Random) -> Any:
@@ -176,7 +215,12 @@ def records(rng: random.Random) -> dict[str, Any]:
         "j": rng.randrange(-(10**6), 10**6),
         "b": rng.random() < 0.5,
         "l": [scalars(rng) for _ in range(rng.randrange(5))],
-        "d": {"a": floats(rng), "b": texts(rng), "c d": scalars(rng) or 0, "e": rng.choice([None, [None, 1e-9]])},
+        "d": {
+            "a": floats(rng),
+            "b": texts(rng),
+            "c d": scalars(rng) or 0,
+            "e": rng.choice([None, [None, 1e-9]]),
+        },
         "v": anything(rng),
         "n": rng.choice([None, texts(rng)]),
         "m": [
@@ -192,7 +236,9 @@ def records(rng: random.Random) -> dict[str, Any]:
 
 
 def byte_tokenizer(file: Path) -> dict[int, bytes]:
-    """Write a tokenizer with a token for each byte and for each of `TAGS`; returns what each id spells."""
+    """Write a tokenizer with a token for each byte and for each of `TAGS`; returns what each id
+    spells.
+    """
     letters = pre_tokenizers.ByteLevel.alphabet()
     vocab = {letter: index for index, letter in enumerate(sorted(letters))}
     tokenizer = Tokenizer(models.BPE(vocab, []))
@@ -214,12 +260,19 @@ def letter_of(byte: int) -> str:
     return chr(256 + [other for other in range(256) if other not in printable].index(byte))
 
 
-def write_corpus(folder: Path, templates: list[str], lines: list[str], head: str = "") -> dict[int, bytes]:
-    """A corpus of one source for each template, all of the same lines; its prompt is the template, its target `.`."""
+def write_corpus(
+    folder: Path, templates: list[str], lines: list[str], head: str = ""
+) -> dict[int, bytes]:
+    """A corpus of one source for each template, all of the same lines; its prompt is the template,
+    its target `.`.
+    """
     folder.mkdir()
     spelled = byte_tokenizer(folder / "tokenizer.json")
     (folder / "a.jsonl").write_text("".join(line + "\n" for line in lines), "utf-8")
-    toml = ['[tokenizer]\nfile = "tokenizer.json"\nbos = "<s>"\neos = "</s>"\n[pack]\nseq_len = 8192\n', head]
+    toml = [
+        '[tokenizer]\nfile = "tokenizer.json"\nbos = "<s>"\neos = "</s>"\n[pack]\nseq_len = 8192\n',
+        head,
+    ]
     for index, template in enumerate(templates):
         prompt = json.dumps(template, ensure_ascii=False)
         toml.append(
@@ -245,7 +298,11 @@ def documents(out: Path, spelled: dict[int, bytes]) -> Iterator[tuple[int, int, 
                 ):
                     ids = row["input_ids"][at + 1 : at + int(length) - 1].tolist()
                     at += int(length)
-                    yield int(source), int(record), b"".join(spelled[index] for index in ids).decode("utf-8")
+                    yield (
+                        int(source),
+                        int(record),
+                        b"".join(spelled[index] for index in ids).decode("utf-8"),
+                    )
 
 
 @lru_cache
@@ -255,13 +312,22 @@ def compiled(template: str) -> jinja2.Template:
 
 def rendered(template: str, record: dict[str, Any]) -> str | None:
     """What Jinja2 makes of a record; nothing where the contract drops it."""
-    names = record | {"record": record, "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    names = record | {
+        "record": record,
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "</s>",
+    }
     try:
         text = compiled(template).render(names)
     except (jinja2.UndefinedError, NullShown):
         return None
     # The BOS of the configuration stands for one that the template begins with.
-    return text.removeprefix("<s>") if "<s>" in template or template.startswith("{{ bos_token }}") else text
+    return (
+        text.removeprefix("<s>")
+        if "<s>" in template or template.startswith("{{ bos_token }}")
+        else text
+    )
 
 
 @pytest.mark.parametrize("templates", [PLAIN, RENDERED], ids=["compiled", "rendered"])
@@ -275,7 +341,10 @@ def test_templates_render_what_json_and_jinja2_render(tmp_path: Path, templates:
     for index, line in enumerate(lines):
         offsets[at] = index
         at += len(line.encode()) + 1
-    seen = {(source, offsets[record]): text for source, record, text in documents(tmp_path / "out", spelled)}
+    seen = {
+        (source, offsets[record]): text
+        for source, record, text in documents(tmp_path / "out", spelled)
+    }
     loaded = [json.loads(line) for line in lines]
     for source, template in enumerate(templates):
         for index, record in enumerate(loaded):
@@ -319,8 +388,14 @@ def test_what_no_text_can_hold_costs_the_record_only_where_it_is_read(tmp_path: 
         (3, "1."),
     ]
     read = drops(tmp_path / "out", 2)
-    assert [(line, reason) for line, reason, _ in read] == [(1, "malformed"), (2, "malformed"), (3, "malformed")]
-    assert [word in why for word, (_, _, why) in zip(["NaN", "\\ud800", "1e999"], read, strict=True)] == [True] * 3
+    assert [(line, reason) for line, reason, _ in read] == [
+        (1, "malformed"),
+        (2, "malformed"),
+        (3, "malformed"),
+    ]
+    assert [
+        word in why for word, (_, _, why) in zip(["NaN", "\\ud800", "1e999"], read, strict=True)
+    ] == [True] * 3
     assert "template line 1, column" in drops(tmp_path / "out", 3)[0][2]
 
 
@@ -347,7 +422,12 @@ def test_what_no_text_can_hold_costs_the_record_only_where_it_is_read(tmp_path: 
             ["'d.a.b' is missing"],
         ),
         ("{{ en-US }}", {"en-US": "x"}, "template error", ['{{ record["en-US"] }}']),
-        ("{{ m | tojson(indnt=2) }}", {"m": 1}, "template error", ["indnt", "{{ m | tojson(indnt=2) }}"]),
+        (
+            "{{ m | tojson(indnt=2) }}",
+            {"m": 1},
+            "template error",
+            ["indnt", "{{ m | tojson(indnt=2) }}"],
+        ),
         ("{{ strftime_now('%d') }}", {"m": 1}, "template error", ["each day"]),
         ("{{ raise_exception('odd ' ~ m) }}", {"m": 1e-7}, "template error", ["odd 1e-07"]),
         ("{{ '%(a)s' | format(a=m) }}", {"m": 1}, "template error", ["%(name)s"]),
@@ -369,12 +449,17 @@ def test_a_record_that_a_template_cannot_render_is_named_with_the_place(
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{q} and {{ Tweet text }}", ['{{ record["Tweet text"] }}', "line 1, column", "{{ Tweet text }}"]),
+        (
+            "{q} and {{ Tweet text }}",
+            ['{{ record["Tweet text"] }}', "line 1, column", "{{ Tweet text }}"],
+        ),
         ("Question: {q}", ["show no field", "write {{ q }} for {q}"]),
         ("\n{{ a | nope }}", ["nope", "line 2"]),
     ],
 )
-def test_a_wrong_template_is_refused_with_what_was_meant(tmp_path: Path, template: str, words: list[str]) -> None:
+def test_a_wrong_template_is_refused_with_what_was_meant(
+    tmp_path: Path, template: str, words: list[str]
+) -> None:
     write_corpus(tmp_path / "corpus", [template], ['{"q": "x", "a": "y"}'])
     with pytest.raises(sabiprep.SabiprepError) as caught:
         sabiprep.pack(tmp_path / "corpus", tmp_path / "out")
@@ -403,7 +488,10 @@ def test_a_header_is_not_a_record(tmp_path: Path) -> None:
     ]:
         sabiprep.pack(corpus(name, keys, first), tmp_path / f"{name}.out")
         manifest = json.loads((tmp_path / f"{name}.out" / "manifest.json").read_text("utf-8"))
-        assert (manifest["sources"][0]["records"], manifest["sources"][0]["kept"]) == (records, records), name
+        assert (manifest["sources"][0]["records"], manifest["sources"][0]["kept"]) == (
+            records,
+            records,
+        ), name
 
 
 def test_a_conversation_shorter_than_its_segments_says_how_to_work_round(tmp_path: Path) -> None:
@@ -411,10 +499,14 @@ def test_a_conversation_shorter_than_its_segments_says_how_to_work_round(tmp_pat
     write_corpus(folder, [], ['{"m": ["q", "a", "q", "a"]}', '{"m": ["q", "a"]}'])
     turns = [("prompt", "{{ m[0] }}"), ("target", "{{ m[1] }}")]
     turns += [
-        (kind, f"{{% if m | length > 2 %}}{{{{ m[{i}] }}}}{{% endif %}}") for i, kind in ((2, "prompt"), (3, "target"))
+        (kind, f"{{% if m | length > 2 %}}{{{{ m[{i}] }}}}{{% endif %}}")
+        for i, kind in ((2, "prompt"), (3, "target"))
     ]
     segments = ", ".join(f'{{ {kind} = "{template}" }}' for kind, template in turns)
-    append(folder / "corpus.toml", f'[[source]]\nname = "a"\nfiles = ["a.jsonl"]\nsegments = [{segments}]\n')
+    append(
+        folder / "corpus.toml",
+        f'[[source]]\nname = "a"\nfiles = ["a.jsonl"]\nsegments = [{segments}]\n',
+    )
     sabiprep.pack(folder, tmp_path / "out")
     ((line, reason, why),) = drops(tmp_path / "out")
     assert (line, reason) == (2, "empty target")
@@ -422,11 +514,21 @@ def test_a_conversation_shorter_than_its_segments_says_how_to_work_round(tmp_pat
 
 
 def test_record_is_the_field_of_that_name_where_there_is_one(tmp_path: Path) -> None:
-    lines = ['{"a b": "whole"}', '{"record": {"a b": "field"}, "a b": "whole"}', '{"a b": "whole", "record": "text"}']
+    lines = [
+        '{"a b": "whole"}',
+        '{"record": {"a b": "field"}, "a b": "whole"}',
+        '{"a b": "whole", "record": "text"}',
+    ]
     templates = ['{{ record["a b"] }}', '{% generation %}{{ record["a b"] }}{% endgeneration %}']
     spelled = write_corpus(tmp_path / "corpus", templates, lines)
     sabiprep.pack(tmp_path / "corpus", tmp_path / "out")
-    kept = sorted((source, record, text) for source, record, text in documents(tmp_path / "out", spelled))
+    kept = sorted(
+        (source, record, text) for source, record, text in documents(tmp_path / "out", spelled)
+    )
     second = len(lines[0]) + 1
-    assert kept == [(source, at, text) for source in (0, 1) for at, text in ((0, "whole."), (second, "field."))]
-    assert [drop[:2] for source in (0, 1) for drop in drops(tmp_path / "out", source)] == [(3, "missing field")] * 2
+    assert kept == [
+        (source, at, text) for source in (0, 1) for at, text in ((0, "whole."), (second, "field."))
+    ]
+    assert [drop[:2] for source in (0, 1) for drop in drops(tmp_path / "out", source)] == [
+        (3, "missing field")
+    ] * 2

@@ -1,4 +1,5 @@
-"""Tokenizer files from anywhere: the ids of the library where it gives any, no control token from data, nothing that
+"""Tokenizer files from anywhere: the ids of the library where it gives any, no control token from
+data, nothing that
 hangs, grows without end or shows a panic."""
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def library_ids(tokenizer: Tokenizer, text: str) -> list[int] | None:
 def normalized_tokens(tokenizer: Tokenizer, file: dict[str, Any]) -> list[str]:
     """What normalizing makes of the added tokens that are looked for in normalized text."""
     contents = [token["content"] for token in file["added_tokens"] if token["normalized"]]
-    return [tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text for text in contents]
+    return [
+        tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+        for text in contents
+    ]
 
 
 def packed_documents(folder: Path, file: dict[str, Any], texts: list[str]) -> list[list[int]]:
@@ -87,13 +91,22 @@ def test_random_tokenizers_give_the_ids_of_the_library_and_no_control_token_from
                 with pytest.raises(TokenizerError):
                     encoder.encode([text])
             else:
-                assert encoder.encode([text]).to_pylist() == [expected], (number, text, encoder.engine)
+                assert encoder.encode([text]).to_pylist() == [expected], (
+                    number,
+                    text,
+                    encoder.engine,
+                )
                 compared += 1
         try:
             packed = packed_documents(tmp_path, file, texts)
         except SabiprepError as error:
-            # Where a letter of the model is a special token, texts with it are refused, or the file is.
-            known = ("no training document is left", "none of its records", "has no ordinary token for")
+            # Where a letter of the model is a special token, texts with it are refused, or the file
+            # is.
+            known = (
+                "no training document is left",
+                "none of its records",
+                "has no ordinary token for",
+            )
             assert any(words in str(error) for words in known), (number, error)
             continue
         barred = barred_ids(file)
@@ -119,8 +132,17 @@ def bpe_that_drops_letters() -> dict[str, Any]:
 def test_of_added_tokens_spelled_alike_the_one_of_the_lowest_id_is_taken(tmp_path: Path) -> None:
     """The library takes one at random, as its hash map has them."""
     file = bpe_that_drops_letters()
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "special": False, "normalized": True}
-    file["added_tokens"] += [{"id": 8, "content": "<A>", **flags}, {"id": 9, "content": "<a>", **flags}]
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "special": False,
+        "normalized": True,
+    }
+    file["added_tokens"] += [
+        {"id": 8, "content": "<A>", **flags},
+        {"id": 9, "content": "<a>", **flags},
+    ]
     file["normalizer"] = {"type": "Lowercase"}
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(file), "utf-8")
@@ -130,7 +152,9 @@ def test_of_added_tokens_spelled_alike_the_one_of_the_lowest_id_is_taken(tmp_pat
 
 def test_letters_that_a_bpe_drops_do_not_let_data_become_a_control_token(tmp_path: Path) -> None:
     file = bpe_that_drops_letters()
-    documents = packed_documents(tmp_path, file, ["aa</s>a", "ąa</s>a", "ąą</s>aa", "a<ą/s>", "ą" * 50 + "</s></s>"])
+    documents = packed_documents(
+        tmp_path, file, ["aa</s>a", "ąa</s>a", "ąą</s>aa", "a<ą/s>", "ą" * 50 + "</s></s>"]
+    )
     less, slash, s, more, a = range(5)
     # Each is cut after the control token's first letter; the rest merges as the model has it.
     rest = [slash, s, more]
@@ -150,10 +174,14 @@ def test_a_report_says_of_which_source_letters_are_left_out(tmp_path: Path) -> N
     packed_documents(tmp_path, bpe_that_drops_letters(), ["aa", "ąa", "aąa ą"])
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
     [note] = manifest["notes"]
-    assert note.startswith("source 'a': the tokenizer has no tokens for letters in 2 of its words, and leaves them out")
+    assert note.startswith(
+        "source 'a': the tokenizer has no tokens for letters in 2 of its words, and leaves them out"
+    )
 
 
-def pack_one(folder: Path, file: dict[str, Any], segments: list[dict[str, str]], **tokenizer: str) -> Any:
+def pack_one(
+    folder: Path, file: dict[str, Any], segments: list[dict[str, str]], **tokenizer: str
+) -> Any:
     """Pack one record ``{"p": "one", "t": "two"}``; the report, and ids and mask of its document."""
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(file), "utf-8")
@@ -168,7 +196,9 @@ def pack_one(folder: Path, file: dict[str, Any], segments: list[dict[str, str]],
 
 
 @pytest.mark.parametrize("name", ["bytes", "metaspace-first"])
-def test_bos_and_eos_in_template_and_configuration_are_one_of_each(tmp_path: Path, name: str) -> None:
+def test_bos_and_eos_in_template_and_configuration_are_one_of_each(
+    tmp_path: Path, name: str
+) -> None:
     file = json.loads(tokenizer_json(name))
     spelled = [{"prompt": "<s><translate> {{ p }}:"}, {"target": " {{ t }}</s>"}]
     bare = [{"prompt": "<translate> {{ p }}:"}, {"target": " {{ t }}"}]
@@ -179,12 +209,18 @@ def test_bos_and_eos_in_template_and_configuration_are_one_of_each(tmp_path: Pat
         "source 'a': its templates begin with `<s>`",
         "source 'a': its templates end with `</s>`",
     ]
-    assert "Note: source 'a': its templates begin" in str(report) and sabiprep.verify(tmp_path / "out").ok
+    assert (
+        "Note: source 'a': its templates begin" in str(report)
+        and sabiprep.verify(tmp_path / "out").ok
+    )
     # A template that leaves them out gives the same row, and a clean manifest.
     other = tmp_path / "bare"
     other.mkdir()
     clean, bare_ids, bare_mask = pack_one(other, file, bare, bos="<s>")
-    assert (clean.notes, "notes" in json.loads((other / "out" / "manifest.json").read_text())) == ((), False)
+    assert (clean.notes, "notes" in json.loads((other / "out" / "manifest.json").read_text())) == (
+        (),
+        False,
+    )
     if name == "bytes":
         assert (ids, mask) == (bare_ids, bare_mask)
 
@@ -192,7 +228,10 @@ def test_bos_and_eos_in_template_and_configuration_are_one_of_each(tmp_path: Pat
 def test_a_post_processor_that_the_configuration_contradicts_is_told(tmp_path: Path) -> None:
     file = json.loads(tokenizer_json("bytes"))
     special = [{"SpecialToken": {"id": token, "type_id": 0}} for token in ("<s>", "</s>")]
-    tokens = {token: {"id": token, "ids": [nth + 1], "tokens": [token]} for nth, token in enumerate(("<s>", "</s>"))}
+    tokens = {
+        token: {"id": token, "ids": [nth + 1], "tokens": [token]}
+        for nth, token in enumerate(("<s>", "</s>"))
+    }
     sequence = {"Sequence": {"id": "A", "type_id": 0}}
     file["post_processor"] = {
         "type": "TemplateProcessing",
@@ -203,11 +242,17 @@ def test_a_post_processor_that_the_configuration_contradicts_is_told(tmp_path: P
     segments = [{"prompt": "{{ p }}:"}, {"target": " {{ t }}"}]
     report, ids, _ = pack_one(tmp_path, file, segments, bos="")
     [note] = report.notes
-    assert "post-processor begins a text with `<s>`, the configuration begins a document with nothing" in note
+    assert (
+        "post-processor begins a text with `<s>`, the configuration begins a document with nothing"
+        in note
+    )
     assert 1 not in ids and ids[-1] == 2
     assert pack_one(tmp_path, file, segments, bos="<s>")[0].notes == ()
     [note] = pack_one(tmp_path, file, segments, bos="<s>", eos="<|sep|>")[0].notes
-    assert "post-processor ends a text with `</s>`, the configuration ends a document with `<|sep|>`" in note
+    assert (
+        "post-processor ends a text with `</s>`, the configuration ends a document with `<|sep|>`"
+        in note
+    )
 
 
 def test_tags_that_are_no_token_and_unknown_tokens_are_told_by_source(tmp_path: Path) -> None:
@@ -215,9 +260,13 @@ def test_tags_that_are_no_token_and_unknown_tokens_are_told_by_source(tmp_path: 
     segments = [{"prompt": "<translate> {{ p }} <hausa>:"}, {"target": " {{ t }} 漢字"}]
     report, ids, _ = pack_one(tmp_path, file, segments)
     tags, unknown = report.notes
-    assert tags.startswith("source 'a': its templates spell `<hausa>`, which the tokenizer does not know as one token")
+    assert tags.startswith(
+        "source 'a': its templates spell `<hausa>`, which the tokenizer does not know as one token"
+    )
     unknown_id = file["model"]["vocab"]["<unk>"]
-    assert unknown.startswith(f"source 'a': {ids.count(unknown_id)} tokens of its documents are `<unk>`")
+    assert unknown.startswith(
+        f"source 'a': {ids.count(unknown_id)} tokens of its documents are `<unk>`"
+    )
     assert ids.count(unknown_id) > 0
 
 
@@ -260,8 +309,20 @@ print(json.dumps(counts))
 def test_hostile_files_neither_hang_nor_grow_nor_show_a_panic(tmp_path: Path) -> None:
     """Changed files, in a process of little memory: each loads, or is refused as the tokenizer's fault."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    command = [sys.executable, "-W", "ignore", "-c", CHILD, str(tmp_path), str(MEMORY), "0", str(HOSTILE)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600 + HOSTILE, check=False)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        CHILD,
+        str(tmp_path),
+        str(MEMORY),
+        "0",
+        str(HOSTILE),
+    ]
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=600 + HOSTILE, check=False
+    )
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (0, ""), (lines[-1:], done.stderr[-2000:])
     counts = json.loads(lines[-1])

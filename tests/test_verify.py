@@ -1,4 +1,6 @@
-"""Verifying finds what was changed after the dataset was made, and what is not as its corpus gives it."""
+"""Verifying finds what was changed after the dataset was made, and what is not as its corpus gives
+it.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,11 @@ def test_a_dataset_is_as_its_corpus_gives_it(corpus: Path, out: Path) -> None:
     with sabiprep.open_dataset(out) as dataset:
         rows = [row for split in (dataset.train, dataset.validation) for row in split]
     columns = [(row["source_ids"], row["record_ids"], row["doc_parts"] >> 16) for row in rows]
-    copies = {document for row in columns for document in zip(*(column.tolist() for column in row), strict=True)}
+    copies = {
+        document
+        for row in columns
+        for document in zip(*(column.tolist() for column in row), strict=True)
+    }
     assert report.documents_derived == len(copies) > 0
     assert report.records_derived == len({(source, record) for source, record, _ in copies})
 
@@ -81,15 +87,21 @@ def test_a_sample_is_about_as_large_as_asked(corpus: Path, out: Path) -> None:
 
 def test_a_corpus_that_was_changed_is_named(corpus: Path, out: Path) -> None:
     edit(corpus / "pairs.jsonl", '"b": "yes"', '"b": "yeS"')
-    with pytest.raises(InputError, match=r"is not what .*out was packed from: the input pairs.jsonl was changed"):
+    with pytest.raises(
+        InputError, match=r"is not what .*out was packed from: the input pairs.jsonl was changed"
+    ):
         sabiprep.verify(out, against=corpus)
     edit(corpus / "corpus.toml", "epochs = 2.5", "epochs = 2.0")
     with pytest.raises(InputError, match=r"there.epochs was 2.5, it is 2.0"):
         sabiprep.verify(out, against=corpus)
 
 
-def test_a_document_that_its_record_does_not_give_is_named(corpus: Path, out: Path, tmp_path: Path) -> None:
-    """Each line of plain text is a document: one is changed, and the manifest made to tell of the changed file."""
+def test_a_document_that_its_record_does_not_give_is_named(
+    corpus: Path, out: Path, tmp_path: Path
+) -> None:
+    """Each line of plain text is a document: one is changed, and the manifest made to tell of the
+    changed file.
+    """
     changed = tmp_path / "changed"
     shutil.copytree(corpus, changed)
     lines = (changed / "one.txt").read_bytes().split(b"\n")
@@ -101,7 +113,9 @@ def test_a_document_that_its_record_does_not_give_is_named(corpus: Path, out: Pa
     edit_manifest(out, lambda manifest: manifest.update(inputs=told["inputs"]))
     assert sabiprep.verify(out).ok
     report = sabiprep.verify(out, against=changed, sample=None)
-    assert report.failures == [f"one.txt:{spared + 1}, source 'plain': its ids or roles are not those its record gives"]
+    assert report.failures == [
+        f"one.txt:{spared + 1}, source 'plain': its ids or roles are not those its record gives"
+    ]
 
 
 def drift(manifest: dict[str, Any]) -> None:
@@ -111,12 +125,18 @@ def drift(manifest: dict[str, Any]) -> None:
 def test_a_tokenizer_that_drifted_is_refused(corpus: Path, out: Path) -> None:
     edit_manifest(out, drift)
     assert "the tokenizer has drifted" in sabiprep.verify(out).failures[0]
-    with sabiprep.open_dataset(out) as dataset, pytest.raises(DatasetError, match="the tokenizer has drifted"):
+    with (
+        sabiprep.open_dataset(out) as dataset,
+        pytest.raises(DatasetError, match="the tokenizer has drifted"),
+    ):
         inspect(dataset)
 
 
 def test_another_tokenizer_is_refused(out: Path) -> None:
     edit(out / "tokenizer.json", '"version"', ' "version"')
     assert "is not the tokenizer this dataset was packed with" in sabiprep.verify(out).failures[0]
-    with sabiprep.open_dataset(out) as dataset, pytest.raises(DatasetError, match="is not the tokenizer"):
+    with (
+        sabiprep.open_dataset(out) as dataset,
+        pytest.raises(DatasetError, match="is not the tokenizer"),
+    ):
         inspect(dataset)

@@ -1,7 +1,8 @@
-"""The tokenizer that the benchmarks beside peers use: ``python benches/peers/make_tokenizer.py FILE [--corpus DIR]``.
+"""The tokenizer that the benchmarks beside peers use: ``python benches/peers/make_tokenizer.py FILE
+[--corpus DIR]``.
 
-A byte-level BPE of 32,000 tokens with the split pattern of Llama 3, which every peer knows, trained by `tokenizers` on
-a third of the corpus' texts and all of its English; ``</s>`` is a special token.
+A byte-level BPE of 32,000 tokens with the split pattern of Llama 3, which every peer knows, trained
+by `tokenizers` on a third of the corpus' texts and all of its English; ``</s>`` is a special token.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ LLAMA3 = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", help="where the tokenizer.json goes")
-    parser.add_argument("--corpus", type=Path, default=NAIJA, help="a folder of JSON Lines, TSV and text")
+    parser.add_argument(
+        "--corpus", type=Path, default=NAIJA, help="a folder of JSON Lines, TSV and text"
+    )
     given = parser.parse_args()
     if not given.corpus.is_dir():
         sys.exit(f"no corpus at {given.corpus}: name one with --corpus")
@@ -37,7 +42,9 @@ def main() -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts_of(given.corpus, "naija")[::3] + texts_of(given.corpus, "english"), trainer)
+    tokenizer.train_from_iterator(
+        texts_of(given.corpus, "naija")[::3] + texts_of(given.corpus, "english"), trainer
+    )
     tokenizer.save(given.file)
 
 

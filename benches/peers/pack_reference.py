@@ -1,13 +1,15 @@
-"""Packing against what a good engineer composes from PyPI: ``python benches/peers/pack_reference.py TOKENIZER``.
+"""Packing against what a good engineer composes from PyPI: ``python benches/peers/pack_reference.py
+TOKENIZER``.
 
-The reference: gigatoken's file API reads and encodes the prompts and then the completions of one JSON Lines file, NumPy
-packs the documents best fit, longest first, and lays out rows and loss masks, pyarrow writes them. All of it is in
-memory, without checks, checksums, sources, validation or a way to go on after a crash, and a bad line ends the file.
-Both work on one core, each run in a process of its own, by turns; what is timed starts with the libraries imported and
-the tokenizer not loaded. The corpus: prompts and completions made of MAFAND's sentences, both ways, as often as it
-takes to fill the size; from the second time on each prompt has a number.
-TOKENIZER must be one that gigatoken knows and have the token ``</s>``: ``benches/peers/make_tokenizer.py`` makes one.
-What is not installed or not there is said (``benches/peers/requirements.txt``).
+The reference: gigatoken's file API reads and encodes the prompts and then the completions of one
+JSON Lines file, NumPy packs the documents best fit, longest first, and lays out rows and loss
+masks, pyarrow writes them. All of it is in memory, without checks, checksums, sources, validation
+or a way to go on after a crash, and a bad line ends the file. Both work on one core, each run in a
+process of its own, by turns; what is timed starts with the libraries imported and the tokenizer not
+loaded. The corpus: prompts and completions made of MAFAND's sentences, both ways, as often as it
+takes to fill the size; from the second time on each prompt has a number. TOKENIZER must be one that
+gigatoken knows and have the token ``</s>``: ``benches/peers/make_tokenizer.py`` makes one. What is
+not installed or not there is said (``benches/peers/requirements.txt``).
 """
 
 from __future__ import annotations
@@ -66,14 +68,19 @@ def write_corpus(folder: Path, megabytes: float) -> None:
         while size < megabytes * 1e6:
             for nth, (prompt, completion) in enumerate(pairs()):
                 prompt = f"{time_}-{nth} {prompt}" if time_ else prompt
-                size += file.write(json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False) + "\n")
+                size += file.write(
+                    json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False)
+                    + "\n"
+                )
                 if size >= megabytes * 1e6:
                     break
             time_ += 1
 
 
 def best_fit(lengths: np.ndarray, seq_len: int) -> tuple[np.ndarray, int]:
-    """The row of each document, and how many rows: best fit, longest first, documents of one length at once."""
+    """The row of each document, and how many rows: best fit, longest first, documents of one length
+    at once.
+    """
     row_of = np.empty(len(lengths), np.int64)
     order = np.argsort(-lengths, kind="stable")
     ends = np.flatnonzero(np.diff(lengths[order], append=-1)) + 1
@@ -119,7 +126,9 @@ def reference(tokenizer: str, folder: Path, out: Path) -> dict[str, Any]:
     eos = next(id_ for id_, token in encoder.vocab.items() if token == b"</s>")
     parts = []
     for field in ("prompt", "completion"):
-        ids = encoder.encode_files(gigatoken.JsonlFileSource([folder / "corpus.jsonl"], field=field), parallel=False)
+        ids = encoder.encode_files(
+            gigatoken.JsonlFileSource([folder / "corpus.jsonl"], field=field), parallel=False
+        )
         parts.append((np.asarray(awkward.flatten(ids)), np.asarray(awkward.num(ids))))
     (prompts, prompt_lengths), (targets, target_lengths) = parts
     lengths = prompt_lengths + target_lengths + 1
@@ -131,10 +140,14 @@ def reference(tokenizer: str, folder: Path, out: Path) -> dict[str, Any]:
     ends = np.cumsum(lengths[order])
     begins = ends - lengths[order]
     first = np.cumsum(per_row) - per_row
-    starts = begins - np.repeat(begins[first], per_row) + np.repeat(np.arange(rows) * SEQ_LEN, per_row)
-    input_ids = np.full(rows * SEQ_LEN, eos, np.uint16 if encoder.vocab_size <= 1 << 16 else np.uint32)
+    starts = (
+        begins - np.repeat(begins[first], per_row) + np.repeat(np.arange(rows) * SEQ_LEN, per_row)
+    )
+    input_ids = np.full(
+        rows * SEQ_LEN, eos, np.uint16 if encoder.vocab_size <= 1 << 16 else np.uint32
+    )
     mask = np.zeros(rows * SEQ_LEN, bool)
-    for flat, sizes, shift, learnt in (
+    for flat, sizes, shift, trained in (
         (prompts, prompt_lengths, 0, False),
         (targets, target_lengths, prompt_lengths[order], True),
     ):
@@ -143,7 +156,7 @@ def reference(tokenizer: str, folder: Path, out: Path) -> dict[str, Any]:
         within = np.arange(held.sum()) - np.repeat(np.cumsum(held) - held, held)
         places = np.repeat(starts + shift, held) + within
         input_ids[places] = flat[np.repeat(offsets[order], held) + within]
-        mask[places] = learnt
+        mask[places] = trained
     mask[starts + lengths[order] - 1] = True
     columns = {
         "input_ids": pa.FixedSizeListArray.from_arrays(pa.array(input_ids), SEQ_LEN),
@@ -187,7 +200,9 @@ SIDES = {"reference": reference, "sabiprep": ours}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tokenizer", help="a tokenizer.json with the token </s>")
     parser.add_argument("--megabytes", type=float, nargs="+", default=[20.0, 100.0])
     parser.add_argument("--rounds", type=int, default=3)

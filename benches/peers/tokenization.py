@@ -1,10 +1,13 @@
-"""Tokenization against what PyPI has: ``python benches/peers/tokenization.py TOKENIZER [--corpus DIR] [--rounds N]``.
+"""Tokenization against what PyPI has: ``python benches/peers/tokenization.py TOKENIZER [--corpus
+DIR] [--rounds N]``.
 
-Each encoder runs in a process of its own on one core, the same texts in each, in turn, for some rounds: a list of str
-goes in, and the ids come out as flat as the encoder gives them. The first pass is over texts not seen before (a warm-up
-on other texts aside), the second over the same texts again. Printed are the medians in MB of UTF-8 a second, the ratio
-to `tokenizers`, and whether the ids are equal to its ids. What is not installed is left out, saying so
-(``benches/peers/requirements.txt``). ``benches/peers/make_tokenizer.py`` makes a TOKENIZER that every peer knows.
+Each encoder runs in a process of its own on one core, the same texts in each, in turn, for some
+rounds: a list of str goes in, and the ids come out as flat as the encoder gives them. The first
+pass is over texts not seen before (a warm-up on other texts aside), the second over the same texts
+again. Printed are the medians in MB of UTF-8 a second, the ratio to `tokenizers`, and whether the
+ids are equal to its ids. What is not installed is left out, saying so
+(``benches/peers/requirements.txt``). ``benches/peers/make_tokenizer.py`` makes a TOKENIZER that
+every peer knows.
 """
 
 from __future__ import annotations
@@ -43,10 +46,17 @@ def strings(value: object) -> Iterator[str]:
 
 
 def texts_of(corpus: Path, kind: str) -> list[str]:
-    """The corpus' texts: every string of the JSON Lines ("naija"), or what is English there ("english"); not none."""
+    """The corpus' texts: every string of the JSON Lines ("naija"), or what is English there
+    ("english"); not none.
+    """
     texts: list[str] = []
     for file in sorted(
-        [*corpus.rglob("*.json"), *corpus.rglob("*.jsonl"), *corpus.rglob("*.tsv"), *corpus.rglob("*.txt")]
+        [
+            *corpus.rglob("*.json"),
+            *corpus.rglob("*.jsonl"),
+            *corpus.rglob("*.tsv"),
+            *corpus.rglob("*.txt"),
+        ]
     ):
         for line in file.read_text("utf-8").splitlines():
             if file.suffix not in (".json", ".jsonl"):
@@ -80,7 +90,9 @@ def tokenizers(tokenizer: str) -> Flat:
     encoder = Tokenizer.from_file(tokenizer)
     encoder.no_padding()
     encoder.no_truncation()
-    return lambda texts: [encoding.ids for encoding in encoder.encode_batch_fast(texts, add_special_tokens=False)]
+    return lambda texts: [
+        encoding.ids for encoding in encoder.encode_batch_fast(texts, add_special_tokens=False)
+    ]
 
 
 def fastokens(tokenizer: str) -> Flat:
@@ -106,9 +118,17 @@ def tiktoken(tokenizer: str) -> Flat:
     beyond = iter(range(256, 512))
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     byte_of = {chr(byte if byte in printable else next(beyond)): byte for byte in range(256)}
-    tokens = {token: id_ for token, id_ in json_["model"]["vocab"].items() if all(char in byte_of for char in token)}
+    tokens = {
+        token: id_
+        for token, id_ in json_["model"]["vocab"].items()
+        if all(char in byte_of for char in token)
+    }
     ranks = {bytes(byte_of[char] for char in token): id_ for token, id_ in tokens.items()}
-    [pattern] = [part["pattern"]["Regex"] for part in json_["pre_tokenizer"]["pretokenizers"] if "pattern" in part]
+    [pattern] = [
+        part["pattern"]["Regex"]
+        for part in json_["pre_tokenizer"]["pretokenizers"]
+        if "pattern" in part
+    ]
     encoder = tiktoken.Encoding("peer", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
     return lambda texts: [encoder.encode_ordinary(text) for text in texts]
 
@@ -124,7 +144,9 @@ PEERS: dict[str, Callable[[str], Flat]] = {
 
 def digest(ids: Any) -> str:
     """A hash of flat ids, or of a list of lists of them."""
-    flat: Iterable[int] = ids if isinstance(ids, np.ndarray) else [id_ for row in ids for id_ in row]
+    flat: Iterable[int] = (
+        ids if isinstance(ids, np.ndarray) else [id_ for row in ids for id_ in row]
+    )
     return hashlib.sha256(np.asarray(flat, np.uint32).tobytes()).hexdigest()
 
 
@@ -140,14 +162,24 @@ def run(peer: str, tokenizer: str, corpus: Path, kind: str) -> None:
         ids = encode(timed)
         seconds.append(time.perf_counter() - start)
     size = sum(len(text.encode()) for text in timed)
-    print(json.dumps({"first": seconds[0], "second": seconds[1], "bytes": size, "ids": digest(ids)}))
+    print(
+        json.dumps({"first": seconds[0], "second": seconds[1], "bytes": size, "ids": digest(ids)})
+    )
 
 
-def command_line(description: str | None, rounds: int, turn: tuple[str, str] | None = None) -> argparse.ArgumentParser:
-    """The command line of a benchmark; one whose every turn is a process of its own gives it ``turn`` by ``--run``."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line(
+    description: str | None, rounds: int, turn: tuple[str, str] | None = None
+) -> argparse.ArgumentParser:
+    """The command line of a benchmark; one whose every turn is a process of its own gives it
+    ``turn`` by ``--run``.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tokenizer", help="a tokenizer.json")
-    parser.add_argument("--corpus", type=Path, default=NAIJA, help="a folder of JSON Lines, TSV and text")
+    parser.add_argument(
+        "--corpus", type=Path, default=NAIJA, help="a folder of JSON Lines, TSV and text"
+    )
     parser.add_argument("--rounds", type=int, default=rounds)
     if turn:
         parser.add_argument("--run", nargs=2, metavar=turn, help=argparse.SUPPRESS)
@@ -170,7 +202,11 @@ def main() -> None:
     for peer in PEERS.keys() - set(installed):
         print(f"{peer} is not installed and left out")
     # One thread each, on the last core.
-    environment = os.environ | {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "RAYON_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",
+    }
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     for kind in ("naija", "english"):
         found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in installed}
@@ -186,7 +222,9 @@ def main() -> None:
                     peer,
                     kind,
                 ]
-                made = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+                made = subprocess.run(
+                    command, env=environment, stdout=subprocess.PIPE, text=True, check=False
+                )
                 if made.returncode:
                     print(f"{peer} failed and is left out")
                     continue
@@ -201,13 +239,20 @@ def table(kind: str, found: dict[str, list[dict[str, Any]]]) -> None:
     print("| encoder | MB/s | × tokenizers | again, MB/s | × tokenizers | ids |")
     print("| --- | ---: | ---: | ---: | ---: | --- |")
     speed = {
-        peer: [runs[0]["bytes"] / 1e6 / statistics.median(run[key] for run in runs) for key in ("first", "second")]
+        peer: [
+            runs[0]["bytes"] / 1e6 / statistics.median(run[key] for run in runs)
+            for key in ("first", "second")
+        ]
         for peer, runs in found.items()
     }
     for peer, (first, second) in speed.items():
         equal = "equal" if found[peer][0]["ids"] == base[0]["ids"] else "differ"
-        ratios = [now / then for now, then in zip((first, second), speed["tokenizers"], strict=True)]
-        print(f"| {peer} | {first:.1f} | {ratios[0]:.1f} | {second:.1f} | {ratios[1]:.1f} | {equal} |")
+        ratios = [
+            now / then for now, then in zip((first, second), speed["tokenizers"], strict=True)
+        ]
+        print(
+            f"| {peer} | {first:.1f} | {ratios[0]:.1f} | {second:.1f} | {ratios[1]:.1f} | {equal} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""sabiprep packs multitask corpora into fixed-length rows with exact loss masks, and reads them back.
+"""sabiprep packs multitask corpora into fixed-length rows with exact loss masks, and reads them
+back.
 
-    report = sabiprep.pack("corpus", "out")       # what `sabiprep pack corpus out` does
-    dataset = sabiprep.open_dataset("out")        # memory-mapped; without the compiled core
-    row = dataset.train[0]                        # input_ids, labels, loss_mask, position_ids, cu_seqlens, roles ...
-    print(sabiprep.explain({"text": "..."}, "my-source", corpus="corpus"))
+    report = sabiprep.pack("corpus", "out")       # what `sabiprep pack corpus out` does dataset =
+    sabiprep.open_dataset("out")        # memory-mapped; without the compiled core row =
+    dataset.train[0]                        # input_ids, labels, loss_mask, position_ids,
+    cu_seqlens, roles ... print(sabiprep.explain({"text": "..."}, "my-source", corpus="corpus"))
 
-Everything public is named here. Whatever is refused or fails is a `SabiprepError`, with its place and its remedy.
+Everything public is named here. Whatever is refused or fails is a `SabiprepError`, with its place
+and its remedy.
 """
 
 from importlib import import_module
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
     from sabiprep.dataset import BatchDict, PackedDataset, RowDict, SourceInfo, Split, open_dataset
     from sabiprep.encoder import Encoder
 
-# What needs NumPy and pyarrow is imported when it is asked for: packing needs neither, and they take long to load.
+# What needs NumPy and pyarrow is imported when it is asked for: packing needs neither, and they
+# take long to load.
 _DATASET = ("BatchDict", "PackedDataset", "RowDict", "SourceInfo", "Split", "open_dataset")
 _MODULES = {"Encoder": "sabiprep.encoder", **dict.fromkeys(_DATASET, "sabiprep.dataset")}
 

@@ -1,4 +1,6 @@
-"""The Rust core. Private: `sabiprep.api` and `sabiprep.inspection` are its callers, and its results are JSON."""
+"""The Rust core. Private: `sabiprep.api` and `sabiprep.inspection` are its callers, and its results
+are JSON.
+"""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -23,7 +25,9 @@ __version__: Final[str]
 class _ArrowArray(Protocol):
     """An array of Arrow's C data interface, as pyarrow's and others' arrays are."""
 
-    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+    def __arrow_c_array__(
+        self, requested_schema: object | None = None
+    ) -> tuple[object, object]: ...
 
 def pack(
     corpus: str | PathLike[str],

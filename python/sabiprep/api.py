@@ -1,4 +1,5 @@
-"""The functions that need the compiled core: their arguments checked, their results made into objects.
+"""The functions that need the compiled core: their arguments checked, their results made into
+objects.
 
 The core is imported when one of them is called, so that everything else works without it.
 """
@@ -33,7 +34,8 @@ class Progress(Protocol):
             phase: "plan", "map", "reduce", "verify" or "train".
             records: Records read.
             done: Bytes of input read (map, train) or rows (reduce, verify) done in this phase.
-            total: What ``done`` ends at; 0 if unknown. Bytes on the disk: ``done`` passes it if they are compressed.
+            total: What ``done`` ends at; 0 if unknown. Bytes on the disk: ``done`` passes it if
+                they are compressed.
             tokens: Tokens made.
         """
 
@@ -60,13 +62,15 @@ def pack(
         out: The folder to make: missing or empty, or a dataset of ours if ``overwrite``.
         seq_len: Tokens in a row, a multiple of 64; instead of the one in ``corpus.toml``.
         tokenizer: A tokenizer.json; instead of the one in ``corpus.toml``.
-        seed: Decides every random choice, from 0 to 2**64 - 1; instead of the one in ``corpus.toml``.
+        seed: Decides every random choice, from 0 to 2**64 - 1; instead of the one in
+            ``corpus.toml``.
         threads: Threads to work with, all cores by default; never changes the output.
         overwrite: Replace a dataset of ours in ``out``, once the new one is complete.
         resume: Go on with a run that was stopped in ``out``; without one, pack as usual.
-        keep_spool: Leave the tokenized documents in ``out``, for `remix` or for packing a grown corpus there.
-        spool_bytes: Bytes of tokenized documents held in memory, 192 MiB by default; beyond them they are files in
-            ``out`` until the end. Never changes the output.
+        keep_spool: Leave the tokenized documents in ``out``, for `remix` or for packing a grown
+            corpus there.
+        spool_bytes: Bytes of tokenized documents held in memory, 192 MiB by default; beyond them
+            they are files in ``out`` until the end. Never changes the output.
         split_bytes: Bytes of input a task takes on; a matter of speed alone, never of the output.
         progress: Told how far the work has come.
 
@@ -74,7 +78,8 @@ def pack(
         ConfigError: If ``corpus.toml`` or an argument cannot be right.
         InputError: If an input cannot be read, or a record's policy is to stop.
         TokenizerError: If the tokenizer cannot be loaded, or cannot serve this configuration.
-        OutputError: If ``out`` must not, or cannot, be written to, or a run in it cannot be resumed.
+        OutputError: If ``out`` must not, or cannot, be written to, or a run in it cannot be
+            resumed.
     """
     seq_len, seed, threads, spool_bytes = _checked_options(seq_len, seed, threads, spool_bytes)
     split_bytes = _checked("split_bytes", split_bytes, 1, 2**63 - 1)
@@ -112,17 +117,21 @@ def remix(
     spool_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> PackReport:
-    """Pack the corpus of ``dataset`` again, as its ``corpus.toml`` is now: what ``sabiprep remix`` does.
+    """Pack the corpus of ``dataset`` again, as its ``corpus.toml`` is now: what ``sabiprep remix``
+    does.
 
-    The documents come from the spool that ``dataset`` kept, so that new epochs, rows, overflow or validation cost no
-    tokenizing; a source whose templates or files changed is tokenized again. The bytes are those that `pack` gives.
+    The documents come from the spool that ``dataset`` kept, so that new epochs, rows, overflow or
+    validation cost no tokenizing; a source whose templates or files changed is tokenized again. The
+    bytes are those that `pack` gives.
 
     Args:
         dataset: A dataset packed with ``keep_spool``; it stays as it is.
         out: The folder to make, as for `pack`.
-        corpus: The folder with ``corpus.toml``; by default where it was when ``dataset`` was packed.
+        corpus: The folder with ``corpus.toml``; by default where it was when ``dataset`` was
+            packed.
         seq_len: As for `pack`.
-        tokenizer: As for `pack`; if neither this nor ``corpus.toml`` names one, the one ``dataset`` was packed with.
+        tokenizer: As for `pack`; if neither this nor ``corpus.toml`` names one, the one ``dataset``
+            was packed with.
         seed: As for `pack`. Another one than that of ``dataset`` has everything tokenized again.
         threads: As for `pack`.
         overwrite: As for `pack`.
@@ -181,11 +190,13 @@ def verify(
 ) -> VerifyReport:
     """Check a packed dataset: its checksums, and the rules of the mask contract on every row.
 
-    With ``against``, also derive documents again from their records, by the slow path, and compare ids and roles.
+    With ``against``, also derive documents again from their records, by the slow path, and compare
+    ids and roles.
 
     Args:
         out: The dataset's folder.
-        against: The folder of the corpus it was packed from, with its ``corpus.toml`` as it was then.
+        against: The folder of the corpus it was packed from, with its ``corpus.toml`` as it was
+            then.
         sample: Records to derive again, about as many, chosen by hash; None for all.
         threads: Threads to derive with, all cores by default.
         progress: Told how far the work has come.
@@ -207,7 +218,9 @@ def verify(
     # A dataset that is damaged already need not be read to know it.
     if against is not None and not found["failures"]:
         threads = available_cores() if threads is None else threads
-        derived = json.loads(_core.verify_against(out, against, sample=sample, threads=threads, progress=progress))
+        derived = json.loads(
+            _core.verify_against(out, against, sample=sample, threads=threads, progress=progress)
+        )
     return VerifyReport(
         shards=found["shards"],
         rows=found["rows"],
@@ -229,7 +242,8 @@ def explain(
     """Show one record at every stage, from its fields to its tokens, as `pack` would treat it.
 
     Args:
-        record: Its fields, or the text of the JSON object that holds them; a line of plain text is ``{"text": line}``.
+        record: Its fields, or the text of the JSON object that holds them; a line of plain text is
+            ``{"text": line}``.
         source: The source of ``corpus.toml`` it belongs to.
         corpus: The folder with ``corpus.toml``.
         seq_len: As for `pack`.
@@ -249,9 +263,15 @@ def explain(
 
 
 def train_tokenizer(
-    corpus: StrPath, file: StrPath, vocab_size: int, *, overwrite: bool = False, progress: Progress | None = None
+    corpus: StrPath,
+    file: StrPath,
+    vocab_size: int,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> TokenizerReport:
-    """Train a byte-level BPE tokenizer on the texts of a corpus; every tag in the templates is one special token.
+    """Train a byte-level BPE tokenizer on the texts of a corpus; every tag in the templates is one
+    special token.
 
     Args:
         corpus: The folder with ``corpus.toml``; the tokenizer it names, if any, is not read.
@@ -301,7 +321,9 @@ def _checked(name: str, value: int | None, low: int, high: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}", remedy=f"give a whole number from {low} to {high}")
+        raise ConfigError(
+            f"{name} is {value!r}", remedy=f"give a whole number from {low} to {high}"
+        )
     return value
 
 
@@ -309,7 +331,11 @@ def _as_json(record: Mapping[str, Any] | str) -> str:
     """The record as the text of a JSON object."""
     try:
         if not isinstance(record, str):
-            return json.dumps(dict(record), ensure_ascii=False, allow_nan=False).encode("utf-8").decode()
+            return (
+                json.dumps(dict(record), ensure_ascii=False, allow_nan=False)
+                .encode("utf-8")
+                .decode()
+            )
         return record.encode("utf-8").decode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(

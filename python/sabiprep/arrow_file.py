@@ -1,8 +1,9 @@
 """What an Arrow file says of itself, read before the Arrow library believes it.
 
-The library makes room for what a file claims: a dictionary of any size, a buffer that unpacks to any number of bytes. A
-shard has neither dictionaries nor compression, so a file that names one is refused from its footer and the heads of its
-record batches alone (Arrow's columnar format, "IPC File Format"; FlatBuffers' binary format).
+The library makes room for what a file claims: a dictionary of any size, a buffer that unpacks to
+any number of bytes. A shard has neither dictionaries nor compression, so a file that names one is
+refused from its footer and the heads of its record batches alone (Arrow's columnar format, "IPC
+File Format"; FlatBuffers' binary format).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def block_offsets(content: memoryview) -> list[int]:
     """Returns where the record batches of a file begin, each within the file.
 
     Raises:
-        Malformed: If the footer is none, names a dictionary, or names a record batch outside of the file.
+        Malformed: If the footer is none, names a dictionary, or names a record batch outside of the
+            file.
     """
     size = len(content)
     if size < 2 * len(MAGIC) + 6 or content[:6] != MAGIC or content[-6:] != MAGIC:
@@ -37,7 +39,8 @@ def block_offsets(content: memoryview) -> list[int]:
         if _vector(footer, _field(footer, table, 2), 24):
             raise Malformed("it has dictionaries")
         blocks = [
-            struct.unpack_from("<qi4xq", footer, place) for place in _vector(footer, _field(footer, table, 3), 24)
+            struct.unpack_from("<qi4xq", footer, place)
+            for place in _vector(footer, _field(footer, table, 3), 24)
         ]
     except struct.error as error:
         raise Malformed(f"its footer is damaged: {error}") from error

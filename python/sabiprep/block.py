@@ -1,7 +1,9 @@
-"""One block of a shard (an Arrow record batch): its columns as views of the file that copy nothing, its rows checked.
+"""One block of a shard (an Arrow record batch): its columns as views of the file that copy nothing,
+its rows checked.
 
-What a row is made of is looked at once for the whole block, so that reading a row later takes a few slices. The views
-are memoryviews: rows are cut and joined by the hundred thousand a second, and arrays take twice as long for it.
+What a row is made of is looked at once for the whole block, so that reading a row later takes a few
+slices. The views are memoryviews: rows are cut and joined by the hundred thousand a second, and
+arrays take twice as long for it.
 
 Dimensions: R rows of the block, T tokens of a row, K bytes of a row's mask.
 """
@@ -47,11 +49,13 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The columns of one record batch, as read-only views of the mapped file, and what is known of its rows.
+    """The columns of one record batch, as read-only views of the mapped file, and what is known of
+    its rows.
 
     Attributes:
         ids: The ids of row after row, R * T of them, uint16 or uint32.
-        mask_bits: The loss mask of row after row, R * K bytes: a bit a token, the least significant of a byte first.
+        mask_bits: The loss mask of row after row, R * K bytes: a bit a token, the least significant
+            of a byte first.
         documents: The columns of `DOCUMENT_COLUMNS`, a value a document.
         runs: The columns of `RUN_COLUMNS`, a value a run of one role.
         n_targets: True bits of each row's mask.
@@ -75,13 +79,17 @@ class Block:
 
     def damaged(self, row: int, why: str) -> DatasetError:
         """The error for a damaged row of the block."""
-        return DatasetError(f"row {self.first + row} is damaged: {why}", file=self.file, remedy=REMEDY)
+        return DatasetError(
+            f"row {self.first + row} is damaged: {why}", file=self.file, remedy=REMEDY
+        )
 
 
 _ANY = Limits()
 
 
-def block_of(batch: Any, seq_len: int, limits: Limits = _ANY, *, file: str = "", first: int = 0) -> Block:
+def block_of(
+    batch: Any, seq_len: int, limits: Limits = _ANY, *, file: str = "", first: int = 0
+) -> Block:
     """The columns of a record batch as views, wherever in their buffers its arrays start.
 
     Ids and mask are not looked at: that would read the whole block from the disk for one row of it.
@@ -97,8 +105,12 @@ def block_of(batch: Any, seq_len: int, limits: Limits = _ANY, *, file: str = "",
     return Block(
         ids=ids.values.to_numpy()[begin : begin + rows * seq_len].data,
         mask_bits=_mask_bits(batch.column("loss_mask"), rows, seq_len).data,
-        documents=Ragged(bounds["seq_lengths"].data, {name: values[name].data for name in DOCUMENT_COLUMNS}),
-        runs=Ragged(bounds["segment_lengths"].data, {name: values[name].data for name in RUN_COLUMNS}),
+        documents=Ragged(
+            bounds["seq_lengths"].data, {name: values[name].data for name in DOCUMENT_COLUMNS}
+        ),
+        runs=Ragged(
+            bounds["segment_lengths"].data, {name: values[name].data for name in RUN_COLUMNS}
+        ),
         n_targets=batch.column("n_targets").to_numpy().data,
         padding=(seq_len - used_R).data,
         sound=rows if right_R.all() else int(right_R.argmin()),
@@ -109,9 +121,11 @@ def block_of(batch: Any, seq_len: int, limits: Limits = _ANY, *, file: str = "",
 
 
 def _bounds(column: Any) -> npt.NDArray[np.int64]:
-    """Where each row begins in the values of a column of lists, and where the last ends: int64[R + 1].
+    """Where each row begins in the values of a column of lists, and where the last ends: int64[R +
+    1].
 
-    Arrow has looked at the first and the last alone: those between may be anything in a damaged file.
+    Arrow has looked at the first and the last alone: those between may be anything in a damaged
+    file.
     """
     bounds: npt.NDArray[np.int64] = column.offsets.to_numpy().astype(np.int64)
     return bounds.clip(0, len(column.values), out=bounds)
@@ -122,7 +136,8 @@ def _agree(
 ) -> npt.NDArray[np.bool_]:
     """Whether the lengths of each row agree with each other: bool[R].
 
-    Without it, a flipped bit in a length would surface as an error of NumPy far from the file it is in.
+    Without it, a flipped bit in a length would surface as an error of NumPy far from the file it is
+    in.
     """
     documents, runs = bounds["seq_lengths"], bounds["segment_lengths"]
     lengths, run_lengths = values["seq_lengths"], values["segment_lengths"]

@@ -1,7 +1,7 @@
 """The command ``sabiprep``: one dataclass for each subcommand, whose fields are its arguments.
 
-A command gives an `Outcome`; `main` prints it, and turns errors into messages and exit codes: 0, 1 for whatever is
-refused or fails, 2 for a wrong command line, 130 for Ctrl-C, 143 for SIGTERM.
+A command gives an `Outcome`; `main` prints it, and turns errors into messages and exit codes: 0, 1
+for whatever is refused or fails, 2 for a wrong command line, 130 for Ctrl-C, 143 for SIGTERM.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from sabiprep.progress import show_progress
 from sabiprep.terminal import Sentence, accept_any_text, harmless, show, visible
 
 FromConfig = "(default: as in corpus.toml)"
-# tyro's own reading of `int | None` takes the word None, and speaks of instantiated types to who mistypes a number.
+# tyro's own reading of `int | None` takes the word None, and speaks of instantiated types to who
+# mistypes a number.
 Number = PrimitiveConstructorSpec(
     nargs=1,
     metavar="N",
@@ -71,15 +72,20 @@ class Pack:
     threads: Annotated[int | None, Number, arg(help_behavior_hint="(default: all cores)")] = None
     """Threads to work with; they never change the output."""
     split_bytes: Annotated[int | None, Number, arg(help_behavior_hint="")] = None
-    """Bytes of input that a thread takes on at a time: a matter of speed only, never of the output."""
+    """Bytes of input that a thread takes on at a time: a matter of speed only, never of the output.
+    """
     spool_bytes: SpoolBytes = None
-    """Bytes of tokenized documents held in memory; beyond them they are files in OUT/.work until the end."""
+    """Bytes of tokenized documents held in memory; beyond them they are files in OUT/.work until
+    the end.
+    """
     overwrite: Overwrite = False
     """Replace the dataset in OUT, once the new one is complete. Any other folder is left alone."""
     resume: Resume = False
     """Go on with the run that was stopped in OUT, if there is one."""
     keep_spool: KeepSpool = False
-    """Leave the tokenized documents in OUT/.work, for `sabiprep remix` or for packing a grown corpus there."""
+    """Leave the tokenized documents in OUT/.work, for `sabiprep remix` or for packing a grown
+    corpus there.
+    """
 
     def run(self) -> Outcome:
         """Pack, and show the table."""
@@ -90,13 +96,17 @@ class Pack:
 
 @dataclass(frozen=True)
 class Remix:
-    """Pack the corpus of a dataset again, from the tokenized documents it kept: new weights, rows, validation."""
+    """Pack the corpus of a dataset again, from the tokenized documents it kept: new weights, rows,
+    validation.
+    """
 
     dataset: Annotated[Positional[Path], arg(metavar="OUT")]
     """A dataset packed with --keep-spool; it stays as it is."""
     out: Annotated[Positional[Path], arg(metavar="NEW")]
     """The folder to make; it must be empty or new."""
-    corpus: Annotated[Path | None, arg(metavar="CORPUS", help_behavior_hint="(default: where it was)")] = None
+    corpus: Annotated[
+        Path | None, arg(metavar="CORPUS", help_behavior_hint="(default: where it was)")
+    ] = None
     """The folder with corpus.toml."""
     seq_len: NumberFromConfig = None
     """Tokens in a row, a multiple of 64."""
@@ -124,17 +134,30 @@ class Remix:
 
 def _options(command: Pack | Remix) -> dict[str, Any]:
     """The options that both take."""
-    names = ["seq_len", "tokenizer", "seed", "threads", "spool_bytes", "overwrite", "resume", "keep_spool"]
+    names = [
+        "seq_len",
+        "tokenizer",
+        "seed",
+        "threads",
+        "spool_bytes",
+        "overwrite",
+        "resume",
+        "keep_spool",
+    ]
     return {name: getattr(command, name) for name in names}
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """Show a row of a packed dataset: its documents decoded, with what is template, data and target."""
+    """Show a row of a packed dataset: its documents decoded, with what is template, data and
+    target.
+    """
 
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The packed dataset."""
-    row: Annotated[int | None, Number, arg(help_behavior_hint="(default: the first one to show)")] = None
+    row: Annotated[
+        int | None, Number, arg(help_behavior_hint="(default: the first one to show)")
+    ] = None
     """The row to show, counted from 0."""
     source: Annotated[str, arg(metavar="NAME", help_behavior_hint="(default: all sources)")] = ""
     """Show the documents of this source only."""
@@ -156,14 +179,18 @@ class Verify:
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The packed dataset."""
     against: Annotated[Path | None, arg(metavar="CORPUS", help_behavior_hint="")] = None
-    """Also derive documents again from the records of this corpus, by the slow path, and compare ids and roles."""
+    """Also derive documents again from the records of this corpus, by the slow path, and compare
+    ids and roles.
+    """
     sample: Annotated[int, arg(metavar="N")] = 1000
     """Records to derive again, about as many; 0 for all."""
 
     def run(self) -> Outcome:
         """Verify; exit code 1 if anything is wrong."""
         with show_progress() as progress:
-            report = sabiprep.verify(self.out, against=self.against, sample=self.sample or None, progress=progress)
+            report = sabiprep.verify(
+                self.out, against=self.against, sample=self.sample or None, progress=progress
+            )
         checked = f"{report.shards:,} shards, {report.rows:,} rows, {report.documents:,} documents"
         if self.against is not None:
             checked += f"; {report.documents_derived:,} documents of {report.records_derived:,} records derived again"
@@ -171,12 +198,19 @@ class Verify:
             return Outcome(Sentence(f"{visible(str(self.out))}: in order ({checked})", 2))
         failures = [Sentence(f"  {visible(failure)}", 4) for failure in report.failures]
         head = f"{visible(str(self.out))}: {len(failures)} failed ({checked} were checked)"
-        return Outcome(Group(Sentence(head, 2), *failures, Sentence("Remedy: copy it again, or pack it again", 2)), 1)
+        return Outcome(
+            Group(
+                Sentence(head, 2), *failures, Sentence("Remedy: copy it again, or pack it again", 2)
+            ),
+            1,
+        )
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Train a byte-level BPE tokenizer on the texts of a corpus; each tag of its templates is one special token."""
+    """Train a byte-level BPE tokenizer on the texts of a corpus; each tag of its templates is one
+    special token.
+    """
 
     action: Annotated[Positional[Literal["train"]], arg(help_behavior_hint="")]
     """What to do: train one."""
@@ -197,24 +231,32 @@ class Tokenizer:
             )
         from sabiprep.table import dropped_records, drops_text
 
-        made = f"{visible(report.file)}: {report.vocab_size:,} entries from {report.records:,} records"
+        made = (
+            f"{visible(report.file)}: {report.vocab_size:,} entries from {report.records:,} records"
+        )
         if report.passed_over:
             made += f" ({report.passed_over:,} passed over: {drops_text(report.drops)})"
-        passed_over = dropped_records([("", example) for example in report.examples], report.passed_over, "Passed over")
+        passed_over = dropped_records(
+            [("", example) for example in report.examples], report.passed_over, "Passed over"
+        )
         specials = f"special tokens: {visible(' '.join(report.specials))}"
         return Outcome(Group(Sentence(made, 2), *passed_over, Sentence(specials, 2)))
 
 
 @dataclass(frozen=True)
 class Explain:
-    """Show one record at every stage, as `sabiprep pack` would treat it: text, runs, tokens, what is learnt."""
+    """Show one record at every stage, as `sabiprep pack` would treat it: text, runs, tokens, what
+    is trained.
+    """
 
     corpus: Corpus
     """The folder with corpus.toml."""
     source: Annotated[str, arg(metavar="NAME")]
     """The source it is a record of."""
     record: Annotated[str, arg(metavar="JSON")]
-    """The record as a JSON object, or - to read it from standard input. A line of plain text is {"text": "..."}."""
+    """The record as a JSON object, or - to read it from standard input. A line of plain text is
+    {"text": "..."}.
+    """
     seq_len: NumberFromConfig = None
     """Tokens in a row, a multiple of 64."""
     tokenizer: TokenizerFile = None
@@ -262,7 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output left, as `head` does. What is still buffered must not be written at exit.
+        # The reader of our output left, as `head` does. What is still buffered must not be written
+        # at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except SabiprepError as error:
         print(f"sabiprep: {harmless(str(error))}", file=sys.stderr)
@@ -315,4 +358,6 @@ def _read_stdin() -> str:
     try:
         return sys.stdin.buffer.read().decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise InputError(f"standard input is not UTF-8: {error}", remedy="give the record as UTF-8") from error
+        raise InputError(
+            f"standard input is not UTF-8: {error}", remedy="give the record as UTF-8"
+        ) from error

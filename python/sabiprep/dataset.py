@@ -1,13 +1,17 @@
-"""A packed dataset, opened for reading: map-style splits over memory-mapped shards, without the compiled core.
+"""A packed dataset, opened for reading: map-style splits over memory-mapped shards, without the
+compiled core.
 
-Everything that is derived from what the shards store is derived here, and nowhere else: labels, positions, boundaries
-and the roles of each token.
+Everything that is derived from what the shards store is derived here, and nowhere else: labels,
+positions, boundaries and the roles of each token.
 
-- ``labels`` are unshifted, as Hugging Face has them: ``input_ids`` where the mask is true, -100 elsewhere.
-  ``loss_mask[i]`` means that token i is learnt, by the prediction made at i - 1 of the same document.
-- A *segment* of a row is a document, or the padding: a row that is not full has its padding as one more segment, so
-  that ``cu_seqlens`` always ends with the number of tokens. Positions restart at each segment.
-- Ids and labels are int64, since torch indexes with nothing smaller; lengths are int32, as attention kernels want them.
+- ``labels`` are unshifted, as Hugging Face has them: ``input_ids`` where the mask is true, -100
+  elsewhere. ``loss_mask[i]`` means that token i is trained, by the prediction made at i - 1 of the
+  same document.
+- A *segment* of a row is a document, or the padding: a row that is not full has its padding as one
+  more segment, so that ``cu_seqlens`` always ends with the number of tokens. Positions restart at
+  each segment.
+- Ids and labels are int64, since torch indexes with nothing smaller; lengths are int32, as
+  attention kernels want them.
 
 Dimensions: B rows, T tokens of a row, D documents, S segments.
 """
@@ -45,7 +49,7 @@ class RowDict(TypedDict):
     Attributes:
         input_ids: int64[T]; ``pad_id`` in the padding.
         labels: int64[T]: ``input_ids`` where ``loss_mask``, else -100; unshifted.
-        loss_mask: bool[T]: whether the token is learnt.
+        loss_mask: bool[T]: whether the token is trained.
         position_ids: int64[T]: from 0 in each segment.
         cu_seqlens: int32[S + 1]: where each segment starts, and T.
         roles: uint8[T]: 0 control and padding, 1 template text, 2 prompt data, 3 target.
@@ -70,14 +74,16 @@ class RowDict(TypedDict):
 
 
 class BatchDict(TypedDict):
-    """Several rows: the token arrays of `RowDict` stacked, those of documents concatenated row after row.
+    """Several rows: the token arrays of `RowDict` stacked, those of documents concatenated row
+    after row.
 
     Attributes:
         input_ids: int64[B, T].
         labels: int64[B, T].
         loss_mask: bool[B, T].
         position_ids: int64[B, T].
-        cu_seqlens: int32[S + 1] over the B * T tokens of the rows laid end to end; it ends with B * T.
+        cu_seqlens: int32[S + 1] over the B * T tokens of the rows laid end to end; it ends with B *
+            T.
         roles: uint8[B, T].
         seq_lengths: int32[D].
         source_ids: uint16[D].
@@ -125,8 +131,12 @@ class Split:
 
     @cached_property
     def n_targets(self) -> npt.NDArray[np.int32]:
-        """The targets of every row, int32[rows], read when first asked for; read-only, since it is shared."""
-        counts = np.concatenate([np.empty(0, np.int32), *(shard.n_targets() for shard in self._shards)])
+        """The targets of every row, int32[rows], read when first asked for; read-only, since it is
+        shared.
+        """
+        counts = np.concatenate(
+            [np.empty(0, np.int32), *(shard.n_targets() for shard in self._shards)]
+        )
         counts.setflags(write=False)
         return counts
 
@@ -177,21 +187,27 @@ class Split:
                 raise IndexError(f"row {asked} of a split of {len(self)} rows")
             position = bisect_right(self._shard_ends, row)
             shard = self._shards[position]
-            number, row = divmod(row - self._shard_ends[position] + shard.rows, self._rows_per_block)
+            number, row = divmod(
+                row - self._shard_ends[position] + shard.rows, self._rows_per_block
+            )
             block = shard.block(number)
             if row >= block.sound:
-                raise block.damaged(block.sound, "its lengths, sources and roles contradict each other")
+                raise block.damaged(
+                    block.sound, "its lengths, sources and roles contradict each other"
+                )
             places.append((block, row))
         return places
 
 
 class PackedDataset:
-    """A packed dataset: its manifest and its splits. Usable in ``with``; it can be pickled and used after a fork.
+    """A packed dataset: its manifest and its splits. Usable in ``with``; it can be pickled and used
+    after a fork.
 
     Attributes:
         path: The dataset's folder.
         manifest: The parsed ``manifest.json``.
-        fingerprint: The sha256 of the manifest over itself, which changes with anything in the dataset.
+        fingerprint: The sha256 of the manifest over itself, which changes with anything in the
+            dataset.
         seq_len: Tokens in a row.
         vocab_size: Largest id of the tokenizer + 1.
         bos_id: The token that opens each document, if one does.
@@ -216,9 +232,12 @@ class PackedDataset:
         self.sources = list(manifest.sources)
         self.tokenizer_path = path / manifest.tokenizer_file
         self._shards = {
-            name: tuple(Shard(path, info, manifest) for info in infos) for name, infos in manifest.shards.items()
+            name: tuple(Shard(path, info, manifest) for info in infos)
+            for name, infos in manifest.shards.items()
         }
-        self._splits = {name: Split(name, shards, manifest) for name, shards in self._shards.items()}
+        self._splits = {
+            name: Split(name, shards, manifest) for name, shards in self._shards.items()
+        }
 
     @property
     def train(self) -> Split:
@@ -238,7 +257,9 @@ class PackedDataset:
         """
         if name not in self._splits:
             raise DatasetError(
-                f"no split {name!r}", file=str(self.path), remedy=f"name one of {', '.join(self._splits)}"
+                f"no split {name!r}",
+                file=str(self.path),
+                remedy=f"name one of {', '.join(self._splits)}",
             )
         return self._splits[name]
 
@@ -261,7 +282,8 @@ class PackedDataset:
         return f"{inputs[record_id >> 40]} at byte {offset:,}"
 
     def check(self) -> None:
-        """Check size, schema and number of rows of every shard against the manifest, reading no row.
+        """Check size, schema and number of rows of every shard against the manifest, reading no
+        row.
 
         Raises:
             DatasetError: If a shard is missing or is not what the manifest says.
@@ -271,7 +293,9 @@ class PackedDataset:
                 shard.check()
 
     def close(self) -> None:
-        """Close the shards. Arrays that were given out stay valid; reading on opens the shards again."""
+        """Close the shards. Arrays that were given out stay valid; reading on opens the shards
+        again.
+        """
         for shards in self._shards.values():
             for shard in shards:
                 shard.close()
@@ -281,7 +305,10 @@ class PackedDataset:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close the shards."""
         self.close()
@@ -295,8 +322,8 @@ class PackedDataset:
 def open_dataset(path: str | Path) -> PackedDataset:
     """Open the packed dataset in the folder ``path``: the OUT of ``sabiprep pack``.
 
-    The manifest is checked against its own sha256, and each shard's size, schema and rows against the manifest; the
-    shards' contents are not read (``sabiprep verify`` does that).
+    The manifest is checked against its own sha256, and each shard's size, schema and rows against
+    the manifest; the shards' contents are not read (``sabiprep verify`` does that).
 
     Raises:
         DatasetError: If the dataset is unfinished, damaged, or of another format version.
@@ -314,11 +341,12 @@ def open_dataset(path: str | Path) -> PackedDataset:
 def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
     """The rows at ``places``, each of ``seq_len`` tokens, their ids all of one width, as one batch.
 
-    Positions, roles and boundaries are made from run-lengths, without a look at tokens, in 4 bytes a token or fewer;
-    the 8 that torch wants come last.
+    Positions, roles and boundaries are made from run-lengths, without a look at tokens, in 4 bytes
+    a token or fewer; the 8 that torch wants come last.
 
     Raises:
-        DatasetError: If a row is damaged: an id beyond the vocabulary, a mask that is not of its documents.
+        DatasetError: If a row is damaged: an id beyond the vocabulary, a mask that is not of its
+            documents.
     """
     B, T = len(places), seq_len
     stored_BT, bits_BK = _ids(places, T), _mask_bits(places, T)
@@ -330,7 +358,9 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
     runs = _pieces([(block.runs, row) for block, row in places], RUN_COLUMNS)
     padding_B = np.array([block.padding[row] for block, row in places], np.int32)
     lengths_S = _joined(_each_followed(documents["seq_lengths"], padding_B), np.int32)
-    lengths_S = lengths_S[lengths_S > 0]  # no document is empty, but the padding of a row that is full
+    lengths_S = lengths_S[
+        lengths_S > 0
+    ]  # no document is empty, but the padding of a row that is full
     starts = np.zeros(len(lengths_S) + 1, np.int32)
     np.cumsum(lengths_S, out=starts[1:])
     n_targets_B = np.array([block.n_targets[row] for block, row in places], np.int32)
@@ -349,7 +379,9 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
         source_ids=_joined(documents["source_ids"], np.uint16),
         record_ids=_joined(documents["record_ids"], np.uint64),
         doc_parts=_joined(documents["doc_parts"], np.uint32),
-        doc_rows=np.repeat(np.arange(B, dtype=np.int32), [len(piece) for piece in documents["seq_lengths"]]),
+        doc_rows=np.repeat(
+            np.arange(B, dtype=np.int32), [len(piece) for piece in documents["seq_lengths"]]
+        ),
         n_targets=n_targets_B,
         max_seqlen=int(lengths_S.max(initial=0)),
     )
@@ -361,7 +393,8 @@ def _refuse_damaged(
     bits_BK: npt.NDArray[np.uint8],
     n_targets_B: npt.NDArray[np.int32],
 ) -> None:
-    """Refuse rows whose ids or masks cannot be right: what trains on them would fail far from the file.
+    """Refuse rows whose ids or masks cannot be right: what trains on them would fail far from the
+    file.
 
     Ids are looked at as they are stored and masks as bits, which takes a fraction of the time.
 
@@ -372,7 +405,9 @@ def _refuse_damaged(
     if stored_BT.max(initial=0) >= vocab_size:
         for (block, row), ids_T in zip(places, stored_BT, strict=True):
             if ids_T.max() >= block.vocab_size:
-                raise block.damaged(row, f"id {ids_T.max()} is beyond the vocabulary of {block.vocab_size}")
+                raise block.damaged(
+                    row, f"id {ids_T.max()} is beyond the vocabulary of {block.vocab_size}"
+                )
     words = bits_BK.view(np.uint64) if bits_BK.shape[1] % 8 == 0 else bits_BK
     wrong_B = np.bitwise_count(words).sum(axis=1, dtype=np.int32) != n_targets_B
     if wrong_B.any():
@@ -380,8 +415,11 @@ def _refuse_damaged(
         raise block.damaged(row, "its n_targets is not what its loss mask has")
 
 
-def _refuse_firsts(places: Sequence[Place], mask_BT: npt.NDArray[np.bool_], starts_S: npt.NDArray[np.int32]) -> None:
-    """Refuse rows that train the first token of a document, or padding: nothing before it could predict it.
+def _refuse_firsts(
+    places: Sequence[Place], mask_BT: npt.NDArray[np.bool_], starts_S: npt.NDArray[np.int32]
+) -> None:
+    """Refuse rows that train the first token of a document, or padding: nothing before it could
+    predict it.
 
     Raises:
         DatasetError: If there is one.
@@ -395,23 +433,31 @@ def _refuse_firsts(places: Sequence[Place], mask_BT: npt.NDArray[np.bool_], star
 def _ids(places: Sequence[Place], T: int) -> npt.NDArray[Any]:
     """The ids of rows as they are stored: uint16 or uint32[B, T]."""
     stored = places[0][0].ids.format if places else "H"
-    return _joined([block.ids[row * T : row * T + T] for block, row in places], stored).reshape(len(places), T)
+    return _joined([block.ids[row * T : row * T + T] for block, row in places], stored).reshape(
+        len(places), T
+    )
 
 
 def _mask_bits(places: Sequence[Place], T: int) -> npt.NDArray[np.uint8]:
     """The loss masks of rows, a bit a token: uint8[B, K]."""
     B, K = len(places), -(-T // 8)
-    return _joined([block.mask_bits[row * K : row * K + K] for block, row in places], np.uint8).reshape(B, K)
+    return _joined(
+        [block.mask_bits[row * K : row * K + K] for block, row in places], np.uint8
+    ).reshape(B, K)
 
 
-def _positions(starts: npt.NDArray[np.int32], lengths_S: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+def _positions(
+    starts: npt.NDArray[np.int32], lengths_S: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int64]:
     """Each token's place in its segment: int64[B * T]."""
     positions_N = np.arange(starts[-1], dtype=np.int32)
     positions_N -= np.repeat(starts[:-1], lengths_S)
     return positions_N.astype(np.int64)
 
 
-def _pieces(rows: Sequence[tuple[Ragged, int]], names: Sequence[str]) -> dict[str, list[memoryview]]:
+def _pieces(
+    rows: Sequence[tuple[Ragged, int]], names: Sequence[str]
+) -> dict[str, list[memoryview]]:
     """What each row has of each column."""
     spans = [(ragged.columns, ragged.bounds[row], ragged.bounds[row + 1]) for ragged, row in rows]
     return {name: [columns[name][first:end] for columns, first, end in spans] for name in names}

@@ -1,8 +1,9 @@
-"""Text to token ids, with the ids that the `tokenizers` library gives, faster where the tokenizer is a byte-level BPE.
+"""Text to token ids, with the ids that the `tokenizers` library gives, faster where the tokenizer
+is a byte-level BPE.
 
-encoder = sabiprep.Encoder.from_file("tokenizer.json")
-ids = encoder.encode(["Ẹ kú àárọ̀", "Good morning"])   # an Arrow list<uint32> array: no Python integers
-ids.values.to_numpy(), ids.offsets.to_numpy()         # flat ids, and where each text's start
+encoder = sabiprep.Encoder.from_file("tokenizer.json") ids = encoder.encode(["Ẹ kú àárọ̀", "Good
+morning"])   # an Arrow list<uint32> array: no Python integers ids.values.to_numpy(),
+ids.offsets.to_numpy()         # flat ids, and where each text's start
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """The tokenizer of a `tokenizer.json`, for text alone; made by `from_file`. Safe to share between threads."""
+    """The tokenizer of a `tokenizer.json`, for text alone; made by `from_file`. Safe to share
+    between threads.
+    """
 
     __slots__ = ("_core",)
 
@@ -33,10 +36,10 @@ class Encoder:
     def from_file(cls, file: StrPath) -> Encoder:
         """Load a `tokenizer.json`.
 
-        The engine is sabiprep's own for byte-level BPE with a split pattern it knows (GPT-2, cl100k and Llama-3, Qwen,
-        o200k and the one that ``sabiprep tokenizer train`` writes) and no normalizer or NFC; else it is the
-        `tokenizers` library. Both are asked for the ids of some texts first: if they differ, a RuntimeWarning says so
-        and the library encodes.
+        The engine is sabiprep's own for byte-level BPE with a split pattern it knows (GPT-2, cl100k
+        and Llama-3, Qwen, o200k and the one that ``sabiprep tokenizer train`` writes) and no
+        normalizer or NFC; else it is the `tokenizers` library. Both are asked for the ids of some
+        texts first: if they differ, a RuntimeWarning says so and the library encodes.
 
         Raises:
             TokenizerError: If the file cannot be read or is no usable tokenizer.
@@ -50,20 +53,27 @@ class Encoder:
 
     @property
     def engine(self) -> str:
-        """The engine that encodes, with the versions that count, and why it is not sabiprep's own where it is not."""
+        """The engine that encodes, with the versions that count, and why it is not sabiprep's own
+        where it is not.
+        """
         return self._core.engine
 
-    def encode(self, texts: Sequence[str] | pa.Array | pa.ChunkedArray, threads: int = 1) -> pa.ListArray:
-        """Encode texts: the ids of `tokenizers`' ``encode(text, add_special_tokens=False)``, never cut or padded.
+    def encode(
+        self, texts: Sequence[str] | pa.Array | pa.ChunkedArray, threads: int = 1
+    ) -> pa.ListArray:
+        """Encode texts: the ids of `tokenizers`' ``encode(text, add_special_tokens=False)``, never
+        cut or padded.
 
         Args:
-            texts: Strings, or an Arrow array of strings (string, large_string or string_view) without nulls. A list is
-                read while it is encoded, not copied first: nothing else may change it meanwhile.
-            threads: Threads to work with at most; never changes the ids. The GIL is released meanwhile.
+            texts: Strings, or an Arrow array of strings (string, large_string or string_view)
+                without nulls. A list is read while it is encoded, not copied first: nothing else
+                may change it meanwhile.
+            threads: Threads to work with at most; never changes the ids. The GIL is released
+                meanwhile.
 
         Returns:
-            An array of type list<uint32>, one list a text: ``.values`` are the ids of all texts, flat; ``.offsets``
-            (int32, one more than texts) tell where each text's start.
+            An array of type list<uint32>, one list a text: ``.values`` are the ids of all texts,
+            flat; ``.offsets`` (int32, one more than texts) tell where each text's start.
 
         Raises:
             ConfigError: If ``threads`` is not an integer from 1 to 4096.

@@ -75,11 +75,15 @@ class InternalError(SabiprepError):
 
 
 def unforeseen(error: Exception) -> str:
-    """Returns the message for an exception that nobody foresaw, for a command line: what and where, no traceback."""
+    """Returns the message for an exception that nobody foresaw, for a command line: what and where,
+    no traceback.
+    """
     place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        place = f" (line {trace.tb_lineno} of {code.co_filename.rpartition('/')[2]}, in {code.co_name})"
+        place = (
+            f" (line {trace.tb_lineno} of {code.co_filename.rpartition('/')[2]}, in {code.co_name})"
+        )
         trace = trace.tb_next
     return (
         f"{type(error).__name__}: {error}{place}\n"

@@ -40,11 +40,15 @@ class Explanation:
         source: The source it was treated as a record of.
         record: The record, as the text of a JSON object.
         spans: Its segments as rendered: template text and data apart.
-        runs: The texts that are encoded, each by itself, so that no token covers text of a prompt and a target.
-        tokens: An Arrow record batch, window after window: id uint32, text string (what the token adds to the text; a
-            token that ends inside a character adds nothing), role uint8, learnt bool, window uint32.
-        truncated: Whether data was shortened to fit a row; the spans and runs are those of the shortened record.
-        dropped: Why there is no document, if there is none; what came of it until then is here all the same.
+        runs: The texts that are encoded, each by itself, so that no token covers text of a prompt
+            and a target.
+        tokens: An Arrow record batch, window after window: id uint32, text string (what the token
+            adds to the text; a token that ends inside a character adds nothing), role uint8,
+            trained bool, window uint32.
+        truncated: Whether data was shortened to fit a row; the spans and runs are those of the
+            shortened record.
+        dropped: Why there is no document, if there is none; what came of it until then is here all
+            the same.
     """
 
     source: str
@@ -61,7 +65,9 @@ class Explanation:
         return cls(
             source=stages["source"],
             record=record,
-            spans=tuple(Span(Role(span["role"]), span["literal"], span["text"]) for span in stages["spans"]),
+            spans=tuple(
+                Span(Role(span["role"]), span["literal"], span["text"]) for span in stages["spans"]
+            ),
             runs=tuple(stages["runs"]),
             tokens=tokens,
             truncated=stages["truncated"],
@@ -93,12 +99,12 @@ class Explanation:
             yield f"dropped: {self.dropped.reason}: {visible(self.dropped.why)}"
             return
         tokens = self.tokens.to_pylist()
-        learnt = sum(token["learnt"] for token in tokens)
-        yield f"tokens: {len(tokens)}, of which {learnt} are learnt (+)"
+        trained = sum(token["trained"] for token in tokens)
+        yield f"tokens: {len(tokens)}, of which {trained} are trained (+)"
         windows = tokens[-1]["window"] if tokens else 0
         for at, token in enumerate(tokens):
             if windows and (at == 0 or token["window"] != tokens[at - 1]["window"]):
                 yield f"  window {token['window']} of 0 to {windows}"
             role = Role(token["role"]).name.lower()
-            mark = "+" if token["learnt"] else " "
+            mark = "+" if token["trained"] else " "
             yield f"  {at:>5}  {token['id']:>7}  {role:<8} {mark}  '{visible(token['text'])}'"

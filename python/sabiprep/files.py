@@ -1,7 +1,8 @@
 """Files that are read: regular ones of a sane size, checked on the open descriptor.
 
-A name may lead to a FIFO, a device, a file of ``/proc`` or a sparse file of terabytes. Each is refused before a byte of
-it is read, by an `OSError`, which the caller gives its place and its remedy.
+A name may lead to a FIFO, a device, a file of ``/proc`` or a sparse file of terabytes. Each is
+refused before a byte of it is read, by an `OSError`, which the caller gives its place and its
+remedy.
 """
 
 from __future__ import annotations
@@ -56,16 +57,20 @@ def read_whole(path: str | Path, limit: int) -> bytes:
     """Returns the content of a regular file of at most ``limit`` bytes.
 
     Raises:
-        OSError: If it cannot be read, is no regular file, is larger, or does not end where it says (as files of
-            ``/proc`` do).
+        OSError: If it cannot be read, is no regular file, is larger, or does not end where it says
+            (as files of ``/proc`` do).
     """
     with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise OSError(errno.EFBIG, f"{size:,} bytes, where at most {limit:,} can be right", str(path))
+            raise OSError(
+                errno.EFBIG, f"{size:,} bytes, where at most {limit:,} can be right", str(path)
+            )
         content = file.read(size + 1)
     if len(content) != size:
         raise OSError(
-            errno.EINVAL, f"not the {size:,} bytes that it says: no plain file, or it is being written", str(path)
+            errno.EINVAL,
+            f"not the {size:,} bytes that it says: no plain file, or it is being written",
+            str(path),
         )
     return content

@@ -1,7 +1,7 @@
 """A table that fits the terminal it is shown on, without a word that is broken.
 
-Where it is too wide, long names lose their middle and lists of words are wrapped; then counts are rounded; then each
-row is a few lines of its own.
+Where it is too wide, long names lose their middle and lists of words are wrapped; then counts are
+rounded; then each row is a few lines of its own.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Column:
 
     Attributes:
         heading: What stands above it; it is wrapped at words.
-        kind: ``"name"``: text that may lose its middle; ``"figure"``: numbers, never cut; ``"words"``: text that is
-            wrapped at words.
+        kind: ``"name"``: text that may lose its middle; ``"figure"``: numbers, never cut;
+            ``"words"``: text that is wrapped at words.
     """
 
     heading: str
@@ -48,7 +48,9 @@ class Grid:
         self._sections: set[int] = set()
 
     def add(self, cells: Sequence[Cell], style: str = "") -> None:
-        """Add a row: a cell for each column; a whole number is a count, which may be rounded to fit."""
+        """Add a row: a cell for each column; a whole number is a count, which may be rounded to
+        fit.
+        """
         self._rows.append((cells, style))
 
     def section(self) -> None:
@@ -58,7 +60,10 @@ class Grid:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The widest form that fits."""
         for count, gap in ((_exact, 2), (_exact, 1), (_rounded, 1)):
-            rows = [[count(cell) if isinstance(cell, int) else cell for cell in cells] for cells, _ in self._rows]
+            rows = [
+                [count(cell) if isinstance(cell, int) else cell for cell in cells]
+                for cells, _ in self._rows
+            ]
             widths = self._widths(rows, options.max_width, gap)
             if widths is not None:
                 yield self._table(rows, widths, gap)
@@ -93,10 +98,16 @@ class Grid:
     def _table(self, rows: Sequence[Sequence[str]], widths: Sequence[int], gap: int) -> Table:
         # The box itself sets columns one apart.
         table = Table(
-            box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold"
+            box=box.SIMPLE_HEAD,
+            padding=(0, gap - 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+            header_style="bold",
         )
         for column, width in zip(self._columns, widths, strict=True):
-            table.add_column(column.heading, width=width, justify="right" if column.kind == "figure" else "left")
+            table.add_column(
+                column.heading, width=width, justify="right" if column.kind == "figure" else "left"
+            )
         for number, (cells, (_, style)) in enumerate(zip(rows, self._rows, strict=True)):
             if number in self._sections:
                 table.add_section()
@@ -114,14 +125,18 @@ class Grid:
             first, *others = (_exact(cell) if isinstance(cell, int) else cell for cell in cells)
             indent = len(first) - len(first.lstrip())
             told = ", ".join(
-                f"{heading} {cell}" for heading, cell in zip(headings[1:], others, strict=True) if cell.strip()
+                f"{heading} {cell}"
+                for heading, cell in zip(headings[1:], others, strict=True)
+                if cell.strip()
             )
             yield Text(elided(first, room), style, no_wrap=True, overflow="ignore")
             yield Sentence(Text(" " * (indent + 2) + told), indent + 2, wrapped=True)
 
 
 def elided(text: str, width: int) -> str:
-    """Returns ``text`` within ``width`` columns: its middle gives way to an ellipsis, so that names keep both ends."""
+    """Returns ``text`` within ``width`` columns: its middle gives way to an ellipsis, so that names
+    keep both ends.
+    """
     if cell_len(text) <= width:
         return text
     head = _head(text, width // 2)

@@ -1,7 +1,9 @@
-"""A row of a dataset to look at: its documents decoded, each token's role in sight, and whether it is learnt.
+"""A row of a dataset to look at: its documents decoded, each token's role in sight, and whether it
+is trained.
 
-A `RowView` is plain data. Printed, template, data and target differ by colour where there are colours, and by marks
-where there are none; text is escaped, so that data can neither drive the terminal nor be taken for a mark.
+A `RowView` is plain data. Printed, template, data and target differ by colour where there are
+colours, and by marks where there are none; text is escaped, so that data can neither drive the
+terminal nor be taken for a mark.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class ShownRun:
-    """Consecutive tokens of one role that are all learnt, or all not: their text, and how many they are."""
+    """Consecutive tokens of one role that are all trained, or all not: their text, and how many
+    they are.
+    """
 
     role: Role
-    learnt: bool
+    trained: bool
     text: str
     tokens: int
 
@@ -68,17 +72,23 @@ class ShownDocument:
 
     @property
     def targets(self) -> int:
-        """Its learnt tokens."""
-        return sum(run.tokens for run in self.runs if run.learnt)
+        """Its trained tokens."""
+        return sum(run.tokens for run in self.runs if run.trained)
 
     @property
     def heading(self) -> str:
         """What separates it from the document before it."""
-        parts = [f"document {self.index}", self.source.name, self.source.task, self.source.lang, self.place]
+        parts = [
+            f"document {self.index}",
+            self.source.name,
+            self.source.task,
+            self.source.lang,
+            self.place,
+        ]
         for name, number in (("copy", self.copy), ("part", self.part), ("window", self.window)):
             if number:
                 parts.append(f"{name} {number}")
-        parts.append(f"{_count(self.tokens, 'token')}, {self.targets:,} learnt")
+        parts.append(f"{_count(self.tokens, 'token')}, {self.targets:,} trained")
         return " · ".join(visible(part) for part in parts if part)
 
 
@@ -93,7 +103,7 @@ class RowView:
         seq_len: Its tokens, padding included.
         documents: Its documents, shown or not.
         shown: Those that are shown.
-        targets: Its learnt tokens.
+        targets: Its trained tokens.
         padding: Tokens that only fill it up.
     """
 
@@ -117,7 +127,7 @@ class RowView:
     def _lines(self, colours: bool) -> Iterator[Sentence]:
         strong, weak = ("bold", "dim") if colours else ("", "")
         heading = f"{self.split} row {self.row:,} (rows 0 to {self.rows - 1:,}): {_count(self.seq_len, 'token')}, "
-        heading += f"{self.targets:,} learnt, {self.padding:,} padding; {_count(self.documents, 'document')}"
+        heading += f"{self.targets:,} trained, {self.padding:,} padding; {_count(self.documents, 'document')}"
         if len(self.shown) < self.documents:
             heading += f", {len(self.shown):,} shown"
         yield Sentence(Text(heading, strong), 2)
@@ -126,12 +136,14 @@ class RowView:
             yield Sentence(Text(f"── {document.heading}", weak), 3)
             text = Text()
             for run in document.runs:
-                text.append_text(_marked(run.role, run.learnt, _without_marks(run.text), colours))
+                text.append_text(_marked(run.role, run.trained, _without_marks(run.text), colours))
             yield Sentence(text)
         yield Sentence(Text(f"── padding · {_count(self.padding, 'token')}", weak), 3)
 
 
-def inspect(dataset: PackedDataset, *, split: str = "train", row: int | None = None, source: str = "") -> RowView:
+def inspect(
+    dataset: PackedDataset, *, split: str = "train", row: int | None = None, source: str = ""
+) -> RowView:
     """A row of ``dataset``, decoded.
 
     Args:
@@ -148,7 +160,11 @@ def inspect(dataset: PackedDataset, *, split: str = "train", row: int | None = N
     rows = dataset[split]
     wanted = None if not source else _source_named(dataset, source)
     if not len(rows):
-        raise DatasetError(f"the {split} split has no rows", file=str(dataset.path), remedy=_elsewhere(dataset, wanted))
+        raise DatasetError(
+            f"the {split} split has no rows",
+            file=str(dataset.path),
+            remedy=_elsewhere(dataset, wanted),
+        )
     if row is None:
         row = 0 if wanted is None else _first_row_of(dataset, rows, wanted)
     if not 0 <= row < len(rows):
@@ -166,7 +182,9 @@ def _view(dataset: PackedDataset, rows: Split, row: int, wanted: SourceInfo | No
     shown = [at for at, source in enumerate(sources) if wanted is None or source == wanted.id]
     if wanted is not None and not shown:
         names = ", ".join(
-            dataset.sources[source].name for source in np.unique(sources) if source < len(dataset.sources)
+            dataset.sources[source].name
+            for source in np.unique(sources)
+            if source < len(dataset.sources)
         )
         raise DatasetError(
             f"row {row} of the {rows.name} split has no document of this source",
@@ -195,15 +213,21 @@ def _view(dataset: PackedDataset, rows: Split, row: int, wanted: SourceInfo | No
     )
 
 
-def _document(dataset: PackedDataset, content: RowDict, at: int, pieces: list[str]) -> ShownDocument:
+def _document(
+    dataset: PackedDataset, content: RowDict, at: int, pieces: list[str]
+) -> ShownDocument:
     source = dataset.sources[content["source_ids"][at]]
     record_id, part = int(content["record_ids"][at]), int(content["doc_parts"][at])
     start, end = content["cu_seqlens"][at : at + 2]
-    tokens = zip(content["roles"][start:end], content["loss_mask"][start:end], pieces[start:end], strict=True)
+    tokens = zip(
+        content["roles"][start:end], content["loss_mask"][start:end], pieces[start:end], strict=True
+    )
     runs = []
-    for (role, learnt), group in groupby(tokens, key=lambda token: (int(token[0]), bool(token[1]))):
+    for (role, trained), group in groupby(
+        tokens, key=lambda token: (int(token[0]), bool(token[1]))
+    ):
         texts = [text for _, _, text in group]
-        runs.append(ShownRun(Role(role), learnt, "".join(texts), len(texts)))
+        runs.append(ShownRun(Role(role), trained, "".join(texts), len(texts)))
     return ShownDocument(
         index=at,
         source=source,
@@ -217,7 +241,9 @@ def _document(dataset: PackedDataset, content: RowDict, at: int, pieces: list[st
 
 
 def _pieces(dataset: PackedDataset, ids: npt.NDArray[np.int64]) -> list[str]:
-    """The text that each token adds; one that ends inside a character adds nothing, the one that ends it adds it."""
+    """The text that each token adds; one that ends inside a character adds nothing, the one that
+    ends it adds it.
+    """
     with compiled():
         from sabiprep._core import Decoder
     pieces: Any = pa.array(Decoder(dataset.path).pieces(pa.array(ids, pa.uint32())))
@@ -231,7 +257,9 @@ def _source_named(dataset: PackedDataset, name: str) -> SourceInfo:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ConfigError(
-        f"no source is named '{name}'", file=str(dataset.path), remedy=f"{hint}sources: {', '.join(names)}"
+        f"no source is named '{name}'",
+        file=str(dataset.path),
+        remedy=f"{hint}sources: {', '.join(names)}",
     )
 
 
@@ -253,10 +281,14 @@ def _elsewhere(dataset: PackedDataset, wanted: SourceInfo | None) -> str:
     """Which splits have rows, or documents of a source."""
     if wanted is None:
         counts = {name: split["rows"] for name, split in dataset.manifest["splits"].items()}
-        return "; ".join(f"the {name} split has {_count(count, 'row')}" for name, count in counts.items())
+        return "; ".join(
+            f"the {name} split has {_count(count, 'row')}" for name, count in counts.items()
+        )
     entry = dataset.manifest["sources"][wanted.id]
     counts = {name: entry[name]["documents"] for name in ("train", "validation")}
-    return "; ".join(f"the {name} split has {_count(count, 'document')} of it" for name, count in counts.items())
+    return "; ".join(
+        f"the {name} split has {_count(count, 'document')} of it" for name, count in counts.items()
+    )
 
 
 def _legend(colours: bool) -> Text:
@@ -271,16 +303,18 @@ def _legend(colours: bool) -> Text:
     if colours:
         return (
             legend.append("· ")
-            .append("learnt", "reverse")
+            .append("trained", "reverse")
             .append(" · a token is of the part it starts in · \\ escapes, as in Python")
         )
-    return legend.append("· + is learnt · a token is of the part it starts in · \\ escapes, as in Python")
+    return legend.append(
+        "· + is trained · a token is of the part it starts in · \\ escapes, as in Python"
+    )
 
 
-def _marked(role: Role, learnt: bool, text: str, colours: bool) -> Text:
+def _marked(role: Role, trained: bool, text: str, colours: bool) -> Text:
     if colours:
-        return Text(text, f"{role.colour} reverse" if learnt else role.colour)
-    return Text(f"⟦{role.letter}{'+' if learnt else ''}|{text}⟧")
+        return Text(text, f"{role.colour} reverse" if trained else role.colour)
+    return Text(f"⟦{role.letter}{'+' if trained else ''}|{text}⟧")
 
 
 def _without_marks(text: str) -> str:

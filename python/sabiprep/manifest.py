@@ -1,7 +1,9 @@
-"""The manifest of a packed dataset: reading it, and refusing one that is missing, foreign, altered or forged.
+"""The manifest of a packed dataset: reading it, and refusing one that is missing, foreign, altered
+or forged.
 
-It takes a dataset's folder and gives a `Manifest`: the fields the loader needs, beside the parsed JSON. It opens no
-shard. The types and bounds of every field are those of `rust/core/write/manifest.rs`.
+It takes a dataset's folder and gives a `Manifest`: the fields the loader needs, beside the parsed
+JSON. It opens no shard. The types and bounds of every field are those of
+`rust/core/write/manifest.rs`.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """One shard as the manifest describes it: its file, relative to the dataset's folder, its rows and its bytes."""
+    """One shard as the manifest describes it: its file, relative to the dataset's folder, its rows
+    and its bytes.
+    """
 
     file: str
     rows: int
@@ -195,8 +199,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of the dataset in ``folder``.
 
     Raises:
-        DatasetError: If there is none (the dataset is unfinished), it is not one of format version 1, its digest
-            does not hold, or it contradicts itself.
+        DatasetError: If there is none (the dataset is unfinished), it is not one of format version
+            1, its digest does not hold, or it contradicts itself.
     """
     path = folder / MANIFEST_FILE
     content = _read(folder, path)
@@ -207,7 +211,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise DatasetError(f"not a JSON file: {error}", file=str(path), remedy=altered) from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise DatasetError(
-            "not the manifest of a packed dataset", file=str(path), remedy="name the OUT folder of sabiprep pack"
+            "not the manifest of a packed dataset",
+            file=str(path),
+            remedy="name the OUT folder of sabiprep pack",
         )
     version = raw.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
@@ -218,11 +224,15 @@ def read_manifest(folder: Path) -> Manifest:
         )
     digest = raw.get("sha256")
     if not isinstance(digest, str) or digest != _own_digest(content, digest):
-        raise DatasetError("altered since it was written: its sha256 does not hold", file=str(path), remedy=altered)
+        raise DatasetError(
+            "altered since it was written: its sha256 does not hold", file=str(path), remedy=altered
+        )
     try:
         manifest = _checked(raw)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"a field is missing or cannot be right: {error}", file=str(path), remedy=altered) from error
+        raise DatasetError(
+            f"a field is missing or cannot be right: {error}", file=str(path), remedy=altered
+        ) from error
     _refuse_ways_out(folder, manifest)
     return manifest
 
@@ -250,7 +260,9 @@ def _read(folder: Path, path: Path) -> bytes:
 
 
 def _own_digest(content: bytes, digest: str) -> str:
-    """The sha256 of ``content`` with ``digest``, where it stands first in it, replaced by as many zeros."""
+    """The sha256 of ``content`` with ``digest``, where it stands first in it, replaced by as many
+    zeros.
+    """
     written = digest.encode(errors="replace")
     return hashlib.sha256(content.replace(written, b"0" * len(digest), 1)).hexdigest()
 
@@ -275,7 +287,9 @@ def _checked(raw: dict[str, Any]) -> Manifest:
             raise ValueError(f"the shards of splits.{name} do not add up to its {split.rows} rows")
         for shard in split.shards:
             _require_plain(f"splits.{name}.shards.file", shard.file)
-        shards[name] = tuple(ShardInfo(shard.file, shard.rows, shard.bytes) for shard in split.shards)
+        shards[name] = tuple(
+            ShardInfo(shard.file, shard.rows, shard.bytes) for shard in split.shards
+        )
     return Manifest(
         raw=raw,
         digest=written.sha256,
@@ -288,14 +302,17 @@ def _checked(raw: dict[str, Any]) -> Manifest:
         pad_id=tokenizer.pad_id,
         tokenizer_file=tokenizer.file,
         sources=tuple(
-            SourceInfo(id_, source.name, source.task, source.lang) for id_, source in enumerate(written.sources)
+            SourceInfo(id_, source.name, source.task, source.lang)
+            for id_, source in enumerate(written.sources)
         ),
         shards=shards,
     )
 
 
 def _require_plain(field: str, file: str) -> None:
-    """Refuse a path that is not relative, in plain names: no ``..``, no ``.``, nothing empty, no NUL."""
+    """Refuse a path that is not relative, in plain names: no ``..``, no ``.``, nothing empty, no
+    NUL.
+    """
     if "\0" in file or "\\" in file or any(name in ("", ".", "..") for name in file.split("/")):
         raise ValueError(f"{field} is {file!r}, no path inside the dataset's folder")
 
@@ -307,7 +324,10 @@ def _refuse_ways_out(folder: Path, manifest: Manifest) -> None:
         DatasetError: If there is one.
     """
     inside = folder.resolve()
-    for file in (manifest.tokenizer_file, *(shard.file for shards in manifest.shards.values() for shard in shards)):
+    for file in (
+        manifest.tokenizer_file,
+        *(shard.file for shards in manifest.shards.values() for shard in shards),
+    ):
         try:
             leads_to = (folder / file).resolve()
         except (OSError, RuntimeError) as error:  # links that lead to each other

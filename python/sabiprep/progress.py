@@ -1,4 +1,6 @@
-"""Progress shown while a command works: a bar on a terminal, a line now and then elsewhere; always on stderr."""
+"""Progress shown while a command works: a bar on a terminal, a line now and then elsewhere; always
+on stderr.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,17 @@ def show_progress() -> Iterator[Progress]:
     if not console.is_terminal:
         yield ProgressLines()
         return
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[counts]}")
-    # Refreshed by the callback alone, so that no thread is started; it goes away when the work is done.
-    with Bar(*columns, TimeElapsedColumn(), console=console, auto_refresh=False, transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[counts]}"),
+    )
+    # Refreshed by the callback alone, so that no thread is started; it goes away when the work is
+    # done.
+    with Bar(
+        *columns, TimeElapsedColumn(), console=console, auto_refresh=False, transient=True
+    ) as bar:
         yield ProgressBar(bar)
 
 
@@ -53,7 +63,9 @@ class _Phase:
         return True
 
     def counts(self, records: int, done: int, tokens: int) -> str:
-        """``1,234 records · 5.6 MB/s · 78,900 tokens`` while bytes are read, ``1,234 rows`` elsewhere."""
+        """``1,234 records · 5.6 MB/s · 78,900 tokens`` while bytes are read, ``1,234 rows``
+        elsewhere.
+        """
         if self.name == "plan":
             return ""
         if self.name not in ("map", "train"):

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 WORTHWHILE_EPOCHS = 4
-"""Up to so many passes are nearly as good as fresh data: Muennighoff et al. 2023, arXiv:2305.16264."""
+"""Up to so many passes are nearly as good as fresh data: Muennighoff et al. 2023, arXiv:2305.16264.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class Counts:
     Attributes:
         documents: How many; each copy and each window of a record is one.
         tokens: Their tokens, control tokens included and padding not.
-        targets: Those of the tokens that are learnt.
+        targets: Those of the tokens that are trained.
     """
 
     documents: int = 0
@@ -31,7 +32,7 @@ class Counts:
     targets: int = 0
 
     @property
-    def share_learnt(self) -> float:
+    def share_trained(self) -> float:
         """Targets / tokens; 0 if there is no token."""
         return self.targets / self.tokens if self.tokens else 0.0
 
@@ -69,7 +70,8 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """What share of the training split is of some sources, in each unit; over all sources each is 1.
+    """What share of the training split is of some sources, in each unit; over all sources each is
+    1.
 
     Attributes:
         documents: Of the documents.
@@ -84,7 +86,9 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A dropped record: the reason it is counted under, its file and line (from 1), and what was wrong with it."""
+    """A dropped record: the reason it is counted under, its file and line (from 1), and what was
+    wrong with it.
+    """
 
     reason: str
     file: str
@@ -101,7 +105,8 @@ class SourceReport(Tally):
         task: Its task.
         lang: Its language.
         epochs: Copies of each training record, on average.
-        asked_epochs: Those that ``corpus.toml`` asks for; more than ``epochs`` where ``max_epochs`` holds it back.
+        asked_epochs: Those that ``corpus.toml`` asks for; more than ``epochs`` where ``max_epochs``
+            holds it back.
         unique: What there is of it to train on, each record once.
         examples: The lowest dropped records of each reason.
     """
@@ -175,12 +180,18 @@ class PackReport:
         validation: The validation split; it may have no row.
         timing: How long it took.
         threads: Threads used.
-        bytes: Bytes of input, as often as sources read them; of compressed files, the compressed ones.
-        reused_splits: Pieces of input whose documents were there already (a run that went on, a kept spool), of all.
-        engine: What tokenized, with the versions that count, and why it was not sabiprep's own engine where it was not.
-        engine_warning: What is wrong with sabiprep's engine for this tokenizer, if anything: then `tokenizers` encoded.
-        notes: What is worth knowing of how the dataset was made and is no error, in sentences, as in ``manifest.json``.
-        template_notes: Sources whose templates' own text could not be told from their data, each in a sentence.
+        bytes: Bytes of input, as often as sources read them; of compressed files, the compressed
+            ones.
+        reused_splits: Pieces of input whose documents were there already (a run that went on, a
+            kept spool), of all.
+        engine: What tokenized, with the versions that count, and why it was not sabiprep's own
+            engine where it was not.
+        engine_warning: What is wrong with sabiprep's engine for this tokenizer, if anything: then
+            `tokenizers` encoded.
+        notes: What is worth knowing of how the dataset was made and is no error, in sentences, as
+            in ``manifest.json``.
+        template_notes: Sources whose templates' own text could not be told from their data, each in
+            a sentence.
     """
 
     out: Path
@@ -240,7 +251,8 @@ class PackReport:
         for source in self.sources:
             by_task.setdefault(source.task, []).append(source)
         return tuple(
-            TaskReport(task=task, sources=tuple(sources), **_added_up(sources)) for task, sources in by_task.items()
+            TaskReport(task=task, sources=tuple(sources), **_added_up(sources))
+            for task, sources in by_task.items()
         )
 
     def asked_shares(self, sources: Iterable[SourceReport]) -> Shares:
@@ -250,11 +262,16 @@ class PackReport:
 
     def made_shares(self, sources: Iterable[SourceReport]) -> Shares:
         """The shares that these sources have."""
-        return _shares([_each(source.train) for source in sources], [_each(source.train) for source in self.sources])
+        return _shares(
+            [_each(source.train) for source in sources],
+            [_each(source.train) for source in self.sources],
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is worth a second thought: a failed engine, text of templates as data, records repeated too often."""
+        """What is worth a second thought: a failed engine, text of templates as data, records
+        repeated too often.
+        """
         engine = () if self.engine_warning is None else (self.engine_warning,)
         return (
             engine
@@ -308,7 +325,8 @@ class VerifyReport:
         shards: Shards read.
         rows: Rows checked.
         documents: Documents in them.
-        records_derived: Records whose documents were derived again from the corpus; 0 if none was asked for.
+        records_derived: Records whose documents were derived again from the corpus; 0 if none was
+            asked for.
         documents_derived: Their documents in the dataset, each copy one.
         failures: What is wrong, each with its file; empty if nothing is.
     """
@@ -374,7 +392,9 @@ def _source(source: Mapping[str, Any]) -> SourceReport:
 
 
 def _split(name: str, splits: Mapping[str, Mapping[str, Any]]) -> SplitReport:
-    return SplitReport(name=name, **{key: value for key, value in splits[name].items() if key != "shards"})
+    return SplitReport(
+        name=name, **{key: value for key, value in splits[name].items() if key != "shards"}
+    )
 
 
 def _each(counts: Counts) -> tuple[float, float, float]:
@@ -390,7 +410,9 @@ def _shares(some: Iterable[tuple[float, ...]], of: Iterable[tuple[float, ...]]) 
     """The sums of some documents, tokens and targets over those of all; 0 where there are none."""
     parts = [sum(column) for column in zip(*some, strict=True)] or [0.0] * 3
     totals = [sum(column) for column in zip(*of, strict=True)]
-    documents, tokens, targets = (part / total if total else 0.0 for part, total in zip(parts, totals, strict=True))
+    documents, tokens, targets = (
+        part / total if total else 0.0 for part, total in zip(parts, totals, strict=True)
+    )
     return Shares(documents=documents, tokens=tokens, targets=targets)
 
 

@@ -6,7 +6,9 @@ from enum import IntEnum
 
 
 class Role(IntEnum):
-    """What a token is there for. Under ``target_only`` targets and the closing EOS are learnt, nothing else."""
+    """What a token is there for. Under ``target_only`` targets and the closing EOS are trained,
+    nothing else.
+    """
 
     CONTROL = 0
     """BOS or EOS, put there by the configuration; padding counts as control too."""

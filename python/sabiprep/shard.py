@@ -1,8 +1,9 @@
 """One shard: an Arrow file, memory-mapped.
 
-It takes a file and what the manifest says of it, and gives blocks (Arrow record batches; "record" means a line of a
-corpus here). It derives nothing: positions, labels and boundaries are `sabiprep.dataset`'s. A shard opens its file when
-it is first read, once per process, so it can be pickled and survives a fork.
+It takes a file and what the manifest says of it, and gives blocks (Arrow record batches; "record"
+means a line of a corpus here). It derives nothing: positions, labels and boundaries are
+`sabiprep.dataset`'s. A shard opens its file when it is first read, once per process, so it can be
+pickled and survives a fork.
 """
 
 from __future__ import annotations
@@ -65,15 +66,18 @@ class Shard:
         reader = self._open().reader
         blocks = -(-self.rows // self._rows_per_block)
         if reader.num_record_batches != blocks:
-            raise self._damaged(f"{reader.num_record_batches} record batches, where the manifest makes it {blocks}")
+            raise self._damaged(
+                f"{reader.num_record_batches} record batches, where the manifest makes it {blocks}"
+            )
         if blocks:
             self._record_batch(blocks - 1)
 
     def block(self, index: int) -> Block:
-        """The block at ``index``; row i of the shard is row ``i % rows_per_batch`` of block ``i // rows_per_batch``.
+        """The block at ``index``; row i of the shard is row ``i % rows_per_batch`` of block ``i //
+        rows_per_batch``.
 
-        Blocks are kept once found: they are views and a few KB, and finding and checking one takes as long as reading
-        several rows of it.
+        Blocks are kept once found: they are views and a few KB, and finding and checking one takes
+        as long as reading several rows of it.
 
         Raises:
             DatasetError: If the file is damaged there.
@@ -94,14 +98,21 @@ class Shard:
         """
         blocks = range(-(-self.rows // self._rows_per_block))
         counts_R = np.concatenate(
-            [np.empty(0, np.int32), *(self._record_batch(i).column("n_targets").to_numpy() for i in blocks)]
+            [
+                np.empty(0, np.int32),
+                *(self._record_batch(i).column("n_targets").to_numpy() for i in blocks),
+            ]
         )
         if len(counts_R) and not 0 <= counts_R.min() <= counts_R.max() <= self._seq_len:
-            raise self._damaged("a row is said to have more targets than tokens, or fewer than none")
+            raise self._damaged(
+                "a row is said to have more targets than tokens, or fewer than none"
+            )
         return counts_R
 
     def _open(self) -> _Mapped:
-        """The open file, mapped anew in a process that inherited it: a lock held at the fork is never released."""
+        """The open file, mapped anew in a process that inherited it: a lock held at the fork is
+        never released.
+        """
         if self._mapped is None or self._mapped.process != os.getpid():
             self._blocks = {}
             content = self._map()
@@ -127,7 +138,9 @@ class Shard:
         try:
             descriptor = open_regular(self.path)
         except OSError as error:
-            raise self._damaged(f"a shard that cannot be read: {error.strerror or error}") from error
+            raise self._damaged(
+                f"a shard that cannot be read: {error.strerror or error}"
+            ) from error
         try:
             size = os.fstat(descriptor).st_size
             if size != self._size:
@@ -146,7 +159,8 @@ class Shard:
         try:
             refuse_compression(mapped.content, mapped.blocks[index])
             batch = mapped.reader.get_batch(index)
-            # Arrow believes the lengths in the file: an altered one would have the views read outside of the mapping.
+            # Arrow believes the lengths in the file: an altered one would have the views read
+            # outside of the mapping.
             batch.validate()
         except (OSError, IndexError, Malformed, pa.ArrowException) as error:
             raise self._damaged(f"record batch {index} cannot be read: {error}") from error
@@ -180,7 +194,9 @@ def _schema_problem(schema: Any, seq_len: int, id_dtype: str) -> str | None:
         elif size is None:
             right = pa.types.is_list(of) and of.value_type == item
         else:
-            right = pa.types.is_fixed_size_list(of) and of.value_type == item and of.list_size == size
+            right = (
+                pa.types.is_fixed_size_list(of) and of.value_type == item and of.list_size == size
+            )
         if not right:
             shape = "" if size == 0 else f"[{'' if size is None else size}]"
             return f"column {name} is {of}, where the manifest makes it {item}{shape}"

@@ -15,7 +15,9 @@ EXAMPLES_SHOWN = 12
 
 
 def report_table(report: PackReport) -> RenderableType:
-    """Tasks and their sources, the mix, the splits, some dropped records, warnings, notes, the speed."""
+    """Tasks and their sources, the mix, the splits, some dropped records, warnings, notes, the
+    speed.
+    """
     return Group(
         *(_sources(report), Text()),
         *((_mix(report), Text()) if any(source.epochs != 1 for source in report.sources) else ()),
@@ -29,15 +31,33 @@ def report_table(report: PackReport) -> RenderableType:
 
 def _sources(report: PackReport) -> Grid:
     shortened = any(source.truncated for source in report.sources)
-    figures = ["records", "documents", "tokens", "targets", "learnt", *(["shortened"] if shortened else [])]
+    figures = [
+        "records",
+        "documents",
+        "tokens",
+        "targets",
+        "trained",
+        *(["shortened"] if shortened else []),
+    ]
     grid = Grid(
-        [Column("task, source", "name"), Column("lang", "words"), *map(Column, figures), Column("dropped", "words")]
+        [
+            Column("task, source", "name"),
+            Column("lang", "words"),
+            *map(Column, figures),
+            Column("dropped", "words"),
+        ]
     )
 
     def add(name: str, lang: str, tally: Tally, style: str = "") -> None:
         total = tally.total
         cells: list[str | int] = [visible(name), visible(lang)]
-        cells += [tally.records, total.documents, total.tokens, total.targets, _percent(total.share_learnt)]
+        cells += [
+            tally.records,
+            total.documents,
+            total.tokens,
+            total.targets,
+            _percent(total.share_trained),
+        ]
         if shortened:
             cells.append(tally.truncated or "")
         grid.add([*cells, drops_text(tally.drops)], style)
@@ -70,7 +90,9 @@ def _mix(report: PackReport) -> Grid:
 
     groups: dict[str, list[SourceReport]] = {}
     for source in report.sources:
-        groups.setdefault({"task": source.task, "lang": source.lang}.get(by, source.name), []).append(source)
+        groups.setdefault(
+            {"task": source.task, "lang": source.lang}.get(by, source.name), []
+        ).append(source)
     for group, sources in groups.items():
         alone = [source.name for source in sources] == [group]
         if not alone:
@@ -78,12 +100,25 @@ def _mix(report: PackReport) -> Grid:
         for source in sources:
             asked, made = f"{source.asked_epochs:.4g}", f"{source.epochs:.4g}"
             copies = made if asked == made else f"{asked} → {made}"
-            add(source.name if alone else f"  {source.name}", copies, [source], "bold" if alone else "")
+            add(
+                source.name if alone else f"  {source.name}",
+                copies,
+                [source],
+                "bold" if alone else "",
+            )
     return grid
 
 
 def _splits(report: PackReport) -> Grid:
-    figures = ("rows", "documents", "tokens", "targets", "learnt", "utilisation", "rows ≥ 95 % one source")
+    figures = (
+        "rows",
+        "documents",
+        "tokens",
+        "targets",
+        "trained",
+        "utilisation",
+        "rows ≥ 95 % one source",
+    )
     grid = Grid([Column("split", "name"), *map(Column, figures)])
     for split in (report.train, report.validation):
         grid.add(list(_split_cells(split)))
@@ -94,7 +129,7 @@ def _split_cells(split: SplitReport) -> Iterator[str | int]:
     yield split.name
     yield from (split.rows, split.documents, split.tokens, split.targets)
     if split.rows:
-        yield _percent(split.share_learnt)
+        yield _percent(split.share_trained)
         yield f"{split.utilisation:.4f}"
         yield f"{split.single_source_rows:,} ({_percent(split.single_source_share)})"
     else:
@@ -102,12 +137,18 @@ def _split_cells(split: SplitReport) -> Iterator[str | int]:
 
 
 def _examples(sources: tuple[SourceReport, ...]) -> Iterator[Text | Sentence]:
-    """The first dropped record of each file and reason, whichever of the sources that read the file dropped it."""
+    """The first dropped record of each file and reason, whichever of the sources that read the file
+    dropped it.
+    """
     examples = [(source.name, example) for source in sources for example in source.examples]
-    yield from dropped_records(examples, sum(source.dropped for source in sources), "Dropped records")
+    yield from dropped_records(
+        examples, sum(source.dropped for source in sources), "Dropped records"
+    )
 
 
-def dropped_records(examples: Iterable[tuple[str, Example]], dropped: int, heading: str) -> Iterator[Text | Sentence]:
+def dropped_records(
+    examples: Iterable[tuple[str, Example]], dropped: int, heading: str
+) -> Iterator[Text | Sentence]:
     """Yields the lines for the first example of each file and reason; nothing if there is none.
 
     Args:

@@ -18,14 +18,18 @@ NARROWEST = 24
 
 
 def accept_any_text() -> None:
-    """Have the standard streams take any text: what they cannot encode is escaped (a name that is not UTF-8, say)."""
+    """Have the standard streams take any text: what they cannot encode is escaped (a name that is
+    not UTF-8, say).
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def console_for(file: TextIO) -> Console:
-    """A console on ``file`` that reads nothing into the text: no markup, no emoji codes, no highlighting."""
+    """A console on ``file`` that reads nothing into the text: no markup, no emoji codes, no
+    highlighting.
+    """
     return Console(file=file, highlight=False, markup=False, emoji=False)
 
 
@@ -45,7 +49,9 @@ def show(renderable: RenderableType, file: TextIO) -> None:
 
 
 def to_plain(renderable: RenderableType) -> str:
-    """What is shown where there is no terminal: no colours, tables of a fixed width, no spaces that end a line."""
+    """What is shown where there is no terminal: no colours, tables of a fixed width, no spaces that
+    end a line.
+    """
     file = io.StringIO()
     console = Console(
         file=file,
@@ -94,7 +100,9 @@ class Sentence:
             yield part
 
     def _breaks(self, width: int) -> list[int]:
-        """Where lines end: before a word that goes over ``width``, unless it is the first of its line."""
+        """Where lines end: before a word that goes over ``width``, unless it is the first of its
+        line.
+        """
         breaks: list[int] = []
         for word in re.finditer(r"\S+", self._text.plain):
             start, end = (breaks[-1] if breaks else 0), word.end()
@@ -105,14 +113,19 @@ class Sentence:
 
 
 def visible(text: str) -> str:
-    r"""``text`` on one line, as a Python string spells it: ``\n``, ``\x1b``, ``\u200d``; a backslash is doubled."""
+    r"""Returns ``text`` on one line, as a Python string spells it.
+
+    Escapes: ``\n``, ``\x1b``, ``\u200d``; a backslash is doubled.
+    """
     if text.isprintable() and "\\" not in text:
         return text
     return "".join("\\\\" if char == "\\" else _escaped(char) for char in text)
 
 
 def harmless(message: str) -> str:
-    """A message for the terminal, which may quote data: its lines stay, other control characters are escaped."""
+    """A message for the terminal, which may quote data: its lines stay, other control characters
+    are escaped.
+    """
     return "".join(char if char == "\n" else _escaped(char) for char in message)
 
 

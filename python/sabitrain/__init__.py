@@ -1,7 +1,9 @@
-"""Train causal language models on datasets packed by ``sabiprep``, learning from the target tokens only.
+"""Train causal language models on datasets packed by ``sabiprep``, learning from the target tokens
+only.
 
-The command is ``python -m sabitrain --data OUT --run DIR``; `run_training` is the same from Python. What needs torch is
-imported when it is first asked for, so that the command can show its help at once.
+The command is ``python -m sabitrain --data OUT --run DIR``; `run_training` is the same from Python.
+What needs torch is imported when it is first asked for, so that the command can show its help at
+once.
 """
 
 from __future__ import annotations

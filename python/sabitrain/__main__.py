@@ -1,4 +1,6 @@
-"""The commands ``python -m sabitrain`` (train) and ``python -m sabitrain plan``; errors become exit codes."""
+"""The commands ``python -m sabitrain`` (train) and ``python -m sabitrain plan``; errors become exit
+codes.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["plan"]:
-            config = parse_command_line(given[1:], "python -m sabitrain plan", Path("run"), PLAN_DESCRIPTION)
+            config = parse_command_line(
+                given[1:], "python -m sabitrain plan", Path("run"), PLAN_DESCRIPTION
+            )
             from sabitrain.planning import describe
 
             print(describe(config))
             return 0
         config = parse_command_line(given)
-        from sabitrain.train import run_training  # only now: help and mistakes need not wait for torch
+        from sabitrain.train import (
+            run_training,
+        )  # only now: help and mistakes need not wait for torch
 
         run_training(config)
     except SabiprepError as error:

@@ -1,4 +1,5 @@
-"""The baseline of a validation: what targets cost that are predicted by how frequent they are, without any context.
+"""The baseline of a validation: what targets cost that are predicted by how frequent they are,
+without any context.
 
 Dimensions: S sources, G groups (a task in a language), V vocabulary, M tokens.
 """
@@ -14,7 +15,8 @@ from sabitrain.masking import CONTROL, documents_of
 from sabitrain.scores import TargetLoss
 from sabitrain.stopping import GoOn
 
-# Training rows that tokens are counted in, at most: a sample of so many says as much as all of a larger dataset.
+# Training rows that tokens are counted in, at most: a sample of so many says as much as all of a
+# larger dataset.
 MOST_ROWS = 1 << 14
 _ROWS_AT_ONCE = 256
 
@@ -22,19 +24,21 @@ _ROWS_AT_ONCE = 256
 class Unigram:
     """A unigram model of target tokens for each task in each language.
 
-    Of a group (a task in a language) with c(t) occurrences of token t among N target tokens, T of them distinct::
+    Of a group (a task in a language) with c(t) occurrences of token t among N target tokens, T of
+    them distinct::
 
         p(t) = (c(t) + T q(t)) / (N + T)
 
-    which is Witten-Bell smoothing (Witten and Bell 1991, "The zero-frequency problem", method C, as Chen and Goodman
-    1998, "An empirical study of smoothing techniques for language modeling", section 2.4, interpolate it). q is the
-    same for all groups together, of n target tokens, with one added to the count of each of the V tokens of the
+    which is Witten-Bell smoothing (Witten and Bell 1991, "The zero-frequency problem", method C, as
+    Chen and Goodman 1998, "An empirical study of smoothing techniques for language modeling",
+    section 2.4, interpolate it). q is the same for all groups together, of n target tokens, with
+    one added to the count of each of the V tokens of the
     vocabulary (Laplace): q(t) = (c_all(t) + 1) / (n + V).
 
-    The EOS that closes a document is counted neither here nor there, and costs nothing: the model is told where each
-    answer ends, so that a label that always ends after one token is as dear as the choice among labels alone. A
-    trained model that is no better reads nothing from its context; one that is better may owe it to the tokens of the
-    answer before, not to the prompt.
+    The EOS that closes a document is counted neither here nor there, and costs nothing: the model
+    is told where each answer ends, so that a label that always ends after one token is as dear as
+    the choice among labels alone. A trained model that is no better reads nothing from its context;
+    one that is better may owe it to the tokens of the answer before, not to the prompt.
     """
 
     def __init__(self, dataset: PackedDataset) -> None:
@@ -43,14 +47,18 @@ class Unigram:
         groups = sorted(set(pairs))
         self._group_of_S = np.array([groups.index(pair) for pair in pairs], np.int64)
         self._vocabulary = dataset.vocab_size
-        # The tokens that occur in each group, as group * V + token in order, and how often: most do not occur in most.
+        # The tokens that occur in each group, as group * V + token in order, and how often: most do
+        # not occur in most.
         self._keys, self._counts = np.empty(0, np.int64), np.empty(0, np.int64)
         self._totals_G: npt.NDArray[np.float64] = np.zeros(len(groups))
         self._distinct_G: npt.NDArray[np.float64] = np.zeros(len(groups))
-        self._smoothed_V: npt.NDArray[np.float64] = np.full(self._vocabulary, 1 / max(1, self._vocabulary))
+        self._smoothed_V: npt.NDArray[np.float64] = np.full(
+            self._vocabulary, 1 / max(1, self._vocabulary)
+        )
 
     def count(self, split: Split, rows: npt.NDArray[np.int64], go_on: GoOn | None = None) -> bool:
-        """Count the targets in some rows; False where ``go_on`` said no, and the counts are of no use.
+        """Count the targets in some rows; False where ``go_on`` said no, and the counts are of no
+        use.
 
         Raises:
             DatasetError: If a shard is damaged.
@@ -77,7 +85,9 @@ class Unigram:
         all_V = np.bincount(tokens, self._counts, self._vocabulary)
         self._smoothed_V = (all_V + 1) / (all_V.sum() + self._vocabulary)
 
-    def nats(self, source_M: npt.NDArray[np.uint16], ids_M: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def nats(
+        self, source_M: npt.NDArray[np.uint16], ids_M: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
         """What target tokens cost, none of them a closing EOS: float64[M].
 
         Args:
@@ -89,18 +99,25 @@ class Unigram:
         if len(self._keys):
             at_M = np.searchsorted(self._keys, keys_M).clip(max=len(self._keys) - 1)
             counts_M = np.where(self._keys[at_M] == keys_M, self._counts[at_M], 0)
-        distinct_M = np.maximum(self._distinct_G[group_M], 1)  # a group that never occurred has q alone
-        probability_M = (counts_M + distinct_M * self._smoothed_V[ids_M]) / (self._totals_G[group_M] + distinct_M)
+        distinct_M = np.maximum(
+            self._distinct_G[group_M], 1
+        )  # a group that never occurred has q alone
+        probability_M = (counts_M + distinct_M * self._smoothed_V[ids_M]) / (
+            self._totals_G[group_M] + distinct_M
+        )
         costs_M: npt.NDArray[np.float64] = -np.log(probability_M)
         return costs_M
 
-    def _keys_of(self, source_M: npt.NDArray[np.uint16], ids_M: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _keys_of(
+        self, source_M: npt.NDArray[np.uint16], ids_M: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
         keys_M: npt.NDArray[np.int64] = self._group_of_S[source_M] * self._vocabulary + ids_M
         return keys_M
 
 
 def train_unigram(dataset: PackedDataset, go_on: GoOn | None = None) -> Unigram | None:
-    """The baseline of a dataset, counted in its training split: in `MOST_ROWS` rows of it, chosen once, if it has more.
+    """The baseline of a dataset, counted in its training split: in `MOST_ROWS` rows of it, chosen
+    once, if it has more.
 
     None where ``go_on`` said no.
 
@@ -115,7 +132,8 @@ def train_unigram(dataset: PackedDataset, go_on: GoOn | None = None) -> Unigram 
 
 
 def unigram_baseline(dataset: PackedDataset) -> TargetLoss | None:
-    """The loss of `Unigram`, counted in the training split, on the targets of the whole validation split.
+    """The loss of `Unigram`, counted in the training split, on the targets of the whole validation
+    split.
 
     In nats per target, closing EOS included at no cost. None if there is no target to validate on.
 

@@ -1,4 +1,6 @@
-"""TensorBoard: the numbers of every step and validation, under the names that ``metrics.jsonl`` has for them."""
+"""TensorBoard: the numbers of every step and validation, under the names that ``metrics.jsonl`` has
+for them.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Board:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def add(self, kind: str, values: Mapping[str, Any]) -> None:
-        """The numbers of a line of ``metrics.jsonl``, if it is of a step or a validation: ``train/loss`` and so on."""
+        """The numbers of a line of ``metrics.jsonl``, if it is of a step or a validation:
+        ``train/loss`` and so on.
+        """
         if kind in ("train", "validation"):
             for name, number in scalars(kind, values):
                 if name != f"{kind}/step":
@@ -58,14 +62,18 @@ class Board:
             threading.excepthook = self._hook
 
     def _overhear(self, failed: threading.ExceptHookArgs) -> None:
-        """Say nothing when the thread that writes fails: it hands its error on, and the run tells of it."""
+        """Say nothing when the thread that writes fails: it hands its error on, and the run tells
+        of it.
+        """
         if type(failed.thread).__name__ != "_AsyncWriterThread":
             self._hook(failed)
 
 
 @contextlib.contextmanager
 def open_board(wanted: bool, run: Path, step: int) -> Iterator[Board | None]:
-    """The board of a run that begins or goes on after ``step`` steps, closed at the end; None where none is wanted."""
+    """The board of a run that begins or goes on after ``step`` steps, closed at the end; None where
+    none is wanted.
+    """
     board = Board(run / FOLDER, step) if wanted else None
     try:
         yield board

@@ -1,4 +1,6 @@
-"""Checkpoints: a folder that ``transformers`` reads as a Llama, written whole or not at all. Nothing is pickled."""
+"""Checkpoints: a folder that ``transformers`` reads as a Llama, written whole or not at all.
+Nothing is pickled.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,30 @@ from sabiprep.files import CONFIG_LIMIT, read_whole
 from sabitrain import files
 from sabitrain.config import ModelConfig
 from sabitrain.model import Llama
-from sabitrain.tokenizer import CHAT_TEMPLATE, control_ids, open_tokenizer, tokenizer_config, tokenizer_file
+from sabitrain.tokenizer import (
+    CHAT_TEMPLATE,
+    control_ids,
+    open_tokenizer,
+    tokenizer_config,
+    tokenizer_file,
+)
 
-FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 """The files that ``transformers`` reads; `CHAT_TEMPLATE` is one more where the dataset has one."""
 
 
 def save_checkpoint(folder: Path, model: Llama, dataset: PackedDataset) -> None:
     """Write a model with the tokenizer of its dataset to ``folder``, which must not exist yet.
 
-    The files are written and synced in a folder beside it, which is then renamed: ``folder`` is complete as soon as
-    it exists. Weights are float32; the tied head is stored once, as the embedding, as ``transformers`` does.
+    The files are written and synced in a folder beside it, which is then renamed: ``folder`` is
+    complete as soon as it exists. Weights are float32; the tied head is stored once, as the
+    embedding, as ``transformers`` does.
 
     Raises:
         OutputError: If it cannot be written.
@@ -38,7 +53,8 @@ def save_checkpoint(folder: Path, model: Llama, dataset: PackedDataset) -> None:
 
 @contextlib.contextmanager
 def new_checkpoint(folder: Path) -> Iterator[Path]:
-    """An empty folder to write a checkpoint in; when all went well it becomes ``folder``, which must not exist yet.
+    """An empty folder to write a checkpoint in; when all went well it becomes ``folder``, which
+    must not exist yet.
 
     Raises:
         OutputError: If it exists, or something cannot be written.
@@ -72,7 +88,9 @@ def write_model(folder: Path, model: Llama, dataset: PackedDataset) -> None:
     chat_template = dataset.manifest["tokenizer"].get("chat_template")
     if chat_template is not None:
         files.write_file(folder / CHAT_TEMPLATE, chat_template.encode())
-    weights = {name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()}
+    weights = {
+        name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()
+    }
     files.save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
 
 
@@ -99,9 +117,19 @@ def load_checkpoint(folder: Path) -> Llama:
             written["vocab_size"],
         )
         model.load_state_dict(files.load_tensors(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ConfigError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ConfigError,
+        SafetensorError,
+    ) as error:
         raise TrainError(
-            f"not a checkpoint of sabitrain: {error}", file=str(folder), remedy="name RUN/checkpoint of a run"
+            f"not a checkpoint of sabitrain: {error}",
+            file=str(folder),
+            remedy="name RUN/checkpoint of a run",
         ) from error
     return model.eval()
 

@@ -1,4 +1,6 @@
-"""The time of a run: what has passed over all its sessions, and what is left until the first of its stops."""
+"""The time of a run: what has passed over all its sessions, and what is left until the first of its
+stops.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,19 @@ INTERVALS = 20
 class Clock:
     """Counts the seconds of a run, and reckons how many are left.
 
-    Steps, tokens and epochs are one stop, since all of them are known in steps beforehand; hours are another.
+    Steps, tokens and epochs are one stop, since all of them are known in steps beforehand; hours
+    are another.
 
     Attributes:
         steps: Optimizer steps of the whole run.
         seconds_to_save: Seconds that the last checkpoint took; 0 as long as there is none.
     """
 
-    def __init__(self, steps: int, hours: float | None = None, step: int = 0, seconds: float = 0.0) -> None:
-        """Go on counting at ``step`` steps and ``seconds`` seconds, what earlier sessions took of the run.
+    def __init__(
+        self, steps: int, hours: float | None = None, step: int = 0, seconds: float = 0.0
+    ) -> None:
+        """Go on counting at ``step`` steps and ``seconds`` seconds, what earlier sessions took of
+        the run.
 
         Args:
             steps: Optimizer steps of the whole run.
@@ -50,7 +56,9 @@ class Clock:
 
     @property
     def seconds_a_step(self) -> float | None:
-        """The pace of the last marks, whatever lies between them; None if there is none to tell it by."""
+        """The pace of the last marks, whatever lies between them; None if there is none to tell it
+        by.
+        """
         (first, began), (last, ended) = self._marks[0], self._marks[-1]
         return None if last == first else (ended - began) / (last - first)
 
@@ -60,7 +68,8 @@ class Clock:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the first stop, at the pace of the last marks; None if there is none to tell it by.
+        """Seconds until the first stop, at the pace of the last marks; None if there is none to
+        tell it by.
 
         Whatever lies between the marks counts, since validations and checkpoints come again.
         """

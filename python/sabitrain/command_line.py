@@ -1,4 +1,5 @@
-"""The command line of a run: a preset, a TOML file over it, and over both what stands on the line itself.
+"""The command line of a run: a preset, a TOML file over it, and over both what stands on the line
+itself.
 
 A field of a section is spelt ``--optim.lr``.
 """
@@ -38,7 +39,12 @@ class _Base:
 
     def file(self) -> Path | None:
         """The TOML file to read; that of the run to resume where no other is named."""
-        if self.config is None and self.resume and self.run is not None and (self.run / CONFIG_FILE).exists():
+        if (
+            self.config is None
+            and self.resume
+            and self.run is not None
+            and (self.run / CONFIG_FILE).exists()
+        ):
             return self.run / CONFIG_FILE
         return self.config
 
@@ -61,7 +67,9 @@ def parse_command_line(
         ConfigError: If the TOML file or a value cannot be right.
         SystemExit: If the command line itself is wrong (2), or asked for help (0).
     """
-    base, others = tyro.cli(_Base, prog=prog, args=arguments, return_unknown_args=True, add_help=False)
+    base, others = tyro.cli(
+        _Base, prog=prog, args=arguments, return_unknown_args=True, add_help=False
+    )
     if any(other.split("=")[0] in ("--init", "--init-from") for other in others):
         _refuse(
             "--init: starting from the weights of a checkpoint is not there yet: every run starts from random ones\n"
@@ -72,12 +80,15 @@ def parse_command_line(
     except ConfigError as error:
         _refuse(str(error))
     default = resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": run})
-    # tyro adds what may be given several times to its default, so what the file says goes where there is another.
+    # tyro adds what may be given several times to its default, so what the file says goes where
+    # there is another.
     named = {name: tyro.MISSING for name in ("data", "data_end") if getattr(base, name)}
     if "data" in named:
         named.setdefault("data_end", ())
     default = dataclasses.replace(default, **named)
-    config = tyro.cli(TrainConfig, prog=prog, args=arguments, default=default, description=description)
+    config = tyro.cli(
+        TrainConfig, prog=prog, args=arguments, default=default, description=description
+    )
     if not config.data:  # of what may be given several times tyro wants none
         _refuse("--data is required: name the OUT of sabiprep pack")
     return config

@@ -16,11 +16,17 @@ from sabitrain.stopping import StopRequest
 
 
 def compile_ahead(
-    forward: Callable[..., Tensor], model: Llama, batch: Batch, compute: Compute, autocast: bool, stop: StopRequest
+    forward: Callable[..., Tensor],
+    model: Llama,
+    batch: Batch,
+    compute: Compute,
+    autocast: bool,
+    stop: StopRequest,
 ) -> None:
-    """Run a forward and a backward pass over ``batch`` that nothing is kept of: torch compiles both on their first.
+    """Run a forward and a backward pass over ``batch`` that nothing is kept of: torch compiles both
+    on their first.
 
-    A signal ends it at once, half done: nothing has been learnt by it.
+    A signal ends it at once, half done: nothing has been trained by it.
 
     Args:
         forward: What `torch.compile` gave for the model.

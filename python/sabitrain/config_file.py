@@ -1,7 +1,8 @@
-"""The configuration in a file: a TOML file read over a preset, and a resolved configuration written as one.
+"""The configuration in a file: a TOML file read over a preset, and a resolved configuration written
+as one.
 
-Every key of the file is a field of `sabitrain.config`, under the same name. The resolved configuration of a run is kept
-in its folder as ``config.toml``, which ``--config`` reads back.
+Every key of the file is a field of `sabitrain.config`, under the same name. The resolved
+configuration of a run is kept in its folder as ``config.toml``, which ``--config`` reads back.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def resolve(preset: str | None, file: Path | None, required: Mapping[str, Any]) 
     merged: dict[str, Any] = {**required, **written, "preset": name, "config": file}
     for key, values in preset_values.items():
         given = written.get(key, {} if isinstance(values, dict) else values)
-        merged[key] = {**values, **given} if isinstance(values, dict) and isinstance(given, dict) else given
+        merged[key] = (
+            {**values, **given} if isinstance(values, dict) and isinstance(given, dict) else given
+        )
     return _build(TrainConfig, merged, place, "")
 
 
@@ -62,7 +65,9 @@ def check_preset(name: Any, file: str | None) -> Mapping[str, Any]:
             return values
     near = difflib.get_close_matches(str(name).lower(), PRESETS, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"no preset {name!r}", file=file, remedy=f"{meant}use one of {', '.join(PRESETS)}")
+    raise ConfigError(
+        f"no preset {name!r}", file=file, remedy=f"{meant}use one of {', '.join(PRESETS)}"
+    )
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -74,21 +79,32 @@ def read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_whole(file, CONFIG_LIMIT).decode("utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=str(file), remedy="name a TOML file") from error
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", file=str(file), remedy="name a TOML file"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"is not TOML: {error}", file=str(file), remedy="mend it, or name another file") from error
+        raise ConfigError(
+            f"is not TOML: {error}", file=str(file), remedy="mend it, or name another file"
+        ) from error
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The configuration as the TOML file that gives it back, but for what one session alone is told.
+    """The configuration as the TOML file that gives it back, but for what one session alone is
+    told.
 
     TOML has no null: a field that is None is left out.
     """
     values = dataclasses.asdict(config)
     sections = {name: value for name, value in values.items() if isinstance(value, dict)}
-    top = {name: value for name, value in values.items() if name not in {*sections, "config", "overwrite", "resume"}}
+    top = {
+        name: value
+        for name, value in values.items()
+        if name not in {*sections, "config", "overwrite", "resume"}
+    }
     blocks = ["\n".join(_toml_lines(top))]
-    blocks += ["\n".join([f"[{name}]", *_toml_lines(section)]) for name, section in sections.items()]
+    blocks += [
+        "\n".join([f"[{name}]", *_toml_lines(section)]) for name, section in sections.items()
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -99,8 +115,11 @@ def _toml_lines(values: Mapping[str, Any]) -> list[str]:
         if isinstance(value, Path):
             value = str(value)
         if value is not None:
-            # JSON's strings, numbers, booleans and arrays are TOML's too, but for DEL, which TOML wants escaped.
-            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f"))
+            # JSON's strings, numbers, booleans and arrays are TOML's too, but for DEL, which TOML
+            # wants escaped.
+            lines.append(
+                f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+            )
     return lines
 
 
@@ -114,7 +133,9 @@ def _build(kind: type[_T], values: Mapping[str, Any], file: str | None, prefix: 
     for key, value in values.items():
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"unknown key '{prefix}{key}'", file=file, remedy=f"did you mean '{prefix}{near}'?")
+            raise ConfigError(
+                f"unknown key '{prefix}{key}'", file=file, remedy=f"did you mean '{prefix}{near}'?"
+            )
         arguments[key] = _value(hints[key], value, file, prefix + key)
     try:
         return kind(**arguments)
@@ -129,7 +150,9 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
             return _build(hint, value, file, f"{key}.")
-        raise ConfigError(f"'{key}' must be a table, not {value!r}", file=file, remedy=f"write it as [{key}]")
+        raise ConfigError(
+            f"'{key}' must be a table, not {value!r}", file=file, remedy=f"write it as [{key}]"
+        )
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         if typing.get_origin(option) is Literal and value in typing.get_args(option):

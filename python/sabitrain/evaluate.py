@@ -48,10 +48,12 @@ def evaluate_split(
         split: A split of it.
         rows_at_once: Rows of a forward pass.
         autocast: Whether to compute in bf16.
-        text_bytes: Counts bytes of text; to be given again for the next evaluation, since it remembers them.
+        text_bytes: Counts bytes of text; to be given again for the next evaluation, since it
+            remembers them.
         rows: The rows to evaluate, int64[rows]; by default all.
         baseline: What to compare losses with, if anything.
-        go_on: Asked between batches of rows; where it says no, the evaluation is of the rows so far.
+        go_on: Asked between batches of rows; where it says no, the evaluation is of the rows so
+            far.
 
     Returns:
         The scores, or None if there is no target.
@@ -79,7 +81,8 @@ def precision(device: torch.device, autocast: bool) -> contextlib.AbstractContex
 
 
 class _Sums:
-    """What an evaluation adds up, by the source that it comes from: float64[S], or int64[S] of what is counted.
+    """What an evaluation adds up, by the source that it comes from: float64[S], or int64[S] of what
+    is counted.
 
     Attributes:
         targets_S: Targets.
@@ -97,11 +100,17 @@ class _Sums:
     def __init__(self, sources: int) -> None:
         self.nats_S, self.prompt_nats_S = np.zeros(sources), np.zeros(sources)
         self.baseline_S: npt.NDArray[np.float64] | None = None
-        (self.targets_S, self.text_S, self.right_S, self.bytes_S) = (np.zeros(sources, np.int64) for _ in range(4))
-        (self.prompts_S, self.answers_S, self.answers_right_S) = (np.zeros(sources, np.int64) for _ in range(3))
+        (self.targets_S, self.text_S, self.right_S, self.bytes_S) = (
+            np.zeros(sources, np.int64) for _ in range(4)
+        )
+        (self.prompts_S, self.answers_S, self.answers_right_S) = (
+            np.zeros(sources, np.int64) for _ in range(3)
+        )
 
 
-def _score(model: Llama, rows: BatchDict, autocast: bool, baseline: Unigram | None, sums: _Sums) -> None:
+def _score(
+    model: Llama, rows: BatchDict, autocast: bool, baseline: Unigram | None, sums: _Sums
+) -> None:
     """Add what some rows come to."""
     sources = len(sums.targets_S)
     mask_N, prompt_N = rows["loss_mask"].reshape(-1), prompt_tokens(rows)
@@ -133,7 +142,8 @@ def _answers(
 ) -> npt.NDArray[np.bool_]:
     """The documents that are answers: a prompt and all of its targets; bool[D].
 
-    Of a document that was cut into windows the first alone has no window before it, and the last alone is closed.
+    Of a document that was cut into windows the first alone has no window before it, and the last
+    alone is closed.
     """
     roles_N = rows["roles"].reshape(-1)
     asked_D = _in_documents(rows, document_N, (roles_N == TEMPLATE) | (roles_N == DATA))
@@ -154,7 +164,9 @@ def _in_documents(
 def _predict(
     model: Llama, rows: BatchDict, read_N: npt.NDArray[np.bool_], autocast: bool
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Cross-entropy of the tokens to read, float64[N], and whether each is the most likely, bool[N]; elsewhere 0."""
+    """Cross-entropy of the tokens to read, float64[N], and whether each is the most likely,
+    bool[N]; elsewhere 0.
+    """
     device = model.head_VC.device
     batch = make_batch(rows, read_N).to(device)
     with torch.no_grad(), precision(device, autocast):
@@ -173,8 +185,15 @@ def _evaluation(sums: _Sums, dataset: PackedDataset, rows: int, held_out_rows: i
     every_S = np.ones(len(sources), np.bool_)
 
     def scores(names: Sequence[str], among_S: npt.NDArray[np.bool_]) -> dict[str, Score]:
-        groups = {name: among_S & np.array([other == name for other in names]) for name in sorted(set(names))}
-        return {name: _score_of(sums, of_S) for name, of_S in groups.items() if sums.targets_S[of_S].any()}
+        groups = {
+            name: among_S & np.array([other == name for other in names])
+            for name in sorted(set(names))
+        }
+        return {
+            name: _score_of(sums, of_S)
+            for name, of_S in groups.items()
+            if sums.targets_S[of_S].any()
+        }
 
     by_task = scores(tasks, every_S)
     names = _distinct([source.name for source in sources])
@@ -183,9 +202,14 @@ def _evaluation(sums: _Sums, dataset: PackedDataset, rows: int, held_out_rows: i
         total=_score_of(sums, every_S),
         tasks=by_task,
         languages=scores(languages, every_S),
-        pairs={task: scores(languages, np.array([other == task for other in tasks])) for task in by_task},
+        pairs={
+            task: scores(languages, np.array([other == task for other in tasks]))
+            for task in by_task
+        },
         sources={
-            name: SourceScore(**vars(score), task=source_of[name].task, language=source_of[name].lang)
+            name: SourceScore(
+                **vars(score), task=source_of[name].task, language=source_of[name].lang
+            )
             for name, score in scores(names, every_S).items()
         },
         rows=rows,
@@ -208,7 +232,9 @@ def _score_of(sums: _Sums, of_S: npt.NDArray[np.bool_]) -> Score:
         targets=targets,
         accuracy=right / text if text else None,
         bits_per_byte=nats / math.log(2) / size if size else None,
-        prompt=TargetLoss(float(sums.prompt_nats_S[of_S].sum() / prompts), prompts) if prompts else None,
+        prompt=TargetLoss(float(sums.prompt_nats_S[of_S].sum() / prompts), prompts)
+        if prompts
+        else None,
         baseline=None if sums.baseline_S is None else float(sums.baseline_S[of_S].sum() / targets),
         answers=answers,
         answers_right=answers_right / answers if answers else None,

@@ -1,10 +1,12 @@
-"""Every change that training makes to a disk, one operation at a time, and the hook by which tests tear any of them.
+"""Every change that training makes to a disk, one operation at a time, and the hook by which tests
+tear any of them.
 
-A file is written whole under another name, synced, and renamed: what bears its own name is complete. The one exception
-is the record of a run, which grows line by line and is cut back to a known length when the run is resumed.
+A file is written whole under another name, synced, and renamed: what bears its own name is
+complete. The one exception is the record of a run, which grows line by line and is cut back to a
+known length when the run is resumed.
 
-With ``SABITRAIN_TEST_FAULT=abort:N`` in the environment the process dies by SIGKILL in the middle of its N-th
-operation: a write is then half done, a rename or a removal not at all.
+With ``SABITRAIN_TEST_FAULT=abort:N`` in the environment the process dies by SIGKILL in the middle
+of its N-th operation: a write is then half done, a rename or a removal not at all.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def write_file(path: Path, content: bytes) -> None:
     """Write a new file and have the disk hold it.
 
     Raises:
-        OSError: If it cannot be written, or a link bears its name: what that leads to is left alone.
+        OSError: If it cannot be written, or a link bears its name: what that leads to is left
+            alone.
     """
     with os.fdopen(_open_no_link(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
         if _is_torn(die=False):
@@ -55,10 +58,14 @@ def write_file(path: Path, content: bytes) -> None:
     sync(path)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors (on the CPU, contiguous, sharing nothing) as a new safetensors file, and have the disk hold it.
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors (on the CPU, contiguous, sharing nothing) as a new safetensors file, and have
+    the disk hold it.
 
-    The file has the mode that the umask gives every new file; safetensors alone would let only its owner read it.
+    The file has the mode that the umask gives every new file; safetensors alone would let only its
+    owner read it.
 
     Raises:
         OSError: If it cannot be written.
@@ -113,7 +120,8 @@ def rename(old: Path, new: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it, entry by entry; nothing, if it is not there.
+    """Remove a file, a link, or a folder with all that is in it, entry by entry; nothing, if it is
+    not there.
 
     Of a link, the link alone goes: whatever it leads to stays.
     """
@@ -151,7 +159,8 @@ def sha256(path: Path) -> str:
 def output_error(
     error: OSError, what: str, path: Path, going_on: str = "the same command with --resume"
 ) -> OutputError:
-    """Returns the error to raise where ``path`` could not be written, with a remedy if the disk is full.
+    """Returns the error to raise where ``path`` could not be written, with a remedy if the disk is
+    full.
 
     Args:
         error: What the system said.
@@ -160,22 +169,27 @@ def output_error(
         going_on: How to go on once there is room.
     """
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = f"make room on that disk (or raise its quota), then go on with: {going_on}" if full else None
+    remedy = (
+        f"make room on that disk (or raise its quota), then go on with: {going_on}"
+        if full
+        else None
+    )
     return OutputError(f"{what}: {error.strerror or error}", file=str(path), remedy=remedy)
 
 
 class Lock:
     """The lock file of a run folder, held by one process at a time; a context manager.
 
-    The system lets go of it when the process ends, however it ends. The file holds the id of the process, and is
-    removed in the end; one that a killed process has left is taken over.
+    The system lets go of it when the process ends, however it ends. The file holds the id of the
+    process, and is removed in the end; one that a killed process has left is taken over.
     """
 
     def __init__(self, path: Path) -> None:
         """Take the lock.
 
         Raises:
-            BlockingIOError: If another process holds it; its ``strerror`` is the id of that process, as far as known.
+            BlockingIOError: If another process holds it; its ``strerror`` is the id of that
+                process, as far as known.
             OSError: If the file cannot be made, or the file system knows no locks.
         """
         self._path = path
@@ -214,7 +228,10 @@ class Lock:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Remove the file while it is still held, then let go."""
         _is_torn()
@@ -228,7 +245,9 @@ class Log:
     """A file that grows line by line; each line is with the operating system when `write` returns."""
 
     def __init__(self, path: Path, keep: int) -> None:
-        """Open the file, cut to its first ``keep`` bytes: what a run had written when its checkpoint was made."""
+        """Open the file, cut to its first ``keep`` bytes: what a run had written when its
+        checkpoint was made.
+        """
         _is_torn()
         self._file = os.fdopen(_open_no_link(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
         self._file.truncate(min(keep, self._file.tell()))
@@ -267,7 +286,9 @@ def _os_error(error: SafetensorError) -> OSError:
 
 
 def _is_torn(die: bool = True) -> bool:
-    """Count an operation; if it is the one to tear, die at once, or let the caller do half of it first."""
+    """Count an operation; if it is the one to tear, die at once, or let the caller do half of it
+    first.
+    """
     global _operations
     _operations += 1
     torn = _at_fault()

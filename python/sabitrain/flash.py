@@ -1,11 +1,13 @@
-"""The attention of CUDA in half precision: the kernels behind ``torch.nn.attention.varlen.varlen_attn``.
+"""The attention of CUDA in half precision: the kernels behind
+``torch.nn.attention.varlen.varlen_attn``.
 
-Its ops are called by themselves, since autograd does not reach inside an op of ours. Their arguments came and went
-between torch 2.10 and 2.15 (scale, window_size, enable_gqa, backend); their names did not change, so each call passes,
-by name, those that the installed version declares. Grouped queries are not taken by every version's backward pass:
-keys and values are repeated.
+Its ops are called by themselves, since autograd does not reach inside an op of ours. Their
+arguments came and went between torch 2.10 and 2.15 (scale, window_size, enable_gqa, backend); their
+names did not change, so each call passes, by name, those that the installed version declares.
+Grouped queries are not taken by every version's backward pass: keys and values are repeated.
 
-Dimensions: N tokens of all segments laid end to end, H query heads, K key and value heads, D dimensions of a head.
+Dimensions: N tokens of all segments laid end to end, H query heads, K key and value heads, D
+dimensions of a head.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from torch.nn.attention import varlen
 
 
 def takes(q: Tensor) -> bool:
-    """Whether the kernels take these queries: half precision on CUDA, heads of 8 to 256 in steps of 8."""
+    """Whether the kernels take these queries: half precision on CUDA, heads of 8 to 256 in steps of
+    8.
+    """
     half = q.dtype in (torch.bfloat16, torch.float16)
     return q.is_cuda and half and q.shape[2] % 8 == 0 and q.shape[2] <= 256
 
@@ -36,7 +40,14 @@ def forward(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int) -> tuple[
 
 
 def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, cu: Tensor, longest: int
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cu: Tensor,
+    longest: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The flash kernel's gradients; a key's are summed over the query heads it serves."""
     dq, dk, dv = _call_varlen(
@@ -47,7 +58,9 @@ def backward(
         value=repeat_heads(v, q.shape[1]),
         out=out,
         lse=lse,
-        rng_state=torch.zeros(2, dtype=torch.uint64, device=q.device),  # dropout's, of which there is none
+        rng_state=torch.zeros(
+            2, dtype=torch.uint64, device=q.device
+        ),  # dropout's, of which there is none
         **_bounds(cu, longest),
     )
     return dq, sum_heads(dk, k.shape[1]), sum_heads(dv, v.shape[1])
@@ -63,16 +76,26 @@ def _call_varlen(name: str, **arguments: Any) -> tuple[Tensor, ...]:
     """Call an op of ``torch.nn.attention.varlen`` with those of the arguments that it declares."""
     op = getattr(varlen, name)
     declared = {argument.name for argument in op._opoverload._schema.arguments}
-    result: tuple[Tensor, ...] = op(**{key: value for key, value in arguments.items() if key in declared})
+    result: tuple[Tensor, ...] = op(
+        **{key: value for key, value in arguments.items() if key in declared}
+    )
     return result
 
 
 def repeat_heads(x_NKD: Tensor, heads: int) -> Tensor:
     """Each key or value head once for every query head it serves."""
-    return x_NKD if x_NKD.shape[1] == heads else x_NKD.repeat_interleave(heads // x_NKD.shape[1], dim=1)
+    return (
+        x_NKD
+        if x_NKD.shape[1] == heads
+        else x_NKD.repeat_interleave(heads // x_NKD.shape[1], dim=1)
+    )
 
 
 def sum_heads(dx_NHD: Tensor, kv_heads: int) -> Tensor:
     """The gradient of `repeat_heads`."""
     tokens, heads, size = dx_NHD.shape
-    return dx_NHD if heads == kv_heads else dx_NHD.reshape(tokens, kv_heads, heads // kv_heads, size).sum(2)
+    return (
+        dx_NHD
+        if heads == kv_heads
+        else dx_NHD.reshape(tokens, kv_heads, heads // kv_heads, size).sum(2)
+    )

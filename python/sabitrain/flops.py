@@ -1,10 +1,12 @@
-"""Floating-point operations of a step: those executed, and those a dense computation would have taken.
+"""Floating-point operations of a step: those executed, and those a dense computation would have
+taken.
 
-Matrix products are counted, forward and backward, at two operations a multiply-add; nothing else is. Attention counts
-the pairs of tokens that a causal kernel within documents has to, and not the scores that it computes again in its
-backward pass: as in PaLM's definition of model FLOPs utilisation (arXiv:2204.02311, appendix B). Predictions include
-the padding to a multiple of 256, since it is executed; so is, where blocks are recomputed, their second forward pass,
-which counts too: it ends where the input of a block's last product is known, and leaves out that product itself.
+Matrix products are counted, forward and backward, at two operations a multiply-add; nothing else
+is. Attention counts the pairs of tokens that a causal kernel within documents has to, and not the
+scores that it computes again in its backward pass: as in PaLM's definition of model FLOPs
+utilisation (arXiv:2204.02311, appendix B). Predictions include the padding to a multiple of 256,
+since it is executed; so is, where blocks are recomputed, their second forward pass, which counts
+too: it ends where the input of a block's last product is known, and leaves out that product itself.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Flops:
 
     Attributes:
         executed: Those that are executed.
-        dense: Those that predicting at every position would take, with the same attention and recomputation.
+        dense: Those that predicting at every position would take, with the same attention and
+            recomputation.
     """
 
     executed: float
@@ -55,10 +58,18 @@ class Flops:
         return 1 - self.executed / self.dense
 
 
-def step_flops(shape: ModelConfig, vocab_size: int, step: Step, compute: Compute, recompute: bool = False) -> Flops:
-    """The operations of all micro-batches of a step (read from the CPU); ``recompute``: of blocks, for the backward."""
-    executed = sum(_batch_flops(shape, vocab_size, batch, compute, recompute) for batch in step.batches)
-    dense = sum(_batch_flops(shape, vocab_size, batch, "dense", recompute) for batch in step.batches)
+def step_flops(
+    shape: ModelConfig, vocab_size: int, step: Step, compute: Compute, recompute: bool = False
+) -> Flops:
+    """The operations of all micro-batches of a step (read from the CPU); ``recompute``: of blocks,
+    for the backward.
+    """
+    executed = sum(
+        _batch_flops(shape, vocab_size, batch, compute, recompute) for batch in step.batches
+    )
+    dense = sum(
+        _batch_flops(shape, vocab_size, batch, "dense", recompute) for batch in step.batches
+    )
     return Flops(executed, dense)
 
 
@@ -80,7 +91,8 @@ def training_flops(
         predictions: Positions that predict, if not all do.
         pairs: Pairs of a query and a key that attention computes, over all documents.
         compute: What is left out.
-        recompute: Whether blocks are computed again in the backward pass (`sabitrain.model.Llama.recompute`).
+        recompute: Whether blocks are computed again in the backward pass
+            (`sabitrain.model.Llama.recompute`).
     """
     heads_width = shape.heads * shape.head_size
     projections = 2 * shape.width * (heads_width + 2 * shape.key_heads * shape.head_size)
@@ -89,14 +101,19 @@ def training_flops(
     at_head = tokens if compute == "dense" else predictions
     at_end = predictions if compute == "full" else tokens
     positions = (shape.layers - 1) * tokens + at_end
-    blocks = shape.layers * (tokens * projections + 4 * pairs * heads_width) + positions * after_attention
+    blocks = (
+        shape.layers * (tokens * projections + 4 * pairs * heads_width)
+        + positions * after_attention
+    )
     forward = blocks + at_head * 2 * shape.width * vocab_size
     again = blocks - positions * last_product if recompute else 0
     return 3.0 * forward + again
 
 
 def forward_flops(shape: ModelConfig, vocab_size: int, batch: Batch) -> float:
-    """The operations of a forward pass alone over a batch (read from the CPU), as a validation has it."""
+    """The operations of a forward pass alone over a batch (read from the CPU), as a validation has
+    it.
+    """
     return _batch_flops(shape, vocab_size, batch, "full", False) / 3
 
 
@@ -105,8 +122,12 @@ def peak_flops(device: torch.device) -> float | None:
     return _PEAKS.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
-def _batch_flops(shape: ModelConfig, vocab_size: int, batch: Batch, compute: Compute, recompute: bool) -> float:
+def _batch_flops(
+    shape: ModelConfig, vocab_size: int, batch: Batch, compute: Compute, recompute: bool
+) -> float:
     """The operations of a micro-batch."""
     lengths = batch.cu_seqlens.diff().long()
     pairs = int((lengths * (lengths + 1) // 2).sum())
-    return training_flops(shape, vocab_size, len(batch.ids_N), len(batch.predict_at_M), pairs, compute, recompute)
+    return training_flops(
+        shape, vocab_size, len(batch.ids_N), len(batch.predict_at_M), pairs, compute, recompute
+    )

@@ -60,9 +60,9 @@ def greedy(
 ) -> list[list[int]]:
     """The most likely continuation, token by token, of each prompt: up to and with EOS, or cut off.
 
-    Prompts are laid end to end as the documents of one row, so any number of them, of any lengths, takes one forward
-    pass a token. Nothing is cached: each pass computes the prompts anew, which costs the square of the length and is
-    meant for a few answers, not for serving.
+    Prompts are laid end to end as the documents of one row, so any number of them, of any lengths,
+    takes one forward pass a token. Nothing is cached: each pass computes the prompts anew, which
+    costs the square of the length and is meant for a few answers, not for serving.
 
     Args:
         model: The model.
@@ -95,7 +95,11 @@ def greedy(
             chosen = F.linear(last, model.head_VC).argmax(-1).tolist()
         for index, token in zip(going, chosen, strict=True):
             texts[index].append(token)
-        going = [index for index in going if texts[index][-1] != eos_id and len(texts[index]) < model.config.context]
+        going = [
+            index
+            for index in going
+            if texts[index][-1] != eos_id and len(texts[index]) < model.config.context
+        ]
     return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
 
 
@@ -109,10 +113,11 @@ def answer_held_out(
     max_new_tokens: int = 64,
     go_on: GoOn | None = None,
 ) -> list[Answer]:
-    """Greedy answers to ``count`` prompts of the validation split, or as many as it has, chosen by ``seed``.
+    """Greedy answers to ``count`` prompts of the validation split, or as many as it has, chosen by
+    ``seed``.
 
-    A prompt is everything of a document before its first target token. Documents that go on after their target (a
-    conversation), or have nothing before it (plain text), are left out.
+    A prompt is everything of a document before its first target token. Documents that go on after
+    their target (a conversation), or have nothing before it (plain text), are left out.
 
     Args:
         model: The model.
@@ -121,8 +126,8 @@ def answer_held_out(
         seed: Which ones.
         tasks: Tasks to take them from; all if empty.
         max_new_tokens: Longest answer.
-        go_on: Asked between batches of rows that are looked through and between tokens that are written; where it says
-            no, there are the answers so far.
+        go_on: Asked between batches of rows that are looked through and between tokens that are
+            written; where it says no, there are the answers so far.
 
     Raises:
         TrainError: If the dataset has no such task.
@@ -135,10 +140,14 @@ def answer_held_out(
     answers = []
     for first in range(0, len(chosen), _PROMPTS_AT_ONCE):
         group = chosen[first : first + _PROMPTS_AT_ONCE]
-        produced = greedy(model, [question.prompt for question in group], dataset.eos_id, max_new_tokens, go_on)
+        produced = greedy(
+            model, [question.prompt for question in group], dataset.eos_id, max_new_tokens, go_on
+        )
         if not produced:
             break
-        answers += [_answer(dataset, tokenizer, *pair) for pair in zip(group, produced, strict=True)]
+        answers += [
+            _answer(dataset, tokenizer, *pair) for pair in zip(group, produced, strict=True)
+        ]
     return answers
 
 
@@ -148,12 +157,18 @@ def check_tasks(dataset: PackedDataset, tasks: Collection[str]) -> None:
     for task in tasks:
         if task not in known:
             raise TrainError(
-                f"no task '{task}'", file=str(dataset.path), remedy=f"name some of: {', '.join(sorted(known))}"
+                f"no task '{task}'",
+                file=str(dataset.path),
+                remedy=f"name some of: {', '.join(sorted(known))}",
             )
 
 
-def _questions(dataset: PackedDataset, tasks: Collection[str], go_on: GoOn | None) -> list[_Question]:
-    """The documents of the validation split that are a prompt, one target and EOS; none where ``go_on`` says no."""
+def _questions(
+    dataset: PackedDataset, tasks: Collection[str], go_on: GoOn | None
+) -> list[_Question]:
+    """The documents of the validation split that are a prompt, one target and EOS; none where
+    ``go_on`` says no.
+    """
     split, looked_at = dataset.validation, 0
     found: list[_Question] = []
     for rows in micro_batches(split, range(len(split)), _ROWS_AT_ONCE):
@@ -161,7 +176,9 @@ def _questions(dataset: PackedDataset, tasks: Collection[str], go_on: GoOn | Non
             return []
         looked_at += len(rows["n_targets"])
         begun_row, end = -1, 0
-        for row, length, source in zip(rows["doc_rows"], rows["seq_lengths"], rows["source_ids"], strict=True):
+        for row, length, source in zip(
+            rows["doc_rows"], rows["seq_lengths"], rows["source_ids"], strict=True
+        ):
             begin = end if row == begun_row else 0
             begun_row, end = row, begin + length
             if tasks and dataset.sources[source].task not in tasks:
@@ -175,11 +192,17 @@ def _questions(dataset: PackedDataset, tasks: Collection[str], go_on: GoOn | Non
             one_target = after - first == len(targets_at)
             closed = after == length - 1 and ids[after] == dataset.eos_id
             if asked and one_target and closed:
-                found.append(_Question(int(source), tuple(ids[:first].tolist()), tuple(ids[first:after].tolist())))
+                found.append(
+                    _Question(
+                        int(source), tuple(ids[:first].tolist()), tuple(ids[first:after].tolist())
+                    )
+                )
     return found
 
 
-def _answer(dataset: PackedDataset, tokenizer: Tokenizer, question: _Question, produced: list[int]) -> Answer:
+def _answer(
+    dataset: PackedDataset, tokenizer: Tokenizer, question: _Question, produced: list[int]
+) -> Answer:
     """A question and its answer as text."""
     prompt = question.prompt[1:] if question.prompt[0] == dataset.bos_id else question.prompt
     written = produced[:-1] if produced and produced[-1] == dataset.eos_id else produced

@@ -1,16 +1,19 @@
-"""The attention of any device and type: segments laid out anew, group by group of about the same length.
+"""The attention of any device and type: segments laid out anew, group by group of about the same
+length.
 
-Each segment is padded at its end, and a group is attended causally as one batch. A causal query never sees what comes
-after it, so the padding needs no mask: real queries come before it, and the gradient of the padded ones is zero.
+Each segment is padded at its end, and a group is attended causally as one batch. A causal query
+never sees what comes after it, so the padding needs no mask: real queries come before it, and the
+gradient of the padded ones is zero.
 
-Tried, with 4,096 tokens in 111 segments (4 heads of 32), forward and backward: groups gathered one by one 10 + 24 ms on
-one thread and 293 + 1,606 ms (medians) on two threads beside another busy process, where small parallel operations
-wait for each other; all gathered at once, as here, 9 + 21 ms and 43 + 127 ms. Forward alone, whole rows of 256 under a
-block-diagonal mask took five times as long, and a loop over documents longer still. Rounding lengths up to 8 or 16
-takes the same time, with 8 and 22 % of padding; to 32 and 64 longer (51 and 124 %).
+Tried, with 4,096 tokens in 111 segments (4 heads of 32), forward and backward: groups gathered one
+by one 10 + 24 ms on one thread and 293 + 1,606 ms (medians) on two threads beside another busy
+process, where small parallel operations wait for each other; all gathered at once, as here, 9 + 21
+ms and 43 + 127 ms. Forward alone, whole rows of 256 under a block-diagonal mask took five times as
+long, and a loop over documents longer still. Rounding lengths up to 8 or 16 takes the same time,
+with 8 and 22 % of padding; to 32 and 64 longer (51 and 124 %).
 
-Dimensions: N tokens of all segments laid end to end, H query heads, K key and value heads, D dimensions of a head;
-P places of the layout, G segments of a group, L tokens of its longest.
+Dimensions: N tokens of all segments laid end to end, H query heads, K key and value heads, D
+dimensions of a head; P places of the layout, G segments of a group, L tokens of its longest.
 """
 
 from __future__ import annotations
@@ -24,13 +27,16 @@ from torch import Tensor
 
 from sabitrain.flash import repeat_heads, sum_heads
 
-# Lengths are rounded up to a multiple of this to make a group; at most this many scores are held at once.
+# Lengths are rounded up to a multiple of this to make a group; at most this many scores are held at
+# once.
 _ROUND_TO = 16
 _MAX_SCORES = 1 << 22
 
 
 class _Group(NamedTuple):
-    """Segments of about the same length, padded to the longest: where they begin in the layout, and their shape."""
+    """Segments of about the same length, padded to the longest: where they begin in the layout, and
+    their shape.
+    """
 
     start: int
     segments: int
@@ -45,8 +51,9 @@ class _Group(NamedTuple):
 class _Layout(NamedTuple):
     """All segments, group after group; P places, the padding of the groups included.
 
-    A place that holds no token of its own holds the last one of its segment once more, so that nothing of another
-    segment is even read. The layout depends on the lengths alone, never on what the tokens hold.
+    A place that holds no token of its own holds the last one of its segment once more, so that
+    nothing of another segment is even read. The layout depends on the lengths alone, never on what
+    the tokens hold.
     """
 
     token_at_P: Tensor
@@ -75,14 +82,20 @@ def _lay_out(cu_seqlens: Tensor, heads: int) -> _Layout:
             groups.append(_Group(places, len(members), longest))
             places += token_GL.size
     device = cu_seqlens.device
-    return _Layout(torch.from_numpy(np.concatenate(tokens)).to(device), torch.from_numpy(place_of).to(device), groups)
+    return _Layout(
+        torch.from_numpy(np.concatenate(tokens)).to(device),
+        torch.from_numpy(place_of).to(device),
+        groups,
+    )
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int) -> tuple[Tensor, Tensor]:
     """Attention group by group; the backward pass wants nothing beside it."""
     heads, size = q.shape[1:]
     layout = _lay_out(cu, heads)
-    qkv = torch.cat((q, repeat_heads(k, heads), repeat_heads(v, heads)), 1).index_select(0, layout.token_at_P)
+    qkv = torch.cat((q, repeat_heads(k, heads), repeat_heads(v, heads)), 1).index_select(
+        0, layout.token_at_P
+    )
     qkv = qkv.view(-1, 3, heads, size)
     out = torch.empty_like(qkv[:, :1], memory_format=torch.contiguous_format)
     for group in layout.groups:
@@ -92,23 +105,38 @@ def forward(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int) -> tuple[
 
 
 def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, cu: Tensor, longest: int
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cu: Tensor,
+    longest: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients group by group, in float32 at least, from probabilities computed anew.
 
-    With P = softmax(Q K^T / sqrt(D)) and O = P V: dV = P^T dO, dS = P * (dO V^T - rowsum(dO * O)), dQ = dS K / sqrt(D),
-    dK = dS^T Q / sqrt(D) (FlashAttention, arXiv:2205.14135, appendix B.2).
+    With P = softmax(Q K^T / sqrt(D)) and O = P V: dV = P^T dO, dS = P * (dO V^T - rowsum(dO * O)),
+    dQ = dS K / sqrt(D), dK = dS^T Q / sqrt(D) (FlashAttention, arXiv:2205.14135, appendix B.2).
     """
     heads, size = q.shape[1:]
     dtype, scale = torch.promote_types(q.dtype, torch.float32), size**-0.5
     layout = _lay_out(cu, heads)
     grad, out = grad.to(dtype), out.to(dtype)
     inputs = torch.cat(
-        (q.to(dtype) * scale, repeat_heads(k, heads).to(dtype), repeat_heads(v, heads).to(dtype), grad), 1
+        (
+            q.to(dtype) * scale,
+            repeat_heads(k, heads).to(dtype),
+            repeat_heads(v, heads).to(dtype),
+            grad,
+        ),
+        1,
     )
     inputs = inputs.index_select(0, layout.token_at_P).view(-1, 4, heads, size)
     rowsums = (grad * out).sum(-1).index_select(0, layout.token_at_P).view(-1, 1, heads, 1)
-    padding = torch.ones(len(inputs), dtype=torch.bool, device=q.device).index_fill_(0, layout.place_of_N, False)
+    padding = torch.ones(len(inputs), dtype=torch.bool, device=q.device).index_fill_(
+        0, layout.place_of_N, False
+    )
     inputs[:, 3].masked_fill_(padding[:, None, None], 0)
     rowsums.masked_fill_(padding[:, None, None, None], 0)
     side = max(group.longest for group in layout.groups)

@@ -1,6 +1,8 @@
-"""Watching over steps: one whose loss or gradient is no number, or spikes, must not touch the model.
+"""Watching over steps: one whose loss or gradient is no number, or spikes, must not touch the
+model.
 
-All of it happens on the device, where loss and gradient are: the host asks for nothing until it has to wait anyway.
+All of it happens on the device, where loss and gradient are: the host asks for nothing until it has
+to wait anyway.
 """
 
 from __future__ import annotations
@@ -26,16 +28,19 @@ _SHOWN = 5
 
 
 class StepGuard:
-    """Decides, on the device, which steps are taken. After three in a row that are not, none is any more.
+    """Decides, on the device, which steps are taken. After three in a row that are not, none is any
+    more.
 
-    A step in which no token counts is not taken either, but says nothing about the run: it is not one in a row.
+    A step in which no token counts is not taken either, but says nothing about the run: it is not
+    one in a row.
 
     Attributes:
         device: Where steps are computed.
-        state: The tensors it decides by, which a checkpoint keeps: ``seen`` float64[2, `WINDOW`] (losses and gradient
-            norms of the last steps taken, infinite where there is none yet), ``taken`` (how many were), ``counts``
-            int64[2] (steps that were not finite, and spikes), ``in_a_row`` (such steps since one was taken) and
-            ``last`` int64[3] (the numbers of the last such steps, 0 where there is none yet).
+        state: The tensors it decides by, which a checkpoint keeps: ``seen`` float64[2, `WINDOW`]
+            (losses and gradient norms of the last steps taken, infinite where there is none yet),
+            ``taken`` (how many were), ``counts`` int64[2] (steps that were not finite, and spikes),
+            ``in_a_row`` (such steps since one was taken) and ``last`` int64[3] (the numbers of the
+            last such steps, 0 where there is none yet).
     """
 
     def __init__(self, device: torch.device, spike: float) -> None:
@@ -43,8 +48,8 @@ class StepGuard:
 
         Args:
             device: Where they are computed.
-            spike: A step is a spike if its loss or its gradient's norm is more than so many times the median of the
-                last `WINDOW` taken, and above 1; 0 for none.
+            spike: A step is a spike if its loss or its gradient's norm is more than so many times
+                the median of the last `WINDOW` taken, and above 1; 0 for none.
         """
         self.device = device
         self._times = spike or math.inf
@@ -56,8 +61,11 @@ class StepGuard:
             "last": torch.zeros(_MOST_IN_A_ROW, dtype=torch.int64, device=device),
         }
 
-    def judge(self, loss: Tensor, grad_norm: Tensor, step: int, targets: int) -> tuple[Tensor, Tensor]:
-        """Decide about a step, from its loss and its gradient's norm before clipping, two scalars on the device.
+    def judge(
+        self, loss: Tensor, grad_norm: Tensor, step: int, targets: int
+    ) -> tuple[Tensor, Tensor]:
+        """Decide about a step, from its loss and its gradient's norm before clipping, two scalars
+        on the device.
 
         Args:
             loss: The loss.
@@ -66,13 +74,18 @@ class StepGuard:
             targets: The tokens in it that count.
 
         Returns:
-            Whether it is to be skipped, float32[] (1 or 0, as optimizers take it); and what to tell of it, float64[5]:
-            loss, norm, its number in `UPDATES`, and the steps so far that were not finite and that were spikes.
+            Whether it is to be skipped, float32[] (1 or 0, as optimizers take it); and what to tell
+            of it, float64[5]: loss, norm, its number in `UPDATES`, and the steps so far that were
+            not finite and that were spikes.
         """
         state = self.state
         if not targets:
-            told_3 = torch.tensor((math.nan, math.nan, NO_TARGET), dtype=torch.float64).to(loss.device)
-            return torch.ones_like(loss, dtype=torch.float32), torch.cat((told_3, state["counts"].double()))
+            told_3 = torch.tensor((math.nan, math.nan, NO_TARGET), dtype=torch.float64).to(
+                loss.device
+            )
+            return torch.ones_like(loss, dtype=torch.float32), torch.cat(
+                (told_3, state["counts"].double())
+            )
         seen_2 = torch.stack((loss, grad_norm)).double()
         stopped = state["in_a_row"] >= _MOST_IN_A_ROW
         medians_2 = state["seen"].sort(dim=1).values[:, (WINDOW - 1) // 2]
@@ -89,10 +102,14 @@ class StepGuard:
         state["in_a_row"] = torch.where(taken, 0, state["in_a_row"] + 1)
         last = torch.cat((state["last"][1:], torch.full_like(state["last"][:1], step)))
         state["last"] = torch.where(taken | stopped, state["last"], last)
-        return (~taken).float(), torch.cat((seen_2, update[None].double(), state["counts"].double()))
+        return (~taken).float(), torch.cat(
+            (seen_2, update[None].double(), state["counts"].double())
+        )
 
     def stopping_steps(self) -> list[int]:
-        """The numbers of the steps in a row after which none is taken any more, or none; waits for the device."""
+        """The numbers of the steps in a row after which none is taken any more, or none; waits for
+        the device.
+        """
         if int(self.state["in_a_row"]) < _MOST_IN_A_ROW:
             return []
         return [step for step in self.state["last"].tolist() if step]
@@ -106,7 +123,11 @@ def stop_error(step: int, records: Sequence[str], going_on: str) -> TrainError:
         records: What `records_of` says of its rows.
         going_on: The command that goes on past the steps that stopped it.
     """
-    more = f"\n  and {len(records) - _SHOWN:,} more, all in metrics.jsonl" if len(records) > _SHOWN else ""
+    more = (
+        f"\n  and {len(records) - _SHOWN:,} more, all in metrics.jsonl"
+        if len(records) > _SHOWN
+        else ""
+    )
     return TrainError(
         f"step {step}: the third in a row whose loss or gradient is no number or spikes; none of them has touched the "
         "model. The records in its batch:\n  " + "\n  ".join(records[:_SHOWN]) + more,
@@ -117,7 +138,9 @@ def stop_error(step: int, records: Sequence[str], going_on: str) -> TrainError:
 
 
 def records_of(dataset: PackedDataset, batch: BatchDict) -> list[str]:
-    """The records that the documents of some rows come from: source, file and byte, each once, in order."""
+    """The records that the documents of some rows come from: source, file and byte, each once, in
+    order.
+    """
     found = zip(batch["source_ids"].tolist(), batch["record_ids"].tolist(), strict=True)
     return [
         f"source '{dataset.sources[source].name}', {dataset.place(source, record)}"

@@ -1,4 +1,5 @@
-"""The held-out rows to validate on: a fixed order of them, every beginning of which is a stratified sample.
+"""The held-out rows to validate on: a fixed order of them, every beginning of which is a stratified
+sample.
 
 Dimensions: R rows of the split, S sources, G groups of sources, N tokens of some rows.
 """
@@ -23,10 +24,11 @@ def sample_rows(
 ) -> npt.NDArray[np.int64] | None:
     """The rows to validate on: int64[rows], the same for the same dataset, ``count`` and ``seed``.
 
-    They hold a target of every task in every language that has one in the split, even where that takes more rows than
-    ``count``; then, as far as ``count`` allows, of every source. The rest comes in proportion: a row's stratum is the
-    rarest source with a target in it, and each stratum has its share of the sample to within one row. The rows of any
-    beginning of the result are such a sample too.
+    They hold a target of every task in every language that has one in the split, even where that
+    takes more rows than ``count``; then, as far as ``count`` allows, of every source. The rest
+    comes in proportion: a row's stratum is the rarest source with a target in it, and each stratum
+    has its share of the sample to within one row. The rows of any beginning of the result are such
+    a sample too.
 
     Args:
         dataset: Where the sources are.
@@ -49,7 +51,8 @@ def sample_rows(
     order_R = shuffled(len(split), f"sabitrain validation {seed} {dataset.fingerprint}")
     pairs = [(source.task, source.lang) for source in dataset.sources]
     in_pair_RG = np.stack(
-        [present_RS[:, [other == pair for other in pairs]].any(1) for pair in sorted(set(pairs))], axis=1
+        [present_RS[:, [other == pair for other in pairs]].any(1) for pair in sorted(set(pairs))],
+        axis=1,
     )
     needed = _cover(in_pair_RG, order_R, [])
     count = max(count, len(needed))
@@ -60,14 +63,18 @@ def sample_rows(
 
 
 def all_fit_the_run(held_out_rows: int, trained_rows: int) -> bool:
-    """Whether a run without ``--hours`` ends with a validation of all held-out rows, and not of a sample.
+    """Whether a run without ``--hours`` ends with a validation of all held-out rows, and not of a
+    sample.
 
-    A row takes at most about as long to validate as to train on, so that such a validation is a fraction of the run.
+    A row takes at most about as long to validate as to train on, so that such a validation is a
+    fraction of the run.
     """
     return held_out_rows <= trained_rows
 
 
-def _sources_of_rows(split: Split, sources: int, go_on: GoOn | None) -> npt.NDArray[np.bool_] | None:
+def _sources_of_rows(
+    split: Split, sources: int, go_on: GoOn | None
+) -> npt.NDArray[np.bool_] | None:
     """Which sources have a target in which row: bool[R, S]; None where ``go_on`` said no."""
     present_RS = np.zeros((len(split), sources), np.bool_)
     first = 0
@@ -82,8 +89,12 @@ def _sources_of_rows(split: Split, sources: int, go_on: GoOn | None) -> npt.NDAr
     return present_RS
 
 
-def _cover(present_RG: npt.NDArray[np.bool_], order_R: npt.NDArray[np.int64], chosen: Sequence[int]) -> list[int]:
-    """``chosen``, and the first row in the order of each group that none of them holds, the rarest group first."""
+def _cover(
+    present_RG: npt.NDArray[np.bool_], order_R: npt.NDArray[np.int64], chosen: Sequence[int]
+) -> list[int]:
+    """``chosen``, and the first row in the order of each group that none of them holds, the rarest
+    group first.
+    """
     rows = list(chosen)
     counts_G = present_RG.sum(0)
     for group in np.argsort(counts_G, kind="stable").tolist():
@@ -92,7 +103,9 @@ def _cover(present_RG: npt.NDArray[np.bool_], order_R: npt.NDArray[np.int64], ch
     return rows
 
 
-def _by_stratum(present_RS: npt.NDArray[np.bool_], order_R: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _by_stratum(
+    present_RS: npt.NDArray[np.bool_], order_R: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
     """All rows, every beginning of which has of each stratum its share to within one row: int64[R]."""
     counts_S = present_RS.sum(0)
     rarest_R = np.where(present_RS, counts_S, counts_S.max(initial=0) + 1).argmin(1)

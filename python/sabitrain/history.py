@@ -1,4 +1,6 @@
-"""The checkpoints of a run: which are kept, which is the newest that is whole, and the link that leads to it."""
+"""The checkpoints of a run: which are kept, which is the newest that is whole, and the link that
+leads to it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _LEFT_OVER = re.compile(r"\.step-\d{8,}\.unfinished")
 
 
 class History:
-    """The checkpoints in ``RUN/checkpoints``, one folder a step; ``RUN/checkpoint`` leads to the newest."""
+    """The checkpoints in ``RUN/checkpoints``, one folder a step; ``RUN/checkpoint`` leads to the
+    newest.
+    """
 
     def __init__(self, run: Path, config: CheckpointConfig) -> None:
         """Look after the checkpoints of a run folder."""
@@ -43,9 +47,11 @@ class History:
         dataset: PackedDataset,
         progress: Progress,
     ) -> Path:
-        """Write the checkpoint of a step, have the link lead to it, and remove those that need not be kept.
+        """Write the checkpoint of a step, have the link lead to it, and remove those that need not
+        be kept.
 
-        One of the same step that is there already was found damaged when the run was resumed, and is replaced.
+        One of the same step that is there already was found damaged when the run was resumed, and
+        is replaced.
 
         Raises:
             OutputError: If it cannot be written.
@@ -87,7 +93,8 @@ class History:
         return None
 
     def settle(self, newest: Path) -> None:
-        """Have the link lead to the newest checkpoint, and remove those that need not be kept, and what is unfinished.
+        """Have the link lead to the newest checkpoint, and remove those that need not be kept, and
+        what is unfinished.
 
         Those of later steps go too: they were found damaged when the run was resumed.
         """
@@ -113,7 +120,9 @@ class History:
         """The folders of all checkpoints, oldest first."""
         if not self._folder.is_dir():
             return []
-        return sorted((path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)), key=_step)
+        return sorted(
+            (path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)), key=_step
+        )
 
 
 def is_ours(name: str) -> bool:

@@ -1,6 +1,8 @@
-"""What a dataset is, kept with each checkpoint, so that a run goes on with the very data it began with.
+"""What a dataset is, kept with each checkpoint, so that a run goes on with the very data it began
+with.
 
-The fingerprint alone says whether anything changed; the parts of the manifest kept beside it say what.
+The fingerprint alone says whether anything changed; the parts of the manifest kept beside it say
+what.
 """
 
 from __future__ import annotations
@@ -12,7 +14,17 @@ from sabiprep.dataset import PackedDataset
 from sabiprep.errors import DatasetError
 from sabitrain.mixture import Mixture
 
-_PARTS = ("datasets", "inputs", "tokenizer", "config", "seq_len", "id_dtype", "seed", "sources", "splits")
+_PARTS = (
+    "datasets",
+    "inputs",
+    "tokenizer",
+    "config",
+    "seq_len",
+    "id_dtype",
+    "seed",
+    "sources",
+    "splits",
+)
 # The keys that name an entry of a list of the manifest, and what is not worth keeping of one.
 _NAMES = ("name", "path", "file")
 _LEFT_OUT = ("examples", "probes", "inputs")
@@ -20,11 +32,16 @@ _SHOWN = 4
 
 
 def identity(dataset: PackedDataset) -> dict[str, Any]:
-    """The fingerprint of a dataset and the parts of its manifest that tell what it was made from, as plain JSON."""
+    """The fingerprint of a dataset and the parts of its manifest that tell what it was made from,
+    as plain JSON.
+    """
     if isinstance(dataset, Mixture):
         return {
             "fingerprint": dataset.fingerprint,
-            "datasets": [{"name": str(number), **identity(part)} for number, part in enumerate(dataset.parts, 1)],
+            "datasets": [
+                {"name": str(number), **identity(part)}
+                for number, part in enumerate(dataset.parts, 1)
+            ],
         }
     parts = {name: _trim(dataset.manifest[name]) for name in _PARTS if name in dataset.manifest}
     return {"fingerprint": dataset.fingerprint, **parts}
@@ -50,7 +67,9 @@ def check_identity(saved: Mapping[str, Any], dataset: PackedDataset) -> None:
 
 
 def changes(before: Any, now: Any, place: str) -> list[str]:
-    """What is different between two JSON values, a line each, under the place in the manifest where it stands."""
+    """What is different between two JSON values, a line each, under the place in the manifest where
+    it stands.
+    """
     before, now = _by_name(before), _by_name(now)
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         lines = []
@@ -73,7 +92,9 @@ class _Name(str):
 
 
 def _by_name(value: Any) -> Any:
-    """A list of entries with names as a mapping, so that one more entry does not make all others different."""
+    """A list of entries with names as a mapping, so that one more entry does not make all others
+    different.
+    """
     if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         for key in _NAMES:
             names = [entry.get(key) for entry in value]
@@ -85,7 +106,9 @@ def _by_name(value: Any) -> Any:
 def _trim(value: Any) -> Any:
     """A part of the manifest without what is long and follows from the rest."""
     if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
-        return [{key: inner for key, inner in entry.items() if key not in _LEFT_OUT} for entry in value]
+        return [
+            {key: inner for key, inner in entry.items() if key not in _LEFT_OUT} for entry in value
+        ]
     if isinstance(value, dict):
         return {key: inner for key, inner in value.items() if key not in _LEFT_OUT}
     return value

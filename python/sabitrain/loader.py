@@ -24,7 +24,8 @@ _LARGE_BLOCK = 16 << 20
 class Loader:
     """Makes steps, in memory that a GPU can read by itself if asked to; usable in ``with``.
 
-    Which rows a step has, and what becomes of them, is a pure function of the step: reading ahead changes nothing.
+    Which rows a step has, and what becomes of them, is a pure function of the step: reading ahead
+    changes nothing.
 
     Attributes:
         waited: Seconds that `step` has kept its caller waiting.
@@ -53,7 +54,12 @@ class Loader:
         """
         self.waited = 0.0
         self._split, self._rows_of_step, self._steps = split, rows_of_step, steps
-        self._micro_rows, self._masking, self._compute, self._pin = micro_rows, masking, compute, pin
+        self._micro_rows, self._masking, self._compute, self._pin = (
+            micro_rows,
+            masking,
+            compute,
+            pin,
+        )
         keep_freed_memory()
         self._thread = ThreadPoolExecutor(1, "sabitrain-loader")
         self._ahead: dict[int, Future[Step]] = {}
@@ -67,13 +73,17 @@ class Loader:
         began = time.perf_counter()
         coming = self._ahead.pop(step, None) or self._thread.submit(self._make, step)
         if step + 1 < self._steps:
-            self._ahead = {step + 1: self._ahead.get(step + 1) or self._thread.submit(self._make, step + 1)}
+            self._ahead = {
+                step + 1: self._ahead.get(step + 1) or self._thread.submit(self._make, step + 1)
+            }
         made = coming.result()
         self.waited += time.perf_counter() - began
         return made
 
     def _make(self, step: int) -> Step:
-        made = make_step(self._split, self._rows_of_step(step), self._micro_rows, self._masking, self._compute)
+        made = make_step(
+            self._split, self._rows_of_step(step), self._micro_rows, self._masking, self._compute
+        )
         return replace(made, batches=[batch.pin() for batch in made.batches]) if self._pin else made
 
     def __enter__(self) -> Self:
@@ -81,7 +91,10 @@ class Loader:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """End the thread, once it is done with what it is at."""
         self._thread.shutdown(cancel_futures=True)
@@ -90,9 +103,9 @@ class Loader:
 def keep_freed_memory() -> None:
     """Have the C library keep what one step lets go of for the next.
 
-    glibc gives memory that is free at the top of its heap back to the system, so that each step would have its pages
-    made anew: a quarter of its time. It gives back less the larger the largest block that it has seen come and go
-    (mallopt(3), ``M_MMAP_THRESHOLD``), which is why training does without this once a model is made. Nothing is written
-    to this block, so it takes no memory.
+    glibc gives memory that is free at the top of its heap back to the system, so that each step
+    would have its pages made anew: a quarter of its time. It gives back less the larger the largest
+    block that it has seen come and go (mallopt(3), ``M_MMAP_THRESHOLD``), which is why training
+    does without this once a model is made. Nothing is written to this block, so it takes no memory.
     """
     np.empty(_LARGE_BLOCK, np.uint8)

@@ -1,4 +1,6 @@
-"""The record of a run, one JSON object a line in ``metrics.jsonl``; whoever watches the run is shown what it says."""
+"""The record of a run, one JSON object a line in ``metrics.jsonl``; whoever watches the run is
+shown what it says.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +54,14 @@ class _Shared(NamedTuple):
 class Metrics:
     """Writes it; a context manager that closes the file.
 
-    Every line of the file has a ``kind``: ``start``, ``resume``, ``train`` (a step, as `sabitrain.figures.StepFigures`
-    has it), ``validation`` (`sabitrain.scores.Evaluation`), ``stopped``, ``answer`` and ``end``. Times, speeds and
-    memory aside, a run on the CPU writes the same lines again.
+    Every line of the file has a ``kind``: ``start``, ``resume``, ``train`` (a step, as
+    `sabitrain.figures.StepFigures` has it), ``validation`` (`sabitrain.scores.Evaluation`),
+    ``stopped``, ``answer`` and ``end``. Times, speeds and memory aside, a run on the CPU writes the
+    same lines again.
 
     Attributes:
-        not_finite: Steps skipped because their loss or gradient was no number, as of the last line written.
+        not_finite: Steps skipped because their loss or gradient was no number, as of the last line
+            written.
         spikes: Steps skipped because one of them was far above the others.
     """
 
@@ -71,7 +75,8 @@ class Metrics:
         keep: int = 0,
         board: Board | None = None,
     ) -> None:
-        """Start the record of a run, or go on after the first ``keep`` bytes, those of earlier sessions.
+        """Start the record of a run, or go on after the first ``keep`` bytes, those of earlier
+        sessions.
 
         Args:
             file: The file.
@@ -107,18 +112,28 @@ class Metrics:
         return self._log.size
 
     def begin_step(self) -> None:
-        """Begin a step: unless others are under way, time counts from here, and not what was done since the last."""
+        """Begin a step: unless others are under way, time counts from here, and not what was done
+        since the last.
+        """
         if not self._pending:
             self._began = time.perf_counter()
 
     def step(
-        self, number: int, step: Step, flops: Flops, *, epoch: float, lr: float, outcome: Tensor, waited: float
+        self,
+        number: int,
+        step: Step,
+        flops: Flops,
+        *,
+        epoch: float,
+        lr: float,
+        outcome: Tensor,
+        waited: float,
     ) -> None:
         """An optimizer step, by its number from 1.
 
-        ``outcome`` is what `sabitrain.guard.StepGuard.judge` says of it. It is left on the device until figures are to
-        be shown, or `flush` is called: until then the device need not be waited for. ``waited`` are the seconds that
-        the loader has kept the session waiting so far.
+        ``outcome`` is what `sabitrain.guard.StepGuard.judge` says of it. It is left on the device
+        until figures are to be shown, or `flush` is called: until then the device need not be
+        waited for. ``waited`` are the seconds that the loader has kept the session waiting so far.
         """
         self._pending.append(_Pending(number, epoch, lr, outcome, step.tokens, step.targets, flops))
         self._waited = waited
@@ -131,8 +146,8 @@ class Metrics:
     def flush(self) -> None:
         """Write the lines of the steps so far.
 
-        Times, speeds, memory and shares of time are those of all steps since the last flush, since between them nothing
-        was waited for.
+        Times, speeds, memory and shares of time are those of all steps since the last flush, since
+        between them nothing was waited for.
         """
         if not self._pending:
             return
@@ -174,11 +189,17 @@ class Metrics:
         loss = None if evaluation is None else evaluation.total.loss
         skipped = {"not_finite": self.not_finite, "spikes": self.spikes}
         self._write(
-            "end", **skipped, target_loss=loss, unigram_baseline=None if baseline is None else baseline.loss, **facts
+            "end",
+            **skipped,
+            target_loss=loss,
+            unigram_baseline=None if baseline is None else baseline.loss,
+            **facts,
         )
         self._view.end(evaluation, baseline)
 
-    def _figures(self, step: _Pending, loss: float, grad_norm: float, update: str, shared: _Shared) -> StepFigures:
+    def _figures(
+        self, step: _Pending, loss: float, grad_norm: float, update: str, shared: _Shared
+    ) -> StepFigures:
         """The figures of a step, once its outcome is known."""
         seconds, rate = shared.seconds, step.flops.executed / shared.seconds
         return StepFigures(
@@ -214,7 +235,10 @@ class Metrics:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close the file; of an error that ends the run, that is what is told."""
         with contextlib.suppress(*() if error is None else (OSError,)):

@@ -1,7 +1,8 @@
 """Several packed datasets as one, and how the rows of a run are drawn from them.
 
-A mixture has the rows of its datasets one after the other, and their sources likewise. Its weights are shares of the
-rows of a step; they may go from one mix to another over the run, along a line or half a cosine.
+A mixture has the rows of its datasets one after the other, and their sources likewise. Its weights
+are shares of the rows of a step; they may go from one mix to another over the run, along a line or
+half a cosine.
 
 Dimensions: D datasets, R rows of a step.
 """
@@ -26,15 +27,20 @@ from sabiprep.errors import DatasetError
 from sabitrain.config import MixSchedule, TrainConfig, parse_mix
 from sabitrain.data import RowOrder, RowStream, shuffled
 
-# Steps of an irrational that fills [0, 1) evenly, however many are taken: the golden ratio's fractional part.
+# Steps of an irrational that fills [0, 1) evenly, however many are taken: the golden ratio's
+# fractional part.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class MixedSplit(Split):
     """The rows of several splits, one split after the other."""
 
-    def __init__(self, name: str, splits: Sequence[Split], seq_len: int, first_sources: Sequence[int]) -> None:
-        """Lay splits end to end; the sources of each are numbered from its entry of ``first_sources``."""
+    def __init__(
+        self, name: str, splits: Sequence[Split], seq_len: int, first_sources: Sequence[int]
+    ) -> None:
+        """Lay splits end to end; the sources of each are numbered from its entry of
+        ``first_sources``.
+        """
         self.name = name
         self._seq_len = seq_len
         self._splits = splits
@@ -59,7 +65,9 @@ class MixedSplit(Split):
         """
         found = self._find(indices)
         batch = batch_of([place for places in found for place in places], self._seq_len)
-        first_source_B = np.repeat(np.array(self._first_sources, np.uint16), [len(places) for places in found])
+        first_source_B = np.repeat(
+            np.array(self._first_sources, np.uint16), [len(places) for places in found]
+        )
         batch["source_ids"] += first_source_B[batch["doc_rows"]]
         return batch
 
@@ -98,17 +106,26 @@ class Mixture(PackedDataset):
         """
         first = parts[0]
         for part in parts[1:]:
-            for what, name in (("rows of another length", "seq_len"), ("another vocabulary", "vocab_size")):
-                _require_same(getattr(first, name), getattr(part, name), what, part.path, first.path)
+            for what, name in (
+                ("rows of another length", "seq_len"),
+                ("another vocabulary", "vocab_size"),
+            ):
+                _require_same(
+                    getattr(first, name), getattr(part, name), what, part.path, first.path
+                )
             width, other_width = first.manifest["id_dtype"], part.manifest["id_dtype"]
             _require_same(width, other_width, "ids of another width", part.path, first.path)
             one, other = first.manifest["tokenizer"]["sha256"], part.manifest["tokenizer"]["sha256"]
             _require_same(one, other, "another tokenizer", part.path, first.path)
             controls, others = ((data.bos_id, data.eos_id, data.pad_id) for data in (first, part))
             _require_same(controls, others, "other control tokens", part.path, first.path)
-        self.__dict__.update({name: value for name, value in vars(first).items() if not name.startswith("_")})
+        self.__dict__.update(
+            {name: value for name, value in vars(first).items() if not name.startswith("_")}
+        )
         self.parts = list(parts)
-        self.fingerprint = hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(
+            " ".join(part.fingerprint for part in parts).encode()
+        ).hexdigest()
         starts = np.cumsum([0, *(len(part.sources) for part in parts)]).tolist()
         self.sources = [
             replace(source, id=start + source.id)
@@ -121,7 +138,9 @@ class Mixture(PackedDataset):
         }
 
     def place(self, source_id: int, record_id: int) -> str:
-        """Where a record of a source, numbered over all datasets, is: its dataset, its file, and the byte in it."""
+        """Where a record of a source, numbered over all datasets, is: its dataset, its file, and
+        the byte in it.
+        """
         first = 0
         for part in self.parts:
             if source_id < first + len(part.sources):
@@ -152,13 +171,15 @@ def open_datasets(paths: Sequence[Path]) -> PackedDataset:
 
 
 class MixedOrder:
-    """Which rows each step takes of a mixture: a pure function of the seed, the step and the datasets' fingerprints.
+    """Which rows each step takes of a mixture: a pure function of the seed, the step and the
+    datasets' fingerprints.
 
-    Of each dataset the rows come as `sabitrain.data.RowStream` has them: each exactly once in each of its epochs. How
-    many of a step are whose follows the weights by systematic sampling: the interval [0, R) is cut in proportion, and a
-    dataset has a row for each of the points u, u + 1, u + 2 ... in its part, where u goes on by the golden ratio from
-    step to step. So a step's counts are within one of the exact shares, and where the weights stay, their sums over
-    steps stay as close as the logarithm of the steps; where they change, the sums may drift a little further.
+    Of each dataset the rows come as `sabitrain.data.RowStream` has them: each exactly once in each
+    of its epochs. How many of a step are whose follows the weights by systematic sampling: the
+    interval [0, R) is cut in proportion, and a dataset has a row for each of the points u, u + 1, u
+    + 2 ... in its part, where u goes on by the golden ratio from step to step. So a step's counts
+    are within one of the exact shares, and where the weights stay, their sums over steps stay as
+    close as the logarithm of the steps; where they change, the sums may drift a little further.
     """
 
     def __init__(
@@ -196,7 +217,9 @@ class MixedOrder:
         edges[:, -1] = rows_per_step
         offsets = (start + _GOLDEN * np.arange(steps)) % 1.0
         counts = np.diff(np.floor(edges + offsets[:, None]).astype(np.int64), axis=1, prepend=0)
-        self._taken = np.concatenate((np.zeros((1, len(sizes)), np.int64), np.cumsum(counts, axis=0)))
+        self._taken = np.concatenate(
+            (np.zeros((1, len(sizes)), np.int64), np.cumsum(counts, axis=0))
+        )
 
     def epoch(self, step: int) -> float:
         """The rows taken once ``step`` steps are, as a share of all there are."""
@@ -204,14 +227,21 @@ class MixedOrder:
 
     def repeats(self, step: int) -> list[float]:
         """The passes over each dataset once ``step`` steps are taken."""
-        return [taken / stream.rows for taken, stream in zip(self._taken[step].tolist(), self._streams, strict=True)]
+        return [
+            taken / stream.rows
+            for taken, stream in zip(self._taken[step].tolist(), self._streams, strict=True)
+        ]
 
     def step(self, step: int) -> npt.NDArray[np.int64]:
         """The rows of a step, counted from 0, of all datasets in a mixed order: int64[R]."""
         taken = [
             first + stream.take(begin, end)
             for first, stream, begin, end in zip(
-                self._firsts, self._streams, self._taken[step].tolist(), self._taken[step + 1].tolist(), strict=True
+                self._firsts,
+                self._streams,
+                self._taken[step].tolist(),
+                self._taken[step + 1].tolist(),
+                strict=True,
             )
         ]
         return np.concatenate(taken)[shuffled(self.rows_per_step, f"{self._key} {step}")]
@@ -220,12 +250,22 @@ class MixedOrder:
 Order = RowOrder | MixedOrder
 
 
-def make_order(dataset: PackedDataset, config: TrainConfig, rows_per_step: int, steps: int) -> Order:
+def make_order(
+    dataset: PackedDataset, config: TrainConfig, rows_per_step: int, steps: int
+) -> Order:
     """The order of the rows that a configuration asks for."""
     if not isinstance(dataset, Mixture):
         return RowOrder(dataset, rows_per_step, config.seed)
     weights, at_end = parse_mix(config.data, config.data_end)
-    return MixedOrder(dataset, rows_per_step, config.seed, steps, list(weights.values()), at_end, config.data_schedule)
+    return MixedOrder(
+        dataset,
+        rows_per_step,
+        config.seed,
+        steps,
+        list(weights.values()),
+        at_end,
+        config.data_schedule,
+    )
 
 
 def mix_of_steps(
@@ -243,5 +283,7 @@ def mix_of_steps(
 def _require_same(one: object, other: object, what: str, path: Path, first: Path) -> None:
     if one != other:
         raise DatasetError(
-            f"has {what} than {first}: {other} and {one}", file=str(path), remedy="pack both with the same settings"
+            f"has {what} than {first}: {other} and {one}",
+            file=str(path),
+            remedy="pack both with the same settings",
         )

@@ -15,19 +15,26 @@ from sabitrain.config import OptimConfig
 def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
 
-    AdamW (arXiv:1711.05101) is fused into one kernel. Muon (Jordan et al., 2024) makes each update of a matrix nearly
-    orthogonal; scaled by 0.2 sqrt(longer side) it is as large as AdamW's, so both share a rate and a weight decay (Liu
-    et al., arXiv:2502.16982, section 2.2). Norms never decay.
+    AdamW (arXiv:1711.05101) is fused into one kernel. Muon (Jordan et al., 2024) makes each update
+    of a matrix nearly orthogonal; scaled by 0.2 sqrt(longer side) it is as large as AdamW's, so
+    both share a rate and a weight decay (Liu et al., arXiv:2502.16982, section 2.2). Norms never
+    decay.
     """
     groups = parameter_groups(model, config.weight_decay)
     optimizers: list[torch.optim.Optimizer] = []
     if config.name == "muon":
         matrices = [groups.pop("matrices")]
         optimizers.append(
-            SkippingMuon(matrices, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw")
+            SkippingMuon(
+                matrices, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
+            )
         )
     betas = config.beta1, config.beta2
-    optimizers.append(torch.optim.AdamW(list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=True))
+    optimizers.append(
+        torch.optim.AdamW(
+            list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=True
+        )
+    )
     if next(model.parameters()).device.type == "cpu":
         for optimizer in optimizers:
             _leave_gpus_alone(optimizer)
@@ -45,7 +52,8 @@ def _leave_gpus_alone(optimizer: torch.optim.Optimizer) -> None:
 
 
 class SkippingMuon(torch.optim.Muon):
-    """Muon whose step changes nothing where the device says so, as fused AdamW's: `skip_where` tells both.
+    """Muon whose step changes nothing where the device says so, as fused AdamW's: `skip_where`
+    tells both.
 
     A matrix and its momentum are kept aside while they are changed, one pair at a time.
     """
@@ -66,7 +74,11 @@ class SkippingMuon(torch.optim.Muon):
                     if parameter.grad is None:
                         continue
                     before = parameter.clone()
-                    momentum = self.state[parameter].get("momentum_buffer", torch.zeros_like(before)).clone()
+                    momentum = (
+                        self.state[parameter]
+                        .get("momentum_buffer", torch.zeros_like(before))
+                        .clone()
+                    )
                     self.param_groups = [{**group, "params": [parameter]}]
                     super().step()  # type: ignore[no-untyped-call]
                     parameter.copy_(torch.where(skip, before, parameter))
@@ -77,9 +89,11 @@ class SkippingMuon(torch.optim.Muon):
 
 
 def skip_where(optimizers: Sequence[torch.optim.Optimizer], skip: torch.Tensor) -> None:
-    """Have the next step leave parameters and states as they are, to the bit, if ``skip`` (float32[]) is 1 and not 0.
+    """Have the next step leave parameters and states as they are, to the bit, if ``skip``
+    (float32[]) is 1 and not 0.
 
-    Nothing waits for it. Fused AdamW reads it in its kernel, where mixed precision with scaled gradients has it from.
+    Nothing waits for it. Fused AdamW reads it in its kernel, where mixed precision with scaled
+    gradients has it from.
     """
     for optimizer in optimizers:
         optimizer.found_inf = skip  # type: ignore[attr-defined]
@@ -88,11 +102,15 @@ def skip_where(optimizers: Sequence[torch.optim.Optimizer], skip: torch.Tensor) 
 def parameter_groups(model: nn.Module, weight_decay: float) -> dict[str, dict[str, Any]]:
     """The named parameters of each group, by its name, with their weight decay.
 
-    ``matrices`` are the projections of the blocks, ``embedding`` is the embedding, which is the head too, and ``norms``
-    are the vectors.
+    ``matrices`` are the projections of the blocks, ``embedding`` is the embedding, which is the
+    head too, and ``norms`` are the vectors.
     """
     groups: dict[str, dict[str, Any]] = {
-        name: {"params": [], "weight_decay": 0.0 if name == "norms" else weight_decay, "group": name}
+        name: {
+            "params": [],
+            "weight_decay": 0.0 if name == "norms" else weight_decay,
+            "group": name,
+        }
         for name in ("matrices", "embedding", "norms")
     }
     for name, parameter in model.named_parameters():
@@ -110,8 +128,10 @@ def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) 
 
 
 def clip_gradient(model: nn.Module, largest: float) -> torch.Tensor:
-    """Scale the whole gradient down to norm ``largest`` if it is longer (0: never), and return its norm before that.
+    """Scale the whole gradient down to norm ``largest`` if it is longer (0: never), and return its
+    norm before that.
 
-    The gradient is that of the step's mean loss, so ``largest`` means the same whatever the number of targets.
+    The gradient is that of the step's mean loss, so ``largest`` means the same whatever the number
+    of targets.
     """
     return nn.utils.clip_grad_norm_(model.parameters(), largest if largest > 0 else math.inf)

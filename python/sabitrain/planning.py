@@ -1,11 +1,13 @@
 """What a run will take, found without a GPU: ``python -m sabitrain plan --data OUT --preset 125m``.
 
-Activations are not estimated by a formula: a forward pass is run on tensors that have shapes and types but no numbers,
-in bf16 as on a GPU, and what autograd keeps for the backward pass is added up.
+Activations are not estimated by a formula: a forward pass is run on tensors that have shapes and
+types but no numbers, in bf16 as on a GPU, and what autograd keeps for the backward pass is added
+up.
 
-What is not seen that way is reckoned: parameters, gradients and optimizer states by their number; the copies in bf16
-that autocast keeps of the matrices; three chunks of logits (`sabitrain.loss`); in the backward pass the gradients of
-the widest layer; and for CUDA itself and for what its allocator leaves unused, 1 GB.
+What is not seen that way is reckoned: parameters, gradients and optimizer states by their number;
+the copies in bf16 that autocast keeps of the matrices; three chunks of logits (`sabitrain.loss`);
+in the backward pass the gradients of the widest layer; and for CUDA itself and for what its
+allocator leaves unused, 1 GB.
 """
 
 from __future__ import annotations
@@ -108,14 +110,20 @@ def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
     """
     check_dataset(config, dataset)
     seq_len = dataset.seq_len
-    steps, rows_per_step, micro_rows = config.step_plan(len(dataset.train), seq_len, "cuda").values()
+    steps, rows_per_step, micro_rows = config.step_plan(
+        len(dataset.train), seq_len, "cuda"
+    ).values()
     micro_rows = min(micro_rows, rows_per_step)
     order = make_order(dataset, config, rows_per_step, steps)
     masking = masking_of(config, dataset.sources)
     made = [
-        make_step(dataset.train, order.step(step), 16, masking, config.compute) for step in range(min(_SAMPLE, steps))
+        make_step(dataset.train, order.step(step), 16, masking, config.compute)
+        for step in range(min(_SAMPLE, steps))
     ]
-    counted = [step_flops(config.model, dataset.vocab_size, step, config.compute, config.recompute) for step in made]
+    counted = [
+        step_flops(config.model, dataset.vocab_size, step, config.compute, config.recompute)
+        for step in made
+    ]
     share = sum(step.targets for step in made) / (len(made) * rows_per_step * seq_len)
 
     def memory(rows: int) -> Memory:
@@ -125,12 +133,19 @@ def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
     names = [str(path) for path in config.datasets]
     repeats = order.repeats(steps) if isinstance(order, MixedOrder) else [order.epoch(steps)]
     return Plan(
-        parameters=sum(parameter.numel() for parameter in _imagined(config, dataset.vocab_size).parameters()),
+        parameters=sum(
+            parameter.numel() for parameter in _imagined(config, dataset.vocab_size).parameters()
+        ),
         steps=steps,
         micro_rows=micro_rows,
         memory=memory(micro_rows),
         largest_micro_rows=_largest(rows_per_step, lambda rows: memory(rows).total <= limit),
-        flops=Flops(*(sum(getattr(one, name) for one in counted) / len(counted) for name in ("executed", "dense"))),
+        flops=Flops(
+            *(
+                sum(getattr(one, name) for one in counted) / len(counted)
+                for name in ("executed", "dense")
+            )
+        ),
         repeats=dict(zip(names, repeats, strict=True)),
         validation=plan_validation(config, dataset, steps, rows_per_step, micro_rows),
     )
@@ -139,7 +154,8 @@ def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
 def plan_validation(
     config: TrainConfig, dataset: PackedDataset, steps: int, rows_per_step: int, micro_rows: int
 ) -> ValidationPlan:
-    """What the validations of a run of ``steps`` steps will take, reckoned from the first rows of the sample.
+    """What the validations of a run of ``steps`` steps will take, reckoned from the first rows of
+    the sample.
 
     Raises:
         DatasetError: If a shard is damaged.
@@ -159,13 +175,20 @@ def plan_validation(
 
 
 def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -> Memory:
-    """Bytes at the peak of a step whose micro-batches have ``tokens`` tokens, ``share`` of them targets."""
+    """Bytes at the peak of a step whose micro-batches have ``tokens`` tokens, ``share`` of them
+    targets.
+    """
     model, shape = _imagined(config, vocab_size), config.model
-    predictions = tokens if config.compute == "dense" else -(-max(1, round(share * tokens)) // PAD_TO) * PAD_TO
+    predictions = (
+        tokens
+        if config.compute == "dense"
+        else -(-max(1, round(share * tokens)) // PAD_TO) * PAD_TO
+    )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 2)
     logits = min(predictions * vocab_size, MAX_LOGITS)
-    # SwiGLU's two inputs, their product and its gradient in bf16, the stream and its gradient in float32.
+    # SwiGLU's two inputs, their product and its gradient in bf16, the stream and its gradient in
+    # float32.
     widest = tokens * (4 * shape.mlp_width * 2 + 2 * shape.width * 4)
     return Memory(
         parameters=4 * parameters,
@@ -181,7 +204,8 @@ def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -
 
 
 def saved_bytes(model: Llama, tokens: int, predictions: int | None) -> int:
-    """Bytes that autograd keeps of a forward pass in bf16 over ``tokens`` tokens, parameters and their copies aside.
+    """Bytes that autograd keeps of a forward pass in bf16 over ``tokens`` tokens, parameters and
+    their copies aside.
 
     Args:
         model: A model, of fake tensors or real ones.
@@ -198,7 +222,10 @@ def saved_bytes(model: Llama, tokens: int, predictions: int | None) -> int:
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in known and tensor.shape not in shapes:
-            seen[storage._cdata] = (tensor, storage.nbytes())  # the tensor too, so that no other takes its place
+            seen[storage._cdata] = (
+                tensor,
+                storage.nbytes(),
+            )  # the tensor too, so that no other takes its place
         return tensor
 
     with mode, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -246,7 +273,9 @@ def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
     validation, training = plan.validation, plan.steps * plan.flops.executed
     if not validation.held_out_rows:
         return ["no validation: no row is held out"]
-    during = f"{validation.rows:,} rows every {config.eval_every:,} steps, " if validation.times else ""
+    during = (
+        f"{validation.rows:,} rows every {config.eval_every:,} steps, " if validation.times else ""
+    )
     allowed = " at most, as the hours allow" if config.hours is not None else ""
     return [
         f"validation: {during}{validation.last_rows:,} at the end{allowed}, of {validation.held_out_rows:,} held out",
@@ -259,7 +288,12 @@ def _wrapped(line: str) -> str:
     """A line in as many as it takes, no word cut."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     parts = textwrap.wrap(
-        line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+        line,
+        _WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
     )
     return "\n".join(parts)
 
@@ -276,11 +310,16 @@ def _optimizer_numbers(model: Llama, config: OptimConfig) -> int:
     """Numbers that the optimizers keep: two a parameter for AdamW, one for Muon."""
     groups = parameter_groups(model, config.weight_decay)
     sizes = {name: sum(p.numel() for _, p in group["params"]) for name, group in groups.items()}
-    return sum((1 if config.name == "muon" and name == "matrices" else 2) * size for name, size in sizes.items())
+    return sum(
+        (1 if config.name == "muon" and name == "matrices" else 2) * size
+        for name, size in sizes.items()
+    )
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to ``most`` that fits, where every smaller one does too; 0 if none does."""
+    """The largest number up to ``most`` that fits, where every smaller one does too; 0 if none
+    does.
+    """
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2

@@ -18,14 +18,19 @@ def check_dataset(config: TrainConfig, dataset: PackedDataset) -> None:
     """Refuse a dataset that this run cannot train on.
 
     Raises:
-        DatasetError: If it has no row to train on, or its tokenizer is not the one it was packed with.
-        TrainError: If its rows are longer than the model's context, a task to answer is none of its own, or none of
-            its tokens counts.
+        DatasetError: If it has no row to train on, or its tokenizer is not the one it was packed
+            with.
+        TrainError: If its rows are longer than the model's context, a task to answer is none of its
+            own, or none of its tokens counts.
     """
     place = str(dataset.path)
     for part in dataset.parts if isinstance(dataset, Mixture) else [dataset]:
         if len(part.train) == 0:
-            raise DatasetError("there is no row to train on", file=str(part.path), remedy="pack it with more records")
+            raise DatasetError(
+                "there is no row to train on",
+                file=str(part.path),
+                remedy="pack it with more records",
+            )
     if dataset.seq_len > config.model.context:
         raise TrainError(
             f"its rows have {dataset.seq_len} tokens, the model's context {config.model.context}",

@@ -44,7 +44,12 @@ def saved_so_far(run: Path) -> str:
 
 
 def report_stop(
-    config: TrainConfig, view: View, stop: StopRequest, step: int, evaluation: Evaluation | None, saved: Path
+    config: TrainConfig,
+    view: View,
+    stop: StopRequest,
+    step: int,
+    evaluation: Evaluation | None,
+    saved: Path,
 ) -> Report:
     """Say that a signal ended the run after ``step`` steps, and how it goes on."""
     stop.wait_until_said()
@@ -54,12 +59,20 @@ def report_stop(
 
 
 def report_end(
-    metrics: Metrics, step: int, evaluation: Evaluation | None, answers: Sequence[Answer], saved: Path
+    metrics: Metrics,
+    step: int,
+    evaluation: Evaluation | None,
+    answers: Sequence[Answer],
+    saved: Path,
 ) -> Report:
     """Say what came of a run that is done, and put it on record."""
     metrics.answers(answers)
     total = None if evaluation is None else evaluation.total
-    baseline = None if total is None or total.baseline is None else TargetLoss(total.baseline, total.targets)
+    baseline = (
+        None
+        if total is None or total.baseline is None
+        else TargetLoss(total.baseline, total.targets)
+    )
     exact = sum(answer.exact for answer in answers)
     metrics.end(evaluation, baseline, steps=step, answers=len(answers), exact=exact)
     return Report(step, evaluation, baseline, answers, saved)

@@ -1,4 +1,6 @@
-"""The table of a validation: how well targets are predicted, by task and language, in as many columns as there are."""
+"""The table of a validation: how well targets are predicted, by task and language, in as many
+columns as there are.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +39,9 @@ class _Row(NamedTuple):
 def score_table(evaluation: Evaluation, width: int) -> Table:
     """A row for each task in each language, then for each task, for each language, and for all.
 
-    A task that has one language, and a language of one task, have no row of their own: it would be another's again.
-    The sources of a task in a language stand below it, where there are several. Names that leave no room for the
-    numbers in ``width`` columns are cut in their middle.
+    A task that has one language, and a language of one task, have no row of their own: it would be
+    another's again. The sources of a task in a language stand below it, where there are several.
+    Names that leave no room for the numbers in ``width`` columns are cut in their middle.
     """
     pairs, rest = list(_pair_rows(evaluation)), list(_other_rows(evaluation))
     cells = [_numbers(row.score) for row in (*pairs, *rest)]
@@ -53,10 +55,14 @@ def score_table(evaluation: Evaluation, width: int) -> Table:
     ]
     gaps = len(columns) + 1
     wide = sum(columns) + sum(longest) + 2 * gaps <= width
-    task_width, language_width = _name_widths(width - sum(columns) - (2 if wide else 1) * gaps, *longest)
+    task_width, language_width = _name_widths(
+        width - sum(columns) - (2 if wide else 1) * gaps, *longest
+    )
     # Columns of the box itself are one apart.
     padding = (0, 1 if wide else 0, 0, 0)
-    table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False, header_style="bold"
+    )
     for name in ("task", "language"):
         table.add_column(name, no_wrap=True)
     for name, size in zip(_NUMBERS, columns, strict=True):
@@ -72,7 +78,9 @@ def score_table(evaluation: Evaluation, width: int) -> Table:
 
 
 def elide(name: str, width: int) -> str:
-    """``name`` in at most ``width`` columns, at least 1, an ellipsis in its middle where it is longer."""
+    """``name`` in at most ``width`` columns, at least 1, an ellipsis in its middle where it is
+    longer.
+    """
     if cell_len(name) <= width:
         return name
     tail = (width - 1) // 3
@@ -132,6 +140,8 @@ def _numbers(score: Score) -> list[str]:
 
 
 def _name_widths(room: int, task: int, language: int) -> tuple[int, int]:
-    """The columns of both names within ``room``, from what their longest would take: tasks give way first."""
+    """The columns of both names within ``room``, from what their longest would take: tasks give way
+    first.
+    """
     task = min(task, max(_LEAST_NAME, room - language))
     return task, min(language, max(_LEAST_NAME, room - task))

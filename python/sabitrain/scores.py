@@ -22,18 +22,20 @@ class TargetLoss:
 class Score(TargetLoss):
     """How well some targets are predicted.
 
-    A target is predicted right if it is the most likely token, given all tokens before it as they stand in the data
-    (teacher forcing). An answer is a document with a prompt: it is right if all of its targets are, its closing EOS
-    among them. Documents without a prompt (plain text) and windows of a longer document are no answers.
+    A target is predicted right if it is the most likely token, given all tokens before it as they
+    stand in the data (teacher forcing). An answer is a document with a prompt: it is right if all
+    of its targets are, its closing EOS among them. Documents without a prompt (plain text) and
+    windows of a longer document are no answers.
 
     Attributes:
-        accuracy: The share of the targets predicted right, the EOS that closes a document aside, which would be right
-            wherever answers are short; None if there is no other.
-        bits_per_byte: The targets' cross-entropy in bits for each byte of their text (UTF-8), which compares models of
-            different tokenizers; None if they have no text.
-        prompt: The loss on the tokens of the prompts beside them, learnt or not: a probe of how well prompts are
-            modelled; None if there are none.
-        baseline: What the same targets cost `sabitrain.baseline.Unigram`, in nats per target; None if none was asked.
+        accuracy: The share of the targets predicted right, the EOS that closes a document aside,
+            which would be right wherever answers are short; None if there is no other.
+        bits_per_byte: The targets' cross-entropy in bits for each byte of their text (UTF-8), which
+            compares models of different tokenizers; None if they have no text.
+        prompt: The loss on the tokens of the prompts beside them, trained or not: a probe of how
+            well prompts are modelled; None if there are none.
+        baseline: What the same targets cost `sabitrain.baseline.Unigram`, in nats per target; None
+            if none was asked.
         answers: How many answers there are.
         answers_right: The share of them that is right; None if there are none.
     """
@@ -67,9 +69,10 @@ class Evaluation:
         total: Over every target.
         tasks: Over the targets of each task that has one.
         languages: Over the targets of each language that has one.
-        pairs: Over the targets of each task in each language that it has one in: by task, then by language.
-        sources: Over the targets of each source that has one, by its name; of a mixture in which a name comes again,
-            the second is called ``name (2)`` and so on.
+        pairs: Over the targets of each task in each language that it has one in: by task, then by
+            language.
+        sources: Over the targets of each source that has one, by its name; of a mixture in which a
+            name comes again, the second is called ``name (2)`` and so on.
         rows: Rows that were evaluated.
         held_out_rows: Rows of the split.
     """

@@ -11,7 +11,8 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 GoOn = Callable[[int, int], bool]
-"""Asked between batches, with what is done and of how much; where it says no, the work ends there."""
+"""Asked between batches, with what is done and of how much; where it says no, the work ends there.
+"""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_TO_SAY_IT = 1.0
@@ -24,9 +25,10 @@ class _EndedAtOnce(KeyboardInterrupt):
 class StopRequest:
     """Listens for Ctrl-C and SIGTERM inside a ``with``, and remembers that one came.
 
-    The first is acknowledged at once by a line, whatever the run is computing: Python tells a pipe of it as it comes
-    (`signal.set_wakeup_fd`), and a thread says the line. A second Ctrl-C is a `KeyboardInterrupt`, wherever the run is.
-    Only a process's main thread can listen; in another, signals are left to the program around.
+    The first is acknowledged at once by a line, whatever the run is computing: Python tells a pipe
+    of it as it comes (`signal.set_wakeup_fd`), and a thread says the line. A second Ctrl-C is a
+    `KeyboardInterrupt`, wherever the run is. Only a process's main thread can listen; in another,
+    signals are left to the program around.
 
     Attributes:
         signal: The name of the signal that came, as ``SIGTERM``; None as long as none did.
@@ -52,7 +54,9 @@ class StopRequest:
         self._say = say
 
     def wait_until_said(self) -> None:
-        """Wait (a second at most) until the signal that came is acknowledged, so that lines come in order."""
+        """Wait (a second at most) until the signal that came is acknowledged, so that lines come in
+        order.
+        """
         if self._noted:
             self._said.wait(_SECONDS_TO_SAY_IT)
 
@@ -60,8 +64,8 @@ class StopRequest:
     def ends_at_once(self) -> Iterator[None]:
         """Inside a ``with``, have the first signal end what is done there, wherever it is.
 
-        It must be safe to leave half done. An error that comes after the signal ends with it: Ctrl-C reaches a
-        compiler that runs beside, too.
+        It must be safe to leave half done. An error that comes after the signal ends with it:
+        Ctrl-C reaches a compiler that runs beside, too.
         """
         self._raises = True
         try:
@@ -82,12 +86,17 @@ class StopRequest:
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
             self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-            self._thread = threading.Thread(target=self._acknowledge, name="sabitrain-signals", daemon=True)
+            self._thread = threading.Thread(
+                target=self._acknowledge, name="sabitrain-signals", daemon=True
+            )
             self._thread.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Put back what was there before."""
         for number, handler in self._before.items():
@@ -114,7 +123,9 @@ class StopRequest:
         while numbers := os.read(self._pipe[0], 64):
             asked = [number for number in numbers if number in _SIGNALS]
             if asked and not self._said.is_set():
-                with contextlib.suppress(OSError, ValueError):  # a console that is gone is no reason to die
+                with contextlib.suppress(
+                    OSError, ValueError
+                ):  # a console that is gone is no reason to die
                     self._say(
                         f"{signal.Signals(asked[0]).name}: the run ends after the batch at hand and saves; "
                         "Ctrl-C once more ends it at once"

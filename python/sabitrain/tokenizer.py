@@ -1,7 +1,9 @@
-"""The tokenizer that a dataset came with: checked to be the right one, and as a checkpoint has it for ``transformers``.
+"""The tokenizer that a dataset came with: checked to be the right one, and as a checkpoint has it
+for ``transformers``.
 
-What the tokenizer of a checkpoint gives for a prompt is what the rows hold: BOS where the dataset was packed with one,
-and nothing at the end. Pack never runs a tokenizer's post-processor, so whatever that would add is taken out.
+What the tokenizer of a checkpoint gives for a prompt is what the rows hold: BOS where the dataset
+was packed with one, and nothing at the end. Pack never runs a tokenizer's post-processor, so
+whatever that would add is taken out.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ def open_tokenizer(dataset: PackedDataset) -> Tokenizer:
     """The tokenizer of a dataset.
 
     Raises:
-        DatasetError: If it cannot be read, its vocabulary is not the dataset's, or it has drifted: it gives the
-            manifest's probe strings other ids.
+        DatasetError: If it cannot be read, its vocabulary is not the dataset's, or it has drifted:
+            it gives the manifest's probe strings other ids.
     """
     file = str(dataset.tokenizer_path)
     content = read_tokenizer(dataset)
@@ -36,11 +38,17 @@ def open_tokenizer(dataset: PackedDataset) -> Tokenizer:
         known = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        drifted = next((text for text, ids in _probes(dataset) if _ids(tokenizer, text) != ids), None)
-    except BaseException as error:  # the library raises `Exception`; where it panics, a class that is no `Exception`
+        drifted = next(
+            (text for text, ids in _probes(dataset) if _ids(tokenizer, text) != ids), None
+        )
+    except (
+        BaseException
+    ) as error:  # the library raises `Exception`; where it panics, a class that is no `Exception`
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        raise DatasetError(f"cannot be read as a tokenizer: {error}", file=file, remedy=REMEDY) from error
+        raise DatasetError(
+            f"cannot be read as a tokenizer: {error}", file=file, remedy=REMEDY
+        ) from error
     if known != dataset.vocab_size:
         raise DatasetError(
             f"the dataset was packed with a vocabulary of {dataset.vocab_size}, but this tokenizer has one of {known}",
@@ -89,14 +97,19 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def control_ids(dataset: PackedDataset) -> dict[str, int | None]:
     """The control tokens under the names of ``transformers``."""
-    return {"bos_token_id": dataset.bos_id, "eos_token_id": dataset.eos_id, "pad_token_id": dataset.pad_id}
+    return {
+        "bos_token_id": dataset.bos_id,
+        "eos_token_id": dataset.eos_id,
+        "pad_token_id": dataset.pad_id,
+    }
 
 
 def tokenizer_config(dataset: PackedDataset, tokenizer: Tokenizer, context: int) -> dict[str, Any]:
-    """``tokenizer_config.json``: the class that takes ``tokenizer.json`` as it is, and the control tokens by text.
+    """``tokenizer_config.json``: the class that takes ``tokenizer.json`` as it is, and the control
+    tokens by text.
 
-    ``add_bos_token`` and ``add_eos_token`` say what the post-processor of `tokenizer_file` does: some versions of
-    ``transformers`` go by the one, some by the other.
+    ``add_bos_token`` and ``add_eos_token`` say what the post-processor of `tokenizer_file` does:
+    some versions of ``transformers`` go by the one, some by the other.
 
     Args:
         dataset: The dataset.
@@ -110,12 +123,17 @@ def tokenizer_config(dataset: PackedDataset, tokenizer: Tokenizer, context: int)
         "clean_up_tokenization_spaces": False,
         "add_bos_token": dataset.bos_id is not None,
         "add_eos_token": False,
-        **{name.removesuffix("_id"): tokenizer.id_to_token(id_) for name, id_ in ids.items() if id_ is not None},
+        **{
+            name.removesuffix("_id"): tokenizer.id_to_token(id_)
+            for name, id_ in ids.items()
+            if id_ is not None
+        },
     }
 
 
 def tokenizer_file(dataset: PackedDataset, tokenizer: Tokenizer) -> bytes:
-    """Returns the ``tokenizer.json`` of a checkpoint: the dataset's, made to begin a text as the rows do.
+    """Returns the ``tokenizer.json`` of a checkpoint: the dataset's, made to begin a text as the
+    rows do.
 
     It neither cuts nor pads. The dataset's own bytes are returned if they do all that already.
 
@@ -134,7 +152,9 @@ def tokenizer_file(dataset: PackedDataset, tokenizer: Tokenizer) -> bytes:
         written = json.loads(content)
         wanted = {"post_processor": _post_processor(written.get("post_processor"), bos)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"cannot be read as a tokenizer: {error}", file=str(file), remedy=REMEDY) from error
+        raise DatasetError(
+            f"cannot be read as a tokenizer: {error}", file=str(file), remedy=REMEDY
+        ) from error
     wanted |= {"truncation": None, "padding": None}
     if all(written.get(name) == value for name, value in wanted.items()):
         return content
@@ -142,7 +162,8 @@ def tokenizer_file(dataset: PackedDataset, tokenizer: Tokenizer) -> bytes:
 
 
 def _post_processor(written: Any, bos: tuple[str, int] | None) -> dict[str, Any] | None:
-    """Returns a post-processor that puts BOS (its text and id) first, if there is one, and adds nothing else.
+    """Returns a post-processor that puts BOS (its text and id) first, if there is one, and adds
+    nothing else.
 
     Of ``written`` only what trims offsets stays.
     """
@@ -150,9 +171,15 @@ def _post_processor(written: Any, bos: tuple[str, int] | None) -> dict[str, Any]
     if bos is not None:
         token, id_ = bos
         first = {"SpecialToken": {"id": token, "type_id": 0}}
-        text, second = ({"Sequence": {"id": name, "type_id": type_}} for type_, name in enumerate("AB"))
+        text, second = (
+            {"Sequence": {"id": name, "type_id": type_}} for type_, name in enumerate("AB")
+        )
         special = {token: {"id": token, "ids": [id_], "tokens": [token]}}
-        template = {"type": "TemplateProcessing", "single": [first, text], "pair": [first, text, second]}
+        template = {
+            "type": "TemplateProcessing",
+            "single": [first, text],
+            "pair": [first, text, second],
+        }
         parts.append({**template, "special_tokens": special})
     if len(parts) > 1:
         return {"type": "Sequence", "processors": parts}

@@ -1,8 +1,9 @@
 """A training run, top to bottom: ``python -m sabitrain --data OUT --run DIR``.
 
-Opens the packed dataset, trains on its targets, validates, saves checkpoints that ``transformers`` reads, and answers
-a few held-out prompts. Everything it leaves lies in the run folder (`sabitrain.run_folder`). However it ends, by
-Ctrl-C or ``kill -9``, the same command with ``--resume`` goes on as if it had not.
+Opens the packed dataset, trains on its targets, validates, saves checkpoints that ``transformers``
+reads, and answers a few held-out prompts. Everything it leaves lies in the run folder
+(`sabitrain.run_folder`). However it ends, by Ctrl-C or ``kill -9``, the same command with
+``--resume`` goes on as if it had not.
 """
 
 from __future__ import annotations
@@ -36,7 +37,14 @@ from sabitrain.model import Llama
 from sabitrain.optim import clip_gradient, make_optimizers, set_learning_rate, skip_where
 from sabitrain.preflight import check_dataset
 from sabitrain.report import Report, report_end, report_stop, saved_so_far
-from sabitrain.run_folder import METRICS_FILE, begin_run, keep_skipped, plain_configuration, resume_command, take_up
+from sabitrain.run_folder import (
+    METRICS_FILE,
+    begin_run,
+    keep_skipped,
+    plain_configuration,
+    resume_command,
+    take_up,
+)
 from sabitrain.schedule import learning_rate
 from sabitrain.stopping import StopRequest
 from sabitrain.trainer_state import Progress, restore_state
@@ -48,7 +56,8 @@ def run_training(config: TrainConfig) -> Report:
     """Train as ``config`` says, and leave everything in the run folder.
 
     Raises:
-        DatasetError: If the dataset cannot be read, has nothing to train on, or is not the one of the run to resume.
+        DatasetError: If the dataset cannot be read, has nothing to train on, or is not the one of
+            the run to resume.
         ConfigError: If a setting is not that of the run to resume.
         TrainError: If it does not fit the model, or three steps in a row could not be taken.
         OutputError: If the run folder is not empty, or cannot be written to.
@@ -76,10 +85,14 @@ def run_training(config: TrainConfig) -> Report:
                 "`python -m sabitrain plan` says what fits",
             ) from error
         except OSError as error:
-            raise output_error(error, "the run cannot go on", config.run, resume_command(config)) from error
+            raise output_error(
+                error, "the run cannot go on", config.run, resume_command(config)
+            ) from error
 
 
-def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop: StopRequest) -> Report:
+def _run(
+    config: TrainConfig, dataset: PackedDataset, device: torch.device, stop: StopRequest
+) -> Report:
     """The run itself, once everything is known to fit."""
     # Set up, from the newest checkpoint if there is one.
     notes: list[str] = []
@@ -94,23 +107,39 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     shape, bf16 = config.model, runs_in_bf16(device)
-    check_attention(shape.heads, shape.key_heads, shape.head_size, device, torch.bfloat16 if bf16 else torch.float32)
+    check_attention(
+        shape.heads,
+        shape.key_heads,
+        shape.head_size,
+        device,
+        torch.bfloat16 if bf16 else torch.float32,
+    )
     model = Llama(shape, dataset.vocab_size).to(device)
     model.recompute(config.recompute)
     forward = torch.compile(model, dynamic=True) if config.compile else model
     optimizers, guard = make_optimizers(model, config.optim), StepGuard(device, config.optim.spike)
-    plan = dict(resumed[1].plan) if resumed else config.step_plan(len(dataset.train), dataset.seq_len, device.type)
+    plan = (
+        dict(resumed[1].plan)
+        if resumed
+        else config.step_plan(len(dataset.train), dataset.seq_len, device.type)
+    )
     steps, micro_rows = plan["steps"], plan["micro_rows"]
     order = make_order(dataset, config, plan["rows_per_step"], steps)
     masking = masking_of(config, dataset.sources)
-    begun, seconds, kept = (resumed[1].step, resumed[1].seconds, resumed[1].metrics_bytes) if resumed else (0, 0.0, 0)
+    begun, seconds, kept = (
+        (resumed[1].step, resumed[1].seconds, resumed[1].metrics_bytes) if resumed else (0, 0.0, 0)
+    )
     done, evaluation, saved, step_saved = begun, None, None, begun if resumed else -1
     clock = Clock(steps, config.hours, begun, seconds)
     with (
         open_view(clock) as view,
         open_board(config.tensorboard, config.run, begun) as board,
-        Metrics(config.run / METRICS_FILE, view, clock, device, config.log_every, kept, board) as metrics,
-        Loader(dataset.train, order.step, steps, micro_rows, masking, config.compute, pin=bf16) as loader,
+        Metrics(
+            config.run / METRICS_FILE, view, clock, device, config.log_every, kept, board
+        ) as metrics,
+        Loader(
+            dataset.train, order.step, steps, micro_rows, masking, config.compute, pin=bf16
+        ) as loader,
     ):
         stop.say_by(view.say)
         for note in notes:
@@ -130,7 +159,11 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             saved = resumed[0]
             restore_state(saved, model, optimizers, guard)
             metrics.not_finite, metrics.spikes = guard.state["counts"].tolist()
-            facts = {"device": str(device), "torch": torch.__version__, "skip_batches": config.skip_batches}
+            facts = {
+                "device": str(device),
+                "torch": torch.__version__,
+                "skip_batches": config.skip_batches,
+            }
             metrics.resume(step=done, checkpoint=saved.name, **facts)
             view.say(f"going on from {saved}, after step {done:,}")
         view.say(
@@ -142,16 +175,21 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         )
         if order.rows_per_step > len(dataset.train):
             most = len(dataset.train) * dataset.seq_len
-            view.say(f"note: one step repeats every row there is; --batch.tokens {most} would be one epoch")
+            view.say(
+                f"note: one step repeats every row there is; --batch.tokens {most} would be one epoch"
+            )
 
         validator = Validator(config, dataset, model, micro_rows, bf16, clock, view, stop)
         validator.prepare()
         if config.compile and done < steps and not stop.is_requested():
             view.between_steps("compiling")
-            first = make_step(dataset.train, order.step(done)[:micro_rows], micro_rows, masking, config.compute)
+            first = make_step(
+                dataset.train, order.step(done)[:micro_rows], micro_rows, masking, config.compute
+            )
             compile_ahead(forward, model, first.batches[0].to(device), config.compute, bf16, stop)
 
-        # Train. A checkpoint comes before all else that is due after its step, so that is where a resumed run begins.
+        # Train. A checkpoint comes before all else that is due after its step, so that is where a
+        # resumed run begins.
         while True:
             asked = stop.signal
             last = validator.is_last(done)
@@ -192,7 +230,9 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
             for batch in (batch.to(device) for batch in step.batches):
                 with precision(device, bf16):
                     hidden_MC = predicting_states(forward, batch, config.compute)
-                    to_minimise, cross_entropy = weighted_loss(hidden_MC, model.head_VC, batch, config.z_loss)
+                    to_minimise, cross_entropy = weighted_loss(
+                        hidden_MC, model.head_VC, batch, config.z_loss
+                    )
                 torch.autograd.backward(to_minimise)
                 loss += cross_entropy
                 left -= 1
@@ -211,12 +251,22 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
                 optimizer.zero_grad()
             done += 1
             flops = step_flops(shape, dataset.vocab_size, step, config.compute, config.recompute)
-            metrics.step(done, step, flops, epoch=order.epoch(done), lr=rate, outcome=outcome, waited=loader.waited)
+            metrics.step(
+                done,
+                step,
+                flops,
+                epoch=order.epoch(done),
+                lr=rate,
+                outcome=outcome,
+                waited=loader.waited,
+            )
 
-        # Show what was learnt.
+        # Show what was trained.
         view.settle()
         if done < steps:
-            view.say(f"{config.hours:g} hours are over: stopping at step {done}, before the rate has come down")
+            view.say(
+                f"{config.hours:g} hours are over: stopping at step {done}, before the rate has come down"
+            )
         view.say(f"saved {history.newest} after {clock.seconds:.0f} s")
         view.between_steps("answering")
         answers = answer_held_out(
@@ -233,7 +283,9 @@ def _run(config: TrainConfig, dataset: PackedDataset, device: torch.device, stop
         return report_end(metrics, done, evaluation, answers, history.newest)
 
 
-def _check_steps(guard: StepGuard, config: TrainConfig, dataset: PackedDataset, order: Order, metrics: Metrics) -> None:
+def _check_steps(
+    guard: StepGuard, config: TrainConfig, dataset: PackedDataset, order: Order, metrics: Metrics
+) -> None:
     """Stop the run if too many steps in a row could not be taken, and name what was in the last."""
     bad = guard.stopping_steps()
     if bad:

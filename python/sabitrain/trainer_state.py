@@ -1,8 +1,8 @@
 """Where a run is: everything beside the weights that its next step depends on. Nothing is pickled.
 
-Two files of a checkpoint: ``trainer.safetensors`` (the state of the optimizers, of the watch over steps and of
-the random generators) and ``trainer.json`` (the rest, with the sha256 of every other file and of itself, so that damage
-is seen).
+Two files of a checkpoint: ``trainer.safetensors`` (the state of the optimizers, of the watch over
+steps and of the random generators) and ``trainer.json`` (the rest, with the sha256 of every other
+file and of itself, so that damage is seen).
 """
 
 from __future__ import annotations
@@ -79,11 +79,17 @@ def save_state(
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
             for key, value in state.items():
-                tensors[f"optimizer.{names[parameter]}.{key}"] = value.detach().to("cpu").contiguous()
+                tensors[f"optimizer.{names[parameter]}.{key}"] = (
+                    value.detach().to("cpu").contiguous()
+                )
     files.save_tensors(folder / TENSORS_FILE, tensors)
     facts = {
         "version": _VERSION,
-        "files": {path.name: files.sha256(path) for path in sorted(folder.iterdir()) if path.name != FACTS_FILE},
+        "files": {
+            path.name: files.sha256(path)
+            for path in sorted(folder.iterdir())
+            if path.name != FACTS_FILE
+        },
         "optimizers": [_hyperparameters(optimizer, names) for optimizer in optimizers],
         **dataclasses.asdict(progress),
     }
@@ -102,7 +108,9 @@ def read_progress(folder: Path) -> Progress:
         try:
             right = files.sha256(folder / name) == digest
         except OSError as error:
-            raise TrainError(f"cannot be read: {error.strerror or error}", file=str(folder / name)) from error
+            raise TrainError(
+                f"cannot be read: {error.strerror or error}", file=str(folder / name)
+            ) from error
         if not right:
             raise TrainError("is damaged: its sha256 does not hold", file=str(folder / name))
     return Progress(**{field.name: facts[field.name] for field in dataclasses.fields(Progress)})
@@ -132,7 +140,9 @@ def restore_state(
         kept = {name: tensors.get(f"guard.{name}", value) for name, value in guard.state.items()}
         guard.state = {name: value.to(guard.device) for name, value in kept.items()}
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise TrainError(f"not a checkpoint of this model and optimizer: {error}", file=str(folder)) from error
+        raise TrainError(
+            f"not a checkpoint of this model and optimizer: {error}", file=str(folder)
+        ) from error
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and guard.device.type == "cuda":
         cuda.set_rng_state(tensors["rng.cuda"], guard.device)
@@ -144,25 +154,43 @@ def _restore_optimizer(
     saved: Sequence[Mapping[str, Any]],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Hand an optimizer its saved state in the form of its own ``state_dict``, which knows what goes where."""
+    """Hand an optimizer its saved state in the form of its own ``state_dict``, which knows what
+    goes where.
+    """
     own = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
-    grouped = [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
+    grouped = [
+        [names[parameter] for parameter in group["params"]] for group in optimizer.param_groups
+    ]
     if grouped != [group["params"] for group in saved]:
         raise ValueError("its parameters are grouped differently")
-    for group_names, own_group, saved_group in zip(grouped, own["param_groups"], saved, strict=True):
-        own_group.update({key: _like(own_group[key], value) for key, value in saved_group.items() if key != "params"})
+    for group_names, own_group, saved_group in zip(
+        grouped, own["param_groups"], saved, strict=True
+    ):
+        own_group.update(
+            {
+                key: _like(own_group[key], value)
+                for key, value in saved_group.items()
+                if key != "params"
+            }
+        )
         for index, name in zip(own_group["params"], group_names, strict=True):
             prefix = f"optimizer.{name}."
-            keys = [key for key in tensors if key.startswith(prefix) and "." not in key[len(prefix) :]]
+            keys = [
+                key for key in tensors if key.startswith(prefix) and "." not in key[len(prefix) :]
+            ]
             state[index] = {key[len(prefix) :]: tensors[key] for key in keys}
     # A step that was never taken has left no state.
     own["state"] = {index: values for index, values in state.items() if values}
     optimizer.load_state_dict(own)
 
 
-def _hyperparameters(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> list[dict[str, Any]]:
-    """The groups of an optimizer with the names of their parameters; tensors among the values become numbers."""
+def _hyperparameters(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]
+) -> list[dict[str, Any]]:
+    """The groups of an optimizer with the names of their parameters; tensors among the values
+    become numbers.
+    """
     return [
         {
             key: [names[parameter] for parameter in value] if key == "params" else _plain(value)
@@ -186,8 +214,8 @@ def _like(own: Any, saved: Any) -> Any:
 def _random_states(device: torch.device) -> dict[str, Tensor]:
     """The states of torch's generators: the CPU's, and that of the GPU that is trained on.
 
-    A GPU that is not is left alone: asking for its state sets up CUDA on it, which takes hundreds of megabytes there.
-    Nothing here draws from Python's or NumPy's global generators.
+    A GPU that is not is left alone: asking for its state sets up CUDA on it, which takes hundreds
+    of megabytes there. Nothing here draws from Python's or NumPy's global generators.
     """
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -217,7 +245,9 @@ def _facts(folder: Path) -> dict[str, Any]:
     try:
         msgspec.convert(facts, _Facts)
     except msgspec.ValidationError as error:
-        raise TrainError(f"is damaged: a field is missing or cannot be right: {error}", file=str(place)) from error
+        raise TrainError(
+            f"is damaged: a field is missing or cannot be right: {error}", file=str(place)
+        ) from error
     checked: dict[str, Any] = facts
     return checked
 

@@ -1,4 +1,6 @@
-"""The validations of a run: when one is due, which rows it takes, and that it ends with the run's hours or a signal."""
+"""The validations of a run: when one is due, which rows it takes, and that it ends with the run's
+hours or a signal.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,14 @@ _ROWS_SAMPLED = 16  # of which the length of a document is the mean
 class Validator:
     """Validates the model of a run on held-out rows.
 
-    Validations take the sample of ``--eval-rows`` (`sabitrain.held_out.sample_rows`), the same rows each time. The
-    last takes every held-out row where time allows: under ``--hours``, if that is expected to be done within them;
-    else, if no more rows are held out than the run has trained on, so that it takes a fraction of the run's time.
+    Validations take the sample of ``--eval-rows`` (`sabitrain.held_out.sample_rows`), the same rows
+    each time. The last takes every held-out row where time allows: under ``--hours``, if that is
+    expected to be done within them; else, if no more rows are held out than the run has trained on,
+    so that it takes a fraction of the run's time.
 
-    Under ``--hours`` training ends early enough for what comes after it: a checkpoint, the last validation, the
-    answers. What takes longer than expected ends with the hours nevertheless, with the rows it has by then.
+    Under ``--hours`` training ends early enough for what comes after it: a checkpoint, the last
+    validation, the answers. What takes longer than expected ends with the hours nevertheless, with
+    the rows it has by then.
     """
 
     def __init__(
@@ -50,7 +54,8 @@ class Validator:
             config: The run's.
             dataset: What it trains on.
             model: Its model.
-            rows_at_once: Rows of a forward pass; no more than a step has, lest a signal waits for longer than in one.
+            rows_at_once: Rows of a forward pass; no more than a step has, lest a signal waits for
+                longer than in one.
             autocast: Whether to compute in bf16.
             clock: The run's.
             view: Where it shows how far it is.
@@ -67,7 +72,8 @@ class Validator:
         self._seconds_a_row: float | None = None
 
     def prepare(self) -> None:
-        """Choose the sample and count the baseline's tokens; left half done where a signal comes, as the run ends then.
+        """Choose the sample and count the baseline's tokens; left half done where a signal comes,
+        as the run ends then.
 
         Raises:
             DatasetError: If a shard is damaged.
@@ -76,11 +82,17 @@ class Validator:
         if len(held_out) == 0:
             return
         rows = sample_rows(
-            self._dataset, held_out, self._config.eval_rows, self._config.seed, self.going_on("choosing", "rows", False)
+            self._dataset,
+            held_out,
+            self._config.eval_rows,
+            self._config.seed,
+            self.going_on("choosing", "rows", False),
         )
         if rows is not None:
             self._sample = rows
-            self._unigram = train_unigram(self._dataset, self.going_on("counting targets of", "rows", False))
+            self._unigram = train_unigram(
+                self._dataset, self.going_on("counting targets of", "rows", False)
+            )
         # Each token of an answer takes a pass over its document so far.
         lengths = held_out.batch(range(min(_ROWS_SAMPLED, len(held_out))))["seq_lengths"]
         passes = self._config.answers * self._config.max_new_tokens
@@ -91,16 +103,25 @@ class Validator:
         return bool(self._config.eval_every and step and step % self._config.eval_every == 0)
 
     def is_last(self, step: int) -> bool:
-        """Whether the run ends with ``step`` steps: they are all, or its hours are over but for what follows them."""
+        """Whether the run ends with ``step`` steps: they are all, or its hours are over but for
+        what follows them.
+        """
         if step == self._clock.steps or step == 0 or self._clock.seconds_to_limit is None:
             return step == self._clock.steps
         rows = (1 + self.is_due(step)) * len(self._sample) + self._rows_of_answers
         one_step = self._clock.seconds_a_step or 0.0
-        return self._clock.seconds_to_limit <= one_step + self._clock.seconds_to_save + self._expected(rows)
+        return (
+            self._clock.seconds_to_limit
+            <= one_step + self._clock.seconds_to_save + self._expected(rows)
+        )
 
     def validate(self, step: int, last: bool) -> Evaluation | None:
         """The scores after ``step`` steps; None if there is no target, or a signal ended it."""
-        rows = np.arange(len(self._dataset.validation)) if last and self._takes_all(step) else self._sample
+        rows = (
+            np.arange(len(self._dataset.validation))
+            if last and self._takes_all(step)
+            else self._sample
+        )
         self._view.between_steps("validating")
         began = self._clock.seconds
         evaluation = evaluate_split(
@@ -119,7 +140,9 @@ class Validator:
         return None if self._stop.is_requested() else evaluation
 
     def going_on(self, doing: str, unit: str, within_hours: bool = True) -> GoOn:
-        """Shows how far a work is, and ends it with a signal and, if asked to, with the run's hours."""
+        """Shows how far a work is, and ends it with a signal and, if asked to, with the run's
+        hours.
+        """
 
         def go_on(done: int, of: int) -> bool:
             self._view.progress(doing, done, of, unit)
@@ -137,9 +160,13 @@ class Validator:
         return self._expected(rows + self._rows_of_answers) < self._clock.seconds_to_limit
 
     def _expected(self, rows: float) -> float:
-        """Seconds that so many rows will take: as the last validation had it, or else as in training, if either is."""
+        """Seconds that so many rows will take: as the last validation had it, or else as in
+        training, if either is.
+        """
         row = self._seconds_a_row
         if row is None:
             # Validation has no backward pass, but predicts prompts too.
-            row = (self._clock.seconds_a_step or 0.0) / self._config.batch.rows(self._dataset.seq_len)
+            row = (self._clock.seconds_a_step or 0.0) / self._config.batch.rows(
+                self._dataset.seq_len
+            )
         return _MARGIN * rows * row

@@ -34,7 +34,9 @@ _BAR_WIDTH = 40
 
 
 def open_view(clock: Clock) -> View:
-    """The view that suits standard output; a terminal that cannot be redrawn (``TERM=dumb``) has lines too."""
+    """The view that suits standard output; a terminal that cannot be redrawn (``TERM=dumb``) has
+    lines too.
+    """
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     return LiveView(console, clock) if console.is_interactive else View(console, clock)
 
@@ -59,7 +61,9 @@ class View:
         self._told = time.monotonic()
 
     def progress(self, doing: str, done: int, of: int, unit: str) -> None:
-        """So many rows or tokens of something that takes a while are done: a line now and then, if it does."""
+        """So many rows or tokens of something that takes a while are done: a line now and then, if
+        it does.
+        """
         if time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             self.say(_progress(doing, done, of, unit))
@@ -79,11 +83,16 @@ class View:
         """A validation after ``step`` steps."""
         rows, held_out = evaluation.rows, evaluation.held_out_rows
         sample = f" ({rows:,} of {held_out:,} held-out rows)" if rows < held_out else ""
-        self.say(f"validation at step {step}: target loss {evaluation.total.loss:.4f}{sample}", "bold")
-        # On a narrower terminal its lines wrap, which reads better than names and numbers in shreds.
+        self.say(
+            f"validation at step {step}: target loss {evaluation.total.loss:.4f}{sample}", "bold"
+        )
+        # On a narrower terminal its lines wrap, which reads better than names and numbers in
+        # shreds.
         width = max(self._console.width, TABLE_WIDTH)
         options = self._console.options.update(width=width)
-        self._console.print(Segments(self._console.render(score_table(evaluation, width), options)), end="")
+        self._console.print(
+            Segments(self._console.render(score_table(evaluation, width), options)), end=""
+        )
 
     def answers(self, answers: Sequence[Answer]) -> None:
         """Held-out prompts and what the model wrote."""
@@ -92,18 +101,25 @@ class View:
             self.say(f"[{answer.task}] {_one_line(answer.prompt)}", "dim")
             self.say(f"  expected: {_one_line(answer.expected)}")
             mark = "exact" if answer.exact else "not exact"
-            self.say(f"  produced: {_one_line(answer.produced)}  ({mark})", "green" if answer.exact else "yellow")
+            self.say(
+                f"  produced: {_one_line(answer.produced)}  ({mark})",
+                "green" if answer.exact else "yellow",
+            )
         if answers:
             self.say("")
             exact = Counter(answer.task for answer in answers if answer.exact)
             asked = Counter(answer.task for answer in answers)
             tasks = ", ".join(f"{task} {exact[task]}/{asked[task]}" for task in sorted(asked))
-            self.say(f"{exact.total()} of {asked.total()} held-out answers are exact ({tasks})", "bold")
+            self.say(
+                f"{exact.total()} of {asked.total()} held-out answers are exact ({tasks})", "bold"
+            )
 
     def end(self, evaluation: Evaluation | None, baseline: TargetLoss | None) -> None:
         """What came of it, beside what predicting without context costs."""
         if evaluation is None or baseline is None:
-            self.say("held-out target loss: none, since the dataset has no validation targets", "bold")
+            self.say(
+                "held-out target loss: none, since the dataset has no validation targets", "bold"
+            )
             return
         side = "below" if evaluation.total.loss < baseline.loss else "NOT below"
         self.say(
@@ -120,21 +136,27 @@ class View:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Leave the terminal as it was, however the run ended."""
         self.settle()
 
 
 class LiveView(View):
-    """On a terminal: how far the run is and its latest figures, redrawn below all other lines as steps are taken.
+    """On a terminal: how far the run is and its latest figures, redrawn below all other lines as
+    steps are taken.
 
-    It is redrawn by the steps, not by a thread. Once settled, what was drawn last stays. The cursor is never hidden, so
-    that not even ``kill -9`` leaves a terminal without one.
+    It is redrawn by the steps, not by a thread. Once settled, what was drawn last stays. The cursor
+    is never hidden, so that not even ``kill -9`` leaves a terminal without one.
     """
 
     def __init__(self, console: Console, clock: Clock) -> None:
-        """Show on ``console``, a terminal, a run that ``clock`` times; nothing is drawn before a step is taken."""
+        """Show on ``console``, a terminal, a run that ``clock`` times; nothing is drawn before a
+        step is taken.
+        """
         super().__init__(console, clock)
         self._step, self._doing, self._not_taken, self._drawn = 0, "", 0, -math.inf
         self._settled = False
@@ -188,7 +210,10 @@ class LiveView(View):
     def _drawing(self) -> RenderableType:
         """A line with a bar, and the latest figures in as many columns as the terminal is wide."""
         steps = self._clock.steps
-        taken, left = f"step {self._step:,} of {steps:,}", f"ETA {_duration(self._clock.seconds_left)}"
+        taken, left = (
+            f"step {self._step:,} of {steps:,}",
+            f"ETA {_duration(self._clock.seconds_left)}",
+        )
         bar = Table.grid(padding=(0, 2))
         for _ in range(4):
             bar.add_column(no_wrap=True, overflow="ellipsis")
@@ -202,7 +227,10 @@ class LiveView(View):
         )
         if self._summary is None:
             return bar
-        cells = [Text.assemble((f"{name}\n", "dim"), value) for name, value in self._cells(self._summary).items()]
+        cells = [
+            Text.assemble((f"{name}\n", "dim"), value)
+            for name, value in self._cells(self._summary).items()
+        ]
         return Group(bar, Columns(cells, padding=(0, 3)))
 
     def _cells(self, summary: Summary) -> dict[str, str]:
@@ -229,7 +257,11 @@ def _progress(doing: str, done: int, of: int, unit: str) -> str:
 
 def _utilisation(summary: Summary) -> str:
     """The operations executed a second, as a share of what the device can do where that is known."""
-    return f"{summary.flops_per_second / 1e12:.2f} TFLOP/s" if summary.mfu is None else f"MFU {summary.mfu:.1%}"
+    return (
+        f"{summary.flops_per_second / 1e12:.2f} TFLOP/s"
+        if summary.mfu is None
+        else f"MFU {summary.mfu:.1%}"
+    )
 
 
 def _gigabytes(size: int) -> str:

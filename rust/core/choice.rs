@@ -5,7 +5,8 @@ use xxhash_rust::xxh3::Xxh3Default;
 /// Whose choice it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// The source's name (for the validation split, the input's: every task made from a record falls on one side).
+    /// The source's name (for the validation split, the input's: every task made from a record
+    /// falls into one split).
     pub name: &'a str,
     /// The record's id (for the validation split, its offset).
     pub record: u64,
@@ -13,7 +14,8 @@ pub struct Subject<'a> {
     pub copy: u32,
 }
 
-/// The xxh3-64 of (seed, purpose, name, record, copy); strings are closed by a byte that UTF-8 never holds.
+/// The xxh3-64 of (seed, purpose, name, record, copy); strings are closed by a byte that UTF-8
+/// never holds.
 #[must_use]
 pub fn choice(seed: u64, purpose: &str, subject: Subject<'_>) -> u64 {
     let mut hasher = Xxh3Default::new();
@@ -39,10 +41,13 @@ mod tests {
 
     #[test]
     fn shares_are_met_and_purposes_are_independent() {
-        let pick = |purpose: &str, record| choice(7, purpose, Subject { name: "a", record, copy: 0 });
+        let pick =
+            |purpose: &str, record| choice(7, purpose, Subject { name: "a", record, copy: 0 });
         let n = 20_000;
         let first: Vec<bool> = (0..n).map(|record| within(pick("first", record), 0.25)).collect();
-        let both = (0..n).filter(|&record| first[record as usize] && within(pick("second", record), 0.5)).count();
+        let both = (0..n)
+            .filter(|&record| first[record as usize] && within(pick("second", record), 0.5))
+            .count();
         let first = first.iter().filter(|&&picked| picked).count();
         assert!((4_700..5_300).contains(&first), "{first}");
         assert!((2_300..2_700).contains(&both), "{both}");

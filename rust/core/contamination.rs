@@ -1,10 +1,11 @@
 //! Contamination: which texts share a run of words with files that training is kept clean of.
 //!
-//! A text is its words in NFC and lower case: runs of letters, marks and digits; what is between them does not count. Held
-//! in memory: a hash of every n-gram of the files. The n-grams of a record are those of each of its fields by itself; where
-//! no field has n words, those of all its text fields joined by a space, in the order of the file (so a short question
-//! and its short answer count together). A record whose fields have fewer than n words together has none: training cannot
-//! be kept clean of it, and such records are counted by file.
+//! A text is its words in NFC and lower case: runs of letters, marks and digits; what is between
+//! them does not count. Held in memory: a hash of every n-gram of the files. The n-grams of a
+//! record are those of each of its fields by itself; where no field has n words, those of all its
+//! text fields joined by a space, in the order of the file (so a short question and its short
+//! answer count together). A record whose fields have fewer than n words together has none:
+//! training cannot be kept clean of it, and such records are counted by file.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
@@ -46,7 +47,9 @@ impl HeldOut {
         for &input in &plan.decontaminate {
             let input = &plan.inputs[input];
             let mut file = HeldOutFile { name: input.name.clone(), records: 0, short: 0 };
-            held_out.add_file(&input.path, &mut file, monitor).map_err(|error| error.file(input.name.clone()))?;
+            held_out
+                .add_file(&input.path, &mut file, monitor)
+                .map_err(|error| error.file(input.name.clone()))?;
             held_out.files.push(file);
         }
         Ok(Some(held_out))
@@ -71,9 +74,12 @@ impl HeldOut {
             let fields = match record.fields() {
                 Ok(fields) => fields,
                 Err(refusal) => {
-                    return Err(Error::input(format!("{}: training cannot be kept clean of it", refusal.why))
-                        .line(files::line_at_unless(path, record.offset, || monitor.check())?)
-                        .remedy("mend the line, or remove it"));
+                    return Err(Error::input(format!(
+                        "{}: training cannot be kept clean of it",
+                        refusal.why
+                    ))
+                    .line(files::line_at_unless(path, record.offset, || monitor.check())?)
+                    .remedy("mend the line, or remove it"));
                 }
             };
             file.records += 1;
@@ -131,7 +137,9 @@ fn collect_texts<'v>(value: &'v Value, texts: &mut Vec<&'v str>) {
 /// Whether `found` holds for the hash of any run of `n` words of `text`.
 fn any_run(text: &str, n: usize, mut found: impl FnMut(u64) -> bool) -> bool {
     let folded = text.nfc().collect::<String>().to_lowercase();
-    let words = folded.split(|c: char| !c.is_alphanumeric() && !is_combining_mark(c)).filter(|word| !word.is_empty());
+    let words = folded
+        .split(|c: char| !c.is_alphanumeric() && !is_combining_mark(c))
+        .filter(|word| !word.is_empty());
     let mut last: VecDeque<u64> = VecDeque::with_capacity(n);
     let mut bytes = Vec::with_capacity(n * 8);
     for word in words {
@@ -174,10 +182,16 @@ mod tests {
     fn short_fields_of_a_record_count_together_and_long_ones_alone() {
         let mut held_out = HeldOut { n: 4, ..HeldOut::default() };
         let record = |text: &str| crate::read::parse_json(text.as_bytes()).unwrap();
-        assert!(held_out.add_record(record(r#"{"q": "what is", "n": 7, "a": ["two words"]}"#).values()));
+        assert!(
+            held_out.add_record(record(r#"{"q": "what is", "n": 7, "a": ["two words"]}"#).values())
+        );
         assert!(held_out.has_part_of("What is: two words!"));
         // A field that is long enough stands for its record; what spans it and another does not.
-        assert!(held_out.add_record(record(r#"{"q": "one two three four", "a": "five six seven"}"#).values()));
+        assert!(
+            held_out.add_record(
+                record(r#"{"q": "one two three four", "a": "five six seven"}"#).values()
+            )
+        );
         assert!(held_out.has_part_of("zero one two three four"));
         assert!(!held_out.has_part_of("two three four five"));
         assert!(!held_out.add_record(record(r#"{"q": "too few", "a": "words"}"#).values()));

@@ -1,11 +1,12 @@
 //! Every change to the disk, one step at a time.
 //!
-//! Nothing else creates, writes, renames or removes. So a test can end the program, or fill the disk, at any step:
-//! `SABIPREP_TEST_FAULT=abort:N` aborts at the N-th step (a write half done), `full:N` fails that step and all
-//! writes after it as a full disk does; `SABIPREP_TEST_FREE_BYTES=N` has the disk say that N bytes are free.
+//! Nothing else creates, writes, renames or removes. So a test can end the program, or fill the
+//! disk, at any step: `SABIPREP_TEST_FAULT=abort:N` aborts at the N-th step (a write half done),
+//! `full:N` fails that step and all writes after it as a full disk does;
+//! `SABIPREP_TEST_FREE_BYTES=N` has the disk say that N bytes are free.
 //!
-//! No link is followed by what is removed or written: a link goes, and what it leads to stays. Only the folders above
-//! the path that is given may be links.
+//! No link is followed by what is removed or written: a link goes, and what it leads to stays. Only
+//! the folders above the path that is given may be links.
 
 #![expect(clippy::disallowed_methods, reason = "this is where the disk is changed")]
 
@@ -32,7 +33,8 @@ static FAULT: LazyLock<Fault> = LazyLock::new(|| {
 });
 static STEPS: AtomicU64 = AtomicU64::new(0);
 
-/// Counts a step; `grows` says whether it needs room on the disk. True where the process is to end in it.
+/// Counts a step; `grows` says whether it needs room on the disk. True where the process is to end
+/// in it.
 fn step(grows: bool) -> io::Result<bool> {
     let now = STEPS.fetch_add(1, Relaxed) + 1;
     match *FAULT {
@@ -105,20 +107,25 @@ pub fn remove_empty_folder(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-/// Makes the renames of a folder durable. Some file systems cannot sync a folder; then there is nothing to do.
+/// Makes the renames of a folder durable. Some file systems cannot sync a folder; then there is
+/// nothing to do.
 pub fn sync_folder(path: &Path) {
     if let Ok(folder) = File::open(path) {
         let _ = folder.sync_all();
     }
 }
 
-/// Takes the lock file `path` for this process; `None` if another holds it. It is let go when the file is dropped.
+/// Takes the lock file `path` for this process; `None` if another holds it. It is let go when the
+/// file is dropped.
 pub fn lock(path: &Path) -> io::Result<Option<File>> {
     plain_step(true)?;
     let mut options = File::options();
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        libc::O_NOFOLLOW | libc::O_NONBLOCK,
+    );
     let file = options.open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
@@ -127,7 +134,8 @@ pub fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// A file that appears under its name only once it is whole; dropped before that, nothing is left of it.
+/// A file that appears under its name only once it is whole; dropped before that, nothing is left
+/// of it.
 #[derive(Debug)]
 pub struct NewFile {
     /// None once it is finished.
@@ -203,15 +211,21 @@ pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(TEMPORARY)
 }
 
-/// Bytes free to this user on the file system that `path`, or the nearest folder above it that exists, is on.
+/// Bytes free to this user on the file system that `path`, or the nearest folder above it that
+/// exists, is on.
 #[must_use]
 pub fn free_bytes(path: &Path) -> Option<u64> {
     if let Ok(bytes) = std::env::var("SABIPREP_TEST_FREE_BYTES") {
         return bytes.parse().ok();
     }
-    let path =
-        if path.as_os_str().is_empty() || path.is_relative() { Path::new(".").join(path) } else { path.to_owned() };
-    path.ancestors().find(|folder| folder.is_dir()).and_then(|folder| fs4::available_space(folder).ok())
+    let path = if path.as_os_str().is_empty() || path.is_relative() {
+        Path::new(".").join(path)
+    } else {
+        path.to_owned()
+    };
+    path.ancestors()
+        .find(|folder| folder.is_dir())
+        .and_then(|folder| fs4::available_space(folder).ok())
 }
 
 #[cfg(all(test, unix))]
@@ -228,7 +242,8 @@ mod tests {
             fs::write(at(name), "keep").unwrap();
         }
         let intact = || {
-            let kept = ["victim/a", "victim/sub/b"].map(|name| fs::read_to_string(at(name)).unwrap_or_default());
+            let kept = ["victim/a", "victim/sub/b"]
+                .map(|name| fs::read_to_string(at(name)).unwrap_or_default());
             assert_eq!(kept, ["keep", "keep"]);
         };
         fs::create_dir_all(at("tree/deep/er")).unwrap();

@@ -1,7 +1,7 @@
 //! The one error of the core: what went wrong, where, and what to do about it.
 //!
 //! A leaf: every module names it, it names none. Bad records are not errors (they are counted, see
-//! [`crate::schema::Drop`]); an [`Error`] ends the run.
+//! [`crate::schema::DropReason`]); an [`Error`] ends the run.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What sort of thing is wrong; each kind is one exception class in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// `corpus.toml` or an option cannot be right.
     Config,
     /// An input cannot be read, or a record's policy is to stop the run.
@@ -31,11 +31,12 @@ pub enum Kind {
     Internal,
 }
 
-/// An error with its place and its remedy. Built by the kind's constructor, then [`Error::file`] and its like.
+/// An error with its place and its remedy. Built by the kind's constructor, then [`Error::file`]
+/// and its like.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Error {
     /// What sort of thing is wrong.
-    pub kind: Kind,
+    pub kind: ErrorKind,
     /// What is wrong, without its place.
     pub message: String,
     /// The file it is about, as the user wrote it.
@@ -68,16 +69,23 @@ impl fmt::Display for Error {
 
 macro_rules! constructors {
     ($($name:ident $kind:ident),*) => {$(
-        #[doc = concat!("An error of [`Kind::", stringify!($kind), "`].")]
+        #[doc = concat!("An error of [`ErrorKind::", stringify!($kind), "`].")]
         pub fn $name(message: impl Into<String>) -> Self {
-            Self::new(Kind::$kind, message)
+            Self::new(ErrorKind::$kind, message)
         }
     )*};
 }
 
 impl Error {
-    fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), file: None, line: None, source_name: None, remedy: None }
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            file: None,
+            line: None,
+            source_name: None,
+            remedy: None,
+        }
     }
 
     constructors!(config Config, input Input, tokenizer Tokenizer, dataset Dataset, output Output, system System, internal Internal);
@@ -85,18 +93,26 @@ impl Error {
     /// The error of a run that its user stopped.
     #[must_use]
     pub fn interrupted() -> Self {
-        Self::new(Kind::Interrupted, "stopped by the user")
+        Self::new(ErrorKind::Interrupted, "stopped by the user")
     }
 
     /// An operating system's error about `path`, as an error of `kind`.
     #[must_use]
-    pub fn io(kind: Kind, path: &Path, error: &io::Error) -> Self {
+    pub fn io(kind: ErrorKind, path: &Path, error: &io::Error) -> Self {
         let (message, remedy) = match error.kind() {
-            io::ErrorKind::NotFound => ("no such file or folder", "check the path and the working folder"),
-            io::ErrorKind::PermissionDenied => ("permission denied", "check who owns it and what its mode allows"),
-            io::ErrorKind::NotADirectory => ("a part of its path is a file, not a folder", "name another path"),
+            io::ErrorKind::NotFound => {
+                ("no such file or folder", "check the path and the working folder")
+            }
+            io::ErrorKind::PermissionDenied => {
+                ("permission denied", "check who owns it and what its mode allows")
+            }
+            io::ErrorKind::NotADirectory => {
+                ("a part of its path is a file, not a folder", "name another path")
+            }
             io::ErrorKind::IsADirectory => ("is a folder, not a file", "name a file in it"),
-            io::ErrorKind::StorageFull => ("the disk is full", "make room, or name a folder on another disk"),
+            io::ErrorKind::StorageFull => {
+                ("the disk is full", "make room, or name a folder on another disk")
+            }
             _ => return Self::new(kind, error.to_string()).file(path.display().to_string()),
         };
         Self::new(kind, message).file(path.display().to_string()).remedy(remedy)

@@ -1,10 +1,11 @@
 //! sabiprep's core: from raw multitask corpora to packed rows with exact loss masks.
 //!
-//! The data goes `read → segment → tokenize → spool ║ settle ║ pack → mask → write`; `pipeline` alone knows them
-//! all. See ARCHITECTURE.md.
+//! The data goes `read → segment → tokenize → spool ║ settle ║ pack → mask → write`; `pipeline`
+//! alone knows them all. See ARCHITECTURE.md.
 
 pub mod choice;
 pub mod contamination;
+pub mod context;
 pub mod disk;
 pub mod error;
 pub mod files;

@@ -1,4 +1,5 @@
-//! Masks: which tokens are learnt, made from roles and a policy; and the check of every row, M1 to M6.
+//! Masks: which tokens are trained, made from roles and a policy; and the check of every row, M1 to
+//! M6.
 //!
 //! The check shares no code with the making: it walks a finished row token by token.
 
@@ -8,19 +9,21 @@ use crate::schema::{LossPolicy, Role, Run};
 pub fn push_document_mask(runs: &[Run], policy: LossPolicy, out: &mut Vec<bool>) {
     let start = out.len();
     for (nth, run) in runs.iter().enumerate() {
-        let learnt = match policy {
+        let trained = match policy {
             LossPolicy::Full => true,
             // A control run that is not the first closes the document.
-            LossPolicy::TargetOnly => run.role == Role::Target || run.role == Role::Control && nth > 0,
+            LossPolicy::TargetOnly => {
+                run.role == Role::Target || run.role == Role::Control && nth > 0
+            }
         };
-        out.resize(out.len() + run.len as usize, learnt);
+        out.resize(out.len() + run.len as usize, trained);
     }
     if let Some(first) = out.get_mut(start) {
         *first = false;
     }
 }
 
-/// Tokens learnt of a document.
+/// Tokens trained of a document.
 #[must_use]
 pub fn count_targets(runs: &[Run], policy: LossPolicy) -> u32 {
     let mut mask = Vec::new();
@@ -112,18 +115,28 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
         && row.segment_lengths.len() == row.segment_roles.len()
         && [row.source_ids.len(), row.record_ids.len(), row.doc_parts.len()] == [documents; 3]
         && row.seq_lengths.iter().chain(&row.segment_lengths).all(|&len| len > 0);
-    rule(shape, "shape", || "columns of different lengths, or a length that is not positive".to_owned())?;
+    rule(shape, "shape", || {
+        "columns of different lengths, or a length that is not positive".to_owned()
+    })?;
     let total: i64 = row.seq_lengths.iter().map(|&len| i64::from(len)).sum();
-    rule(total <= seq_len as i64, "M6", || format!("documents of {total} tokens in a row of {seq_len}"))?;
+    rule(total <= seq_len as i64, "M6", || {
+        format!("documents of {total} tokens in a row of {seq_len}")
+    })?;
     let used = total as usize;
     for at in used..seq_len {
-        rule(!row.mask[at], "M2", || format!("padding at {at} is learnt"))?;
-        rule(row.ids[at] == rules.pad, "M6", || format!("id {} at {at}, where padding belongs", row.ids[at]))?;
+        rule(!row.mask[at], "M2", || format!("padding at {at} is trained"))?;
+        rule(row.ids[at] == rules.pad, "M6", || {
+            format!("id {} at {at}, where padding belongs", row.ids[at])
+        })?;
     }
     let mut roles = Vec::with_capacity(used);
     for (&len, &role) in row.segment_lengths.iter().zip(&row.segment_roles) {
-        let Some(role) = Role::from_u8(role) else { return Err(Violation(format!("shape: role {role} is none"))) };
-        rule(roles.len() + len as usize <= used, "shape", || "roles beyond the documents".to_owned())?;
+        let Some(role) = Role::from_u8(role) else {
+            return Err(Violation(format!("shape: role {role} is none")));
+        };
+        rule(roles.len() + len as usize <= used, "shape", || {
+            "roles beyond the documents".to_owned()
+        })?;
         roles.resize(roles.len() + len as usize, role);
     }
     rule(roles.len() == used, "shape", || format!("roles for {} of {used} tokens", roles.len()))?;
@@ -142,38 +155,53 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
         };
         let ids = &row.ids[start..end];
         let opens = roles[start] == Role::Control && end - start > 1;
-        rule(!opens || Some(ids[0]) == rules.bos, "shape", || format!("document {nth} opens with id {}", ids[0]))?;
+        rule(!opens || Some(ids[0]) == rules.bos, "shape", || {
+            format!("document {nth} opens with id {}", ids[0])
+        })?;
         let closes = roles[end - 1] == Role::Control && end - start > 1;
-        rule(!closes || ids[ids.len() - 1] == rules.eos, "shape", || format!("document {nth} is not closed by EOS"))?;
+        rule(!closes || ids[ids.len() - 1] == rules.eos, "shape", || {
+            format!("document {nth} is not closed by EOS")
+        })?;
         let is_cut = rules.cuts && (row.doc_parts[nth] & 0xffff > 0 || !closes);
         let learns = row.mask[start..end].contains(&true);
-        rule(learns || is_cut, "M3", || format!("nothing is learnt (document {nth})"))?;
+        rule(learns || is_cut, "M3", || format!("nothing is trained (document {nth})"))?;
         check_document(&row.mask[start..end], &roles[start..end], policy)
             .map_err(|Violation(what)| Violation(format!("{what} (document {nth})")))?;
         start = end;
     }
     if let Some(at) = row.ids.iter().position(|&id| id as usize >= rules.vocab_size) {
-        return Err(Violation(format!("shape: id {} at {at} is outside the vocabulary", row.ids[at])));
+        return Err(Violation(format!(
+            "shape: id {} at {at} is outside the vocabulary",
+            row.ids[at]
+        )));
     }
-    let targets = row.mask.iter().filter(|&&learnt| learnt).count();
+    let targets = row.mask.iter().filter(|&&trained| trained).count();
     rule(targets as i64 == i64::from(row.n_targets), "shape", || {
         format!("n_targets is {}, the mask holds {targets}", row.n_targets)
     })
 }
 
 fn check_document(mask: &[bool], roles: &[Role], policy: LossPolicy) -> Result<(), Violation> {
-    rule(!mask[0], "M1", || "the first token is learnt".to_owned())?;
+    rule(!mask[0], "M1", || "the first token is trained".to_owned())?;
     for at in 1..mask.len() {
         let is_closing = at + 1 == mask.len() && roles[at] == Role::Control;
         match (policy, roles[at]) {
-            (_, Role::Target) => rule(mask[at], "M5", || format!("token {at} of a target is not learnt"))?,
-            (_, Role::Control) if is_closing => rule(mask[at], "M5", || "the closing EOS is not learnt".to_owned())?,
-            (LossPolicy::Full, _) => rule(mask[at], "full", || format!("token {at} is not learnt"))?,
+            (_, Role::Target) => {
+                rule(mask[at], "M5", || format!("token {at} of a target is not trained"))?;
+            }
+            (_, Role::Control) if is_closing => {
+                rule(mask[at], "M5", || "the closing EOS is not trained".to_owned())?;
+            }
+            (LossPolicy::Full, _) => {
+                rule(mask[at], "full", || format!("token {at} is not trained"))?;
+            }
             (LossPolicy::TargetOnly, Role::Template | Role::Data) => {
-                rule(!mask[at], "M4", || format!("token {at} of a prompt is learnt"))?;
+                rule(!mask[at], "M4", || format!("token {at} of a prompt is trained"))?;
             }
             (LossPolicy::TargetOnly, Role::Control) => {
-                return Err(Violation(format!("shape: control token {at} stands inside a document")));
+                return Err(Violation(format!(
+                    "shape: control token {at} stands inside a document"
+                )));
             }
         }
     }
@@ -191,7 +219,12 @@ mod tests {
 
     /// A row of one document, three prompt tokens and two of target, and padding.
     fn row() -> (Row, RowRules) {
-        let runs = [run(1, Role::Template), run(2, Role::Data), run(2, Role::Target), run(1, Role::Control)];
+        let runs = [
+            run(1, Role::Template),
+            run(2, Role::Data),
+            run(2, Role::Target),
+            run(1, Role::Control),
+        ];
         let mut mask = Vec::new();
         push_document_mask(&runs, LossPolicy::TargetOnly, &mut mask);
         mask.resize(8, false);
@@ -245,7 +278,9 @@ mod tests {
         for (expected, change) in broken {
             let mut row = good.clone();
             change(&mut row);
-            let Err(Violation(what)) = check_row(&row, &rules) else { panic!("{expected} was not found") };
+            let Err(Violation(what)) = check_row(&row, &rules) else {
+                panic!("{expected} was not found")
+            };
             assert!(what.starts_with(expected), "{expected}: {what}");
         }
     }

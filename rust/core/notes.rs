@@ -1,12 +1,12 @@
 //! Notes: what a run should say of a corpus that it packs as asked, in plain sentences.
 //!
-//! Takes what was settled and made; gives sentences that name the source or file, the reason and the remedy. Nothing here
-//! changes a dataset's rows.
+//! Takes what was settled and made; gives sentences that name the source or file, the reason and
+//! the remedy. Nothing here changes a dataset's rows.
 
 use crate::contamination::HeldOut;
 use crate::plan::{Plan, Source};
 use crate::report::{ShardSums, utilisation};
-use crate::schema::{Drop, Side};
+use crate::schema::{DropReason, Split};
 use crate::segment::Segmenter;
 use crate::settle::{Settlement, SourceTotals};
 use crate::tokenize::{Encoder, Marks, tags_of};
@@ -32,7 +32,10 @@ pub fn notes(
         notes.extend(idle_files(plan, source, totals));
     }
     notes.extend(held_out.into_iter().flat_map(|held_out| {
-        held_out.files().iter().filter_map(|file| short_file(&file.name, file.records, file.short, held_out.n()))
+        held_out
+            .files()
+            .iter()
+            .filter_map(|file| short_file(&file.name, file.records, file.short, held_out.n()))
     }));
     notes.extend(kept_apart(plan, shards));
     notes
@@ -42,7 +45,8 @@ pub fn notes(
 fn tokenizer_notes(encoder: &Encoder, plan: &Plan, settlement: &Settlement<'_>) -> Vec<String> {
     let mut notes = encoder.disagreements();
     for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
-        let own = unknown_tags(encoder, source).into_iter().chain(marked(encoder, &totals.tally.marks));
+        let own =
+            unknown_tags(encoder, source).into_iter().chain(marked(encoder, &totals.tally.marks));
         notes.extend(own.map(|note| format!("source '{}': {note}", source.name)));
     }
     notes
@@ -66,7 +70,8 @@ fn unknown_tags(encoder: &Encoder, source: &Source) -> Option<String> {
 /// Says what the documents of a source are marked with.
 fn marked(encoder: &Encoder, marks: &Marks) -> Vec<String> {
     let controls = encoder.controls();
-    let spelling = |id: Option<u32>| id.map(|id| format!("`{}`", encoder.spelling(id))).unwrap_or_default();
+    let spelling =
+        |id: Option<u32>| id.map(|id| format!("`{}`", encoder.spelling(id))).unwrap_or_default();
     let mut notes = Vec::new();
     if marks.bos > 0 {
         let (count, token) = (marks.bos, spelling(controls.bos));
@@ -100,8 +105,13 @@ fn marked(encoder: &Encoder, marks: &Marks) -> Vec<String> {
 }
 
 /// Notes that a source gives training nothing, and why.
-fn without_training(plan: &Plan, source: &Source, totals: &SourceTotals, epochs: f64) -> Option<String> {
-    if totals.sums[Side::Train as usize].documents > 0 || source.training_inputs == 0 {
+fn without_training(
+    plan: &Plan,
+    source: &Source,
+    totals: &SourceTotals,
+    epochs: f64,
+) -> Option<String> {
+    if totals.sums[Split::Train as usize].documents > 0 || source.training_inputs == 0 {
         return None;
     }
     let name = &source.name;
@@ -126,8 +136,9 @@ fn without_training(plan: &Plan, source: &Source, totals: &SourceTotals, epochs:
 
 /// Says where the records of a source went.
 fn whereabouts(totals: &SourceTotals) -> String {
-    let drops = Drop::ALL.into_iter().zip(totals.tally.drops).filter(|(_, count)| *count > 0);
-    let mut places: Vec<String> = drops.map(|(reason, count)| format!("{count} {}", reason.name())).collect();
+    let drops = DropReason::ALL.into_iter().zip(totals.tally.drops).filter(|(_, count)| *count > 0);
+    let mut places: Vec<String> =
+        drops.map(|(reason, count)| format!("{count} {}", reason.name())).collect();
     if totals.kept > 0 {
         places.push(format!("{} held out for validation", totals.kept));
     }
@@ -140,16 +151,22 @@ fn idle_files(plan: &Plan, source: &Source, totals: &SourceTotals) -> Option<Str
         return None;
     }
     let inputs = source.inputs.iter().zip(&totals.kept_of_inputs);
-    let idle: Vec<String> = inputs
-        .filter(|(_, kept)| **kept == 0)
-        .map(|(&input, _)| &plan.inputs[input])
-        .map(|input| if input.size == 0 { format!("{} (empty)", input.name) } else { input.name.clone() })
-        .collect();
+    let idle: Vec<String> =
+        inputs
+            .filter(|(_, kept)| **kept == 0)
+            .map(|(&input, _)| &plan.inputs[input])
+            .map(|input| {
+                if input.size == 0 { format!("{} (empty)", input.name) } else { input.name.clone() }
+            })
+            .collect();
     let gives = if idle.len() == 1 { "gives" } else { "give" };
-    (!idle.is_empty()).then(|| format!("Source '{}': {} {gives} the dataset no document.", source.name, listed(&idle)))
+    (!idle.is_empty()).then(|| {
+        format!("Source '{}': {} {gives} the dataset no document.", source.name, listed(&idle))
+    })
 }
 
-/// Notes a file that training is not kept clean of, in whole or in part, since its records are short.
+/// Notes a file that training is not kept clean of, in whole or in part, since its records are
+/// short.
 fn short_file(name: &str, records: u64, short: u64, n: usize) -> Option<String> {
     let remedy = "lower `decontaminate_ngram`, or compare such records by hand";
     match (records, short) {
@@ -167,7 +184,7 @@ fn short_file(name: &str, records: u64, short: u64, n: usize) -> Option<String> 
 
 /// Notes training rows that are not full because two copies of a record never share one.
 fn kept_apart(plan: &Plan, shards: &[ShardSums]) -> Option<String> {
-    let shards = || shards.iter().filter(|shard| shard.side == Side::Train);
+    let shards = || shards.iter().filter(|shard| shard.split == Split::Train);
     let rows: u64 = shards().map(|shard| shard.written.rows).sum();
     let apart: u64 = shards().map(|shard| shard.kept_apart).sum();
     let tokens: u64 = shards().map(|shard| shard.sums.tokens).sum();
@@ -202,7 +219,9 @@ mod tests {
     #[test]
     fn a_file_of_short_records_is_named_and_one_of_long_records_is_not() {
         assert_eq!(short_file("a.txt", 5, 0, 13), None);
-        assert!(short_file("a.txt", 5, 5, 13).unwrap().contains("none of its 5 records has 13 words"));
+        assert!(
+            short_file("a.txt", 5, 5, 13).unwrap().contains("none of its 5 records has 13 words")
+        );
         assert!(short_file("a.txt", 5, 2, 13).unwrap().contains("2 of the 5 records of a.txt"));
         assert!(short_file("a.txt", 0, 0, 13).unwrap().contains("no record"));
     }

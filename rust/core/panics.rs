@@ -1,6 +1,7 @@
 //! Panics of the libraries that we call: caught, and kept off the terminal.
 //!
-//! A file from outside may make a library panic. That is the file's fault, to be told as an error, not a crash of ours.
+//! A file from outside may make a library panic. That is the file's fault, to be told as an error,
+//! not a crash of ours.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -14,7 +15,8 @@ thread_local! {
 
 static HOOK: Once = Once::new();
 
-/// Runs `work`, and returns the message of its panic if it panics. Nothing is printed of that panic.
+/// Runs `work`, and returns the message of its panic if it panics. Nothing is printed of that
+/// panic.
 ///
 /// What `work` changes may be half changed after a panic: the caller drops it.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {

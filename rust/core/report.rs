@@ -1,4 +1,5 @@
-//! The report: what a run made of its corpus. Its lasting part is the manifest; timing is for the terminal.
+//! The report: what a run made of its corpus. Its lasting part is the manifest; timing is for the
+//! terminal.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +10,13 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::monitor::Monitor;
 use crate::plan::{Input, Plan, Source};
-use crate::schema::{Drop, FORMAT_VERSION, ROWS_PER_BATCH, Side};
+use crate::schema::{DropReason, FORMAT_VERSION, ROWS_PER_BATCH, Split};
 use crate::settle::{Epochs, Settlement, SourceTotals, Sums};
 use crate::spool::Dropped;
 use crate::tokenize::Encoder;
 use crate::write::{
-    ExampleEntry, InputEntry, Manifest, Program, ShardEntry, SourceEntry, SplitEntry, TOKENIZER_FILE, TokenizerEntry,
-    Written,
+    ExampleEntry, InputEntry, Manifest, Program, ShardEntry, SourceEntry, SplitEntry,
+    TOKENIZER_FILE, TokenizerEntry, Written,
 };
 
 /// What a run made.
@@ -33,9 +34,11 @@ pub struct Report {
     pub bytes: u64,
     /// Input splits whose documents were there already, of all splits.
     pub reused_splits: (usize, usize),
-    /// Why the engine of our own, which knows the tokenizer, does not encode: where it gave other ids than the library.
+    /// Why the engine of our own, which knows the tokenizer, does not encode: where it gave other
+    /// ids than the library.
     pub engine_warning: Option<String>,
-    /// Sources of some of whose records it was not known what is the template's text, each in a sentence.
+    /// Sources of some of whose records it was not known what is the template's text, each in a
+    /// sentence.
     pub template_notes: Vec<String>,
 }
 
@@ -55,15 +58,16 @@ pub struct Timing {
 /// What a reduce task made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShardSums {
-    /// Its side.
-    pub side: Side,
+    /// Its split.
+    pub split: Split,
     /// Its file in the dataset.
     pub file: String,
     /// Its documents.
     pub sums: Sums,
     /// Its rows with 95 % or more of their tokens from one source.
     pub single_source_rows: u64,
-    /// How often documents of each source were cut by packing; each cut makes a document and repeats a token.
+    /// How often documents of each source were cut by packing; each cut makes a document and
+    /// repeats a token.
     pub cuts: Vec<u64>,
     /// Rows that were opened although another had room, to keep copies of a record apart.
     #[serde(default)]
@@ -75,9 +79,9 @@ pub struct ShardSums {
 impl ShardSums {
     /// A shard with nothing in it yet.
     #[must_use]
-    pub fn new(side: Side, file: String) -> Self {
+    pub fn new(split: Split, file: String) -> Self {
         Self {
-            side,
+            split,
             file,
             sums: Sums::default(),
             single_source_rows: 0,
@@ -94,21 +98,26 @@ pub fn input_entry(input: &Input, monitor: &Monitor) -> Result<InputEntry> {
     Ok(InputEntry { path: input.name.clone(), size: input.size, xxh3_128 })
 }
 
-/// The configuration as it was resolved: what the manifest records, and a resumed run must not differ in.
+/// The configuration as it was resolved: what the manifest records, and a resumed run must not
+/// differ in.
 #[must_use]
 pub fn resolved_config(plan: &Plan) -> Value {
     json!({ "pack": plan.pack, "mix": plan.mix, "source": plan.sources })
 }
 
-/// Refuses a corpus of which nothing is left to train on, and a source that no record of fits, saying where it went.
+/// Refuses a corpus of which nothing is left to train on, and a source that no record of fits,
+/// saying where it went.
 pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>, monitor: &Monitor) -> Result<()> {
     let first_drop = |source: &Source, totals: &SourceTotals| -> Result<Option<String>> {
-        let Some(example) = totals.tally.examples.iter().min_by_key(|example| example.reason) else { return Ok(None) };
+        let Some(example) = totals.tally.examples.iter().min_by_key(|example| example.reason)
+        else {
+            return Ok(None);
+        };
         let entry = example_entry(plan, source, example, monitor)?;
         Ok(Some(format!("{}:{}: {}: {}", entry.file, entry.line, entry.reason, entry.why)))
     };
     for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
-        let unfit = Drop::ALL.into_iter().filter(|reason| reason.is_unfit());
+        let unfit = DropReason::ALL.into_iter().filter(|reason| reason.is_unfit());
         let unfit: u64 = unfit.map(|reason| totals.tally.drops[reason as usize]).sum();
         if unfit > 0 && unfit == totals.tally.records {
             let first = first_drop(source, totals)?.unwrap_or_default();
@@ -118,7 +127,7 @@ pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>, monitor: &Monito
                 .remedy("check its `segments` and `format` against the file; `sabiprep explain` shows one record"));
         }
     }
-    if settlement.sources.iter().any(|source| source.sums[Side::Train as usize].documents > 0) {
+    if settlement.sources.iter().any(|source| source.sums[Split::Train as usize].documents > 0) {
         return Ok(());
     }
     let records: u64 = settlement.sources.iter().map(|source| source.tally.records).sum();
@@ -126,14 +135,15 @@ pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>, monitor: &Monito
     for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
         reasons.extend(first_drop(source, totals)?);
     }
-    let error =
-        Error::input(format!("no training document is left (records read: {records})")).file(plan.config_file.clone());
+    let error = Error::input(format!("no training document is left (records read: {records})"))
+        .file(plan.config_file.clone());
     Err(match reasons.is_empty() {
-        true if records > 0 => {
-            error.remedy("hold out fewer: lower `validation` under [pack], or name training `files`")
-        }
+        true if records > 0 => error
+            .remedy("hold out fewer: lower `validation` under [pack], or name training `files`"),
         true => error.remedy("the inputs hold no records: check `files`"),
-        false => error.remedy(format!("look at the first dropped records:\n  {}", reasons.join("\n  "))),
+        false => {
+            error.remedy(format!("look at the first dropped records:\n  {}", reasons.join("\n  ")))
+        }
     })
 }
 
@@ -153,7 +163,11 @@ pub fn manifest(
         let mut totals = settlement.sources[at].clone();
         for shard in shards {
             let cuts = shard.cuts.get(at).copied().unwrap_or(0);
-            totals.sums[shard.side as usize].add_sums(Sums { documents: cuts, tokens: cuts, targets: 0 });
+            totals.sums[shard.split as usize].add_sums(Sums {
+                documents: cuts,
+                tokens: cuts,
+                targets: 0,
+            });
         }
         source_entry(plan, &plan.sources[at], &totals, settlement.epochs[at], monitor)
     });
@@ -181,10 +195,15 @@ pub fn manifest(
         config: resolved_config(plan),
         inputs,
         sources: sources.collect::<Result<_>>()?,
-        splits: Side::ALL.into_iter().map(|side| (side.name().to_owned(), split_entry(plan, side, shards))).collect(),
+        splits: Split::ALL
+            .into_iter()
+            .map(|split| (split.name().to_owned(), split_entry(plan, split, shards)))
+            .collect(),
         notes,
     };
-    account(&manifest).map_err(|what| Error::internal(what).remedy("this is a bug in sabiprep: please report it"))?;
+    account(&manifest).map_err(|what| {
+        Error::internal(what).remedy("this is a bug in sabiprep: please report it")
+    })?;
     manifest.seal();
     Ok(manifest)
 }
@@ -196,20 +215,30 @@ pub fn account(manifest: &Manifest) -> std::result::Result<(), String> {
         let drops: u64 = source.drops.values().sum();
         if source.records != source.kept + drops {
             let (name, records, kept) = (&source.name, source.records, source.kept);
-            return broken(format!("source '{name}': {records} records, {kept} kept, {drops} dropped"));
+            return broken(format!(
+                "source '{name}': {records} records, {kept} kept, {drops} dropped"
+            ));
         }
     }
-    for side in Side::ALL {
-        let Some(split) = manifest.splits.get(side.name()) else {
-            return broken(format!("no split '{}'", side.name()));
+    for split in Split::ALL {
+        let Some(entry) = manifest.splits.get(split.name()) else {
+            return broken(format!("no split '{}'", split.name()));
         };
         let mut of_sources = Sums::default();
         for source in &manifest.sources {
-            of_sources.add_sums(if side == Side::Train { source.train } else { source.validation });
+            of_sources.add_sums(if split == Split::Train {
+                source.train
+            } else {
+                source.validation
+            });
         }
-        let of_shards = Sums { documents: split.documents, tokens: split.tokens, targets: split.targets };
+        let of_shards =
+            Sums { documents: entry.documents, tokens: entry.tokens, targets: entry.targets };
         if of_sources != of_shards {
-            return broken(format!("the sources' {} sums are not those of its shards", side.name()));
+            return broken(format!(
+                "the sources' {} sums are not those of its shards",
+                split.name()
+            ));
         }
     }
     Ok(())
@@ -224,7 +253,7 @@ fn source_entry(
 ) -> Result<SourceEntry> {
     let tally = &totals.tally;
     let example = |example| example_entry(plan, source, example, monitor);
-    let drops: BTreeMap<String, u64> = Drop::ALL
+    let drops: BTreeMap<String, u64> = DropReason::ALL
         .into_iter()
         .zip(tally.drops)
         .filter(|(_, count)| *count > 0)
@@ -253,7 +282,12 @@ fn source_entry(
 }
 
 /// The place of a dropped record: its file and its line.
-pub fn example_entry(plan: &Plan, source: &Source, example: &Dropped, monitor: &Monitor) -> Result<ExampleEntry> {
+pub fn example_entry(
+    plan: &Plan,
+    source: &Source,
+    example: &Dropped,
+    monitor: &Monitor,
+) -> Result<ExampleEntry> {
     let input = &plan.inputs[source.inputs[example.nth_input()]];
     Ok(ExampleEntry {
         reason: example.reason.name().to_owned(),
@@ -263,9 +297,9 @@ pub fn example_entry(plan: &Plan, source: &Source, example: &Dropped, monitor: &
     })
 }
 
-fn split_entry(plan: &Plan, side: Side, shards: &[ShardSums]) -> SplitEntry {
+fn split_entry(plan: &Plan, split: Split, shards: &[ShardSums]) -> SplitEntry {
     let mut entry = SplitEntry::default();
-    for shard in shards.iter().filter(|shard| shard.side == side) {
+    for shard in shards.iter().filter(|shard| shard.split == split) {
         let ShardSums { file, sums, single_source_rows, written, .. } = shard;
         entry.rows += written.rows;
         entry.documents += sums.documents;

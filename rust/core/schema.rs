@@ -57,7 +57,7 @@ pub fn push_run(runs: &mut Vec<Run>, len: u32, role: Role) {
     }
 }
 
-/// Which tokens of a source are learnt.
+/// Which tokens of a source are trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossPolicy {
@@ -134,7 +134,7 @@ pub enum Duplicates {
 /// Why a record was dropped. Each dropped record has exactly one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Drop {
+pub enum DropReason {
     /// The line is not a record of its format.
     Malformed,
     /// A field of the template is missing or null.
@@ -159,7 +159,7 @@ pub enum Drop {
     NotSampled,
 }
 
-impl Drop {
+impl DropReason {
     /// Every reason, in the order of the report.
     pub const ALL: [Self; 11] = [
         Self::Malformed,
@@ -175,12 +175,17 @@ impl Drop {
         Self::NotSampled,
     ];
 
-    /// Whether the record does not fit its source's format or template, rather than being left out by choice.
+    /// Whether the record does not fit its source's format or template, rather than being left out
+    /// by choice.
     #[must_use]
     pub fn is_unfit(self) -> bool {
         matches!(
             self,
-            Self::Malformed | Self::MissingField | Self::TemplateError | Self::EmptyTarget | Self::NoTargetLeft
+            Self::Malformed
+                | Self::MissingField
+                | Self::TemplateError
+                | Self::EmptyTarget
+                | Self::NoTargetLeft
         )
     }
 
@@ -207,14 +212,14 @@ impl Drop {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason it is counted under.
-    pub reason: Drop,
+    pub reason: DropReason,
     /// What exactly was wrong with this record.
     pub why: String,
 }
 
 impl Refusal {
     /// A refusal for `reason`.
-    pub fn new(reason: Drop, why: impl Into<String>) -> Self {
+    pub fn new(reason: DropReason, why: impl Into<String>) -> Self {
         Self { reason, why: why.into() }
     }
 
@@ -222,16 +227,20 @@ impl Refusal {
     #[must_use]
     pub fn in_segment(self, nth: usize) -> Self {
         match self.reason {
-            Drop::Refused | Drop::TemplateError => Self { why: format!("segment {}: {}", nth + 1, self.why), ..self },
+            DropReason::Refused | DropReason::TemplateError => {
+                Self { why: format!("segment {}: {}", nth + 1, self.why), ..self }
+            }
             _ => self,
         }
     }
 }
 
-/// Which side of the split a record falls on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The split that a record belongs to.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
-pub enum Side {
+pub enum Split {
     /// Trained on.
     #[default]
     Train,
@@ -239,11 +248,11 @@ pub enum Side {
     Validation,
 }
 
-impl Side {
-    /// Both sides, in the order they are written.
+impl Split {
+    /// Both splits, in the order they are written.
     pub const ALL: [Self; 2] = [Self::Train, Self::Validation];
 
-    /// The folder and the manifest key of this side.
+    /// Returns the folder and the manifest key of this split.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -253,23 +262,24 @@ impl Side {
     }
 }
 
-/// The most copies of one record: their numbers fit the top byte of `doc_parts`, their count a byte.
+/// The most copies of one record: their numbers fit the top byte of `doc_parts`, their count a
+/// byte.
 pub const MAX_COPIES: u32 = 255;
 /// The most windows of one record that `doc_parts` holds.
 pub const MAX_WINDOWS: u32 = 1 << 16;
 /// Bits of a record id below the index of its input.
 pub const OFFSET_BITS: u32 = 40;
 
-/// The `doc_parts` word: `copy << 24 | document of its record << 16 | window`. A template makes one document of
-/// a record, so the middle part is zero.
+/// The `doc_parts` word: `copy << 24 | document of its record << 16 | window`. A template makes one
+/// document of a record, so the middle part is zero.
 #[must_use]
 pub fn doc_parts(copy: u32, window: u32) -> u32 {
     debug_assert!(copy < MAX_COPIES && window < MAX_WINDOWS);
     copy << 24 | window
 }
 
-/// Windows of a document of `len` tokens: it is one where it fits a row, else each window but the first starts with
-/// the last token of the one before.
+/// Windows of a document of `len` tokens: it is one where it fits a row, else each window but the
+/// first starts with the last token of the one before.
 #[must_use]
 pub fn window_count(len: usize, seq_len: usize) -> usize {
     if len <= seq_len { 1 } else { (len - 1).div_ceil(seq_len - 1) }
@@ -336,5 +346,7 @@ pub fn shard_schema(seq_len: usize, ids: IdType) -> Arc<Schema> {
         ("doc_parts", list(DataType::UInt32)),
         ("n_targets", DataType::Int32),
     ];
-    Arc::new(Schema::new(columns.map(|(name, data_type)| Field::new(name, data_type, false)).to_vec()))
+    Arc::new(Schema::new(
+        columns.map(|(name, data_type)| Field::new(name, data_type, false)).to_vec(),
+    ))
 }

@@ -1,6 +1,7 @@
 //! Tasks: independent pieces of work on a few threads, results in the order of the tasks.
 //!
-//! Where the system has no thread left, fewer do the work; the calling thread always does its share.
+//! Where the system has no thread left, fewer do the work; the calling thread always does its
+//! share.
 
 use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,15 +11,21 @@ use std::thread;
 
 use crate::error::{Error, Result};
 
-/// Runs tasks `0..count`. The error is that of the first task, by index, that failed before the rest were stopped.
-pub fn run<T: Send>(threads: usize, count: usize, task: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+/// Runs tasks `0..count`. The error is that of the first task, by index, that failed before the
+/// rest were stopped.
+pub fn run<T: Send>(
+    threads: usize,
+    count: usize,
+    task: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let results: Vec<Mutex<Option<Result<T>>>> = (0..count).map(|_| Mutex::new(None)).collect();
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         while !failed.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(slot) = results.get(at) else { return };
-            let result = catch_unwind(AssertUnwindSafe(|| task(at))).unwrap_or_else(|panic| Err(panicked(&*panic)));
+            let result = catch_unwind(AssertUnwindSafe(|| task(at)))
+                .unwrap_or_else(|panic| Err(panicked(&*panic)));
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             *slot.lock().expect("nothing panics while it holds a result") = Some(result);
         }
@@ -31,12 +38,15 @@ pub fn run<T: Send>(threads: usize, count: usize, task: impl Fn(usize) -> Result
         }
         work();
     });
-    let results = results.into_iter().map(|slot| slot.into_inner().expect("nothing panics while it holds a result"));
+    let results = results
+        .into_iter()
+        .map(|slot| slot.into_inner().expect("nothing panics while it holds a result"));
     // After a failure the later slots may be empty; the failure itself comes before them.
     results.map_while(|result| result).collect()
 }
 
-/// The same for tasks of these sizes, the largest first: no thread is left with much to do when the others are done.
+/// The same for tasks of these sizes, the largest first: no thread is left with much to do when the
+/// others are done.
 pub fn run_largest_first<T: Send>(
     threads: usize,
     sizes: &[u64],
@@ -50,12 +60,18 @@ pub fn run_largest_first<T: Send>(
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
-/// What `first` and `second` give, at the same time if there is more than one thread. Panics as they do.
-pub fn both<A: Send, B>(threads: usize, first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+/// What `first` and `second` give, at the same time if there is more than one thread. Panics as
+/// they do.
+pub fn both<A: Send, B>(
+    threads: usize,
+    first: impl FnOnce() -> A + Send,
+    second: impl FnOnce() -> B,
+) -> (A, B) {
     if threads == 1 {
         return (first(), second());
     }
-    // A closure that no thread was made for is lost; this one leaves `first` to be taken by another.
+    // A closure that no thread was made for is lost; this one leaves `first` to be taken by
+    // another.
     let first = Mutex::new(Some(first));
     let run_first = || {
         let first = lock(&first).take();
@@ -64,7 +80,9 @@ pub fn both<A: Send, B>(threads: usize, first: impl FnOnce() -> A + Send, second
     let (found, second) = thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, run_first);
         let second = second();
-        let found = thread.ok().and_then(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        let found = thread
+            .ok()
+            .and_then(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         (found, second)
     });
     (found.or_else(run_first).expect("one of the two ran it"), second)
@@ -76,7 +94,10 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
     Error::internal(format!("a task panicked: {}", text.unwrap_or("no message")))
         .remedy("this is a bug in sabiprep: please report it with the input that shows it")
 }
@@ -99,7 +120,10 @@ mod tests {
     #[test]
     fn results_keep_their_order_and_failures_are_found() {
         for threads in 1..4 {
-            assert_eq!(run(threads, 50, |at| Ok(at * 2)).unwrap(), (0..50).map(|at| at * 2).collect::<Vec<_>>());
+            assert_eq!(
+                run(threads, 50, |at| Ok(at * 2)).unwrap(),
+                (0..50).map(|at| at * 2).collect::<Vec<_>>()
+            );
             let failing = |at| if at == 7 { Err(Error::input("seven")) } else { Ok(at) };
             assert_eq!(run(threads, 50, failing).unwrap_err().message, "seven");
             assert!(run(threads, 3, |at| -> Result<()> { panic!("task {at}") }).is_err());
@@ -111,7 +135,8 @@ mod tests {
         }
     }
 
-    /// Runs this test again where no thread can be made: each would need more memory than there are addresses for.
+    /// Runs this test again where no thread can be made: each would need more memory than there are
+    /// addresses for.
     #[test]
     fn a_system_out_of_threads_gets_the_work_done_by_one() {
         const HERE: &str = "tasks::tests::a_system_out_of_threads_gets_the_work_done_by_one";
@@ -124,7 +149,10 @@ mod tests {
             return;
         }
         assert!(thread::Builder::new().spawn(|| ()).is_err(), "there is a thread after all");
-        assert_eq!(run(8, 50, |at| Ok(at * 2)).unwrap(), (0..50).map(|at| at * 2).collect::<Vec<_>>());
+        assert_eq!(
+            run(8, 50, |at| Ok(at * 2)).unwrap(),
+            (0..50).map(|at| at * 2).collect::<Vec<_>>()
+        );
         assert_eq!(both(2, || 1, || "two"), (1, "two"));
     }
 }

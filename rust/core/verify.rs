@@ -1,6 +1,7 @@
 //! Verifying: a finished dataset is read back and every promise about it is checked again.
 //!
-//! Takes a dataset folder; gives every failure it finds (the first of each shard's rows), and never repairs.
+//! Takes a dataset folder; gives every failure it finds (the first of each shard's rows), and never
+//! repairs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
@@ -9,17 +10,19 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::types::{
+    ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
 use arrow_ipc::reader::{FileReader, read_footer_length};
 use arrow_ipc::root_as_footer;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::mask::{Row, RowRules, Violation, check_row};
 use crate::monitor::{Monitor, Phase};
 use crate::panics;
 use crate::report::{account, utilisation};
-use crate::schema::{IdType, ROWS_PER_BATCH, Role, Side, shard_schema};
+use crate::schema::{IdType, ROWS_PER_BATCH, Role, Split, shard_schema};
 use crate::settle::Sums;
 use crate::tokenize::{ControlIds, Encoder, hex};
 use crate::write::{Manifest, ShardEntry};
@@ -60,12 +63,12 @@ pub fn verify(out: &Path, monitor: &Monitor) -> Result<Verification> {
         cuts: manifest.config["pack"]["pack"] == "concat",
     };
     let mut read = Contents::default();
-    for side in Side::ALL {
-        let shards = manifest.splits.get(side.name()).map_or(&[][..], |split| &split.shards);
+    for split in Split::ALL {
+        let shards = manifest.splits.get(split.name()).map_or(&[][..], |split| &split.shards);
         read.splits.push(Sums::default());
         for shard in shards {
             found.shards += 1;
-            read.side = side;
+            read.split = split;
             if let Err(Failure(what)) = verify_shard(out, shard, &rules, monitor, &mut read)? {
                 found.failures.push(format!("{}: {what}", shard.file));
             }
@@ -83,12 +86,12 @@ pub fn verify(out: &Path, monitor: &Monitor) -> Result<Verification> {
 /// What the rows read so far hold.
 #[derive(Debug, Default)]
 struct Contents {
-    side: Side,
+    split: Split,
     rows: u64,
-    /// By side.
+    /// By split.
     splits: Vec<Sums>,
-    per_source: HashMap<(Side, u16), Sums>,
-    single_source_rows: HashMap<Side, u64>,
+    per_source: HashMap<(Split, u16), Sums>,
+    single_source_rows: HashMap<Split, u64>,
     /// The windows of split documents.
     windows: BTreeMap<(u16, u64, u32), Vec<Window>>,
 }
@@ -113,22 +116,27 @@ impl From<arrow_schema::ArrowError> for Failure {
     }
 }
 
-/// The tokenizer of the dataset `out`, refused if it is not the one the dataset was packed with: another file, or one
-/// that this program gives other ids.
+/// The tokenizer of the dataset `out`, refused if it is not the one the dataset was packed with:
+/// another file, or one that this program gives other ids.
 pub fn open_tokenizer(out: &Path, manifest: &Manifest) -> Result<Encoder> {
     let entry = &manifest.tokenizer;
     let path = Manifest::file_in(out, &entry.file)?;
     let remedy = "put back the tokenizer.json it was packed with, or pack it again";
-    let refuse = |what: &str| Err(Error::dataset(what).file(path.display().to_string()).remedy(remedy));
-    let unreadable = |error| Error { kind: Kind::Dataset, ..error };
+    let refuse =
+        |what: &str| Err(Error::dataset(what).file(path.display().to_string()).remedy(remedy));
+    let unreadable = |error| Error { kind: ErrorKind::Dataset, ..error };
     let bytes = files::whole_bytes(&path).map_err(|error| unreadable(error).remedy(remedy))?;
     if hex(&Sha256::digest(&bytes)) != entry.sha256 {
-        return refuse("is not the tokenizer this dataset was packed with: its sha256 is not the manifest's");
+        return refuse(
+            "is not the tokenizer this dataset was packed with: its sha256 is not the manifest's",
+        );
     }
     let controls = ControlIds { bos: entry.bos_id, eos: entry.eos_id, pad: entry.pad_id };
     let encoder = Encoder::of_dataset(&path, controls)?;
     if encoder.probes()? != entry.probes {
-        return refuse("no longer gives the probe strings the ids in the manifest: the tokenizer has drifted");
+        return refuse(
+            "no longer gives the probe strings the ids in the manifest: the tokenizer has drifted",
+        );
     }
     Ok(encoder)
 }
@@ -151,7 +159,9 @@ fn verify_shard(
             return Ok(Some(format!("{size} bytes, the manifest says {}", entry.bytes)));
         }
         let differs = files::xxh3_128_of_file(&path, || monitor.check())? != entry.xxh3_128;
-        Ok(differs.then(|| "its checksum is not the manifest's: the file was changed or damaged".to_owned()))
+        Ok(differs.then(|| {
+            "its checksum is not the manifest's: the file was changed or damaged".to_owned()
+        }))
     };
     match intact() {
         Ok(None) => {}
@@ -172,7 +182,10 @@ fn verify_rows(
     read: &mut Contents,
 ) -> std::result::Result<(), Failure> {
     refuse_blocks_beyond(path, entry.bytes)?;
-    let reader = FileReader::try_new(files::open_shard(path).map_err(|error| Failure(error.message))?, None)?;
+    let reader = FileReader::try_new(
+        files::open_shard(path).map_err(|error| Failure(error.message))?,
+        None,
+    )?;
     let ids = IdType::for_vocab(rules.vocab_size);
     if reader.schema() != shard_schema(rules.seq_len, ids) {
         return Err(Failure("its columns are not those of the format".to_owned()));
@@ -182,12 +195,16 @@ fn verify_rows(
     for (nth, batch) in reader.enumerate() {
         let batch = batch?;
         if nth + 1 < batches && batch.num_rows() != ROWS_PER_BATCH {
-            return Err(Failure(format!("batch {nth} has {} rows, not {ROWS_PER_BATCH}", batch.num_rows())));
+            return Err(Failure(format!(
+                "batch {nth} has {} rows, not {ROWS_PER_BATCH}",
+                batch.num_rows()
+            )));
         }
         for at in 0..batch.num_rows() {
             let row = row_of(&batch, at, ids);
-            check_row(&row, rules)
-                .map_err(|Violation(what)| Failure(format!("row {}: {what}", nth * ROWS_PER_BATCH + at)))?;
+            check_row(&row, rules).map_err(|Violation(what)| {
+                Failure(format!("row {}: {what}", nth * ROWS_PER_BATCH + at))
+            })?;
             read.add(&row);
             monitor.done.fetch_add(1, Relaxed);
         }
@@ -206,7 +223,8 @@ fn verify_rows(
     Err(Failure(format!("rows, documents, tokens, targets are {is:?}, the manifest says {said:?}")))
 }
 
-/// Refuses a file whose footer names batches that lie outside it: the Arrow library would make room for them first.
+/// Refuses a file whose footer names batches that lie outside it: the Arrow library would make room
+/// for them first.
 fn refuse_blocks_beyond(path: &Path, size: u64) -> std::result::Result<(), Failure> {
     let broken = |what: &str| Failure(format!("not a readable Arrow file: {what}"));
     let mut file = files::open_shard(path).map_err(|error| Failure(error.message))?;
@@ -222,10 +240,20 @@ fn refuse_blocks_beyond(path: &Path, size: u64) -> std::result::Result<(), Failu
     }
     let footer = read_at(-10 - len as i64, len)?;
     let footer = root_as_footer(&footer).map_err(|error| broken(&error.to_string()))?;
-    let blocks = footer.recordBatches().into_iter().flatten().chain(footer.dictionaries().into_iter().flatten());
+    let blocks = footer
+        .recordBatches()
+        .into_iter()
+        .flatten()
+        .chain(footer.dictionaries().into_iter().flatten());
     for block in blocks {
-        let end = i128::from(block.offset()) + i128::from(block.metaDataLength()) + i128::from(block.bodyLength());
-        if block.offset() < 0 || block.metaDataLength() < 0 || block.bodyLength() < 0 || end > i128::from(size) {
+        let end = i128::from(block.offset())
+            + i128::from(block.metaDataLength())
+            + i128::from(block.bodyLength());
+        if block.offset() < 0
+            || block.metaDataLength() < 0
+            || block.bodyLength() < 0
+            || end > i128::from(size)
+        {
             return Err(broken("its footer names a batch outside the file"));
         }
     }
@@ -235,27 +263,35 @@ fn refuse_blocks_beyond(path: &Path, size: u64) -> std::result::Result<(), Failu
 impl Contents {
     fn add(&mut self, row: &Row) {
         self.rows += 1;
-        *self.single_source_rows.entry(self.side).or_default() += u64::from(row.is_single_source());
-        let mut run_ends = row.segment_lengths.iter().zip(&row.segment_roles).scan(0, |end, (&len, &role)| {
-            *end += len as usize;
-            Some((*end, role))
-        });
+        *self.single_source_rows.entry(self.split).or_default() +=
+            u64::from(row.is_single_source());
+        let mut run_ends =
+            row.segment_lengths.iter().zip(&row.segment_roles).scan(0, |end, (&len, &role)| {
+                *end += len as usize;
+                Some((*end, role))
+            });
         let mut start = 0;
         for (nth, (&len, &source)) in row.seq_lengths.iter().zip(&row.source_ids).enumerate() {
             let end = start + len as usize;
-            let targets = row.mask[start..end].iter().filter(|&&learnt| learnt).count() as u64;
+            let targets = row.mask[start..end].iter().filter(|&&trained| trained).count() as u64;
             let document = Sums { documents: 1, tokens: len as u64, targets };
             if let Some(split) = self.splits.last_mut() {
                 split.add_sums(document);
             }
-            self.per_source.entry((self.side, source)).or_default().add_sums(document);
-            let last_role = run_ends.by_ref().find(|(run_end, _)| *run_end >= end).map_or(0, |(_, role)| role);
+            self.per_source.entry((self.split, source)).or_default().add_sums(document);
+            let last_role =
+                run_ends.by_ref().find(|(run_end, _)| *run_end >= end).map_or(0, |(_, role)| role);
             let closes = last_role == Role::Control as u8;
             let (parts, record) = (row.doc_parts[nth], row.record_ids[nth]);
             let (copy, number) = (parts >> 16, parts & 0xffff);
             if number > 0 || !closes {
-                let window =
-                    Window { number, first_id: row.ids[start], last_id: row.ids[end - 1], closes, learns: targets > 0 };
+                let window = Window {
+                    number,
+                    first_id: row.ids[start],
+                    last_id: row.ids[end - 1],
+                    closes,
+                    learns: targets > 0,
+                };
                 self.windows.entry((source, record, copy)).or_default().push(window);
             }
             start = end;
@@ -263,20 +299,24 @@ impl Contents {
     }
 }
 
-/// M6 across rows: the windows of a document follow each other by one shared token, and the last alone closes it.
+/// M6 across rows: the windows of a document follow each other by one shared token, and the last
+/// alone closes it.
 fn verify_windows(windows: &BTreeMap<(u16, u64, u32), Vec<Window>>, failures: &mut Vec<String>) {
     for ((source, record, _), windows) in windows {
         let mut windows = windows.clone();
         windows.sort_unstable();
         let last = windows.len() - 1;
-        let numbered = windows.iter().enumerate().all(|(nth, window)| window.number as usize == nth);
+        let numbered =
+            windows.iter().enumerate().all(|(nth, window)| window.number as usize == nth);
         let closed = windows.iter().enumerate().all(|(nth, window)| window.closes == (nth == last));
         let joined = windows.windows(2).all(|pair| pair[0].last_id == pair[1].first_id);
         if !windows.iter().any(|window| window.learns) {
-            failures.push(format!("M3: nothing is learnt of record {record} of source {source}"));
+            failures.push(format!("M3: nothing is trained of record {record} of source {source}"));
         }
         if !(numbered && closed && joined) {
-            failures.push(format!("M6: the windows of record {record} of source {source} do not make one document"));
+            failures.push(format!(
+                "M6: the windows of record {record} of source {source} do not make one document"
+            ));
         }
     }
 }
@@ -294,27 +334,34 @@ fn verify_manifest(manifest: &Manifest, read: &Contents, failures: &mut Vec<Stri
     if manifest.id_dtype != id_type {
         fail(format!("id_dtype is {}, not {id_type}", manifest.id_dtype));
     }
-    for (nth, side) in Side::ALL.into_iter().enumerate() {
-        let (Some(split), name) = (manifest.splits.get(side.name()), side.name()) else { continue };
-        let rows: u64 = split.shards.iter().map(|shard| shard.rows).sum();
-        let single = read.single_source_rows.get(&side).copied().unwrap_or(0);
-        let sums = Sums { documents: split.documents, tokens: split.tokens, targets: split.targets };
-        if (split.rows, split.single_source_rows, sums) != (rows, single, read.splits[nth]) {
+    for (nth, split) in Split::ALL.into_iter().enumerate() {
+        let (Some(entry), name) = (manifest.splits.get(split.name()), split.name()) else {
+            continue;
+        };
+        let rows: u64 = entry.shards.iter().map(|shard| shard.rows).sum();
+        let single = read.single_source_rows.get(&split).copied().unwrap_or(0);
+        let sums =
+            Sums { documents: entry.documents, tokens: entry.tokens, targets: entry.targets };
+        if (entry.rows, entry.single_source_rows, sums) != (rows, single, read.splits[nth]) {
             fail(format!("the counts of {name} are not those of its shards"));
         }
-        if (split.utilisation - utilisation(split.tokens, rows, manifest.seq_len)).abs() > 1e-12 {
+        if (entry.utilisation - utilisation(entry.tokens, rows, manifest.seq_len)).abs() > 1e-12 {
             fail(format!("the utilisation of {name} is not its tokens over its room"));
         }
     }
     for (id, source) in manifest.sources.iter().enumerate() {
-        for (side, said) in [(Side::Train, source.train), (Side::Validation, source.validation)] {
-            let is = read.per_source.get(&(side, id as u16)).copied().unwrap_or_default();
+        for (split, said) in [(Split::Train, source.train), (Split::Validation, source.validation)]
+        {
+            let is = read.per_source.get(&(split, id as u16)).copied().unwrap_or_default();
             if is != said {
-                let (name, side) = (&source.name, side.name());
-                fail(format!("source '{name}' in {side}: {said:?}, the shards hold {is:?}"));
+                let (name, split) = (&source.name, split.name());
+                fail(format!("source '{name}' in {split}: {said:?}, the shards hold {is:?}"));
             }
         }
-        if let Some(path) = source.inputs.iter().find(|path| !manifest.inputs.iter().any(|input| input.path == **path))
+        if let Some(path) = source
+            .inputs
+            .iter()
+            .find(|path| !manifest.inputs.iter().any(|input| input.path == **path))
         {
             fail(format!("source '{}' names the input {path}, which is not listed", source.name));
         }
@@ -332,7 +379,12 @@ pub fn row_of(batch: &RecordBatch, at: usize, ids: IdType) -> Row {
     let mask = batch.column(1).as_fixed_size_list().value(at);
     Row {
         ids: match ids {
-            IdType::U16 => stored.as_primitive::<UInt16Type>().values().iter().map(|&id| u32::from(id)).collect(),
+            IdType::U16 => stored
+                .as_primitive::<UInt16Type>()
+                .values()
+                .iter()
+                .map(|&id| u32::from(id))
+                .collect(),
             IdType::U32 => stored.as_primitive::<UInt32Type>().values().to_vec(),
         },
         mask: mask.as_boolean().values().iter().collect(),

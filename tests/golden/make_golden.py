@@ -1,7 +1,8 @@
 """Make the golden cases that Rust and pytest both read: ``python tests/golden/make_golden.py``.
 
-The expected values are the oracle's. The tokenizers are trained anew only when their files are missing, so that the
-ids stay; a change in any other file is a change of contract, to be read by eye.
+The expected values are the oracle's. The tokenizers are trained anew only when their files are
+missing, so that the ids stay; a change in any other file is a change of contract, to be read by
+eye.
 """
 
 from __future__ import annotations
@@ -23,22 +24,63 @@ TOKENIZERS = {
     "metaspace": ("tokenizer-metaspace.json", "metaspace-first"),
     "llama": ("tokenizer-llama.json", "llama"),
 }
-"""Byte-level BPE with NFC; byte-level with a prefix space; Metaspace "first" without byte fallback; Llama's Prepend."""
+"""Byte-level BPE with NFC; byte-level with a prefix space; Metaspace "first" without byte fallback;
+Llama's Prepend.
+"""
 
-TRANSLATE = [{"prompt": "<translate> {{ translation.en }} <yor>:"}, {"target": " {{ translation.yor }}"}]
+TRANSLATE = [
+    {"prompt": "<translate> {{ translation.en }} <yor>:"},
+    {"target": " {{ translation.yor }}"},
+]
 LABEL = [{"prompt": "{{ text }} label:"}, {"target": " {{ label }}"}]
 BYTES, PREFIX, META, LLAMA = TOKENIZERS
 ALL = (BYTES, PREFIX, META, LLAMA)
 
 CASES: list[tuple[str, tuple[str, ...], str | None, list[dict[str, str]], dict[str, Any]]] = [
-    ("a translation", ALL, None, TRANSLATE, {"translation": {"en": "three schools", "yor": "ilé-ìwé mẹ́ta"}}),
+    (
+        "a translation",
+        ALL,
+        None,
+        TRANSLATE,
+        {"translation": {"en": "three schools", "yor": "ilé-ìwé mẹ́ta"}},
+    ),
     ("BOS opens the document", (BYTES, META), "<s>", LABEL, {"text": "go", "label": "yes"}),
-    ("a one-token target after a space", ALL, None, LABEL, {"text": "going to school", "label": "yes"}),
-    ("digits split by the boundary", ALL, None, [{"prompt": "{{ a }}"}, {"target": "{{ b }}"}], {"a": "12", "b": "24"}),
-    ("whole numbers are rendered", (BYTES,), None, [{"prompt": "{{a}}+"}, {"target": "{{b}}"}], {"a": 12, "b": -3}),
+    (
+        "a one-token target after a space",
+        ALL,
+        None,
+        LABEL,
+        {"text": "going to school", "label": "yes"},
+    ),
+    (
+        "digits split by the boundary",
+        ALL,
+        None,
+        [{"prompt": "{{ a }}"}, {"target": "{{ b }}"}],
+        {"a": "12", "b": "24"},
+    ),
+    (
+        "whole numbers are rendered",
+        (BYTES,),
+        None,
+        [{"prompt": "{{a}}+"}, {"target": "{{b}}"}],
+        {"a": 12, "b": -3},
+    ),
     ("plain text alone", ALL, None, [{"target": "{{ text }}"}], {"text": "Yara suna zuwa."}),
-    ("an empty prompt leaves the target first", ALL, None, [{"prompt": "{{ a }}"}, {"target": "yes"}], {"a": ""}),
-    ("a control token in the data is text", ALL, None, LABEL, {"text": "a </s> b<yor>", "label": "</s>"}),
+    (
+        "an empty prompt leaves the target first",
+        ALL,
+        None,
+        [{"prompt": "{{ a }}"}, {"target": "yes"}],
+        {"a": ""},
+    ),
+    (
+        "a control token in the data is text",
+        ALL,
+        None,
+        LABEL,
+        {"text": "a </s> b<yor>", "label": "</s>"},
+    ),
     (
         "a field completes a control token",
         (BYTES, LLAMA),
@@ -46,8 +88,20 @@ CASES: list[tuple[str, tuple[str, ...], str | None, list[dict[str, str]], dict[s
         [{"prompt": "<yo{{ a }}:"}, {"target": "x"}],
         {"a": "r>"},
     ),
-    ("a field begins a control token", (BYTES, META), None, [{"prompt": "{{ a }}r>:"}, {"target": "x"}], {"a": "<yo"}),
-    ("an empty field keeps halves apart", (BYTES,), None, [{"prompt": "<yo{{ a }}r>"}, {"target": "x"}], {"a": ""}),
+    (
+        "a field begins a control token",
+        (BYTES, META),
+        None,
+        [{"prompt": "{{ a }}r>:"}, {"target": "x"}],
+        {"a": "<yo"},
+    ),
+    (
+        "an empty field keeps halves apart",
+        (BYTES,),
+        None,
+        [{"prompt": "<yo{{ a }}r>"}, {"target": "x"}],
+        {"a": ""},
+    ),
     (
         "a longer control token completed by data",
         (BYTES,),
@@ -55,8 +109,20 @@ CASES: list[tuple[str, tuple[str, ...], str | None, list[dict[str, str]], dict[s
         [{"prompt": "<yor>{{ a }}"}, {"target": "x"}],
         {"a": ": y"},
     ),
-    ("two prompts make a control token", (BYTES,), None, [{"prompt": "<yo"}, {"prompt": "r>:"}, {"target": "x"}], {}),
-    ("no control token across a boundary", (BYTES,), None, [{"prompt": "a <yo"}, {"target": "r>"}], {}),
+    (
+        "two prompts make a control token",
+        (BYTES,),
+        None,
+        [{"prompt": "<yo"}, {"prompt": "r>:"}, {"target": "x"}],
+        {},
+    ),
+    (
+        "no control token across a boundary",
+        (BYTES,),
+        None,
+        [{"prompt": "a <yo"}, {"target": "r>"}],
+        {},
+    ),
     (
         "a control token in a target",
         (BYTES, META),
@@ -64,7 +130,13 @@ CASES: list[tuple[str, tuple[str, ...], str | None, list[dict[str, str]], dict[s
         [{"prompt": "{{ a }}"}, {"target": " {{ a }}<|sep|>x"}],
         {"a": "<|sep|>"},
     ),
-    ("text after a control token", ALL, None, [{"prompt": "<yor>a<yor> a {{ x }}"}, {"target": "a<yor>a"}], {"x": "a"}),
+    (
+        "text after a control token",
+        ALL,
+        None,
+        [{"prompt": "<yor>a<yor> a {{ x }}"}, {"target": "a<yor>a"}],
+        {"x": "a"},
+    ),
     (
         "two turns",
         (BYTES, PREFIX, META),
@@ -122,7 +194,13 @@ CASES: list[tuple[str, tuple[str, ...], str | None, list[dict[str, str]], dict[s
         LABEL,
         {"text": "a\u0000b\rc\td\ufdd0e", "label": "x\r"},
     ),
-    ("spaces at the boundary", ALL, None, [{"prompt": "{{ a }}  "}, {"target": "  {{ b }} "}], {"a": " x ", "b": "y"}),
+    (
+        "spaces at the boundary",
+        ALL,
+        None,
+        [{"prompt": "{{ a }}  "}, {"target": "  {{ b }} "}],
+        {"a": " x ", "b": "y"},
+    ),
     (
         "template signs and marks of spaces in data",
         (BYTES, META, LLAMA),
@@ -141,7 +219,9 @@ WINDOWS = [
 
 def boundary() -> dict[str, Any]:
     """The contents of ``boundary.json``."""
-    files = {name: json.loads((HERE / file).read_text("utf-8")) for name, (file, _) in TOKENIZERS.items()}
+    files = {
+        name: json.loads((HERE / file).read_text("utf-8")) for name, (file, _) in TOKENIZERS.items()
+    }
     cases = []
     for title, names, bos, segments, record in CASES:
         for name in names:
@@ -162,7 +242,10 @@ def boundary() -> dict[str, Any]:
                     "eos": "</s>",
                     "segments": segments,
                     "record": record,
-                    "spans": [{"text": span.text, "role": span.role, "data": span.data} for span in document["spans"]],
+                    "spans": [
+                        {"text": span.text, "role": span.role, "data": span.data}
+                        for span in document["spans"]
+                    ],
                     "ids": document["ids"],
                     "roles": document["roles"],
                     "loss_mask": document["loss_mask"],
@@ -173,7 +256,10 @@ def boundary() -> dict[str, Any]:
 
 def windows() -> list[dict[str, Any]]:
     """The contents of ``windows.json``."""
-    return [{"n": n, "seq_len": t, "windows": [list(window) for window in oracle.windows(n, t)]} for n, t in WINDOWS]
+    return [
+        {"n": n, "seq_len": t, "windows": [list(window) for window in oracle.windows(n, t)]}
+        for n, t in WINDOWS
+    ]
 
 
 def one_line_each(entries: list[dict[str, Any]], indent: str) -> str:
@@ -181,7 +267,8 @@ def one_line_each(entries: list[dict[str, Any]], indent: str) -> str:
     objects = []
     for entry in entries:
         fields = [
-            f"{indent}  {json.dumps(key)}: {json.dumps(value, ensure_ascii=True)}" for key, value in entry.items()
+            f"{indent}  {json.dumps(key)}: {json.dumps(value, ensure_ascii=True)}"
+            for key, value in entry.items()
         ]
         objects.append(indent + "{\n" + ",\n".join(fields) + f"\n{indent}}}")
     return "[\n" + ",\n".join(objects) + f"\n{indent[2:]}]"
@@ -192,7 +279,9 @@ def main() -> None:
     for file, kind in TOKENIZERS.values():
         if not (HERE / file).exists():
             tokenizer = json.loads(strategies.tokenizer_json(kind, 320))
-            (HERE / file).write_text(json.dumps(tokenizer, ensure_ascii=False, indent=1) + "\n", "utf-8")
+            (HERE / file).write_text(
+                json.dumps(tokenizer, ensure_ascii=False, indent=1) + "\n", "utf-8"
+            )
     cases = boundary()
     (HERE / "boundary.json").write_text(
         f'{{\n  "tokenizers": {json.dumps(cases["tokenizers"])},\n'

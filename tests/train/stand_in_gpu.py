@@ -1,4 +1,5 @@
-"""A GPU's stand-in: it replaces what lies below the argument checks of ``torch.cuda``, and nothing above them.
+"""A GPU's stand-in: it replaces what lies below the argument checks of ``torch.cuda``, and nothing
+above them.
 
 Tensors that are to lie on it lie on the CPU. Whatever sets up CUDA is counted.
 """
@@ -71,13 +72,17 @@ def install(patch: pytest.MonkeyPatch, total_memory: int = 80 * 10**9) -> StandI
     patch.setattr(torch.cuda, "_queued_calls", [])
     patch.setattr(torch.cuda, "_cached_device_count", None)
     patch.setattr(torch.cuda, "default_generators", (gpu.generator,))
-    patch.setattr(torch.cuda, "_get_device_properties", lambda index: [properties][index], raising=False)
+    patch.setattr(
+        torch.cuda, "_get_device_properties", lambda index: [properties][index], raising=False
+    )
     below = {
         "_cuda_getDeviceCount": lambda: 1,
         "_cuda_getDevice": lambda: 0,
         "_cuda_init": set_up,
         "_accelerator_getDeviceIndex": lambda: after_set_up(0),
-        "_accelerator_getStream": lambda index: after_set_up(SimpleNamespace(is_capturing=lambda: False)),
+        "_accelerator_getStream": lambda index: after_set_up(
+            SimpleNamespace(is_capturing=lambda: False)
+        ),
         "_cuda_isInBadFork": lambda: False,
         "_cuda_isCurrentStreamCapturing": lambda: False,
         "_cuda_setMemoryFraction": lambda fraction, index: gpu.fractions.append((fraction, index)),

@@ -1,7 +1,9 @@
-"""Runs training again and again, each time torn at the next file operation and resumed: ``tear.py DATA WORK``.
+"""Runs training again and again, each time torn at the next file operation and resumed: ``tear.py
+DATA WORK``.
 
-It is a process of its own because it forks: a child for each run, so that torch is imported once. It prints, as JSON,
-how many operations a run has, and the runs that did not end like the one that was left alone.
+It is a process of its own because it forks: a child for each run, so that torch is imported once.
+It prints, as JSON, how many operations a run has, and the runs that did not end like the one that
+was left alone.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from sabitrain.train import run_training
 
 
 def config_of(data: Path, run: Path, **options: Any) -> TrainConfig:
-    """Three steps, a checkpoint that is removed again, a validation and an answer, on the thread that a fork leaves."""
+    """Three steps, a checkpoint that is removed again, a validation and an answer, on the thread
+    that a fork leaves.
+    """
     return tiny_config(
         data,
         run,
@@ -69,10 +73,14 @@ def outcome(run: Path) -> dict[str, Any]:
         elif path.name == "metrics.jsonl":
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             lines = [line for line in lines if line["kind"] != "resume"]
-            found[name] = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+            found[name] = [
+                {key: value for key, value in line.items() if key not in TIMES} for line in lines
+            ]
         elif path.name == "trainer.json":
             facts = json.loads(path.read_text())
-            found[name] = {key: facts[key] for key in ("step", "plan", "dataset", "optimizers", "files")}
+            found[name] = {
+                key: facts[key] for key in ("step", "plan", "dataset", "optimizers", "files")
+            }
         elif path.is_file():
             found[name] = files.sha256(path)
     found.pop("config.toml")

@@ -34,11 +34,15 @@ def dense(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
     return torch.einsum("hnm,mhd->nhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)
 
 
-def inputs(lengths: list[int], heads: int, kv_heads: int, size: int, dtype: torch.dtype, seed: int = 0) -> list[Tensor]:
+def inputs(
+    lengths: list[int], heads: int, kv_heads: int, size: int, dtype: torch.dtype, seed: int = 0
+) -> list[Tensor]:
     """Queries, keys, values and the gradient of the output."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [(sum(lengths), h, size) for h in (heads, kv_heads, kv_heads, heads)]
-    return [torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype) for shape in shapes]
+    return [
+        torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype) for shape in shapes
+    ]
 
 
 def bounds(lengths: list[int]) -> tuple[Tensor, int]:
@@ -94,7 +98,10 @@ def test_nothing_of_one_document_reaches_another(poison):
     changed = slice(25, 48)
     for x in after:
         x[changed] = poison(*x[changed].shape)
-    results = [with_gradients(lambda *x: document_attention(*x, *bounds(lengths)), *case) for case in (before, after)]
+    results = [
+        with_gradients(lambda *x: document_attention(*x, *bounds(lengths)), *case)
+        for case in (before, after)
+    ]
     others = torch.ones(sum(lengths), dtype=torch.bool)
     others[changed] = False
     for first, second in zip(*results, strict=True):
@@ -126,9 +133,13 @@ def test_one_graph_whatever_the_documents(backend):
 
 
 def test_one_compiled_graph_for_thirty_steps():
-    """Documents, targets and lengths change from step to step; forward and backward are compiled once."""
+    """Documents, targets and lengths change from step to step; forward and backward are compiled
+    once.
+    """
     torch.manual_seed(0)
-    model = Llama(ModelConfig(layers=2, width=16, heads=4, kv_heads=2, mlp_width=24, context=512), VOCAB_SIZE).double()
+    model = Llama(
+        ModelConfig(layers=2, width=16, heads=4, kv_heads=2, mlp_width=24, context=512), VOCAB_SIZE
+    ).double()
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
     targets, places, bounds = set(), set(), set()
@@ -153,20 +164,28 @@ def test_every_argument_that_the_installed_flash_ops_want_is_given():
     lengths = [20, 5, 23]
     with FakeTensorMode():
         q, k, v, grad = (
-            torch.empty(sum(lengths), heads, 16, dtype=torch.bfloat16, device="cuda") for heads in (4, 2, 2, 4)
+            torch.empty(sum(lengths), heads, 16, dtype=torch.bfloat16, device="cuda")
+            for heads in (4, 2, 2, 4)
         )
         cu = torch.empty(len(lengths) + 1, dtype=torch.int32, device="cuda")
         assert attention._backend(q) is flash
         out, lse = flash.forward(q, k, v, cu, 23)
-        assert (out.shape, out.dtype, lse.shape, lse.dtype) == (q.shape, q.dtype, (4, 48), torch.float32)
+        assert (out.shape, out.dtype, lse.shape, lse.dtype) == (
+            q.shape,
+            q.dtype,
+            (4, 48),
+            torch.float32,
+        )
         grads = flash.backward(grad, q, k, v, out, lse, cu, 23)
         assert [(x.shape, x.dtype) for x in grads] == [(x.shape, x.dtype) for x in (q, k, v)]
 
 
 class StandIn:
-    """`torch.nn.attention.varlen` on the CPU: ops of the same schema, segment by segment in float32.
+    """`torch.nn.attention.varlen` on the CPU: ops of the same schema, segment by segment in
+    float32.
 
-    As strict as the kernels: half precision, as many key as query heads, int32 bounds, lengths up to what was said.
+    As strict as the kernels: half precision, as many key as query heads, int32 bounds, lengths up
+    to what was said.
     """
 
     def __init__(self, causal: bool = True) -> None:
@@ -185,30 +204,66 @@ class StandIn:
 
     def probabilities(self, q, k, v, bounds, longest, window_size, is_causal):
         """Where each segment is, its probabilities [h, n, m] and log-sum-exps [h, n]."""
-        assert q.dtype == k.dtype == v.dtype and q.dtype.itemsize == 2 and q.shape == k.shape == v.shape
-        assert bounds.dtype == torch.int32 and bounds[-1] == len(q) and is_causal and window_size == [-1, 0]
+        assert (
+            q.dtype == k.dtype == v.dtype
+            and q.dtype.itemsize == 2
+            and q.shape == k.shape == v.shape
+        )
+        assert (
+            bounds.dtype == torch.int32
+            and bounds[-1] == len(q)
+            and is_causal
+            and window_size == [-1, 0]
+        )
         for start, end in itertools.pairwise(bounds.tolist()):
             assert end - start <= longest
-            scores = torch.einsum("nhd,mhd->hnm", q[start:end].float(), k[start:end].float()) * q.shape[2] ** -0.5
+            scores = (
+                torch.einsum("nhd,mhd->hnm", q[start:end].float(), k[start:end].float())
+                * q.shape[2] ** -0.5
+            )
             if self.causal:
-                scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
+                scores = scores.masked_fill(
+                    torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf
+                )
             yield slice(start, end), scores.softmax(-1), scores.logsumexp(-1)
 
     @torch.autocast("cpu", enabled=False)
     def forward(self, query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal, window_size):
         assert cu_seq_q is cu_seq_k and max_q == max_k
         out, lse = torch.empty_like(query), torch.empty(query.shape[1], len(query))
-        for at, weights, sums in self.probabilities(query, key, value, cu_seq_q, max_q, window_size, is_causal):
+        for at, weights, sums in self.probabilities(
+            query, key, value, cu_seq_q, max_q, window_size, is_causal
+        ):
             out[at] = torch.einsum("hnm,mhd->nhd", weights, value[at].float()).to(query.dtype)
             lse[:, at] = sums
         return out, lse, torch.zeros(2, dtype=torch.uint64)
 
     def backward(
-        self, grad_out, query, key, value, out, lse, cu_seq_q, cu_seq_k, max_q, max_k, is_causal, rng_state, window_size
+        self,
+        grad_out,
+        query,
+        key,
+        value,
+        out,
+        lse,
+        cu_seq_q,
+        cu_seq_k,
+        max_q,
+        max_k,
+        is_causal,
+        rng_state,
+        window_size,
     ):
-        assert cu_seq_q is cu_seq_k and max_q == max_k and rng_state.dtype == torch.uint64 and rng_state.shape == (2,)
+        assert (
+            cu_seq_q is cu_seq_k
+            and max_q == max_k
+            and rng_state.dtype == torch.uint64
+            and rng_state.shape == (2,)
+        )
         dq, dk, dv = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        for at, weights, sums in self.probabilities(query, key, value, cu_seq_q, max_q, window_size, is_causal):
+        for at, weights, sums in self.probabilities(
+            query, key, value, cu_seq_q, max_q, window_size, is_causal
+        ):
             assert torch.equal(lse[:, at], sums)
             grad, scale = grad_out[at].float(), query.shape[2] ** -0.5
             dv[at] = torch.einsum("hnm,nhd->mhd", weights, grad).to(query.dtype)
@@ -242,7 +297,9 @@ def test_the_flash_path_equals_the_dense_reference(stand_in, heads, lengths):
 
 def test_a_model_in_half_precision_takes_the_flash_path(stand_in):
     torch.manual_seed(0)
-    model = Llama(ModelConfig(layers=2, width=32, heads=4, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    model = Llama(
+        ModelConfig(layers=2, width=32, heads=4, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
+    )
     rows = random_rows(0, 3, 64, 20, 0.5)
     batch, losses = make_batch(rows, rows["loss_mask"].reshape(-1) / 100), []
     for autocast in (False, True):
@@ -270,7 +327,9 @@ def test_the_self_check_refuses_what_is_wrong(stand_in, monkeypatch):
     check_attention(4, 2, 16, torch.device("cpu"), torch.bfloat16)
     assert stand_in.calls == {"_varlen_attn": 1, "_varlen_attn_backward": 1}
     right = flash.backward
-    monkeypatch.setattr(flash, "backward", lambda *x: (right(*x)[0], right(*x)[1] * 2, right(*x)[2]))
+    monkeypatch.setattr(
+        flash, "backward", lambda *x: (right(*x)[0], right(*x)[1] * 2, right(*x)[2])
+    )
     with pytest.raises(TrainError, match=r"wrong by .*\(dk\)(.|\n)*--device cpu"):
         check_attention(4, 2, 16, torch.device("cpu"), torch.bfloat16)
     monkeypatch.setattr(flash, "varlen", StandIn(causal=False))

@@ -1,4 +1,6 @@
-"""Batches: every row once an epoch, in an order that is a pure function, and tensors that are what the rows say."""
+"""Batches: every row once an epoch, in an order that is a pure function, and tensors that are what
+the rows say.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ def test_every_row_exactly_once_an_epoch(rows, per_step, seed):
     assert order.epoch(steps) == pytest.approx(len(stream) / rows)
 
 
-@given(rows=st.integers(1, 50), per_step=st.integers(1, 70), steps=st.lists(st.integers(0, 40), min_size=1))
+@given(
+    rows=st.integers(1, 50),
+    per_step=st.integers(1, 70),
+    steps=st.lists(st.integers(0, 40), min_size=1),
+)
 def test_a_step_does_not_depend_on_those_asked_for_before(rows, per_step, steps):
     order = RowOrder(Rows(rows), per_step, 0)
     for step in steps:
@@ -89,7 +95,9 @@ def test_predictions_and_segments_are_padded_with_what_counts_for_nothing(rows, 
     weights_N = rows["loss_mask"].reshape(-1) * 2.0
     batch = make_batch(rows, weights_N, compute)
     places = len(batch.predict_at_M)
-    assert places == (weights_N.size if compute == "dense" else max(1, -(-batch.targets // PAD_TO)) * PAD_TO)
+    assert places == (
+        weights_N.size if compute == "dense" else max(1, -(-batch.targets // PAD_TO)) * PAD_TO
+    )
     counted = batch.weights_M > 0
     assert batch.targets == int(counted.sum()) == int(rows["loss_mask"].sum())
     learnt_at = np.flatnonzero(weights_N)
@@ -108,13 +116,18 @@ def test_a_target_that_nothing_precedes_is_refused(tmp_path):
 
 def test_the_weights_of_a_step_sum_to_one(tmp_path):
     dataset = write_tiny(tmp_path)
-    for masking in (Masking(dataset.sources), Masking(dataset.sources, "full", 0.1, {"copy": 2.0}, "example")):
+    for masking in (
+        Masking(dataset.sources),
+        Masking(dataset.sources, "full", 0.1, {"copy": 2.0}, "example"),
+    ):
         step = make_step(dataset.train, [4, 1, 3, 0, 2], 2, masking)
         assert sum(batch.weights_M.sum().item() for batch in step.batches) == pytest.approx(1.0)
         assert [len(batch.ids_N) for batch in step.batches] == [64, 64, 32]
         assert step.targets == sum(batch.targets for batch in step.batches)
         assert step.tokens == sum(batch.tokens for batch in step.batches)
-    nothing = make_step(dataset.train, [0, 1], 1, Masking(dataset.sources, task_weights=dict.fromkeys(TASKS, 0.0)))
+    nothing = make_step(
+        dataset.train, [0, 1], 1, Masking(dataset.sources, task_weights=dict.fromkeys(TASKS, 0.0))
+    )
     assert nothing.targets == 0 and not any(batch.weights_M.any() for batch in nothing.batches)
 
 
@@ -122,5 +135,7 @@ def test_micro_batches_cut_a_step_in_order(tmp_path):
     split = write_tiny(tmp_path).train
     cut = [len(rows["n_targets"]) for rows in micro_batches(split, [4, 1, 3, 0, 2], 2)]
     assert cut == [2, 2, 1]
-    together = np.concatenate([rows["input_ids"] for rows in micro_batches(split, [4, 1, 3, 0, 2], 2)])
+    together = np.concatenate(
+        [rows["input_ids"] for rows in micro_batches(split, [4, 1, 3, 0, 2], 2)]
+    )
     assert np.array_equal(together, split.batch([4, 1, 3, 0, 2])["input_ids"])

@@ -1,4 +1,6 @@
-"""TensorBoard has the numbers of the record, under the same names; without it, a run that wants it is refused."""
+"""TensorBoard has the numbers of the record, under the same names; without it, a run that wants it
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from sabitrain.board import scalars
 from sabitrain.config import CheckpointConfig
 from sabitrain.train import run_training
 
-needs_tensorboard = pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="no tensorboard")
+needs_tensorboard = pytest.mark.skipif(
+    not importlib.util.find_spec("tensorboard"), reason="no tensorboard"
+)
 
 
 @pytest.fixture
@@ -35,7 +39,10 @@ def on_the_board(run: Path) -> dict[str, list[tuple[int, float]]]:
 
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
 
 
 def in_the_record(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -63,7 +70,11 @@ def test_the_board_says_what_the_record_says(data, tmp_path):
     assert board == in_the_record(tmp_path / "run")
     assert [step for step, _ in board["train/loss"]] == [1, 2, 3, 4]
     assert [step for step, _ in board["validation/pairs/copy/yor/bits_per_byte"]] == [2, 4]
-    assert {"train/targets_per_second", "train/data_wait", "validation/total/prompt/loss"} < board.keys()
+    assert {
+        "train/targets_per_second",
+        "train/data_wait",
+        "validation/total/prompt/loss",
+    } < board.keys()
 
 
 @needs_tensorboard
@@ -85,7 +96,9 @@ def test_it_is_part_of_the_run_folder(data, tmp_path):
     run_training(tiny_config(data, run, max_steps=1, tensorboard=True))
     precious = run / "tensorboard" / "thesis.txt"
     precious.write_text("years of work")
-    with pytest.raises(OutputError, match=r"tensorboard/thesis\.txt', which no training run has written"):
+    with pytest.raises(
+        OutputError, match=r"tensorboard/thesis\.txt', which no training run has written"
+    ):
         run_training(tiny_config(data, run, max_steps=1, overwrite=True))
     precious.unlink()
     run_training(tiny_config(data, run, max_steps=1, overwrite=True))
@@ -94,7 +107,9 @@ def test_it_is_part_of_the_run_folder(data, tmp_path):
 
 def test_without_tensorboard_a_run_that_wants_it_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(TrainError, match=r"needs the package tensorboard(.|\n)*pip install tensorboard"):
+    with pytest.raises(
+        TrainError, match=r"needs the package tensorboard(.|\n)*pip install tensorboard"
+    ):
         run_training(tiny_config(data, tmp_path / "run", tensorboard=True))
     assert not (tmp_path / "run").exists()
     run_training(tiny_config(data, tmp_path / "run", max_steps=1))

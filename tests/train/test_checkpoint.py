@@ -33,7 +33,14 @@ def make_model(kv_heads: int = 2) -> Llama:
     """A model far from its start, so that every weight matters."""
     torch.manual_seed(1)
     config = ModelConfig(
-        layers=2, width=32, heads=4, kv_heads=kv_heads, mlp_width=40, context=48, rope_theta=500.0, norm_eps=1e-3
+        layers=2,
+        width=32,
+        heads=4,
+        kv_heads=kv_heads,
+        mlp_width=40,
+        context=48,
+        rope_theta=500.0,
+        norm_eps=1e-3,
     )
     model = Llama(config, VOCAB_SIZE)
     with torch.no_grad():
@@ -52,9 +59,13 @@ def logits(model: Llama, ids: torch.Tensor) -> torch.Tensor:
 def test_transformers_gives_equal_logits(dataset, tmp_path, kv_heads):
     model = make_model(kv_heads)
     save_checkpoint(tmp_path / "checkpoint", model, dataset)
-    theirs, report = LlamaForCausalLM.from_pretrained(tmp_path / "checkpoint", output_loading_info=True)
+    theirs, report = LlamaForCausalLM.from_pretrained(
+        tmp_path / "checkpoint", output_loading_info=True
+    )
     assert not any(report.values()), report
-    assert theirs.dtype == torch.float32 and theirs.lm_head.weight is theirs.model.embed_tokens.weight
+    assert (
+        theirs.dtype == torch.float32 and theirs.lm_head.weight is theirs.model.embed_tokens.weight
+    )
     ids = torch.randint(VOCAB_SIZE, (48,), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         want = theirs.eval()(ids[None]).logits[0]
@@ -69,8 +80,13 @@ def test_the_files(dataset, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", make_model(), dataset)
     folder = tmp_path / "checkpoint"
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
-    written, packed = (json.loads(path.joinpath("tokenizer.json").read_bytes()) for path in (folder, dataset.path))
-    assert written.pop("post_processor")["type"] == "TemplateProcessing" and packed.pop("post_processor") is None
+    written, packed = (
+        json.loads(path.joinpath("tokenizer.json").read_bytes()) for path in (folder, dataset.path)
+    )
+    assert (
+        written.pop("post_processor")["type"] == "TemplateProcessing"
+        and packed.pop("post_processor") is None
+    )
     assert written == packed
     controls = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
     for name in ("config.json", "generation_config.json"):
@@ -85,7 +101,11 @@ def test_transformers_reads_the_tokenizer_as_it_is(dataset, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", make_model(), dataset)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
     assert tokenizer.encode("t7 t9", add_special_tokens=False) == [7, 9]
-    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (BOS, EOS, PAD)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (
+        BOS,
+        EOS,
+        PAD,
+    )
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -99,7 +119,9 @@ _TEMPLATE = {
         {"SpecialToken": {"id": "</s>", "type_id": 0}},
     ],
     "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-    "special_tokens": {text: {"id": text, "ids": [id_], "tokens": [text]} for text, id_ in _AROUND.values()},
+    "special_tokens": {
+        text: {"id": text, "ids": [id_], "tokens": [text]} for text, id_ in _AROUND.values()
+    },
 }
 _BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 POST_PROCESSORS = {
@@ -120,13 +142,16 @@ POST_PROCESSORS = {
 def first_prompts(name: str, added: list[str]) -> list[tuple[str, list[int]]]:
     """The text of the first prompt of each golden case of a tokenizer, and its ids without BOS.
 
-    Left out are those whose data spells a control token or keeps the halves of one apart: in one text it would be one.
+    Left out are those whose data spells a control token or keeps the halves of one apart: in one
+    text it would be one.
     """
     found = []
     for case in BOUNDARY["cases"]:
         first = next(i for i, role in enumerate(case["roles"]) if role == 3)
         before = 0 if case["bos"] is None else 1
-        spans = case["spans"][: next(i for i, span in enumerate(case["spans"]) if span["role"] == 3)]
+        spans = case["spans"][
+            : next(i for i, span in enumerate(case["spans"]) if span["role"] == 3)
+        ]
         text = "".join(span["text"] for span in spans)
         whose = [(i, span["data"]) for i, span in enumerate(spans) for _ in span["text"]]
         spelt = {
@@ -135,7 +160,11 @@ def first_prompts(name: str, added: list[str]) -> list[tuple[str, list[int]]]:
             for i in range(len(text))
             if text.startswith(token, i)
         }
-        if case["tokenizer"] == name and text and all(one[:2] == one[2:] and not one[1] for one in spelt):
+        if (
+            case["tokenizer"] == name
+            and text
+            and all(one[:2] == one[2:] and not one[1] for one in spelt)
+        ):
             found.append((text, case["ids"][before:first]))
     return found
 
@@ -143,21 +172,34 @@ def first_prompts(name: str, added: list[str]) -> list[tuple[str, list[int]]]:
 @pytest.mark.parametrize("bos_id", [None, 1])
 @pytest.mark.parametrize("post_processor", POST_PROCESSORS)
 @pytest.mark.parametrize("name", BOUNDARY["tokenizers"])
-def test_the_tokenizer_of_a_checkpoint_begins_a_prompt_as_the_rows_do(tmp_path, name, post_processor, bos_id):
+def test_the_tokenizer_of_a_checkpoint_begins_a_prompt_as_the_rows_do(
+    tmp_path, name, post_processor, bos_id
+):
     tokenizer = json.loads((GOLDEN / BOUNDARY["tokenizers"][name]).read_text("utf-8"))
     tokenizer["post_processor"] = POST_PROCESSORS[post_processor]
-    tokenizer["truncation"] = {"max_length": 3, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    tokenizer["truncation"] = {
+        "max_length": 3,
+        "stride": 0,
+        "strategy": "LongestFirst",
+        "direction": "Right",
+    }
     tokenizer["padding"] = {
         **{"strategy": {"Fixed": 40}, "direction": "Right", "pad_to_multiple_of": None},
         **{"pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>"},
     }
-    vocab_size = 1 + max(*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"]))
+    vocab_size = 1 + max(
+        *tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"])
+    )
     prompts = first_prompts(name, [token["content"] for token in tokenizer["added_tokens"]])
     assert len(prompts) >= 4
     opening = [] if bos_id is None else [bos_id]
-    rows = [([*opening, *ids, 5, 2], [0] * len(opening) + [1] * len(ids) + [3, 0]) for _, ids in prompts]
+    rows = [
+        ([*opening, *ids, 5, 2], [0] * len(opening) + [1] * len(ids) + [3, 0]) for _, ids in prompts
+    ]
     sizes = {"seq_len": 64, "vocab_size": vocab_size, "eos_id": 2, "pad_id": 0, "bos_id": bos_id}
-    out = write_dataset(tmp_path / "data", rows, tokenizer_json=json.dumps(tokenizer, ensure_ascii=False), **sizes)
+    out = write_dataset(
+        tmp_path / "data", rows, tokenizer_json=json.dumps(tokenizer, ensure_ascii=False), **sizes
+    )
     shape = ModelConfig(layers=1, width=8, heads=1, mlp_width=8, context=64)
     with open_dataset(out) as dataset:
         save_checkpoint(tmp_path / "checkpoint", Llama(shape, vocab_size), dataset)
@@ -190,7 +232,9 @@ def test_every_file_has_the_mode_that_the_umask_gives(dataset, tmp_path, umask, 
         files.save_tensors(tmp_path / "checkpoint" / "trainer.safetensors", {"a": torch.zeros(3)})
     finally:
         os.umask(before)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "checkpoint").iterdir()}
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "checkpoint").iterdir()
+    }
     assert modes == dict.fromkeys([*FILES, "trainer.safetensors"], mode)
 
 
@@ -204,7 +248,9 @@ def test_it_is_there_whole_or_not_at_all(dataset, tmp_path, monkeypatch):
         with pytest.raises(OutputError, match="No space left") as full:
             save_checkpoint(folder, make_model(), dataset)
     assert "make room" in str(full.value.remedy)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"], "half a checkpoint takes room"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"], (
+        "half a checkpoint takes room"
+    )
     save_checkpoint(folder, make_model(), dataset)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "data"]
     with pytest.raises(OutputError, match="already"):

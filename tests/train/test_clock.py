@@ -37,7 +37,9 @@ def test_the_first_stop_at_the_pace_of_the_last_intervals(done, before, more, si
         now += since
         total = before[1] + sum(seconds for _, seconds in done) + since
         assert clock.seconds == pytest.approx(total, abs=1e-6)
-        assert clock.seconds_to_limit == (None if hours is None else pytest.approx(3600 * hours - total, abs=1e-6))
+        assert clock.seconds_to_limit == (
+            None if hours is None else pytest.approx(3600 * hours - total, abs=1e-6)
+        )
         assert clock.is_over() == (hours is not None and clock.seconds >= 3600 * hours)
         if not done:
             assert clock.seconds_left is clock.seconds_a_step is None

@@ -1,4 +1,6 @@
-"""What is left out changes nothing: loss and gradients of every way to compute them, against all logits by autograd."""
+"""What is left out changes nothing: loss and gradients of every way to compute them, against all
+logits by autograd.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +32,26 @@ def make_model(shape: ModelConfig, seed: int) -> Llama:
     return model
 
 
-def reference(model: Llama, rows, weights_N, z_loss: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def reference(
+    model: Llama, rows, weights_N, z_loss: float
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The oracle: logits everywhere, each label's loss times its weight, gradients by autograd."""
     batch = make_batch(rows, weights_N)
     bounds = torch.from_numpy(rows["cu_seqlens"])
-    logits = F.linear(model(batch.ids_N, batch.positions_N, bounds, batch.max_seqlen), model.head_VC)
-    losses = F.cross_entropy(logits[:-1], batch.ids_N[1:], reduction="none") + z_loss * logits[:-1].logsumexp(-1) ** 2
+    logits = F.linear(
+        model(batch.ids_N, batch.positions_N, bounds, batch.max_seqlen), model.head_VC
+    )
+    losses = (
+        F.cross_entropy(logits[:-1], batch.ids_N[1:], reduction="none")
+        + z_loss * logits[:-1].logsumexp(-1) ** 2
+    )
     loss = (losses * torch.from_numpy(weights_N)[1:]).sum()
     return loss, torch.autograd.grad(loss, list(model.parameters()))
 
 
-def computed(model: Llama, rows, weights_N, z_loss: float, compute) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def computed(
+    model: Llama, rows, weights_N, z_loss: float, compute
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     batch = make_batch(rows, weights_N, compute)
     loss, _ = weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch, z_loss)
     return loss, torch.autograd.grad(loss, list(model.parameters()))
@@ -74,7 +85,9 @@ def test_logits_in_chunks_are_the_same(monkeypatch, compute):
     weights_N = (rows["position_ids"].reshape(-1) > 0).astype(float)
     batch = make_batch(rows, weights_N, compute)
     want, gradients = computed(model, rows, weights_N, 0.01, compute)
-    losses, _ = target_losses(predicting_states(model, batch, compute), model.head_VC, batch.targets_M)
+    losses, _ = target_losses(
+        predicting_states(model, batch, compute), model.head_VC, batch.targets_M
+    )
     monkeypatch.setattr(loss_module, "MAX_LOGITS", 1)
     chunks = list(loss_module._chunks(len(batch.targets_M), VOCAB_SIZE))
     assert len(chunks) == -(-len(batch.targets_M) // PAD_TO) > 1
@@ -82,14 +95,21 @@ def test_logits_in_chunks_are_the_same(monkeypatch, compute):
     torch.testing.assert_close(got, want)
     for ours, theirs in zip(in_chunks, gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
-    again, _ = target_losses(predicting_states(model, batch, compute), model.head_VC, batch.targets_M)
+    again, _ = target_losses(
+        predicting_states(model, batch, compute), model.head_VC, batch.targets_M
+    )
     torch.testing.assert_close(again, losses)
 
 
 def test_what_is_left_out_is_not_computed():
     """The last block's MLP and the final norm see as many rows as there are predictions."""
     model, seen = make_model(SHAPES[1], 0), {}
-    for name in ("model.layers.1.mlp", "model.layers.2.mlp", "model.layers.2.self_attn.o_proj", "model.norm"):
+    for name in (
+        "model.layers.1.mlp",
+        "model.layers.2.mlp",
+        "model.layers.2.self_attn.o_proj",
+        "model.norm",
+    ):
         model.get_submodule(name).register_forward_hook(
             lambda _, inputs, __, name=name: seen.update({name: len(inputs[0])})
         )

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import SOURCES, VOCAB_SIZE, copy_document, documents, label_document, text_document, write_tiny
+from tiny import (
+    SOURCES,
+    VOCAB_SIZE,
+    copy_document,
+    documents,
+    label_document,
+    text_document,
+    write_tiny,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dataset_writer import Document, write_dataset
@@ -35,12 +43,19 @@ from sabitrain.text_bytes import TargetBytes
     ],
 )
 def test_scores_by_task_and_language(tmp_path, kinds):
-    """Sources that share a language, a task, or both; each document scored by itself, from its logits."""
+    """Sources that share a language, a task, or both; each document scored by itself, from its
+    logits.
+    """
     held_out = documents(41, 9)
-    sources = [{**source, "task": task, "lang": lang} for source, (task, lang) in zip(SOURCES, kinds, strict=True)]
+    sources = [
+        {**source, "task": task, "lang": lang}
+        for source, (task, lang) in zip(SOURCES, kinds, strict=True)
+    ]
     dataset = write_tiny(tmp_path, validation=held_out, sources=sources)
     torch.manual_seed(0)
-    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    model = Llama(
+        ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
+    )
     found, prompts, answers = defaultdict(list), defaultdict(list), defaultdict(list)
     for document in held_out:
         n, ids = len(document.ids), torch.tensor(document.ids)
@@ -49,14 +64,23 @@ def test_scores_by_task_and_language(tmp_path, kinds):
         logits = F.linear(hidden[:-1], model.head_VC)
         nats = F.cross_entropy(logits, ids[1:], reduction="none").tolist()
         task, language = kinds[document.source_id]
-        keys = ("total", f"task {task}", f"in {language}", (task, language), SOURCES[document.source_id]["name"])
+        keys = (
+            "total",
+            f"task {task}",
+            f"in {language}",
+            (task, language),
+            SOURCES[document.source_id]["name"],
+        )
         if 1 in document.roles:
-            right = (logits.argmax(-1) == ids[1:])[[i - 1 for i in range(1, n) if document.roles[i] in (0, 3)]].all()
+            right = (logits.argmax(-1) == ids[1:])[
+                [i - 1 for i in range(1, n) if document.roles[i] in (0, 3)]
+            ].all()
             for key in keys:
                 answers[key].append(right.item())
         for key, i in itertools.product(keys, range(1, n)):
             if document.roles[i] == 3 or i == n - 1:
-                # The tokenizer's words are t0, t1 ...; decoded, each but a text's first has a space before it.
+                # The tokenizer's words are t0, t1 ...; decoded, each but a text's first has a space
+                # before it.
                 text = f" t{document.ids[i]}" if document.roles[i] == 3 else ""
                 is_right = logits[i - 1].argmax().item() == document.ids[i]
                 found[key].append((nats[i - 1], len(text), is_right if text else None))
@@ -72,25 +96,33 @@ def test_scores_by_task_and_language(tmp_path, kinds):
             targets=len(entries),
             accuracy=sum(right) / len(right),
             bits_per_byte=pytest.approx(nats / math.log(2) / lengths, rel=1e-5),
-            prompt=TargetLoss(pytest.approx(sum(asked) / len(asked), rel=1e-5), len(asked)) if asked else None,
+            prompt=TargetLoss(pytest.approx(sum(asked) / len(asked), rel=1e-5), len(asked))
+            if asked
+            else None,
             answers=len(answers[key]),
             answers_right=sum(answers[key]) / len(answers[key]) if answers[key] else None,
         )
         want[key] = score
-        for name, (task, language) in zip((source["name"] for source in SOURCES), kinds, strict=True):
+        for name, (task, language) in zip(
+            (source["name"] for source in SOURCES), kinds, strict=True
+        ):
             if key == name:
                 want[key] = SourceScore(**vars(score), task=task, language=language)
     groups = [score for score in want.values() if not isinstance(score, SourceScore)]
     assert any(score.prompt is None for score in groups) == (kinds[2][0] == "text")
     text_bytes = TargetBytes(dataset)
     for rows_at_once, given in ((1, None), (3, text_bytes), (3, text_bytes), (100, text_bytes)):
-        evaluation = evaluate_split(model, dataset, dataset.validation, rows_at_once, text_bytes=given)
+        evaluation = evaluate_split(
+            model, dataset, dataset.validation, rows_at_once, text_bytes=given
+        )
         assert evaluation is not None
         assert evaluation.rows == evaluation.held_out_rows == len(dataset.validation)
         scores = {"total": evaluation.total}
         scores |= {f"task {name}": score for name, score in evaluation.tasks.items()}
         scores |= {f"in {name}": score for name, score in evaluation.languages.items()}
-        scores |= {(task, name): one for task, of in evaluation.pairs.items() for name, one in of.items()}
+        scores |= {
+            (task, name): one for task, of in evaluation.pairs.items() for name, one in of.items()
+        }
         assert scores | evaluation.sources == want
 
 
@@ -106,11 +138,17 @@ def test_the_bytes_are_those_of_the_text(tmp_path):
     tokenizer.train_from_iterator(["ọjọ́ ẹ̀kọ́ ń ṣe"], trainer)
     eos = tokenizer.token_to_id("</s>")
     written, want = [], [0, 0]
-    for record, (prompt, target) in enumerate([("ọjọ́:", " ẹ̀kọ́ ṣe"), ("<yor>", "ń"), ("", "ṣe kí ọ́")]):
+    for record, (prompt, target) in enumerate(
+        [("ọjọ́:", " ẹ̀kọ́ ṣe"), ("<yor>", "ń"), ("", "ṣe kí ọ́")]
+    ):
         parts = [tokenizer.encode(text).ids for text in (prompt, target)]
         roles = [2] * len(parts[0]) + [3] * len(parts[1]) + [0]
         first = [] if prompt else [eos]
-        written.append(Document([*first, *parts[0], *parts[1], eos], [0] * len(first) + roles, record % 2, record))
+        written.append(
+            Document(
+                [*first, *parts[0], *parts[1], eos], [0] * len(first) + roles, record % 2, record
+            )
+        )
         want[record % 2] += len(target.encode())
     vocabulary = tokenizer.get_vocab_size()
     dataset = open_dataset(
@@ -131,7 +169,9 @@ def test_the_bytes_are_those_of_the_text(tmp_path):
 
 def test_there_may_be_no_prompt(tmp_path):
     dataset = write_tiny(tmp_path, kinds="t")
-    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    model = Llama(
+        ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
+    )
     evaluation = evaluate_split(model, dataset, dataset.validation, 4)
     assert evaluation is not None and evaluation.total.prompt is None
     assert not any(parameter.grad is not None for parameter in model.parameters())
@@ -149,8 +189,12 @@ def targets_of(seed: int, count: int) -> list[tuple[int, int | None]]:
 
 @pytest.mark.parametrize("train", [50, 2, 0])
 def test_the_baseline_by_hand(tmp_path, train):
-    """Two sources of one task and language are one group; of few documents, or none, some tokens were never seen."""
-    sources = [{**source, "task": "t", "lang": lang} for source, lang in zip(SOURCES, "aba", strict=True)]
+    """Two sources of one task and language are one group; of few documents, or none, some tokens
+    were never seen.
+    """
+    sources = [
+        {**source, "task": "t", "lang": lang} for source, lang in zip(SOURCES, "aba", strict=True)
+    ]
     dataset = write_tiny(tmp_path, train=train, held_out=20, sources=sources)
     seen: dict[str, Counter[int]] = {"a": Counter(), "b": Counter()}
     for source, token in targets_of(0, train):
@@ -169,8 +213,12 @@ def test_the_baseline_by_hand(tmp_path, train):
     baseline = unigram_baseline(dataset)
     assert baseline is not None
     assert (baseline.loss, baseline.targets) == (pytest.approx(sum(nats) / len(nats)), len(nats))
-    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
-    evaluation = evaluate_split(model, dataset, dataset.validation, 2, baseline=train_unigram(dataset))
+    model = Llama(
+        ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
+    )
+    evaluation = evaluate_split(
+        model, dataset, dataset.validation, 2, baseline=train_unigram(dataset)
+    )
     assert evaluation is not None and evaluation.total.baseline == pytest.approx(baseline.loss)
     costs = [cost for cost, (source, _) in zip(nats, targets_of(1, 20), strict=True) if source == 1]
     assert evaluation.languages["b"].baseline == pytest.approx(sum(costs) / len(costs))
@@ -184,17 +232,27 @@ def test_the_baseline_is_a_distribution_and_of_a_sample_of_many_rows(tmp_path, m
     for source in range(3):
         nats = one.nats(np.full(VOCAB_SIZE, source, np.uint16), np.arange(VOCAB_SIZE))
         assert np.exp(-nats).sum() == pytest.approx(1)
-        assert nats.tolist() == other.nats(np.full(VOCAB_SIZE, source, np.uint16), np.arange(VOCAB_SIZE)).tolist()
+        assert (
+            nats.tolist()
+            == other.nats(np.full(VOCAB_SIZE, source, np.uint16), np.arange(VOCAB_SIZE)).tolist()
+        )
     assert int(one._counts.sum()) < 4 * 32
 
 
 def test_labels_by_chance_are_no_better_than_the_baseline(tmp_path):
-    """Labels that no prompt tells: knowing their shares, and that EOS follows, is what the baseline knows."""
+    """Labels that no prompt tells: knowing their shares, and that EOS follows, is what the baseline
+    knows.
+    """
     rng = np.random.default_rng(0)
 
     def flips(count: int) -> list[Document]:
         return [
-            Document([4, *rng.integers(6, 20, 3).tolist(), 5, int(rng.integers(6, 8)), 0], [1, 2, 2, 2, 1, 3, 0], 1, i)
+            Document(
+                [4, *rng.integers(6, 20, 3).tolist(), 5, int(rng.integers(6, 8)), 0],
+                [1, 2, 2, 2, 1, 3, 0],
+                1,
+                i,
+            )
             for i in range(count)
         ]
 
@@ -233,7 +291,9 @@ class Knows(Llama):
 
 @pytest.mark.parametrize("unknown", [6, 12, 0])
 def test_an_answer_is_right_if_all_of_it_is(tmp_path, unknown):
-    """A token that is not known makes every answer wrong that has it; an EOS that is not known makes all of them."""
+    """A token that is not known makes every answer wrong that has it; an EOS that is not known
+    makes all of them.
+    """
     held_out = documents(60, 9)
     dataset = write_tiny(tmp_path, validation=held_out)
     evaluation = evaluate_split(Knows(unknown), dataset, dataset.validation, 2)
@@ -246,9 +306,15 @@ def test_an_answer_is_right_if_all_of_it_is(tmp_path, unknown):
         ]
         right = sum(unknown not in answer and unknown != 0 for answer in targets)
         score, flat = evaluation.tasks[name], [token for answer in targets for token in answer]
-        assert (score.answers, score.answers_right) == (len(targets), pytest.approx(right / len(targets)))
+        assert (score.answers, score.answers_right) == (
+            len(targets),
+            pytest.approx(right / len(targets)),
+        )
         assert score.accuracy == pytest.approx(sum(token != unknown for token in flat) / len(flat))
-        assert evaluation.sources[{"copy": "copying", "label": "labels"}[name]].answers_right == score.answers_right
+        assert (
+            evaluation.sources[{"copy": "copying", "label": "labels"}[name]].answers_right
+            == score.answers_right
+        )
 
 
 def test_windows_and_plain_text_are_no_answers(tmp_path):
@@ -262,10 +328,15 @@ def test_windows_and_plain_text_are_no_answers(tmp_path):
     copy = Document([*prompt, *target, 0], [*roles, 0], 0, 1, part=1 << 24)
     text = Document([8, 9, 0], [3, 3, 0], 2, 4)
     dataset = write_tiny(tmp_path, validation=[whole, first, last, last_with_prompt, copy, text])
-    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    model = Llama(
+        ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
+    )
     evaluation = evaluate_split(model, dataset, dataset.validation, 4)
     assert evaluation is not None
-    assert {task: score.answers for task, score in evaluation.tasks.items()} == {"copy": 2, "text": 0}
+    assert {task: score.answers for task, score in evaluation.tasks.items()} == {
+        "copy": 2,
+        "text": 0,
+    }
     assert evaluation.tasks["text"].answers_right is None and evaluation.total.answers == 2
 
 
@@ -273,11 +344,16 @@ def pairs_in(dataset: PackedDataset, split: Split, rows: list[int]) -> set[tuple
     """The tasks, languages and sources that have a target in some rows."""
     batch = split.batch(rows)
     sources = batch["source_ids"][documents_of(batch)[batch["loss_mask"].reshape(-1)]]
-    return {(dataset.sources[s].task, dataset.sources[s].lang, dataset.sources[s].name) for s in set(sources.tolist())}
+    return {
+        (dataset.sources[s].task, dataset.sources[s].lang, dataset.sources[s].name)
+        for s in set(sources.tolist())
+    }
 
 
 def test_a_sample_has_every_task_and_language_and_is_the_same_each_time(tmp_path):
-    """Hundreds of documents of one source, three of another, one of a third: those are in however small the sample."""
+    """Hundreds of documents of one source, three of another, one of a third: those are in however
+    small the sample.
+    """
     rng = np.random.default_rng(3)
     held_out = [copy_document(rng, i) for i in range(600)]
     held_out[100:400:100] = [label_document(rng, i) for i in range(3)]
@@ -290,13 +366,17 @@ def test_a_sample_has_every_task_and_language_and_is_the_same_each_time(tmp_path
         rows = sample_rows(dataset, split, count, 7)
         assert rows is not None and rows.tolist() == sample_rows(dataset, split, count, 7).tolist()
         samples[count] = rows.tolist()
-        assert len(set(samples[count])) == len(samples[count]) == max(2, count), "two rows hold all three sources"
+        assert len(set(samples[count])) == len(samples[count]) == max(2, count), (
+            "two rows hold all three sources"
+        )
         assert pairs_in(dataset, split, samples[count]) == every
     assert samples[40][:8] == samples[8] and samples[8][:2] == samples[1]
     assert samples[40] != sample_rows(dataset, split, 40, 8).tolist()
     for count in (0, len(split), len(split) + 1):
         assert sample_rows(dataset, split, count, 7).tolist() == list(range(len(split)))
-    assert sample_rows(dataset, split, 5, 7, lambda done, of: False) is not None, "one batch of rows has no pause"
+    assert sample_rows(dataset, split, 5, 7, lambda done, of: False) is not None, (
+        "one batch of rows has no pause"
+    )
 
 
 def test_a_sample_is_in_proportion(tmp_path):
@@ -304,7 +384,9 @@ def test_a_sample_is_in_proportion(tmp_path):
     rng = np.random.default_rng(4)
     roles = [1, *[2] * 20, 1, 3, 0]
     held_out = [
-        Document([3, *rng.integers(6, 20, 20).tolist(), 5, 6, 0], roles, int(source % 3 == 0), source)
+        Document(
+            [3, *rng.integers(6, 20, 20).tolist(), 5, 6, 0], roles, int(source % 3 == 0), source
+        )
         for source in range(90)
     ]
     dataset = write_tiny(tmp_path, validation=held_out)
@@ -318,7 +400,9 @@ def test_a_sample_is_in_proportion(tmp_path):
 
 def test_an_evaluation_that_is_ended_is_of_the_rows_so_far(tmp_path):
     dataset = write_tiny(tmp_path, held_out=60)
-    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    model = Llama(
+        ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
+    )
     asked = []
 
     def go_on(done: int, of: int) -> bool:
@@ -335,6 +419,8 @@ def test_an_evaluation_that_is_ended_is_of_the_rows_so_far(tmp_path):
 
 def test_nothing_to_validate_on(tmp_path):
     dataset = write_tiny(tmp_path, validation=[])
-    model = Llama(ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE)
+    model = Llama(
+        ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
+    )
     assert evaluate_split(model, dataset, dataset.validation, 4) is None
     assert unigram_baseline(dataset) is None

@@ -79,7 +79,15 @@ some_steps = st.lists(
 
 @given(some_steps)
 def test_a_summary_weighs_each_step_by_its_time_or_its_targets(steps):
-    summary, seconds, executed, dense, waited, nats, learnt = summarise(steps), 0.0, 0.0, 0.0, 0.0, 0.0, 0
+    summary, seconds, executed, dense, waited, nats, trained = (
+        summarise(steps),
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0,
+    )
     for step in steps:
         seconds += step.seconds
         waited += step.data_wait * step.seconds
@@ -87,10 +95,12 @@ def test_a_summary_weighs_each_step_by_its_time_or_its_targets(steps):
         dense += step.flops / (1 - step.skipped)
         if step.update == "taken":
             nats += step.loss * step.targets
-            learnt += step.targets
+            trained += step.targets
     assert summary.last is steps[-1]
-    assert summary.loss == pytest.approx(nats / learnt if learnt else math.nan, nan_ok=True)
-    assert summary.tokens_per_second == pytest.approx(2 * sum(step.targets for step in steps) / seconds)
+    assert summary.loss == pytest.approx(nats / trained if trained else math.nan, nan_ok=True)
+    assert summary.tokens_per_second == pytest.approx(
+        2 * sum(step.targets for step in steps) / seconds
+    )
     assert summary.targets_per_second == pytest.approx(summary.tokens_per_second / 2)
     assert summary.flops_per_second == pytest.approx(executed / seconds)
     assert summary.mfu == pytest.approx(executed / seconds / 1e12)
@@ -103,23 +113,39 @@ def test_without_a_peak_there_is_no_utilisation():
 
 
 def test_the_lines_of_steps_that_are_waited_for_together(tmp_path, monkeypatch):
-    """Ten seconds of something else, two steps in four, a pause, and one in eight: on a clock turned by hand."""
+    """Ten seconds of something else, two steps in four, a pause, and one in eight: on a clock
+    turned by hand.
+    """
     now = 100.0
     turned = SimpleNamespace(perf_counter=lambda: now, monotonic=lambda: now)
     monkeypatch.setattr(metrics_module, "time", turned)
     monkeypatch.setattr("sabitrain.clock.time", turned)
     monkeypatch.setattr(metrics_module, "peak_flops", lambda device: 1e3)
     monkeypatch.setattr(metrics_module, "peak_memory", lambda device: 12_345)
-    console, clock, flops = Console(file=(tmp_path / "shown").open("w"), soft_wrap=True), Clock(4), Flops(600.0, 800.0)
+    console, clock, flops = (
+        Console(file=(tmp_path / "shown").open("w"), soft_wrap=True),
+        Clock(4),
+        Flops(600.0, 800.0),
+    )
 
     def take(number: int, seconds: float, waited: float, loss: float) -> None:
         nonlocal now
         metrics.begin_step()
         now += seconds
         outcome = torch.tensor([loss, 0.5, math.isnan(loss), 0.0, 0.0], dtype=torch.float64)
-        metrics.step(number, Step([], 20, 10), flops, epoch=number / 8, lr=0.1, outcome=outcome, waited=waited)
+        metrics.step(
+            number,
+            Step([], 20, 10),
+            flops,
+            epoch=number / 8,
+            lr=0.1,
+            outcome=outcome,
+            waited=waited,
+        )
 
-    with Metrics(tmp_path / "metrics.jsonl", View(console, clock), clock, CPU, log_every=2) as metrics:
+    with Metrics(
+        tmp_path / "metrics.jsonl", View(console, clock), clock, CPU, log_every=2
+    ) as metrics:
         now += 10
         take(1, 1.0, 0.25, 3.0)
         take(2, 3.0, 0.5, math.nan)

@@ -1,4 +1,6 @@
-"""FLOPs against torch's own counter, which sees every matrix product, and is told what attention takes."""
+"""FLOPs against torch's own counter, which sees every matrix product, and is told what attention
+takes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def test_every_product_is_counted_as_often_as_it_is_executed(compute, share, rec
     model = Llama(SHAPE, VOCAB_SIZE)
     model.recompute(recompute)
     pairs = sum(
-        query + 1 for start, end in itertools.pairwise(rows["cu_seqlens"].tolist()) for query in range(end - start)
+        query + 1
+        for start, end in itertools.pairwise(rows["cu_seqlens"].tolist())
+        for query in range(end - start)
     )
     scores_and_values = 2 * 2 * pairs * SHAPE.width
     of_attention = {
@@ -39,7 +43,10 @@ def test_every_product_is_counted_as_often_as_it_is_executed(compute, share, rec
     flops = step_flops(SHAPE, VOCAB_SIZE, Step([batch, batch], 0, 0), compute, recompute)
     assert flops.executed == 2 * counter.get_total_flops()
     assert (flops.skipped == 0) == (compute == "dense")
-    assert flops.dense == step_flops(SHAPE, VOCAB_SIZE, Step([batch, batch], 0, 0), "dense", recompute).executed
+    assert (
+        flops.dense
+        == step_flops(SHAPE, VOCAB_SIZE, Step([batch, batch], 0, 0), "dense", recompute).executed
+    )
 
 
 @pytest.mark.parametrize(("share", "saved"), [(0.5, 0.178), (0.7, 0.25), (0.9, 0.32)])
@@ -56,6 +63,9 @@ def test_what_is_saved_at_125m_with_a_vocabulary_of_52k(share, saved):
 
 def test_a_peak_needs_a_source(monkeypatch):
     assert peak_flops(torch.device("cpu")) is None
-    for name, peak in (("NVIDIA GeForce RTX 4090", 165.2e12), ("NVIDIA GeForce RTX 4090 Laptop GPU", None)):
+    for name, peak in (
+        ("NVIDIA GeForce RTX 4090", 165.2e12),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+    ):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
         assert peak_flops(torch.device("cuda")) == peak

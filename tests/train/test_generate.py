@@ -17,7 +17,9 @@ from sabitrain.model import Llama
 @pytest.fixture
 def model() -> Llama:
     torch.manual_seed(3)
-    model = Llama(ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=24, context=24), VOCAB_SIZE)
+    model = Llama(
+        ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=24, context=24), VOCAB_SIZE
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.4)
@@ -53,7 +55,9 @@ class Parrot(Llama):
     """Says ``script`` whatever it is asked: the next word of it by how far the answer is."""
 
     def __init__(self, script: list[int]) -> None:
-        super().__init__(ModelConfig(layers=1, width=VOCAB_SIZE * 2, heads=1, kv_heads=1, context=64), VOCAB_SIZE)
+        super().__init__(
+            ModelConfig(layers=1, width=VOCAB_SIZE * 2, heads=1, kv_heads=1, context=64), VOCAB_SIZE
+        )
         self.script, self.calls = script, 0
         with torch.no_grad():
             self.head_VC.copy_(torch.eye(VOCAB_SIZE, VOCAB_SIZE * 2))
@@ -72,7 +76,13 @@ def question(words: list[int], answer: list[int], source: int = 0, bos: bool = F
 
 @pytest.mark.parametrize(
     ("said", "exact"),
-    [([8, 9, EOS], True), ([8, EOS], False), ([8, 9, 10, EOS], False), ([8, 9, 10, 11, 12], False), ([EOS], False)],
+    [
+        ([8, 9, EOS], True),
+        ([8, EOS], False),
+        ([8, 9, 10, EOS], False),
+        ([8, 9, 10, 11, 12], False),
+        ([EOS], False),
+    ],
 )
 def test_exact_is_the_whole_answer_and_then_the_end(tmp_path, said, exact):
     dataset = write_tiny(tmp_path, validation=[question([7, 7], [8, 9])])
@@ -109,8 +119,13 @@ def test_which_documents_are_asked(tmp_path):
     assert all(answer.prompt == f"t3 t{int(answer.expected[1:]) - 1} t5" for answer in every)
     labels = answer_held_out(Parrot([EOS]), dataset, 99, tasks=["label"])
     assert len(labels) == 5 and {answer.task for answer in labels} == {"label"}
-    assert answer_held_out(Parrot([EOS]), dataset, 4, seed=1) == answer_held_out(Parrot([EOS]), dataset, 9, seed=1)[:4]
-    assert answer_held_out(Parrot([EOS]), dataset, 9, seed=1) != answer_held_out(Parrot([EOS]), dataset, 9, seed=2)
+    assert (
+        answer_held_out(Parrot([EOS]), dataset, 4, seed=1)
+        == answer_held_out(Parrot([EOS]), dataset, 9, seed=1)[:4]
+    )
+    assert answer_held_out(Parrot([EOS]), dataset, 9, seed=1) != answer_held_out(
+        Parrot([EOS]), dataset, 9, seed=2
+    )
     with pytest.raises(TrainError, match="no task 'translate'"):
         answer_held_out(Parrot([EOS]), dataset, 1, tasks=["translate"])
 

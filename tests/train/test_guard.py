@@ -1,4 +1,6 @@
-"""Steps that are no number or spike: judged as a slow list would, leaving no trace, counted, and stopping the run."""
+"""Steps that are no number or spike: judged as a slow list would, leaving no trace, counted, and
+stopping the run.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def slow(steps: list[tuple[float, float]], spike: float, window: int) -> list[st
     for step in steps:
         last = seen[-window:]
         full = last + [(math.inf, math.inf)] * (window - len(last))
-        limits = [max(1.0, spike * statistics.median_low([entry[i] for entry in full])) for i in range(2)]
+        limits = [
+            max(1.0, spike * statistics.median_low([entry[i] for entry in full])) for i in range(2)
+        ]
         if updates[-3:] and len(updates) >= 3 and all(update != "taken" for update in updates[-3:]):
             updates.append("stopped")
         elif not all(math.isfinite(value) for value in step):
@@ -61,7 +65,10 @@ def slow(steps: list[tuple[float, float]], spike: float, window: int) -> list[st
 numbers = st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 9.0, 40.0, math.nan, math.inf])
 
 
-@given(steps=st.lists(st.tuples(numbers, numbers), max_size=40), spike=st.sampled_from([0.0, 2.0, 10.0]))
+@given(
+    steps=st.lists(st.tuples(numbers, numbers), max_size=40),
+    spike=st.sampled_from([0.0, 2.0, 10.0]),
+)
 def test_steps_are_judged_as_with_lists(steps, spike):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guard_module, "WINDOW", 8)
@@ -83,7 +90,9 @@ def test_steps_are_judged_as_with_lists(steps, spike):
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 @pytest.mark.parametrize("before", [0, 3])
 def test_a_skipped_step_leaves_no_trace(name, before):
-    """A NaN in one gradient: weights and state stay as they were to the bit, and later steps as if it had not been."""
+    """A NaN in one gradient: weights and state stay as they were to the bit, and later steps as if
+    it had not been.
+    """
 
     def steps(with_nan: bool) -> list[Any]:
         torch.manual_seed(0)
@@ -96,7 +105,9 @@ def test_a_skipped_step_leaves_no_trace(name, before):
                 parameter.grad = torch.randn(parameter.shape, generator=None if bad else random)
             if bad:
                 model.model.layers[0].mlp.up_proj.weight.grad[0, 0] = math.nan
-                kept = copy.deepcopy([model.state_dict(), *(optimizer.state_dict() for optimizer in optimizers)])
+                kept = copy.deepcopy(
+                    [model.state_dict(), *(optimizer.state_dict() for optimizer in optimizers)]
+                )
             skip, _ = guard.judge(torch.tensor(2.0), clip_gradient(model, 1.0), step + 1, 1)
             skip_where(optimizers, skip)
             for optimizer in optimizers:
@@ -150,7 +161,9 @@ def test_a_run_skips_and_counts(data, tmp_path, monkeypatch, capsys, log_every):
     assert run_training(config).steps == 8
     steps = [line for line in read(tmp_path / "run") if line["kind"] == "train"]
     bad = [line["step"] for line in steps if line["update"] == "not finite"]
-    assert bad == [2, 3, 5] and all(line["grad_norm"] is None for line in steps if line["step"] in bad)
+    assert bad == [2, 3, 5] and all(
+        line["grad_norm"] is None for line in steps if line["step"] in bad
+    )
     end = read(tmp_path / "run")[-1]
     assert (end["not_finite"], end["spikes"]) == (3, 0)
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step 8")]
@@ -160,7 +173,9 @@ def test_a_run_skips_and_counts(data, tmp_path, monkeypatch, capsys, log_every):
 def test_three_in_a_row_stop_the_run_and_name_their_records(data, tmp_path, monkeypatch):
     spoil(monkeypatch, {4, 6, 7, 8})
     run = tmp_path / "run"
-    config = tiny_config(data, run, max_steps=40, log_every=5, eval_every=0, checkpoint=CheckpointConfig(every=3))
+    config = tiny_config(
+        data, run, max_steps=40, log_every=5, eval_every=0, checkpoint=CheckpointConfig(every=3)
+    )
     with pytest.raises(TrainError, match=r"step 8: the third in a row") as raised:
         run_training(config)
     *steps, stopped = read(run)[1:]
@@ -172,9 +187,16 @@ def test_three_in_a_row_stop_the_run_and_name_their_records(data, tmp_path, monk
         rows = train.make_order(dataset, config, 4, 40).step(7)
         batch = dataset.train.batch(rows)
     written = documents(60, 0)
-    places = [(SOURCES[source]["name"], record) for source, record in zip(*ids_of(batch), strict=True)]
-    assert all(written[record].source_id == [s["name"] for s in SOURCES].index(name) for name, record in places)
-    named = [f"source '{name}', {name}.jsonl at byte {record}" for name, record in dict.fromkeys(places)]
+    places = [
+        (SOURCES[source]["name"], record) for source, record in zip(*ids_of(batch), strict=True)
+    ]
+    assert all(
+        written[record].source_id == [s["name"] for s in SOURCES].index(name)
+        for name, record in places
+    )
+    named = [
+        f"source '{name}', {name}.jsonl at byte {record}" for name, record in dict.fromkeys(places)
+    ]
     assert stopped["records"] == named
     assert all(name in str(raised.value) for name in named[:5])
     assert f"and {len(named) - 5} more" in str(raised.value) and "--optim.lr" in str(raised.value)
@@ -199,18 +221,24 @@ def test_a_step_without_a_target_is_none_of_those_in_a_row():
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_a_step_without_a_target_changes_nothing(data, tmp_path, monkeypatch, capsys, name):
-    """Weights, momentum and decay are those of the step before, to the bit; file and console say so without a NaN."""
+    """Weights, momentum and decay are those of the step before, to the bit; file and console say so
+    without a NaN.
+    """
     optim = OptimConfig(name=name, lr=1e-2, weight_decay=0.5)
     options = {"max_steps": 4, "eval_every": 0, "log_every": 1, "answers": 0, "optim": optim}
     weights = Masking.weights
-    asked = iter([True, False, True, False, *[False] * 9])  # the first is the look before the run begins
+    asked = iter(
+        [True, False, True, False, *[False] * 9]
+    )  # the first is the look before the run begins
 
     def without(self: Masking, rows: Any) -> Any:
         return weights(self, rows) * next(asked)
 
     monkeypatch.setattr(Masking, "weights", without)
     run = tmp_path / "run"
-    run_training(tiny_config(data, run, checkpoint=CheckpointConfig(every=1, keep_last=9), **options))
+    run_training(
+        tiny_config(data, run, checkpoint=CheckpointConfig(every=1, keep_last=9), **options)
+    )
     steps = [line for line in read(run) if line["kind"] == "train"]
     assert [step["update"] for step in steps] == ["no target", "taken", "no target", "no target"]
     assert [step["loss"] is None for step in steps] == [True, False, True, True]
@@ -219,7 +247,9 @@ def test_a_step_without_a_target_changes_nothing(data, tmp_path, monkeypatch, ca
     assert len({path.joinpath("model.safetensors").read_bytes() for path in kept}) == 1
     states = [load_file(path / "trainer.safetensors") for path in kept]
     for state in states[1:]:
-        assert all(torch.equal(state[key], states[0][key]) for key in state if key.startswith("optimizer."))
+        assert all(
+            torch.equal(state[key], states[0][key]) for key in state if key.startswith("optimizer.")
+        )
     shown = capsys.readouterr().out
     assert not re.search(r"\bnan\b", shown) and shown.count("loss none") == 3
 
@@ -230,12 +260,22 @@ def test_a_mixture_names_the_dataset_too(data, tmp_path):
         batch = mixture.train.batch([len(mixture.train) - 1])
         first = batch["source_ids"][0] - len(SOURCES), batch["record_ids"][0]
         name = SOURCES[first[0]]["name"]
-        assert records_of(mixture, batch)[0] == f"source '{name}', {other}: {name}.jsonl at byte {first[1]}"
+        assert (
+            records_of(mixture, batch)[0]
+            == f"source '{name}', {other}: {name}.jsonl at byte {first[1]}"
+        )
 
 
 def test_resuming_keeps_the_counters(data, tmp_path, monkeypatch):
-    """Two bad steps, a checkpoint and a stop: with a third one after it the run ends, with a good one it goes on."""
-    options = {"threads": 1, "max_steps": 12, "eval_every": 0, "checkpoint": CheckpointConfig(every=5)}
+    """Two bad steps, a checkpoint and a stop: with a third one after it the run ends, with a good
+    one it goes on.
+    """
+    options = {
+        "threads": 1,
+        "max_steps": 12,
+        "eval_every": 0,
+        "checkpoint": CheckpointConfig(every=5),
+    }
     with monkeypatch.context() as patch:
         spoil(patch, {2, 4, 5, 7})
         run_training(tiny_config(data, tmp_path / "whole", **options))
@@ -266,7 +306,13 @@ def stop_after(steps: int, step: Any) -> Any:
     return stopping
 
 
-STOPPABLE = {"threads": 1, "max_steps": 12, "eval_every": 0, "log_every": 1, "checkpoint": CheckpointConfig(every=5)}
+STOPPABLE = {
+    "threads": 1,
+    "max_steps": 12,
+    "eval_every": 0,
+    "log_every": 1,
+    "checkpoint": CheckpointConfig(every=5),
+}
 
 
 def go(patch: pytest.MonkeyPatch, bad: set[int], config: TrainConfig) -> None:
@@ -277,7 +323,9 @@ def go(patch: pytest.MonkeyPatch, bad: set[int], config: TrainConfig) -> None:
 
 
 def test_going_on_past_what_stopped_a_run(data, tmp_path, monkeypatch):
-    """Once told to, it passes over the batches however often it is resumed, and ends as if it had from the start."""
+    """Once told to, it passes over the batches however often it is resumed, and ends as if it had
+    from the start.
+    """
     run = tmp_path / "run"
     with pytest.raises(TrainError, match="step 9: the third in a row"):
         go(monkeypatch, {7, 8, 9}, tiny_config(data, run, **STOPPABLE))
@@ -286,16 +334,32 @@ def test_going_on_past_what_stopped_a_run(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(train.Loader, "step", stop_after(10, train.Loader.step))
         with pytest.raises(KeyError):
-            run_training(tiny_config(data, run, resume=True, skip_batches=(2, 7, 8, 9), **STOPPABLE))
+            run_training(
+                tiny_config(data, run, resume=True, skip_batches=(2, 7, 8, 9), **STOPPABLE)
+            )
     run_training(tiny_config(data, run, resume=True, **STOPPABLE))
     run_training(tiny_config(data, tmp_path / "whole", skip_batches=(7, 8, 9), **STOPPABLE))
     got, want = tear.outcome(run), tear.outcome(tmp_path / "whole")
     assert got.pop("metrics.jsonl")[1:] == want.pop("metrics.jsonl")[1:]
     assert got == want
     lines = read(run)
-    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6, 10, 11, 12]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        10,
+        11,
+        12,
+    ]
     assert [line["skip_batches"] for line in lines if line["kind"] == "resume"] == [[7, 8, 9]] * 2
-    assert lines[0]["skip_batches"] == [] and read(tmp_path / "whole")[0]["skip_batches"] == [7, 8, 9]
+    assert lines[0]["skip_batches"] == [] and read(tmp_path / "whole")[0]["skip_batches"] == [
+        7,
+        8,
+        9,
+    ]
 
 
 def test_the_command_that_goes_on_knows_of_every_stop(data, tmp_path, monkeypatch):
@@ -304,11 +368,14 @@ def test_the_command_that_goes_on_knows_of_every_stop(data, tmp_path, monkeypatc
     for _ in range(2):
         with pytest.raises(TrainError) as stopped:
             go(monkeypatch, bad, config)
-        (command,) = re.findall(r"go on without the three batches: python -m sabitrain (.*)", stopped.value.remedy)
+        (command,) = re.findall(
+            r"go on without the three batches: python -m sabitrain (.*)", stopped.value.remedy
+        )
         assert command == f"--run {run} --resume --skip-batches {past}"
         config, past = parse_command_line(shlex.split(command)), "1 2 3 4 5 6"
     go(monkeypatch, set(), config)
-    # Whoever resumes it once more need not name them. Steps 4 and 5 came before the checkpoint it went on from.
+    # Whoever resumes it once more need not name them. Steps 4 and 5 came before the checkpoint it
+    # went on from.
     assert parse_command_line(["--run", str(run), "--resume"]).skip_batches == (1, 2, 3, 6)
 
 

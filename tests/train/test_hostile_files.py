@@ -1,4 +1,6 @@
-"""What a run reads beside its dataset: configuration, checkpoints, tokenizer; each may be no file, or forged."""
+"""What a run reads beside its dataset: configuration, checkpoints, tokenizer; each may be no file,
+or forged.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,27 @@ from sabitrain.tokenizer import open_tokenizer
 from sabitrain.train import run_training
 from sabitrain.trainer_state import FACTS_FILE, read_progress
 
-TINY = ["--model.layers=1", "--model.width=8", "--model.heads=1", "--model.mlp-width=8", "--model.context=32"]
+TINY = [
+    "--model.layers=1",
+    "--model.width=8",
+    "--model.heads=1",
+    "--model.mlp-width=8",
+    "--model.context=32",
+]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     write_tiny(folder / "data", train=12, held_out=0)
-    return run_training(tiny_config(folder / "data", folder / "run", max_steps=1, answers=0)).checkpoint.resolve()
+    return run_training(
+        tiny_config(folder / "data", folder / "run", max_steps=1, answers=0)
+    ).checkpoint.resolve()
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, b"a = " + b"[" * 5_000, b"a = " + b"9" * 10_000, b"\xff", b"a ="])
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"a = " + b"[" * 5_000, b"a = " + b"9" * 10_000, b"\xff", b"a ="]
+)
 def test_a_configuration_that_is_no_toml(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "train.toml"
     file.write_bytes(content)
@@ -39,12 +51,19 @@ def test_a_configuration_that_is_no_toml(tmp_path: Path, content: bytes) -> None
     assert caught.value.file == str(file) and caught.value.remedy
 
 
-def test_a_configuration_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_configuration_that_is_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "huge").touch()
     os.truncate(tmp_path / "huge", 1 << 41)
-    for name, why in (("fifo", "a FIFO"), ("zero", "a device"), ("huge", "at most"), ("none", "No such file")):
+    for name, why in (
+        ("fifo", "a FIFO"),
+        ("zero", "a device"),
+        ("huge", "at most"),
+        ("none", "No such file"),
+    ):
         with pytest.raises(ConfigError, match=why):
             read_toml(tmp_path / name)
     assert main(["--config", str(tmp_path / "fifo"), "--data", "x", "--run", "y"]) == 1
@@ -67,7 +86,14 @@ def test_a_checkpoint_of_no_plain_files(checkpoint: Path, tmp_path: Path, name: 
 
 @pytest.mark.parametrize(
     "change",
-    [{"version": None}, {"files": []}, {"step": -1}, {"seconds": "1"}, {"plan": {"steps": 0}}, {"optimizers": {}}],
+    [
+        {"version": None},
+        {"files": []},
+        {"step": -1},
+        {"seconds": "1"},
+        {"plan": {"steps": 0}},
+        {"optimizers": {}},
+    ],
 )
 def test_a_forged_trainer_json_is_a_damaged_checkpoint(
     checkpoint: Path, tmp_path: Path, change: dict[str, Any]
@@ -106,7 +132,11 @@ def test_names_that_are_not_utf8_are_planned_with_and_refused_for_a_run(
     assert r"data\udce9: " in capsys.readouterr().out
     assert main(["--data", data, "--run", str(tmp_path / "run"), "--device=cpu", *TINY]) == 1
     err = capsys.readouterr().err
-    assert r"data\xe9" in err and "is not UTF-8" in err and "Remedy: give the folder another name" in err
+    assert (
+        r"data\xe9" in err
+        and "is not UTF-8" in err
+        and "Remedy: give the folder another name" in err
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -119,4 +149,7 @@ def test_an_exception_nobody_foresaw_is_no_traceback(
     monkeypatch.setattr("sabitrain.planning.describe", fails)
     assert main(["plan", "--data", "x"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("sabitrain: RuntimeError: no one foresaw this (line ") and "Remedy: this is a bug" in err
+    assert (
+        err.startswith("sabitrain: RuntimeError: no one foresaw this (line ")
+        and "Remedy: this is a bug" in err
+    )

@@ -18,10 +18,14 @@ from sabitrain.model import Llama
 
 def make_model() -> Llama:
     torch.manual_seed(0)
-    return Llama(ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=24, context=64), VOCAB_SIZE).double()
+    return Llama(
+        ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=24, context=64), VOCAB_SIZE
+    ).double()
 
 
-def step_gradients(model: Llama, split, rows, at_once: int, masking: Masking) -> tuple[float, list[torch.Tensor]]:
+def step_gradients(
+    model: Llama, split, rows, at_once: int, masking: Masking
+) -> tuple[float, list[torch.Tensor]]:
     """The loss and gradients of a step over ``rows``, ``at_once`` at a time."""
     model.zero_grad()
     total = 0.0
@@ -37,16 +41,26 @@ def test_it_is_the_shifted_cross_entropy_of_transformers_over_each_document(tmp_
     dataset, model = write_tiny(tmp_path), make_model()
     total, count = 0.0, 0
     for row in (dataset.train[i] for i in range(len(dataset.train))):
-        for start, end in zip(row["cu_seqlens"][:-1].tolist(), row["cu_seqlens"][1:].tolist(), strict=True):
-            ids, labels = (torch.from_numpy(row[name][start:end]) for name in ("input_ids", "labels"))
-            hidden = model(ids, torch.arange(end - start), torch.tensor([0, end - start]).int(), end - start)
+        for start, end in zip(
+            row["cu_seqlens"][:-1].tolist(), row["cu_seqlens"][1:].tolist(), strict=True
+        ):
+            ids, labels = (
+                torch.from_numpy(row[name][start:end]) for name in ("input_ids", "labels")
+            )
+            hidden = model(
+                ids, torch.arange(end - start), torch.tensor([0, end - start]).int(), end - start
+            )
             logits = F.linear(hidden, model.head_VC)
-            total += F.cross_entropy(logits[:-1], labels[1:], ignore_index=-100, reduction="sum").item()
+            total += F.cross_entropy(
+                logits[:-1], labels[1:], ignore_index=-100, reduction="sum"
+            ).item()
             count += int((labels[1:] != -100).sum())
     rows = list(range(len(dataset.train)))
     assert count == dataset.train.n_targets.sum()
     masking = Masking(dataset.sources)
-    assert step_gradients(model, dataset.train, rows, len(rows), masking)[0] == pytest.approx(total / count, rel=1e-10)
+    assert step_gradients(model, dataset.train, rows, len(rows), masking)[0] == pytest.approx(
+        total / count, rel=1e-10
+    )
 
 
 STRATEGIES = {
@@ -60,11 +74,15 @@ STRATEGIES = {
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 def test_gradients_do_not_depend_on_accumulation(tmp_path, strategy):
-    """In float32: steps of one micro-batch, two, four and eight, and two workers that share the micro-batches."""
+    """In float32: steps of one micro-batch, two, four and eight, and two workers that share the
+    micro-batches.
+    """
     dataset, model = write_tiny(tmp_path, kinds="cclltt"), make_model().float()
     masking = Masking(dataset.sources, **strategy)
     rows = [0, 5, 2, 7, 1, 3, 4, 6]
-    assert len(set(dataset.train.n_targets[rows].tolist())) > 2, "the masks must be uneven for this to mean anything"
+    assert len(set(dataset.train.n_targets[rows].tolist())) > 2, (
+        "the masks must be uneven for this to mean anything"
+    )
     whole_loss, whole = step_gradients(model, dataset.train, rows, 8, masking)
     assert max(gradient.abs().max().item() for gradient in whole) > 1e-3
     for at_once in (4, 2, 1):
@@ -84,7 +102,10 @@ def test_workers_that_share_a_step_add_up_to_it(tmp_path):
         model.zero_grad()
         for batch in batches[rank::2]:
             weighted_loss(predicting_states(model, batch), model.head_VC, batch)[0].backward()
-        summed = [total + parameter.grad for total, parameter in zip(summed, model.parameters(), strict=True)]
+        summed = [
+            total + parameter.grad
+            for total, parameter in zip(summed, model.parameters(), strict=True)
+        ]
     for ours, reference in zip(summed, whole, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-13)
 
@@ -96,7 +117,9 @@ def test_a_micro_batch_without_targets_adds_nothing(tmp_path):
     loss, _ = weighted_loss(predicting_states(model, batch), model.head_VC, batch)
     loss.backward()
     assert (loss.item(), batch.targets, len(batch.predict_at_M)) == (0, 0, PAD_TO)
-    assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())
+    assert all(
+        parameter.grad is None or not parameter.grad.any() for parameter in model.parameters()
+    )
 
 
 def test_half_precision_states_get_a_float32_softmax(tmp_path):
@@ -106,7 +129,9 @@ def test_half_precision_states_get_a_float32_softmax(tmp_path):
     losses, right = target_losses(hidden, model.head_VC, batch.targets_M)
     logits = F.linear(hidden, model.head_VC).float()
     assert losses.dtype == torch.float32
-    assert right.tolist() == [row.argmax() == target for row, target in zip(logits, batch.targets_M, strict=True)]
+    assert right.tolist() == [
+        row.argmax() == target for row, target in zip(logits, batch.targets_M, strict=True)
+    ]
     torch.testing.assert_close(losses, F.cross_entropy(logits, batch.targets_M, reduction="none"))
     loss, _ = weighted_loss(hidden, model.head_VC, batch)
     torch.testing.assert_close(loss, (losses * batch.weights_M).sum().float())
@@ -126,7 +151,10 @@ def test_the_z_loss_is_apart_from_the_cross_entropy(tmp_path):
 def test_in_bf16_the_gradient_points_the_same_way(tmp_path):
     """What a GPU run computes in, on the CPU: the same rounding, if not the same kernels."""
     dataset, model = write_tiny(tmp_path), make_model().float()
-    batch, directions = make_step(dataset.train, range(6), 6, Masking(dataset.sources)).batches[0], []
+    batch, directions = (
+        make_step(dataset.train, range(6), 6, Masking(dataset.sources)).batches[0],
+        [],
+    )
     for autocast in (False, True):
         model.zero_grad()
         with precision(torch.device("cpu"), autocast):

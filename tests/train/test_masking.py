@@ -11,7 +11,10 @@ from tiny import SOURCES, any_rows, write_tiny
 from sabiprep.dataset import SourceInfo
 from sabitrain.masking import Masking, documents_of
 
-INFOS = [SourceInfo(i, source["name"], source["task"], source["lang"]) for i, source in enumerate(SOURCES)]
+INFOS = [
+    SourceInfo(i, source["name"], source["task"], source["lang"])
+    for i, source in enumerate(SOURCES)
+]
 WEIGHTS = {"copy": 3.0, "text": 0.0}
 
 
@@ -22,12 +25,15 @@ def slowly(rows, loss, prompt_weight, task_weights, weigh_by) -> list[float]:
     for row, count in enumerate(np.bincount(rows["doc_rows"]).tolist()):
         place = row * seq_len
         for _ in range(count):
-            length, task = int(rows["seq_lengths"][document]), INFOS[rows["source_ids"][document]].task
+            length, task = (
+                int(rows["seq_lengths"][document]),
+                INFOS[rows["source_ids"][document]].task,
+            )
             of_tokens = []
             for i in range(length):
                 role = int(rows["roles"][row, place + i - row * seq_len])
-                learnt = bool(rows["loss_mask"][row, place + i - row * seq_len])
-                weight = {"target": float(learnt), "full": 1.0, "template-masked": 1.0}[loss]
+                trained = bool(rows["loss_mask"][row, place + i - row * seq_len])
+                weight = {"target": float(trained), "full": 1.0, "template-masked": 1.0}[loss]
                 if role in (1, 2) and prompt_weight is not None:
                     weight = prompt_weight
                 if role == 1 and loss == "template-masked":
@@ -59,7 +65,9 @@ def test_weights_are_those_of_a_loop_over_tokens(rows, loss, prompt_weight, task
 def test_documents_of_tokens(rows):
     document_N = documents_of(rows)
     assert (document_N >= 0).sum() == rows["seq_lengths"].sum() and document_N.min() >= -1
-    for document, (row, length) in enumerate(zip(rows["doc_rows"], rows["seq_lengths"], strict=True)):
+    for document, (row, length) in enumerate(
+        zip(rows["doc_rows"], rows["seq_lengths"], strict=True)
+    ):
         at = np.flatnonzero(document_N == document)
         assert len(at) == length and at[-1] - at[0] == length - 1
         assert set(at // rows["input_ids"].shape[1]) == {row}
@@ -70,7 +78,9 @@ def test_the_strategies_on_a_real_dataset(tmp_path):
     dataset = write_tiny(tmp_path)
     rows = dataset.train.batch(range(len(dataset.train)))
     tokens, documents = int(rows["seq_lengths"].sum()), len(rows["seq_lengths"])
-    template = int((rows["roles"] == 1).sum()) - int(((rows["roles"] == 1) & (rows["position_ids"] == 0)).sum())
+    template = int((rows["roles"] == 1).sum()) - int(
+        ((rows["roles"] == 1) & (rows["position_ids"] == 0)).sum()
+    )
     targets = int(rows["n_targets"].sum())
 
     def total(**strategy: object) -> float:

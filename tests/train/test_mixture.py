@@ -1,4 +1,6 @@
-"""Mixtures: the rows are those of their datasets, in shares that a slow count agrees with, and steps are read ahead."""
+"""Mixtures: the rows are those of their datasets, in shares that a slow count agrees with, and
+steps are read ahead.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_shares_and_epochs_are_those_of_a_slow_count(mix, per_step, steps, chang
     rows, begin, end = ([entry[i] for entry in mix] for i in range(3))
     order = MixedOrder(Parts(rows), per_step, 3, steps, begin, end if changes else None, along)
     starts = [sum(rows[:index]) for index in range(len(rows))]
-    streams = [RowStream(count, f"sabitrain rows 3 print {index}") for index, count in enumerate(rows)]
+    streams = [
+        RowStream(count, f"sabitrain rows 3 print {index}") for index, count in enumerate(rows)
+    ]
     taken, exact = [0] * len(rows), [0.0] * len(rows)
     for step in range(steps):
         progress = step / max(1, steps - 1)
@@ -61,12 +65,16 @@ def test_shares_and_epochs_are_those_of_a_slow_count(mix, per_step, steps, chang
             share = per_step * (first + progress * (last - first) if changes else first)
             mine = [row - start for row in got if start <= row < start + rows[index]]
             assert abs(len(mine) - share) < 1 + 1e-9, "within one row of the exact share"
-            assert mine == sorted(streams[index].take(taken[index], taken[index] + len(mine)).tolist())
+            assert mine == sorted(
+                streams[index].take(taken[index], taken[index] + len(mine)).tolist()
+            )
             taken[index] += len(mine)
             exact[index] += share
-    assert order.repeats(steps) == pytest.approx([count / of for count, of in zip(taken, rows, strict=True)])
-    # The golden ratio's discrepancy grows with the logarithm of the steps (each share is an interval with two ends).
-    # Where shares change, their ends may move along with it for a while.
+    assert order.repeats(steps) == pytest.approx(
+        [count / of for count, of in zip(taken, rows, strict=True)]
+    )
+    # The golden ratio's discrepancy grows with the logarithm of the steps (each share is an
+    # interval with two ends). Where shares change, their ends may move along with it for a while.
     if not changes:
         bound = 2 * (1 + math.log2(1 + steps))
         assert all(abs(count - want) < bound for count, want in zip(taken, exact, strict=True))
@@ -87,16 +95,25 @@ def test_where_a_mix_begins_and_ends():
         mix = mix_of_steps(11, [3, 1], [1, 3], along)
         assert mix[0].tolist() == [0.75, 0.25] and mix[-1] == pytest.approx([0.25, 0.75])
         assert mix[5] == pytest.approx([0.5, 0.5]) and (np.diff(mix[:, 0]) < 0).all()
-    assert abs(np.diff(mix_of_steps(11, [3, 1], [1, 3], "cosine")[:2, 0])) < 0.02, "a cosine begins slowly"
+    assert abs(np.diff(mix_of_steps(11, [3, 1], [1, 3], "cosine")[:2, 0])) < 0.02, (
+        "a cosine begins slowly"
+    )
 
 
 @pytest.fixture
 def paths(tmp_path) -> list[Path]:
-    return [write_tiny(tmp_path / "a", train=60).path, write_tiny(tmp_path / "b", train=33, kinds="tc").path]
+    return [
+        write_tiny(tmp_path / "a", train=60).path,
+        write_tiny(tmp_path / "b", train=33, kinds="tc").path,
+    ]
 
 
 def test_a_mixture_has_the_rows_of_its_datasets(paths):
-    with open_datasets(paths) as mixed, open_datasets(paths[:1]) as a, open_datasets(paths[1:]) as b:
+    with (
+        open_datasets(paths) as mixed,
+        open_datasets(paths[:1]) as a,
+        open_datasets(paths[1:]) as b,
+    ):
         assert isinstance(mixed, Mixture) and not isinstance(a, Mixture)
         assert [source.id for source in mixed.sources] == list(range(6))
         split, first = mixed.train, len(a.train)
@@ -110,11 +127,18 @@ def test_a_mixture_has_the_rows_of_its_datasets(paths):
                 assert np.array_equal(got[name], value + shift if shift else value)
         batch = split.batch([first + 1, 0, first])
         alone = [b.train[1], b.train[0]]
-        assert np.array_equal(batch["input_ids"], [a.train[0]["input_ids"], *(row["input_ids"] for row in alone)])
+        assert np.array_equal(
+            batch["input_ids"], [a.train[0]["input_ids"], *(row["input_ids"] for row in alone)]
+        )
         rows = [a.train[0], *alone]
-        bounds = [0, *(32 * i + end for i, row in enumerate(rows) for end in row["cu_seqlens"].tolist()[1:])]
+        bounds = [
+            0,
+            *(32 * i + end for i, row in enumerate(rows) for end in row["cu_seqlens"].tolist()[1:]),
+        ]
         assert batch["cu_seqlens"].tolist() == bounds and batch["cu_seqlens"].dtype == np.int32
-        assert batch["doc_rows"].tolist() == [i for i, row in enumerate(rows) for _ in row["record_ids"]]
+        assert batch["doc_rows"].tolist() == [
+            i for i, row in enumerate(rows) for _ in row["record_ids"]
+        ]
         with pytest.raises(IndexError):
             split.batch([len(split)])
 
@@ -137,16 +161,31 @@ def test_a_mixed_run_resumes_and_is_bound_to_its_mix(paths, tmp_path):
     config = tiny_config(data, tmp_path / "run", data_end=end, data_schedule="cosine", max_steps=6)
     report = run_training(config)
     assert report.evaluation is not None
-    again = tiny_config(data, tmp_path / "run", data_end=end, data_schedule="cosine", max_steps=6, resume=True)
+    again = tiny_config(
+        data, tmp_path / "run", data_end=end, data_schedule="cosine", max_steps=6, resume=True
+    )
     assert run_training(again).evaluation == report.evaluation
     for changed in ({"data_end": ()}, {"data": (f"{paths[0]}=0.7", f"{paths[1]}=0.3")}):
-        options = {"data": data, "data_end": end, "data_schedule": "cosine", "max_steps": 6, "resume": True, **changed}
+        options = {
+            "data": data,
+            "data_end": end,
+            "data_schedule": "cosine",
+            "max_steps": 6,
+            "resume": True,
+            **changed,
+        }
         with pytest.raises(ConfigError, match="but this run was begun with"):
             run_training(tiny_config(options.pop("data"), tmp_path / "run", **options))
     with pytest.raises(DatasetError, match="so far: datasets '2'"):
         other = write_tiny(tmp_path / "other", train=31).path
-        options = {"data_end": (f"{paths[0]}=1", f"{other}=3"), "data_schedule": "cosine", "max_steps": 6}
-        run_training(tiny_config((f"{paths[0]}=3", f"{other}=1"), tmp_path / "run", resume=True, **options))
+        options = {
+            "data_end": (f"{paths[0]}=1", f"{other}=3"),
+            "data_schedule": "cosine",
+            "max_steps": 6,
+        }
+        run_training(
+            tiny_config((f"{paths[0]}=3", f"{other}=1"), tmp_path / "run", resume=True, **options)
+        )
 
 
 def test_the_mix_on_the_command_line(paths, tmp_path):
@@ -158,7 +197,10 @@ def test_the_mix_on_the_command_line(paths, tmp_path):
     assert parse_command_line(["--config", str(file)]).data_end == ("x=1", "y=9")
     over = parse_command_line(["--config", str(file), *mixed])
     assert (over.data, over.data_end) == (("a=0.7", "b=0.3"), ())
-    assert parse_command_line([*mixed, "--data-end", "a=1", "--data-end", "b=1"]).data_end == ("a=1", "b=1")
+    assert parse_command_line([*mixed, "--data-end", "a=1", "--data-end", "b=1"]).data_end == (
+        "a=1",
+        "b=1",
+    )
     for wrong in (
         ["--data", "a", "--data", "b"],
         ["--data", "a=1", "--data", "b=x"],
@@ -175,7 +217,10 @@ def test_reading_ahead_changes_nothing(paths):
         order, masking = RowOrder(dataset, 4, 0), Masking(dataset.sources)
         with Loader(dataset.train, order.step, 9, 2, masking) as loader:
             for step in (0, 1, 2, 5, 8):
-                got, want = loader.step(step), make_step(dataset.train, order.step(step), 2, masking)
+                got, want = (
+                    loader.step(step),
+                    make_step(dataset.train, order.step(step), 2, masking),
+                )
                 assert (got.tokens, got.targets, len(got.batches)) == (want.tokens, want.targets, 2)
                 for one, other in zip(got.batches, want.batches, strict=True):
                     for name, value in vars(one).items():
@@ -189,7 +234,10 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_the_step_is_wanted(paths)
             raise DatasetError("damaged")
         return shuffled(4, str(step))
 
-    with open_datasets(paths[:1]) as dataset, Loader(dataset.train, broken, 5, 4, Masking(dataset.sources)) as loader:
+    with (
+        open_datasets(paths[:1]) as dataset,
+        Loader(dataset.train, broken, 5, 4, Masking(dataset.sources)) as loader,
+    ):
         loader.step(0)
         with pytest.raises(DatasetError, match="damaged"):
             loader.step(1)
@@ -199,7 +247,9 @@ def test_metrics_of_a_run_are_those_without_a_loader(paths, tmp_path):
     """The steps that a run takes are those of its order, each once: tokens and targets tell."""
     config = tiny_config(paths[0], tmp_path / "run", max_steps=5)
     run_training(config)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     with open_datasets(paths[:1]) as dataset:
         order = RowOrder(dataset, 4, 0)
         want = [int(dataset.train.n_targets[order.step(step)].sum()) for step in range(5)]

@@ -57,7 +57,9 @@ def test_a_document_in_a_row_is_what_it_is_alone(model, tmp_path):
     for start, end in itertools.pairwise(batch.cu_seqlens.unique().tolist()):
         ids = batch.ids_N[start:end]
         with torch.no_grad():
-            alone = model(ids, torch.arange(end - start), torch.tensor([0, end - start]).int(), end - start)
+            alone = model(
+                ids, torch.arange(end - start), torch.tensor([0, end - start]).int(), end - start
+            )
         torch.testing.assert_close(together[start:end], alone, rtol=1e-5, atol=1e-5)
 
 
@@ -79,7 +81,9 @@ def test_initial_weights():
             assert torch.equal(parameter, torch.ones_like(parameter)), name
         else:
             writes = "o_proj" in name or "down_proj" in name
-            assert parameter.std().item() == pytest.approx(0.03 / (2 if writes else 1), rel=0.03), name
+            assert parameter.std().item() == pytest.approx(0.03 / (2 if writes else 1), rel=0.03), (
+                name
+            )
 
 
 def test_rotation_is_of_halves_and_keeps_relative_angles():

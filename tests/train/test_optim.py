@@ -45,11 +45,15 @@ def test_norms_do_not_decay(model, name):
     for optimizer in make_optimizers(model, OptimConfig(name=name, lr=0.1, weight_decay=0.5)):
         optimizer.step()
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.detach(), before[name] * (0.95 if parameter.ndim == 2 else 1.0))
+        torch.testing.assert_close(
+            parameter.detach(), before[name] * (0.95 if parameter.ndim == 2 else 1.0)
+        )
 
 
 def test_muon_takes_the_matrices_and_adamw_the_rest(model):
-    """A matrix's update is nearly orthogonal, of a size with AdamW's; the rest moves as under AdamW alone."""
+    """A matrix's update is nearly orthogonal, of a size with AdamW's; the rest moves as under AdamW
+    alone.
+    """
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     moved = {}
@@ -59,7 +63,9 @@ def test_muon_takes_the_matrices_and_adamw_the_rest(model):
             parameter.grad = gradients[name].clone()
         for optimizer in make_optimizers(model, OptimConfig(name=kind, lr=0.1, weight_decay=0.0)):
             optimizer.step()
-        moved[kind] = {name: parameter.detach() - before[name] for name, parameter in model.named_parameters()}
+        moved[kind] = {
+            name: parameter.detach() - before[name] for name, parameter in model.named_parameters()
+        }
     for name, update in moved["muon"].items():
         if "_proj" in name:
             singular = torch.linalg.svdvals(update / (-0.1 * 0.2 * max(update.shape) ** 0.5))

@@ -31,7 +31,9 @@ def test_without_numbers_the_same_bytes_are_kept_as_with(recompute, predictions)
     real.recompute(recompute)
     imagined = planning._imagined(config, VOCAB_SIZE)
     for tokens in (512, 1024):
-        assert saved_bytes(imagined, tokens, predictions) == saved_bytes(real, tokens, predictions) > 0
+        assert (
+            saved_bytes(imagined, tokens, predictions) == saved_bytes(real, tokens, predictions) > 0
+        )
 
 
 def test_recomputing_keeps_less_and_gives_the_same_gradients(tmp_path):
@@ -43,7 +45,9 @@ def test_recomputing_keeps_less_and_gives_the_same_gradients(tmp_path):
         model = Llama(SHAPE, VOCAB_SIZE)
         model.recompute(recompute)
         kept.append(saved_bytes(model, 512, 256))
-        loss, _ = weighted_loss(predicting_states(model, step.batches[0]), model.head_VC, step.batches[0])
+        loss, _ = weighted_loss(
+            predicting_states(model, step.batches[0]), model.head_VC, step.batches[0]
+        )
         loss.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert kept[1] < kept[0] / 3
@@ -59,10 +63,20 @@ def test_parameters_and_optimizer_are_those_of_a_real_one(name):
         parameter.grad = torch.zeros_like(parameter)
     for optimizer in optimizers:
         optimizer.step()
-    held = [value for one in optimizers for state in one.state.values() for value in state.values() if value.ndim]
+    held = [
+        value
+        for one in optimizers
+        for state in one.state.values()
+        for value in state.values()
+        if value.ndim
+    ]
     memory = memory_of(config, VOCAB_SIZE, 512, 0.5)
     assert memory.optimizer == sum(value.nbytes for value in held)
-    assert memory.parameters == memory.gradients == sum(parameter.nbytes for parameter in model.parameters())
+    assert (
+        memory.parameters
+        == memory.gradients
+        == sum(parameter.nbytes for parameter in model.parameters())
+    )
 
 
 def test_the_largest_micro_batch_fits_and_one_row_more_does_not(tmp_path):
@@ -86,7 +100,13 @@ def test_the_command_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
     small = ["--model.layers", "1", "--model.width", "16", "--model.heads", "2"]
     assert main(["plan", "--data", str(data), *small, "--memory-limit", "2"]) == 0
     out = capsys.readouterr().out
-    for said in ("parameters", "GB of 2 GB", "largest micro-batch within 2 GB", "skipped", "2.67 passes"):
+    for said in (
+        "parameters",
+        "GB of 2 GB",
+        "largest micro-batch within 2 GB",
+        "skipped",
+        "2.67 passes",
+    ):
         assert said in out
     assert main(["plan", "--data", str(data), *small, "--memory-limit", "0.001"]) == 0
     assert "not even one row fits: use --recompute" in capsys.readouterr().out
@@ -95,32 +115,57 @@ def test_the_command_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
 
 
 def test_validations_are_counted(tmp_path):
-    """Twice five of the rows, and all at the end, since so many are trained on; fewer where the run is shorter."""
+    """Twice five of the rows, and all at the end, since so many are trained on; fewer where the run
+    is shorter.
+    """
     with write_tiny(tmp_path / "data", held_out=150) as dataset:
         rows = len(dataset.validation)
         of = {"eval_every": 10, "eval_rows": 5}
-        planned = plan_run(tiny_config(dataset.path, tmp_path / "run", max_steps=30, **of), dataset).validation
-        assert (planned.held_out_rows, planned.rows, planned.times, planned.last_rows) == (rows, 5, 2, rows)
-        short = plan_run(tiny_config(dataset.path, tmp_path / "run", max_steps=5, **of), dataset).validation
+        planned = plan_run(
+            tiny_config(dataset.path, tmp_path / "run", max_steps=30, **of), dataset
+        ).validation
+        assert (planned.held_out_rows, planned.rows, planned.times, planned.last_rows) == (
+            rows,
+            5,
+            2,
+            rows,
+        )
+        short = plan_run(
+            tiny_config(dataset.path, tmp_path / "run", max_steps=5, **of), dataset
+        ).validation
         assert (short.times, short.last_rows) == (0, 5)
-        long = plan_run(tiny_config(dataset.path, tmp_path / "run", max_steps=5, hours=1.0, **of), dataset).validation
+        long = plan_run(
+            tiny_config(dataset.path, tmp_path / "run", max_steps=5, hours=1.0, **of), dataset
+        ).validation
         assert long.last_rows == rows
 
 
 def test_a_validation_takes_the_operations_of_a_forward_pass(tmp_path):
-    """A third of a dense step's over as many rows, but for what is not predicted at the end of the model."""
+    """A third of a dense step's over as many rows, but for what is not predicted at the end of the
+    model.
+    """
     shape = ModelConfig(layers=2, width=16, heads=4, kv_heads=2, mlp_width=24, context=256)
     with write_tiny(tmp_path / "data", train=600, held_out=600, seq_len=256) as dataset:
-        options = {"model": shape, "batch": BatchConfig(tokens=512, micro_tokens=512), "max_steps": 3}
+        options = {
+            "model": shape,
+            "batch": BatchConfig(tokens=512, micro_tokens=512),
+            "max_steps": 3,
+        }
         config = tiny_config(dataset.path, tmp_path / "run", eval_every=1, eval_rows=0, **options)
         planned = plan_run(config, dataset)
         rows = len(dataset.validation)
-        assert (planned.validation.rows, planned.validation.times, planned.validation.last_rows) == (rows, 2, rows)
+        assert (
+            planned.validation.rows,
+            planned.validation.times,
+            planned.validation.last_rows,
+        ) == (rows, 2, rows)
         a_row = planned.flops.dense / 2 / 3
         assert 0.8 * a_row < planned.validation.flops / (3 * rows) <= 1.02 * a_row
 
 
-@pytest.mark.parametrize("options", [{}, {"hours": 1.0}, {"memory_limit": 0.001}, {"max_steps": 1_000_000}])
+@pytest.mark.parametrize(
+    "options", [{}, {"hours": 1.0}, {"memory_limit": 0.001}, {"max_steps": 1_000_000}]
+)
 def test_a_plan_does_not_wrap_at_80_columns(tmp_path, monkeypatch, options):
     """No line is wider, and no word is cut: joined again, lines are what they were."""
     write_tiny(tmp_path / "data", held_out=150)

@@ -43,7 +43,9 @@ def environment() -> dict[str, str]:
 
 def twenty(data: Path, run: Path, **options: object) -> TrainConfig:
     """Twenty steps on one thread, a checkpoint after ten."""
-    return tiny_config(data, run, **{"max_steps": 20, "eval_every": 0, "log_every": 1, "threads": 1, **options})
+    return tiny_config(
+        data, run, **{"max_steps": 20, "eval_every": 0, "log_every": 1, "threads": 1, **options}
+    )
 
 
 def begin(config: TrainConfig) -> subprocess.Popen[str]:
@@ -81,13 +83,27 @@ def test_twenty_steps_are_ten_a_kill_and_ten_more(data, tmp_path):
         pytest.skip("the machine let the run end before the signal came")
     assert main(["--run", str(tmp_path / "killed"), "--resume"]) == 0
     assert tear.outcome(tmp_path / "killed") == tear.outcome(tmp_path / "whole")
-    kinds = [json.loads(line)["kind"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
-    assert kinds == ["start", *["train"] * 10, "resume", *["train"] * 10, "validation", *["answer"] * 3, "end"]
+    kinds = [
+        json.loads(line)["kind"]
+        for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert kinds == [
+        "start",
+        *["train"] * 10,
+        "resume",
+        *["train"] * 10,
+        "validation",
+        *["answer"] * 3,
+        "end",
+    ]
 
 
 def test_torn_at_every_file_operation(data, tmp_path):
     done = subprocess.run(
-        [sys.executable, tear.__file__, str(data), str(tmp_path)], env=environment(), text=True, capture_output=True
+        [sys.executable, tear.__file__, str(data), str(tmp_path)],
+        env=environment(),
+        text=True,
+        capture_output=True,
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -108,7 +124,9 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(data, tmp_path, numb
     assert (process.returncode, error) == (0, "")
     (step,) = checkpoints(run)
     last = out.splitlines()[-2:]
-    assert last[0].startswith(f"stopped by {number.name} after step {step:,}, all of it in {run / 'checkpoints'}")
+    assert last[0].startswith(
+        f"stopped by {number.name} after step {step:,}, all of it in {run / 'checkpoints'}"
+    )
     assert last[1] == f"go on with: python -m sabitrain --run {run} --resume"
 
 
@@ -196,7 +214,9 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(data, tmp_path
     assert "; going back to the checkpoint before it" in capsys.readouterr().out.splitlines()[0]
     assert tear.outcome(run) == whole
     for folder in (run / "checkpoints").iterdir():
-        damage(folder) if damage is not damage_facts else folder.joinpath("trainer.json").write_text("[")
+        damage(folder) if damage is not damage_facts else folder.joinpath(
+            "trainer.json"
+        ).write_text("[")
     assert main(["--run", str(run), "--resume"]) == 1
     error = capsys.readouterr().err
     assert "every checkpoint of this run is damaged" in error and "Remedy: remove" in error
@@ -208,7 +228,9 @@ def test_which_checkpoints_are_kept(data, tmp_path):
     run_training(twenty(data, run, max_steps=15, checkpoint=config))
     assert checkpoints(run) == [6, 12, 14, 15]
     assert os.readlink(run / "checkpoint") == "checkpoints/step-00000015"
-    run_training(twenty(data, run, max_steps=15, resume=True, checkpoint=CheckpointConfig(keep_last=1)))
+    run_training(
+        twenty(data, run, max_steps=15, resume=True, checkpoint=CheckpointConfig(keep_last=1))
+    )
     assert checkpoints(run) == [15]
 
 
@@ -218,7 +240,10 @@ def test_a_changed_dataset_is_refused_by_what_changed(data, tmp_path):
     moved = shutil.move(data, tmp_path / "moved")
     assert main(["--run", str(run), "--resume", "--data", str(moved)]) == 0, "moved is not changed"
     other = write_tiny(tmp_path / "other", train=57).path
-    with pytest.raises(DatasetError, match=r"trained on so far: sources 'copying'\.records was 24 and is 23; .*more"):
+    with pytest.raises(
+        DatasetError,
+        match=r"trained on so far: sources 'copying'\.records was 24 and is 23; .*more",
+    ):
         run_training(tiny_config(other, run, resume=True))
 
 
@@ -226,9 +251,15 @@ def test_a_setting_that_changes_what_is_learnt_is_refused(data, tmp_path):
     run = tmp_path / "run"
     run_training(tiny_config(data, run))
     run_training(tiny_config(data, run, resume=True, log_every=3, answers=1))
-    with pytest.raises(ConfigError, match=r"optim\.lr is 0\.02, but this run was begun with 0\.01(.|\n)*--optim\.lr"):
+    with pytest.raises(
+        ConfigError,
+        match=r"optim\.lr is 0\.02, but this run was begun with 0\.01(.|\n)*--optim\.lr",
+    ):
         run_training(tiny_config(data, run, resume=True, optim=OptimConfig(lr=0.02)))
-    with pytest.raises(ConfigError, match=r"max_steps is 5, but this run was begun with 4(.|\n)*leave --max-steps out"):
+    with pytest.raises(
+        ConfigError,
+        match=r"max_steps is 5, but this run was begun with 4(.|\n)*leave --max-steps out",
+    ):
         run_training(tiny_config(data, run, resume=True, max_steps=5))
     with pytest.raises(ConfigError, match="resume goes on with a run and overwrite removes it"):
         tiny_config(data, run, resume=True, overwrite=True)
@@ -253,7 +284,12 @@ def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
         restore_state(run / "checkpoint", sabitrain.Llama(shape, VOCAB_SIZE + 1), [], guard)
     model = sabitrain.Llama(shape, VOCAB_SIZE)
     with pytest.raises(TrainError, match="its parameters are grouped differently"):
-        restore_state(run / "checkpoint", model, [torch.optim.AdamW(reversed(list(model.parameters())))], guard)
+        restore_state(
+            run / "checkpoint",
+            model,
+            [torch.optim.AdamW(reversed(list(model.parameters())))],
+            guard,
+        )
 
 
 def test_to_resume_what_never_began_begins_it(data, tmp_path):

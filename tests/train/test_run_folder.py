@@ -25,7 +25,12 @@ from sabitrain.run_folder import LOCK_FILE, begin_run
 from sabitrain.train import run_training
 from sabitrain.trainer_state import read_progress
 
-OPTIONS: dict[str, Any] = {"threads": 1, "eval_every": 0, "answers": 0, "checkpoint": CheckpointConfig(every=2)}
+OPTIONS: dict[str, Any] = {
+    "threads": 1,
+    "eval_every": 0,
+    "answers": 0,
+    "checkpoint": CheckpointConfig(every=2),
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +66,9 @@ def test_two_runs_in_one_folder(data, tmp_path, mode):
     child = hold(tiny_config(data, run))
     options = {} if mode == "begin" else {mode: True}
     try:
-        with pytest.raises(OutputError, match=rf"another run is at work in it \(process {child}\)") as refused:
+        with pytest.raises(
+            OutputError, match=rf"another run is at work in it \(process {child}\)"
+        ) as refused:
             run_training(tiny_config(data, run, **OPTIONS, **options))
         assert refused.value.file == str(run) and "--run" in str(refused.value.remedy)
         assert sorted(path.name for path in run.iterdir()) == [LOCK_FILE, "config.toml"]
@@ -92,7 +99,10 @@ def test_a_lock_whose_file_its_holder_has_just_removed_is_made_anew(tmp_path, mo
 
 
 def listing(folder: Path) -> dict[str, bytes | None]:
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
 
 
 LINKS = {
@@ -121,7 +131,9 @@ def test_nothing_behind_a_planted_link_is_touched(data, done, tmp_path, place, m
     (run / place).parent.mkdir(exist_ok=True)
     (run / place).symlink_to(victim / LINKS[place])
     kept = listing(run)
-    with pytest.raises(OutputError, match=f"it holds '{place}', a link, which no training run has written"):
+    with pytest.raises(
+        OutputError, match=f"it holds '{place}', a link, which no training run has written"
+    ):
         run_training(tiny_config(data, run, **OPTIONS, **{mode: True}))
     assert listing(victim) == before and listing(run) == kept
 
@@ -132,7 +144,11 @@ def test_removal_takes_a_link_and_leaves_what_it_leads_to(tmp_path):
     victim.joinpath("sub", "file").write_text("keep")
     doomed = tmp_path / "doomed" / "inner"
     doomed.mkdir(parents=True)
-    for name, target in (("folder", victim), ("file", victim / "sub" / "file"), ("dead", tmp_path / "nowhere")):
+    for name, target in (
+        ("folder", victim),
+        ("file", victim / "sub" / "file"),
+        ("dead", tmp_path / "nowhere"),
+    ):
         doomed.joinpath(name).symlink_to(target)
         doomed.parent.joinpath(name).symlink_to(target)
     (tmp_path / "link").symlink_to(victim)
@@ -146,11 +162,15 @@ def test_a_run_folder_that_is_a_link_is_used_and_not_replaced(data, done, tmp_pa
     shutil.copytree(done, victim, symlinks=True)
     before = listing(victim)
     run.symlink_to(victim)
-    with pytest.raises(OutputError, match=r"is a link to .*victim, and --overwrite removes nothing behind a link"):
+    with pytest.raises(
+        OutputError, match=r"is a link to .*victim, and --overwrite removes nothing behind a link"
+    ):
         run_training(tiny_config(data, run, overwrite=True, **OPTIONS))
     assert listing(victim) == before and run.is_symlink()
     run_training(tiny_config(data, run, resume=True, **OPTIONS))
-    assert run.is_symlink() and len((victim / "metrics.jsonl").read_bytes()) > len(before["metrics.jsonl"] or b"")
+    assert run.is_symlink() and len((victim / "metrics.jsonl").read_bytes()) > len(
+        before["metrics.jsonl"] or b""
+    )
 
 
 def test_a_file_is_never_written_through_a_link(tmp_path):
@@ -169,7 +189,9 @@ def test_a_file_is_never_written_through_a_link(tmp_path):
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Has the system refuse whatever goes beyond so many bytes in a file, as it does on a full disk."""
+    """Has the system refuse whatever goes beyond so many bytes in a file, as it does on a full
+    disk.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         yield resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -177,9 +199,15 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize(("size", "what"), [(100, "the run cannot go on"), (7000, "the checkpoint cannot be written")])
-def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(data, done, tmp_path, monkeypatch, size, what):
-    """It fills up at the third step, so that a line of metrics or the second checkpoint has no room."""
+@pytest.mark.parametrize(
+    ("size", "what"), [(100, "the run cannot go on"), (7000, "the checkpoint cannot be written")]
+)
+def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(
+    data, done, tmp_path, monkeypatch, size, what
+):
+    """It fills up at the third step, so that a line of metrics or the second checkpoint has no
+    room.
+    """
     run, step = tmp_path / "run", train.Loader.step
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -195,7 +223,9 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(data, done, 
                 run_training(tiny_config(data, run, log_every=1, **OPTIONS))
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "make room on that disk" in str(full.value.remedy) and "--resume" in str(full.value.remedy)
+    assert "make room on that disk" in str(full.value.remedy) and "--resume" in str(
+        full.value.remedy
+    )
     assert os.listdir(run / "checkpoints") == ["step-00000002"]
     assert read_progress(run / "checkpoint").step == 2
     run_training(tiny_config(data, run, log_every=1, resume=True, **OPTIONS))
@@ -203,7 +233,10 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(data, done, 
 
 
 def test_no_room_even_for_the_configuration(data, tmp_path):
-    with largest_file(10), pytest.raises(OutputError, match="cannot be written to: File too large") as full:
+    with (
+        largest_file(10),
+        pytest.raises(OutputError, match="cannot be written to: File too large") as full,
+    ):
         run_training(tiny_config(data, tmp_path / "run", **OPTIONS))
     assert "make room" in str(full.value.remedy)
     run_training(tiny_config(data, tmp_path / "run", max_steps=1, **OPTIONS))

@@ -25,7 +25,10 @@ def test_the_rate_rises_once_and_falls_to_the_floor(schedule, steps, warmup, dec
     peak = rates.index(max(rates))
     assert all(0 < rate <= 2.0 or floor == 0 for rate in rates)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(rates[peak:], rates[peak + 1 :], strict=False))
+    assert all(
+        later <= earlier + 1e-12
+        for earlier, later in zip(rates[peak:], rates[peak + 1 :], strict=False)
+    )
     risen = math.ceil(warmup * steps)
     if schedule == "cosine" or risen + math.ceil(decay * steps) < steps or risen > 0:
         assert max(rates) == pytest.approx(2.0)
@@ -38,7 +41,9 @@ def test_a_cosine_by_hand():
     rates = [learning_rate(config, step, 10) for step in range(10)]
     assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert rates[9] == pytest.approx(0.2)
-    assert learning_rate(config, 7, 10) == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi * 3 / 5)) / 2)
+    assert learning_rate(config, 7, 10) == pytest.approx(
+        0.2 + 0.8 * (1 + math.cos(math.pi * 3 / 5)) / 2
+    )
 
 
 def test_warmup_stable_decay_by_hand():
@@ -50,7 +55,9 @@ def test_warmup_stable_decay_by_hand():
 
 @given(steps=st.integers(10, 200), longer=st.integers(1, 1000))
 def test_a_stable_run_can_be_prolonged_from_where_it_was_stable(steps, longer):
-    """But for the warm-up, which is a share of the steps, the rates before the fall are those of a longer run."""
+    """But for the warm-up, which is a share of the steps, the rates before the fall are those of a
+    longer run.
+    """
     config = OptimConfig(schedule="wsd", warmup=0.0, decay=0.2)
     stable = steps - math.ceil(0.2 * steps)
     assert [learning_rate(config, step, steps) for step in range(stable)] == [

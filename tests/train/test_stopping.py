@@ -1,4 +1,6 @@
-"""A signal is acknowledged at once and honoured between batches, wherever a run is; what was saved goes on."""
+"""A signal is acknowledged at once and honoured between batches, wherever a run is; what was saved
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,18 @@ def data(tmp_path_factory) -> Path:
 
 
 def four(data: Path, run: Path, **options: object) -> TrainConfig:
-    """Four steps of four micro-batches of a row each, a validation of seven rows after two and of all after four."""
-    options = {"eval_rows": 7, "threads": 1, "checkpoint": CheckpointConfig(every=0, keep_every=2), **options}
-    return tiny_config(data, run, batch=BatchConfig(tokens=128, micro_tokens=32), log_every=1, **options)
+    """Four steps of four micro-batches of a row each, a validation of seven rows after two and of
+    all after four.
+    """
+    options = {
+        "eval_rows": 7,
+        "threads": 1,
+        "checkpoint": CheckpointConfig(every=0, keep_every=2),
+        **options,
+    }
+    return tiny_config(
+        data, run, batch=BatchConfig(tokens=128, micro_tokens=32), log_every=1, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +58,12 @@ def kinds(run: Path) -> list[str]:
     return [json.loads(line)["kind"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def signalled(of: Callable[..., Any], call: int, number: int = signal.SIGTERM) -> Callable[..., Any]:
-    """A function that sends this process a signal when it is called for the ``call``-th time, and then does its own."""
+def signalled(
+    of: Callable[..., Any], call: int, number: int = signal.SIGTERM
+) -> Callable[..., Any]:
+    """A function that sends this process a signal when it is called for the ``call``-th time, and
+    then does its own.
+    """
     calls = 0
 
     def wrapped(*given: Any, **named: Any) -> Any:
@@ -61,7 +76,8 @@ def signalled(of: Callable[..., Any], call: int, number: int = signal.SIGTERM) -
     return wrapped
 
 
-# Where the signal comes: what is called then, for which time, the step that is saved, the validations by then.
+# Where the signal comes: what is called then, for which time, the step that is saved, the
+# validations by then.
 PLACES = {
     "choosing rows": (held_out, "documents_of", 1, 0, 0),
     "counting": (baseline, "documents_of", 1, 0, 0),
@@ -90,7 +106,9 @@ def test_a_signal_is_honoured_between_batches(data, tmp_path, capsys, monkeypatc
     assert report.checkpoint == run / "checkpoints" / f"step-{step:08d}"
     told = capsys.readouterr().out.splitlines()
     assert told.index(LINE) == len(told) - 3
-    assert told[-2].startswith(f"stopped by SIGTERM after step {step}, all of it in {report.checkpoint}")
+    assert told[-2].startswith(
+        f"stopped by SIGTERM after step {step}, all of it in {report.checkpoint}"
+    )
     assert kinds(run).count("validation") == validations and "end" not in kinds(run)
     if place == "validating":
         assert len(rows) == 2, "no batch after the one at hand"
@@ -109,14 +127,20 @@ def test_a_signal_ends_compiling_at_once(data, tmp_path, capsys, monkeypatch, wh
     def compiles(*_: object, **__: object) -> Callable[..., Any]:
         def forward(*_: object) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
-            raise RuntimeError("the compiler was killed") if killed else AssertionError("it went on")
+            raise (
+                RuntimeError("the compiler was killed") if killed else AssertionError("it went on")
+            )
 
         return forward
 
     with monkeypatch.context() as patch:
         patch.setattr(train.torch, "compile", compiles)
         if killed:  # the error comes before Python hears of the signal
-            patch.setattr(StopRequest, "_note", lambda stop, *_: stop.__dict__.update(signal="SIGTERM", _noted=True))
+            patch.setattr(
+                StopRequest,
+                "_note",
+                lambda stop, *_: stop.__dict__.update(signal="SIGTERM", _noted=True),
+            )
         report = run_training(four(data, run, **options))
     assert (report.stopped, report.steps) == ("SIGTERM", 0)
     assert capsys.readouterr().out.splitlines()[-3] == LINE
@@ -131,7 +155,9 @@ def test_an_error_without_a_signal_is_an_error():
         _ = 1 / 0
 
 
-def test_a_second_ctrl_c_ends_a_validation_at_once_and_says_what_is_saved(data, tmp_path, monkeypatch):
+def test_a_second_ctrl_c_ends_a_validation_at_once_and_says_what_is_saved(
+    data, tmp_path, monkeypatch
+):
     run = tmp_path / "run"
 
     def twice(*_: object) -> None:

@@ -63,7 +63,17 @@ def test_a_run_leaves_what_it_says(data, tmp_path, capsys):
     ]
     assert report.checkpoint == tmp_path / "run" / "checkpoint"
     kinds = [line["kind"] for line in lines(tmp_path / "run")]
-    assert kinds == ["start", "train", "train", "validation", "train", "train", "validation", *["answer"] * 3, "end"]
+    assert kinds == [
+        "start",
+        "train",
+        "train",
+        "validation",
+        "train",
+        "train",
+        "validation",
+        *["answer"] * 3,
+        "end",
+    ]
     last = capsys.readouterr().out.rstrip().splitlines()[-1]
     assert report.evaluation is not None and report.baseline is not None
     assert f"{report.evaluation.total.loss:.4f}" in last and f"{report.baseline.loss:.4f}" in last
@@ -84,7 +94,7 @@ def test_a_run_leaves_what_it_says(data, tmp_path, capsys):
         "skipped",
         "mfu",
     }
-    assert abs(float(str(steps[0]["loss"])) - 3.0) < 0.2, "ln 20, before anything is learnt"
+    assert abs(float(str(steps[0]["loss"])) - 3.0) < 0.2, "ln 20, before anything is trained"
 
 
 def test_the_same_seed_writes_the_same_metrics(data, tmp_path):
@@ -96,15 +106,24 @@ def test_the_same_seed_writes_the_same_metrics(data, tmp_path):
 
 def test_accumulation_changes_nothing_but_the_rounding(data, tmp_path):
     for micro in (128, 64, 32):
-        run_training(tiny_config(data, tmp_path / str(micro), batch=BatchConfig(tokens=128, micro_tokens=micro)))
-    losses = [[line["loss"] for line in lines(tmp_path / n) if line["kind"] == "train"] for n in ("128", "64", "32")]
+        run_training(
+            tiny_config(
+                data, tmp_path / str(micro), batch=BatchConfig(tokens=128, micro_tokens=micro)
+            )
+        )
+    losses = [
+        [line["loss"] for line in lines(tmp_path / n) if line["kind"] == "train"]
+        for n in ("128", "64", "32")
+    ]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     assert losses[2] == pytest.approx(losses[0], abs=1e-4)
 
 
 def test_computing_less_changes_nothing_but_the_rounding(data, tmp_path):
     for compute in ("dense", "head", "full"):
-        run_training(tiny_config(data, tmp_path / compute, compute=compute, z_loss=1e-3, prompt_weight=0.1))
+        run_training(
+            tiny_config(data, tmp_path / compute, compute=compute, z_loss=1e-3, prompt_weight=0.1)
+        )
     losses = {
         name: [line["loss"] for line in lines(tmp_path / name) if line["kind"] == "train"]
         for name in ("dense", "head", "full")
@@ -113,12 +132,21 @@ def test_computing_less_changes_nothing_but_the_rounding(data, tmp_path):
     assert losses["full"] == pytest.approx(losses["dense"], abs=1e-4)
 
 
-@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="no C compiler")
+@pytest.mark.skipif(
+    shutil.which("cc") is None and shutil.which("gcc") is None, reason="no C compiler"
+)
 def test_a_compiled_run_is_the_same_but_for_the_rounding(data, tmp_path):
     small = ModelConfig(layers=1, width=16, heads=2, mlp_width=16, context=64)
     for compile_it in (False, True):
-        run_training(tiny_config(data, tmp_path / str(compile_it), compile=compile_it, model=small, answers=0))
-    losses = [[line["loss"] for line in lines(tmp_path / n) if line["kind"] == "train"] for n in ("False", "True")]
+        run_training(
+            tiny_config(
+                data, tmp_path / str(compile_it), compile=compile_it, model=small, answers=0
+            )
+        )
+    losses = [
+        [line["loss"] for line in lines(tmp_path / n) if line["kind"] == "train"]
+        for n in ("False", "True")
+    ]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
@@ -126,7 +154,10 @@ def test_a_compiled_run_is_the_same_but_for_the_rounding(data, tmp_path):
     ("options", "remedy"),
     [
         ({"task_weights": ("copy=0", "label=0", "text=0")}, "(copy, label, text) a weight above 0"),
-        ({"loss": "template-masked", "prompt_weight": 0.0, "task_weights": ("copy=0",)}, "(copy) a weight above 0"),
+        (
+            {"loss": "template-masked", "prompt_weight": 0.0, "task_weights": ("copy=0",)},
+            "(copy) a weight above 0",
+        ),
     ],
 )
 def test_a_run_with_nothing_to_learn_is_refused_before_it_begins(tmp_path, options, remedy):
@@ -142,8 +173,10 @@ def test_a_run_with_nothing_to_learn_is_refused_before_it_begins(tmp_path, optio
     assert not (tmp_path / "run").exists()
 
 
-def test_the_strategy_decides_what_is_learnt(data, tmp_path):
-    """With the loss on the copy task alone, that task is learnt and the labels are not; the file has how many."""
+def test_the_strategy_decides_what_is_trained(data, tmp_path):
+    """With the loss on the copy task alone, that task is trained and the labels are not; the file
+    has how many.
+    """
     options = {"batch": BatchConfig(tokens=512, micro_tokens=128), "max_steps": 40, "eval_every": 0}
     losses, targets = {}, {}
     for name, strategy in {
@@ -161,7 +194,9 @@ def test_the_strategy_decides_what_is_learnt(data, tmp_path):
 
 
 def test_hours_stop_a_run_that_still_saves(data, tmp_path, capsys):
-    report = run_training(tiny_config(data, tmp_path / "run", max_steps=10_000, hours=5e-5, eval_every=0))
+    report = run_training(
+        tiny_config(data, tmp_path / "run", max_steps=10_000, hours=5e-5, eval_every=0)
+    )
     assert 0 < report.steps < 10_000
     assert report.checkpoint.is_dir() and report.evaluation is not None
     assert "5e-05 hours are over" in capsys.readouterr().out
@@ -169,20 +204,30 @@ def test_hours_stop_a_run_that_still_saves(data, tmp_path, capsys):
 
 def test_muon_and_a_stable_rate_learn_too(data, tmp_path):
     optim = OptimConfig(name="muon", schedule="wsd", lr=1e-2)
-    report = run_training(tiny_config(data, tmp_path / "run", optim=optim, max_steps=40, eval_every=0))
+    report = run_training(
+        tiny_config(data, tmp_path / "run", optim=optim, max_steps=40, eval_every=0)
+    )
     steps = [line for line in lines(tmp_path / "run") if line["kind"] == "train"]
-    assert [step["lr"] for step in steps[2:32]] == [1e-2] * 30 and steps[-1]["lr"] == pytest.approx(5e-4)
+    assert [step["lr"] for step in steps[2:32]] == [1e-2] * 30 and steps[-1]["lr"] == pytest.approx(
+        5e-4
+    )
     assert report.evaluation is not None and report.evaluation.total.loss < steps[0]["loss"] - 0.9
 
 
 def test_tokens_end_a_run(data, tmp_path):
-    assert run_training(tiny_config(data, tmp_path / "run", max_steps=None, max_tokens=400)).steps == 3
+    assert (
+        run_training(tiny_config(data, tmp_path / "run", max_steps=None, max_tokens=400)).steps == 3
+    )
 
 
 def test_the_console_sums_up_what_the_file_has_in_full(data, tmp_path, capsys):
     run_training(tiny_config(data, tmp_path / "run", max_steps=3, log_every=2, eval_every=0))
     steps = [line for line in lines(tmp_path / "run") if line["kind"] == "train"]
-    shown = [line.split("loss ")[1].split()[0] for line in capsys.readouterr().out.splitlines() if line[:5] == "step "]
+    shown = [
+        line.split("loss ")[1].split()[0]
+        for line in capsys.readouterr().out.splitlines()
+        if line[:5] == "step "
+    ]
     losses, targets = ([step[name] for step in steps] for name in ("loss", "targets"))
     first_two = (losses[0] * targets[0] + losses[1] * targets[1]) / (targets[0] + targets[1])
     assert shown == [f"{first_two:.4f}", f"{losses[2]:.4f}"]
@@ -191,7 +236,10 @@ def test_the_console_sums_up_what_the_file_has_in_full(data, tmp_path, capsys):
 def test_utilisation_is_of_what_was_executed(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(metrics, "peak_flops", lambda device: 1e9)
     run_training(tiny_config(data, tmp_path / "run", max_steps=1, log_every=1))
-    (step,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1:2])
+    (step,) = (
+        json.loads(line)
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1:2]
+    )
     assert step["mfu"] == pytest.approx(step["flops"] / step["seconds"] / 1e9)
     dense = step["dense_equivalent_flops_per_second"] * step["seconds"]
     assert step["skipped"] == pytest.approx(1 - step["flops"] / dense)
@@ -224,7 +272,9 @@ def test_no_validation_split(tmp_path, capsys):
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path):
     run = tmp_path / "run"
-    with pytest.raises(TrainError, match=r"rows have 32 tokens, the model's context 16(.|\n)*--model.context 32"):
+    with pytest.raises(
+        TrainError, match=r"rows have 32 tokens, the model's context 16(.|\n)*--model.context 32"
+    ):
         run_training(tiny_config(data, run, model=ModelConfig(context=16)))
     with pytest.raises(DatasetError, match="no row to train on"):
         run_training(tiny_config(write_tiny(tmp_path / "empty", train=0).path, run))
@@ -236,7 +286,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path)
         run_training(tiny_config(data, run, task_weights=("translate=2",)))
     other = write_tiny(tmp_path / "other", vocab_size=VOCAB_SIZE + 3).tokenizer_path.read_bytes()
     data.joinpath("tokenizer.json").write_bytes(other)
-    with pytest.raises(DatasetError, match=r"not the tokenizer this dataset was packed with.*sha256"):
+    with pytest.raises(
+        DatasetError, match=r"not the tokenizer this dataset was packed with.*sha256"
+    ):
         run_training(tiny_config(data, run))
     with pytest.raises(DatasetError, match="vocabulary of 20, but this tokenizer has one of 23"):
         run_training(tiny_config(with_tokenizer(data, other), run))
@@ -270,7 +322,12 @@ def test_a_full_disk_and_a_full_gpu_are_told_in_words(data, tmp_path, monkeypatc
 
     for name, error, kind, message in (
         ("disk", OSError(28, "No space left on device"), OutputError, "No space left on device"),
-        ("gpu", torch.OutOfMemoryError("CUDA out of memory"), TrainError, r"memory is full(.|\n)*--batch.micro-tokens"),
+        (
+            "gpu",
+            torch.OutOfMemoryError("CUDA out of memory"),
+            TrainError,
+            r"memory is full(.|\n)*--batch.micro-tokens",
+        ),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(Metrics, "step", fail(error))
@@ -285,7 +342,11 @@ def test_only_a_run_is_overwritten_and_only_when_asked(data, tmp_path):
         run_training(tiny_config(data, run))
     run_training(tiny_config(data, run, max_steps=2, overwrite=True))
     assert len([line for line in lines(run) if line["kind"] == "train"]) == 2
-    for precious in (run / "thesis.txt", run / "checkpoints" / "thesis.txt", run / "checkpoint" / "thesis.txt"):
+    for precious in (
+        run / "thesis.txt",
+        run / "checkpoints" / "thesis.txt",
+        run / "checkpoint" / "thesis.txt",
+    ):
         precious.write_text("years of work")
         with pytest.raises(OutputError, match=r"thesis\.txt', which no training run has written"):
             run_training(tiny_config(data, run, overwrite=True))
@@ -299,7 +360,16 @@ def test_only_a_run_is_overwritten_and_only_when_asked(data, tmp_path):
 
 
 def command(data: Path, run: Path, *more: str) -> list[str]:
-    small = ["--model.layers", "1", "--model.width", "16", "--model.heads", "2", "--model.kv-heads", "2"]
+    small = [
+        "--model.layers",
+        "1",
+        "--model.width",
+        "16",
+        "--model.heads",
+        "2",
+        "--model.kv-heads",
+        "2",
+    ]
     return ["--data", str(data), "--run", str(run), "--device", "cpu", *small, *more]
 
 

@@ -1,4 +1,6 @@
-"""The configuration: what is refused, which source wins, and a saved file that gives the same run again."""
+"""The configuration: what is refused, which source wins, and a saved file that gives the same run
+again.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,13 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_the_command_line_goes_before_the_file_and_it_before_the_preset(tmp_path):
-    file = write(tmp_path / "a.toml", 'preset = "125m"\nseed = 7\n[optim]\nlr = 0.5\nclip = 2\n[model]\nlayers = 3\n')
-    config = parse_command_line([*REQUIRED, "--config", str(file), "--optim.lr", "0.25", "--model.heads", "6"])
+    file = write(
+        tmp_path / "a.toml",
+        'preset = "125m"\nseed = 7\n[optim]\nlr = 0.5\nclip = 2\n[model]\nlayers = 3\n',
+    )
+    config = parse_command_line(
+        [*REQUIRED, "--config", str(file), "--optim.lr", "0.25", "--model.heads", "6"]
+    )
     assert (config.data, config.run, config.config) == (("out",), Path("run"), file)
     assert (config.optim.lr, config.optim.clip, config.optim.warmup) == (0.25, 2.0, 0.02)
     assert (config.model.layers, config.model.heads, config.model.width) == (3, 6, 768)
@@ -55,7 +62,11 @@ def test_every_preset_can_be_built(preset):
         ("overwrite = 1", "'overwrite' must be true or false, not 1", None),
         ("device = 'tpu'", "'device' must be one of 'auto', 'cpu', 'cuda', not 'tpu'", None),
         ("answer_tasks = 'label'", "'answer_tasks' must be a list of strings, not 'label'", None),
-        ("skip_batches = [7, '8']", "'skip_batches' must be a list of whole numbers, not [7, '8']", None),
+        (
+            "skip_batches = [7, '8']",
+            "'skip_batches' must be a list of whole numbers, not [7, '8']",
+            None,
+        ),
         ("model = 3", "'model' must be a table, not 3", "[model]"),
         ("preset = 'mini'", "no preset 'mini'", "nano, 125m, 350m, 1b"),
         ("[model]\nwidth = 100", "model.width must be a multiple of twice model.heads", None),
@@ -131,13 +142,20 @@ def test_every_option_says_what_it_is(capsys):
         parse_command_line(["--help"])
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
-    for kind, prefix in ((TrainConfig, ""), (ModelConfig, "model."), (BatchConfig, "batch."), (OptimConfig, "optim.")):
+    for kind, prefix in (
+        (TrainConfig, ""),
+        (ModelConfig, "model."),
+        (BatchConfig, "batch."),
+        (OptimConfig, "optim."),
+    ):
         for field in dataclasses.fields(kind):
             if field.name not in ("model", "batch", "optim"):
                 assert f"--{prefix}{field.name.replace('_', '-')}" in shown
 
 
-@pytest.mark.parametrize("arguments", [["--optm.lr", "1", *REQUIRED], ["--run", "x"], [*REQUIRED, "--preset", "mini"]])
+@pytest.mark.parametrize(
+    "arguments", [["--optm.lr", "1", *REQUIRED], ["--run", "x"], [*REQUIRED, "--preset", "mini"]]
+)
 def test_a_wrong_command_line_exits_with_2_and_says_why(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         parse_command_line(arguments)
@@ -149,8 +167,14 @@ def test_a_wrong_command_line_exits_with_2_and_says_why(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--preset", "125M"], "no preset '125M'\nRemedy: did you mean 125m? use one of nano, 125m, 350m, 1b"),
-        (["--init", "run/checkpoint"], "starting from the weights of a checkpoint is not there yet"),
+        (
+            ["--preset", "125M"],
+            "no preset '125M'\nRemedy: did you mean 125m? use one of nano, 125m, 350m, 1b",
+        ),
+        (
+            ["--init", "run/checkpoint"],
+            "starting from the weights of a checkpoint is not there yet",
+        ),
         (["--init=gpt2"], "use --run DIR --resume"),
     ],
 )
@@ -163,16 +187,24 @@ def test_what_is_not_there_is_said_in_words(arguments, says, capsys):
 
 @pytest.mark.parametrize("threads", [-1, 4097, 100_000])
 def test_threads_without_bound_are_refused(threads):
-    with pytest.raises(ConfigError, match=rf"threads must be from 1 to 4096, or 0 for one a core, not {threads}"):
+    with pytest.raises(
+        ConfigError, match=rf"threads must be from 1 to 4096, or 0 for one a core, not {threads}"
+    ):
         parse_command_line([*REQUIRED, "--threads", str(threads)])
-    assert [parse_command_line([*REQUIRED, "--threads", str(n)]).threads for n in (0, 4096)] == [0, 4096]
+    assert [parse_command_line([*REQUIRED, "--threads", str(n)]).threads for n in (0, 4096)] == [
+        0,
+        4096,
+    ]
 
 
 def test_the_help_of_plan_says_what_plan_does(capsys):
     with pytest.raises(SystemExit):
         main(["plan", "--help"])
     shown = capsys.readouterr().out
-    assert "what a run with these options will take" in " ".join(shown.split()) and "Train a causal" not in shown
+    assert (
+        "what a run with these options will take" in " ".join(shown.split())
+        and "Train a causal" not in shown
+    )
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "sabitrain plan" in capsys.readouterr().out
@@ -185,7 +217,9 @@ def test_the_help_of_plan_says_what_plan_does(capsys):
     tasks=st.lists(st.text(st.characters(exclude_categories=["Cs"]))),
     name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
 )
-def test_the_saved_file_gives_the_configuration_back(tmp_path_factory, seed, lr, epochs, tasks, name):
+def test_the_saved_file_gives_the_configuration_back(
+    tmp_path_factory, seed, lr, epochs, tasks, name
+):
     config = TrainConfig(
         data=Path(name),
         run=Path("run"),
@@ -201,7 +235,9 @@ def test_the_saved_file_gives_the_configuration_back(tmp_path_factory, seed, lr,
 
 
 def test_the_saved_file_can_be_run_again_into_another_folder(tmp_path):
-    file = write(tmp_path / "config.toml", to_toml(TrainConfig(data=Path("out"), run=Path("run"), seed=3)))
+    file = write(
+        tmp_path / "config.toml", to_toml(TrainConfig(data=Path("out"), run=Path("run"), seed=3))
+    )
     again = parse_command_line(["--config", str(file), "--run", "run2"])
     assert (again.data, again.run, again.seed) == (("out",), Path("run2"), 3)
 
@@ -209,7 +245,9 @@ def test_the_saved_file_can_be_run_again_into_another_folder(tmp_path):
 def test_steps_and_rows():
     def steps(**limits: object) -> int:
         batch = BatchConfig(tokens=4 * 64, micro_tokens=64)
-        return TrainConfig(data=Path(), run=Path(), batch=batch, **limits).steps(rows=10, seq_len=64)
+        return TrainConfig(data=Path(), run=Path(), batch=batch, **limits).steps(
+            rows=10, seq_len=64
+        )
 
     assert steps() == 3
     assert steps(epochs=2) == 5

@@ -1,4 +1,6 @@
-"""Which rows a validation takes, and that a run with hours ends within them: on a clock that the test turns."""
+"""Which rows a validation takes, and that a run with hours ends within them: on a clock that the
+test turns.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,14 @@ def held_out(data) -> int:
 
 def one_row_a_step(data: Path, run: Path, **options: object) -> TrainConfig:
     batch = BatchConfig(tokens=32, micro_tokens=32)
-    options = {"eval_every": 10, "eval_rows": 7, "answers": 0, "max_steps": 1000, "threads": 1, **options}
+    options = {
+        "eval_every": 10,
+        "eval_rows": 7,
+        "answers": 0,
+        "max_steps": 1000,
+        "threads": 1,
+        **options,
+    }
     return tiny_config(data, run, batch=batch, log_every=1, **options)
 
 
@@ -46,7 +55,9 @@ def validations(run: Path) -> list[tuple[int, int]]:
 class Turned:
     """A clock that goes on by a step, a row or a token alone."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, step: float, row: float, token: float = 0.0) -> None:
+    def __init__(
+        self, patch: pytest.MonkeyPatch, step: float, row: float, token: float = 0.0
+    ) -> None:
         self.now, self.step, self.row, self.token = 1e4, step, row, token
         patch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: self.now))
         self._pass(patch, train, "weighted_loss", "step")
@@ -69,12 +80,17 @@ def generate_is_at_it(given: tuple[Any, ...]) -> bool:
 
 
 def test_a_run_ends_within_its_hours_with_its_last_validation(data, tmp_path, monkeypatch):
-    """Steps of 2 s, rows of 1 s: a hundred seconds hold three validations and the last with the steps between them."""
+    """Steps of 2 s, rows of 1 s: a hundred seconds hold three validations and the last with the
+    steps between them.
+    """
     turned = Turned(monkeypatch, step=2.0, row=1.0)
     report = run_training(one_row_a_step(data, tmp_path / "run", hours=100 * SECONDS))
     assert turned.now - 1e4 <= 100
     assert report.steps >= 30, "at most a validation and a step are left over"
-    assert validations(tmp_path / "run") == [(10, 7), (20, 7), (30, 7), (report.steps, 7)][: 4 - (report.steps == 30)]
+    assert (
+        validations(tmp_path / "run")
+        == [(10, 7), (20, 7), (30, 7), (report.steps, 7)][: 4 - (report.steps == 30)]
+    )
 
 
 def test_answers_are_within_the_hours_too(data, tmp_path, monkeypatch):
@@ -92,8 +108,12 @@ def test_all_rows_come_last_where_the_hours_allow(data, tmp_path, monkeypatch, h
     assert validations(tmp_path / "run") == [(10, 7), (20, held_out)]
 
 
-def test_a_validation_that_is_slower_than_expected_ends_with_the_hours(data, tmp_path, monkeypatch, capsys, held_out):
-    """Rows take 20 s of a sudden: the batch at hand when the hours end is the last, and the figures are of its rows."""
+def test_a_validation_that_is_slower_than_expected_ends_with_the_hours(
+    data, tmp_path, monkeypatch, capsys, held_out
+):
+    """Rows take 20 s of a sudden: the batch at hand when the hours end is the last, and the figures
+    are of its rows.
+    """
     turned = Turned(monkeypatch, step=1.0, row=20.0)
     report = run_training(one_row_a_step(data, tmp_path / "run", hours=60 * SECONDS, eval_every=0))
     ((step, rows),) = validations(tmp_path / "run")
@@ -107,13 +127,17 @@ def test_a_validation_that_is_slower_than_expected_ends_with_the_hours(data, tmp
 @pytest.mark.parametrize(("steps", "eval_rows"), [(4, 7), (4, 0), (60, 7)])
 def test_without_hours_the_last_is_no_more_than_the_run(data, tmp_path, held_out, steps, eval_rows):
     """Fifty steps of one row do not end in a thousand rows of validation, unless all are asked for."""
-    config = one_row_a_step(data, tmp_path / "run", eval_rows=eval_rows, max_steps=steps, eval_every=0)
+    config = one_row_a_step(
+        data, tmp_path / "run", eval_rows=eval_rows, max_steps=steps, eval_every=0
+    )
     report = run_training(config)
     assert held_out <= 60
     want = held_out if eval_rows == 0 or steps >= held_out else 7
     assert report.evaluation is not None and report.evaluation.rows == want
     assert report.evaluation.held_out_rows == held_out
-    assert report.baseline is not None and report.baseline.targets == report.evaluation.total.targets
+    assert (
+        report.baseline is not None and report.baseline.targets == report.evaluation.total.targets
+    )
 
 
 def test_rows_cannot_be_less_than_none():

@@ -1,4 +1,6 @@
-"""What people see: a view redrawn in place on a terminal, lines elsewhere, and a terminal that is left as it was."""
+"""What people see: a view redrawn in place on a terminal, lines elsewhere, and a terminal that is
+left as it was.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,9 @@ def test_the_cursor_is_never_hidden_for_long(error):
     with contextlib.suppress(KeyboardInterrupt, ValueError), LiveView(console, Clock(10)) as view:
         view.step(1)
         shown = sent(console)
-        assert shown.index(HIDE) < shown.index(SHOW) < shown.index("step 1"), "shown again before anything is drawn"
+        assert shown.index(HIDE) < shown.index(SHOW) < shown.index("step 1"), (
+            "shown again before anything is drawn"
+        )
         assert shown.count(HIDE) == 1
         if error is not None:
             raise error
@@ -161,7 +165,13 @@ def test_the_view_suits_where_it_goes(monkeypatch):
 
 
 def score(loss: float, prompt: float | None) -> Score:
-    return Score(loss, 1_000, 0.25, None if prompt is None else 0.5, None if prompt is None else TargetLoss(prompt, 10))
+    return Score(
+        loss,
+        1_000,
+        0.25,
+        None if prompt is None else 0.5,
+        None if prompt is None else TargetLoss(prompt, 10),
+    )
 
 
 @pytest.mark.parametrize("width", [120, 40])
@@ -171,14 +181,30 @@ def test_a_validation_is_a_table(width):
         "label": {"yor": score(3.5, 7.5)},
         "text": {"ibo": score(4.5, None)},
     }
-    tasks = {"copy": score(1.25, 5.25), "label": pairs["label"]["yor"], "text": pairs["text"]["ibo"]}
+    tasks = {
+        "copy": score(1.25, 5.25),
+        "label": pairs["label"]["yor"],
+        "text": pairs["text"]["ibo"],
+    }
     languages = {"hau": pairs["copy"]["hau"], "ibo": pairs["text"]["ibo"], "yor": score(2.25, 6.25)}
     console = terminal(width)
-    View(console, Clock(10)).validation(20, Evaluation(score(1.125, 5.125), tasks, languages, pairs))
+    View(console, Clock(10)).validation(
+        20, Evaluation(score(1.125, 5.125), tasks, languages, pairs)
+    )
     title, above, names, rule, *rows = sent(console).splitlines()
     assert title == "validation at step 20: target loss 1.1250"
     assert above.split() == ["target", "tokens", "answers", "bits", "per", "prompt"]
-    assert names.split() == ["task", "language", "targets", "loss", "baseline", "right", "right", "byte", "loss"]
+    assert names.split() == [
+        "task",
+        "language",
+        "targets",
+        "loss",
+        "baseline",
+        "right",
+        "right",
+        "byte",
+        "loss",
+    ]
     assert set(rule) == {"─"}
     assert [row.split() for row in rows] == [
         ["copy", "hau", "1,000", "1.5000", "25.0%", "0.500", "5.5000"],
@@ -199,12 +225,18 @@ def wide_score(targets: int) -> Score:
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("targets", [99, 12_345_678])
 def test_long_names_are_cut_and_nothing_wraps(width, targets):
-    """Every line fits, every number stands whole, whatever the names; where there is room they do too."""
+    """Every line fits, every number stands whole, whatever the names; where there is room they do
+    too.
+    """
     task, language, score = "headline-generation-from-the-body", "yor-Latn-NG", wide_score(targets)
-    sources = {name: SourceScore(**vars(score), task=task, language="hau") for name in ("news-a", "news-b")}
+    sources = {
+        name: SourceScore(**vars(score), task=task, language="hau") for name in ("news-a", "news-b")
+    }
     pairs = {task: {"hau": score, language: score}}
     console = terminal(width)
-    found = Evaluation(score, {task: score}, {"hau": score, language: score}, pairs, sources, 128, 1_054)
+    found = Evaluation(
+        score, {task: score}, {"hau": score, language: score}, pairs, sources, 128, 1_054
+    )
     View(console, Clock(10)).validation(20, found)
     title, _, names, rule, *rows = sent(console).splitlines()
     assert title == "validation at step 20: target loss 10.1234 (128 of 1,054 held-out rows)"
@@ -234,7 +266,10 @@ def test_what_takes_a_while_is_told_now_and_then(monkeypatch):
     for seconds, done in ((9, 64), (10, 128), (15, 256), (21, 1_024)):
         now = 160.0 + seconds
         view.progress("validating", done, 1_054, "rows")
-    assert file.getvalue().splitlines() == ["validating 128 of 1,054 rows", "validating 1,024 of 1,054 rows"]
+    assert file.getvalue().splitlines() == [
+        "validating 128 of 1,054 rows",
+        "validating 1,024 of 1,054 rows",
+    ]
     console = terminal(80)
     with LiveView(console, Clock(2_000)) as live:
         live.progress("validating", 128, 1_054, "rows")
@@ -243,7 +278,9 @@ def test_what_takes_a_while_is_told_now_and_then(monkeypatch):
         now += 0.2
         live.progress("validating", 130, 1_054, "rows")
     drawn = sent(console)
-    assert re.search(r"step 0 of 2,000 +ETA unknown +validating 128 of 1,054 rows", drawn), "on one line"
+    assert re.search(r"step 0 of 2,000 +ETA unknown +validating 128 of 1,054 rows", drawn), (
+        "on one line"
+    )
     assert "validating 129" not in drawn and "validating 130 of 1,054 rows" in drawn
     now += 60
     live.progress("answering", 5, 64, "tokens")
@@ -257,13 +294,20 @@ def data(tmp_path) -> Path:
 
 def test_lines_and_file_say_the_same(data, tmp_path, capsys):
     run_training(tiny_config(data, tmp_path / "run", max_steps=2, log_every=1, eval_every=0))
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
     for step, line in zip([line for line in lines if line["kind"] == "train"], shown, strict=True):
         assert f"loss {step['loss']:.4f}  lr {step['lr']:.2e}" in line
         assert f"{step['targets_per_second']:,.0f} targets/s" in line
-        assert f"{step['memory_bytes'] / 1e9:.2f} GB, data wait {step['data_wait']:.1%}, ETA 0:00:0" in line
-        assert step["memory_bytes"] > 10**8 and 0 <= step["data_wait"] < 1 and step["eta_seconds"] >= 0
+        assert (
+            f"{step['memory_bytes'] / 1e9:.2f} GB, data wait {step['data_wait']:.1%}, ETA 0:00:0"
+            in line
+        )
+        assert (
+            step["memory_bytes"] > 10**8 and 0 <= step["data_wait"] < 1 and step["eta_seconds"] >= 0
+        )
 
 
 class Terminal:
@@ -271,13 +315,16 @@ class Terminal:
 
     def __init__(self, run: Path, data: Path, **options: object) -> None:
         file = run.with_suffix(".toml")
-        file.write_text(to_toml(tiny_config(data, run, threads=1, eval_every=0, **options)), encoding="utf-8")
+        file.write_text(
+            to_toml(tiny_config(data, run, threads=1, eval_every=0, **options)), encoding="utf-8"
+        )
         self._end, other = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sabitrain", "--config", str(file)],
             stdout=other,
             stderr=other,
-            env={name: value for name, value in environment().items() if name not in SWITCHES} | {"TERM": "xterm"},
+            env={name: value for name, value in environment().items() if name not in SWITCHES}
+            | {"TERM": "xterm"},
         )
         os.close(other)
         self.shown = ""
@@ -285,7 +332,9 @@ class Terminal:
     def read(self, until: str | None = None) -> None:
         """Read until something is shown, or until the command has ended."""
         with contextlib.suppress(OSError):  # how Linux says that the other end is closed
-            while (until is None or until not in self.shown) and (part := os.read(self._end, 65_536)):
+            while (until is None or until not in self.shown) and (
+                part := os.read(self._end, 65_536)
+            ):
                 self.shown += part.decode(errors="replace")
 
     def wait(self) -> int:
@@ -302,10 +351,16 @@ def test_a_run_in_a_terminal(data, tmp_path):
     below = terminal.shown[terminal.shown.rindex("step 4 of 4") :]
     assert below.index("data wait") < below.index("saved ") < below.index("held-out target loss")
     assert "step 4/4" not in terminal.shown
-    assert terminal.shown.index("saving") < terminal.shown.index("validating") < terminal.shown.index("validation at")
+    assert (
+        terminal.shown.index("saving")
+        < terminal.shown.index("validating")
+        < terminal.shown.index("validation at")
+    )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)]
+)
 def test_a_run_that_is_ended_leaves_a_cursor(data, tmp_path, number, code):
     terminal = Terminal(tmp_path / "run", data, max_steps=1_000_000)
     terminal.read(until="data wait")

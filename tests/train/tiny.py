@@ -1,4 +1,6 @@
-"""Tiny packed datasets with something to learn, and a tiny model's configuration, for the trainer's tests."""
+"""Tiny packed datasets with something to learn, and a tiny model's configuration, for the trainer's
+tests.
+"""
 
 from __future__ import annotations
 
@@ -39,14 +41,23 @@ def copy_document(rng: np.random.Generator, record: int) -> Document:
     """``<copy> a b <answer> a b EOS``, of one to three words."""
     words = rng.integers(FIRST_WORD, VOCAB_SIZE, rng.integers(1, 4)).tolist()
     ids = [COPY, *words, ANSWER, *words, EOS]
-    return Document(ids, [TEMPLATE, *[DATA] * len(words), TEMPLATE, *[TARGET] * len(words), CONTROL], 0, record)
+    return Document(
+        ids, [TEMPLATE, *[DATA] * len(words), TEMPLATE, *[TARGET] * len(words), CONTROL], 0, record
+    )
 
 
 def label_document(rng: np.random.Generator, record: int) -> Document:
-    """``<label> a b <answer> x EOS``: x is the first or the second word there is, by which half a is of."""
+    """``<label> a b <answer> x EOS``: x is the first or the second word there is, by which half a
+    is of.
+    """
     words = rng.integers(FIRST_WORD, VOCAB_SIZE, 2).tolist()
     label = FIRST_WORD + int(words[0] >= FIRST_WORD + WORDS // 2)
-    return Document([LABEL, *words, ANSWER, label, EOS], [TEMPLATE, DATA, DATA, TEMPLATE, TARGET, CONTROL], 1, record)
+    return Document(
+        [LABEL, *words, ANSWER, label, EOS],
+        [TEMPLATE, DATA, DATA, TEMPLATE, TARGET, CONTROL],
+        1,
+        record,
+    )
 
 
 def text_document(rng: np.random.Generator, record: int) -> Document:
@@ -62,7 +73,9 @@ def documents(count: int, seed: int, kinds: str = "clt") -> list[Document]:
     return [make[kinds[record % len(kinds)]](rng, record) for record in range(count)]
 
 
-def write_tiny(path: Path, train: int = 60, held_out: int = 12, kinds: str = "clt", **options: Any) -> PackedDataset:
+def write_tiny(
+    path: Path, train: int = 60, held_out: int = 12, kinds: str = "clt", **options: Any
+) -> PackedDataset:
     """A packed dataset of such documents, in rows of 32 tokens that have padding here and there."""
     arguments: dict[str, Any] = {
         "seq_len": 32,
@@ -91,7 +104,9 @@ def tiny_config(data: Path, run: Path, **options: Any) -> TrainConfig:
     return TrainConfig(data=data, run=run, **arguments)
 
 
-def rows_of(rows: list[list[Document]], seq_len: int, mask: Callable[[Document], list[bool]]) -> BatchDict:
+def rows_of(
+    rows: list[list[Document]], seq_len: int, mask: Callable[[Document], list[bool]]
+) -> BatchDict:
     """What the loader gives for rows of these documents, put together token by token."""
     tokens: dict[str, list[Any]] = {name: [] for name in ("ids", "mask", "positions", "roles")}
     bounds = [0]
@@ -100,18 +115,20 @@ def rows_of(rows: list[list[Document]], seq_len: int, mask: Callable[[Document],
         segments = [(d.ids, mask(d), d.roles) for d in row]
         if padding:
             segments.append(([PAD] * padding, [False] * padding, [CONTROL] * padding))
-        for ids, learnt, roles in segments:
+        for ids, trained, roles in segments:
             tokens["ids"] += ids
-            tokens["mask"] += learnt
+            tokens["mask"] += trained
             tokens["roles"] += roles
             tokens["positions"] += range(len(ids))
             bounds.append(bounds[-1] + len(ids))
-    ids, learnt, positions, roles = (np.array(tokens[name]).reshape(len(rows), seq_len) for name in tokens)
+    ids, trained, positions, roles = (
+        np.array(tokens[name]).reshape(len(rows), seq_len) for name in tokens
+    )
     flat = [document for row in rows for document in row]
     return {
         "input_ids": ids,
-        "labels": np.where(learnt, ids, -100),
-        "loss_mask": learnt,
+        "labels": np.where(trained, ids, -100),
+        "loss_mask": trained,
         "position_ids": positions,
         "cu_seqlens": np.array(bounds, np.int32),
         "roles": roles.astype(np.uint8),
@@ -120,13 +137,13 @@ def rows_of(rows: list[list[Document]], seq_len: int, mask: Callable[[Document],
         "record_ids": np.array([document.record_id for document in flat], np.uint64),
         "doc_parts": np.array([document.part for document in flat], np.uint32),
         "doc_rows": np.array([i for i, row in enumerate(rows) for _ in row], np.int32),
-        "n_targets": learnt.sum(1).astype(np.int32),
+        "n_targets": trained.sum(1).astype(np.int32),
         "max_seqlen": int(np.diff(bounds).max()),
     }
 
 
 def random_rows(seed: int, count: int, seq_len: int, longest: int, share: float) -> BatchDict:
-    """Rows of random documents, ``share`` of their tokens learnt, padded here and there."""
+    """Rows of random documents, ``share`` of their tokens trained, padded here and there."""
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(count):
@@ -134,11 +151,16 @@ def random_rows(seed: int, count: int, seq_len: int, longest: int, share: float)
         left = seq_len
         while left and (not row or rng.random() < 0.99):
             length = int(rng.integers(1, min(longest, left) + 1))
-            ids, roles = rng.integers(0, VOCAB_SIZE, length).tolist(), rng.integers(0, 4, length).tolist()
+            ids, roles = (
+                rng.integers(0, VOCAB_SIZE, length).tolist(),
+                rng.integers(0, 4, length).tolist(),
+            )
             row.append(Document(ids, roles, int(rng.integers(0, len(SOURCES)))))
             left -= length
         rows.append(row)
-    return rows_of(rows, seq_len, lambda d: [i > 0 and rng.random() < share for i in range(len(d.ids))])
+    return rows_of(
+        rows, seq_len, lambda d: [i > 0 and rng.random() < share for i in range(len(d.ids))]
+    )
 
 
 def any_rows(seq_len: int = 32) -> st.SearchStrategy[BatchDict]:

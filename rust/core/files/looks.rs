@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::{BOM, is_gzip, open, open_content, unreadable};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Format;
 
 /// Bytes of a file's start that are looked at.
@@ -35,18 +35,24 @@ const EXPORT_PARQUET: &str = "export it as JSON Lines: \
 const EXPORT_ARROW: &str = "export it as JSON Lines: \
      python -c \"import datasets; datasets.Dataset.from_file('FILE').to_json('FILE.jsonl')\"";
 
-/// Refuses a file that is compressed, binary or of another encoding than UTF-8, whatever its source says that it is.
+/// Refuses a file that is compressed, binary or of another encoding than UTF-8, whatever its source
+/// says that it is.
 pub fn refuse_what_is_no_text(path: &Path, format: Format) -> Result<()> {
     let head = Head::read(path)?;
     // In JSON a NUL costs its line only; elsewhere nothing would tell it from text.
     if format != Format::Jsonl && head.content.contains(&0) {
-        return Err(Error::input("holds NUL bytes: it is binary, or text of another encoding than UTF-8")
-            .remedy("name a file of text; `file` tells what it is, `iconv` brings other encodings to UTF-8"));
+        return Err(Error::input(
+            "holds NUL bytes: it is binary, or text of another encoding than UTF-8",
+        )
+        .remedy(
+            "name a file of text; `file` tells what it is, `iconv` brings other encodings to UTF-8",
+        ));
     }
     Ok(())
 }
 
-/// The format of a file by its suffix (before `.gz`), else by its first character. Refuses what is no text at all.
+/// The format of a file by its suffix (before `.gz`), else by its first character. Refuses what is
+/// no text at all.
 pub fn guess_format(path: &Path) -> Result<Format> {
     let stem = if is_gzip(path) { path.with_extension("") } else { path.to_owned() };
     let suffix = stem.extension().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -55,7 +61,8 @@ pub fn guess_format(path: &Path) -> Result<Format> {
     let first = text.iter().copied().find(|byte| !byte.is_ascii_whitespace());
     match (suffix.as_str(), first) {
         ("json" | "jsonl" | "ndjson", Some(b'[')) => {
-            Err(Error::input("is a JSON array, not JSON Lines").remedy("write one object a line: jq -c '.[]'"))
+            Err(Error::input("is a JSON array, not JSON Lines")
+                .remedy("write one object a line: jq -c '.[]'"))
         }
         ("csv", _) => Err(Error::input("quoted CSV is not read yet")
             .remedy("export it as TSV or JSON Lines; if it is raw TSV, say format = \"tsv\"")),
@@ -78,13 +85,16 @@ impl Head {
     fn read(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut stored = Vec::new();
-        let failed = |error| Error::io(Kind::Input, path, &error);
+        let failed = |error| Error::io(ErrorKind::Input, path, &error);
         open(path)?.0.take(HEAD).read_to_end(&mut stored).map_err(failed)?;
         let mut content = stored;
         if is_gzip(path) {
             refuse_magic(&content, &name)?;
             content = Vec::new();
-            open_content(path, 0)?.take(HEAD).read_to_end(&mut content).map_err(|error| unreadable(path, 0, &error))?;
+            open_content(path, 0)?
+                .take(HEAD)
+                .read_to_end(&mut content)
+                .map_err(|error| unreadable(path, 0, &error))?;
         } else if content.starts_with(GZIP) {
             return Err(Error::input("is compressed by gzip, which its name does not say")
                 .remedy(format!("rename it: mv {name} {name}.gz")));
@@ -96,14 +106,19 @@ impl Head {
 
 fn refuse_magic(head: &[u8], name: &str) -> Result<()> {
     // bzip2's own three letters could begin a text; the block after them could not.
-    let is = |magic: &[u8]| head.starts_with(magic) && (magic != b"BZh" || head.get(4..10) == Some(b"1AY&SY"));
-    let found = MAGIC.iter().find(|(magic, _, _)| is(magic)).map(|&(_, what, remedy)| (what, remedy));
-    let tar = (head.get(257..262) == Some(b"ustar")).then_some(("a tar archive", "unpack it: tar xf FILE"));
+    let is = |magic: &[u8]| {
+        head.starts_with(magic) && (magic != b"BZh" || head.get(4..10) == Some(b"1AY&SY"))
+    };
+    let found =
+        MAGIC.iter().find(|(magic, _, _)| is(magic)).map(|&(_, what, remedy)| (what, remedy));
+    let tar = (head.get(257..262) == Some(b"ustar"))
+        .then_some(("a tar archive", "unpack it: tar xf FILE"));
     match found.or(tar) {
         None => Ok(()),
         Some((what, remedy)) => {
             let next = "name what comes of it; compressed, only gzip is read (.gz)";
-            Err(Error::input(format!("is {what}")).remedy(format!("{}; then {next}", remedy.replace("FILE", name))))
+            Err(Error::input(format!("is {what}"))
+                .remedy(format!("{}; then {next}", remedy.replace("FILE", name))))
         }
     }
 }
@@ -125,7 +140,8 @@ pub(super) fn other_encoding(head: &[u8]) -> Option<Error> {
     )
 }
 
-/// Text of Latin letters has a NUL in the same place of nearly every unit of UTF-16, and in two of each of UTF-32.
+/// Text of Latin letters has a NUL in the same place of nearly every unit of UTF-16, and in two of
+/// each of UTF-32.
 fn by_nuls(head: &[u8]) -> Option<(&'static str, &'static str)> {
     let mut nuls = [0; 4];
     head.iter().enumerate().filter(|(_, byte)| **byte == 0).for_each(|(at, _)| nuls[at % 4] += 1);
@@ -161,7 +177,11 @@ mod tests {
     #[test]
     fn compressed_and_binary_files_are_no_text_whatever_their_source_says() {
         for (magic, what, _) in MAGIC {
-            let bytes = if magic == b"BZh" { b"BZh91AY&SY rest".to_vec() } else { [magic, b" rest of it"].concat() };
+            let bytes = if magic == b"BZh" {
+                b"BZh91AY&SY rest".to_vec()
+            } else {
+                [magic, b" rest of it"].concat()
+            };
             let error = looked_at("a.txt", &bytes).unwrap_err();
             assert!(error.message.contains(what), "{what}: {error}");
             assert!(!error.remedy.unwrap().contains("FILE"), "{what}");
@@ -171,7 +191,14 @@ mod tests {
         let tar = [&[b'a'; 257][..], b"ustar", &[b'0'; 9]].concat();
         assert!(looked_at("a.txt", &tar).unwrap_err().message.contains("tar"));
         assert!(looked_at("a.txt", b"one\0two\n").unwrap_err().message.contains("NUL"));
-        for text in [&b"BZh is a name\n"[..], b"PKzip\n", b"", b"a", "\u{feff}ọ̀rọ̀".as_bytes(), b"\xe9t\xe9\n"] {
+        for text in [
+            &b"BZh is a name\n"[..],
+            b"PKzip\n",
+            b"",
+            b"a",
+            "\u{feff}ọ̀rọ̀".as_bytes(),
+            b"\xe9t\xe9\n",
+        ] {
             looked_at("a.txt", text).unwrap();
         }
     }
@@ -185,7 +212,8 @@ mod tests {
             ("UTF-32", "UTF-32LE", |c| c.to_le_bytes().to_vec()),
             ("UTF-32", "UTF-32BE", |c| c.to_be_bytes().to_vec()),
         ];
-        for text in ["one two three\r\nfour five\n", "bàtà ọ̀rọ̀ kan\n", "{\"a\": \"b\"}\n", "ab"] {
+        for text in ["one two three\r\nfour five\n", "bàtà ọ̀rọ̀ kan\n", "{\"a\": \"b\"}\n", "ab"]
+        {
             for (name, from, unit) in units {
                 let bytes: Vec<u8> = text.chars().flat_map(|c| unit(u32::from(c))).collect();
                 let marked = [unit(0xfeff), bytes.clone()].concat();
@@ -193,7 +221,10 @@ mod tests {
                 assert!(error.message.contains(&format!("{name},")), "{error}");
                 let error = looked_at("a.txt", &bytes).unwrap_err();
                 assert!(error.message.contains(name), "{text:?} {from}: {error}");
-                assert!(error.remedy.unwrap().contains(&format!("iconv -f {from}")), "{text:?} {from}");
+                assert!(
+                    error.remedy.unwrap().contains(&format!("iconv -f {from}")),
+                    "{text:?} {from}"
+                );
             }
         }
     }

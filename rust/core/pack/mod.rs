@@ -1,16 +1,19 @@
-//! Packing: which documents share a row. Best fit, in an order that keeps rows of mixed sources; or one stream, cut.
+//! Packing: which documents share a row. Best fit, in an order that keeps rows of mixed sources; or
+//! one stream, cut.
 //!
-//! Takes lengths and seeded orders; gives rows of indices. Knows nothing of tokens or files. Holds four bytes for each
-//! item and the keys of as many as are sorted at once.
+//! Takes lengths and seeded orders; gives rows of indices. Knows nothing of tokens or files. Holds
+//! four bytes for each item and the keys of as many as are sorted at once.
 //!
-//! Best fit: each document goes to the fullest row that still has room for it. Documents longer than half a row come first:
-//! no two of them share a row, so each opens one. The rest follow in seeded random order, and the shortest last, longest
-//! of them first: they fill what is left. In file order nearly every row is of one source; in random order alone more
-//! is left empty; longest first over all fills a little better, with more rows of one source, since length goes with
-//! task (measured: `benches/README.md`).
+//! Best fit: each document goes to the fullest row that still has room for it. Documents longer
+//! than half a row come first: no two of them share a row, so each opens one. The rest follow in
+//! seeded random order, and the shortest last, longest of them first: they fill what is left. In
+//! file order nearly every row is of one source; in random order alone more is left empty; longest
+//! first over all fills a little better, with more rows of one source, since length goes with task
+//! (measured: `benches/README.md`).
 //!
-//! A row with r tokens left lies on stack r; a bitset over stacks gives the fullest row with room for n tokens, the
-//! lowest non-empty stack at or above n, by one scan of at most `seq_len / 64` words.
+//! A row with r tokens left lies on stack r; a bitset over stacks gives the fullest row with room
+//! for n tokens, the lowest non-empty stack at or above n, by one scan of at most `seq_len / 64`
+//! words.
 
 mod order;
 mod rows;
@@ -133,13 +136,15 @@ pub fn pack<I: Items + ?Sized>(items: &I, seq_len: usize, sorting: Sorting) -> R
         _ => 2 + shortest - len,
     };
     for_each_in_order(items, tier, sorting, |item| {
-        let holds_a_copy = |row: u32| has_copies && rows.items(row).any(|other| items.are_copies(item, other));
+        let holds_a_copy =
+            |row: u32| has_copies && rows.items(row).any(|other| items.are_copies(item, other));
         let len = items.tokens(item) as usize;
         let mut least = room.at_least(len);
         let mut is_kept_apart = false;
         let mut found = None;
         while let Some(left) = least {
-            // Nearly always the last of the stack; further only where it holds another copy of the record.
+            // Nearly always the last of the stack; further only where it holds another copy of the
+            // record.
             if let Some(depth) = room.stacks[left].iter().rposition(|&row| !holds_a_copy(row)) {
                 found = Some((room.take(left, depth), left));
                 break;
@@ -173,7 +178,8 @@ mod tests {
     /// Sorting a few keys at a time, or all at once, on some threads.
     fn sortings() -> impl Strategy<Value = Sorting> {
         let keys_at_once = prop_oneof![Just(1), 2usize..9, Just(usize::MAX)];
-        (keys_at_once, 1usize..4).prop_map(|(keys_at_once, threads)| Sorting { keys_at_once, threads })
+        (keys_at_once, 1usize..4)
+            .prop_map(|(keys_at_once, threads)| Sorting { keys_at_once, threads })
     }
 
     /// Best fit by looking at every row.
@@ -272,7 +278,8 @@ mod tests {
             rest.sort_by_key(random);
             shortest.sort_by_key(random);
             shortest.sort_by_key(|at| std::cmp::Reverse(items[*at as usize].len));
-            // Rows of equal room are interchangeable only where no copies meet; compare where that cannot matter.
+            // Rows of equal room are interchangeable only where no copies meet; compare where that
+            // cannot matter.
             if items.iter().all(|item| item.copy == items[0].copy) {
                 prop_assert_eq!(left, pack_slowly(&items, &[long, rest, shortest].concat(), 128));
             }

@@ -1,6 +1,7 @@
 //! The order that items are placed in, found by sorting a bounded number of keys at a time.
 //!
-//! Keys are made again in each pass rather than kept: a hash costs less than the memory of all of them.
+//! Keys are made again in each pass rather than kept: a hash costs less than the memory of all of
+//! them.
 
 use std::cmp::Ordering;
 use std::ops::{Range, RangeInclusive};
@@ -41,7 +42,8 @@ struct Pass {
     orders: RangeInclusive<u64>,
 }
 
-/// Calls `place` with each item, by `tier` of its length, then by its seeded order, record, copy and window.
+/// Calls `place` with each item, by `tier` of its length, then by its seeded order, record, copy
+/// and window.
 pub fn for_each_in_order<I: Items + ?Sized>(
     items: &I,
     tier: impl Fn(u32) -> u32 + Sync,
@@ -72,13 +74,20 @@ pub fn for_each_in_order<I: Items + ?Sized>(
 }
 
 /// Calls `next` with the keys of sorted lists, in order. The lists are as few as threads.
-fn merge(sorted: Vec<Vec<Key>>, by_key: impl Fn(&Key, &Key) -> Ordering, mut next: impl FnMut(Key)) {
+fn merge(
+    sorted: Vec<Vec<Key>>,
+    by_key: impl Fn(&Key, &Key) -> Ordering,
+    mut next: impl FnMut(Key),
+) {
     let mut lists: Vec<_> = sorted.into_iter().map(|keys| keys.into_iter().peekable()).collect();
     if let [only] = &mut lists[..] {
         return only.for_each(next);
     }
     loop {
-        let heads = lists.iter_mut().enumerate().filter_map(|(nth, list)| list.peek().map(|key| (nth, *key)));
+        let heads = lists
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(nth, list)| list.peek().map(|key| (nth, *key)));
         let Some((least, _)) = heads.min_by(|(_, a), (_, b)| by_key(a, b)) else { return };
         lists[least].next().into_iter().for_each(&mut next);
     }
@@ -106,10 +115,10 @@ fn passes<I: Items + ?Sized>(items: &I, tier: impl Fn(u32) -> u32, at_once: usiz
         }
         let slices = count.div_ceil(at_once.max(1)) as u64;
         let bound = |nth: u64| (u128::from(nth) << 64).div_ceil(u128::from(slices));
-        passes.extend(
-            (0..slices)
-                .map(|nth| Pass { tiers: tier..tier + 1, orders: bound(nth) as u64..=(bound(nth + 1) - 1) as u64 }),
-        );
+        passes.extend((0..slices).map(|nth| Pass {
+            tiers: tier..tier + 1,
+            orders: bound(nth) as u64..=(bound(nth + 1) - 1) as u64,
+        }));
         held = if slices == 1 { count } else { usize::MAX };
     }
     passes

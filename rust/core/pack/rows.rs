@@ -5,7 +5,8 @@ const NONE: u32 = u32::MAX;
 
 /// Rows of indices of items, each row in the order its items were placed.
 ///
-/// Each item points to the next one of its row, so a row of one item costs no more than a place in a full one.
+/// Each item points to the next one of its row, so a row of one item costs no more than a place in
+/// a full one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {
     first: Vec<u32>,
@@ -71,6 +72,8 @@ impl Rows {
     /// Returns the items of `row`, in the order they were placed.
     pub fn items(&self, row: u32) -> impl Iterator<Item = u32> {
         let known = |item: u32| (item != NONE).then_some(item);
-        std::iter::successors(known(self.first[row as usize]), move |&item| known(self.next[item as usize]))
+        std::iter::successors(known(self.first[row as usize]), move |&item| {
+            known(self.next[item as usize])
+        })
     }
 }

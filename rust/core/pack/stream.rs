@@ -17,12 +17,17 @@ pub struct Piece {
     pub window: u32,
 }
 
-/// Lays `items` end to end, in their seeded order, and cuts them where a row of `seq_len` tokens ends: the pieces, and
-/// rows of indices of pieces.
+/// Lays `items` end to end, in their seeded order, and cuts them where a row of `seq_len` tokens
+/// ends: the pieces, and rows of indices of pieces.
 ///
-/// A piece starts with the last token of the one before, as windows do, so that every token is learnt once. A single
-/// place at the end of a row would hold a token that the next row repeats: it stays empty.
-pub fn concat<I: Items + ?Sized>(items: &I, seq_len: usize, sorting: Sorting) -> Result<(Vec<Piece>, Rows)> {
+/// A piece starts with the last token of the one before, as windows do, so that every token is
+/// trained once. A single place at the end of a row would hold a token that the next row repeats:
+/// it stays empty.
+pub fn concat<I: Items + ?Sized>(
+    items: &I,
+    seq_len: usize,
+    sorting: Sorting,
+) -> Result<(Vec<Piece>, Rows)> {
     let mut pieces: Vec<Piece> = Vec::with_capacity(items.count());
     let mut rows = Rows::with_capacity(items.count());
     let (mut room, mut row) = (0, 0);

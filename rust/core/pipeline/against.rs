@@ -1,8 +1,9 @@
-//! Verifying against the corpus: the documents of a dataset are derived again from their records, by the slow path.
+//! Verifying against the corpus: the documents of a dataset are derived again from their records,
+//! by the slow path.
 //!
-//! The slow path reads a record where its id says it lies, renders it by way of its fields, has the `tokenizers` library
-//! encode it, and makes it fit; the direct path, the engine of our own, spools, settling, packing and masking have no part
-//! in it.
+//! The slow path reads a record where its id says it lies, renders it by way of its fields, has the
+//! `tokenizers` library encode it, and makes it fit; the direct path, the engine of our own,
+//! spools, settling, packing and masking have no part in it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -20,7 +21,7 @@ use crate::files;
 use crate::mask::Row;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Overrides, Plan};
-use crate::read::{self, Records, Split};
+use crate::read::{self, InputSplit, Records};
 use crate::report;
 use crate::schema::{IdType, Role, Run};
 use crate::tasks;
@@ -43,7 +44,8 @@ pub struct Against {
     pub failures: Vec<String>,
 }
 
-/// Compares about `sample` records of the dataset `out` (all for `None`) with what the corpus folder `corpus` gives.
+/// Compares about `sample` records of the dataset `out` (all for `None`) with what the corpus
+/// folder `corpus` gives.
 ///
 /// An error where the corpus is not the one the dataset was packed from, naming what differs.
 pub fn verify_against(
@@ -54,17 +56,30 @@ pub fn verify_against(
     monitor: &Monitor,
 ) -> Result<Against> {
     let manifest = Manifest::read(out)?;
-    let overrides = Overrides { seq_len: Some(manifest.seq_len), seed: Some(manifest.seed), ..Overrides::default() };
+    let overrides = Overrides {
+        seq_len: Some(manifest.seq_len),
+        seed: Some(manifest.seed),
+        ..Overrides::default()
+    };
     let plan = Plan::load(corpus, &overrides)?;
     let job = Job::with_encoder(&plan, open_tokenizer(out, &manifest)?.by_library())?;
-    let inputs = tasks::run(threads, plan.inputs.len(), |at| report::input_entry(&plan.inputs[at], monitor))?;
+    let inputs = tasks::run(threads, plan.inputs.len(), |at| {
+        report::input_entry(&plan.inputs[at], monitor)
+    })?;
     let made_of = Identity::of_dataset(&manifest);
-    if let Some(what) = made_of.change(&Identity { program: made_of.program.clone(), ..job.identity(&inputs) }) {
+    if let Some(what) =
+        made_of.change(&Identity { program: made_of.program.clone(), ..job.identity(&inputs) })
+    {
         return Err(Error::input(format!("is not what {} was packed from: {what}", out.display()))
             .file(corpus.display().to_string())
             .remedy("undo the change, or name the corpus as it was"));
     }
-    if !manifest.sources.iter().map(|source| &source.name).eq(plan.sources.iter().map(|source| &source.name)) {
+    if !manifest
+        .sources
+        .iter()
+        .map(|source| &source.name)
+        .eq(plan.sources.iter().map(|source| &source.name))
+    {
         return Err(Error::dataset("its sources are not those of its own configuration")
             .file(out.display().to_string())
             .remedy("pack the corpus again"));
@@ -75,7 +90,8 @@ pub fn verify_against(
     let mut found = Against::default();
     for pass in 0..passes {
         let is_looked_at = |source: u16, record: u64| {
-            let subject = Subject { name: &plan.sources[usize::from(source)].name, record, copy: 0 };
+            let subject =
+                Subject { name: &plan.sources[usize::from(source)].name, record, copy: 0 };
             within(choice(manifest.seed, "sample", subject), share)
                 && choice(manifest.seed, "pass", subject) % passes == pass
         };
@@ -165,7 +181,8 @@ fn collect(
     for (nth, &len) in row.seq_lengths.iter().enumerate() {
         let range = start..start + len as usize;
         start = range.end;
-        let (source, record, parts) = (row.source_ids[nth], row.record_ids[nth], row.doc_parts[nth]);
+        let (source, record, parts) =
+            (row.source_ids[nth], row.record_ids[nth], row.doc_parts[nth]);
         if !is_looked_at(source, record) {
             continue;
         }
@@ -194,9 +211,16 @@ fn roles_of(runs: &[Run]) -> Vec<u8> {
 }
 
 /// Derives the records again and compares.
-fn compare(job: &Job<'_>, packed: &ByRecord, threads: usize, found: &mut Against, monitor: &Monitor) -> Result<()> {
+fn compare(
+    job: &Job<'_>,
+    packed: &ByRecord,
+    threads: usize,
+    found: &mut Against,
+    monitor: &Monitor,
+) -> Result<()> {
     let splits = read::splits(job.plan);
-    let compared = tasks::run(threads, splits.len(), |at| compare_split(job, &splits[at], packed, monitor))?;
+    let compared =
+        tasks::run(threads, splits.len(), |at| compare_split(job, &splits[at], packed, monitor))?;
     for failures in compared {
         found.failures.extend(failures);
     }
@@ -205,13 +229,20 @@ fn compare(job: &Job<'_>, packed: &ByRecord, threads: usize, found: &mut Against
         found.documents += documents.copies.len() as u64;
         if !documents.is_met.load(Relaxed) {
             let name = &job.plan.sources[usize::from(source)].name;
-            found.failures.push(format!("source '{name}': record {record} of the dataset is none of its files"));
+            found.failures.push(format!(
+                "source '{name}': record {record} of the dataset is none of its files"
+            ));
         }
     }
     Ok(())
 }
 
-fn compare_split(job: &Job<'_>, split: &Split, packed: &ByRecord, monitor: &Monitor) -> Result<Vec<String>> {
+fn compare_split(
+    job: &Job<'_>,
+    split: &InputSplit,
+    packed: &ByRecord,
+    monitor: &Monitor,
+) -> Result<Vec<String>> {
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     let mut failures = Vec::new();
     let mut scratch = Scratch::new(job);
@@ -220,7 +251,8 @@ fn compare_split(job: &Job<'_>, split: &Split, packed: &ByRecord, monitor: &Moni
         monitor.check()?;
         let Some(documents) = packed.get(&(split.source as u16, record.id)) else { continue };
         documents.is_met.store(true, Relaxed);
-        let fitted = record.fields().and_then(|fields| fit(job, split.source, fields, &mut scratch));
+        let fitted =
+            record.fields().and_then(|fields| fit(job, split.source, fields, &mut scratch));
         let what = match fitted {
             Ok(fitted) => {
                 let derived = digest(&fitted.document.ids, &roles_of(&fitted.document.runs));

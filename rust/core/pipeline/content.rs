@@ -12,7 +12,8 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// The xxh3-128 of a text in NFC and lower case, white space runs as one space, none at the ends.
+    /// The xxh3-128 of a text in NFC and lower case, white space runs as one space, none at the
+    /// ends.
     pub fn key(&mut self, text: &str) -> u128 {
         let composed = self.composer.compose(text);
         let text = composed.as_ref().map_or(text, |(text, _)| text);
@@ -31,8 +32,11 @@ impl Contents {
 fn fold(text: &str, out: &mut String) {
     let mut spaced = false;
     for char in text.chars() {
-        let is_space =
-            if char.is_ascii() { char.is_ascii_whitespace() || char == '\u{b}' } else { char.is_whitespace() };
+        let is_space = if char.is_ascii() {
+            char.is_ascii_whitespace() || char == '\u{b}'
+        } else {
+            char.is_whitespace()
+        };
         if is_space {
             spaced = true;
             continue;
@@ -87,7 +91,10 @@ mod tests {
     #[test]
     fn content_is_the_same_whatever_its_case_spaces_and_normal_form() {
         let mut contents = Contents::default();
-        assert_eq!(contents.key("  Ẹ\u{300} kọ́\t\n a "), contents.key("e\u{323}\u{300} kọ\u{301} A"));
+        assert_eq!(
+            contents.key("  Ẹ\u{300} kọ́\t\n a "),
+            contents.key("e\u{323}\u{300} kọ\u{301} A")
+        );
         assert_ne!(contents.key("a b"), contents.key("ab"));
     }
 }

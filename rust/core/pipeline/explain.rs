@@ -35,8 +35,8 @@ pub struct ShownToken {
     pub piece: String,
     /// Its role.
     pub role: Role,
-    /// Whether it is learnt.
-    pub learnt: bool,
+    /// Whether it is trained.
+    pub trained: bool,
     /// The window it is in.
     pub window: u32,
 }
@@ -45,7 +45,9 @@ pub struct ShownToken {
 pub fn explain(plan: &Plan, source: &str, record: &[u8]) -> Result<Explanation> {
     let Some(index) = plan.sources.iter().position(|known| known.name == source) else {
         let names = plan.sources.iter().map(|known| known.name.as_str());
-        let hint = nearest(source, names.clone()).map(|near| format!("did you mean '{near}'? ")).unwrap_or_default();
+        let hint = nearest(source, names.clone())
+            .map(|near| format!("did you mean '{near}'? "))
+            .unwrap_or_default();
         let names: Vec<&str> = names.collect();
         return Err(Error::config(format!("no source is named '{source}'"))
             .file(plan.config_file.clone())
@@ -64,7 +66,11 @@ pub fn explain(plan: &Plan, source: &str, record: &[u8]) -> Result<Explanation> 
     let fitted = read::parse_json(record).and_then(|fields| fit(&job, index, fields, &mut scratch));
     let mut start = 0;
     for span in &scratch.rendered.spans {
-        out.spans.push((span.role, span.literal, scratch.rendered.text[start..span.end].to_owned()));
+        out.spans.push((
+            span.role,
+            span.literal,
+            scratch.rendered.text[start..span.end].to_owned(),
+        ));
         start = span.end;
     }
     out.runs = scratch.rendered.runs().iter().map(|run| run.text.to_owned()).collect();
@@ -83,8 +89,8 @@ pub fn explain(plan: &Plan, source: &str, record: &[u8]) -> Result<Explanation> 
         push_document_mask(&runs, plan.sources[index].loss, &mut mask);
         let roles = runs.iter().flat_map(|run| std::iter::repeat_n(run.role, run.len as usize));
         let pieces = job.encoder.pieces(ids)?;
-        for (((&id, piece), role), learnt) in ids.iter().zip(pieces).zip(roles).zip(mask) {
-            out.tokens.push(ShownToken { id, piece, role, learnt, window: window as u32 });
+        for (((&id, piece), role), trained) in ids.iter().zip(pieces).zip(roles).zip(mask) {
+            out.tokens.push(ShownToken { id, piece, role, trained, window: window as u32 });
         }
     }
     Ok(out)

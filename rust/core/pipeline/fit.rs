@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Job;
 use super::map::{Scratch, prepare};
 use crate::plan::PackPlan;
-use crate::schema::{Drop, MAX_WINDOWS, Overflow, Packing, Refusal, window_count};
+use crate::schema::{DropReason, MAX_WINDOWS, Overflow, Packing, Refusal, window_count};
 use crate::segment::{Fields, Step, value_at_mut};
 use crate::tokenize::Document;
 
@@ -20,12 +20,22 @@ pub struct Fitted {
     pub truncated: bool,
 }
 
-/// The document of a record as the rows have it, or why there is none. `scratch` then holds the text of what was kept.
-pub fn fit(job: &Job<'_>, source: usize, fields: Fields, scratch: &mut Scratch) -> Result<Fitted, Refusal> {
+/// The document of a record as the rows have it, or why there is none. `scratch` then holds the
+/// text of what was kept.
+pub fn fit(
+    job: &Job<'_>,
+    source: usize,
+    fields: Fields,
+    scratch: &mut Scratch,
+) -> Result<Fitted, Refusal> {
     let seq_len = job.plan.pack.seq_len;
     let document = prepare(job, source, &fields, scratch)?;
     let len = document.ids.len();
-    let whole = |document: Document, truncated| Fitted { windows: vec![0..document.ids.len()], document, truncated };
+    let whole = |document: Document, truncated| Fitted {
+        windows: vec![0..document.ids.len()],
+        document,
+        truncated,
+    };
     if len <= seq_len {
         return Ok(whole(document, false));
     }
@@ -33,26 +43,33 @@ pub fn fit(job: &Job<'_>, source: usize, fields: Fields, scratch: &mut Scratch) 
         Overflow::Split if job.plan.pack.most_windows(len) > MAX_WINDOWS as usize => {
             Err(too_long(len, seq_len, ", more windows than a record may have"))
         }
-        Overflow::Split => Ok(Fitted { windows: windows_of(&job.plan.pack, len), document, truncated: false }),
+        Overflow::Split => {
+            Ok(Fitted { windows: windows_of(&job.plan.pack, len), document, truncated: false })
+        }
         Overflow::Truncate => Ok(whole(truncate(job, source, fields, scratch, len)?, true)),
         Overflow::Drop | Overflow::Error => Err(too_long(len, seq_len, "")),
     }
 }
 
 fn too_long(len: usize, seq_len: usize, why: &str) -> Refusal {
-    Refusal::new(Drop::TooLong, format!("{len} tokens, a row holds {seq_len}{why}"))
+    Refusal::new(DropReason::TooLong, format!("{len} tokens, a row holds {seq_len}{why}"))
 }
 
-/// The windows that a document is split into before it is packed: all of it, where it is cut by packing only.
+/// The windows that a document is split into before it is packed: all of it, where it is cut by
+/// packing only.
 #[must_use]
 pub fn windows_of(pack: &PackPlan, len: usize) -> Vec<Range<usize>> {
-    if pack.pack == Packing::Concat { std::iter::once(0..len).collect() } else { windows(len, pack.seq_len) }
+    if pack.pack == Packing::Concat {
+        std::iter::once(0..len).collect()
+    } else {
+        windows(len, pack.seq_len)
+    }
 }
 
 /// The windows of a document of `len` tokens; one where it fits a row of `seq_len`.
 ///
-/// Window k starts with the last token of window k−1, so each brings at most `seq_len` − 1 new ones; all are full but
-/// the last two, which share what is left as evenly as can be.
+/// Window k starts with the last token of window k−1, so each brings at most `seq_len` − 1 new
+/// ones; all are full but the last two, which share what is left as evenly as can be.
 #[must_use]
 pub fn windows(len: usize, seq_len: usize) -> Vec<Range<usize>> {
     let fresh = seq_len - 1;
@@ -67,8 +84,9 @@ pub fn windows(len: usize, seq_len: usize) -> Vec<Range<usize>> {
     starts.zip(&ends).map(|(start, &end)| start..end).collect()
 }
 
-/// Shortens the longest data field, from its end, at a word boundary, until the document fits; then the next longest.
-/// At least a word of each stays, and targets stay as they are (plain text, which is all target, is itself shortened).
+/// Shortens the longest data field, from its end, at a word boundary, until the document fits; then
+/// the next longest. At least a word of each stays, and targets stay as they are (plain text, which
+/// is all target, is itself shortened).
 pub fn truncate(
     job: &Job<'_>,
     source: usize,
@@ -104,11 +122,13 @@ pub fn truncate(
         let Ok(Some(least)) = attempt(&text[..first], scratch) else { continue };
         if least.ids.len() > seq_len {
             now = least.ids.len();
-            *value_at_mut(&mut fields, &path).expect("the path was found before") = text[..first].into();
+            *value_at_mut(&mut fields, &path).expect("the path was found before") =
+                text[..first].into();
             continue;
         }
-        // Between a cut that fits and one that does not: guess by proportion, and halve where that does not help.
-        // The whole text does not; it is a cut of its own where white space follows the last word.
+        // Between a cut that fits and one that does not: guess by proportion, and halve where that
+        // does not help. The whole text does not; it is a cut of its own where white space follows
+        // the last word.
         let whole = cuts.len() - usize::from(cuts.last() == Some(&text.len()));
         let (mut fits, mut over) = ((0, least.ids.len()), (whole, now));
         let mut best = (first, least);
@@ -136,7 +156,9 @@ pub fn truncate(
 
 /// The ends of the words of `text`.
 fn word_ends(text: &str) -> Vec<usize> {
-    text.split_whitespace().map(|word| word.as_ptr() as usize - text.as_ptr() as usize + word.len()).collect()
+    text.split_whitespace()
+        .map(|word| word.as_ptr() as usize - text.as_ptr() as usize + word.len())
+        .collect()
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use crate::mask::{Row, push_document_mask};
 use crate::pack::{Items, Piece};
 use crate::schema::doc_parts;
 use crate::settle::{Made, Settlement, ShardPlan, buckets_of_copy};
-use crate::spool::{Head, decode};
+use crate::spool::{DocMeta, decode};
 use crate::tasks;
 
-/// Bytes held for each document of a shard while it is packed, its tokens and what is sorted at once aside: its [`Entry`],
-/// its link to the next one of its row, and its role runs.
+/// Bytes held for each document of a shard while it is packed, its tokens and what is sorted at
+/// once aside: its [`Entry`], its link to the next one of its row, and its role runs.
 pub const DOCUMENT_BYTES: u64 = 24;
 
 /// Parts looked through at once, for each thread.
@@ -22,8 +22,8 @@ const PARTS_A_THREAD: usize = 16;
 
 /// The documents of a shard, copies included, by block; and what is packed of them, by index.
 ///
-/// An index below `whole` is that of a document, of which it means the first window; one from `whole` on that of a
-/// piece.
+/// An index below `whole` is that of a document, of which it means the first window; one from
+/// `whole` on that of a piece.
 #[derive(Debug)]
 pub struct Documents<'a> {
     job: &'a Job<'a>,
@@ -54,15 +54,23 @@ struct Entry {
 
 impl<'a> Documents<'a> {
     /// Reads the documents of the shard of `plan`.
-    pub fn gather(job: &'a Job<'a>, settlement: &Settlement<'a>, plan: &ShardPlan, threads: usize) -> Result<Self> {
-        let sizes: Vec<u64> = settlement.corpus().parts.iter().map(|of| of.part.layout.payload).collect();
+    pub fn gather(
+        job: &'a Job<'a>,
+        settlement: &Settlement<'a>,
+        plan: &ShardPlan,
+        threads: usize,
+    ) -> Result<Self> {
+        let sizes: Vec<u64> =
+            settlement.corpus().parts.iter().map(|of| of.part.layout.payload).collect();
         let entries = Vec::with_capacity(plan.documents as usize);
         let mut documents = Self { job, blocks: Vec::new(), entries, pieces: Vec::new(), whole: 0 };
         // A few parts at a time: what was found is not held twice.
         let at_once = threads * PARTS_A_THREAD;
         for (nth, sizes) in sizes.chunks(at_once).enumerate() {
             let gather = |at| gather_part(settlement, plan, nth * at_once + at);
-            for (block, entries) in tasks::run_largest_first(threads, sizes, gather)?.into_iter().flatten() {
+            for (block, entries) in
+                tasks::run_largest_first(threads, sizes, gather)?.into_iter().flatten()
+            {
                 documents.blocks.push(Block { first: documents.entries.len() as u32, ..block });
                 documents.entries.extend(entries);
             }
@@ -91,7 +99,8 @@ impl<'a> Documents<'a> {
         }
     }
 
-    /// Puts pieces in the place of documents. Returns how often the documents of each source were cut.
+    /// Puts pieces in the place of documents. Returns how often the documents of each source were
+    /// cut.
     pub fn cut(&mut self, pieces: Vec<Piece>) -> Vec<u64> {
         let mut cuts = vec![0; self.job.plan.sources.len()];
         for piece in pieces.iter().filter(|piece| piece.window > 0) {
@@ -124,11 +133,16 @@ impl<'a> Documents<'a> {
         &self.blocks[self.blocks.partition_point(|block| block.first <= document) - 1]
     }
 
-    /// Returns the choice of `purpose` about an item: where it comes among all, whatever the order of work.
+    /// Returns the choice of `purpose` about an item: where it comes among all, whatever the order
+    /// of work.
     pub fn choice_of(&self, item: u32, purpose: &str, copy: impl Fn(u32, u32) -> u32) -> u64 {
         let ((source, record), of_copy, window) = self.identity(item);
         let plan = self.job.plan;
-        let subject = Subject { name: &plan.sources[usize::from(source)].name, record, copy: copy(of_copy, window) };
+        let subject = Subject {
+            name: &plan.sources[usize::from(source)].name,
+            record,
+            copy: copy(of_copy, window),
+        };
         choice(plan.pack.seed, purpose, subject)
     }
 
@@ -142,7 +156,11 @@ impl<'a> Documents<'a> {
             let range = start as usize..(start + len) as usize;
             let (bytes, id_type) = (&block.bytes[entry.at as usize..], self.job.encoder.id_type());
             decode(bytes, entry.tokens as usize, range, id_type, &mut row.ids, &mut runs);
-            push_document_mask(&runs, self.job.plan.sources[usize::from(block.source)].loss, &mut row.mask);
+            push_document_mask(
+                &runs,
+                self.job.plan.sources[usize::from(block.source)].loss,
+                &mut row.mask,
+            );
             row.seq_lengths.push(len as i32);
             row.segment_lengths.extend(runs.iter().map(|run| run.len as i32));
             row.segment_roles.extend(runs.iter().map(|run| run.role as u8));
@@ -150,7 +168,7 @@ impl<'a> Documents<'a> {
             row.record_ids.push(entry.record_id);
             row.doc_parts.push(doc_parts(block.copy, window));
         }
-        row.n_targets = row.mask.iter().map(|&learnt| i32::from(learnt)).sum();
+        row.n_targets = row.mask.iter().map(|&trained| i32::from(trained)).sum();
     }
 }
 
@@ -198,30 +216,40 @@ fn refuse_too_many(count: usize) -> Result<()> {
 }
 
 /// Reads the documents of a shard that part `at` holds: a block for each copy.
-fn gather_part<'a>(settlement: &Settlement<'a>, plan: &ShardPlan, at: usize) -> Result<Vec<(Block<'a>, Vec<Entry>)>> {
+fn gather_part<'a>(
+    settlement: &Settlement<'a>,
+    plan: &ShardPlan,
+    at: usize,
+) -> Result<Vec<(Block<'a>, Vec<Entry>)>> {
     let of = &settlement.corpus().parts[at];
     let mut found = Vec::new();
     for copy in 0..settlement.max_copies(of.source) {
-        let mut heads: Vec<Head> = Vec::new();
+        let mut metas: Vec<DocMeta> = Vec::new();
         for buckets in buckets_of_copy(&plan.buckets, copy) {
-            let is_made = |(index, head): &(u32, Head)| {
-                let is_of = |made: Made| made.side == plan.side && copy < made.copies;
-                settlement.made(at, *index, head).is_some_and(is_of)
+            let is_made = |(index, meta): &(u32, DocMeta)| {
+                let is_of = |made: Made| made.split == plan.split && copy < made.copies;
+                settlement.made(at, *index, meta).is_some_and(is_of)
             };
-            heads.extend(of.part.in_buckets(buckets)?.into_iter().filter(is_made).map(|(_, head)| head));
+            metas.extend(
+                of.part.in_buckets(buckets)?.into_iter().filter(is_made).map(|(_, meta)| meta),
+            );
         }
-        if heads.is_empty() {
+        if metas.is_empty() {
             continue;
         }
         // The buckets of a copy may wrap around: what comes first in the part is read first.
-        heads.sort_by_key(Head::order);
-        let mut starts = Vec::with_capacity(heads.len());
-        let mut bytes = of.part.documents(heads.iter(), |at| starts.push(at))?;
+        metas.sort_by_key(DocMeta::order);
+        let mut starts = Vec::with_capacity(metas.len());
+        let mut bytes = of.part.documents(metas.iter(), |at| starts.push(at))?;
         if let Cow::Owned(bytes) = &mut bytes {
             bytes.shrink_to_fit();
         }
-        let entry = |(head, at): (&Head, u32)| Entry { record_id: head.record_id, at, tokens: head.tokens };
-        let entries = heads.iter().zip(starts).map(entry).collect();
+        let entry = |(meta, at): (&DocMeta, u32)| Entry {
+            record_id: meta.record_id,
+            at,
+            tokens: meta.tokens,
+        };
+        let entries = metas.iter().zip(starts).map(entry).collect();
         found.push((Block { bytes, source: of.source as u16, copy, first: 0 }, entries));
     }
     Ok(found)

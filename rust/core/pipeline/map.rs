@@ -1,4 +1,5 @@
-//! The map task: one input split becomes a spool of whole documents, and one of those that were made to fit a row.
+//! The map task: one input split becomes a spool of whole documents, and one of those that were
+//! made to fit a row.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,24 +13,25 @@ use crate::error::{Error, Result};
 use crate::mask::count_targets;
 use crate::monitor::Monitor;
 use crate::plan::Source;
-use crate::read::{Records, Split};
-use crate::schema::{Drop, Overflow, Refusal, Run, SpecialInData, push_run, window_count};
+use crate::read::{InputSplit, Records};
+use crate::schema::{DropReason, Overflow, Refusal, Run, SpecialInData, push_run, window_count};
 use crate::segment::{Fields, Rendered};
 use crate::settle;
-use crate::spool::{BUCKETS, Dropped, Head, Key, Spool, SpoolWriter};
+use crate::spool::{BUCKETS, DocMeta, Dropped, Key, Spool, SpoolWriter};
 use crate::tokenize::{Document, Session};
 
 /// Maps `split` into `whole`, and what it shortens into `fitted`, if that is wanted.
 pub fn map_split(
     job: &Job<'_>,
-    split: &Split,
+    split: &InputSplit,
     mut whole: SpoolWriter<'_>,
     mut fitted: Option<SpoolWriter<'_>>,
     monitor: &Monitor,
 ) -> Result<()> {
     let source = &job.plan.sources[split.source];
     let mut records = Records::open(job.plan, split, monitor)?;
-    let direct = job.segmenters[split.source].direct().map(|direct| (direct, direct.bind(records.layout())));
+    let direct =
+        job.segmenters[split.source].direct().map(|direct| (direct, direct.bind(records.layout())));
     let mut task = Task::new(job, split);
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         monitor.check()?;
@@ -38,10 +40,14 @@ pub fn map_split(
         whole.tally().records += 1;
         let id = record.id;
         let prepared = match (&direct, &record.line) {
-            (Some((direct, binding)), Ok(line)) if direct.render(binding, line, &mut task.scratch.rendered) => {
+            (Some((direct, binding)), Ok(line))
+                if direct.render(binding, line, &mut task.scratch.rendered) =>
+            {
                 encode(job, split.source, &mut task.scratch)
             }
-            _ => record.fields().and_then(|fields| prepare(job, split.source, &fields, &mut task.scratch)),
+            _ => record
+                .fields()
+                .and_then(|fields| prepare(job, split.source, &fields, &mut task.scratch)),
         };
         match prepared {
             Ok(document) => {
@@ -63,32 +69,40 @@ pub fn map_split(
     fitted.map_or(Ok(()), SpoolWriter::finish)
 }
 
-/// Makes the records of `split` fit whose documents in `whole` do not: what [`map_split`] does of them.
+/// Makes the records of `split` fit whose documents in `whole` do not: what [`map_split`] does of
+/// them.
 pub fn fit_split(
     job: &Job<'_>,
-    split: &Split,
+    split: &InputSplit,
     whole: &Spool,
     mut fitted: SpoolWriter<'_>,
     monitor: &Monitor,
 ) -> Result<()> {
     let mut wanted = std::collections::HashSet::new();
     for part in &whole.parts {
-        for head in part.heads(0..part.layout.heads as usize)? {
-            if head.tokens as usize > job.plan.pack.seq_len {
-                wanted.insert(head.record_id);
+        for meta in part.metas(0..part.layout.documents as usize)? {
+            if meta.tokens as usize > job.plan.pack.seq_len {
+                wanted.insert(meta.record_id);
             }
         }
     }
     let mut task = Task::new(job, split);
-    let mut records = if wanted.is_empty() { None } else { Some(Records::open(job.plan, split, monitor)?) };
-    while let Some(record) = records.as_mut().map_or(Ok(None), Records::advance).map_err(in_place(job, split))? {
+    let mut records =
+        if wanted.is_empty() { None } else { Some(Records::open(job.plan, split, monitor)?) };
+    while let Some(record) =
+        records.as_mut().map_or(Ok(None), Records::advance).map_err(in_place(job, split))?
+    {
         monitor.check()?;
         if !wanted.remove(&record.id) {
             continue;
         }
-        let changed = || Error::input("was changed while it was read").file(job.plan.inputs[split.input].name.clone());
+        let changed = || {
+            Error::input("was changed while it was read")
+                .file(job.plan.inputs[split.input].name.clone())
+        };
         let fields = record.fields().map_err(|_| changed())?;
-        let document = prepare(job, split.source, &fields, &mut task.scratch).map_err(|_| changed())?;
+        let document =
+            prepare(job, split.source, &fields, &mut task.scratch).map_err(|_| changed())?;
         task.shorten(&mut fitted, record.id, fields, document.ids.len())?;
         if wanted.is_empty() {
             break;
@@ -97,7 +111,7 @@ pub fn fit_split(
     fitted.finish()
 }
 
-fn in_place<'a>(job: &'a Job<'_>, split: &Split) -> impl Fn(Error) -> Error + 'a {
+fn in_place<'a>(job: &'a Job<'_>, split: &InputSplit) -> impl Fn(Error) -> Error + 'a {
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     |error: Error| error.file(input.name.clone()).source(source.name.clone())
 }
@@ -130,12 +144,19 @@ pub fn prepare(
 }
 
 /// A rendered record as a document.
-fn encode(job: &Job<'_>, source: usize, scratch: &mut Scratch) -> std::result::Result<Document, Refusal> {
+fn encode(
+    job: &Job<'_>,
+    source: usize,
+    scratch: &mut Scratch,
+) -> std::result::Result<Document, Refusal> {
     let Scratch { rendered, session } = scratch;
     if job.plan.sources[source].special_in_data == SpecialInData::Error
         && let Some(token) = job.encoder.control_in_data(rendered)
     {
-        return Err(Refusal::new(Drop::Refused, format!("its data spells the control token '{token}'")));
+        return Err(Refusal::new(
+            DropReason::Refused,
+            format!("its data spells the control token '{token}'"),
+        ));
     }
     job.encoder.encode(rendered, session)
 }
@@ -149,28 +170,51 @@ struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    fn new(job: &'a Job<'a>, split: &Split) -> Self {
-        Self { job, source: split.source, scratch: Scratch::new(job), contents: Contents::default() }
+    fn new(job: &'a Job<'a>, split: &InputSplit) -> Self {
+        Self {
+            job,
+            source: split.source,
+            scratch: Scratch::new(job),
+            contents: Contents::default(),
+        }
     }
 
     /// Spools the document of the record at hand.
-    fn push(&mut self, spool: &mut SpoolWriter<'_>, record_id: u64, document: &Document) -> Result<()> {
-        let (job, source, text) = (self.job, &self.job.plan.sources[self.source], &self.scratch.rendered.text);
+    fn push(
+        &mut self,
+        spool: &mut SpoolWriter<'_>,
+        record_id: u64,
+        document: &Document,
+    ) -> Result<()> {
+        let (job, source, text) =
+            (self.job, &self.job.plan.sources[self.source], &self.scratch.rendered.text);
         let subject = Subject { name: &source.name, record: record_id, copy: 0 };
         let bucket = choice(job.plan.pack.seed, "bucket", subject) % u64::from(BUCKETS);
         let contaminated = job.held_out.as_ref().is_some_and(|held_out| held_out.has_part_of(text));
-        let head = Head::new(record_id, count_targets(&document.runs, source.loss), bucket as u16, contaminated);
+        let meta = DocMeta::new(
+            record_id,
+            count_targets(&document.runs, source.loss),
+            bucket as u16,
+            contaminated,
+        );
         let key = job.keyed.then(|| Key {
             content: self.contents.key(text),
             exact: xxh3_64(text.as_bytes()),
             record_id,
             ..Key::default()
         });
-        spool.push(head, key, document)
+        spool.push(meta, key, document)
     }
 
-    /// Spools the shortened document of a record whose own has `len` tokens, or counts why there is none.
-    fn shorten(&mut self, spool: &mut SpoolWriter<'_>, record_id: u64, fields: Fields, len: usize) -> Result<()> {
+    /// Spools the shortened document of a record whose own has `len` tokens, or counts why there is
+    /// none.
+    fn shorten(
+        &mut self,
+        spool: &mut SpoolWriter<'_>,
+        record_id: u64,
+        fields: Fields,
+        len: usize,
+    ) -> Result<()> {
         match truncate(self.job, self.source, fields, &mut self.scratch, len) {
             Ok(document) => self.push(spool, record_id, &document),
             Err(Refusal { reason, why }) => {
@@ -181,14 +225,19 @@ impl<'a> Task<'a> {
     }
 }
 
-/// Stops the run at a record that is too long, where its source says so: better now than when all is mapped.
+/// Stops the run at a record that is too long, where its source says so: better now than when all
+/// is mapped.
 fn refuse_too_long(job: &Job<'_>, source: &Source, record_id: u64, len: usize) -> Result<()> {
     let seq_len = job.plan.pack.seq_len;
     if source.overflow != Overflow::Error || window_count(len, seq_len) == 1 {
         return Ok(());
     }
     let why = format!("{len} tokens, a row holds {seq_len}");
-    Err(settle::too_long(job.plan, source, &Dropped { reason: Drop::TooLong, record_id, why })?)
+    Err(settle::too_long(
+        job.plan,
+        source,
+        &Dropped { reason: DropReason::TooLong, record_id, why },
+    )?)
 }
 
 /// The role runs of tokens `start..end`.

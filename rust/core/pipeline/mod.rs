@@ -1,7 +1,8 @@
 //! The pipeline: the only place that knows every stage.
 //!
-//! Map turns each input split into a spool, settle decides, reduce makes each shard; then the manifest is written.
-//! Tasks are independent of each other and of their number, so the output is too.
+//! Map turns each input split into a spool, settle decides, reduce makes each shard; then the
+//! manifest is written. Tasks are independent of each other and of their number, so the output is
+//! too.
 
 mod against;
 mod content;
@@ -24,19 +25,21 @@ pub use fit::windows;
 pub use train::{TokenizerReport, train_tokenizer};
 
 use crate::contamination::HeldOut;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::monitor::{Monitor, Phase};
 use crate::notes::notes;
 use crate::plan::{Overrides, Plan, Source};
-use crate::read::{self, Split};
+use crate::read::{self, InputSplit};
 use crate::report::{self, Report, ShardSums, Timing};
 use crate::segment::Segmenter;
 use crate::settle::{Corpus, PartOf, Settlement, ShardPlan, settle};
 use crate::spool::{Spool, Store, Tally};
 use crate::tasks;
 use crate::tokenize::Encoder;
-use crate::write::{self, Identity, InputEntry, Manifest, Program, Stage, State, Survey, WorkFolder, Written};
+use crate::write::{
+    self, Identity, InputEntry, Manifest, Program, Stage, State, Survey, WorkFolder, Written,
+};
 
 /// How a job runs; none of it shows in the dataset.
 #[derive(Debug, Clone)]
@@ -91,9 +94,15 @@ impl<'a> Job<'a> {
         Ok(Self { plan, encoder, segmenters, keyed: plan.looks_at_content(), held_out: None })
     }
 
-    /// Sources of some of whose records, rendered in this run, all text had to count as data, each in a sentence.
+    /// Sources of some of whose records, rendered in this run, all text had to count as data, each
+    /// in a sentence.
     fn template_notes(&self) -> Vec<String> {
-        let unmarked = self.plan.sources.iter().zip(&self.segmenters).filter(|(_, segmenter)| segmenter.unmarked() > 0);
+        let unmarked = self
+            .plan
+            .sources
+            .iter()
+            .zip(&self.segmenters)
+            .filter(|(_, segmenter)| segmenter.unmarked() > 0);
         let note = |(source, segmenter): (&Source, &Segmenter)| {
             format!(
                 "{}: the template changes its data so that its own text cannot be told from it (renders: {}): \
@@ -141,9 +150,16 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
     job.encoder.probes()?;
     let stamps = stamps(&plan)?;
     job.held_out = HeldOut::read(&plan, monitor)?;
-    let inputs = tasks::run(options.threads, plan.inputs.len(), |at| report::input_entry(&plan.inputs[at], monitor))?;
+    let inputs = tasks::run(options.threads, plan.inputs.len(), |at| {
+        report::input_entry(&plan.inputs[at], monitor)
+    })?;
     let identity = job.identity(&inputs);
-    let bytes: u64 = plan.sources.iter().flat_map(|source| &source.inputs).map(|&input| plan.inputs[input].size).sum();
+    let bytes: u64 = plan
+        .sources
+        .iter()
+        .flat_map(|source| &source.inputs)
+        .map(|&input| plan.inputs[input].size)
+        .sum();
     let report = |manifest: Manifest, timing: Timing, reused_splits: (usize, usize)| Report {
         out: out.display().to_string(),
         manifest,
@@ -197,12 +213,12 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
             committed.map_err(resumable)?;
             Ok(report(made.manifest, made.timing, made.reused_splits))
         }
-        Err(error) if error.kind == Kind::Interrupted => {
+        Err(error) if error.kind == ErrorKind::Interrupted => {
             // What is mapped so far becomes files.
             store.keep().map_err(resumable)?;
             Err(resumable(error))
         }
-        Err(error) if error.kind == Kind::Output => Err(resumable(error)),
+        Err(error) if error.kind == ErrorKind::Output => Err(resumable(error)),
         Err(error) => {
             folder.abandon();
             Err(error)
@@ -210,10 +226,12 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
     }
 }
 
-/// Packs the corpus that the dataset `from` was made of into `out`, from the spool that `from` kept: whatever of the
-/// plan does not change what records are as tokens (weights, rows, validation) costs no tokenizing.
+/// Packs the corpus that the dataset `from` was made of into `out`, from the spool that `from`
+/// kept: whatever of the plan does not change what records are as tokens (weights, rows,
+/// validation) costs no tokenizing.
 ///
-/// The corpus is where it was, unless `corpus` is given; so is the tokenizer, unless the plan names one.
+/// The corpus is where it was, unless `corpus` is given; so is the tokenizer, unless the plan names
+/// one.
 pub fn remix(
     from: &Path,
     corpus: Option<&Path>,
@@ -266,7 +284,8 @@ fn make(
     let plan = job.plan;
     let started = Instant::now();
     let splits = read::splits(plan);
-    let names: Vec<_> = splits.iter().map(|split| spooled::names(job, split, &inputs[split.input])).collect();
+    let names: Vec<_> =
+        splits.iter().map(|split| spooled::names(job, split, &inputs[split.input])).collect();
     let sizes: Vec<u64> = splits.iter().map(|split| split_bytes(plan, split)).collect();
     monitor.begin(Phase::Map, sizes.iter().sum());
     let reused = tasks::run_largest_first(options.threads, &sizes, |at| {
@@ -284,17 +303,22 @@ fn make(
     report::refuse_nothing(plan, &settlement, monitor)?;
     let settled = Instant::now();
 
-    monitor.begin(Phase::Reduce, settlement.shards.iter().map(|shard| shard.tokens / plan.pack.seq_len as u64).sum());
+    monitor.begin(
+        Phase::Reduce,
+        settlement.shards.iter().map(|shard| shard.tokens / plan.pack.seq_len as u64).sum(),
+    );
     let shards = reduce_all(job, &settlement, folder, options.threads, monitor)?;
     let notes = notes(&job.encoder, plan, &settlement, &shards, job.held_out.as_ref());
-    let manifest = report::manifest(&job.encoder, plan, &settlement, &shards, inputs, notes, monitor)?;
+    let manifest =
+        report::manifest(&job.encoder, plan, &settlement, &shards, inputs, notes, monitor)?;
     let timing = Timing {
         map: (mapped - started).as_secs_f64(),
         settle: (settled - mapped).as_secs_f64(),
         reduce: settled.elapsed().as_secs_f64(),
         total: 0.0,
     };
-    let spools = names.into_iter().flat_map(|names| [Some(names.whole), names.fitted]).flatten().collect();
+    let spools =
+        names.into_iter().flat_map(|names| [Some(names.whole), names.fitted]).flatten().collect();
     let reused_splits = (reused.iter().filter(|reused| **reused).count(), reused.len());
     Ok(MadeDataset { manifest, spools, timing, reused_splits })
 }
@@ -312,16 +336,16 @@ fn refuse_changed(plan: &Plan, stamps: &[files::Stamp]) -> Result<()> {
 }
 
 /// Bytes of input that a split covers.
-fn split_bytes(plan: &Plan, split: &Split) -> u64 {
+fn split_bytes(plan: &Plan, split: &InputSplit) -> u64 {
     split.range.end.min(plan.inputs[split.input].size) - split.range.start
 }
 
-/// Fills the slots of split `at`: its own for whole documents, and one after those of all splits for fitted ones.
-/// Whether its whole documents were there already.
+/// Fills the slots of split `at`: its own for whole documents, and one after those of all splits
+/// for fitted ones. Whether its whole documents were there already.
 fn map_or_reuse(
     job: &Job<'_>,
     store: &Store,
-    splits: &[Split],
+    splits: &[InputSplit],
     at: usize,
     names: &spooled::Names,
     keep: bool,
@@ -346,15 +370,22 @@ fn map_or_reuse(
 }
 
 /// The parts of all spools, with what happened to the records of each source.
-fn corpus<'a>(plan: &'a Plan, splits: &[Split], spools: &'a [Spool]) -> Corpus<'a> {
-    let mut corpus = Corpus { plan, parts: Vec::new(), tallies: vec![Tally::default(); plan.sources.len()] };
+fn corpus<'a>(plan: &'a Plan, splits: &[InputSplit], spools: &'a [Spool]) -> Corpus<'a> {
+    let mut corpus =
+        Corpus { plan, parts: Vec::new(), tallies: vec![Tally::default(); plan.sources.len()] };
     let (whole, fitted) = spools.split_at(splits.len());
     for (nth, split) in splits.iter().enumerate() {
         for (spool, fitted) in [(&whole[nth], false), (&fitted[nth], true)] {
-            let Split { source, nth_input, input, .. } = *split;
+            let InputSplit { source, nth_input, input, .. } = *split;
             corpus.tallies[source].add(&spool.tally);
-            let parts = spool.parts.iter().filter(|part| part.layout.heads > 0);
-            corpus.parts.extend(parts.map(|part| PartOf { source, nth_input, input, fitted, part }));
+            let parts = spool.parts.iter().filter(|part| part.layout.documents > 0);
+            corpus.parts.extend(parts.map(|part| PartOf {
+                source,
+                nth_input,
+                input,
+                fitted,
+                part,
+            }));
         }
     }
     corpus
@@ -370,14 +401,14 @@ fn reduce_all(
 ) -> Result<Vec<ShardSums>> {
     let shards = &settlement.shards;
     let reduce = |plan: &ShardPlan, threads| -> Result<ShardSums> {
-        if let Some(saved) = folder.saved::<ShardSums>(plan.side, plan.index)
-            && is_whole(&folder.shard_path(plan.side, plan.index), &saved.written, monitor)?
+        if let Some(saved) = folder.saved::<ShardSums>(plan.split, plan.index)
+            && is_whole(&folder.shard_path(plan.split, plan.index), &saved.written, monitor)?
         {
             monitor.done.fetch_add(saved.written.rows, Relaxed);
             return Ok(saved);
         }
         let sums = reduce::reduce_shard(job, settlement, plan, folder, threads, monitor)?;
-        folder.save(plan.side, plan.index, &sums)?;
+        folder.save(plan.split, plan.index, &sums)?;
         Ok(sums)
     };
     let at_once = shards_at_once(shards, threads, DOCUMENTS_BYTES);
@@ -387,21 +418,24 @@ fn reduce_all(
     shards.iter().map(|plan| reduce(plan, threads)).collect()
 }
 
-/// Whether a shard is as it was written. One that is not is made again, and takes the place of the damaged one.
+/// Whether a shard is as it was written. One that is not is made again, and takes the place of the
+/// damaged one.
 fn is_whole(path: &Path, written: &Written, monitor: &Monitor) -> Result<bool> {
     if !files::file_size(path).is_ok_and(|size| size == written.bytes) {
         return Ok(false);
     }
     match files::xxh3_128_of_file(path, || monitor.check()) {
-        Err(error) if error.kind == Kind::Interrupted => Err(error),
+        Err(error) if error.kind == ErrorKind::Interrupted => Err(error),
         sum => Ok(sum.is_ok_and(|sum| sum == written.xxh3_128)),
     }
 }
 
-/// Returns how many shards are made at the same time: as many as there are threads where shards are many, as long as what
-/// they hold for their documents stays within `budget`; else one, which all threads share.
+/// Returns how many shards are made at the same time: as many as there are threads where shards are
+/// many, as long as what they hold for their documents stays within `budget`; else one, which all
+/// threads share.
 fn shards_at_once(shards: &[ShardPlan], threads: usize, budget: u64) -> usize {
-    let largest = shards.iter().map(|shard| shard.documents * gather::DOCUMENT_BYTES).max().unwrap_or(0);
+    let largest =
+        shards.iter().map(|shard| shard.documents * gather::DOCUMENT_BYTES).max().unwrap_or(0);
     let within = (budget / largest.max(1)).clamp(1, threads as u64) as usize;
     if shards.len() >= within * SHARDS_A_THREAD { within } else { 1 }
 }
@@ -419,9 +453,12 @@ fn refuse_many_splits(plan: &Plan) -> Result<()> {
     if splits <= MAX_SPLITS {
         return Ok(());
     }
-    Err(Error::config(format!("split_bytes = {} makes {splits} splits, at most {MAX_SPLITS} can be", plan.split_bytes))
-        .file(plan.config_file.clone())
-        .remedy("leave --split-bytes out, or raise it; --overwrite starts an unfinished run again"))
+    Err(Error::config(format!(
+        "split_bytes = {} makes {splits} splits, at most {MAX_SPLITS} can be",
+        plan.split_bytes
+    ))
+    .file(plan.config_file.clone())
+    .remedy("leave --split-bytes out, or raise it; --overwrite starts an unfinished run again"))
 }
 
 /// Bytes that the shards made at the same time hold for their documents, tokens aside.
@@ -441,20 +478,29 @@ fn refuse_nesting(plan: &Plan, out: &Path) -> Result<()> {
     }
     match plan.inputs.iter().find(|input| is_below(&input.path)) {
         None => Ok(()),
-        Some(input) => refuse(format!("holds {}, which a source reads", input.name))
-            .map_err(|error| error.remedy("name a folder outside the corpus, or patterns that do not take it in")),
+        Some(input) => {
+            refuse(format!("holds {}, which a source reads", input.name)).map_err(|error| {
+                error.remedy("name a folder outside the corpus, or patterns that do not take it in")
+            })
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::Side;
+    use crate::schema::Split;
 
     #[test]
     fn shards_of_many_documents_are_made_one_after_another() {
         let shards = |count: usize, documents: u64| -> Vec<ShardPlan> {
-            let shard = |index| ShardPlan { side: Side::Train, index, buckets: 0..1, tokens: 0, documents };
+            let shard = |index| ShardPlan {
+                split: Split::Train,
+                index,
+                buckets: 0..1,
+                tokens: 0,
+                documents,
+            };
             (0..count).map(shard).collect()
         };
         let budget = 1_000 * gather::DOCUMENT_BYTES;
@@ -468,7 +514,10 @@ mod tests {
             (0, 0, 4, 1),
         ] {
             let found = shards_at_once(&shards(count, documents), threads, budget);
-            assert_eq!(found, expected, "{count} shards of {documents} documents on {threads} threads");
+            assert_eq!(
+                found, expected,
+                "{count} shards of {documents} documents on {threads} threads"
+            );
         }
     }
 }

@@ -46,7 +46,7 @@ pub fn reduce_shard(
 ) -> Result<ShardSums> {
     let mut documents = Documents::gather(job, settlement, plan, threads)?;
     monitor.check()?;
-    let mut sums = ShardSums::new(plan.side, shard_name(plan.side, plan.index));
+    let mut sums = ShardSums::new(plan.split, shard_name(plan.split, plan.index));
     let seq_len = job.plan.pack.seq_len;
     let sorting = Sorting::on(threads);
     let rows = match job.plan.pack.pack {
@@ -61,7 +61,7 @@ pub fn reduce_shard(
     sums.kept_apart = rows.kept_apart;
     let order = shuffled(&documents, &rows);
     let rules = row_rules(job);
-    let path = folder.shard_path(plan.side, plan.index);
+    let path = folder.shard_path(plan.split, plan.index);
     let writer = Mutex::new(ShardWriter::create(&path, rules.seq_len, job.encoder.id_type())?);
     let batches: Vec<&[(u64, u32)]> = order.chunks(ROWS_PER_BATCH).collect();
     let mut waiting: Vec<RecordBatch> = Vec::new();
@@ -74,9 +74,13 @@ pub fn reduce_shard(
                 let mut writer = tasks::lock(&writer);
                 last.iter().try_for_each(|batch| writer.write(batch)).map(|()| None)
             }
-            Some(nth) => {
-                make_batch(job, &documents, at_once[nth].iter().map(|(_, row)| rows.items(*row)), &rules).map(Some)
-            }
+            Some(nth) => make_batch(
+                job,
+                &documents,
+                at_once[nth].iter().map(|(_, row)| rows.items(*row)),
+                &rules,
+            )
+            .map(Some),
         })?;
         monitor.done.fetch_add(last.iter().map(|batch| batch.num_rows() as u64).sum(), Relaxed);
         for (batch, rows) in made.into_iter().flatten() {

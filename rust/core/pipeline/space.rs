@@ -1,4 +1,5 @@
-//! Whether a dataset will fit on its disk: estimated before work starts, from a sample of each source.
+//! Whether a dataset will fit on its disk: estimated before work starts, from a sample of each
+//! source.
 
 use std::path::Path;
 
@@ -8,24 +9,33 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::monitor::Monitor;
-use crate::read::{Records, Split};
+use crate::read::{InputSplit, Records};
 
 /// Bytes of each source's first input that are looked at.
 const SAMPLE: u64 = 64 << 10;
-/// More bytes of disk than a byte of input ever takes for one copy, spool included: a token for every byte, of four bytes
-/// in the spool and in a row, and the heads and lists of one document a line of a dozen bytes.
+/// More bytes of disk than a byte of input ever takes for one copy, spool included: a token for
+/// every byte, of four bytes in the spool and in a row, and the metas and lists of one document a
+/// line of a dozen bytes.
 const AT_MOST: u64 = 16;
-/// Bytes of a compressed input's content for each byte of its file, at most what text compresses to.
+/// Bytes of a compressed input's content for each byte of its file, at most what text compresses
+/// to.
 const INFLATES: u64 = 8;
-/// Bytes of a document's head, key and role runs in a spool.
+/// Bytes of a document's meta, key and role runs in a spool.
 const SPOOLED_DOCUMENT: f64 = 76.0;
 /// Bytes of a document's lengths, roles and ids in a row.
 const PACKED_DOCUMENT: f64 = 40.0;
 
 /// Refuses to start where the disk of `out` has too little room.
-pub fn refuse_too_little(job: &Job<'_>, out: &Path, options: &Options, monitor: &Monitor) -> Result<()> {
+pub fn refuse_too_little(
+    job: &Job<'_>,
+    out: &Path,
+    options: &Options,
+    monitor: &Monitor,
+) -> Result<()> {
     let Some(free) = disk::free_bytes(out) else { return Ok(()) };
-    let at_most: u64 = (0..job.plan.sources.len()).map(|at| AT_MOST * content(job, at) * copies(job, at) as u64).sum();
+    let at_most: u64 = (0..job.plan.sources.len())
+        .map(|at| AT_MOST * content(job, at) * copies(job, at) as u64)
+        .sum();
     if at_most <= free {
         return Ok(());
     }
@@ -37,7 +47,8 @@ pub fn refuse_too_little(job: &Job<'_>, out: &Path, options: &Options, monitor: 
         shards += scale * sample.shards * copies(job, at);
     }
     // A spool within its budget stays in memory.
-    let spilled = if options.keep_spool || spool > options.spool_bytes as f64 { spool } else { 0.0 };
+    let spilled =
+        if options.keep_spool || spool > options.spool_bytes as f64 { spool } else { 0.0 };
     let needed = (spilled + shards) as u64;
     if needed <= free {
         return Ok(());
@@ -62,7 +73,8 @@ fn content(job: &Job<'_>, source: usize) -> u64 {
     job.plan.sources[source].inputs.iter().map(size).sum()
 }
 
-/// Copies of a source's records, rounded up. A mix makes as much as there is, of one source more and of another less.
+/// Copies of a source's records, rounded up. A mix makes as much as there is, of one source more
+/// and of another less.
 fn copies(job: &Job<'_>, source: usize) -> f64 {
     job.plan.sources[source].epochs.unwrap_or(1.0).ceil()
 }
@@ -78,17 +90,20 @@ struct Sample {
 /// The first records of a source. Those that cannot be used take no room.
 fn sample(job: &Job<'_>, source: usize, monitor: &Monitor) -> Result<Sample> {
     let mut sample = Sample::default();
-    let Some(&input) = job.plan.sources[source].inputs.iter().find(|&&input| job.plan.inputs[input].size > 0) else {
+    let Some(&input) =
+        job.plan.sources[source].inputs.iter().find(|&&input| job.plan.inputs[input].size > 0)
+    else {
         return Ok(sample);
     };
-    let split = Split { source, nth_input: 0, input, range: 0..u64::MAX };
+    let split = InputSplit { source, nth_input: 0, input, range: 0..u64::MAX };
     let mut records = Records::open(job.plan, &split, monitor)?;
     let width = job.encoder.id_type().width() as f64;
     let mut scratch = Scratch::new(job);
     while sample.bytes < SAMPLE {
         let Some(record) = records.advance()? else { break };
         sample.bytes += record.bytes() as u64 + 1;
-        let prepared = record.fields().and_then(|fields| prepare(job, source, &fields, &mut scratch));
+        let prepared =
+            record.fields().and_then(|fields| prepare(job, source, &fields, &mut scratch));
         if let Ok(document) = prepared {
             let tokens = document.ids.len() as f64;
             sample.spool += tokens * width + SPOOLED_DOCUMENT;

@@ -1,11 +1,11 @@
-//! What the spool of a split is named by: everything that its content depends on, so that a spool found under the name
-//! is the one that mapping would make.
+//! What the spool of a split is named by: everything that its content depends on, so that a spool
+//! found under the name is the one that mapping would make.
 
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Job;
-use crate::read::Split;
+use crate::read::InputSplit;
 use crate::schema::Overflow;
 use crate::write::InputEntry;
 
@@ -19,7 +19,7 @@ pub struct Names {
 }
 
 /// The names of the spools of `split`, whose file is `input`.
-pub fn names(job: &Job<'_>, split: &Split, input: &InputEntry) -> Names {
+pub fn names(job: &Job<'_>, split: &InputSplit, input: &InputEntry) -> Names {
     let source = &job.plan.sources[split.source];
     let controls = job.encoder.controls();
     let whole = json!({
@@ -40,7 +40,8 @@ pub fn names(job: &Job<'_>, split: &Split, input: &InputEntry) -> Names {
         "keyed": job.keyed,
         "held_out": job.held_out.as_ref().map(|held_out| format!("{:032x}", held_out.digest())),
     });
-    let name = |facts: &serde_json::Value| format!("{:032x}", xxh3_128(facts.to_string().as_bytes()));
+    let name =
+        |facts: &serde_json::Value| format!("{:032x}", xxh3_128(facts.to_string().as_bytes()));
     let fitted = (source.overflow == Overflow::Truncate)
         .then(|| format!("{}.fit", name(&json!([whole, job.plan.pack.seq_len]))));
     Names { whole: format!("{}.map", name(&whole)), fitted }

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
-use crate::read::{self, Records, Split};
+use crate::read::{self, InputSplit, Records};
 use crate::report;
-use crate::schema::{Drop, Refusal};
+use crate::schema::{DropReason, Refusal};
 use crate::segment::{Controls, Rendered, Segmenter};
 use crate::spool::Tally;
 use crate::tokenize::{tags_of, train_bpe};
@@ -35,10 +35,15 @@ pub struct TokenizerReport {
 }
 
 /// Trains a byte-level BPE of `vocab_size` entries on the corpus of `plan`.
-pub fn train_tokenizer(plan: &Plan, vocab_size: usize, monitor: &Monitor) -> Result<TokenizerReport> {
+pub fn train_tokenizer(
+    plan: &Plan,
+    vocab_size: usize,
+    monitor: &Monitor,
+) -> Result<TokenizerReport> {
     let named = &plan.tokenizer;
     let mut specials = vec![named.eos.clone().unwrap_or_else(|| "</s>".to_owned())];
-    let controls = [&named.bos, &named.pad].into_iter().flatten().filter(|token| !token.is_empty()).cloned();
+    let controls =
+        [&named.bos, &named.pad].into_iter().flatten().filter(|token| !token.is_empty()).cloned();
     for token in controls.chain(tags_of(plan.sources.iter().flat_map(Segmenter::literals))) {
         if !specials.contains(&token) {
             specials.push(token);
@@ -46,14 +51,22 @@ pub fn train_tokenizer(plan: &Plan, vocab_size: usize, monitor: &Monitor) -> Res
     }
     let spellings = Controls::new(specials.iter().map(String::as_str));
     let (eos, pad) = (&specials[0], named.pad.as_ref().unwrap_or(&specials[0]));
-    let names = [("bos_token", named.bos.as_ref()), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
+    let names =
+        [("bos_token", named.bos.as_ref()), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
     let named = |(name, token): (&str, Option<&String>)| Some((name.to_owned(), token?.clone()));
     let names = names.into_iter().filter_map(named).collect();
-    let segmenters = plan.sources.iter().map(|source| Segmenter::compile(source, &spellings, &names));
-    let segmenters = segmenters.collect::<Result<Vec<_>>>().map_err(|error| error.file(plan.config_file.clone()))?;
+    let segmenters =
+        plan.sources.iter().map(|source| Segmenter::compile(source, &spellings, &names));
+    let segmenters = segmenters
+        .collect::<Result<Vec<_>>>()
+        .map_err(|error| error.file(plan.config_file.clone()))?;
     monitor.begin(
         Phase::Train,
-        plan.sources.iter().flat_map(|source| &source.inputs).map(|&input| plan.inputs[input].size).sum(),
+        plan.sources
+            .iter()
+            .flat_map(|source| &source.inputs)
+            .map(|&input| plan.inputs[input].size)
+            .sum(),
     );
     let stopped: Mutex<Option<Error>> = Mutex::new(None);
     let mut texts = Texts {
@@ -76,7 +89,9 @@ pub fn train_tokenizer(plan: &Plan, vocab_size: usize, monitor: &Monitor) -> Res
     let mut drops: BTreeMap<String, u64> = BTreeMap::new();
     let mut examples = Vec::new();
     for (source, tally) in plan.sources.iter().zip(&tallies) {
-        for (reason, count) in Drop::ALL.into_iter().zip(tally.drops).filter(|(_, count)| *count > 0) {
+        for (reason, count) in
+            DropReason::ALL.into_iter().zip(tally.drops).filter(|(_, count)| *count > 0)
+        {
             *drops.entry(reason.name().to_owned()).or_default() += count;
         }
         for example in &tally.examples {
@@ -91,9 +106,11 @@ pub fn train_tokenizer(plan: &Plan, vocab_size: usize, monitor: &Monitor) -> Res
             format!("; the first: {file}:{line}: {reason}: {why}")
         };
         let first = examples.first().map(first).unwrap_or_default();
-        return Err(Error::input(format!("no record gave any text to train on (records read: {passed_over}){first}"))
-            .file(plan.config_file.clone())
-            .remedy("check `files`, `format` and `segments`"));
+        return Err(Error::input(format!(
+            "no record gave any text to train on (records read: {passed_over}){first}"
+        ))
+        .file(plan.config_file.clone())
+        .remedy("check `files`, `format` and `segments`"));
     }
     let (json, vocab_size) = (trained.json, trained.vocab_size);
     Ok(TokenizerReport { json, vocab_size, specials, records, passed_over, drops, examples })
@@ -104,7 +121,7 @@ struct Texts<'a> {
     plan: &'a Plan,
     segmenters: &'a [Segmenter],
     spellings: &'a Controls,
-    splits: std::vec::IntoIter<Split>,
+    splits: std::vec::IntoIter<InputSplit>,
     open: Option<(usize, Records)>,
     pending: Vec<String>,
     monitor: &'a Monitor,

@@ -5,13 +5,15 @@ use std::path::{Component, Path, PathBuf};
 use glob::{Pattern, PatternError};
 
 use super::nearest;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 
-/// The files that `pattern` names below `root`, sorted. What is no regular file is refused, never passed over.
+/// The files that `pattern` names below `root`, sorted. What is no regular file is refused, never
+/// passed over.
 pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     if pattern.trim().is_empty() {
-        return Err(Error::config("a name in its list of files is empty").remedy("name a file, or remove the entry"));
+        return Err(Error::config("a name in its list of files is empty")
+            .remedy("name a file, or remove the entry"));
     }
     let plain = root.join(pattern);
     let is_there = plain.symlink_metadata().is_ok();
@@ -25,10 +27,12 @@ pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
         return Err(Error::input("no such file").file(pattern).remedy(near_files(root, &plain)));
     }
     let wrong = |error: PatternError| {
-        Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg))
-            .remedy("`*` and `?` stand for any letters and for one; write [[] for a bracket in a name")
+        Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg)).remedy(
+            "`*` and `?` stand for any letters and for one; write [[] for a bracket in a name",
+        )
     };
-    let parts: std::result::Result<Vec<Part>, _> = Path::new(pattern).components().map(Part::of).collect();
+    let parts: std::result::Result<Vec<Part>, _> =
+        Path::new(pattern).components().map(Part::of).collect();
     let parts = parts.map_err(wrong)?;
     let mut found = Vec::new();
     find_below(root.to_owned(), &parts, &mut found)?;
@@ -37,12 +41,15 @@ pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let mut kept = Vec::new();
     for path in found {
         if files::is_regular(&path).map_err(|error| error.file(portable_name(root, &path)))? {
-            refuse_bytes(path.strip_prefix(root).unwrap_or(&path)).map_err(|error| error.file(pattern))?;
+            refuse_bytes(path.strip_prefix(root).unwrap_or(&path))
+                .map_err(|error| error.file(pattern))?;
             kept.push(path);
         }
     }
     if kept.is_empty() {
-        return Err(Error::input("no file matches this pattern").file(pattern).remedy(near_files(root, &plain)));
+        return Err(Error::input("no file matches this pattern")
+            .file(pattern)
+            .remedy(near_files(root, &plain)));
     }
     Ok(kept)
 }
@@ -54,7 +61,8 @@ fn refuse_bytes(name: &Path) -> Result<()> {
     }
     #[expect(clippy::unnecessary_debug_formatting, reason = "it shows the bytes that are no text")]
     let what = format!("the file {name:?} that it matches has a name that is not UTF-8");
-    Err(Error::input(what).remedy("rename it (convmv does so for whole folders), or narrow the pattern"))
+    Err(Error::input(what)
+        .remedy("rename it (convmv does so for whole folders), or narrow the pattern"))
 }
 
 /// A component of a pattern.
@@ -73,7 +81,9 @@ impl Part {
         Ok(match component {
             Component::Normal(_) if text == "**" => Self::Folders,
             // A pattern with `**` in a longer name is an error that `Pattern` names.
-            Component::Normal(_) if text.contains(['*', '?', '[']) => Self::Names(Pattern::new(&text)?),
+            Component::Normal(_) if text.contains(['*', '?', '[']) => {
+                Self::Names(Pattern::new(&text)?)
+            }
             _ => Self::Name(component.as_os_str().into()),
         })
     }
@@ -87,22 +97,32 @@ fn find_below(path: PathBuf, parts: &[Part], found: &mut Vec<PathBuf>) -> Result
     };
     if let Part::Name(name) = part {
         let next = path.join(name);
-        return if next.symlink_metadata().is_ok() { find_below(next, rest, found) } else { Ok(()) };
+        return if next.symlink_metadata().is_ok() {
+            find_below(next, rest, found)
+        } else {
+            Ok(())
+        };
     }
     if !path.is_dir() {
         return Ok(());
     }
-    let names = files::list(&path).map_err(|error| Error::io(Kind::Input, &path, &error))?;
+    let names = files::list(&path).map_err(|error| Error::io(ErrorKind::Input, &path, &error))?;
     for name in names {
         let next = path.join(&name);
         match part {
             Part::Folders if next.is_dir() => find_below(next, parts, found)?,
-            Part::Names(pattern) if pattern.matches(&name.to_string_lossy()) => find_below(next, rest, found)?,
+            Part::Names(pattern) if pattern.matches(&name.to_string_lossy()) => {
+                find_below(next, rest, found)?;
+            }
             _ => {}
         }
     }
     // A pattern that ends in `**` names folders, not files.
-    if matches!(part, Part::Folders) && !rest.is_empty() { find_below(path, rest, found) } else { Ok(()) }
+    if matches!(part, Part::Folders) && !rest.is_empty() {
+        find_below(path, rest, found)
+    } else {
+        Ok(())
+    }
 }
 
 /// What to do with a folder that was named as a file.
@@ -161,8 +181,16 @@ mod tests {
     fn patterns_name_what_they_always_did_and_nothing_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("caf[é]");
-        for name in ["a.jsonl", "b.jsonl", "c.txt", ".h.jsonl", "d/e.jsonl", "d/f/g.jsonl", "d/f/h.txt", "x-1/y.jsonl"]
-        {
+        for name in [
+            "a.jsonl",
+            "b.jsonl",
+            "c.txt",
+            ".h.jsonl",
+            "d/e.jsonl",
+            "d/f/g.jsonl",
+            "d/f/h.txt",
+            "x-1/y.jsonl",
+        ] {
             crate::write::make_parent(&root.join(name)).unwrap();
             crate::write::write_file(&root.join(name), b"x").unwrap();
         }
@@ -190,7 +218,9 @@ mod tests {
                 .collect();
             expected.sort();
             expected.dedup();
-            let named = |paths: &[PathBuf]| paths.iter().map(|path| portable_name(&root, path)).collect::<Vec<_>>();
+            let named = |paths: &[PathBuf]| {
+                paths.iter().map(|path| portable_name(&root, path)).collect::<Vec<_>>()
+            };
             assert!(!expected.is_empty(), "{pattern}");
             assert_eq!(named(&find_files(&root, pattern).unwrap()), named(&expected), "{pattern}");
         }

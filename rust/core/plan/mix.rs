@@ -37,17 +37,29 @@ pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<
     }
     refuse_epochs("max_epochs", spec.max_epochs)?;
     for source in sources {
-        let refuse = |what: String, remedy: &str| Err(Error::config(what).source(source.name.clone()).remedy(remedy));
+        let refuse = |what: String, remedy: &str| {
+            Err(Error::config(what).source(source.name.clone()).remedy(remedy))
+        };
         match source.weight {
             Some(_) if source.epochs.is_some() => {
-                return refuse("has `epochs` and a `weight`".to_owned(), "`epochs` keeps it out of the mix: say one");
+                return refuse(
+                    "has `epochs` and a `weight`".to_owned(),
+                    "`epochs` keeps it out of the mix: say one",
+                );
             }
             Some(weight) if !(weight > 0.0 && weight.is_finite()) => {
-                let what = format!("weight = {}: must be a number above 0, not infinite", shown(weight));
-                return refuse(what, "weights count in proportion to each other; remove the source to leave it out");
+                let what =
+                    format!("weight = {}: must be a number above 0, not infinite", shown(weight));
+                return refuse(
+                    what,
+                    "weights count in proportion to each other; remove the source to leave it out",
+                );
             }
             None if source.epochs.is_none() && weighted.is_some() => {
-                return refuse("has no `weight`, and others have".to_owned(), "give it a `weight`, or `epochs`");
+                return refuse(
+                    "has no `weight`, and others have".to_owned(),
+                    "give it a `weight`, or `epochs`",
+                );
             }
             _ => {}
         }
@@ -69,8 +81,10 @@ pub fn shown(number: f64) -> String {
 pub fn refuse_epochs(key: &str, epochs: Option<f64>) -> Result<()> {
     match epochs {
         Some(epochs) if !(epochs > 0.0 && epochs <= f64::from(MAX_COPIES)) => {
-            let what = format!("{key} = {}: must be above 0 and at most {MAX_COPIES}", shown(epochs));
-            Err(Error::config(what).remedy(format!("write {key} = 1.0 for each record once, 0.5 for half of them")))
+            let what =
+                format!("{key} = {}: must be above 0 and at most {MAX_COPIES}", shown(epochs));
+            Err(Error::config(what)
+                .remedy(format!("write {key} = 1.0 for each record once, 0.5 for half of them")))
         }
         _ => Ok(()),
     }
@@ -92,12 +106,21 @@ mod tests {
     fn there_is_a_mix_where_it_is_asked_for() {
         let [source, weight, epochs] = SOURCES;
         assert_eq!(resolved(&[source, epochs, source].concat()), Ok(None));
-        let defaults = MixPlan { by: MixBy::Task, temperature: 1.0, unit: Unit::Targets, max_epochs: None };
-        for text in [[source, weight, source, epochs].concat(), format!("[mix]\n{source}{source}{epochs}")] {
+        let defaults =
+            MixPlan { by: MixBy::Task, temperature: 1.0, unit: Unit::Targets, max_epochs: None };
+        for text in
+            [[source, weight, source, epochs].concat(), format!("[mix]\n{source}{source}{epochs}")]
+        {
             assert_eq!(resolved(&text), Ok(Some(defaults.clone())), "{text}");
         }
-        let text = format!("[mix]\nby='lang'\ntemperature=3\nunit='examples'\nmax_epochs=4\n{source}");
-        let all = MixPlan { by: MixBy::Lang, temperature: 3.0, unit: Unit::Examples, max_epochs: Some(4.0) };
+        let text =
+            format!("[mix]\nby='lang'\ntemperature=3\nunit='examples'\nmax_epochs=4\n{source}");
+        let all = MixPlan {
+            by: MixBy::Lang,
+            temperature: 3.0,
+            unit: Unit::Examples,
+            max_epochs: Some(4.0),
+        };
         assert_eq!(resolved(&text), Ok(Some(all)));
     }
 

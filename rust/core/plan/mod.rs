@@ -1,7 +1,7 @@
 //! `Plan`: what will run. Every file found, every default filled in, every value checked.
 //!
-//! Takes a corpus folder and the caller's overrides; gives plain data that the stages read. Templates and
-//! tokenizers are compiled by their own modules.
+//! Takes a corpus folder and the caller's overrides; gives plain data that the stages read.
+//! Templates and tokenizers are compiled by their own modules.
 
 mod find;
 mod mix;
@@ -14,21 +14,24 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use mix::MixPlan;
-pub use spec::{MixBy, MixSpec, PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest};
+pub use spec::{
+    MixBy, MixSpec, PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest,
+};
 
 use find::{find_files, portable_name};
 
 use crate::error::{Error, Result};
 use crate::files;
 use crate::schema::{
-    Duplicates, Format, LossPolicy, MAX_SEQ_LEN, OFFSET_BITS, Overflow, Packing, SEQ_LEN_MULTIPLE, SpecialInData,
-    window_count,
+    Duplicates, Format, LossPolicy, MAX_SEQ_LEN, OFFSET_BITS, Overflow, Packing, SEQ_LEN_MULTIPLE,
+    SpecialInData, window_count,
 };
 
 /// The name of the configuration in a corpus folder.
 pub const CONFIG_FILE: &str = "corpus.toml";
 
-/// Words in a run that tells of contamination, by default: as Brown et al. 2020 (GPT-3), appendix C, took at most.
+/// Words in a run that tells of contamination, by default: as Brown et al. 2020 (GPT-3), appendix
+/// C, took at most.
 const NGRAM: usize = 13;
 const MAX_NGRAM: usize = 1000;
 
@@ -103,7 +106,8 @@ pub struct PackPlan {
 }
 
 impl PackPlan {
-    /// Windows that a document of `len` tokens is split into before it is packed. A stream is cut only then.
+    /// Windows that a document of `len` tokens is split into before it is packed. A stream is cut
+    /// only then.
     #[must_use]
     pub fn window_count(&self, len: usize) -> usize {
         if self.pack == Packing::Concat { 1 } else { window_count(len, self.seq_len) }
@@ -121,7 +125,7 @@ impl PackPlan {
 pub struct Source {
     /// Its name.
     pub name: String,
-    /// What is to be learnt.
+    /// What is to be trained.
     pub task: String,
     /// The language.
     pub lang: String,
@@ -152,7 +156,7 @@ pub struct Source {
     pub weight: Option<f64>,
     /// What becomes of a record longer than a row.
     pub overflow: Overflow,
-    /// Which tokens are learnt.
+    /// Which tokens are trained.
     pub loss: LossPolicy,
     /// What becomes of data that spells a control token.
     pub special_in_data: SpecialInData,
@@ -198,7 +202,8 @@ impl Plan {
                     .remedy("name the folder that holds your corpus.toml")
             }
         })?;
-        // Line ends are not content: the same file checked out elsewhere must give the same templates.
+        // Line ends are not content: the same file checked out elsewhere must give the same
+        // templates.
         Self::resolve(PlanSpec::parse(&text.replace("\r\n", "\n"), &shown(&path))?, root, overrides)
     }
 
@@ -214,21 +219,34 @@ impl Plan {
         }
         let from_config = |file: &String| root.join(file);
         let tokenizer = TokenizerPlan {
-            file: overrides.tokenizer.clone().or_else(|| spec.tokenizer.file.as_ref().map(from_config)),
+            file: overrides
+                .tokenizer
+                .clone()
+                .or_else(|| spec.tokenizer.file.as_ref().map(from_config)),
             bos: spec.tokenizer.bos,
             eos: spec.tokenizer.eos,
             pad: spec.tokenizer.pad,
         };
         if spec.sources.is_empty() {
-            return Err(at(Error::config("no [[source]]").remedy("list at least one source with its name and files")));
+            return Err(at(Error::config("no [[source]]")
+                .remedy("list at least one source with its name and files")));
         }
         if spec.sources.len() > usize::from(u16::MAX) {
             return Err(at(Error::config("more than 65,535 sources")));
         }
         let mix = mix::resolve(spec.mix.as_ref(), &spec.sources).map_err(at)?;
         let (root, sources, inputs) = (root.to_owned(), Vec::new(), Vec::new());
-        let mut plan =
-            Self { root, config_file, tokenizer, pack, mix, sources, decontaminate: vec![], inputs, split_bytes };
+        let mut plan = Self {
+            root,
+            config_file,
+            tokenizer,
+            pack,
+            mix,
+            sources,
+            decontaminate: vec![],
+            inputs,
+            split_bytes,
+        };
         for source in spec.sources {
             let name = source.name.clone();
             let config_file = plan.config_file.clone();
@@ -238,14 +256,15 @@ impl Plan {
             })?;
         }
         plan.add_decontaminate().map_err(|error| error.file(plan.config_file.clone()))?;
-        plan.refuse_both_sides().map_err(|error| error.file(plan.config_file.clone()))?;
+        plan.refuse_both_splits().map_err(|error| error.file(plan.config_file.clone()))?;
         Ok(plan)
     }
 
     /// Whether records may be held out.
     #[must_use]
     pub fn holds_out(&self) -> bool {
-        self.pack.validation > 0.0 || self.sources.iter().any(|source| source.holds_out(source.inputs.len() - 1))
+        self.pack.validation > 0.0
+            || self.sources.iter().any(|source| source.holds_out(source.inputs.len() - 1))
     }
 
     /// Whether it matters what else has a record's content.
@@ -263,7 +282,10 @@ impl Plan {
                     inputs.iter().any(|&input| files::is_same_file(&self.inputs[input].path, &path))
                 };
                 if let Some(source) = self.sources.iter().find(trains) {
-                    let what = format!("trains on {}, which `decontaminate` names", portable_name(&self.root, &path));
+                    let what = format!(
+                        "trains on {}, which `decontaminate` names",
+                        portable_name(&self.root, &path)
+                    );
                     return Err(Error::config(what)
                         .source(source.name.clone())
                         .remedy("nothing of it would be left: name it in one of them"));
@@ -278,16 +300,19 @@ impl Plan {
     }
 
     /// Refuses a file that one source holds out and another trains on.
-    fn refuse_both_sides(&self) -> Result<()> {
+    fn refuse_both_splits(&self) -> Result<()> {
         let mut first: BTreeMap<PathBuf, (&Source, bool)> = BTreeMap::new();
         for source in &self.sources {
             for (nth, &input) in source.inputs.iter().enumerate() {
                 let Input { path, name, .. } = &self.inputs[input];
                 let file = path.canonicalize().unwrap_or_else(|_| path.clone());
-                let (other, held_out) = *first.entry(file).or_insert((source, source.holds_out(nth)));
+                let (other, held_out) =
+                    *first.entry(file).or_insert((source, source.holds_out(nth)));
                 if held_out != source.holds_out(nth) {
-                    let [holding, training] = if held_out { [other, source] } else { [source, other] };
-                    let what = format!("trains on {name}, which source '{}' holds out", holding.name);
+                    let [holding, training] =
+                        if held_out { [other, source] } else { [source, other] };
+                    let what =
+                        format!("trains on {name}, which source '{}' holds out", holding.name);
                     return Err(Error::config(what)
                         .source(training.name.clone())
                         .remedy("name it in `validation_files` of both, or of none"));
@@ -299,10 +324,12 @@ impl Plan {
 
     fn add_source(&mut self, spec: SourceSpec, defaults: &PackSpec) -> Result<()> {
         if spec.name.trim().is_empty() {
-            return Err(Error::config("a source's name is empty").remedy("a name identifies a source: give it one"));
+            return Err(Error::config("a source's name is empty")
+                .remedy("a name identifies a source: give it one"));
         }
         if self.sources.iter().any(|other| other.name == spec.name) {
-            return Err(Error::config("two sources have this name").remedy("a name identifies a source: rename one"));
+            return Err(Error::config("two sources have this name")
+                .remedy("a name identifies a source: rename one"));
         }
         let mut inputs: Vec<usize> = Vec::new();
         self.add_inputs(&spec.files, &mut inputs)?;
@@ -315,7 +342,9 @@ impl Plan {
         if let Some(columns) = &spec.columns {
             if columns.is_empty() || columns.iter().any(String::is_empty) {
                 return Err(Error::config("`columns` names no column, or one by an empty name")
-                    .remedy("name every column of the file: columns = [\"question\", \"answer\"]"));
+                    .remedy(
+                        "name every column of the file: columns = [\"question\", \"answer\"]",
+                    ));
             }
             refuse_repeated(columns)?;
         }
@@ -327,16 +356,18 @@ impl Plan {
             return Err(Error::config("`header` is for TSV; this source is not TSV"));
         }
         if spec.header == Some(false) && spec.columns.is_none() {
-            return Err(
-                Error::config("header = false leaves the columns without names").remedy("name them: columns = [\"…\"]")
-            );
+            return Err(Error::config("header = false leaves the columns without names")
+                .remedy("name them: columns = [\"…\"]"));
         }
         let segments = resolve_segments(spec.segments, format)?;
         let plain = is_plain(&segments);
-        let overflow = spec.overflow.unwrap_or(if plain { Overflow::Split } else { Overflow::Truncate });
+        let overflow =
+            spec.overflow.unwrap_or(if plain { Overflow::Split } else { Overflow::Truncate });
         if overflow == Overflow::Split && !plain {
-            return Err(Error::config("overflow = \"split\" is for plain text; this source has a prompt")
-                .remedy("use \"truncate\", \"drop\" or \"error\""));
+            return Err(Error::config(
+                "overflow = \"split\" is for plain text; this source has a prompt",
+            )
+            .remedy("use \"truncate\", \"drop\" or \"error\""));
         }
         let epochs = if self.mix.is_none() { spec.epochs.or(Some(1.0)) } else { spec.epochs };
         mix::refuse_epochs("epochs", epochs)?;
@@ -367,7 +398,9 @@ impl Plan {
         for pattern in patterns {
             for path in find_files(&self.root, pattern)? {
                 let index = self.intern_input(&path)?;
-                if inputs.iter().any(|&other| files::is_same_file(&self.inputs[other].path, &self.inputs[index].path)) {
+                if inputs.iter().any(|&other| {
+                    files::is_same_file(&self.inputs[other].path, &self.inputs[index].path)
+                }) {
                     let name = &self.inputs[index].name;
                     return Err(Error::config(format!("reads {name} twice"))
                         .remedy("set `epochs` to repeat a source; a file is trained on or held out, not both"));
@@ -385,7 +418,9 @@ impl Plan {
         }
         let size = files::file_size(path).map_err(|error| error.file(name.clone()))?;
         if size >> OFFSET_BITS != 0 {
-            return Err(Error::input("larger than 1 TiB").file(name).remedy("split it into smaller files"));
+            return Err(Error::input("larger than 1 TiB")
+                .file(name)
+                .remedy("split it into smaller files"));
         }
         self.inputs.push(Input { path: path.to_owned(), name, size });
         Ok(self.inputs.len() - 1)
@@ -402,8 +437,10 @@ impl Plan {
             let format = look().map_err(|error: Error| error.file(input.name.clone()))?;
             match first {
                 Some((known, name)) if known != format => {
-                    let what = format!("{name} looks like {known:?}, {} like {format:?}", input.name);
-                    return Err(Error::config(what).remedy("make them two sources, or say `format = \"…\"`"));
+                    let what =
+                        format!("{name} looks like {known:?}, {} like {format:?}", input.name);
+                    return Err(Error::config(what)
+                        .remedy("make them two sources, or say `format = \"…\"`"));
                 }
                 Some(_) => {}
                 None => first = Some((format, &input.name)),
@@ -417,8 +454,9 @@ impl Plan {
 pub fn refuse_repeated(names: &[String]) -> Result<()> {
     for (nth, name) in names.iter().enumerate() {
         if names[..nth].contains(name) {
-            return Err(Error::input(format!("two columns are named '{name}'"))
-                .remedy("rename one, or name the columns of a file without a header: columns = [\"…\"]"));
+            return Err(Error::input(format!("two columns are named '{name}'")).remedy(
+                "rename one, or name the columns of a file without a header: columns = [\"…\"]",
+            ));
         }
     }
     Ok(())
@@ -431,41 +469,61 @@ fn is_plain(segments: &[SegmentSpec]) -> bool {
 fn resolve_pack(spec: &PackSpec, overrides: &Overrides) -> Result<PackPlan> {
     let seq_len = overrides.seq_len.or(spec.seq_len).unwrap_or(2048);
     if seq_len == 0 || !seq_len.is_multiple_of(SEQ_LEN_MULTIPLE) || seq_len > MAX_SEQ_LEN {
-        return Err(Error::config(format!("seq_len = {seq_len}: must be a multiple of 64, at most {MAX_SEQ_LEN}"))
-            .remedy(format!("the nearest is {}", (seq_len.div_ceil(64) * 64).clamp(64, MAX_SEQ_LEN))));
+        return Err(Error::config(format!(
+            "seq_len = {seq_len}: must be a multiple of 64, at most {MAX_SEQ_LEN}"
+        ))
+        .remedy(format!("the nearest is {}", (seq_len.div_ceil(64) * 64).clamp(64, MAX_SEQ_LEN))));
     }
     let validation = spec.validation.unwrap_or(0.0);
     if !(0.0..1.0).contains(&validation) {
-        let what = format!("validation = {}: must be at least 0 and below 1", mix::shown(validation));
-        return Err(Error::config(what).remedy("it is a share of the records: 0.01 holds out one in a hundred"));
+        let what =
+            format!("validation = {}: must be at least 0 and below 1", mix::shown(validation));
+        return Err(Error::config(what)
+            .remedy("it is a share of the records: 0.01 holds out one in a hundred"));
     }
     let shard_tokens = spec.shard_tokens.unwrap_or(1 << 24);
     if shard_tokens < seq_len as u64 {
-        return Err(Error::config(format!("shard_tokens = {shard_tokens}: less than a row of {seq_len} tokens"))
-            .remedy("leave it out for shards of 16777216 tokens"));
+        return Err(Error::config(format!(
+            "shard_tokens = {shard_tokens}: less than a row of {seq_len} tokens"
+        ))
+        .remedy("leave it out for shards of 16777216 tokens"));
     }
     let seed = overrides.seed.or(spec.seed).unwrap_or(0);
     let pack = spec.pack.unwrap_or_default();
     let decontaminate = spec.decontaminate.clone();
-    let decontaminate_ngram = (!decontaminate.is_empty()).then(|| spec.decontaminate_ngram.unwrap_or(NGRAM));
+    let decontaminate_ngram =
+        (!decontaminate.is_empty()).then(|| spec.decontaminate_ngram.unwrap_or(NGRAM));
     if spec.decontaminate_ngram.is_some_and(|n| n == 0 || n > MAX_NGRAM) {
-        return Err(Error::config(format!("decontaminate_ngram must be at least 1 and at most {MAX_NGRAM}"))
-            .remedy(format!("leave it out for n-grams of {NGRAM} words")));
+        return Err(Error::config(format!(
+            "decontaminate_ngram must be at least 1 and at most {MAX_NGRAM}"
+        ))
+        .remedy(format!("leave it out for n-grams of {NGRAM} words")));
     }
-    Ok(PackPlan { seq_len, pack, validation, seed, shard_tokens, decontaminate, decontaminate_ngram })
+    Ok(PackPlan {
+        seq_len,
+        pack,
+        validation,
+        seed,
+        shard_tokens,
+        decontaminate,
+        decontaminate_ngram,
+    })
 }
 
-fn resolve_segments(segments: Option<Vec<SegmentSpec>>, format: Format) -> Result<Vec<SegmentSpec>> {
+fn resolve_segments(
+    segments: Option<Vec<SegmentSpec>>,
+    format: Format,
+) -> Result<Vec<SegmentSpec>> {
     let segments = match segments {
         Some(segments) => segments,
         None if format == Format::Text => vec![SegmentSpec::Target("{{ text }}".to_owned())],
         None => {
             return Err(Error::config("has no `segments`")
-                .remedy("say what is given and what is learnt: segments = [{ prompt = \"…\" }, { target = \"…\" }]"));
+                .remedy("say what is given and what is trained: segments = [{ prompt = \"…\" }, { target = \"…\" }]"));
         }
     };
     if !segments.iter().any(|segment| matches!(segment, SegmentSpec::Target(_))) {
-        return Err(Error::config("has no target: nothing could be learnt from it")
+        return Err(Error::config("has no target: nothing could be trained from it")
             .remedy("add a `{ target = \"…\" }` to its segments"));
     }
     Ok(segments)
@@ -479,14 +537,16 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
+    use crate::error::ErrorKind;
 
     #[test]
     fn values_that_cannot_be_right_are_refused() {
-        for text in ["[pack]\nseq_len = 100", "[pack]\nvalidation = 1.0", "[pack]\nshard_tokens = 5", ""] {
+        for text in
+            ["[pack]\nseq_len = 100", "[pack]\nvalidation = 1.0", "[pack]\nshard_tokens = 5", ""]
+        {
             let spec = PlanSpec::parse(text, CONFIG_FILE).unwrap();
             let error = Plan::resolve(spec, Path::new("."), &Overrides::default()).unwrap_err();
-            assert_eq!(error.kind, Kind::Config, "{text}");
+            assert_eq!(error.kind, ErrorKind::Config, "{text}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `PlanSpec`: `corpus.toml` as it was written. Unknown keys are errors; no file but the text is looked at.
+//! `PlanSpec`: `corpus.toml` as it was written. Unknown keys are errors; no file but the text is
+//! looked at.
 
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +98,7 @@ pub enum Unit {
     Examples,
     /// Tokens.
     Tokens,
-    /// Learnt tokens: a share of them is a share of the loss.
+    /// Trained tokens: a share of them is a share of the loss.
     #[default]
     Targets,
 }
@@ -108,7 +109,7 @@ pub enum Unit {
 pub struct SourceSpec {
     /// Its name, unique in the corpus: it identifies its records.
     pub name: String,
-    /// What is to be learnt; its name by default.
+    /// What is to be trained; its name by default.
     pub task: Option<String>,
     /// The language, `und` by default.
     pub lang: Option<String>,
@@ -131,7 +132,7 @@ pub struct SourceSpec {
     pub weight: Option<f64>,
     /// What becomes of a record longer than a row.
     pub overflow: Option<Overflow>,
-    /// Which tokens are learnt.
+    /// Which tokens are trained.
     pub loss: Option<LossPolicy>,
     /// What becomes of data that spells a control token.
     pub special_in_data: Option<SpecialInData>,
@@ -145,7 +146,7 @@ pub struct SourceSpec {
 pub enum SegmentSpec {
     /// Text that is given.
     Prompt(String),
-    /// Text that is learnt.
+    /// Text that is trained.
     Target(String),
 }
 

@@ -1,7 +1,8 @@
-//! Keys of `corpus.toml`: what each may hold, checked on the text, so that an error names its line and its remedy.
+//! Keys of `corpus.toml`: what each may hold, checked on the text, so that an error names its line
+//! and its remedy.
 //!
-//! Takes the text; gives nothing, or the first error in it. Serde reads the text afterwards and finds nothing wrong; a
-//! test holds the keys and words listed here against those that it knows.
+//! Takes the text; gives nothing, or the first error in it. Serde reads the text afterwards and
+//! finds nothing wrong; a test holds the keys and words listed here against those that it knows.
 
 use std::ops::Range;
 
@@ -108,7 +109,8 @@ fn fault(span: Range<usize>, message: impl Into<String>, remedy: impl Into<Strin
     Err(Fault { message: message.into(), remedy: remedy.into(), span })
 }
 
-/// Refuses a text that is no TOML, or has a key or a value that `corpus.toml` does not know. `file` is its name.
+/// Refuses a text that is no TOML, or has a key or a value that `corpus.toml` does not know. `file`
+/// is its name.
 pub fn check(text: &str, file: &str) -> Result<()> {
     let checked = match DeTable::parse(text) {
         Ok(table) => check_table(table.get_ref(), table.span(), TOP, ""),
@@ -130,10 +132,16 @@ fn not_toml(text: &str, message: &str, span: Range<usize>) -> Fault {
                 "[source] is there twice".to_owned(),
                 "write [[source]], brackets doubled, at the head of every source".to_owned(),
             ),
-            Some(table) => (format!("the table [{table}] is there twice"), "put its keys under one of them".to_owned()),
+            Some(table) => (
+                format!("the table [{table}] is there twice"),
+                "put its keys under one of them".to_owned(),
+            ),
             None => {
                 let key = text.get(span.clone()).unwrap_or_default().trim();
-                (format!("the key `{key}` is there twice in its table"), "keep one of them".to_owned())
+                (
+                    format!("the key `{key}` is there twice in its table"),
+                    "keep one of them".to_owned(),
+                )
             }
         }
     } else if message.contains("must be quoted") {
@@ -149,7 +157,12 @@ fn not_toml(text: &str, message: &str, span: Range<usize>) -> Fault {
 }
 
 /// Checks the keys of a table; `place` says which one it is, as ` under [pack]`.
-fn check_table(table: &DeTable<'_>, span: Range<usize>, keys: &'static [Key], place: &str) -> Checked {
+fn check_table(
+    table: &DeTable<'_>,
+    span: Range<usize>,
+    keys: &'static [Key],
+    place: &str,
+) -> Checked {
     let mut written: Vec<_> = table.iter().collect();
     written.sort_by_key(|(name, _)| name.span().start);
     for (name, value) in written {
@@ -159,9 +172,11 @@ fn check_table(table: &DeTable<'_>, span: Range<usize>, keys: &'static [Key], pl
         }
     }
     match keys.iter().find(|key| key.is_needed && !table.contains_key(key.name)) {
-        Some(Key { name, example, .. }) => {
-            fault(span, format!("a source has no `{name}`"), format!("give it one: {name} = {example}"))
-        }
+        Some(Key { name, example, .. }) => fault(
+            span,
+            format!("a source has no `{name}`"),
+            format!("give it one: {name} = {example}"),
+        ),
         None => Ok(()),
     }
 }
@@ -173,8 +188,12 @@ fn unknown_key(name: &str, span: Range<usize>, keys: &[Key], place: &str) -> Che
     };
     let names = || keys.iter().map(|key| key.name);
     let remedy = match (nearest(name, names()), TOP.iter().find(elsewhere)) {
-        _ if ["prompt", "target"].contains(&name) => format!("a source lists its segments: segments = {SEGMENTS}"),
-        (_, Some(Key { name: "source", .. })) => "it is a key of a source: write it below its [[source]]".to_owned(),
+        _ if ["prompt", "target"].contains(&name) => {
+            format!("a source lists its segments: segments = {SEGMENTS}")
+        }
+        (_, Some(Key { name: "source", .. })) => {
+            "it is a key of a source: write it below its [[source]]".to_owned()
+        }
         (_, Some(table)) => format!("it is a key of [{}]: write it there", table.name),
         (Some(near), _) => format!("did you mean `{near}`?"),
         (None, None) => format!("the keys here are {}", quoted(names())),
@@ -186,7 +205,12 @@ fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn check_value(value: &Spanned<DeValue<'_>>, name_span: Range<usize>, key: &Key, place: &str) -> Checked {
+fn check_value(
+    value: &Spanned<DeValue<'_>>,
+    name_span: Range<usize>,
+    key: &Key,
+    place: &str,
+) -> Checked {
     let Key { name, example, .. } = key;
     let remedy = format!("write it as {name} = {example}");
     let refuse = |what: &str| {
@@ -202,7 +226,10 @@ fn check_value(value: &Spanned<DeValue<'_>>, name_span: Range<usize>, key: &Key,
                 };
                 fault(
                     value.span(),
-                    format!("`{name}`{place} cannot be \"{text}\": it is one of {}", words.join(", ")),
+                    format!(
+                        "`{name}`{place} cannot be \"{text}\": it is one of {}",
+                        words.join(", ")
+                    ),
                     remedy,
                 )
             }
@@ -214,35 +241,46 @@ fn check_value(value: &Spanned<DeValue<'_>>, name_span: Range<usize>, key: &Key,
             None => refuse("a whole number, 0 or above and not too large"),
         },
         (Kind::Whole, _) => refuse("a whole number"),
-        (Kind::Number, DeValue::Integer(number)) if i64::from_str_radix(number.as_str(), number.radix()).is_ok() => {
+        (Kind::Number, DeValue::Integer(number))
+            if i64::from_str_radix(number.as_str(), number.radix()).is_ok() =>
+        {
             Ok(())
         }
         (Kind::Number, DeValue::Float(_)) | (Kind::Truth, DeValue::Boolean(_)) => Ok(()),
         (Kind::Number, _) => refuse("a number"),
         (Kind::Truth, _) => refuse("true or false"),
-        (Kind::Texts, DeValue::Array(texts)) => match texts.iter().find(|text| !text.get_ref().is_str()) {
-            None => Ok(()),
-            Some(other) => {
-                let message = format!("`{name}`{place} lists texts in quotes, not {}", described(other.get_ref()));
-                fault(other.span(), message, remedy.clone())
+        (Kind::Texts, DeValue::Array(texts)) => {
+            match texts.iter().find(|text| !text.get_ref().is_str()) {
+                None => Ok(()),
+                Some(other) => {
+                    let message = format!(
+                        "`{name}`{place} lists texts in quotes, not {}",
+                        described(other.get_ref())
+                    );
+                    fault(other.span(), message, remedy.clone())
+                }
             }
-        },
+        }
         (Kind::Texts, _) => refuse("a list of texts in brackets"),
         (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
         (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
-        (Kind::Table(keys), DeValue::Table(table)) => check_table(table, name_span, keys, &format!(" under [{name}]")),
+        (Kind::Table(keys), DeValue::Table(table)) => {
+            check_table(table, name_span, keys, &format!(" under [{name}]"))
+        }
         (Kind::Table(_), other) => {
             let remedy = format!("write [{name}] on a line of its own, and its keys below it");
             fault(value.span(), format!("`{name}` is a table, not {}", described(other)), remedy)
         }
-        (Kind::Tables(keys), DeValue::Array(tables)) => tables.iter().try_for_each(|table| match table.get_ref() {
-            DeValue::Table(inner) => check_table(inner, table.span(), keys, " in a [[source]]"),
-            other => fault(
-                table.span(),
-                format!("a source is a table, not {}", described(other)),
-                "write [[source]] on a line of its own, and the source's keys below it",
-            ),
-        }),
+        (Kind::Tables(keys), DeValue::Array(tables)) => {
+            tables.iter().try_for_each(|table| match table.get_ref() {
+                DeValue::Table(inner) => check_table(inner, table.span(), keys, " in a [[source]]"),
+                other => fault(
+                    table.span(),
+                    format!("a source is a table, not {}", described(other)),
+                    "write [[source]] on a line of its own, and the source's keys below it",
+                ),
+            })
+        }
         (Kind::Tables(_), _) => fault(
             name_span,
             format!("[{name}] is one table; sources are a list"),
@@ -271,7 +309,10 @@ fn check_segment(segment: &Spanned<DeValue<'_>>) -> Checked {
             return fault(name.span(), format!("no key `{part}` is known in a segment"), remedy);
         }
         if !template.get_ref().is_str() {
-            let message = format!("`{part}` takes a template in quotes, not {}", described(template.get_ref()));
+            let message = format!(
+                "`{part}` takes a template in quotes, not {}",
+                described(template.get_ref())
+            );
             return fault(template.span(), message, remedy());
         }
     }
@@ -358,18 +399,38 @@ mod tests {
     fn what_was_written_wrong_is_named_with_its_line_and_a_remedy() {
         let source = "[[source]]\nname = 'a'\nfiles = ['a']\n";
         for (text, line, message, remedy) in [
-            ("[source]\nname = 'a'\n[source]\nname = 'b'\n", 3, "[source] is there twice", "[[source]]"),
+            (
+                "[source]\nname = 'a'\n[source]\nname = 'b'\n",
+                3,
+                "[source] is there twice",
+                "[[source]]",
+            ),
             ("[source]\nname = 'a'\n", 1, "[source] is one table", "[[source]]"),
             ("[pack]\nseq_len = 64\n[pack]\nseed = 1\n", 3, "[pack] is there twice", "under one"),
             ("[pack]\nseed = 2\nseed = 1\n", 3, "`seed` is there twice", "keep one"),
-            ("[pack]\nseq_len = -64\n", 2, "`seq_len` under [pack] takes a whole number, 0 or above", "seq_len = 2048"),
+            (
+                "[pack]\nseq_len = -64\n",
+                2,
+                "`seq_len` under [pack] takes a whole number, 0 or above",
+                "seq_len = 2048",
+            ),
             ("[pack]\nseed = 99999999999999999999\n", 2, "99999999999999999999", "seed = 0"),
             ("[pack]\nseq_len = 64.0\n", 2, "not the number 64.0", "seq_len = 2048"),
             ("[pack]\nvalidation = true\n", 2, "takes a number, not true", "validation = 0.01"),
             ("[pack]\ndecontaminate = 'a'\n", 2, "a list of texts", "decontaminate = ["),
-            ("[pack]\npack = 'bestfit'\n", 2, "cannot be \"bestfit\"", "did you mean \"best_fit\"?"),
+            (
+                "[pack]\npack = 'bestfit'\n",
+                2,
+                "cannot be \"bestfit\"",
+                "did you mean \"best_fit\"?",
+            ),
             ("seq_len = 64\n", 1, "no key `seq_len`", "a key of [pack]"),
-            ("[tokenizer]\nweight = 1\n", 2, "no key `weight` is known under [tokenizer]", "below its [[source]]"),
+            (
+                "[tokenizer]\nweight = 1\n",
+                2,
+                "no key `weight` is known under [tokenizer]",
+                "below its [[source]]",
+            ),
             ("mix = 'task'\n", 1, "`mix` is a table", "[mix]"),
             ("source = ['a']\n", 1, "a source is a table", "[[source]]"),
             ("[[source]]\nname = 'a'\n", 1, "a source has no `files`", "files = ["),
@@ -382,9 +443,17 @@ mod tests {
             assert!(error.remedy.as_ref().unwrap().contains(remedy), "{error}");
         }
         for (added, message, remedy) in [
-            ("segments = [{ prompt = 'x', target = 'y' }]", "holds both `prompt` and `target`", "{ target ="),
+            (
+                "segments = [{ prompt = 'x', target = 'y' }]",
+                "holds both `prompt` and `target`",
+                "{ target =",
+            ),
             ("segments = [{}]", "a segment is empty", "one prompt or one target"),
-            ("segments = ['x']", "a segment is a table in braces, not the text \"x\"", "one prompt or one target"),
+            (
+                "segments = ['x']",
+                "a segment is a table in braces, not the text \"x\"",
+                "one prompt or one target",
+            ),
             ("segments = [{ prompt = 1 }]", "`prompt` takes a template in quotes", "{ prompt ="),
             ("segments = [{ promt = 'x' }]", "no key `promt`", "did you mean `prompt`?"),
             ("prompt = 'x'", "no key `prompt`", "segments = ["),
@@ -395,7 +464,10 @@ mod tests {
         ] {
             let error = check(&format!("{source}{added}\n"), "corpus.toml").unwrap_err();
             assert_eq!(error.line, Some(4), "{error}");
-            assert!(error.message.contains(message) && error.remedy.as_ref().unwrap().contains(remedy), "{error}");
+            assert!(
+                error.message.contains(message) && error.remedy.as_ref().unwrap().contains(remedy),
+                "{error}"
+            );
         }
     }
 }

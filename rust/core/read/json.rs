@@ -1,8 +1,8 @@
 //! JSON as Python's `json.loads` reads it: what a record's fields hold.
 //!
-//! Takes the text of a line; gives [`Fields`]. Integers keep every digit, floats are the nearest double, `-0` is an
-//! integer. What Python reads but no text can hold (`NaN`, a lone surrogate) costs the record only where a template
-//! reads it: it becomes [`Value::Unreadable`].
+//! Takes the text of a line; gives [`Fields`]. Integers keep every digit, floats are the nearest
+//! double, `-0` is an integer. What Python reads but no text can hold (`NaN`, a lone surrogate)
+//! costs the record only where a template reads it: it becomes [`Value::Unreadable`].
 
 use indexmap::IndexMap;
 
@@ -62,7 +62,8 @@ impl From<&str> for Value {
     }
 }
 
-/// Reads a JSON text that is an object. Returns what is wrong with it otherwise, the column counted in bytes from 1.
+/// Reads a JSON text that is an object. Returns what is wrong with it otherwise, the column counted
+/// in bytes from 1.
 pub fn parse_object(text: &str) -> Result<Fields, String> {
     let mut parser = Parser { text, at: 0, depth: 0 };
     parser.skip_blank();
@@ -125,14 +126,19 @@ impl Parser<'_> {
             Some(_) if self.take("null") => Ok(Value::Null),
             Some(_) if self.take("true") => Ok(Value::Bool(true)),
             Some(_) if self.take("false") => Ok(Value::Bool(false)),
-            Some(_) => match ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| self.take(word)) {
-                Some(word) => Ok(not_finite(word)),
-                None => self.number(),
-            },
+            Some(_) => {
+                match ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| self.take(word)) {
+                    Some(word) => Ok(not_finite(word)),
+                    None => self.number(),
+                }
+            }
         }
     }
 
-    fn nested(&mut self, container: impl Fn(&mut Self) -> Result<Value, String>) -> Result<Value, String> {
+    fn nested(
+        &mut self,
+        container: impl Fn(&mut Self) -> Result<Value, String>,
+    ) -> Result<Value, String> {
         if self.depth == MAX_DEPTH {
             return Err(self.error("recursion limit exceeded"));
         }
@@ -174,8 +180,8 @@ impl Parser<'_> {
         }
     }
 
-    /// An object. No template can name a field whose name is no text: one of the record is left out, one further
-    /// inside makes its object unreadable.
+    /// An object. No template can name a field whose name is no text: one of the record is left
+    /// out, one further inside makes its object unreadable.
     fn object(&mut self) -> Result<Value, String> {
         let mut fields = Fields::new();
         let mut unreadable = None;
@@ -234,7 +240,9 @@ impl Parser<'_> {
 
     /// The character of an escape, or its lone surrogate.
     fn escape(&mut self) -> Result<Result<char, u16>, String> {
-        let Some(kind) = self.text.as_bytes().get(self.at + 1) else { return Err(self.error("ends inside a string")) };
+        let Some(kind) = self.text.as_bytes().get(self.at + 1) else {
+            return Err(self.error("ends inside a string"));
+        };
         let c = match kind {
             b'"' | b'\\' | b'/' => char::from(*kind),
             b'b' => '\u{8}',
@@ -250,13 +258,16 @@ impl Parser<'_> {
     }
 
     fn unicode_escape(&mut self) -> Result<Result<char, u16>, String> {
-        let Some(first) = self.unit(self.at) else { return Err(self.error("`\\u` without four hexadecimal digits")) };
+        let Some(first) = self.unit(self.at) else {
+            return Err(self.error("`\\u` without four hexadecimal digits"));
+        };
         self.at += 6;
         if let 0xd800..0xdc00 = first
             && let Some(second @ 0xdc00..0xe000) = self.unit(self.at)
         {
             self.at += 6;
-            let point = 0x1_0000 + ((u32::from(first) - 0xd800) << 10) + (u32::from(second) - 0xdc00);
+            let point =
+                0x1_0000 + ((u32::from(first) - 0xd800) << 10) + (u32::from(second) - 0xdc00);
             return Ok(char::from_u32(point).ok_or(first));
         }
         Ok(char::from_u32(u32::from(first)).ok_or(first))
@@ -265,7 +276,9 @@ impl Parser<'_> {
     /// The code unit of the escape at `at`.
     fn unit(&self, at: usize) -> Option<u16> {
         let digits = self.text.as_bytes().get(at..at + 6)?.strip_prefix(b"\\u")?;
-        digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
+        digits
+            .iter()
+            .try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
     }
 
     fn number(&mut self) -> Result<Value, String> {
@@ -295,7 +308,11 @@ impl Parser<'_> {
         let text = &self.text[start..end];
         if end > whole {
             let float: f64 = text.parse().map_err(|_| self.error("a number that is none"))?;
-            return Ok(if float.is_finite() { Value::Number(Number::Float(float)) } else { not_finite(text) });
+            return Ok(if float.is_finite() {
+                Value::Number(Number::Float(float))
+            } else {
+                not_finite(text)
+            });
         }
         Ok(Value::Number(text.parse().map_or_else(|_| Number::Big(text.to_owned()), Number::Int)))
     }
@@ -314,7 +331,10 @@ fn lone_surrogate(unit: u16) -> Value {
 impl From<serde_json::Value> for Value {
     fn from(value: serde_json::Value) -> Self {
         let text = format!("{{\"value\":{value}}}");
-        parse_object(&text).expect("it was written as JSON").swap_remove("value").expect("it was put there")
+        parse_object(&text)
+            .expect("it was written as JSON")
+            .swap_remove("value")
+            .expect("it was put there")
     }
 }
 
@@ -329,12 +349,15 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_file() {
-        let number = |text| if let Value::Number(number) = value(text) { number } else { panic!("{text}") };
+        let number =
+            |text| if let Value::Number(number) = value(text) { number } else { panic!("{text}") };
         assert_eq!(number("-0"), Number::Int(0));
         assert_eq!(number("36893488147419103232"), Number::Int(36_893_488_147_419_103_232));
         let big = "9".repeat(400);
         assert_eq!(number(&big), Number::Big(big.clone()));
-        for float in ["117.63331139400017", "0.9215686321258545", "0.9452706955539223", "1e-7", "5e-324"] {
+        for float in
+            ["117.63331139400017", "0.9215686321258545", "0.9452706955539223", "1e-7", "5e-324"]
+        {
             assert_eq!(number(float), Number::Float(float.parse().unwrap()));
         }
         assert!(matches!(number("-0.0"), Number::Float(zero) if zero.is_sign_negative()));
@@ -351,9 +374,21 @@ mod tests {
 
     #[test]
     fn what_python_refuses_is_refused() {
-        for text in
-            ["01", "1.", ".5", "+1", "[1,]", "{\"a\": 1,}", "'a'", "\"\t\"", "nul", "1e", "\"\\x\"", "[", "\"\\u12\""]
-        {
+        for text in [
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "[1,]",
+            "{\"a\": 1,}",
+            "'a'",
+            "\"\t\"",
+            "nul",
+            "1e",
+            "\"\\x\"",
+            "[",
+            "\"\\u12\"",
+        ] {
             assert!(parse_object(&format!("{{\"v\": {text}}}")).is_err(), "{text}");
         }
         assert_eq!(parse_object("[]").unwrap_err(), "JSON, but not an object");

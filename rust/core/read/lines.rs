@@ -1,4 +1,5 @@
-//! `Lines`: the lines of a byte range, each with its offset. A line belongs to the range its first byte lies in.
+//! `Lines`: the lines of a byte range, each with its offset. A line belongs to the range its first
+//! byte lies in.
 
 use std::io::{self, BufRead};
 use std::path::Path;
@@ -7,7 +8,8 @@ use crate::error::Result;
 use crate::files::{BOM, open_content, unreadable};
 use crate::monitor::Stop;
 
-/// Longer lines are not records; they are passed over in bounded memory. (A tokenizer takes some 30 bytes a byte.)
+/// Longer lines are not records; they are passed over in bounded memory. (A tokenizer takes some 30
+/// bytes a byte.)
 pub const MAX_LINE: usize = 16 << 20;
 
 /// One line, without its end.
@@ -35,13 +37,24 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The lines of `path` that start in `start..end`; reading ends with an error once `stop` says so.
+    /// The lines of `path` that start in `start..end`; reading ends with an error once `stop` says
+    /// so.
     pub fn open(path: &Path, start: u64, end: u64, stop: Stop) -> Result<Self> {
-        // A line starts at `start` only if the byte before is an end of line: read from there and drop that line.
+        // A line starts at `start` only if the byte before is an end of line: read from there and
+        // drop that line.
         let from = start.saturating_sub(1);
         let reader = open_content(path, from)?;
         let path = path.to_owned();
-        let mut lines = Self { reader, path, offset: from, end, start: from, fits: false, buffer: Vec::new(), stop };
+        let mut lines = Self {
+            reader,
+            path,
+            offset: from,
+            end,
+            start: from,
+            fits: false,
+            buffer: Vec::new(),
+            stop,
+        };
         if start > 0 {
             lines.skip()?;
         }
@@ -66,7 +79,8 @@ impl Lines {
             return (self.start, Line::TooLong);
         }
         let mut line = self.buffer.as_slice();
-        line = line.strip_suffix(b"\n").map_or(line, |line| line.strip_suffix(b"\r").unwrap_or(line));
+        line =
+            line.strip_suffix(b"\n").map_or(line, |line| line.strip_suffix(b"\r").unwrap_or(line));
         if self.start == 0 {
             line = line.strip_prefix(BOM).unwrap_or(line);
         }
@@ -84,8 +98,9 @@ impl Lines {
         Ok(())
     }
 
-    /// Reads one line with its end into the buffer: `None` at the end of the input, `false` if it is too long. Of one
-    /// that is, no more is read than is needed to find the next line of the range.
+    /// Reads one line with its end into the buffer: `None` at the end of the input, `false` if it
+    /// is too long. Of one that is, no more is read than is needed to find the next line of the
+    /// range.
     fn fill(&mut self) -> Result<Option<bool>> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
@@ -105,7 +120,8 @@ impl Lines {
         Ok((self.offset > start).then_some(fits))
     }
 
-    /// Gives `take` what can be read at once of the current line; its length, and whether the line ends with it.
+    /// Gives `take` what can be read at once of the current line; its length, and whether the line
+    /// ends with it.
     fn read(&mut self, take: impl FnOnce(&[u8])) -> Result<(usize, bool)> {
         self.stop.check()?;
         loop {
@@ -127,7 +143,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
+    use crate::error::ErrorKind;
     use crate::monitor::Monitor;
 
     fn lines_of(path: &Path, start: u64, end: u64) -> Vec<(u64, Option<Vec<u8>>)> {
@@ -146,14 +162,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         let long = MAX_LINE + (1 << 20);
-        crate::write::write_file(&path, &[b"one\n", vec![b'x'; long].as_slice(), b"\nlast\n"].concat()).unwrap();
+        crate::write::write_file(
+            &path,
+            &[b"one\n", vec![b'x'; long].as_slice(), b"\nlast\n"].concat(),
+        )
+        .unwrap();
         let size = long as u64 + 10;
         let whole = lines_of(&path, 0, size);
-        assert_eq!(whole, [(0, Some(b"one".to_vec())), (4, None), (long as u64 + 5, Some(b"last".to_vec()))]);
+        assert_eq!(
+            whole,
+            [(0, Some(b"one".to_vec())), (4, None), (long as u64 + 5, Some(b"last".to_vec()))]
+        );
         let step = 3_000_000;
         let starts = (0..size).step_by(step);
-        let by_split: Vec<_> =
-            starts.flat_map(|start| lines_of(&path, start, (start + step as u64).min(size))).collect();
+        let by_split: Vec<_> = starts
+            .flat_map(|start| lines_of(&path, start, (start + step as u64).min(size)))
+            .collect();
         assert_eq!(by_split, whole);
         let inside = Lines::open(&path, step as u64, 2 * step as u64, Stop::default()).unwrap();
         assert!(inside.offset < 2 * step as u64 + (1 << 20), "read up to {}", inside.offset);
@@ -167,8 +191,11 @@ mod tests {
         let monitor = Monitor::default();
         let mut lines = Lines::open(&path, 0, u64::MAX, monitor.stop()).unwrap();
         monitor.cancel();
-        assert_eq!(lines.step().unwrap_err().kind, Kind::Interrupted);
+        assert_eq!(lines.step().unwrap_err().kind, ErrorKind::Interrupted);
         assert_eq!(lines.offset, 0, "nothing is read after that");
-        assert!(Lines::open(&path, 5, 10, monitor.stop()).is_err_and(|error| error.kind == Kind::Interrupted));
+        assert!(
+            Lines::open(&path, 5, 10, monitor.stop())
+                .is_err_and(|error| error.kind == ErrorKind::Interrupted)
+        );
     }
 }

@@ -7,4 +7,4 @@ mod split;
 
 pub use json::{Fields, Number, Value};
 pub use record::{Layout, Record, Records, parse_json, parse_line};
-pub use split::{Split, splits};
+pub use split::{InputSplit, splits};

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::json::{Fields, Value, parse_object};
 use super::lines::{Line, Lines, MAX_LINE};
-use super::split::Split;
+use super::split::InputSplit;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::monitor::{Monitor, Stop};
 use crate::plan::{Plan, refuse_repeated};
-use crate::schema::{Drop, Format, OFFSET_BITS, Refusal};
+use crate::schema::{DropReason, Format, OFFSET_BITS, Refusal};
 
 /// How the lines of an input hold fields.
 #[derive(Debug)]
@@ -56,12 +56,19 @@ pub struct Records {
 
 impl Records {
     /// The records of `split`; reading ends with an error once `monitor` is asked to stop.
-    pub fn open(plan: &Plan, split: &Split, monitor: &Monitor) -> Result<Self> {
+    pub fn open(plan: &Plan, split: &InputSplit, monitor: &Monitor) -> Result<Self> {
         let source = &plan.sources[split.source];
         let input = &plan.inputs[split.input];
         let columns = source.columns.as_deref().map(|columns| (columns, source.header));
-        let records = Self::of_range(&input.path, split.range.clone(), source.format, columns, monitor.stop());
-        let records = records.map_err(|error| error.file(input.name.clone()).source(source.name.clone()))?;
+        let records = Self::of_range(
+            &input.path,
+            split.range.clone(),
+            source.format,
+            columns,
+            monitor.stop(),
+        );
+        let records =
+            records.map_err(|error| error.file(input.name.clone()).source(source.name.clone()))?;
         Ok(Self { nth_input: split.nth_input as u64, ..records })
     }
 
@@ -83,7 +90,10 @@ impl Records {
                 columns.clone_into(&mut header);
                 skip_first = has_header == Some(true) && range.start == 0;
                 if has_header.is_none() && range.start == 0 {
-                    refuse_header(&first_line(&mut Lines::open(path, 0, 1, stop.clone())?)?, columns)?;
+                    refuse_header(
+                        &first_line(&mut Lines::open(path, 0, 1, stop.clone())?)?,
+                        columns,
+                    )?;
                 }
             } else {
                 header = read_header(&mut Lines::open(path, 0, 1, stop.clone())?)?;
@@ -113,7 +123,8 @@ impl Records {
                 continue;
             }
             if offset >> OFFSET_BITS != 0 {
-                return Err(Error::input("more than 1 TiB of content").remedy("split it into smaller files"));
+                return Err(Error::input("more than 1 TiB of content")
+                    .remedy("split it into smaller files"));
             }
             break;
         }
@@ -122,7 +133,12 @@ impl Records {
             Line::Text(line) => Ok(line),
             Line::TooLong => Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20))),
         };
-        Ok(Some(Record { offset, id: self.nth_input << OFFSET_BITS | offset, line, layout: &self.layout }))
+        Ok(Some(Record {
+            offset,
+            id: self.nth_input << OFFSET_BITS | offset,
+            line,
+            layout: &self.layout,
+        }))
     }
 }
 
@@ -134,7 +150,8 @@ fn first_line(lines: &mut Lines) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let (_, Line::Text(line)) = lines.current() else { return Ok(Vec::new()) };
-    let text = std::str::from_utf8(line).map_err(|_| Error::input("the header is not UTF-8").line(1))?;
+    let text =
+        std::str::from_utf8(line).map_err(|_| Error::input("the header is not UTF-8").line(1))?;
     Ok(text.split('\t').map(str::to_owned).collect())
 }
 
@@ -178,13 +195,18 @@ const COLUMN_WORDS: [&str; 36] = [
     "word",
 ];
 
-/// Refuses a first line that evidently is a header where the columns are named and nothing is said of a header: every
-/// field is the column's own name, or is a few words of which one is the name of a kind of column.
+/// Refuses a first line that evidently is a header where the columns are named and nothing is said
+/// of a header: every field is the column's own name, or is a few words of which one is the name of
+/// a kind of column.
 fn refuse_header(first: &[String], columns: &[String]) -> Result<()> {
     let names_column = |field: &str| {
         let field = field.to_lowercase();
-        let words: Vec<&str> = field.split([' ', '_', '-', '.']).filter(|word| !word.is_empty()).collect();
-        words.len() <= 3 && words.iter().any(|word| COLUMN_WORDS.contains(&word.trim_end_matches(char::is_numeric)))
+        let words: Vec<&str> =
+            field.split([' ', '_', '-', '.']).filter(|word| !word.is_empty()).collect();
+        words.len() <= 3
+            && words
+                .iter()
+                .any(|word| COLUMN_WORDS.contains(&word.trim_end_matches(char::is_numeric)))
     };
     let is_name = |(field, column): (&String, &String)| {
         let field = field.trim_start_matches('\u{feff}').trim();
@@ -193,9 +215,12 @@ fn refuse_header(first: &[String], columns: &[String]) -> Result<()> {
     if first.len() != columns.len() || !first.iter().zip(columns).all(is_name) {
         return Ok(());
     }
-    Err(Error::input(format!("its first line looks like a header ('{}'), which would be a record", first.join("', '")))
-        .line(1)
-        .remedy("say `header = true` to pass over it, or `header = false` if it is a record"))
+    Err(Error::input(format!(
+        "its first line looks like a header ('{}'), which would be a record",
+        first.join("', '")
+    ))
+    .line(1)
+    .remedy("say `header = true` to pass over it, or `header = false` if it is a record"))
 }
 
 fn read_header(lines: &mut Lines) -> Result<Vec<String>> {
@@ -214,12 +239,13 @@ fn is_blank(line: &[u8], format: Format) -> bool {
 }
 
 fn malformed(why: impl Into<String>) -> Refusal {
-    Refusal::new(Drop::Malformed, why)
+    Refusal::new(DropReason::Malformed, why)
 }
 
 fn utf8(line: &[u8]) -> std::result::Result<&str, Refusal> {
-    let not_utf8 =
-        |error: std::str::Utf8Error| malformed(format!("not UTF-8 from byte {} on", error.valid_up_to() + 1));
+    let not_utf8 = |error: std::str::Utf8Error| {
+        malformed(format!("not UTF-8 from byte {} on", error.valid_up_to() + 1))
+    };
     std::str::from_utf8(line).map_err(not_utf8)
 }
 

@@ -1,4 +1,4 @@
-//! `Split`: the part of an input that one map task reads.
+//! `InputSplit`: the part of an input that one map task reads.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use crate::plan::Plan;
 
 /// A byte range of one input of one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Split {
+pub struct InputSplit {
     /// The source's index.
     pub source: usize,
     /// The input's index within its source: the upper bits of its record ids.
@@ -20,19 +20,19 @@ pub struct Split {
 
 /// Every split of the plan, by source, input and offset.
 #[must_use]
-pub fn splits(plan: &Plan) -> Vec<Split> {
+pub fn splits(plan: &Plan) -> Vec<InputSplit> {
     let mut splits = Vec::new();
     for (source, spec) in plan.sources.iter().enumerate() {
         for (nth_input, &input) in spec.inputs.iter().enumerate() {
             let file = &plan.inputs[input];
             if is_gzip(&file.path) {
-                splits.push(Split { source, nth_input, input, range: 0..u64::MAX });
+                splits.push(InputSplit { source, nth_input, input, range: 0..u64::MAX });
                 continue;
             }
             let mut start = 0;
             while start < file.size {
                 let end = (start + plan.split_bytes).min(file.size);
-                splits.push(Split { source, nth_input, input, range: start..end });
+                splits.push(InputSplit { source, nth_input, input, range: start..end });
                 start = end;
             }
         }

@@ -5,7 +5,7 @@ use unicode_normalization::char::is_combining_mark;
 use super::python::{text, value_of};
 use super::{Fields, RECORD, Rendered, Step, TokenNames, words};
 use crate::read::Value;
-use crate::schema::{Drop, Refusal, Role};
+use crate::schema::{DropReason, Refusal, Role};
 
 /// Literal text and dotted fields in turn.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ pub enum Part {
 }
 
 impl Template {
-    /// The template, if it does nothing but substitute fields. A name among `tokens` is its token, as the template's text.
+    /// The template, if it does nothing but substitute fields. A name among `tokens` is its token,
+    /// as the template's text.
     pub fn parse(text: &str, tokens: &TokenNames) -> Option<Self> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -44,7 +45,12 @@ impl Template {
     }
 
     /// Renders into `out`. Gives whether there is data and all of it is blank.
-    pub fn render(&self, fields: &Fields, is_target: bool, out: &mut Rendered) -> Result<bool, Refusal> {
+    pub fn render(
+        &self,
+        fields: &Fields,
+        is_target: bool,
+        out: &mut Rendered,
+    ) -> Result<bool, Refusal> {
         let (literal_role, data_role) =
             if is_target { (Role::Target, Role::Target) } else { (Role::Template, Role::Data) };
         let (mut has_data, mut blank) = (false, true);
@@ -53,8 +59,9 @@ impl Template {
                 Part::Literal(text) => out.push(text, literal_role, true),
                 Part::Field(path) => {
                     has_data = true;
-                    let value = lookup(fields, path)
-                        .ok_or_else(|| Refusal::new(Drop::MissingField, words::missing_field(fields, path)))?;
+                    let value = lookup(fields, path).ok_or_else(|| {
+                        Refusal::new(DropReason::MissingField, words::missing_field(fields, path))
+                    })?;
                     let start = out.text.len();
                     match value {
                         Value::String(text) => out.push(text, data_role, false),
@@ -84,28 +91,37 @@ impl Template {
 fn shown(value: &Value, path: &[String]) -> Result<String, Refusal> {
     let unreadable = |error: minijinja::Error| {
         let why = error.detail().unwrap_or("holds a value that is no text").to_owned();
-        Refusal::new(Drop::Malformed, format!("field '{}' {why}", path.join(".")))
+        Refusal::new(DropReason::Malformed, format!("field '{}' {why}", path.join(".")))
     };
     if let Value::Unreadable(why) = value {
-        return Err(Refusal::new(Drop::Malformed, format!("field '{}' {why}", path.join("."))));
+        return Err(Refusal::new(
+            DropReason::Malformed,
+            format!("field '{}' {why}", path.join(".")),
+        ));
     }
     text(&value_of(value, &str::to_owned, true)).map_err(unreadable)
 }
 
 /// The path in the record of `record.…`.
 pub fn in_record(path: &[String]) -> Option<&[String]> {
-    path.split_first().filter(|(first, rest)| *first == RECORD && !rest.is_empty()).map(|(_, rest)| rest)
+    path.split_first()
+        .filter(|(first, rest)| *first == RECORD && !rest.is_empty())
+        .map(|(_, rest)| rest)
 }
 
-/// `a.b.c` or `a["b"].c` of an expression that is nothing else. Jinja's own words are left to Jinja.
+/// `a.b.c` or `a["b"].c` of an expression that is nothing else. Jinja's own words are left to
+/// Jinja.
 fn field_path(expression: &str) -> Option<Vec<String>> {
-    const WORDS: [&str; 11] =
-        ["true", "false", "none", "True", "False", "None", "not", "self", "loop", "super", "caller"];
+    const WORDS: [&str; 11] = [
+        "true", "false", "none", "True", "False", "None", "not", "self", "loop", "super", "caller",
+    ];
     let is_inside = |c: char| c == '_' || c.is_alphanumeric() || is_combining_mark(c);
     let mut rest = expression.trim();
     let mut path = Vec::new();
     loop {
-        if let Some(quoted) = rest.strip_prefix(['[']).filter(|_| !path.is_empty()).map(str::trim_start) {
+        if let Some(quoted) =
+            rest.strip_prefix(['[']).filter(|_| !path.is_empty()).map(str::trim_start)
+        {
             let quote = quoted.chars().next().filter(|c| matches!(c, '"' | '\''))?;
             let (name, after) = quoted[1..].split_once(quote)?;
             if name.contains('\\') {

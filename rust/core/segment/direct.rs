@@ -1,9 +1,10 @@
 //! The direct path: from a line to text, without a tree of values in between.
 //!
-//! Where all templates of a source only substitute fields, and the fields are text, their text is borrowed from the line.
-//! Whatever is not so (another kind of value, a missing field, a key that comes twice, a line that is malformed) is
-//! left to the path by way of [`Fields`](super::Fields), which says what is wrong with it; so the two cannot differ
-//! but in speed. JSON is read by the same parser, values that no template shows included.
+//! Where all templates of a source only substitute fields, and the fields are text, their text is
+//! borrowed from the line. Whatever is not so (another kind of value, a missing field, a key that
+//! comes twice, a line that is malformed) is left to the path by way of [`Fields`](super::Fields),
+//! which says what is wrong with it; so the two cannot differ but in speed. JSON is read by the
+//! same parser, values that no template shows included.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,7 +24,8 @@ const MAX_SLOTS: usize = 16;
 pub struct Direct {
     segments: Vec<(bool, Vec<Piece>)>,
     root: Node,
-    /// Whether a template names the record: one with a field of that name is left to the other path.
+    /// Whether a template names the record: one with a field of that name is left to the other
+    /// path.
     names_record: bool,
 }
 
@@ -59,8 +61,10 @@ impl Direct {
         let mut root = Node::default();
         let (mut nodes, mut slots) = (1, 0);
         let mut compiled = Vec::new();
-        let is_record = |part: &Part| matches!(part, Part::Field(path) if in_record(path).is_some());
-        let names_record = segments.iter().any(|(_, template)| template.parts.iter().any(is_record));
+        let is_record =
+            |part: &Part| matches!(part, Part::Field(path) if in_record(path).is_some());
+        let names_record =
+            segments.iter().any(|(_, template)| template.parts.iter().any(is_record));
         if names_record {
             // A node without slot or children refuses whatever it is given.
             root.children.push((RECORD.to_owned(), Node { number: nodes, ..Node::default() }));
@@ -79,7 +83,11 @@ impl Direct {
             }
             compiled.push((*is_target, pieces));
         }
-        (nodes <= 64 && slots <= MAX_SLOTS).then_some(Self { segments: compiled, root, names_record })
+        (nodes <= 64 && slots <= MAX_SLOTS).then_some(Self {
+            segments: compiled,
+            root,
+            names_record,
+        })
     }
 
     /// Where its slots are in lines of `layout`.
@@ -94,7 +102,8 @@ impl Direct {
         Binding { format: layout.format, columns }
     }
 
-    /// Renders a line into `out`, whose old content is dropped; `false` where it is left to the other path.
+    /// Renders a line into `out`, whose old content is dropped; `false` where it is left to the
+    /// other path.
     pub fn render(&self, binding: &Binding, line: &[u8], out: &mut Rendered) -> bool {
         let Ok(text) = std::str::from_utf8(line) else { return false };
         let mut slots: Slots<'_> = Default::default();
@@ -107,7 +116,10 @@ impl Direct {
                     .and_then(|()| json.end())
                     .is_ok()
             }
-            Format::Tsv => binding.columns.as_ref().is_some_and(|columns| fill_columns(columns, text, &mut slots)),
+            Format::Tsv => binding
+                .columns
+                .as_ref()
+                .is_some_and(|columns| fill_columns(columns, text, &mut slots)),
             Format::Text => {
                 if let Some((_, node)) = self.root.children.iter().find(|(key, _)| key == "text")
                     && let Some(slot) = node.slot
@@ -125,8 +137,11 @@ impl Direct {
         out.clear();
         let mut any_target = false;
         for (is_target, pieces) in &self.segments {
-            let (literal_role, data_role) =
-                if *is_target { (Role::Target, Role::Target) } else { (Role::Template, Role::Data) };
+            let (literal_role, data_role) = if *is_target {
+                (Role::Target, Role::Target)
+            } else {
+                (Role::Template, Role::Data)
+            };
             let start = out.text.len();
             let (mut has_data, mut blank) = (false, true);
             for piece in pieces {
@@ -336,18 +351,24 @@ mod tests {
     fn segmenter() -> Segmenter {
         let prompt = |text: &str| SegmentSpec::Prompt(text.to_owned());
         let target = |text: &str| SegmentSpec::Target(text.to_owned());
-        let segments =
-            [prompt("<t> {{ a }}{{ b.c }}"), target(" {{ b.d }}"), prompt("{{ a }}?"), target("{{ text }} .")];
+        let segments = [
+            prompt("<t> {{ a }}{{ b.c }}"),
+            target(" {{ b.d }}"),
+            prompt("{{ a }}?"),
+            target("{{ text }} ."),
+        ];
         Segmenter::of_segments(&segments, &Controls::new([]), &Vec::new()).unwrap()
     }
 
     fn agree(format: Format, header: &[&str], line: &[u8]) -> Result<bool, TestCaseError> {
         let segmenter = segmenter();
-        let layout = Layout { format, header: header.iter().map(|&name| name.to_owned()).collect() };
+        let layout =
+            Layout { format, header: header.iter().map(|&name| name.to_owned()).collect() };
         let direct = segmenter.direct().unwrap();
         let (mut fast, mut slow) = (Rendered::default(), Rendered::default());
         let rendered = direct.render(&direct.bind(&layout), line, &mut fast);
-        let by_fields = parse_line(line, &layout).and_then(|fields| segmenter.render(&fields, &mut slow));
+        let by_fields =
+            parse_line(line, &layout).and_then(|fields| segmenter.render(&fields, &mut slow));
         if rendered {
             prop_assert!(by_fields.is_ok(), "{by_fields:?}");
             prop_assert_eq!(fast, slow);

@@ -1,12 +1,16 @@
-//! The filters, functions and methods that templates call, as Jinja2 has them where `transformers` sets it up.
+//! The filters, functions and methods that templates call, as Jinja2 has them where `transformers`
+//! sets it up.
 //!
-//! Only those where the engine differs from Python; where the two cannot agree, the call is an error that says so.
+//! Only those where the engine differs from Python; where the two cannot agree, the call is an
+//! error that says so.
 
 // The engine hands keyword arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
 use minijinja::formatting::{FormatStyle, format};
-use minijinja::value::{Kwargs, Rest, StringInput, Value as Jinja, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::{
+    Kwargs, Rest, StringInput, Value as Jinja, ValueKind, ValueOrKwargs, from_args,
+};
 use minijinja::{Environment, Error as JinjaError, ErrorKind, State, filters};
 
 use super::python::{Dumps, is_big, repr, text};
@@ -51,7 +55,9 @@ pub fn add_to(environment: &mut Environment<'static>) {
         matches!(value.kind(), ValueKind::Number | ValueKind::Bool) || is_big(&value)
     });
     environment.add_test("integer", |value: Jinja| value.is_integer() || is_big(&value));
-    environment.add_function("raise_exception", |message: String| -> Result<String> { Err(error(message)) });
+    environment.add_function("raise_exception", |message: String| -> Result<String> {
+        Err(error(message))
+    });
     environment.add_function("strftime_now", |_: String| -> Result<String> {
         Err(error(
             "strftime_now would make the dataset another each day: write the date into the template, or into a field",
@@ -74,11 +80,19 @@ fn text_filter(state: &State, value: &Jinja) -> Result<Jinja> {
 }
 
 /// `default`, for null as for what is missing: that a template says so is how it takes either.
-fn default(value: &Jinja, default: Option<Jinja>, boolean: Option<bool>, kwargs: Kwargs) -> Result<Jinja> {
-    let default = default.map_or_else(|| kwargs.get::<Option<Jinja>>("default_value"), |value| Ok(Some(value)))?;
-    let boolean = boolean.map_or_else(|| kwargs.get::<Option<bool>>("boolean"), |truth| Ok(Some(truth)))?;
+fn default(
+    value: &Jinja,
+    default: Option<Jinja>,
+    boolean: Option<bool>,
+    kwargs: Kwargs,
+) -> Result<Jinja> {
+    let default = default
+        .map_or_else(|| kwargs.get::<Option<Jinja>>("default_value"), |value| Ok(Some(value)))?;
+    let boolean =
+        boolean.map_or_else(|| kwargs.get::<Option<bool>>("boolean"), |truth| Ok(Some(truth)))?;
     kwargs.assert_all_used()?;
-    let is_missing = value.is_undefined() || value.is_none() || (boolean == Some(true) && !value.is_true());
+    let is_missing =
+        value.is_undefined() || value.is_none() || (boolean == Some(true) && !value.is_true());
     Ok(if is_missing { default.unwrap_or_else(|| Jinja::from("")) } else { value.clone() })
 }
 
@@ -90,13 +104,21 @@ fn join(
     attribute: Option<&str>,
     kwargs: Kwargs,
 ) -> Result<String> {
-    let separator = separator.map_or_else(|| kwargs.get::<Option<&str>>("d"), |text| Ok(Some(text)))?.unwrap_or("");
-    let attribute = attribute.map_or_else(|| kwargs.get::<Option<&str>>("attribute"), |name| Ok(Some(name)))?;
+    let separator = separator
+        .map_or_else(|| kwargs.get::<Option<&str>>("d"), |text| Ok(Some(text)))?
+        .unwrap_or("");
+    let attribute =
+        attribute.map_or_else(|| kwargs.get::<Option<&str>>("attribute"), |name| Ok(Some(name)))?;
     kwargs.assert_all_used()?;
     joined(state, values, separator, attribute)
 }
 
-fn joined(state: &State, values: &Jinja, separator: &str, attribute: Option<&str>) -> Result<String> {
+fn joined(
+    state: &State,
+    values: &Jinja,
+    separator: &str,
+    attribute: Option<&str>,
+) -> Result<String> {
     if values.is_undefined() || values.is_none() {
         return text(values);
     }
@@ -116,13 +138,15 @@ fn joined(state: &State, values: &Jinja, separator: &str, attribute: Option<&str
     Ok(out)
 }
 
-/// White space as `str.strip` and `str.split` know it: four separators more than Unicode's property.
+/// White space as `str.strip` and `str.split` know it: four separators more than Unicode's
+/// property.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 fn trim(value: &Jinja, chars: Option<&str>, kwargs: Kwargs) -> Result<String> {
-    let chars = chars.map_or_else(|| kwargs.get::<Option<&str>>("chars"), |chars| Ok(Some(chars)))?;
+    let chars =
+        chars.map_or_else(|| kwargs.get::<Option<&str>>("chars"), |chars| Ok(Some(chars)))?;
     kwargs.assert_all_used()?;
     let text = text(value)?;
     Ok(strip(&text, chars, true, true).to_owned())
@@ -134,7 +158,8 @@ fn strip<'a>(text: &'a str, chars: Option<&str>, start: bool, end: bool) -> &'a 
     if end { text.trim_end_matches(wanted) } else { text }
 }
 
-/// `title`: what stands after white space, a hyphen or an opening bracket is in upper case, the rest in lower.
+/// `title`: what stands after white space, a hyphen or an opening bracket is in upper case, the
+/// rest in lower.
 fn title_filter(value: &Jinja) -> Result<String> {
     let text = text(value)?;
     let is_start = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
@@ -164,7 +189,8 @@ fn indent(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
         return Err(JinjaError::new(ErrorKind::TooManyArguments, "indent takes three arguments"));
     };
     let width = argument(given, &kwargs, 0, "width")?;
-    let (first, blank) = (argument(given, &kwargs, 1, "first")?, argument(given, &kwargs, 2, "blank")?);
+    let (first, blank) =
+        (argument(given, &kwargs, 1, "first")?, argument(given, &kwargs, 2, "blank")?);
     let (first, blank) = (is_true(first), is_true(blank));
     kwargs.assert_all_used()?;
     let Some(text) = value.as_str() else {
@@ -212,8 +238,11 @@ fn whole(float: f64) -> Result<Option<Jinja>> {
 }
 
 fn int(value: &Jinja, default: Option<Jinja>, base: Option<u32>, kwargs: Kwargs) -> Result<Jinja> {
-    let default = default.map_or_else(|| kwargs.get::<Option<Jinja>>("default"), |value| Ok(Some(value)))?;
-    let base = base.map_or_else(|| kwargs.get::<Option<u32>>("base"), |base| Ok(Some(base)))?.unwrap_or(10);
+    let default =
+        default.map_or_else(|| kwargs.get::<Option<Jinja>>("default"), |value| Ok(Some(value)))?;
+    let base = base
+        .map_or_else(|| kwargs.get::<Option<u32>>("base"), |base| Ok(Some(base)))?
+        .unwrap_or(10);
     kwargs.assert_all_used()?;
     if base != 10 {
         return Err(error("int knows base 10 alone"));
@@ -229,7 +258,9 @@ fn int(value: &Jinja, default: Option<Jinja>, base: Option<u32>, kwargs: Kwargs)
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
             match number_of::<i128>(text)? {
-                Some(int) => Some(i64::try_from(int).map_or_else(|_| Jinja::from(int), Jinja::from)),
+                Some(int) => {
+                    Some(i64::try_from(int).map_or_else(|_| Jinja::from(int), Jinja::from))
+                }
                 None => number_of::<f64>(text)?.map_or(Ok(None), whole)?,
             }
         }
@@ -240,14 +271,17 @@ fn int(value: &Jinja, default: Option<Jinja>, base: Option<u32>, kwargs: Kwargs)
 }
 
 fn float(value: &Jinja, default: Option<Jinja>, kwargs: Kwargs) -> Result<Jinja> {
-    let default = default.map_or_else(|| kwargs.get::<Option<Jinja>>("default"), |value| Ok(Some(value)))?;
+    let default =
+        default.map_or_else(|| kwargs.get::<Option<Jinja>>("default"), |value| Ok(Some(value)))?;
     kwargs.assert_all_used()?;
     let made = match value.kind() {
         ValueKind::Undefined => return Err(ErrorKind::UndefinedError.into()),
         ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
         ValueKind::Number => value.to_string().parse().ok(),
         ValueKind::String => number_of::<f64>(value.as_str().unwrap_or_default())?,
-        _ if is_big(value) => value.to_string().parse().ok().filter(|float: &f64| float.is_finite()),
+        _ if is_big(value) => {
+            value.to_string().parse().ok().filter(|float: &f64| float.is_finite())
+        }
         _ => None,
     };
     Ok(made.map(Jinja::from).or(default).unwrap_or_else(|| Jinja::from(0.0)))
@@ -258,7 +292,8 @@ fn to_json(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
     const NAMES: [&str; 4] = ["ensure_ascii", "indent", "separators", "sort_keys"];
     let args = args.into_values();
     let (values, kwargs): (&[Jinja], Kwargs) = from_args(&args)?;
-    let Some((value, given)) = values.split_first().filter(|(_, given)| given.len() <= NAMES.len()) else {
+    let Some((value, given)) = values.split_first().filter(|(_, given)| given.len() <= NAMES.len())
+    else {
         return Err(JinjaError::new(ErrorKind::TooManyArguments, "tojson takes four arguments"));
     };
     let argument = |index: usize| argument(given, &kwargs, index, NAMES[index]);
@@ -266,8 +301,11 @@ fn to_json(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
         None => None,
         Some(indent) if indent.as_str().is_some() => Some(indent.to_string()),
         Some(indent) => {
-            let width =
-                if indent.kind() == ValueKind::Bool { i64::from(indent.is_true()) } else { i64::try_from(indent)? };
+            let width = if indent.kind() == ValueKind::Bool {
+                i64::from(indent.is_true())
+            } else {
+                i64::try_from(indent)?
+            };
             if width > MAX_WIDTH as i64 {
                 return Err(error(format!("tojson(indent={width}) is wider than {MAX_WIDTH}")));
             }
@@ -284,7 +322,12 @@ fn to_json(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
             }
         }
     };
-    let dumps = Dumps { ensure_ascii: is_true(argument(0)?), indent, separators, sort_keys: is_true(argument(3)?) };
+    let dumps = Dumps {
+        ensure_ascii: is_true(argument(0)?),
+        indent,
+        separators,
+        sort_keys: is_true(argument(3)?),
+    };
     kwargs.assert_all_used()?;
     let text = dumps.text(value)?;
     charge(state, text.len())?;
@@ -293,7 +336,9 @@ fn to_json(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
 
 /// Refuses a format that asks for columns wider than [`MAX_WIDTH`].
 fn refuse_wide(format: &str) -> Result<()> {
-    let is_wide = |digits: &str| digits.len() > 9 || digits.parse::<usize>().is_ok_and(|width| width > MAX_WIDTH);
+    let is_wide = |digits: &str| {
+        digits.len() > 9 || digits.parse::<usize>().is_ok_and(|width| width > MAX_WIDTH)
+    };
     if format.split(|c: char| !c.is_ascii_digit()).any(is_wide) {
         return Err(error(format!("the format asks for a column wider than {MAX_WIDTH}")));
     }
@@ -309,15 +354,18 @@ fn printf(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
     let pattern = text(pattern)?;
     refuse_wide(&pattern)?;
     if pattern.contains('*') || pattern.contains("%(") {
-        return Err(error("format knows neither `%(name)s` nor `*`: use `\"{name}\".format(name=…)`"));
+        return Err(error(
+            "format knows neither `%(name)s` nor `*`: use `\"{name}\".format(name=…)`",
+        ));
     }
     let (mut out, mut given) = (String::new(), args.to_vec());
     let (mut next, mut rest) = (0, pattern.as_str());
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..=at]);
         rest = &rest[at + 1..];
-        let Some(end) = rest.find(|c: char| !matches!(c, '#' | '0'..='9' | ' ' | '+' | '-' | '.' | 'h' | 'l' | 'L'))
-        else {
+        let Some(end) = rest.find(|c: char| {
+            !matches!(c, '#' | '0'..='9' | ' ' | '+' | '-' | '.' | 'h' | 'l' | 'L')
+        }) else {
             break;
         };
         out.push_str(&rest[..end]);
@@ -330,7 +378,10 @@ fn printf(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
         if let Some(value) = given.get_mut(next) {
             match conversion {
                 'r' => *value = Jinja::from(repr(value)?),
-                's' => *value = Jinja::from(if value.is_none() { "None".to_owned() } else { text(value)? }),
+                's' => {
+                    *value =
+                        Jinja::from(if value.is_none() { "None".to_owned() } else { text(value)? });
+                }
                 _ => {}
             }
         }
@@ -349,7 +400,10 @@ fn printf(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
 fn str_format(pattern: &str, args: &[Jinja]) -> Result<Jinja> {
     refuse_wide(pattern)?;
     if pattern.contains('!')
-        && pattern.split('{').skip(1).any(|field| field.split('}').next().is_some_and(|f| f.contains('!')))
+        && pattern
+            .split('{')
+            .skip(1)
+            .any(|field| field.split('}').next().is_some_and(|f| f.contains('!')))
     {
         return Err(error("`str.format` here knows no conversion such as `!r`"));
     }
@@ -403,9 +457,15 @@ fn method(state: &mut State, value: &Jinja, name: &str, args: &[Jinja]) -> Resul
         "isalpha" | "isalnum" | "isdigit" | "isnumeric" | "isdecimal" if !this.is_ascii() => {
             return Err(error(format!("str.{name} of text beyond ASCII is not known here")));
         }
-        "isdecimal" => Jinja::from(!this.is_empty() && this.bytes().all(|byte| byte.is_ascii_digit())),
-        "removeprefix" => Jinja::from(this.strip_prefix(from_args::<(&str,)>(args)?.0).unwrap_or(this)),
-        "removesuffix" => Jinja::from(this.strip_suffix(from_args::<(&str,)>(args)?.0).unwrap_or(this)),
+        "isdecimal" => {
+            Jinja::from(!this.is_empty() && this.bytes().all(|byte| byte.is_ascii_digit()))
+        }
+        "removeprefix" => {
+            Jinja::from(this.strip_prefix(from_args::<(&str,)>(args)?.0).unwrap_or(this))
+        }
+        "removesuffix" => {
+            Jinja::from(this.strip_suffix(from_args::<(&str,)>(args)?.0).unwrap_or(this))
+        }
         _ => return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
     })
 }
@@ -413,12 +473,20 @@ fn method(state: &mut State, value: &Jinja, name: &str, args: &[Jinja]) -> Resul
 /// The lines of `str.splitlines`.
 fn lines_of(text: &str, keep_ends: bool) -> Vec<&str> {
     let is_end = |c: char| {
-        matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+        matches!(
+            c,
+            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'
+                ..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
     };
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(is_end) {
-        let len = if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(1, char::len_utf8) };
+        let len = if rest[at..].starts_with("\r\n") {
+            2
+        } else {
+            rest[at..].chars().next().map_or(1, char::len_utf8)
+        };
         lines.push(&rest[..if keep_ends { at + len } else { at }]);
         rest = &rest[at + len..];
     }

@@ -1,14 +1,17 @@
 //! Guards: noncharacters that keep a rendered template's data from spelling control tokens.
 //!
-//! A template engine gives one text, in which data can no longer be told from template. So the data is rendered with
-//! noncharacters in it, which no token holds; whatever spells a control token then was spelled by the template, and
-//! the noncharacters are undone. Two kinds: punctuation that begins or ends a control token is *swapped*, one for one,
-//! so that filters that change case, cut or count find what they would have found; and where letters or white space
-//! begin or end one, a guard is *inserted* in every occurrence, and at a string's end or start that could begin or end one.
+//! A template engine gives one text, in which data can no longer be told from template. So the data
+//! is rendered with noncharacters in it, which no token holds; whatever spells a control token then
+//! was spelled by the template, and the noncharacters are undone. Two kinds: punctuation that
+//! begins or ends a control token is *swapped*, one for one, so that filters that change case, cut
+//! or count find what they would have found; and where letters or white space begin or end one, a
+//! guard is *inserted* in every occurrence, and at a string's end or start that could begin or end
+//! one.
 //!
-//! A string that is the middle of a token (`user` of `<|user|>`; an empty one of any) is guarded too, in a first attempt. Templates compare
-//! such strings (`role == 'user'`), and one that renders differently for it is rendered again with them as they are: then a
-//! control token is the template's where the template spells both its ends.
+//! A string that is the middle of a token (`user` of `<|user|>`; an empty one of any) is guarded
+//! too, in a first attempt. Templates compare such strings (`role == 'user'`), and one that renders
+//! differently for it is rendered again with them as they are: then a control token is the
+//! template's where the template spells both its ends.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -76,7 +79,10 @@ impl Controls {
         contents.sort();
         contents.dedup();
         let build = |kind| {
-            AhoCorasick::builder().match_kind(kind).build(&contents).expect("control tokens are a small vocabulary")
+            AhoCorasick::builder()
+                .match_kind(kind)
+                .build(&contents)
+                .expect("control tokens are a small vocabulary")
         };
         let (mut prefixes, mut suffixes) = (HashSet::new(), HashSet::new());
         for content in &contents {
@@ -85,13 +91,26 @@ impl Controls {
                 suffixes.insert(content[at..].to_owned());
             }
         }
-        let ends = contents.iter().flat_map(|content| content.chars().next().into_iter().chain(content.chars().last()));
-        let mut swapped: Vec<char> = ends.filter(|c| !c.is_alphanumeric() && !c.is_whitespace()).collect();
+        let ends = contents
+            .iter()
+            .flat_map(|content| content.chars().next().into_iter().chain(content.chars().last()));
+        let mut swapped: Vec<char> =
+            ends.filter(|c| !c.is_alphanumeric() && !c.is_whitespace()).collect();
         swapped.sort_unstable();
         swapped.dedup();
         let longest = contents.iter().map(String::len).max().unwrap_or(0);
         let (look_alikes, tokens) = (build(MatchKind::Standard), build(MatchKind::LeftmostLongest));
-        Self { inner: Arc::new(Inner { look_alikes, tokens, contents, prefixes, suffixes, longest, swapped }) }
+        Self {
+            inner: Arc::new(Inner {
+                look_alikes,
+                tokens,
+                contents,
+                prefixes,
+                suffixes,
+                longest,
+                swapped,
+            }),
+        }
     }
 
     /// The spellings.
@@ -125,7 +144,8 @@ impl Controls {
 
     /// Noncharacters that do not occur in `texts`.
     pub fn free<'a>(texts: impl Iterator<Item = &'a str>) -> impl Iterator<Item = char> {
-        let is_noncharacter = |c: &char| (*c as u32) & 0xfffe == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(c);
+        let is_noncharacter =
+            |c: &char| (*c as u32) & 0xfffe == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(c);
         let used: HashSet<char> = texts.flat_map(str::chars).filter(is_noncharacter).collect();
         noncharacters().filter(move |c| !used.contains(c))
     }
@@ -134,18 +154,31 @@ impl Controls {
     pub fn guards<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Guards> {
         let mut free = Self::free(texts);
         let (inside, before) = (free.next()?, free.next()?);
-        Some(Guards { inside, before, swaps: self.inner.swapped.iter().copied().zip(free).collect() })
+        Some(Guards {
+            inside,
+            before,
+            swaps: self.inner.swapped.iter().copied().zip(free).collect(),
+        })
     }
 
     /// `text` guarded; with `middles`, also where all of it is the middle of a control token.
     #[must_use]
     pub fn guard(&self, text: &str, guards: &Guards, middles: bool) -> String {
         let inner = &*self.inner;
-        let swap =
-            |c: char| guards.swaps.iter().find(|(original, _)| *original == c).map_or(c, |(_, swapped)| *swapped);
+        let swap = |c: char| {
+            guards
+                .swaps
+                .iter()
+                .find(|(original, _)| *original == c)
+                .map_or(c, |(_, swapped)| *swapped)
+        };
         let is_middle = |content: &String| content.len() > text.len() && content.contains(text);
         if middles && text.len() < inner.longest && inner.contents.iter().any(is_middle) {
-            return text.chars().flat_map(|c| [guards.inside, swap(c)]).chain([guards.inside]).collect();
+            return text
+                .chars()
+                .flat_map(|c| [guards.inside, swap(c)])
+                .chain([guards.inside])
+                .collect();
         }
         let text: String = text.chars().map(swap).collect();
         let text = text.as_str();
@@ -162,7 +195,10 @@ impl Controls {
         if edges.clone().any(|n| text.is_char_boundary(n) && inner.suffixes.contains(&text[..n])) {
             breaks.push((0, guards.inside));
         }
-        if edges.clone().any(|n| text.is_char_boundary(len - n) && inner.prefixes.contains(&text[len - n..])) {
+        if edges
+            .clone()
+            .any(|n| text.is_char_boundary(len - n) && inner.prefixes.contains(&text[len - n..]))
+        {
             breaks.push((len, guards.inside));
         }
         breaks.sort_unstable();
@@ -178,7 +214,8 @@ impl Controls {
         out
     }
 
-    /// The pieces of a rendered text, guards undone, each with whether it is a control token of the template.
+    /// The pieces of a rendered text, guards undone, each with whether it is a control token of the
+    /// template.
     #[must_use]
     pub fn split(&self, rendered: &str, guards: &Guards) -> Vec<(String, bool)> {
         let mut pieces = Vec::new();
@@ -208,7 +245,8 @@ mod tests {
         ) {
             let controls = Controls::new(["<a>", "<|a|>", "~", "aa", "|a"]);
             let guards = controls.guards([text.as_str()].into_iter()).unwrap();
-            // The template shows one field between two of its own texts: every token that touches the data is foreign.
+            // The template shows one field between two of its own texts: every token that touches
+            // the data is foreign.
             let rendered = format!("{literal}{}{literal}", controls.guard(&text, &guards, middles));
             prop_assert_eq!(guards.undo(&rendered), format!("{literal}{text}{literal}"));
             let pieces = controls.split(&rendered, &guards);

@@ -1,8 +1,9 @@
-//! The rendered path: any other template, by minijinja, with the settings chat templates are written for.
+//! The rendered path: any other template, by minijinja, with the settings chat templates are
+//! written for.
 //!
-//! What of the text is the template's is found by a second render, with marks around what comes from data: its text
-//! without marks must be the text of the first. Where it is not, all of the text counts as data but for the control
-//! tokens that the template is proved to spell.
+//! What of the text is the template's is found by a second render, with marks around what comes
+//! from data: its text without marks must be the text of the first. Where it is not, all of the
+//! text counts as data but for the control tokens that the template is proved to spell.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +19,7 @@ use super::source::Source;
 use super::{Fields, RECORD, Rendered, TokenNames, filters, limits, operations, words};
 use crate::error::{Error, Result};
 use crate::read::Value;
-use crate::schema::{Drop, Refusal, Role};
+use crate::schema::{DropReason, Refusal, Role};
 
 /// A template of the engine.
 #[derive(Debug)]
@@ -55,7 +56,12 @@ impl Template {
     }
 
     /// Renders into `out`. Gives whether it shows only blank text.
-    pub fn render(&self, fields: &Fields, is_target: bool, out: &mut Rendered) -> std::result::Result<bool, Refusal> {
+    pub fn render(
+        &self,
+        fields: &Fields,
+        is_target: bool,
+        out: &mut Rendered,
+    ) -> std::result::Result<bool, Refusal> {
         let text = self.render_text(&self.environment, fields, str::to_owned)?;
         let (literal_role, data_role) =
             if is_target { (Role::Target, Role::Target) } else { (Role::Template, Role::Data) };
@@ -82,11 +88,14 @@ impl Template {
         self.unmarked.load(Ordering::Relaxed)
     }
 
-    /// The rendered `text` with what of it is data; nothing where a render of marked data gives another text.
+    /// The rendered `text` with what of it is data; nothing where a render of marked data gives
+    /// another text.
     fn marked(&self, fields: &Fields, text: &str) -> Option<Marked> {
         let (mut names, mut strings) = (Vec::new(), Vec::new());
         collect_strings(fields, &mut names, &mut strings);
-        let mut free = Controls::free(names.iter().chain(&strings).copied().chain([self.source.original.as_str()]));
+        let mut free = Controls::free(
+            names.iter().chain(&strings).copied().chain([self.source.original.as_str()]),
+        );
         let (open, close) = (free.next()?, free.next()?);
         let has_numbers = fields.values().any(has_numbers);
         // An empty string with marks is not empty, and a template may ask for that.
@@ -102,9 +111,13 @@ impl Template {
         })
     }
 
-    /// The pieces of the rendered `text`, each with whether it is a control token of the template. Refused if guards
-    /// change what the template makes of the data.
-    fn separate(&self, fields: &Fields, text: &str) -> std::result::Result<Vec<(String, bool)>, Refusal> {
+    /// The pieces of the rendered `text`, each with whether it is a control token of the template.
+    /// Refused if guards change what the template makes of the data.
+    fn separate(
+        &self,
+        fields: &Fields,
+        text: &str,
+    ) -> std::result::Result<Vec<(String, bool)>, Refusal> {
         let controls = &self.controls;
         if !controls.occur_in(text) {
             return Ok(vec![(text.to_owned(), false)]);
@@ -112,33 +125,42 @@ impl Template {
         let (mut names, mut strings) = (Vec::new(), Vec::new());
         collect_strings(fields, &mut names, &mut strings);
         let all = names.iter().chain(&strings).copied().chain([self.source.original.as_str()]);
-        let guards = (controls.guards(all))
-            .ok_or_else(|| Refusal::new(Drop::TemplateError, "its data holds every Unicode noncharacter"))?;
-        // Names are looked up by the template, so they stay as they are; one that could help to spell a token is refused.
+        let guards = (controls.guards(all)).ok_or_else(|| {
+            Refusal::new(DropReason::TemplateError, "its data holds every Unicode noncharacter")
+        })?;
+        // Names are looked up by the template, so they stay as they are; one that could help to
+        // spell a token is refused.
         let is_word = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        let may_spell = |name: &&&str| !is_word(name) && controls.guard(name, &guards, false) != **name;
+        let may_spell =
+            |name: &&&str| !is_word(name) && controls.guard(name, &guards, false) != **name;
         if let Some(name) = names.iter().find(may_spell) {
-            return Err(Refusal::new(Drop::Refused, format!("the field name '{name}' could spell a control token")));
+            return Err(Refusal::new(
+                DropReason::Refused,
+                format!("the field name '{name}' could spell a control token"),
+            ));
         }
         if strings.iter().all(|text| controls.guard(text, &guards, true) == *text) {
             return Ok(controls.split(text, &guards));
         }
         for middles in [true, false] {
-            let guarded = self.render_text(&self.environment, fields, |text| controls.guard(text, &guards, middles));
+            let guarded = self.render_text(&self.environment, fields, |text| {
+                controls.guard(text, &guards, middles)
+            });
             if let Ok(guarded) = guarded
                 && guards.undo(&guarded) == text
             {
                 return Ok(controls.split(&guarded, &guards));
             }
         }
-        Err(Refusal::new(Drop::Refused, self.why_refused(text)))
+        Err(Refusal::new(DropReason::Refused, self.why_refused(text)))
     }
 
     /// Why a record is refused whose rendered `text` spells a control token.
     fn why_refused(&self, text: &str) -> String {
         let token = self.controls.occurrences(text).next().map_or("", |found| &text[found]);
         let line = self.source.original.lines().position(|line| line.contains(token));
-        let place = line.map_or_else(|| "put together by it".to_owned(), |line| format!("line {}", line + 1));
+        let place = line
+            .map_or_else(|| "put together by it".to_owned(), |line| format!("line {}", line + 1));
         format!(
             "the control token '{token}' of its template ({place}) cannot be told from its data, which holds text like \
              a control token that the template changes"
@@ -165,25 +187,36 @@ impl Template {
         if self.source.uses_record && !fields.contains_key(RECORD) {
             names.push((RECORD.to_owned(), Jinja::from_pairs(object(fields))));
         }
-        names.extend(self.tokens.iter().map(|(name, token)| (name.clone(), Jinja::from(token.as_str()))));
+        names.extend(
+            self.tokens.iter().map(|(name, token)| (name.clone(), Jinja::from(token.as_str()))),
+        );
         Jinja::from_pairs(names)
     }
 
     /// Why a record is dropped that the engine fails on.
     fn refusal(&self, fields: &Fields, error: &JinjaError) -> Refusal {
         match error.kind() {
-            ErrorKind::UndefinedError => {
-                Refusal::new(Drop::MissingField, words::not_there(&self.source, fields, error))
+            ErrorKind::UndefinedError => Refusal::new(
+                DropReason::MissingField,
+                words::not_there(&self.source, fields, error),
+            ),
+            ErrorKind::BadSerialization => {
+                Refusal::new(DropReason::Malformed, words::unreadable(&self.source, error))
             }
-            ErrorKind::BadSerialization => Refusal::new(Drop::Malformed, words::unreadable(&self.source, error)),
-            ErrorKind::OutOfFuel => Refusal::new(Drop::TemplateError, limits::out_of_fuel()),
-            _ => Refusal::new(Drop::TemplateError, words::failed(&self.source, fields, error)),
+            ErrorKind::OutOfFuel => Refusal::new(DropReason::TemplateError, limits::out_of_fuel()),
+            _ => {
+                Refusal::new(DropReason::TemplateError, words::failed(&self.source, fields, error))
+            }
         }
     }
 }
 
 fn syntax() -> SyntaxConfig {
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .keep_trailing_newline(true)
+        .build();
     syntax.expect("the delimiters are the default ones")
 }
 
@@ -227,7 +260,10 @@ fn collect_from<'a>(value: &'a Value, names: &mut Vec<&'a str>, strings: &mut Ve
 #[cfg(test)]
 impl Template {
     /// The text as the engine renders the template as it is written, by none of our operations.
-    pub fn rendered_by_the_engine_alone(&self, fields: &Fields) -> std::result::Result<String, JinjaError> {
+    pub fn rendered_by_the_engine_alone(
+        &self,
+        fields: &Fields,
+    ) -> std::result::Result<String, JinjaError> {
         let mut environment = environment(false);
         environment.set_syntax(syntax());
         environment.render_str(&self.source.engine, self.names(fields, &str::to_owned))

@@ -1,8 +1,9 @@
 //! Bounds on what a render may take: its steps and bytes, and the size and depth of every value.
 //!
-//! The engine's fuel pays for instructions and for the bytes of what they make. It does not pay for walking a value
-//! (a list of one list twice, forty times over, is small in memory and endless to print), for lazy lists, and for
-//! depth, which costs stack. Those are walked here, step by step, before the engine does.
+//! The engine's fuel pays for instructions and for the bytes of what they make. It does not pay for
+//! walking a value (a list of one list twice, forty times over, is small in memory and endless to
+//! print), for lazy lists, and for depth, which costs stack. Those are walked here, step by step,
+//! before the engine does.
 
 use minijinja::value::{DynObject, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
@@ -32,7 +33,10 @@ pub fn install(environment: &mut Environment<'static>) {
 /// The reason for a render that took more than it may.
 #[must_use]
 pub fn out_of_fuel() -> String {
-    format!("it takes more than {FUEL} steps, or makes more than {} MiB of text and lists", (FUEL * UNITS) >> 20)
+    format!(
+        "it takes more than {FUEL} steps, or makes more than {} MiB of text and lists",
+        (FUEL * UNITS) >> 20
+    )
 }
 
 /// Fuel in small amounts.
@@ -61,7 +65,8 @@ fn bad(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, why.into())
 }
 
-/// Pays for walking all of `value`, its text included where `with_text`; an error where it nests too deep.
+/// Pays for walking all of `value`, its text included where `with_text`; an error where it nests
+/// too deep.
 pub fn walk(state: &State<'_, '_>, value: &Value, with_text: bool) -> Result<(), Error> {
     walk_seeing(state, value, with_text, &mut |_| Ok(()))
 }
@@ -70,7 +75,11 @@ pub fn walk(state: &State<'_, '_>, value: &Value, with_text: bool) -> Result<(),
 pub fn keep(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     let refuse_namespace = |object: &DynObject| {
         let is_namespace = object.type_name().ends_with("::Namespace");
-        if is_namespace { Err(bad("a namespace cannot be kept in a list, a map or a namespace")) } else { Ok(()) }
+        if is_namespace {
+            Err(bad("a namespace cannot be kept in a list, a map or a namespace"))
+        } else {
+            Ok(())
+        }
     };
     walk_seeing(state, value, false, &mut { refuse_namespace })
 }
@@ -118,7 +127,8 @@ fn walk_seeing(
     Ok(())
 }
 
-/// `value` with nothing lazy in it: lists that the engine makes as they are read are made here, and paid for.
+/// `value` with nothing lazy in it: lists that the engine makes as they are read are made here, and
+/// paid for.
 pub fn solid(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let Some(object) = value.as_object() else { return Ok(value) };
     let is_merged = object.type_name().contains("::Merge");
@@ -147,15 +157,24 @@ pub fn solid(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
 
 /// The operations that look at no more of a list or a map than its first level.
 const SHALLOW: [&str; 18] = [
-    "length", "count", "first", "last", "default", "d", "items", "list", "batch", "slice", "reverse", "zip", "chain",
-    "attr", "map", "keys", "values", "get",
+    "length", "count", "first", "last", "default", "d", "items", "list", "batch", "slice",
+    "reverse", "zip", "chain", "attr", "map", "keys", "values", "get",
 ];
 
-/// Pays ahead for filter or method `name` of `receiver` with `args`, and refuses what would be too much of it.
-pub fn prepare(state: &State<'_, '_>, name: &str, receiver: &Value, args: &[Value]) -> Result<(), Error> {
+/// Pays ahead for filter or method `name` of `receiver` with `args`, and refuses what would be too
+/// much of it.
+pub fn prepare(
+    state: &State<'_, '_>,
+    name: &str,
+    receiver: &Value,
+    args: &[Value],
+) -> Result<(), Error> {
     for value in std::iter::once(receiver).chain(args) {
         if SHALLOW.contains(&name) {
-            pay(state, ITEM as usize * value.as_object().and_then(DynObject::enumerator_len).unwrap_or(0))?;
+            pay(
+                state,
+                ITEM as usize * value.as_object().and_then(DynObject::enumerator_len).unwrap_or(0),
+            )?;
         } else {
             walk(state, value, true)?;
         }
@@ -206,7 +225,8 @@ fn pay_for_format(state: &State<'_, '_>, format: &str, args: &[Value]) -> Result
         numbers_in(arg, &mut numbers);
     }
     let widest = numbers.iter().copied().max().unwrap_or(0);
-    let named = format.matches(":{").count() + format.matches(".{").count() + format.matches('*').count();
+    let named =
+        format.matches(":{").count() + format.matches(".{").count() + format.matches('*').count();
     let bytes = widths.saturating_add((named as u64).saturating_mul(widest));
     let bytes = bytes.saturating_add((fields as u64).saturating_mul(texts as u64));
     state.consume_fuel(bytes.saturating_mul(4) / UNITS)
@@ -234,7 +254,8 @@ fn numbers_in(value: &Value, numbers: &mut Vec<u64>) {
 fn refuse_wide(name: &str, args: &[Value]) -> Result<(), Error> {
     let most = match name {
         "tojson" => MAX_JSON_INDENT,
-        "indent" | "batch" | "slice" | "center" | "ljust" | "rjust" | "zfill" | "expandtabs" | "wordwrap" => MAX_WIDTH,
+        "indent" | "batch" | "slice" | "center" | "ljust" | "rjust" | "zfill" | "expandtabs"
+        | "wordwrap" => MAX_WIDTH,
         _ => return Ok(()),
     };
     for arg in args {

@@ -1,7 +1,8 @@
-//! Marks: noncharacters around what comes from data, while a template is rendered to find out what does.
+//! Marks: noncharacters around what comes from data, while a template is rendered to find out what
+//! does.
 //!
-//! Takes texts and values of the engine with marks in them or without; gives them without or with. Knows nothing of
-//! templates, nor of what is done with the marks.
+//! Takes texts and values of the engine with marks in them or without; gives them without or with.
+//! Knows nothing of templates, nor of what is done with the marks.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -26,7 +27,8 @@ pub fn count_numbers_as_data() {
     NUMBERS.set(true);
 }
 
-/// Begins a render of data that has numbers in it, or not, with `marks` where data begins and where it ends.
+/// Begins a render of data that has numbers in it, or not, with `marks` where data begins and where
+/// it ends.
 pub fn begin(has_numbers: bool, marks: [char; 2]) {
     NUMBERS.set(has_numbers);
     MARKS.set(marks);
@@ -41,8 +43,8 @@ fn without_marks(text: &str) -> String {
     text.replace(MARKS.get(), "")
 }
 
-/// A text and the stretches of it that are data, in order, apart from each other; an empty one is an empty string of
-/// the data.
+/// A text and the stretches of it that are data, in order, apart from each other; an empty one is
+/// an empty string of the data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marked {
     /// The text without marks.
@@ -187,10 +189,14 @@ pub fn in_value(value: &Value) -> bool {
     }
     let Some(object) = value.as_object() else { return false };
     match value.kind() {
-        ValueKind::Map => {
-            object.try_iter_pairs().into_iter().flatten().any(|(key, item)| in_value(&key) || in_value(&item))
+        ValueKind::Map => object
+            .try_iter_pairs()
+            .into_iter()
+            .flatten()
+            .any(|(key, item)| in_value(&key) || in_value(&item)),
+        ValueKind::Seq | ValueKind::Iterable => {
+            object.try_iter().into_iter().flatten().any(|item| in_value(&item))
         }
-        ValueKind::Seq | ValueKind::Iterable => object.try_iter().into_iter().flatten().any(|item| in_value(&item)),
         _ => false,
     }
 }
@@ -225,9 +231,17 @@ fn changed(value: &Value, change: &dyn Fn(&str) -> Value, names: bool) -> Value 
             Value::from_pairs(pairs)
         }
         ValueKind::Seq | ValueKind::Iterable => {
-            let items: Vec<Value> =
-                object.try_iter().into_iter().flatten().map(|item| changed(&item, change, names)).collect();
-            if value.is_tuple() { Value::from(minijinja::value::Tuple::from(items)) } else { Value::from(items) }
+            let items: Vec<Value> = object
+                .try_iter()
+                .into_iter()
+                .flatten()
+                .map(|item| changed(&item, change, names))
+                .collect();
+            if value.is_tuple() {
+                Value::from(minijinja::value::Tuple::from(items))
+            } else {
+                Value::from(items)
+            }
         }
         _ => value.clone(),
     }

@@ -1,7 +1,9 @@
-//! Segmenting: a record rendered through its source's templates, as text whose every byte has a role.
+//! Segmenting: a record rendered through its source's templates, as text whose every byte has a
+//! role.
 //!
-//! Takes a record's fields; gives a [`Rendered`] or the reason why the record has none. Knows of tokenizers only
-//! the spelling of their control tokens, which rendered templates must keep apart from data.
+//! Takes a record's fields; gives a [`Rendered`] or the reason why the record has none. Knows of
+//! tokenizers only the spelling of their control tokens, which rendered templates must keep apart
+//! from data.
 
 mod compiled;
 mod direct;
@@ -25,10 +27,10 @@ use crate::error::Result;
 use crate::plan::{SegmentSpec, Source};
 pub use crate::read::Fields;
 use crate::read::Value;
-use crate::schema::{Drop, Refusal, Role};
+use crate::schema::{DropReason, Refusal, Role};
 
-/// The name by which a template has all fields of the record, so that `record["a-b"]` is the field `a-b`: that of a
-/// field of this name, where the record has one.
+/// The name by which a template has all fields of the record, so that `record["a-b"]` is the field
+/// `a-b`: that of a field of this name, where the record has one.
 const RECORD: &str = "record";
 
 /// The tokenizer's tokens by the names that templates have for them: `bos_token` and its like.
@@ -78,16 +80,22 @@ impl Rendered {
         }
     }
 
-    /// The spans with their starts, grouped into runs: a prompt's roles are one run, a target's another.
+    /// The spans with their starts, grouped into runs: a prompt's roles are one run, a target's
+    /// another.
     #[must_use]
     pub fn runs(&self) -> Vec<TextRun<'_>> {
         let mut runs: Vec<TextRun<'_>> = Vec::new();
         let (mut start, mut first) = (0, 0);
         for (nth, span) in self.spans.iter().enumerate() {
             let is_target = span.role == Role::Target;
-            let last = self.spans.get(nth + 1).is_none_or(|next| (next.role == Role::Target) != is_target);
+            let last =
+                self.spans.get(nth + 1).is_none_or(|next| (next.role == Role::Target) != is_target);
             if last {
-                runs.push(TextRun { text: &self.text[start..span.end], start, spans: &self.spans[first..=nth] });
+                runs.push(TextRun {
+                    text: &self.text[start..span.end],
+                    start,
+                    spans: &self.spans[first..=nth],
+                });
                 (start, first) = (span.end, nth + 1);
             }
         }
@@ -113,7 +121,7 @@ pub struct TextRun<'a> {
 }
 
 impl TextRun<'_> {
-    /// Whether it is learnt.
+    /// Whether it is trained.
     #[must_use]
     pub fn is_target(&self) -> bool {
         self.spans[0].role == Role::Target
@@ -149,10 +157,11 @@ pub enum Step {
 }
 
 impl Segmenter {
-    /// Compiles the templates of `source`; `controls` are the tokenizer's control tokens, `tokens` those that
-    /// templates know by name. Returns an error for a template that is wrong.
+    /// Compiles the templates of `source`; `controls` are the tokenizer's control tokens, `tokens`
+    /// those that templates know by name. Returns an error for a template that is wrong.
     pub fn compile(source: &Source, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
-        Self::of_segments(&source.segments, controls, tokens).map_err(|error| error.source(source.name.clone()))
+        Self::of_segments(&source.segments, controls, tokens)
+            .map_err(|error| error.source(source.name.clone()))
     }
 
     /// Refuses a source none of whose templates shows a field.
@@ -160,7 +169,11 @@ impl Segmenter {
         words::refuse_constant(&source.segments).map_err(|error| error.source(source.name.clone()))
     }
 
-    fn of_segments(segments: &[SegmentSpec], controls: &Controls, tokens: &TokenNames) -> Result<Self> {
+    fn of_segments(
+        segments: &[SegmentSpec],
+        controls: &Controls,
+        tokens: &TokenNames,
+    ) -> Result<Self> {
         let compile = |segment: &SegmentSpec| {
             let text = source::as_jinja_reads(segment.template());
             let template = match compiled::Template::parse(&text, tokens) {
@@ -169,9 +182,12 @@ impl Segmenter {
             };
             Ok((matches!(segment, SegmentSpec::Target(_)), template))
         };
-        let segments: Vec<(bool, Compiled)> = segments.iter().map(compile).collect::<Result<_>>()?;
-        let all_plain = segments.iter().map(|(is_target, template)| Some((*is_target, template.plain()?)));
-        let direct = all_plain.collect::<Option<Vec<_>>>().and_then(|segments| Direct::new(&segments));
+        let segments: Vec<(bool, Compiled)> =
+            segments.iter().map(compile).collect::<Result<_>>()?;
+        let all_plain =
+            segments.iter().map(|(is_target, template)| Some((*is_target, template.plain()?)));
+        let direct =
+            all_plain.collect::<Option<Vec<_>>>().and_then(|segments| Direct::new(&segments));
         Ok(Self { segments, direct })
     }
 
@@ -189,24 +205,33 @@ impl Segmenter {
             let start = out.text.len();
             let data_is_blank = match template {
                 Compiled::Plain(template) => template.render(fields, *is_target, out)?,
-                Compiled::Jinja(template) => {
-                    template.render(fields, *is_target, out).map_err(|refusal| refusal.in_segment(index))?
-                }
+                Compiled::Jinja(template) => template
+                    .render(fields, *is_target, out)
+                    .map_err(|refusal| refusal.in_segment(index))?,
             };
             if *is_target {
                 if data_is_blank {
-                    let targets = |segments: &[(bool, Compiled)]| segments.iter().filter(|segment| segment.0).count();
+                    let targets = |segments: &[(bool, Compiled)]| {
+                        segments.iter().filter(|segment| segment.0).count()
+                    };
                     let (nth, count) = (targets(&self.segments[..=index]), targets(&self.segments));
-                    return Err(Refusal::new(Drop::EmptyTarget, words::empty_target(nth, count)));
+                    return Err(Refusal::new(
+                        DropReason::EmptyTarget,
+                        words::empty_target(nth, count),
+                    ));
                 }
                 any_target |= is_target_text(&out.text[start..]);
             }
         }
-        if any_target { Ok(()) } else { Err(Refusal::new(Drop::EmptyTarget, "the target is empty")) }
+        if any_target {
+            Ok(())
+        } else {
+            Err(Refusal::new(DropReason::EmptyTarget, "the target is empty"))
+        }
     }
 
-    /// Paths of the fields that may be shortened, in order of first use: those the prompts show, or where there is
-    /// no prompt those the targets show.
+    /// Paths of the fields that may be shortened, in order of first use: those the prompts show, or
+    /// where there is no prompt those the targets show.
     #[must_use]
     pub fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
         let has_prompt = self.segments.iter().any(|(is_target, _)| !is_target);
@@ -319,27 +344,34 @@ mod tests {
 
     #[test]
     fn template_and_data_keep_their_roles_and_runs_alternate() {
-        let rendered =
-            render(&[prompt("<a> {{ x.y }} <b>:"), target(" {{ z }}")], &[], &json!({"x": {"y": "ẹ"}, "z": "t"}));
+        let rendered = render(
+            &[prompt("<a> {{ x.y }} <b>:"), target(" {{ z }}")],
+            &[],
+            &json!({"x": {"y": "ẹ"}, "z": "t"}),
+        );
         let rendered = rendered.unwrap();
         let runs = rendered.runs();
         assert_eq!(runs.iter().map(|run| run.text).collect::<Vec<_>>(), ["<a> ẹ <b>:", " t"]);
         let roles: Vec<_> = rendered.spans.iter().map(|span| (span.role, span.literal)).collect();
-        assert_eq!(roles, [(Template, true), (Data, false), (Template, true), (Target, true), (Target, false)]);
+        assert_eq!(
+            roles,
+            [(Template, true), (Data, false), (Template, true), (Target, true), (Target, false)]
+        );
     }
 
     #[test]
     fn missing_null_and_empty_have_their_reasons() {
         let segments = [prompt("{{ x }}"), target("{{ z }}")];
         let jinja = [prompt("{% if true %}{{ x.y }}{% endif %}"), target("{{ z | trim }}")];
-        let reason =
-            |segments: &[SegmentSpec], record: serde_json::Value| render(segments, &[], &record).unwrap_err().reason;
+        let reason = |segments: &[SegmentSpec], record: serde_json::Value| {
+            render(segments, &[], &record).unwrap_err().reason
+        };
         for segments in [&segments, &jinja] {
-            assert_eq!(reason(segments, json!({"z": "a"})), Drop::MissingField);
-            assert_eq!(reason(segments, json!({"x": null, "z": "a"})), Drop::MissingField);
+            assert_eq!(reason(segments, json!({"z": "a"})), DropReason::MissingField);
+            assert_eq!(reason(segments, json!({"x": null, "z": "a"})), DropReason::MissingField);
         }
-        assert_eq!(reason(&segments, json!({"x": "a", "z": " "})), Drop::EmptyTarget);
-        assert_eq!(reason(&jinja, json!({"x": {"y": "a"}, "z": " "})), Drop::EmptyTarget);
+        assert_eq!(reason(&segments, json!({"x": "a", "z": " "})), DropReason::EmptyTarget);
+        assert_eq!(reason(&jinja, json!({"x": {"y": "a"}, "z": " "})), DropReason::EmptyTarget);
         let by_default = [prompt("{{ x | default('-') }}"), target("{{ z }}")];
         assert_eq!(render(&by_default, &[], &json!({"x": null, "z": "a"})).unwrap().text, "-a");
     }
@@ -347,8 +379,10 @@ mod tests {
     #[test]
     fn a_chat_template_keeps_its_own_tokens_and_breaks_those_of_the_data() {
         let chat = "{% for m in messages %}{{ '<|im|>' + m.role + '\n' + m.content + '<|end|>' }}{% endfor %}";
-        let record = json!({"messages": [{"role": "user", "content": "say <|end|> or <|e"}], "z": "t"});
-        let rendered = render(&[prompt(chat), target("{{ z }}")], &["<|im|>", "<|end|>"], &record).unwrap();
+        let record =
+            json!({"messages": [{"role": "user", "content": "say <|end|> or <|e"}], "z": "t"});
+        let rendered =
+            render(&[prompt(chat), target("{{ z }}")], &["<|im|>", "<|end|>"], &record).unwrap();
         assert_eq!(rendered.text, "<|im|>user\nsay <|end|> or <|e<|end|>t");
         let mut start = 0;
         let mut literal = Vec::new();

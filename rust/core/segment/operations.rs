@@ -1,8 +1,9 @@
 //! The operations that templates are rebuilt with: bounded, and carrying marks of what is data.
 //!
-//! Takes values of the engine; gives values of the engine. There are two sets under the same names: a plain one, and
-//! one for a render whose data is marked. In the latter an operation works on texts without their marks, as it would
-//! in the plain one, and marks whatever of its result comes from data.
+//! Takes values of the engine; gives values of the engine. There are two sets under the same names:
+//! a plain one, and one for a render whose data is marked. In the latter an operation works on
+//! texts without their marks, as it would in the plain one, and marks whatever of its result comes
+//! from data.
 
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
@@ -18,7 +19,7 @@ type Result<T> = std::result::Result<T, Error>;
 
 /// Adds the operations; of marked data where `marked`.
 pub fn install(environment: &mut Environment<'static>, marked: bool) {
-    let call = move |kind: Kind| {
+    let call = move |kind: CallKind| {
         move |state: &mut State, args: Rest<ValueOrKwargs>| {
             let mut args = args.into_values();
             if args.len() < 2 {
@@ -28,11 +29,15 @@ pub fn install(environment: &mut Environment<'static>, marked: bool) {
             let name = args.remove(0);
             let name = name.as_str().unwrap_or_default();
             let operation = Operation { kind, name };
-            if marked { operation.carry(state, &receiver, &args) } else { operation.run(state, &receiver, &args) }
+            if marked {
+                operation.carry(state, &receiver, &args)
+            } else {
+                operation.run(state, &receiver, &args)
+            }
         }
     };
-    environment.add_filter("__filter", call(Kind::Filter));
-    environment.add_filter("__method", call(Kind::Method));
+    environment.add_filter("__filter", call(CallKind::Filter));
+    environment.add_filter("__method", call(CallKind::Method));
     environment.add_filter(
         "__slice",
         move |state: &mut State, value: Value, start: Value, stop: Value, step: Value| {
@@ -40,7 +45,9 @@ pub fn install(environment: &mut Environment<'static>, marked: bool) {
         },
     );
     environment.add_filter("__solid", |state: &mut State, value: Value| solid(state, value));
-    environment.add_filter("__kept", |state: &mut State, value: Value| keep(state, &value).map(|()| value));
+    environment.add_filter("__kept", |state: &mut State, value: Value| {
+        keep(state, &value).map(|()| value)
+    });
     environment.add_filter("__bare", move |state: &mut State, value: Value| {
         walk(state, &value, false)?;
         Ok::<Value, Error>(if marked { marks::bare(&value) } else { value })
@@ -64,11 +71,14 @@ pub fn install(environment: &mut Environment<'static>, marked: bool) {
     });
 }
 
-/// A value as it is shown: what is no text counts as data where any of the record's numbers might be in it.
+/// A value as it is shown: what is no text counts as data where any of the record's numbers might
+/// be in it.
 fn shown(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
     match value.kind() {
         ValueKind::String | ValueKind::Undefined => Ok(value),
-        ValueKind::Number | ValueKind::Bool if !marks::numbers_are_data() => Ok(Value::from(state.format(value)?)),
+        ValueKind::Number | ValueKind::Bool if !marks::numbers_are_data() => {
+            Ok(Value::from(state.format(value)?))
+        }
         _ => {
             let text = state.format(marks::bare(&value))?;
             Ok(Value::from(Marked::data(text).write()))
@@ -81,12 +91,13 @@ fn items_of(value: Value) -> Value {
     match value.kind() {
         ValueKind::String => {
             let text = Marked::read(value.as_str().unwrap_or_default());
-            let piece = |(at, c): (usize, char)| Value::from(text.slice(at..at + c.len_utf8()).write());
+            let piece =
+                |(at, c): (usize, char)| Value::from(text.slice(at..at + c.len_utf8()).write());
             text.text.char_indices().map(piece).collect()
         }
-        ValueKind::Map if !value.is_kwargs() => {
-            value.try_iter().map_or(value.clone(), |names| names.map(|name| marks::data_in(&name)).collect())
-        }
+        ValueKind::Map if !value.is_kwargs() => value
+            .try_iter()
+            .map_or(value.clone(), |names| names.map(|name| marks::data_in(&name)).collect()),
         _ => value,
     }
 }
@@ -118,18 +129,19 @@ fn shown_items(state: &mut State<'_, '_>, list: &Value) -> Result<Value> {
 
 /// Whether the template spells the format, and shows in it nothing but texts.
 fn is_plain_format(format: &Value, args: &[Value]) -> bool {
-    format.as_str().is_some_and(|text| !marks::are_in(text)) && args.iter().all(|arg| arg.as_str().is_some())
+    format.as_str().is_some_and(|text| !marks::are_in(text))
+        && args.iter().all(|arg| arg.as_str().is_some())
 }
 
 /// Filters and methods.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum CallKind {
     Filter,
     Method,
 }
 
 struct Operation<'a> {
-    kind: Kind,
+    kind: CallKind,
     name: &'a str,
 }
 
@@ -141,13 +153,14 @@ impl Operation<'_> {
         }
         prepare(state, self.name, receiver, args)?;
         let value = match self.kind {
-            Kind::Method => receiver.call_method(state, self.name, args)?,
-            Kind::Filter => {
+            CallKind::Method => receiver.call_method(state, self.name, args)?,
+            CallKind::Filter => {
                 let all: Vec<Value> = std::iter::once(receiver).chain(args).cloned().collect();
                 state.apply_filter(self.name, &all).map_err(|error| match error.kind() {
-                    ErrorKind::UnknownFilter if error.detail().is_none() => {
-                        Error::new(ErrorKind::UnknownFilter, format!("filter {} is unknown", self.name))
-                    }
+                    ErrorKind::UnknownFilter if error.detail().is_none() => Error::new(
+                        ErrorKind::UnknownFilter,
+                        format!("filter {} is unknown", self.name),
+                    ),
                     _ => error,
                 })?
             }
@@ -156,11 +169,17 @@ impl Operation<'_> {
     }
 
     /// Runs a filter on every item, where it is `map` with the name of one.
-    fn map(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value], marked: bool) -> Option<Result<Value>> {
-        let is_map = matches!(self.kind, Kind::Filter) && self.name == "map";
+    fn map(
+        &self,
+        state: &mut State<'_, '_>,
+        receiver: &Value,
+        args: &[Value],
+        marked: bool,
+    ) -> Option<Result<Value>> {
+        let is_map = matches!(self.kind, CallKind::Filter) && self.name == "map";
         let (name, args) = args.split_first().filter(|_| is_map)?;
         let name = marks::bare(name);
-        let inner = Operation { kind: Kind::Filter, name: name.as_str()? };
+        let inner = Operation { kind: CallKind::Filter, name: name.as_str()? };
         if receiver.is_undefined() {
             return None;
         }
@@ -185,7 +204,7 @@ impl Operation<'_> {
 
     /// Runs it on marked values, and marks what of its result is data.
     fn carry(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
-        let is_filter = matches!(self.kind, Kind::Filter);
+        let is_filter = matches!(self.kind, CallKind::Filter);
         for value in std::iter::once(receiver).chain(args) {
             walk(state, value, false)?;
         }
@@ -197,7 +216,9 @@ impl Operation<'_> {
             "default" | "d" | "safe" => return self.run(state, receiver, args),
             "join" if !is_filter => return self.join(state, receiver, args),
             "format" if is_plain_format(receiver, args) => return self.run(state, receiver, args),
-            "string" | TEXT if is_filter && receiver.as_str().is_some() => return Ok(receiver.clone()),
+            "string" | TEXT if is_filter && receiver.as_str().is_some() => {
+                return Ok(receiver.clone());
+            }
             "string" | TEXT if is_filter => return shown(state, receiver.clone()),
             _ => {}
         }
@@ -213,8 +234,9 @@ impl Operation<'_> {
                 let bare_args: Vec<Value> = args.iter().map(marks::bare).collect();
                 let bare_receiver = marks::bare(receiver);
                 let value = self.run(state, &bare_receiver, &bare_args)?;
-                let has_data =
-                    receiver.as_object().is_some() || marks::numbers_are_data() || args.iter().any(marks::in_value);
+                let has_data = receiver.as_object().is_some()
+                    || marks::numbers_are_data()
+                    || args.iter().any(marks::in_value);
                 Ok(if has_data { data_of(&value) } else { value })
             }
         }
@@ -234,11 +256,19 @@ impl Operation<'_> {
 
     /// Whether it makes one text of all of a list or a map.
     fn looks_whole(&self) -> bool {
-        matches!(self.name, "tojson" | "pprint" | "escape" | "e" | "urlencode" | "xmlattr" | "indent")
+        matches!(
+            self.name,
+            "tojson" | "pprint" | "escape" | "e" | "urlencode" | "xmlattr" | "indent"
+        )
     }
 
     /// Runs it on a list or a map, whose texts keep their marks.
-    fn carry_items(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
+    fn carry_items(
+        &self,
+        state: &mut State<'_, '_>,
+        receiver: &Value,
+        args: &[Value],
+    ) -> Result<Value> {
         let is_map = receiver.kind() == ValueKind::Map;
         let names_only = matches!(
             self.name,
@@ -255,15 +285,19 @@ impl Operation<'_> {
                 | "slice"
                 | "map"
         );
-        let mut receiver = if is_map && names_only { items_of(receiver.clone()) } else { receiver.clone() };
+        let mut receiver =
+            if is_map && names_only { items_of(receiver.clone()) } else { receiver.clone() };
         if self.name == "join" {
             receiver = shown_items(state, &receiver)?;
         }
         let shows_args = matches!(self.name, "join" | "sum" | "chain" | "zip" | "batch" | "slice");
-        let looks_up = matches!(self.name, "get" | "attr" | "count" | "index" | "groupby" | "sort" | "unique");
+        let looks_up =
+            matches!(self.name, "get" | "attr" | "count" | "index" | "groupby" | "sort" | "unique");
         let mut args = args.to_vec();
         let mut had_data = false;
-        if let Some(first) = args.first_mut().filter(|first| !shows_args && first.as_object().is_none()) {
+        if let Some(first) =
+            args.first_mut().filter(|first| !shows_args && first.as_object().is_none())
+        {
             had_data = marks::in_value(first) && !looks_up;
             *first = marks::bare(first);
         }
@@ -274,8 +308,11 @@ impl Operation<'_> {
             // The names of fields are data.
             "items" | "dictsort" => {
                 let pairs = value.try_iter()?.map(|pair| {
-                    let items: Vec<Value> = pair.try_iter().map(Iterator::collect).unwrap_or_default();
-                    let name = |(nth, item): (usize, Value)| if nth == 0 { marks::data_in(&item) } else { item };
+                    let items: Vec<Value> =
+                        pair.try_iter().map(Iterator::collect).unwrap_or_default();
+                    let name = |(nth, item): (usize, Value)| {
+                        if nth == 0 { marks::data_in(&item) } else { item }
+                    };
                     Value::from(items.into_iter().enumerate().map(name).collect::<Vec<_>>())
                 });
                 Ok(pairs.collect())
@@ -306,7 +343,12 @@ impl Operation<'_> {
     }
 
     /// Runs it on a text.
-    fn carry_text(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
+    fn carry_text(
+        &self,
+        state: &mut State<'_, '_>,
+        receiver: &Value,
+        args: &[Value],
+    ) -> Result<Value> {
         let args_have_data = args.iter().any(marks::in_value)
             || marks::numbers_are_data() && args.iter().any(|arg| arg.as_str().is_none());
         let text = receiver.as_str().unwrap_or_default();
@@ -321,7 +363,8 @@ impl Operation<'_> {
         Ok(Value::from(kept.unwrap_or_else(|| Marked::data(result.to_owned())).write()))
     }
 
-    /// The result with the marks that `text` had, where it is known which of its letters come from where.
+    /// The result with the marks that `text` had, where it is known which of its letters come from
+    /// where.
     fn keep_marks(&self, text: &Marked, result: &str, args: &[Value]) -> Option<Marked> {
         let from_end = text.text.len().checked_sub(result.len());
         let kept = match self.name {
@@ -335,7 +378,8 @@ impl Operation<'_> {
             "replace" => {
                 let from = args.first()?.as_str().filter(|from| !from.is_empty())?;
                 let to = args.get(1)?.as_str()?;
-                let most = args.get(2).and_then(Value::as_i64).and_then(|most| usize::try_from(most).ok());
+                let most =
+                    args.get(2).and_then(Value::as_i64).and_then(|most| usize::try_from(most).ok());
                 if args.get(2).is_some_and(Value::is_kwargs) {
                     return None;
                 }
@@ -348,7 +392,12 @@ impl Operation<'_> {
 }
 
 /// Some of a text's characters or a list's items, as Python's slices are.
-fn slice(state: &mut State<'_, '_>, value: &Value, bounds: [Value; 3], marked: bool) -> Result<Value> {
+fn slice(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    bounds: [Value; 3],
+    marked: bool,
+) -> Result<Value> {
     let bad = |why: &str| Error::new(ErrorKind::InvalidOperation, why.to_owned());
     let [start, stop, step] = bounds.map(|bound| match bound.kind() {
         ValueKind::None => Ok(None),
@@ -361,7 +410,8 @@ fn slice(state: &mut State<'_, '_>, value: &Value, bounds: [Value; 3], marked: b
     if let Some(text) = value.as_str() {
         let text = if marked { Marked::read(text) } else { Marked::plain(text) };
         pay(state, text.text.len())?;
-        let ends: Vec<usize> = text.text.char_indices().map(|(at, _)| at).chain([text.text.len()]).collect();
+        let ends: Vec<usize> =
+            text.text.char_indices().map(|(at, _)| at).chain([text.text.len()]).collect();
         let places = places(ends.len() - 1, start, stop, step);
         let mut out = Marked::default();
         places.for_each(|at| out.push_slice(&text, ends[at]..ends[at + 1]));
@@ -386,7 +436,12 @@ fn slice(state: &mut State<'_, '_>, value: &Value, bounds: [Value; 3], marked: b
 }
 
 /// The indices of a slice of `len` items.
-fn places(len: usize, start: Option<i64>, stop: Option<i64>, step: i64) -> impl Iterator<Item = usize> {
+fn places(
+    len: usize,
+    start: Option<i64>,
+    stop: Option<i64>,
+    step: i64,
+) -> impl Iterator<Item = usize> {
     let len = len as i64;
     let (low, high) = if step < 0 { (-1, len - 1) } else { (0, len) };
     let clamp = |at: i64| if at < 0 { at.saturating_add(len).max(low) } else { at.min(high) };

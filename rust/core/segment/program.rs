@@ -1,10 +1,11 @@
-//! A template as a program of the engine, with every operation that could grow without bound under a guard.
+//! A template as a program of the engine, with every operation that could grow without bound under
+//! a guard.
 //!
-//! Takes a template's text; gives its instructions. The engine's parser makes a tree of the text, and this module
-//! rebuilds the tree so that filters, methods, slices, comparisons and literals pass through the operations of
-//! [`operations`](super::operations), which bound what they make and carry the marks of provenance. Templates are
-//! code from strangers: their text and the tokens of each tag are counted before anything is parsed, and they are
-//! parsed on a stack of known size.
+//! Takes a template's text; gives its instructions. The engine's parser makes a tree of the text,
+//! and this module rebuilds the tree so that filters, methods, slices, comparisons and literals
+//! pass through the operations of [`operations`](super::operations), which bound what they make and
+//! carry the marks of provenance. Templates are code from strangers: their text and the tokens of
+//! each tag are counted before anything is parsed, and they are parsed on a stack of known size.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -20,7 +21,8 @@ const MAX_TEXT: usize = 1 << 20;
 /// Tokens of a template, and of one of its tags: bounds on the depth of its tree.
 const MAX_TOKENS: usize = 20_000;
 const MAX_TAG_TOKENS: usize = 2_000;
-/// The stack that templates are parsed on: a tree as deep as `MAX_TOKENS` allows needs about a quarter of it.
+/// The stack that templates are parsed on: a tree as deep as `MAX_TOKENS` allows needs about a
+/// quarter of it.
 const STACK: usize = 128 << 20;
 
 const NAME: &str = "template";
@@ -51,13 +53,18 @@ impl Program {
         };
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
-            let thread = thread.map_err(|error| wrong(format!("no thread to read it on: {error}")))?;
+            let thread =
+                thread.map_err(|error| wrong(format!("no thread to read it on: {error}")))?;
             thread.join().unwrap_or_else(|_| Err(wrong("the template engine failed on it")))
         })
     }
 
     /// Renders with the operations of `environment`.
-    pub fn render(&self, environment: &Environment<'static>, fields: Value) -> Result<String, Error> {
+    pub fn render(
+        &self,
+        environment: &Environment<'static>,
+        fields: Value,
+    ) -> Result<String, Error> {
         let mut text = String::new();
         let mut out = machinery::make_string_output(&mut text);
         machinery::eval(environment, &self.main, fields, &self.blocks, &mut out, AutoEscape::None)?;
@@ -70,10 +77,12 @@ fn wrong(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::SyntaxError, why.into())
 }
 
-/// A copy of `text` that lives as long as the process, one for each distinct text: instructions borrow it.
+/// A copy of `text` that lives as long as the process, one for each distinct text: instructions
+/// borrow it.
 fn interned(text: &str) -> &'static str {
     static TEXTS: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
-    let mut texts = TEXTS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut texts =
+        TEXTS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = texts.get(text) {
         return known;
     }
@@ -90,16 +99,21 @@ fn refuse_large(text: &str, syntax: &SyntaxConfig) -> Result<(), Error> {
     let (mut all, mut tag) = (0, 0);
     // What the lexer cannot read is left to the parser, which says what is wrong with it.
     for (token, span) in machinery::tokenize(text, false, syntax.clone()).map_while(Result::ok) {
-        let starts = matches!(token, Token::TemplateData(_) | Token::VariableStart | Token::BlockStart);
+        let starts =
+            matches!(token, Token::TemplateData(_) | Token::VariableStart | Token::BlockStart);
         tag = if starts { 0 } else { tag + 1 };
         all += 1;
         if tag > MAX_TAG_TOKENS {
             let line = span.start_line;
-            return Err(wrong(format!("a tag has more than {MAX_TAG_TOKENS} names and operators (line {line})")));
+            return Err(wrong(format!(
+                "a tag has more than {MAX_TAG_TOKENS} names and operators (line {line})"
+            )));
         }
     }
     if all > MAX_TOKENS {
-        return Err(wrong(format!("it has {all} names and operators, a template may have {MAX_TOKENS}")));
+        return Err(wrong(format!(
+            "it has {all} names and operators, a template may have {MAX_TOKENS}"
+        )));
     }
     Ok(())
 }
@@ -109,7 +123,9 @@ type Tree = Expr<'static>;
 /// `node` with its operations under guard.
 fn statement(node: &Stmt<'static>) -> Stmt<'static> {
     match node {
-        Stmt::Template(at) => Stmt::Template(same(at, ast::Template { children: statements(&at.children) })),
+        Stmt::Template(at) => {
+            Stmt::Template(same(at, ast::Template { children: statements(&at.children) }))
+        }
         Stmt::EmitExpr(at) => Stmt::EmitExpr(same(at, ast::EmitExpr { expr: shown(&at.expr) })),
         Stmt::EmitRaw(at) => Stmt::EmitRaw(same(at, ast::EmitRaw { raw: at.raw })),
         Stmt::ForLoop(at) => Stmt::ForLoop(same(
@@ -132,8 +148,10 @@ fn statement(node: &Stmt<'static>) -> Stmt<'static> {
             },
         )),
         Stmt::WithBlock(at) => {
-            let assignments =
-                at.assignments.iter().map(|(name, value)| (expression_as_target(name), expression(value)));
+            let assignments = at
+                .assignments
+                .iter()
+                .map(|(name, value)| (expression_as_target(name), expression(value)));
             let assignments = assignments.collect();
             Stmt::WithBlock(same(at, ast::WithBlock { assignments, body: statements(&at.body) }))
         }
@@ -152,12 +170,17 @@ fn statement(node: &Stmt<'static>) -> Stmt<'static> {
                 body: statements(&at.body),
             },
         )),
-        Stmt::AutoEscape(at) => {
-            Stmt::AutoEscape(same(at, ast::AutoEscape { enabled: expression(&at.enabled), body: statements(&at.body) }))
-        }
+        Stmt::AutoEscape(at) => Stmt::AutoEscape(same(
+            at,
+            ast::AutoEscape { enabled: expression(&at.enabled), body: statements(&at.body) },
+        )),
         Stmt::FilterBlock(at) => Stmt::FilterBlock(same(
             at,
-            ast::FilterBlock { filter: shown(&at.filter), filter_span: at.filter_span, body: statements(&at.body) },
+            ast::FilterBlock {
+                filter: shown(&at.filter),
+                filter_span: at.filter_span,
+                body: statements(&at.body),
+            },
         )),
         Stmt::Macro(at) => Stmt::Macro(same(at, macro_of(at))),
         Stmt::CallBlock(at) => Stmt::CallBlock(same(
@@ -178,23 +201,28 @@ fn statement(node: &Stmt<'static>) -> Stmt<'static> {
 /// The statements that name other templates, of which there are none.
 fn statement_of_many(node: &Stmt<'static>) -> Stmt<'static> {
     match node {
-        Stmt::Block(at) => {
-            Stmt::Block(same(at, ast::Block { name: at.name, required: at.required, body: statements(&at.body) }))
-        }
-        Stmt::Import(at) => {
-            Stmt::Import(same(at, ast::Import { expr: expression(&at.expr), name: expression_as_target(&at.name) }))
-        }
+        Stmt::Block(at) => Stmt::Block(same(
+            at,
+            ast::Block { name: at.name, required: at.required, body: statements(&at.body) },
+        )),
+        Stmt::Import(at) => Stmt::Import(same(
+            at,
+            ast::Import { expr: expression(&at.expr), name: expression_as_target(&at.name) },
+        )),
         Stmt::FromImport(at) => {
-            let names = at
-                .names
-                .iter()
-                .map(|(name, alias)| (expression_as_target(name), alias.as_ref().map(expression_as_target)));
-            Stmt::FromImport(same(at, ast::FromImport { expr: expression(&at.expr), names: names.collect() }))
+            let names = at.names.iter().map(|(name, alias)| {
+                (expression_as_target(name), alias.as_ref().map(expression_as_target))
+            });
+            Stmt::FromImport(same(
+                at,
+                ast::FromImport { expr: expression(&at.expr), names: names.collect() },
+            ))
         }
         Stmt::Extends(at) => Stmt::Extends(same(at, ast::Extends { name: expression(&at.name) })),
-        Stmt::Include(at) => {
-            Stmt::Include(same(at, ast::Include { name: expression(&at.name), ignore_missing: at.ignore_missing }))
-        }
+        Stmt::Include(at) => Stmt::Include(same(
+            at,
+            ast::Include { name: expression(&at.name), ignore_missing: at.ignore_missing },
+        )),
         _ => unreachable!("the other statements are handled before"),
     }
 }
@@ -220,12 +248,14 @@ fn call_of(node: &ast::Call<'static>) -> ast::Call<'static> {
 /// What is assigned to: no operation stands in it but the object whose attribute is set.
 fn expression_as_target(node: &Tree) -> Tree {
     match node {
-        Expr::List(at) => {
-            Expr::List(same(at, ast::List { items: at.items.iter().map(expression_as_target).collect() }))
-        }
-        Expr::Tuple(at) => {
-            Expr::Tuple(same(at, ast::Tuple { items: at.items.iter().map(expression_as_target).collect() }))
-        }
+        Expr::List(at) => Expr::List(same(
+            at,
+            ast::List { items: at.items.iter().map(expression_as_target).collect() },
+        )),
+        Expr::Tuple(at) => Expr::Tuple(same(
+            at,
+            ast::Tuple { items: at.items.iter().map(expression_as_target).collect() },
+        )),
         other => expression(other),
     }
 }
@@ -236,7 +266,8 @@ fn expression(node: &Tree) -> Tree {
         Expr::Var(at) => Expr::Var(same(at, ast::Var { id: at.id })),
         Expr::Const(at) => Expr::Const(same(at, ast::Const { value: at.value.clone() })),
         Expr::Slice(at) => {
-            let bound = |bound: &Option<Tree>| bound.as_ref().map_or_else(|| none(at.span()), expression);
+            let bound =
+                |bound: &Option<Tree>| bound.as_ref().map_or_else(|| none(at.span()), expression);
             let bounds = [bound(&at.start), bound(&at.stop), bound(&at.step)].map(CallArg::Pos);
             filter("__slice", expression(&at.expr), bounds.into(), at.span())
         }
@@ -247,7 +278,11 @@ fn expression(node: &Tree) -> Tree {
         }
         Expr::BinOp(at) => binary(at),
         Expr::Compare(at) => {
-            let ops = at.ops.iter().map(|one| ast::CompareOp { op: one.op, expr: bare(&one.expr) }).collect();
+            let ops = at
+                .ops
+                .iter()
+                .map(|one| ast::CompareOp { op: one.op, expr: bare(&one.expr) })
+                .collect();
             Expr::Compare(same(at, ast::Compare { expr: bare(&at.expr), ops }))
         }
         Expr::IfExpr(at) => Expr::IfExpr(same(
@@ -268,32 +303,47 @@ fn expression(node: &Tree) -> Tree {
             at,
             ast::Test { name: at.name, expr: bare(&at.expr), args: arguments_with(&at.args, bare) },
         )),
-        Expr::GetAttr(at) => Expr::GetAttr(same(at, ast::GetAttr { expr: expression(&at.expr), name: at.name })),
+        Expr::GetAttr(at) => {
+            Expr::GetAttr(same(at, ast::GetAttr { expr: expression(&at.expr), name: at.name }))
+        }
         Expr::GetItem(at) => {
-            let is_name = matches!(&at.subscript_expr, Expr::Const(key) if key.value.as_str().is_some());
+            let is_name =
+                matches!(&at.subscript_expr, Expr::Const(key) if key.value.as_str().is_some());
             let expr = expression(&at.expr);
             let expr = if is_name { expr } else { guarded("__indexed", expr) };
             Expr::GetItem(same(at, ast::GetItem { expr, subscript_expr: bare(&at.subscript_expr) }))
         }
         Expr::Call(at) => call(at),
         Expr::List(at) => {
-            let list = Expr::List(same(at, ast::List { items: at.items.iter().map(expression).collect() }));
+            let list = Expr::List(same(
+                at,
+                ast::List { items: at.items.iter().map(expression).collect() },
+            ));
             kept(list)
         }
         Expr::Tuple(at) => {
-            let tuple = Expr::Tuple(same(at, ast::Tuple { items: at.items.iter().map(expression).collect() }));
+            let tuple = Expr::Tuple(same(
+                at,
+                ast::Tuple { items: at.items.iter().map(expression).collect() },
+            ));
             kept(tuple)
         }
         Expr::Map(at) => {
             let keys = at.keys.iter().map(bare).collect();
-            kept(Expr::Map(same(at, ast::Map { keys, values: at.values.iter().map(expression).collect() })))
+            kept(Expr::Map(same(
+                at,
+                ast::Map { keys, values: at.values.iter().map(expression).collect() },
+            )))
         }
     }
 }
 
 fn binary(at: &Spanned<ast::BinOp<'static>>) -> Tree {
     let with = |wrap: fn(&Tree) -> Tree| {
-        Expr::BinOp(same(at, ast::BinOp { op: at.op, left: wrap(&at.left), right: wrap(&at.right) }))
+        Expr::BinOp(same(
+            at,
+            ast::BinOp { op: at.op, left: wrap(&at.left), right: wrap(&at.right) },
+        ))
     };
     match at.op {
         op if is_comparison(op) => with(bare),
@@ -314,14 +364,20 @@ fn is_comparison(op: BinOpKind) -> bool {
 fn call(at: &Spanned<ast::Call<'static>>) -> Tree {
     match at.identify_call() {
         // A string each, or the loop's own affair.
-        CallType::Function("super" | "caller" | "loop") | CallType::Block(_) => Expr::Call(same(at, call_of(at))),
-        CallType::Method(Expr::Var(var), _) if var.id == "loop" => Expr::Call(same(at, call_of(at))),
+        CallType::Function("super" | "caller" | "loop") | CallType::Block(_) => {
+            Expr::Call(same(at, call_of(at)))
+        }
+        CallType::Method(Expr::Var(var), _) if var.id == "loop" => {
+            Expr::Call(same(at, call_of(at)))
+        }
         CallType::Method(object, name) => {
             let mut args = vec![CallArg::Pos(constant(name, at.span()))];
             args.extend(arguments(&at.args));
             filter("__method", expression(object), args, at.span())
         }
-        CallType::Function(_) | CallType::Object(_) => guarded("__solid", Expr::Call(same(at, call_of(at)))),
+        CallType::Function(_) | CallType::Object(_) => {
+            guarded("__solid", Expr::Call(same(at, call_of(at))))
+        }
     }
 }
 

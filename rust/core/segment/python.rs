@@ -1,7 +1,8 @@
 //! Values as Python writes them: `str`, `repr` and `json.dumps` of what a template shows.
 //!
-//! Takes the engine's values; gives text equal to that of Python's `json` and Jinja2, or an error that says why
-//! there is none. The engine's own `Display` differs in floats and in characters that Python escapes.
+//! Takes the engine's values; gives text equal to that of Python's `json` and Jinja2, or an error
+//! that says why there is none. The engine's own `Display` differs in floats and in characters that
+//! Python escapes.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
@@ -30,15 +31,19 @@ impl Object for BigInt {
     }
 }
 
-/// A field's value as the engine's. `shows_only` is false where the template also compares or calculates: it then
-/// refuses integers beyond 128 bits, which the engine would compare wrongly.
+/// A field's value as the engine's. `shows_only` is false where the template also compares or
+/// calculates: it then refuses integers beyond 128 bits, which the engine would compare wrongly.
 pub fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_only: bool) -> Jinja {
     match value {
         Value::Null => Jinja::from(()),
         Value::Bool(truth) => Jinja::from(*truth),
-        Value::Number(Number::Int(int)) => i64::try_from(*int).map_or_else(|_| Jinja::from(*int), Jinja::from),
+        Value::Number(Number::Int(int)) => {
+            i64::try_from(*int).map_or_else(|_| Jinja::from(*int), Jinja::from)
+        }
         Value::Number(Number::Float(float)) => Jinja::from(*float),
-        Value::Number(Number::Big(digits)) if shows_only => Jinja::from_object(BigInt(digits.clone())),
+        Value::Number(Number::Big(digits)) if shows_only => {
+            Jinja::from_object(BigInt(digits.clone()))
+        }
         Value::Number(Number::Big(digits)) => {
             let digits = digits.trim_start_matches('-').len();
             Jinja::from(error(format!(
@@ -46,10 +51,12 @@ pub fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_only: boo
             )))
         }
         Value::String(text) => Jinja::from(string(text)),
-        Value::Array(items) => items.iter().map(|item| value_of(item, string, shows_only)).collect(),
-        Value::Object(fields) => {
-            Jinja::from_pairs(fields.iter().map(|(key, value)| (key.clone(), value_of(value, string, shows_only))))
+        Value::Array(items) => {
+            items.iter().map(|item| value_of(item, string, shows_only)).collect()
         }
+        Value::Object(fields) => Jinja::from_pairs(
+            fields.iter().map(|(key, value)| (key.clone(), value_of(value, string, shows_only))),
+        ),
         Value::Unreadable(why) => unreadable(why),
     }
 }
@@ -123,7 +130,9 @@ fn write_repr(value: &Jinja, out: &mut String) -> Result<(), JinjaError> {
         ValueKind::Plain if is_big(value) => {
             let _ = write!(out, "{value}");
         }
-        ValueKind::Iterable => return Err(error("a sequence that is not a list is shown: put `| list` after it")),
+        ValueKind::Iterable => {
+            return Err(error("a sequence that is not a list is shown: put `| list` after it"));
+        }
         _ => return Err(error("a function, macro or loop is shown, which has no text")),
     }
     Ok(())
@@ -133,7 +142,10 @@ fn write_repr(value: &Jinja, out: &mut String) -> Result<(), JinjaError> {
 fn invalid(value: &Jinja) -> JinjaError {
     let shown = value.to_string();
     let why = shown.trim_start_matches("<invalid value: ").trim_end_matches('>');
-    match (why.strip_prefix("could not serialize to value: "), why.strip_prefix("invalid operation: ")) {
+    match (
+        why.strip_prefix("could not serialize to value: "),
+        why.strip_prefix("invalid operation: "),
+    ) {
         (Some(why), _) => JinjaError::new(ErrorKind::BadSerialization, why.to_owned()),
         (_, operation) => error(operation.unwrap_or(why).to_owned()),
     }
@@ -156,7 +168,8 @@ fn write_number(value: &Jinja, out: &mut String) {
     }
 }
 
-/// `repr` of a float: the shortest digits that give it back, with an exponent below 1e-4 and from 1e16 on.
+/// `repr` of a float: the shortest digits that give it back, with an exponent below 1e-4 and from
+/// 1e16 on.
 fn write_float(float: f64, out: &mut String) {
     if !float.is_finite() {
         out.push_str(if float.is_nan() { "nan" } else { "" });
@@ -166,7 +179,8 @@ fn write_float(float: f64, out: &mut String) {
     }
     // Of two shortest spellings that are equally near, Python takes the even one.
     let shortest = format!("{float:e}");
-    let places = shortest.bytes().take_while(|byte| *byte != b'e').filter(u8::is_ascii_digit).count() - 1;
+    let places =
+        shortest.bytes().take_while(|byte| *byte != b'e').filter(u8::is_ascii_digit).count() - 1;
     let even = format!("{float:.places$e}");
     let scientific = if even.parse() == Ok(float) { even } else { shortest };
     let (digits, exponent) = scientific.split_once('e').expect("written with an exponent");
@@ -322,9 +336,10 @@ impl Dumps {
                 '\u{8}' => out.write_str("\\b"),
                 '\u{c}' => out.write_str("\\f"),
                 '\0'..='\u{1f}' => write!(out, "\\u{:04x}", c as u32),
-                '\u{7f}'.. if self.ensure_ascii => {
-                    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
-                }
+                '\u{7f}'.. if self.ensure_ascii => c
+                    .encode_utf16(&mut [0; 2])
+                    .iter()
+                    .try_for_each(|unit| write!(out, "\\u{unit:04x}")),
                 _ => out.write_char(c),
             };
         }

@@ -1,14 +1,16 @@
-//! Tests of the rendered path: hostile templates, what is the template's and what is data, and random templates.
+//! Tests of the rendered path: hostile templates, what is the template's and what is data, and
+//! random templates.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::jinja::Template;
 use super::{Controls, Fields, Rendered};
-use crate::schema::{Drop, Refusal, Role};
+use crate::schema::{DropReason, Refusal, Role};
 
 fn render(text: &str, controls: &[&str], record: &Value) -> Result<(Rendered, u64), Refusal> {
-    let template = Template::parse(text, &Controls::new(controls.iter().copied()), &Vec::new()).unwrap();
+    let template =
+        Template::parse(text, &Controls::new(controls.iter().copied()), &Vec::new()).unwrap();
     let mut out = Rendered::default();
     template.render(&fields_of(record), false, &mut out).map(|_| (out, template.unmarked()))
 }
@@ -36,8 +38,10 @@ fn templates_that_grow_or_nest_without_bound_are_refused() {
             "{{% set ns = namespace(s={start}) %}}{{% for i in range(99) %}}{{% set ns.s = {grow} %}}{{% endfor %}}"
         )
     };
-    let deep = "{% set ns = namespace(s=1) %}{% for i in range(90000) %}{% set ns.s = GROW %}{% endfor %}";
-    let lists: String = ["{% set a = [1] %}".to_owned(), "{% set a = [a, a] %}".repeat(60)].concat();
+    let deep =
+        "{% set ns = namespace(s=1) %}{% for i in range(90000) %}{% set ns.s = GROW %}{% endfor %}";
+    let lists: String =
+        ["{% set a = [1] %}".to_owned(), "{% set a = [a, a] %}".repeat(60)].concat();
     let templates = [
         "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}".to_owned(),
         "{% macro m(x) %}{% if x > 0 %}{{ m(x - 1) }}{{ m(x - 1) }}{% endif %}{% endmacro %}{{ m(50) }}".to_owned(),
@@ -100,7 +104,7 @@ fn templates_that_grow_or_nest_without_bound_are_refused() {
     for text in &templates {
         let name = &text[..text.len().min(90)];
         let refusal = render(text, &[], &record).expect_err(name);
-        assert_eq!(refusal.reason, Drop::TemplateError, "{name}: {refusal:?}");
+        assert_eq!(refusal.reason, DropReason::TemplateError, "{name}: {refusal:?}");
     }
 }
 
@@ -112,13 +116,15 @@ fn templates_too_large_or_deep_to_parse_are_errors() {
     let tall = "a".repeat(1 << 21) + "{% if x %}{% endif %}";
     let nested = "{{ ".to_owned() + &"[".repeat(900) + &"]".repeat(900) + " }}";
     for text in [sum, nots, elifs, tall, nested] {
-        let error = Template::parse(&text, &Controls::new([]), &Vec::new()).unwrap_err().to_string();
+        let error =
+            Template::parse(&text, &Controls::new([]), &Vec::new()).unwrap_err().to_string();
         assert!(error.contains("template"), "{error}");
     }
     // As large and deep as they may be: read, rendered, and dropped.
     let sum = format!("{{{{ {} }}}}", vec!["n"; 900].join("+"));
     assert_eq!(render(&sum, &[], &json!({"n": 1})).unwrap().0.text, "900");
-    let elifs = format!("{{% if n == 0 %}}{}{{% else %}}e{{% endif %}}", "{% elif n == 2 %}".repeat(2_000));
+    let elifs =
+        format!("{{% if n == 0 %}}{}{{% else %}}e{{% endif %}}", "{% elif n == 2 %}".repeat(2_000));
     assert_eq!(render(&elifs, &[], &json!({"n": 1})).unwrap().0.text, "e");
 }
 
@@ -136,14 +142,20 @@ fn a_template_s_own_text_is_no_data_whatever_it_does_with_the_data() {
         ("({{ (q | trim)[:3] }}, {{ a[-1] }}, {{ a[::-1] }})", "([one], [e], [eerht])"),
         ("{{ 'A:' + a ~ '-' ~ q | trim }}.", "A:[three]-[one two]."),
         ("{% if q | length > 3 %}long {{ a }}{% else %}short{% endif %}", "long [three]"),
-        ("{% if role == 'user' %}U{% endif %}{% if 'x' in ls %}X{% endif %}:{{ role }}", "UX:[user]"),
+        (
+            "{% if role == 'user' %}U{% endif %}{% if 'x' in ls %}X{% endif %}:{{ role }}",
+            "UX:[user]",
+        ),
         ("{% for x in ls %}- {{ x }}\n{% endfor %}", "- [x]\n- [y]\n"),
         ("{{ ls | join(', ') }}; {{ ', '.join(ls) }}", "[x], [y]; [x], [y]"),
         (
             "{% for t in turns %}<{{ t.role }}>{{ t.content.split('</think>')[-1].lstrip('\n') }}{% endfor %}",
             "<[user]>[ok]<[bot]>[no]",
         ),
-        ("{{ turns | selectattr('role', 'equalto', 'bot') | map(attribute='content') | join }}.", "[no]."),
+        (
+            "{{ turns | selectattr('role', 'equalto', 'bot') | map(attribute='content') | join }}.",
+            "[no].",
+        ),
         ("{{ turns | map(attribute='role') | map('upper') | join('/') }}.", "[USER]/[BOT]."),
         (
             "{% set ns = namespace(x='') %}{% for x in ls %}{% set ns.x = ns.x ~ x ~ ';' %}{% endfor %}{{ ns.x }}",
@@ -152,7 +164,10 @@ fn a_template_s_own_text_is_no_data_whatever_it_does_with_the_data() {
         ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(a) | upper }}", "<[THREE]>"),
         ("{% set x %}a {{ a }} {% endset %}{{ x | trim }}.", "a [three]."),
         ("{% filter replace('t', 'T') %}t{{ a }}{% endfilter %}", "T[Three]"),
-        ("{{ empty or 'none' }}{{ empty | default('x', true) }}{% if not empty %}!{% endif %}", "nonex!"),
+        (
+            "{{ empty or 'none' }}{{ empty | default('x', true) }}{% if not empty %}!{% endif %}",
+            "nonex!",
+        ),
         ("{{ nope | default('-') }}{{ a | default('-') }}", "-[three]"),
         ("{{ 'yes' if n > 3 else a }} {{ a if n > 3 else 'no' }}", "yes [three]"),
         ("{{ n }} {{ n + 1 }} {{ q | length }}:", "[7] [8] [9]:"),
@@ -172,7 +187,11 @@ fn a_template_s_own_text_is_no_data_whatever_it_does_with_the_data() {
     ];
     for (template, expected) in cases {
         let (rendered, unmarked) = render(template, &["<t>"], &record).unwrap();
-        assert_eq!((shown(&rendered).replace("][", ""), unmarked), (expected.replace("][", ""), 0), "{template}");
+        assert_eq!(
+            (shown(&rendered).replace("][", ""), unmarked),
+            (expected.replace("][", ""), 0),
+            "{template}"
+        );
     }
 }
 
@@ -180,13 +199,16 @@ fn a_template_s_own_text_is_no_data_whatever_it_does_with_the_data() {
 fn a_text_like_a_control_token_that_the_template_changes_is_kept_where_no_token_comes_of_it() {
     let controls = ["<t>", "<eng>", "<|im_start|>", "</s>"];
     let br = "<t> {{ text | replace('<br />', ' ') }} <eng>:";
-    let (rendered, _) = render(br, &controls, &json!({"text": "good film<br /><br />watch it"})).unwrap();
+    let (rendered, _) =
+        render(br, &controls, &json!({"text": "good film<br /><br />watch it"})).unwrap();
     assert_eq!(shown(&rendered), "<t> [good film  watch it] <eng>:");
     let think = "{{ '<|im_start|>assistant\n' + content.split('</think>')[-1].lstrip('\n') }}";
-    let (rendered, _) = render(think, &controls, &json!({"content": "<think>\nhm\n</think>\n\nok"})).unwrap();
+    let (rendered, _) =
+        render(think, &controls, &json!({"content": "<think>\nhm\n</think>\n\nok"})).unwrap();
     assert_eq!(shown(&rendered), "<|im_start|>assistant\n[ok]");
     let spelled = "<t>{{ text | replace('x', '') }}<eng>";
-    let (rendered, _) = render(spelled, &controls, &json!({"text": "a<xt> <|im_xstart|>"})).unwrap();
+    let (rendered, _) =
+        render(spelled, &controls, &json!({"text": "a<xt> <|im_xstart|>"})).unwrap();
     assert_eq!(shown(&rendered), "<t>[a<t> <|im_start|>]<eng>");
     let around = "<{{ a }}|im_start|{{ n }}>{{ '<' ~ a ~ 't>' }}";
     let (rendered, _) = render(around, &controls, &json!({"a": "", "n": "x"})).unwrap();
@@ -201,10 +223,14 @@ fn where_provenance_is_not_found_all_text_is_data_and_the_token_is_named() {
     let (rendered, unmarked) = render("\nQ {{ '%.2s' | format(a) }}", &["<t>"], &record).unwrap();
     assert_eq!((shown(&rendered).as_str(), unmarked), ("[\nQ xy]", 1));
     let (rendered, unmarked) = render("\nQ {{ c | trim }}", &["<t>"], &record).unwrap();
-    assert_eq!((shown(&rendered).as_str(), unmarked), ("\nQ [\u{fdd0}]", 0), "data that holds noncharacters");
+    assert_eq!(
+        (shown(&rendered).as_str(), unmarked),
+        ("\nQ [\u{fdd0}]", 0),
+        "data that holds noncharacters"
+    );
     let text = "Q\n<t>{{ '%.2s' | format(a) }}{{ b | replace('<', '(') }}";
     let refusal = render(text, &["<t>"], &record).unwrap_err();
-    assert_eq!(refusal.reason, Drop::Refused);
+    assert_eq!(refusal.reason, DropReason::Refused);
     assert!(refusal.why.contains("'<t>'") && refusal.why.contains("line 2"), "{refusal:?}");
 }
 
@@ -293,12 +319,13 @@ proptest! {
         let template = Template::parse(&text, &controls, &Vec::new()).unwrap();
         let (mut out, fields) = (Rendered::default(), fields_of(&record));
         let rendered = template.render(&fields, false, &mut out);
-        // In a macro the engine does not see names that are sliced: it takes them for undefined, Jinja2 does not.
+        // In a macro the engine does not see names that are sliced: it takes them for undefined,
+        // Jinja2 does not.
         let is_misread = text.contains("{% macro") && ["[1:]", "[:3]", "[::-1]"].iter().any(|part| text.contains(part));
         match (template.rendered_by_the_engine_alone(&fields), rendered) {
             _ if is_misread => {}
             (Ok(plain), Ok(_)) => prop_assert_eq!(&out.text, &plain),
-            (Ok(_), Err(refusal)) => prop_assert_eq!(refusal.reason, Drop::Refused),
+            (Ok(_), Err(refusal)) => prop_assert_eq!(refusal.reason, DropReason::Refused),
             (Err(_), rendered) => prop_assert!(rendered.is_err()),
         }
         let mut from = 0;

@@ -1,8 +1,9 @@
-//! The source of a template: read as Jinja2 reads it, and written for the engine, which differs in a few words.
+//! The source of a template: read as Jinja2 reads it, and written for the engine, which differs in
+//! a few words.
 //!
-//! `a ~ b` becomes `(a)|__str ~ (b)|__str`, and `x | upper` becomes `x |__str|upper`, so that what becomes text
-//! does so as in Python; `{% generation %}`, which marks nothing here, becomes a plain scope. Places in errors are
-//! those of the template as its author wrote it.
+//! `a ~ b` becomes `(a)|__str ~ (b)|__str`, and `x | upper` becomes `x |__str|upper`, so that what
+//! becomes text does so as in Python; `{% generation %}`, which marks nothing here, becomes a plain
+//! scope. Places in errors are those of the template as its author wrote it.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -64,10 +65,15 @@ const COMPARE: [&str; 19] = [
 ];
 
 impl Source {
-    /// Writes `original` for the engine. One that the engine's lexer refuses is left as it is, for the engine to say so.
+    /// Writes `original` for the engine. One that the engine's lexer refuses is left as it is, for
+    /// the engine to say so.
     pub fn new(original: &str, syntax: &SyntaxConfig) -> Self {
         let tokens: Result<Tokens<'_>, _> = tokenize(original, false, syntax.clone())
-            .map(|token| token.map(|(token, span)| (token, span.start_offset as usize..span.end_offset as usize)))
+            .map(|token| {
+                token.map(|(token, span)| {
+                    (token, span.start_offset as usize..span.end_offset as usize)
+                })
+            })
             .collect();
         let tokens = tokens.unwrap_or_default();
         let mut changes: Vec<(Range<usize>, String)> = Vec::new();
@@ -75,9 +81,12 @@ impl Source {
         for (index, (token, span)) in tokens.iter().enumerate() {
             match token {
                 Token::Tilde => operands.extend(
-                    [left_of(&tokens, index), right_of(&tokens, index)].map(|operand| (operand.start, operand.end)),
+                    [left_of(&tokens, index), right_of(&tokens, index)]
+                        .map(|operand| (operand.start, operand.end)),
                 ),
-                Token::Ident(name) if OF_TEXT.contains(name) && follows(&tokens, index, &Token::Pipe) => {
+                Token::Ident(name)
+                    if OF_TEXT.contains(name) && follows(&tokens, index, &Token::Pipe) =>
+                {
                     changes.push((span.start..span.start, format!("{TEXT}|")));
                 }
                 Token::Ident("generation") if follows(&tokens, index, &Token::BlockStart) => {
@@ -98,7 +107,9 @@ impl Source {
         changes.sort_by_key(|(span, text)| (span.start, !text.starts_with(')')));
         Self {
             shows_only: !(0..tokens.len()).any(|index| compares(&tokens, index)),
-            uses_record: tokens.iter().any(|(token, _)| matches!(token, Token::Ident(name) if *name == RECORD)),
+            uses_record: tokens
+                .iter()
+                .any(|(token, _)| matches!(token, Token::Ident(name) if *name == RECORD)),
             locals: locals(&tokens),
             ..Self::changed(original, changes)
         }
@@ -136,7 +147,10 @@ impl Source {
     /// The tag around a place of the original, its delimiters included.
     pub fn tag_at(&self, place: usize) -> Option<&str> {
         // A place may be that of the delimiter itself.
-        let end = self.original[place..].char_indices().nth(2).map_or(self.original.len(), |(at, _)| place + at);
+        let end = self.original[place..]
+            .char_indices()
+            .nth(2)
+            .map_or(self.original.len(), |(at, _)| place + at);
         let before = &self.original[..end];
         let start = before.rfind("{{").max(before.rfind("{%"))?;
         let close = if self.original[start..].starts_with("{{") { "}}" } else { "%}" };
@@ -160,12 +174,15 @@ fn locals(tokens: &Tokens<'_>) -> BTreeSet<String> {
         if !matches!(token, Token::BlockStart) {
             continue;
         }
-        let Some(Token::Ident("for" | "set" | "macro" | "with" | "call")) = rest.next() else { continue };
-        let made =
-            rest.by_ref().take_while(|token| !matches!(token, Token::Ident("in") | Token::Assign | Token::BlockEnd));
-        names.extend(
-            made.filter_map(|token| if let Token::Ident(name) = token { Some((*name).to_owned()) } else { None }),
-        );
+        let Some(Token::Ident("for" | "set" | "macro" | "with" | "call")) = rest.next() else {
+            continue;
+        };
+        let made = rest.by_ref().take_while(|token| {
+            !matches!(token, Token::Ident("in") | Token::Assign | Token::BlockEnd)
+        });
+        names.extend(made.filter_map(|token| {
+            if let Token::Ident(name) = token { Some((*name).to_owned()) } else { None }
+        }));
     }
     names
 }
@@ -181,7 +198,9 @@ fn compares(tokens: &Tokens<'_>, index: usize) -> bool {
         Token::Ident("in") => {
             let names = |token: &Token<'_>| matches!(token, Token::Ident(_) | Token::Comma);
             let start = tokens[..index].iter().rposition(|(token, _)| !names(token));
-            !start.is_some_and(|start| matches!(tokens.get(start + 1), Some((Token::Ident("for"), _))))
+            !start.is_some_and(|start| {
+                matches!(tokens.get(start + 1), Some((Token::Ident("for"), _)))
+            })
         }
         Token::Ident(name) => COMPARE.contains(name),
         Token::Eq | Token::Ne | Token::Gt | Token::Gte | Token::Lt | Token::Lte => true,
@@ -219,7 +238,8 @@ fn ends_operand(tokens: &Tokens<'_>, index: usize) -> bool {
         Token::Plus | Token::Minus => index > 0 && is_end(tokens, index - 1),
         Token::Ident(name) => {
             let after_is = index > 0 && matches!(tokens[index - 1].0, Token::Ident("is"));
-            let is_keyword = WORDS.contains(name) && !follows(tokens, index, &Token::Dot) && !after_is;
+            let is_keyword =
+                WORDS.contains(name) && !follows(tokens, index, &Token::Dot) && !after_is;
             is_keyword || follows(tokens, index, &Token::BlockStart)
         }
         _ => false,
@@ -229,8 +249,12 @@ fn ends_operand(tokens: &Tokens<'_>, index: usize) -> bool {
 /// Whether an operand can end with the token at `index`.
 fn is_end(tokens: &Tokens<'_>, index: usize) -> bool {
     match &tokens[index].0 {
-        Token::Ident(name) => (!WORDS.contains(name) && *name != "is") || follows(tokens, index, &Token::Dot),
-        Token::Str(_) | Token::String(_) | Token::Int(_) | Token::Int128(_) | Token::Float(_) => true,
+        Token::Ident(name) => {
+            (!WORDS.contains(name) && *name != "is") || follows(tokens, index, &Token::Dot)
+        }
+        Token::Str(_) | Token::String(_) | Token::Int(_) | Token::Int128(_) | Token::Float(_) => {
+            true
+        }
         token => bracket(token) < 0,
     }
 }
@@ -240,7 +264,9 @@ fn left_of(tokens: &Tokens<'_>, index: usize) -> Range<usize> {
     let (mut start, mut depth) = (index, 0);
     while start > 0 {
         depth -= bracket(&tokens[start - 1].0);
-        if depth < 0 || (depth == 0 && bracket(&tokens[start - 1].0) == 0 && ends_operand(tokens, start - 1)) {
+        if depth < 0
+            || (depth == 0 && bracket(&tokens[start - 1].0) == 0 && ends_operand(tokens, start - 1))
+        {
             break;
         }
         start -= 1;
@@ -277,8 +303,14 @@ mod tests {
                 "{{ m.a[0] * 2 ~ -b ~ c|d(1, e) == f }}",
                 "{{ (m.a[0] * 2)|__str ~ (-b)|__str ~ (c|d(1, e))|__str == f }}",
             ),
-            ("{{ x + a ~ (b ~ c) - d }}", "{{ x + (a)|__str ~ (((b)|__str ~ (c)|__str))|__str - d }}"),
-            ("{% if not a ~ b is none and c %}", "{% if not (a)|__str ~ (b is none)|__str and c %}"),
+            (
+                "{{ x + a ~ (b ~ c) - d }}",
+                "{{ x + (a)|__str ~ (((b)|__str ~ (c)|__str))|__str - d }}",
+            ),
+            (
+                "{% if not a ~ b is none and c %}",
+                "{% if not (a)|__str ~ (b is none)|__str and c %}",
+            ),
             ("{% set x = [a ~ 'b', c] %}", "{% set x = [(a)|__str ~ ('b')|__str, c] %}"),
             ("~ {{ a|upper }}", "~ {{ a|__str|upper }}"),
             ("{% generation %}a{% endgeneration %}", "{% with %}a{% endwith %}"),
@@ -291,16 +323,21 @@ mod tests {
     fn places_are_those_of_the_author() {
         let source = source("a\n{{ x ~ yy }}{{ zz }}");
         for word in ["x", "yy", "zz"] {
-            let (engine, original) = (source.engine.find(word).unwrap(), source.original.find(word).unwrap());
+            let (engine, original) =
+                (source.engine.find(word).unwrap(), source.original.find(word).unwrap());
             assert_eq!(source.place(engine), original, "{word}");
         }
         let place = source.original.find("zz").unwrap();
-        assert_eq!((source.tag_at(place), source.line_and_column(place)), (Some("{{ zz }}"), (2, 16)));
+        assert_eq!(
+            (source.tag_at(place), source.line_and_column(place)),
+            (Some("{{ zz }}"), (2, 16))
+        );
     }
 
     #[test]
     fn one_final_newline_is_dropped() {
-        for (text, expected) in [("a\n", "a"), ("a\n\n", "a\n"), ("a\r\nb\r\n", "a\nb"), ("a\rb\r", "a\nb"), ("\n", "")]
+        for (text, expected) in
+            [("a\n", "a"), ("a\n\n", "a\n"), ("a\r\nb\r\n", "a\nb"), ("a\rb\r", "a\nb"), ("\n", "")]
         {
             assert_eq!(as_jinja_reads(text), expected, "{text:?}");
         }

@@ -1,4 +1,5 @@
-//! What is said of templates that are wrong, and of records that they cannot render: the place, the name, the remedy.
+//! What is said of templates that are wrong, and of records that they cannot render: the place, the
+//! name, the remedy.
 
 use minijinja::{Error as JinjaError, ErrorKind};
 
@@ -17,7 +18,9 @@ const SHOWN: usize = 80;
 pub fn wrong_template(source: &Source, error: &JinjaError) -> (String, String) {
     let tag = tag_of(source, error).or_else(|| error_line(source, error));
     let inner = tag.and_then(|tag| tag.strip_prefix("{{")?.strip_suffix("}}")).map(str::trim);
-    let is_words = |text: &&str| text.contains(' ') && text.split(' ').all(|word| !word.is_empty() && is_word(word));
+    let is_words = |text: &&str| {
+        text.contains(' ') && text.split(' ').all(|word| !word.is_empty() && is_word(word))
+    };
     let remedy = match inner.filter(is_words) {
         Some(name) => in_brackets(name),
         None => "templates are Jinja: https://jinja.palletsprojects.com/templates".to_owned(),
@@ -61,7 +64,11 @@ pub fn not_there(source: &Source, fields: &Fields, error: &JinjaError) -> String
 
 /// What cannot be read, and where a template reads it.
 pub fn unreadable(source: &Source, error: &JinjaError) -> String {
-    format!("a field that the template reads {}{}", error.detail().unwrap_or("is no text"), place_of(source, error))
+    format!(
+        "a field that the template reads {}{}",
+        error.detail().unwrap_or("is no text"),
+        place_of(source, error)
+    )
 }
 
 /// That the field at `path` is not there.
@@ -71,7 +78,9 @@ pub fn missing_field(fields: &Fields, path: &[String]) -> String {
         && TOKENS.contains(&name.as_str())
     {
         let key = name.trim_end_matches("_token");
-        return format!("`{name}` is not known: set `{key}` under [tokenizer], or take it out of the template");
+        return format!(
+            "`{name}` is not known: set `{key}` under [tokenizer], or take it out of the template"
+        );
     }
     let names: Vec<&str> = fields.keys().map(String::as_str).take(12).collect();
     let state = if value_at(fields, path).is_some_and(Value::is_null) { "null" } else { "missing" };
@@ -91,16 +100,23 @@ pub fn empty_target(nth: usize, count: usize) -> String {
 
 /// Refuses segments none of which shows anything of a record: every document would be the same.
 pub fn refuse_constant(segments: &[SegmentSpec]) -> Result<()> {
-    if segments.iter().any(|segment| ["{{", "{%"].iter().any(|tag| segment.template().contains(tag))) {
+    if segments
+        .iter()
+        .any(|segment| ["{{", "{%"].iter().any(|tag| segment.template().contains(tag)))
+    {
         return Ok(());
     }
     let error = Error::config("its templates show no field: every record would give the same text");
     let meant = segments.iter().find_map(|segment| {
         let (_, rest) = segment.template().split_once('{')?;
-        rest.split_once('}').map(|(name, _)| name.trim()).filter(|name| !name.is_empty() && is_word(name))
+        rest.split_once('}')
+            .map(|(name, _)| name.trim())
+            .filter(|name| !name.is_empty() && is_word(name))
     });
     Err(error.remedy(match meant {
-        Some(name) => format!("a field stands in two braces: write {{{{ {name} }}}} for {{{name}}}"),
+        Some(name) => {
+            format!("a field stands in two braces: write {{{{ {name} }}}} for {{{name}}}")
+        }
         None => "name a field in two braces: {{ text }}".to_owned(),
     }))
 }
@@ -135,7 +151,9 @@ const KNOWN: [&str; 24] = [
 
 /// An engine's error in one line: what it is, and where.
 fn describe(source: &Source, error: &JinjaError) -> String {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    let what = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
     let what = match (error.kind(), std::error::Error::source(error)) {
         (ErrorKind::InvalidOperation, Some(cause)) => format!("{what}: {cause}"),
         _ => what,
@@ -147,12 +165,17 @@ fn place_of(source: &Source, error: &JinjaError) -> String {
     let Some(range) = error.range() else { return String::new() };
     let place = source.place(range.start);
     let (line, column) = source.line_and_column(place);
-    let tag = source.tag_at(place).map(|tag| format!(", in `{}`", shortened(tag))).unwrap_or_default();
+    let tag =
+        source.tag_at(place).map(|tag| format!(", in `{}`", shortened(tag))).unwrap_or_default();
     format!(" (template line {line}, column {column}{tag})")
 }
 
 fn shortened(text: &str) -> String {
-    if text.chars().count() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
+    if text.chars().count() <= SHOWN {
+        text.to_owned()
+    } else {
+        text.chars().take(SHOWN).chain(['…']).collect()
+    }
 }
 
 fn tag_of<'a>(source: &'a Source, error: &JinjaError) -> Option<&'a str> {
@@ -167,7 +190,11 @@ fn error_line<'a>(source: &'a Source, error: &JinjaError) -> Option<&'a str> {
 }
 
 /// The field whose name, which is no identifier, a tag shows without quotes.
-fn field_read_as_expression<'a>(source: &Source, fields: &'a Fields, error: &JinjaError) -> Option<&'a str> {
+fn field_read_as_expression<'a>(
+    source: &Source,
+    fields: &'a Fields,
+    error: &JinjaError,
+) -> Option<&'a str> {
     let inner = tag_of(source, error)?.strip_prefix("{{")?.strip_suffix("}}")?.trim();
     let (name, _) = fields.get_key_value(inner)?;
     name.contains(|c: char| !c.is_alphanumeric() && c != '_').then_some(name)
@@ -202,7 +229,10 @@ fn paths(tag: &str) -> Vec<Vec<String>> {
 }
 
 fn value_at<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
-    let path = path.strip_prefix(&[RECORD.to_owned()]).filter(|_| !fields.contains_key(RECORD)).unwrap_or(path);
+    let path = path
+        .strip_prefix(&[RECORD.to_owned()])
+        .filter(|_| !fields.contains_key(RECORD))
+        .unwrap_or(path);
     let (first, rest) = path.split_first()?;
     rest.iter().try_fold(fields.get(first)?, |value, name| match value {
         Value::Object(fields) => fields.get(name),

@@ -2,7 +2,7 @@
 
 use crate::choice::{Subject, choice, within};
 use crate::plan::{Plan, Source};
-use crate::schema::{Drop, MAX_WINDOWS, OFFSET_BITS, Overflow, Side};
+use crate::schema::{DropReason, MAX_WINDOWS, OFFSET_BITS, Overflow, Split};
 use crate::spool::{Part, Tally};
 
 /// A part of a spool, with whose documents it holds.
@@ -37,9 +37,9 @@ pub(super) enum Fate {
     /// A fitted document is there in its stead, or its record was dropped when it was fitted.
     Superseded,
     /// Its record is dropped.
-    Dropped(Drop, String),
-    /// It is on this side.
-    Kept(Side),
+    Dropped(DropReason, String),
+    /// It is on this split.
+    Kept(Split),
 }
 
 impl Corpus<'_> {
@@ -47,18 +47,23 @@ impl Corpus<'_> {
         &self.plan.sources[part.source]
     }
 
-    /// The side of a record: that of its file, where the whole file is held out; else by its place in the file.
-    fn side(&self, part: &PartOf<'_>, record_id: u64) -> Side {
+    /// The split of a record: that of its file, where the whole file is held out; else by its place
+    /// in the file.
+    fn split(&self, part: &PartOf<'_>, record_id: u64) -> Split {
         if self.source(part).holds_out(part.nth_input) {
-            return Side::Validation;
+            return Split::Validation;
         }
         let pack = &self.plan.pack;
         if pack.validation == 0.0 {
-            return Side::Train;
+            return Split::Train;
         }
         let offset = record_id & ((1 << OFFSET_BITS) - 1);
         let subject = Subject { name: &self.plan.inputs[part.input].name, record: offset, copy: 0 };
-        if within(choice(pack.seed, "validation", subject), pack.validation) { Side::Validation } else { Side::Train }
+        if within(choice(pack.seed, "validation", subject), pack.validation) {
+            Split::Validation
+        } else {
+            Split::Train
+        }
     }
 
     /// What becomes of a document of `tokens` tokens.
@@ -68,13 +73,20 @@ impl Corpus<'_> {
             let why = || format!("{tokens} tokens, a row holds {seq_len}");
             match self.source(part).overflow {
                 Overflow::Truncate => return Fate::Superseded,
-                Overflow::Drop | Overflow::Error => return Fate::Dropped(Drop::TooLong, why()),
-                Overflow::Split if self.plan.pack.most_windows(tokens as usize) > MAX_WINDOWS as usize => {
-                    return Fate::Dropped(Drop::TooLong, why() + ", more windows than a record may have");
+                Overflow::Drop | Overflow::Error => {
+                    return Fate::Dropped(DropReason::TooLong, why());
+                }
+                Overflow::Split
+                    if self.plan.pack.most_windows(tokens as usize) > MAX_WINDOWS as usize =>
+                {
+                    return Fate::Dropped(
+                        DropReason::TooLong,
+                        why() + ", more windows than a record may have",
+                    );
                 }
                 Overflow::Split => {}
             }
         }
-        Fate::Kept(self.side(part, record_id))
+        Fate::Kept(self.split(part, record_id))
     }
 }

@@ -1,13 +1,14 @@
 //! Duplicates: what is dropped because another record says the same.
 //!
-//! The content keys of all parts are merged in order of content, so that the records of one content come together, the
-//! lowest first. Contents are hashes: each thread merges an equal share of all that there can be. Held in memory: a
-//! block of keys of each part, a bit for each record, and the spellings kept of one content.
+//! The content keys of all parts are merged in order of content, so that the records of one content
+//! come together, the lowest first. Contents are hashes: each thread merges an equal share of all
+//! that there can be. Held in memory: a block of keys of each part, a bit for each record, and the
+//! spellings kept of one content.
 //!
-//! A training record whose content a held-out one has is dropped, whatever its source says. Of the rest, on either
-//! side, a record is dropped if its source drops duplicates and a lower record that is kept has the same text, or the
-//! same content. So what is dropped is always still there once. Copies are made later: a record that stands for others
-//! may be left out by `epochs`.
+//! A training record whose content a held-out one has is dropped, whatever its source says. Of the
+//! rest, on either split, a record is dropped if its source drops duplicates and a lower record
+//! that is kept has the same text, or the same content. So what is dropped is always still there
+//! once. Copies are made later: a record that stands for others may be left out by `epochs`.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::corpus::{Corpus, Fate, PartOf};
 use crate::error::Result;
-use crate::schema::{Drop, Duplicates, OFFSET_BITS, Side};
+use crate::schema::{DropReason, Duplicates, OFFSET_BITS, Split};
 use crate::spool::{Key, Keys, Tally};
 use crate::tasks;
 
@@ -26,13 +27,22 @@ const KEYS_AT_ONCE: u64 = 512;
 const KEYS_OF_A_MERGE: u64 = 64;
 
 /// Which documents are dropped for their content: a bit for each, by part.
-pub fn drop_by_content(corpus: &Corpus<'_>, tallies: &mut [Tally], threads: usize) -> Result<Vec<Vec<u64>>> {
-    let bits = |part: &PartOf<'_>| (0..part.part.layout.keys.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+pub fn drop_by_content(
+    corpus: &Corpus<'_>,
+    tallies: &mut [Tally],
+    threads: usize,
+) -> Result<Vec<Vec<u64>>> {
+    let bits = |part: &PartOf<'_>| {
+        (0..part.part.layout.keys.div_ceil(64)).map(|_| AtomicU64::new(0)).collect()
+    };
     let dropped: Vec<Vec<AtomicU64>> = corpus.parts.iter().map(bits).collect();
     for found in tasks::run(threads, threads, |nth| drop_share(corpus, nth, threads, &dropped))? {
         tallies.iter_mut().zip(&found).for_each(|(tally, more)| tally.add(more));
     }
-    Ok(dropped.into_iter().map(|part| part.into_iter().map(AtomicU64::into_inner).collect()).collect())
+    Ok(dropped
+        .into_iter()
+        .map(|part| part.into_iter().map(AtomicU64::into_inner).collect())
+        .collect())
 }
 
 /// The contents of share `nth` of `shares`.
@@ -42,29 +52,47 @@ fn share(nth: usize, shares: usize) -> RangeInclusive<u128> {
 }
 
 /// Sets the bits of the documents of a share that are dropped, and counts them by source.
-fn drop_share(corpus: &Corpus<'_>, nth: usize, shares: usize, dropped: &[Vec<AtomicU64>]) -> Result<Vec<Tally>> {
+fn drop_share(
+    corpus: &Corpus<'_>,
+    nth: usize,
+    shares: usize,
+    dropped: &[Vec<AtomicU64>],
+) -> Result<Vec<Tally>> {
     let mut tallies = vec![Tally::default(); corpus.plan.sources.len()];
     let by_text = corpus.plan.sources.iter().any(|source| source.duplicates == Duplicates::Exact);
-    let (contents, at_once) = (share(nth, shares), (KEYS_AT_ONCE / shares as u64).max(KEYS_OF_A_MERGE));
-    // The first merge goes ahead to the end of each content, to see whether it is held out; the second follows.
-    let mut ahead = corpus.plan.holds_out().then(|| Merge::new(&corpus.parts, &contents, at_once)).transpose()?;
+    let (contents, at_once) =
+        (share(nth, shares), (KEYS_AT_ONCE / shares as u64).max(KEYS_OF_A_MERGE));
+    // The first merge goes ahead to the end of each content, to see whether it is held out; the
+    // second follows.
+    let mut ahead = corpus
+        .plan
+        .holds_out()
+        .then(|| Merge::new(&corpus.parts, &contents, at_once))
+        .transpose()?;
     let mut merge = Merge::new(&corpus.parts, &contents, at_once)?;
     while let Some(content) = merge.content() {
         let mut held_out = false;
-        while let Some((at, key)) = ahead.as_mut().map_or(Ok(None), |ahead| ahead.advance_within(content))? {
-            held_out |= corpus.side_of(at, &key) == Some(Side::Validation);
+        while let Some((at, key)) =
+            ahead.as_mut().map_or(Ok(None), |ahead| ahead.advance_within(content))?
+        {
+            held_out |= corpus.split_of(at, &key) == Some(Split::Validation);
         }
         let mut group = Group { held_out, by_text, ..Group::default() };
         while let Some((at, key)) = merge.advance_within(content)? {
-            let Some(side) = corpus.side_of(at, &key) else { continue };
+            let Some(split) = corpus.split_of(at, &key) else { continue };
             let policy = corpus.source(&corpus.parts[at]).duplicates;
-            if let Some((reason, earlier)) = group.judge(policy, side, key.exact, (at, key.record_id)) {
-                dropped[at][key.head as usize / 64].fetch_or(1 << (key.head % 64), Relaxed);
+            if let Some((reason, earlier)) =
+                group.judge(policy, split, key.exact, (at, key.record_id))
+            {
+                dropped[at][key.meta as usize / 64].fetch_or(1 << (key.meta % 64), Relaxed);
                 let why = || match earlier {
                     None => "a held-out record has the same content".to_owned(),
                     Some((at, record_id)) => {
                         let name = &corpus.plan.inputs[corpus.parts[at].input].name;
-                        format!("the record at byte {} of {name} says the same", record_id & ((1 << OFFSET_BITS) - 1))
+                        format!(
+                            "the record at byte {} of {name} says the same",
+                            record_id & ((1 << OFFSET_BITS) - 1)
+                        )
                     }
                 };
                 tallies[corpus.parts[at].source].drop_record(reason, key.record_id, why);
@@ -75,10 +103,10 @@ fn drop_share(corpus: &Corpus<'_>, nth: usize, shares: usize, dropped: &[Vec<Ato
 }
 
 impl Corpus<'_> {
-    /// The side of the document of `key` in part `at`, if it is on any.
-    fn side_of(&self, at: usize, key: &Key) -> Option<Side> {
+    /// The split of the document of `key` in part `at`, if it is on any.
+    fn split_of(&self, at: usize, key: &Key) -> Option<Split> {
         match self.fate(&self.parts[at], key.record_id, key.tokens) {
-            Fate::Kept(side) => Some(side),
+            Fate::Kept(split) => Some(split),
             Fate::Superseded | Fate::Dropped(..) => None,
         }
     }
@@ -100,11 +128,17 @@ struct Group {
 }
 
 impl Group {
-    /// Why the next record, in order of source and record, is dropped, and for which; if it is not, it is kept from now
-    /// on.
-    fn judge(&mut self, policy: Duplicates, side: Side, text: u64, record: Kept) -> Option<(Drop, Option<Kept>)> {
-        if self.held_out && side == Side::Train {
-            return Some((Drop::InValidation, None));
+    /// Why the next record, in order of source and record, is dropped, and for which; if it is not,
+    /// it is kept from now on.
+    fn judge(
+        &mut self,
+        policy: Duplicates,
+        split: Split,
+        text: u64,
+        record: Kept,
+    ) -> Option<(DropReason, Option<Kept>)> {
+        if self.held_out && split == Split::Train {
+            return Some((DropReason::InValidation, None));
         }
         let earlier = match policy {
             Duplicates::Keep => None,
@@ -112,7 +146,7 @@ impl Group {
             Duplicates::Normalised => self.first,
         };
         if earlier.is_some() {
-            return Some((Drop::Duplicate, earlier));
+            return Some((DropReason::Duplicate, earlier));
         }
         self.first.get_or_insert(record);
         if self.by_text {
@@ -134,7 +168,10 @@ struct Merge<'a> {
 impl<'a> Merge<'a> {
     fn new(parts: &[PartOf<'a>], contents: &RangeInclusive<u128>, at_once: u64) -> Result<Self> {
         let mut merge = Self {
-            cursors: parts.iter().map(|part| part.part.keys(contents, at_once)).collect::<Result<_>>()?,
+            cursors: parts
+                .iter()
+                .map(|part| part.part.keys(contents, at_once))
+                .collect::<Result<_>>()?,
             next: BinaryHeap::new(),
             keys: vec![Key::default(); parts.len()],
             sources: parts.iter().map(|part| part.source).collect(),
@@ -173,23 +210,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A record of a group: its side, its source's policy, its text.
-    type Member = (Side, Duplicates, u64);
+    /// A record of a group: its split, its source's policy, its text.
+    type Member = (Split, Duplicates, u64);
 
     /// Each record against all before it, as the contract says it.
-    fn judge_slowly(members: &[Member]) -> Vec<Option<Drop>> {
-        let held_out = members.iter().any(|(side, ..)| *side == Side::Validation);
-        let mut reasons: Vec<Option<Drop>> = Vec::new();
-        for (nth, (side, policy, text)) in members.iter().enumerate() {
-            let mut kept = members[..nth].iter().zip(&reasons).filter(|(_, reason)| reason.is_none());
+    fn judge_slowly(members: &[Member]) -> Vec<Option<DropReason>> {
+        let held_out = members.iter().any(|(split, ..)| *split == Split::Validation);
+        let mut reasons: Vec<Option<DropReason>> = Vec::new();
+        for (nth, (split, policy, text)) in members.iter().enumerate() {
+            let mut kept =
+                members[..nth].iter().zip(&reasons).filter(|(_, reason)| reason.is_none());
             let repeats = match policy {
                 Duplicates::Keep => false,
                 Duplicates::Exact => kept.any(|((_, _, other), _)| other == text),
                 Duplicates::Normalised => kept.next().is_some(),
             };
-            reasons.push(match (held_out && *side == Side::Train, repeats) {
-                (true, _) => Some(Drop::InValidation),
-                (false, true) => Some(Drop::Duplicate),
+            reasons.push(match (held_out && *split == Split::Train, repeats) {
+                (true, _) => Some(DropReason::InValidation),
+                (false, true) => Some(DropReason::Duplicate),
                 (false, false) => None,
             });
         }
@@ -199,7 +237,10 @@ mod tests {
     #[test]
     fn every_content_is_in_one_share() {
         for shares in [1, 2, 3, 7, 64] {
-            assert_eq!((*share(0, shares).start(), *share(shares - 1, shares).end()), (0, u128::MAX));
+            assert_eq!(
+                (*share(0, shares).start(), *share(shares - 1, shares).end()),
+                (0, u128::MAX)
+            );
             for nth in 1..shares {
                 assert_eq!(*share(nth, shares).start(), share(nth - 1, shares).end() + 1);
             }
@@ -212,16 +253,16 @@ mod tests {
             members in prop::collection::vec((any::<bool>(), 0usize..3, 0u64..4), 1..12), mixed: bool,
         ) {
             let policies = [Duplicates::Keep, Duplicates::Exact, Duplicates::Normalised];
-            let side = |held_out| if held_out && mixed { Side::Validation } else { Side::Train };
+            let split = |held_out| if held_out && mixed { Split::Validation } else { Split::Train };
             let members: Vec<Member> =
-                members.into_iter().map(|(held_out, policy, text)| (side(held_out), policies[policy], text)).collect();
-            let held_out = members.iter().any(|(side, ..)| *side == Side::Validation);
+                members.into_iter().map(|(held_out, policy, text)| (split(held_out), policies[policy], text)).collect();
+            let held_out = members.iter().any(|(split, ..)| *split == Split::Validation);
             let mut group = Group { held_out, by_text: true, ..Group::default() };
             let found: Vec<_> = members.iter().enumerate()
-                .map(|(nth, &(side, policy, text))| group.judge(policy, side, text, (0, nth as u64)))
+                .map(|(nth, &(split, policy, text))| group.judge(policy, split, text, (0, nth as u64)))
                 .collect();
             for (nth, verdict) in found.iter().enumerate() {
-                if let Some((Drop::Duplicate, earlier)) = verdict {
+                if let Some((DropReason::Duplicate, earlier)) = verdict {
                     let (_, earlier) = earlier.unwrap();
                     prop_assert!((earlier as usize) < nth && found[earlier as usize].is_none());
                 }

@@ -1,10 +1,12 @@
-//! Mixing: how often each source's records are made, so that groups of sources have the shares asked for.
+//! Mixing: how often each source's records are made, so that groups of sources have the shares
+//! asked for.
 //!
-//! The size of a source is what there is of it to train on, once, in the unit of the mix. A group of sources (by task,
-//! language or source) has a share in proportion to r^(1/T): r is its size, or the sum of its weights where weights
-//! are given, and T the temperature; above 1 it brings shares nearer to each other. Within a group a source's share goes
-//! by weight, or by size. As much is made as there is, so the average is one copy; where `max_epochs` holds a source
-//! back, the others make up for it in proportion to their shares, as far as their own limits allow.
+//! The size of a source is what there is of it to train on, once, in the unit of the mix. A group
+//! of sources (by task, language or source) has a share in proportion to r^(1/T): r is its size, or
+//! the sum of its weights where weights are given, and T the temperature; above 1 it brings shares
+//! nearer to each other. Within a group a source's share goes by weight, or by size. As much is
+//! made as there is, so the average is one copy; where `max_epochs` holds a source back, the others
+//! make up for it in proportion to their shares, as far as their own limits allow.
 
 use std::collections::BTreeMap;
 
@@ -32,11 +34,13 @@ impl Epochs {
 
 /// The epochs of every source, given what there is of each to train on.
 pub fn epochs(plan: &Plan, unique: &[Sums]) -> Result<Vec<Epochs>> {
-    let mut epochs: Vec<Epochs> = plan.sources.iter().map(|source| Epochs::of(source.epochs.unwrap_or(1.0))).collect();
+    let mut epochs: Vec<Epochs> =
+        plan.sources.iter().map(|source| Epochs::of(source.epochs.unwrap_or(1.0))).collect();
     let Some(mix) = &plan.mix else { return Ok(epochs) };
     let size = |at: usize| mix.unit.of(unique[at]) as f64;
-    let mixed: Vec<usize> =
-        (0..epochs.len()).filter(|&at| plan.sources[at].epochs.is_none() && size(at) > 0.0).collect();
+    let mixed: Vec<usize> = (0..epochs.len())
+        .filter(|&at| plan.sources[at].epochs.is_none() && size(at) > 0.0)
+        .collect();
     let sizes: Vec<f64> = mixed.iter().map(|&at| size(at)).collect();
     let sources: Vec<&Source> = mixed.iter().map(|&at| &plan.sources[at]).collect();
     let shares = shares(mix, &sources, &sizes);
@@ -53,7 +57,9 @@ pub fn epochs(plan: &Plan, unique: &[Sums]) -> Result<Vec<Epochs>> {
             ))
             .file(plan.config_file.clone())
             .source(plan.sources[at].name.clone())
-            .remedy("set max_epochs under [mix], a higher temperature for sizes or a lower weight"));
+            .remedy(
+                "set max_epochs under [mix], a higher temperature for sizes or a lower weight",
+            ));
         }
     }
     Ok(epochs)
@@ -81,7 +87,8 @@ impl MixBy {
 
 /// The share of each source, 1 in all.
 fn shares(mix: &MixPlan, sources: &[&Source], sizes: &[f64]) -> Vec<f64> {
-    let amounts: Vec<f64> = sources.iter().zip(sizes).map(|(source, &size)| source.weight.unwrap_or(size)).collect();
+    let amounts: Vec<f64> =
+        sources.iter().zip(sizes).map(|(source, &size)| source.weight.unwrap_or(size)).collect();
     let mut groups: BTreeMap<&str, f64> = BTreeMap::new();
     for (source, amount) in sources.iter().zip(&amounts) {
         *groups.entry(mix.by.group(source)).or_default() += amount;
@@ -97,8 +104,8 @@ fn shares(mix: &MixPlan, sources: &[&Source], sizes: &[f64]) -> Vec<f64> {
     sources.iter().zip(&amounts).map(share).collect()
 }
 
-/// The epochs of sources of these shares and sizes: none above `limit`, and as much made in all as there is, if the
-/// limit allows it.
+/// The epochs of sources of these shares and sizes: none above `limit`, and as much made in all as
+/// there is, if the limit allows it.
 fn fill(shares: &[f64], sizes: &[f64], limit: f64) -> Vec<f64> {
     let total: f64 = sizes.iter().sum();
     let mut held_back = vec![false; shares.len()];

@@ -1,8 +1,9 @@
 //! Settling: what can only be decided once every split is mapped. Small and deterministic.
 //!
-//! Takes the spools' heads and content keys, read in bounded memory; decides which records are duplicates or leak into
-//! validation, how many copies of each are made, and which virtual buckets make which shard, by exact token counts. Knows nothing of
-//! threads or split sizes: every decision is a sum over records or a hash of one.
+//! Takes the spools' metas and content keys, read in bounded memory; decides which records are
+//! duplicates or leak into validation, how many copies of each are made, and which virtual buckets
+//! make which shard, by exact token counts. Knows nothing of threads or split sizes: every decision
+//! is a sum over records or a hash of one.
 
 mod corpus;
 mod duplicates;
@@ -21,11 +22,12 @@ use crate::choice::{Subject, choice, within};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::plan::{Plan, Source};
-use crate::schema::{Drop, Overflow, Side};
-use crate::spool::{BUCKETS, Dropped, Head, Tally};
+use crate::schema::{DropReason, Overflow, Split};
+use crate::spool::{BUCKETS, DocMeta, Dropped, Tally};
 use crate::tasks;
 
-/// Copy j of virtual bucket v is made where bucket (v + j · this) mod [`BUCKETS`] is. Odd, so that copies spread.
+/// Copy j of virtual bucket v is made where bucket (v + j · this) mod [`BUCKETS`] is. Odd, so that
+/// copies spread.
 const COPY_STRIDE: u32 = 1597;
 
 /// The bucket that copy `copy` of a document of `bucket` belongs to.
@@ -50,17 +52,17 @@ pub struct Sums {
     pub documents: u64,
     /// Their tokens.
     pub tokens: u64,
-    /// Their learnt tokens.
+    /// Their trained tokens.
     pub targets: u64,
 }
 
 impl Sums {
     /// Adds `copies` copies of a document, in `windows` windows that overlap by a token.
-    fn add(&mut self, head: &Head, windows: u64, copies: u32) {
+    fn add(&mut self, meta: &DocMeta, windows: u64, copies: u32) {
         let copies = u64::from(copies);
         self.documents += copies * windows;
-        self.tokens += copies * (u64::from(head.tokens) + windows - 1);
-        self.targets += copies * u64::from(head.targets);
+        self.tokens += copies * (u64::from(meta.tokens) + windows - 1);
+        self.targets += copies * u64::from(meta.targets);
     }
 
     /// Adds other sums.
@@ -84,7 +86,7 @@ pub struct SourceTotals {
     pub copies: u64,
     /// What there is to train on, each record once.
     pub unique: Sums,
-    /// Sums by side, in the order of [`Side::ALL`].
+    /// Sums by split, in the order of [`Split::ALL`].
     pub sums: [Sums; 2],
     /// Records in the dataset by input of the source.
     pub kept_of_inputs: Vec<u64>,
@@ -93,9 +95,9 @@ pub struct SourceTotals {
 /// A shard to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardPlan {
-    /// Its side.
-    pub side: Side,
-    /// Its number within its side.
+    /// Its split.
+    pub split: Split,
+    /// Its number within its split.
     pub index: usize,
     /// The buckets it is made of.
     pub buckets: Range<u32>,
@@ -113,7 +115,7 @@ pub struct Settlement<'a> {
     dropped: Vec<Vec<u64>>,
     /// Copies of each source's records, on average.
     pub epochs: Vec<Epochs>,
-    /// The shards, by side and index.
+    /// The shards, by split and index.
     pub shards: Vec<ShardPlan>,
     /// What became of each source.
     pub sources: Vec<SourceTotals>,
@@ -122,8 +124,8 @@ pub struct Settlement<'a> {
 /// A document of the dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Made {
-    /// Its side.
-    pub side: Side,
+    /// Its split.
+    pub split: Split,
     /// Copies made of it; 0 where it was not sampled.
     pub copies: u32,
 }
@@ -135,22 +137,26 @@ impl<'a> Settlement<'a> {
         self.corpus
     }
 
-    /// The most copies of a record of `source`. Held-out records have one, however small the share of the others.
+    /// The most copies of a record of `source`. Held-out records have one, however small the share
+    /// of the others.
     #[must_use]
     pub fn max_copies(&self, source: usize) -> u32 {
         (self.epochs[source].made.ceil() as u32).max(1)
     }
 
-    /// What is made of the document at `head` of part `at`; nothing if it was dropped.
+    /// What is made of the document at `meta` of part `at`; nothing if it was dropped.
     #[must_use]
-    pub fn made(&self, at: usize, index: u32, head: &Head) -> Option<Made> {
+    pub fn made(&self, at: usize, index: u32, meta: &DocMeta) -> Option<Made> {
         let part = &self.corpus.parts[at];
-        let Fate::Kept(side) = self.corpus.fate(part, head.record_id, head.tokens) else { return None };
-        if self.is_dropped(at, index) || side == Side::Train && head.contaminated {
+        let Fate::Kept(split) = self.corpus.fate(part, meta.record_id, meta.tokens) else {
+            return None;
+        };
+        if self.is_dropped(at, index) || split == Split::Train && meta.contaminated {
             return None;
         }
-        let copies = if side == Side::Train { self.copies(part.source, head.record_id) } else { 1 };
-        Some(Made { side, copies })
+        let copies =
+            if split == Split::Train { self.copies(part.source, meta.record_id) } else { 1 };
+        Some(Made { split, copies })
     }
 
     /// Whether a document is dropped for what another says.
@@ -158,16 +164,19 @@ impl<'a> Settlement<'a> {
         self.dropped[at].get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    /// The whole part of the source's epochs, and one more for a share of records that is its fraction.
+    /// The whole part of the source's epochs, and one more for a share of records that is its
+    /// fraction.
     fn copies(&self, source: usize, record: u64) -> u32 {
         let subject = Subject { name: &self.corpus.plan.sources[source].name, record, copy: 0 };
-        copies_of(self.epochs[source].made, || choice(self.corpus.plan.pack.seed, "epochs", subject))
+        copies_of(self.epochs[source].made, || {
+            choice(self.corpus.plan.pack.seed, "epochs", subject)
+        })
     }
 
     /// Windows that a document that was kept is split into before it is packed.
     #[must_use]
-    pub fn windows(&self, head: &Head) -> usize {
-        self.corpus.plan.pack.window_count(head.tokens as usize)
+    pub fn windows(&self, meta: &DocMeta) -> usize {
+        self.corpus.plan.pack.window_count(meta.tokens as usize)
     }
 }
 
@@ -175,9 +184,9 @@ impl<'a> Settlement<'a> {
 #[derive(Debug)]
 struct PartSums {
     sources: Vec<SourceTotals>,
-    /// Tokens by side and bucket of the copy.
+    /// Tokens by split and bucket of the copy.
     tokens: [Vec<u64>; 2],
-    /// Documents by side and bucket of the copy.
+    /// Documents by split and bucket of the copy.
     documents: [Vec<u64>; 2],
 }
 
@@ -196,10 +205,13 @@ pub fn settle<'a>(corpus: &'a Corpus<'a>, threads: usize) -> Result<Settlement<'
         vec![Vec::new(); corpus.parts.len()]
     };
     let epochs = vec![Epochs::of(1.0); plan.sources.len()];
-    let mut settlement = Settlement { corpus, dropped, epochs, shards: Vec::new(), sources: Vec::new() };
+    let mut settlement =
+        Settlement { corpus, dropped, epochs, shards: Vec::new(), sources: Vec::new() };
     let unique = match plan.mix {
         None => vec![Sums::default(); plan.sources.len()],
-        Some(_) => sum_all(&settlement, threads)?.sources.into_iter().map(|totals| totals.unique).collect(),
+        Some(_) => {
+            sum_all(&settlement, threads)?.sources.into_iter().map(|totals| totals.unique).collect()
+        }
     };
     settlement.epochs = mix::epochs(plan, &unique)?;
     let PartSums { mut sources, tokens, documents } = sum_all(&settlement, threads)?;
@@ -207,10 +219,13 @@ pub fn settle<'a>(corpus: &'a Corpus<'a>, threads: usize) -> Result<Settlement<'
         totals.tally.add(&tally);
     }
     refuse_too_long(corpus, &sources)?;
-    let shards = Side::ALL.into_iter().flat_map(|side| shards_of(side, &tokens[side as usize], plan.pack.shard_tokens));
+    let shards = Split::ALL
+        .into_iter()
+        .flat_map(|split| shards_of(split, &tokens[split as usize], plan.pack.shard_tokens));
     settlement.shards = shards.collect();
-    for ShardPlan { side, buckets, documents: count, .. } in &mut settlement.shards {
-        *count = documents[*side as usize][buckets.start as usize..buckets.end as usize].iter().sum();
+    for ShardPlan { split, buckets, documents: count, .. } in &mut settlement.shards {
+        *count =
+            documents[*split as usize][buckets.start as usize..buckets.end as usize].iter().sum();
     }
     settlement.sources = sources;
     Ok(settlement)
@@ -222,7 +237,9 @@ fn sum_all(settlement: &Settlement<'_>, threads: usize) -> Result<PartSums> {
     let mut sums = PartSums::new(settlement.corpus.plan);
     let ranges = parts.min(threads * RANGES_A_THREAD);
     let bound = |nth: usize| parts * nth / ranges;
-    for more in tasks::run(threads, ranges, |nth| sum_parts(settlement, bound(nth)..bound(nth + 1)))? {
+    for more in
+        tasks::run(threads, ranges, |nth| sum_parts(settlement, bound(nth)..bound(nth + 1)))?
+    {
         sums.merge(&more);
     }
     Ok(sums)
@@ -233,27 +250,31 @@ fn sum_parts(settlement: &Settlement<'_>, parts: Range<usize>) -> Result<PartSum
     let corpus = settlement.corpus;
     let mut sums = PartSums::new(corpus.plan);
     for (at, part) in parts.clone().zip(&corpus.parts[parts]) {
-        let heads = part.part.layout.heads as usize;
-        for start in (0..heads).step_by(HEADS_AT_ONCE) {
-            let found = part.part.heads(start..(start + HEADS_AT_ONCE).min(heads))?;
-            for (index, head) in (start as u32..).zip(&found) {
+        let metas = part.part.layout.documents as usize;
+        for start in (0..metas).step_by(HEADS_AT_ONCE) {
+            let found = part.part.metas(start..(start + HEADS_AT_ONCE).min(metas))?;
+            for (index, meta) in (start as u32..).zip(&found) {
                 let SourceTotals { tally, unique, .. } = &mut sums.sources[part.source];
-                let windows = settlement.windows(head) as u64;
-                let made = settlement.made(at, index, head);
-                if made.is_some_and(|made| made.side == Side::Train) {
-                    unique.add(head, windows, 1);
+                let windows = settlement.windows(meta) as u64;
+                let made = settlement.made(at, index, meta);
+                if made.is_some_and(|made| made.split == Split::Train) {
+                    unique.add(meta, windows, 1);
                 }
-                match (corpus.fate(part, head.record_id, head.tokens), made) {
-                    (Fate::Dropped(reason, why), _) => tally.drop_record(reason, head.record_id, || why),
+                match (corpus.fate(part, meta.record_id, meta.tokens), made) {
+                    (Fate::Dropped(reason, why), _) => {
+                        tally.drop_record(reason, meta.record_id, || why);
+                    }
                     (_, Some(Made { copies: 0, .. })) => {
-                        tally.drop_record(Drop::NotSampled, head.record_id, || {
+                        tally.drop_record(DropReason::NotSampled, meta.record_id, || {
                             "left out by its source's epochs".to_owned()
                         });
                     }
-                    (_, Some(made)) => sums.add(part, head, made, windows),
+                    (_, Some(made)) => sums.add(part, meta, made, windows),
                     (Fate::Kept(_), None) if !settlement.is_dropped(at, index) => {
                         let why = "it shares a run of words with a file that `decontaminate` names";
-                        tally.drop_record(Drop::Contaminated, head.record_id, || why.to_owned());
+                        tally.drop_record(DropReason::Contaminated, meta.record_id, || {
+                            why.to_owned()
+                        });
                     }
                     (_, None) => {}
                 }
@@ -266,24 +287,30 @@ fn sum_parts(settlement: &Settlement<'_>, parts: Range<usize>) -> Result<PartSum
 impl PartSums {
     fn new(plan: &Plan) -> Self {
         let buckets = vec![0; BUCKETS as usize];
-        let nothing =
-            |source: &Source| SourceTotals { kept_of_inputs: vec![0; source.inputs.len()], ..SourceTotals::default() };
-        let by_side = [buckets.clone(), buckets];
-        Self { sources: plan.sources.iter().map(nothing).collect(), tokens: by_side.clone(), documents: by_side }
+        let nothing = |source: &Source| SourceTotals {
+            kept_of_inputs: vec![0; source.inputs.len()],
+            ..SourceTotals::default()
+        };
+        let by_split = [buckets.clone(), buckets];
+        Self {
+            sources: plan.sources.iter().map(nothing).collect(),
+            tokens: by_split.clone(),
+            documents: by_split,
+        }
     }
 
-    fn add(&mut self, part: &PartOf<'_>, head: &Head, made: Made, windows: u64) {
-        let side = made.side as usize;
+    fn add(&mut self, part: &PartOf<'_>, meta: &DocMeta, made: Made, windows: u64) {
+        let split = made.split as usize;
         let totals = &mut self.sources[part.source];
         totals.kept += 1;
         totals.kept_of_inputs[part.nth_input] += 1;
         totals.truncated += u64::from(part.fitted);
-        totals.copies += u64::from(made.copies) * u64::from(made.side == Side::Train);
-        totals.sums[side].add(head, windows, made.copies);
+        totals.copies += u64::from(made.copies) * u64::from(made.split == Split::Train);
+        totals.sums[split].add(meta, windows, made.copies);
         for copy in 0..made.copies {
-            let bucket = bucket_of_copy(head.bucket, copy) as usize;
-            self.tokens[side][bucket] += u64::from(head.tokens) + windows - 1;
-            self.documents[side][bucket] += windows;
+            let bucket = bucket_of_copy(meta.bucket, copy) as usize;
+            self.tokens[split][bucket] += u64::from(meta.tokens) + windows - 1;
+            self.documents[split][bucket] += windows;
         }
     }
 
@@ -291,7 +318,10 @@ impl PartSums {
         for (all, more) in self.sources.iter_mut().zip(&other.sources) {
             all.tally.add(&more.tally);
             all.kept += more.kept;
-            all.kept_of_inputs.iter_mut().zip(&more.kept_of_inputs).for_each(|(all, more)| *all += more);
+            all.kept_of_inputs
+                .iter_mut()
+                .zip(&more.kept_of_inputs)
+                .for_each(|(all, more)| *all += more);
             all.truncated += more.truncated;
             all.copies += more.copies;
             all.unique.add_sums(more.unique);
@@ -306,8 +336,12 @@ impl PartSums {
 
 /// Stops the run at the lowest record that is too long, where its source says so.
 fn refuse_too_long(corpus: &Corpus<'_>, sources: &[SourceTotals]) -> Result<()> {
-    for (source, totals) in corpus.plan.sources.iter().zip(sources).filter(|(s, _)| s.overflow == Overflow::Error) {
-        if let Some(first) = totals.tally.examples.iter().find(|example| example.reason == Drop::TooLong) {
+    for (source, totals) in
+        corpus.plan.sources.iter().zip(sources).filter(|(s, _)| s.overflow == Overflow::Error)
+    {
+        if let Some(first) =
+            totals.tally.examples.iter().find(|example| example.reason == DropReason::TooLong)
+        {
             return Err(too_long(corpus.plan, source, first)?);
         }
     }
@@ -332,7 +366,7 @@ fn copies_of(epochs: f64, choice: impl FnOnce() -> u64) -> u32 {
 }
 
 /// Cuts the buckets into shards of about `shard_tokens` tokens, as even as buckets allow.
-fn shards_of(side: Side, tokens: &[u64], shard_tokens: u64) -> Vec<ShardPlan> {
+fn shards_of(split: Split, tokens: &[u64], shard_tokens: u64) -> Vec<ShardPlan> {
     let total: u64 = tokens.iter().sum();
     let count = total.div_ceil(shard_tokens);
     let mut shards: Vec<ShardPlan> = Vec::new();
@@ -342,10 +376,11 @@ fn shards_of(side: Side, tokens: &[u64], shard_tokens: u64) -> Vec<ShardPlan> {
         before += more;
         let bucket = bucket as u32;
         // A shard closes once the tokens so far reach its share of the total.
-        let due = u128::from(total) * (shards.len() as u128 + 1) <= u128::from(before) * u128::from(count);
+        let due = u128::from(total) * (shards.len() as u128 + 1)
+            <= u128::from(before) * u128::from(count);
         if held > 0 && (due || bucket + 1 == BUCKETS) {
             shards.push(ShardPlan {
-                side,
+                split,
                 index: shards.len(),
                 buckets: start..bucket + 1,
                 tokens: held,
@@ -367,7 +402,7 @@ mod tests {
         fn every_bucket_with_tokens_is_in_one_shard_and_shards_are_even(
             tokens in prop::collection::vec(prop_oneof![Just(0u64), 0u64..1000], BUCKETS as usize), target in 1u64..2_000_000,
         ) {
-            let shards = shards_of(Side::Train, &tokens, target);
+            let shards = shards_of(Split::Train, &tokens, target);
             let total: u64 = tokens.iter().sum();
             prop_assert_eq!(shards.iter().map(|shard| shard.tokens).sum::<u64>(), total);
             prop_assert!(shards.windows(2).all(|pair| pair[0].buckets.end == pair[1].buckets.start));
@@ -392,7 +427,9 @@ mod tests {
     #[test]
     fn fractional_epochs_are_met_on_average() {
         let made: u32 = (0..10_000)
-            .map(|at| copies_of(1.25, || choice(3, "epochs", Subject { name: "a", record: at, copy: 0 })))
+            .map(|at| {
+                copies_of(1.25, || choice(3, "epochs", Subject { name: "a", record: at, copy: 0 }))
+            })
             .sum();
         assert!((12_300..12_700).contains(&made), "{made}");
     }

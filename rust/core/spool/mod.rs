@@ -1,9 +1,10 @@
 //! The spool: the documents of each input split, whole and compact, ordered by virtual bucket.
 //!
-//! Holds one copy of a document, whatever the length of rows: ids in the dataset's type, roles as run-lengths, and a
-//! head with what the later stages decide by. Windows and copies are made when rows are. A record that its source
-//! shortens to fit a row is there twice: whole, and as a fitted document, which depends on the length of rows.
-//! Spools stay in memory up to a budget and are files beyond it; what is read from them is the same.
+//! Holds one copy of a document, whatever the length of rows: ids in the dataset's type, roles as
+//! run-lengths, and a meta with what the later stages decide by. Windows and copies are made when
+//! rows are. A record that its source shortens to fit a row is there twice: whole, and as a fitted
+//! document, which depends on the length of rows. Spools stay in memory up to a budget and are
+//! files beyond it; what is read from them is the same.
 
 mod part;
 mod store;
@@ -13,15 +14,16 @@ use serde::{Deserialize, Serialize};
 pub use part::{Keys, Part, PartWriter, decode};
 pub use store::{Spool, SpoolWriter, Store};
 
-use crate::schema::{Drop, OFFSET_BITS};
+use crate::schema::{DropReason, OFFSET_BITS};
 use crate::tokenize::Marks;
 
-/// Virtual buckets of a dataset. A shard is made of whole buckets, so this bounds how evenly shards are filled.
+/// Virtual buckets of a dataset. A shard is made of whole buckets, so this bounds how evenly shards
+/// are filled.
 pub const BUCKETS: u32 = 4096;
 
 /// What is known of a document without its tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Head {
+pub struct DocMeta {
     /// Its record.
     pub record_id: u64,
     /// Where its tokens start in its part.
@@ -30,7 +32,7 @@ pub struct Head {
     size: u32,
     /// Its tokens.
     pub tokens: u32,
-    /// Those that are learnt.
+    /// Those that are trained.
     pub targets: u32,
     /// Its virtual bucket, below [`BUCKETS`].
     pub bucket: u16,
@@ -38,8 +40,8 @@ pub struct Head {
     pub contaminated: bool,
 }
 
-impl Head {
-    /// Bytes of a stored head.
+impl DocMeta {
+    /// Bytes of a stored meta.
     const BYTES: usize = 28;
 
     /// That of a document whose tokens lie nowhere yet.
@@ -93,8 +95,8 @@ pub struct Key {
     pub exact: u64,
     /// Its record.
     pub record_id: u64,
-    /// The index of its head in its part.
-    pub head: u32,
+    /// The index of its meta in its part.
+    pub meta: u32,
     /// Its tokens.
     pub tokens: u32,
 }
@@ -107,7 +109,7 @@ impl Key {
         out.extend_from_slice(&self.content.to_le_bytes());
         out.extend_from_slice(&self.exact.to_le_bytes());
         out.extend_from_slice(&self.record_id.to_le_bytes());
-        out.extend_from_slice(&self.head.to_le_bytes());
+        out.extend_from_slice(&self.meta.to_le_bytes());
         out.extend_from_slice(&self.tokens.to_le_bytes());
     }
 
@@ -119,7 +121,7 @@ impl Key {
             content: u128::from_le_bytes(*content),
             exact: word(0),
             record_id: word(1),
-            head: word(2) as u32,
+            meta: word(2) as u32,
             tokens: (word(2) >> 32) as u32,
         }
     }
@@ -129,7 +131,7 @@ impl Key {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// The reason it is counted under.
-    pub reason: Drop,
+    pub reason: DropReason,
     /// The record.
     pub record_id: u64,
     /// What exactly was wrong.
@@ -158,8 +160,8 @@ pub const EXAMPLES: usize = 3;
 pub struct Tally {
     /// Records read.
     pub records: u64,
-    /// Records dropped, by the order of [`Drop::ALL`].
-    pub drops: [u64; Drop::ALL.len()],
+    /// Records dropped, by the order of [`DropReason::ALL`].
+    pub drops: [u64; DropReason::ALL.len()],
     /// The lowest of them, by reason and record.
     pub examples: Vec<Dropped>,
     /// What the report may have to say of its documents.
@@ -169,7 +171,12 @@ pub struct Tally {
 
 impl Tally {
     /// Counts a dropped record.
-    pub fn drop_record(&mut self, reason: Drop, record_id: u64, why: impl FnOnce() -> String) {
+    pub fn drop_record(
+        &mut self,
+        reason: DropReason,
+        record_id: u64,
+        why: impl FnOnce() -> String,
+    ) {
         self.drops[reason as usize] += 1;
         if self.is_example(reason, record_id) {
             self.keep_example(Dropped { reason, record_id, why: why() });
@@ -177,8 +184,11 @@ impl Tally {
     }
 
     /// Whether a record is among the lowest of its reason so far.
-    fn is_example(&self, reason: Drop, record_id: u64) -> bool {
-        let lower = self.examples.iter().filter(|known| known.reason == reason && known.record_id < record_id);
+    fn is_example(&self, reason: DropReason, record_id: u64) -> bool {
+        let lower = self
+            .examples
+            .iter()
+            .filter(|known| known.reason == reason && known.record_id < record_id);
         lower.count() < EXAMPLES
     }
 
@@ -222,7 +232,7 @@ mod tests {
             let drop_all = |records: &[(u64, usize)]| {
                 let mut tally = Tally::default();
                 for &(record, reason) in records {
-                    tally.drop_record(Drop::ALL[reason], record, || record.to_string());
+                    tally.drop_record(DropReason::ALL[reason], record, || record.to_string());
                 }
                 tally
             };
@@ -233,7 +243,7 @@ mod tests {
             records.sort_unstable();
             for reason in 0..3 {
                 let of_reason: Vec<u64> = records.iter().filter(|(_, r)| *r == reason).map(|(id, _)| *id).collect();
-                let examples = tally.examples.iter().filter(|example| example.reason == Drop::ALL[reason]);
+                let examples = tally.examples.iter().filter(|example| example.reason == DropReason::ALL[reason]);
                 let examples: Vec<u64> = examples.map(|example| example.record_id).collect();
                 prop_assert_eq!(&examples[..], &of_reason[..of_reason.len().min(EXAMPLES)]);
                 prop_assert_eq!(tally.drops[reason], of_reason.len() as u64);

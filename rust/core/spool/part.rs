@@ -1,8 +1,10 @@
-//! `Part`: some documents of a split as one block of bytes, ordered by virtual bucket, in memory or in a file.
+//! `Part`: some documents of a split as one block of bytes, ordered by virtual bucket, in memory or
+//! in a file.
 //!
-//! The block holds, one after another: the documents' tokens (ids in the dataset's type, then role run-lengths), their
-//! heads, their content keys in order of key, and where each group of buckets begins among the heads. Whatever is
-//! asked of a part is read out of that block, so that it makes no difference where the block lies.
+//! The block holds, one after another: the documents' tokens (ids in the dataset's type, then role
+//! run-lengths), their metas, their content keys in order of key, and where each group of buckets
+//! begins among the metas. Whatever is asked of a part is read out of that block, so that it makes
+//! no difference where the block lies.
 
 use std::borrow::Cow;
 use std::ops::{Range, RangeInclusive};
@@ -11,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BUCKETS, Head, Key};
+use super::{BUCKETS, DocMeta, Key};
 use crate::error::Result;
 use crate::files;
 use crate::schema::{IdType, Role, Run, push_run};
@@ -29,18 +31,18 @@ pub struct Layout {
     /// Bytes of tokens.
     pub payload: u64,
     /// Documents.
-    pub heads: u32,
+    pub documents: u32,
     /// Content keys: as many as documents, or none.
     pub keys: u32,
 }
 
 impl Layout {
-    fn heads_at(&self) -> u64 {
+    fn metas_at(&self) -> u64 {
         self.payload
     }
 
     fn keys_at(&self) -> u64 {
-        self.heads_at() + u64::from(self.heads) * Head::BYTES as u64
+        self.metas_at() + u64::from(self.documents) * DocMeta::BYTES as u64
     }
 
     fn groups_at(&self) -> u64 {
@@ -56,7 +58,8 @@ impl Layout {
     /// The same of a layout that was read, if a block can be divided so.
     #[must_use]
     pub fn checked_bytes(&self) -> Option<u64> {
-        let is_possible = u32::try_from(self.payload).is_ok() && (self.keys == 0 || self.keys == self.heads);
+        let is_possible =
+            u32::try_from(self.payload).is_ok() && (self.keys == 0 || self.keys == self.documents);
         is_possible.then(|| self.bytes())
     }
 }
@@ -84,7 +87,8 @@ impl Part {
         match &self.block {
             Block::Memory(bytes) => Ok(bytes[range.start as usize..range.end as usize].into()),
             Block::File(path, offset) => {
-                Ok(files::bytes_at(path, offset + range.start, (range.end - range.start) as usize)?.into())
+                Ok(files::bytes_at(path, offset + range.start, (range.end - range.start) as usize)?
+                    .into())
             }
         }
     }
@@ -94,16 +98,18 @@ impl Part {
         self.read(0..self.layout.bytes())
     }
 
-    /// The heads at `range`.
-    pub fn heads(&self, range: Range<usize>) -> Result<Vec<Head>> {
-        let at = self.layout.heads_at();
-        let bytes = self.read(at + (range.start * Head::BYTES) as u64..at + (range.end * Head::BYTES) as u64)?;
-        Ok(bytes.as_chunks().0.iter().map(Head::from_bytes).collect())
+    /// The metas at `range`.
+    pub fn metas(&self, range: Range<usize>) -> Result<Vec<DocMeta>> {
+        let at = self.layout.metas_at();
+        let bytes = self.read(
+            at + (range.start * DocMeta::BYTES) as u64..at + (range.end * DocMeta::BYTES) as u64,
+        )?;
+        Ok(bytes.as_chunks().0.iter().map(DocMeta::from_bytes).collect())
     }
 
-    /// The heads whose bucket lies in `buckets`, each with its index.
-    pub fn in_buckets(&self, buckets: Range<u32>) -> Result<Vec<(u32, Head)>> {
-        if buckets.is_empty() || self.layout.heads == 0 {
+    /// The metas whose bucket lies in `buckets`, each with its index.
+    pub fn in_buckets(&self, buckets: Range<u32>) -> Result<Vec<(u32, DocMeta)>> {
+        if buckets.is_empty() || self.layout.documents == 0 {
             return Ok(Vec::new());
         }
         let at = self.layout.groups_at();
@@ -111,45 +117,50 @@ impl Part {
         let end = u64::from((buckets.end - 1) / GROUP) + 1;
         let bytes = self.read(at + first * 4..at + end * 4 + 4)?;
         let bounds = bytes.as_chunks().0;
-        let index = |bound: Option<&[u8; 4]>| u32::from_le_bytes(*bound.expect("a group has two bounds")) as usize;
+        let index = |bound: Option<&[u8; 4]>| {
+            u32::from_le_bytes(*bound.expect("a group has two bounds")) as usize
+        };
         let range = index(bounds.first())..index(bounds.last());
-        let heads = (range.start as u32..).zip(self.heads(range)?);
-        Ok(heads.filter(|(_, head)| buckets.contains(&u32::from(head.bucket))).collect())
+        let metas = (range.start as u32..).zip(self.metas(range)?);
+        Ok(metas.filter(|(_, meta)| buckets.contains(&u32::from(meta.bucket))).collect())
     }
 
-    /// Bytes that hold the stored documents of `heads`, which come in the part's order: the block, if it is in memory;
-    /// else theirs, one after another. Calls `place` with where each starts.
+    /// Bytes that hold the stored documents of `metas`, which come in the part's order: the block,
+    /// if it is in memory; else theirs, one after another. Calls `place` with where each starts.
     pub fn documents<'a>(
         &self,
-        heads: impl Iterator<Item = &'a Head>,
+        metas: impl Iterator<Item = &'a DocMeta>,
         mut place: impl FnMut(u32),
     ) -> Result<Cow<'_, [u8]>> {
         if let Block::Memory(bytes) = &self.block {
-            heads.for_each(|head| place(head.at));
+            metas.for_each(|meta| place(meta.at));
             return Ok(bytes.as_slice().into());
         }
         let mut out = Vec::new();
-        let mut heads = heads.peekable();
-        let mut held: Vec<&Head> = Vec::new();
-        while let Some(first) = heads.next() {
+        let mut metas = metas.peekable();
+        let mut held: Vec<&DocMeta> = Vec::new();
+        while let Some(first) = metas.next() {
             held.clear();
             held.push(first);
             let mut end = first.end();
-            while let Some(next) = heads.next_if(|next| u64::from(next.at) <= end + GAP) {
+            while let Some(next) = metas.next_if(|next| u64::from(next.at) <= end + GAP) {
                 end = next.end();
                 held.push(next);
             }
             let start = u64::from(first.at);
             let bytes = self.read(start..end)?;
-            for head in &held {
+            for meta in &held {
                 place(out.len() as u32);
-                out.extend_from_slice(&bytes[(u64::from(head.at) - start) as usize..(head.end() - start) as usize]);
+                out.extend_from_slice(
+                    &bytes[(u64::from(meta.at) - start) as usize..(meta.end() - start) as usize],
+                );
             }
         }
         Ok(out.into())
     }
 
-    /// The content keys whose content lies in `contents`, in order of key, read `at_once` at a time.
+    /// The content keys whose content lies in `contents`, in order of key, read `at_once` at a
+    /// time.
     pub fn keys(&self, contents: &RangeInclusive<u128>, at_once: u64) -> Result<Keys<'_>> {
         let next = self.key_where(|content| content >= *contents.start())?;
         let end = self.key_where(|content| content > *contents.end())?;
@@ -168,7 +179,8 @@ impl Part {
         }
         while first < end {
             let middle = first.midpoint(end);
-            let is_past = self.read_keys(middle..middle + 1)?.iter().all(|key| is_past(key.content));
+            let is_past =
+                self.read_keys(middle..middle + 1)?.iter().all(|key| is_past(key.content));
             if is_past { end = middle } else { first = middle + 1 }
         }
         Ok(first)
@@ -208,7 +220,7 @@ impl Keys<'_> {
 #[derive(Debug)]
 pub struct PartWriter {
     id_type: IdType,
-    heads: Vec<Head>,
+    metas: Vec<DocMeta>,
     keys: Vec<Key>,
     payload: Vec<u8>,
 }
@@ -217,68 +229,78 @@ impl PartWriter {
     /// An empty part.
     #[must_use]
     pub fn new(id_type: IdType) -> Self {
-        Self { id_type, heads: Vec::new(), keys: Vec::new(), payload: Vec::new() }
+        Self { id_type, metas: Vec::new(), keys: Vec::new(), payload: Vec::new() }
     }
 
     /// Bytes held.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.payload.len() + self.heads.len() * Head::BYTES + self.keys.len() * Key::BYTES
+        self.payload.len() + self.metas.len() * DocMeta::BYTES + self.keys.len() * Key::BYTES
     }
 
-    /// Adds a document. `head` and `key` say everything but where its tokens lie; a part has a key for each document or
-    /// for none.
-    pub fn push(&mut self, mut head: Head, key: Option<Key>, document: &Document) {
+    /// Adds a document. `meta` and `key` say everything but where its tokens lie; a part has a key
+    /// for each document or for none.
+    pub fn push(&mut self, mut meta: DocMeta, key: Option<Key>, document: &Document) {
         let start = self.payload.len();
         match self.id_type {
-            IdType::U16 => self.payload.extend(document.ids.iter().flat_map(|&id| (id as u16).to_le_bytes())),
+            IdType::U16 => {
+                self.payload.extend(document.ids.iter().flat_map(|&id| (id as u16).to_le_bytes()));
+            }
             IdType::U32 => self.payload.extend(document.ids.iter().flat_map(|id| id.to_le_bytes())),
         }
         for run in &document.runs {
             push_varint(&mut self.payload, u64::from(run.len) << 2 | run.role as u64);
         }
-        head.at = start as u32;
-        head.size = (self.payload.len() - start) as u32;
-        head.tokens = document.ids.len() as u32;
-        self.keys.extend(key.map(|key| Key { head: self.heads.len() as u32, tokens: head.tokens, ..key }));
-        self.heads.push(head);
+        meta.at = start as u32;
+        meta.size = (self.payload.len() - start) as u32;
+        meta.tokens = document.ids.len() as u32;
+        self.keys.extend(key.map(|key| Key {
+            meta: self.metas.len() as u32,
+            tokens: meta.tokens,
+            ..key
+        }));
+        self.metas.push(meta);
     }
 
     /// The block, and how it is divided. The writer is empty afterwards.
     pub fn finish(&mut self) -> (Layout, Vec<u8>) {
-        let layout =
-            Layout { payload: self.payload.len() as u64, heads: self.heads.len() as u32, keys: self.keys.len() as u32 };
-        let mut order: Vec<u32> = (0..layout.heads).collect();
-        order.sort_by_key(|&at| self.heads[at as usize].bucket);
+        let layout = Layout {
+            payload: self.payload.len() as u64,
+            documents: self.metas.len() as u32,
+            keys: self.keys.len() as u32,
+        };
+        let mut order: Vec<u32> = (0..layout.documents).collect();
+        order.sort_by_key(|&at| self.metas[at as usize].bucket);
         let mut block = Vec::with_capacity(layout.bytes() as usize);
         let mut starts = [0_u32; GROUPS + 1];
         let mut place_of = vec![0_u32; order.len()];
         let mut sorted = Vec::with_capacity(order.len());
         for (nth, &at) in order.iter().enumerate() {
-            let head = self.heads[at as usize];
+            let meta = self.metas[at as usize];
             place_of[at as usize] = nth as u32;
-            sorted.push(Head { at: block.len() as u32, ..head });
-            block.extend_from_slice(&self.payload[head.at as usize..head.end() as usize]);
-            starts[(u32::from(head.bucket) / GROUP) as usize + 1] += 1;
+            sorted.push(DocMeta { at: block.len() as u32, ..meta });
+            block.extend_from_slice(&self.payload[meta.at as usize..meta.end() as usize]);
+            starts[(u32::from(meta.bucket) / GROUP) as usize + 1] += 1;
         }
-        for head in &sorted {
-            head.push_bytes(&mut block);
+        for meta in &sorted {
+            meta.push_bytes(&mut block);
         }
         self.keys.sort_unstable_by_key(|key| (key.content, key.record_id));
         for key in &self.keys {
-            Key { head: place_of[key.head as usize], ..*key }.push_bytes(&mut block);
+            Key { meta: place_of[key.meta as usize], ..*key }.push_bytes(&mut block);
         }
         let mut before = 0;
         for start in starts {
             before += start;
             block.extend_from_slice(&before.to_le_bytes());
         }
-        (self.heads, self.keys, self.payload) = (Vec::new(), Vec::new(), Vec::new());
+        (self.metas, self.keys, self.payload) = (Vec::new(), Vec::new(), Vec::new());
         (layout, block)
     }
 }
 
-/// Tokens `range` of a stored document of `tokens` tokens: appends their ids, and puts their role runs into `runs`.
+/// Tokens `range` of a stored document of `tokens` tokens: appends their ids, and puts their role
+/// runs into `runs`.
 pub fn decode(
     mut bytes: &[u8],
     tokens: usize,
@@ -291,14 +313,19 @@ pub fn decode(
     let stored = bytes.split_off(..tokens * width).expect("a stored document holds its ids");
     let stored = &stored[range.start * width..range.end * width];
     match id_type {
-        IdType::U16 => ids.extend(stored.as_chunks().0.iter().map(|id| u32::from(u16::from_le_bytes(*id)))),
+        IdType::U16 => {
+            ids.extend(stored.as_chunks().0.iter().map(|id| u32::from(u16::from_le_bytes(*id))));
+        }
         IdType::U32 => ids.extend(stored.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))),
     }
     runs.clear();
     let mut at = 0;
     while at < range.end {
         let word = take_varint(&mut bytes);
-        let (next, role) = (at + (word >> 2) as usize, Role::from_u8((word & 3) as u8).expect("two bits are a role"));
+        let (next, role) = (
+            at + (word >> 2) as usize,
+            Role::from_u8((word & 3) as u8).expect("two bits are a role"),
+        );
         push_run(runs, next.min(range.end).saturating_sub(at.max(range.start)) as u32, role);
         at = next;
     }
@@ -349,9 +376,9 @@ mod tests {
             let id_type = if wide { IdType::U32 } else { IdType::U16 };
             let mut writer = PartWriter::new(id_type);
             for (nth, (ids, bucket, content)) in documents.iter().enumerate() {
-                let head = Head { record_id: nth as u64, bucket: *bucket, ..Head::default() };
+                let meta = DocMeta { record_id: nth as u64, bucket: *bucket, ..DocMeta::default() };
                 let key = Key { content: u128::from(*content), record_id: nth as u64, ..Key::default() };
-                writer.push(head, keyed.then_some(key), &document(ids));
+                writer.push(meta, keyed.then_some(key), &document(ids));
             }
             let (layout, block) = writer.finish();
             prop_assert_eq!(layout.bytes(), block.len() as u64);
@@ -361,19 +388,19 @@ mod tests {
             let in_file = Part { layout, block: Block::File(Arc::new(path), 5) };
             let in_memory = Part { layout, block: Block::Memory(Arc::new(block)) };
             for part in [in_file, in_memory] {
-                let heads = part.heads(0..documents.len()).unwrap();
-                prop_assert!(heads.is_sorted_by_key(|head| (head.bucket, head.record_id)));
+                let metas = part.metas(0..documents.len()).unwrap();
+                prop_assert!(metas.is_sorted_by_key(|meta| (meta.bucket, meta.record_id)));
                 let buckets = buckets.0..buckets.1.max(buckets.0);
                 let found = part.in_buckets(buckets.clone()).unwrap();
-                let expected: Vec<(u32, Head)> = (0..).zip(heads.iter().copied())
-                    .filter(|(_, head)| buckets.contains(&u32::from(head.bucket))).collect();
+                let expected: Vec<(u32, DocMeta)> = (0..).zip(metas.iter().copied())
+                    .filter(|(_, meta)| buckets.contains(&u32::from(meta.bucket))).collect();
                 prop_assert_eq!(&found, &expected);
                 let mut places = Vec::new();
-                let bytes = part.documents(found.iter().map(|(_, head)| head), |at| places.push(at)).unwrap();
+                let bytes = part.documents(found.iter().map(|(_, meta)| meta), |at| places.push(at)).unwrap();
                 let (mut ids, mut runs) = (Vec::new(), Vec::new());
-                for ((_, head), at) in found.iter().zip(places) {
-                    let (bytes, expected) = (&bytes[at as usize..], document(&documents[head.record_id as usize].0));
-                    let tokens = head.tokens as usize;
+                for ((_, meta), at) in found.iter().zip(places) {
+                    let (bytes, expected) = (&bytes[at as usize..], document(&documents[meta.record_id as usize].0));
+                    let tokens = meta.tokens as usize;
                     for range in [0..tokens, tokens / 3..tokens, 0..tokens.div_ceil(2)] {
                         ids.clear();
                         decode(bytes, tokens, range.clone(), id_type, &mut ids, &mut runs);
@@ -388,8 +415,8 @@ mod tests {
                 for contents in [0..=split, split + 1..=u128::MAX] {
                     let mut keys = part.keys(&contents, 3).unwrap();
                     while let Some(key) = keys.advance().unwrap() {
-                        prop_assert_eq!(heads[key.head as usize].record_id, key.record_id);
-                        prop_assert_eq!(heads[key.head as usize].tokens, key.tokens);
+                        prop_assert_eq!(metas[key.meta as usize].record_id, key.record_id);
+                        prop_assert_eq!(metas[key.meta as usize].tokens, key.tokens);
                         prop_assert_eq!(u128::from(documents[key.record_id as usize].2), key.content);
                         prop_assert!(contents.contains(&key.content));
                         seen.push((key.content, key.record_id));

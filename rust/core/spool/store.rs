@@ -1,9 +1,9 @@
 //! `Store`: the spools of a run, in memory up to a budget, files beyond it.
 //!
-//! Each spool is named by all that its content depends on (tokenizer, templates, input, range…), so that a file left
-//! by a killed run, or kept by an earlier one, is taken as it is, once every byte of it was checked. A file appears under
-//! its name when it is whole. Once the budget is passed every spool becomes a file: memory is given back, and nothing
-//! mapped is lost with the process.
+//! Each spool is named by all that its content depends on (tokenizer, templates, input, range…), so
+//! that a file left by a killed run, or kept by an earlier one, is taken as it is, once every byte
+//! of it was checked. A file appears under its name when it is whole. Once the budget is passed
+//! every spool becomes a file: memory is given back, and nothing mapped is lost with the process.
 
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -15,9 +15,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::part::Block;
 use super::part::Layout;
-use super::{Head, Key, Part, PartWriter, Tally};
+use super::{DocMeta, Key, Part, PartWriter, Tally};
 use crate::disk::{self, NewFile};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::monitor::Monitor;
 use crate::schema::IdType;
@@ -80,7 +80,8 @@ struct Held {
 }
 
 impl Store {
-    /// A store that spills into `folder` once it holds more than `budget` bytes; 0 spills everything.
+    /// A store that spills into `folder` once it holds more than `budget` bytes; 0 spills
+    /// everything.
     #[must_use]
     pub fn new(folder: PathBuf, others: Vec<PathBuf>, id_type: IdType, budget: u64) -> Self {
         let held = Held { spilling: budget == 0, ..Held::default() };
@@ -91,23 +92,33 @@ impl Store {
         self.held.lock().expect("nothing panics while it holds the spools")
     }
 
-    /// Whether the spool `name` is there already, and whole; if so it takes its slot. A spool of another dataset is
-    /// linked if spools are to be kept, and refused if it is damaged: that is not ours to mend.
-    pub fn take_finished(&self, slot: usize, name: &str, keep: bool, monitor: &Monitor) -> Result<bool> {
+    /// Whether the spool `name` is there already, and whole; if so it takes its slot. A spool of
+    /// another dataset is linked if spools are to be kept, and refused if it is damaged: that is
+    /// not ours to mend.
+    pub fn take_finished(
+        &self,
+        slot: usize,
+        name: &str,
+        keep: bool,
+        monitor: &Monitor,
+    ) -> Result<bool> {
         let own = self.folder.join(name);
         let spool = if own.is_file() {
             match read_spool(&own, monitor) {
                 // It is made again, and takes the place of the damaged one.
-                Err(error) if error.kind != Kind::Interrupted => return Ok(false),
+                Err(error) if error.kind != ErrorKind::Interrupted => return Ok(false),
                 found => found?,
             }
         } else {
-            let Some(other) = self.others.iter().map(|other| other.join(name)).find(|other| other.is_file()) else {
+            let Some(other) =
+                self.others.iter().map(|other| other.join(name)).find(|other| other.is_file())
+            else {
                 return Ok(false);
             };
             let spool = read_spool(&other, monitor)?;
             if keep {
-                disk::link(&other, &own).map_err(|error| Error::io(Kind::Output, &own, &error))?;
+                disk::link(&other, &own)
+                    .map_err(|error| Error::io(ErrorKind::Output, &own, &error))?;
                 spool.moved_to(&Arc::new(own))
             } else {
                 spool
@@ -121,7 +132,15 @@ impl Store {
     #[must_use]
     pub fn begin(&self, slot: usize, name: String) -> SpoolWriter<'_> {
         let open = PartWriter::new(self.id_type);
-        SpoolWriter { store: self, slot, name, open, parts: Vec::new(), tally: Tally::default(), file: None }
+        SpoolWriter {
+            store: self,
+            slot,
+            name,
+            open,
+            parts: Vec::new(),
+            tally: Tally::default(),
+            file: None,
+        }
     }
 
     /// Whether `bytes` more may be held in memory. If not, all that is held becomes files.
@@ -198,9 +217,9 @@ impl SpoolWriter<'_> {
         &mut self.tally
     }
 
-    /// Adds a document; `head` and `key` say everything but where its tokens lie.
-    pub fn push(&mut self, head: Head, key: Option<Key>, document: &Document) -> Result<()> {
-        self.open.push(head, key, document);
+    /// Adds a document; `meta` and `key` say everything but where its tokens lie.
+    pub fn push(&mut self, meta: DocMeta, key: Option<Key>, document: &Document) -> Result<()> {
+        self.open.push(meta, key, document);
         if self.open.held() >= PART_BYTES { self.close_part() } else { Ok(()) }
     }
 
@@ -247,14 +266,17 @@ struct SpoolFile {
 
 impl SpoolFile {
     fn create(path: &Path) -> Result<Self> {
-        let file = NewFile::create(path).map_err(|error| Error::io(Kind::Output, path, &error))?;
+        let file =
+            NewFile::create(path).map_err(|error| Error::io(ErrorKind::Output, path, &error))?;
         let file = BufWriter::with_capacity(256 << 10, file);
         Ok(Self { path: Arc::new(path.to_owned()), file, written: 0, parts: Vec::new() })
     }
 
     fn push(&mut self, part: &Part) -> Result<()> {
         let bytes = part.bytes()?;
-        self.file.write_all(&bytes).map_err(|error| Error::io(Kind::Output, &self.path, &error))?;
+        self.file
+            .write_all(&bytes)
+            .map_err(|error| Error::io(ErrorKind::Output, &self.path, &error))?;
         self.parts.push((self.written, part.layout, xxh3_64(&bytes)));
         self.written += bytes.len() as u64;
         Ok(())
@@ -270,14 +292,15 @@ impl SpoolFile {
             self.file.write_all(MAGIC)?;
             self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()
         };
-        end().map_err(|error| Error::io(Kind::Output, &self.path, &error))?;
+        end().map_err(|error| Error::io(ErrorKind::Output, &self.path, &error))?;
         Ok(index.into_spool(&self.path))
     }
 }
 
 impl Index {
     fn into_spool(self, path: &Arc<PathBuf>) -> Spool {
-        let part = |(offset, layout, _)| Part { layout, block: Block::File(Arc::clone(path), offset) };
+        let part =
+            |(offset, layout, _)| Part { layout, block: Block::File(Arc::clone(path), offset) };
         Spool { parts: self.parts.into_iter().map(part).collect(), tally: self.tally }
     }
 }
@@ -295,25 +318,34 @@ fn read_spool(path: &Path, monitor: &Monitor) -> Result<Spool> {
     let sums = files::xxh3_64_of_ranges(path, &ranges, || monitor.check())?;
     match index.parts.iter().zip(sums).position(|((_, _, written), is)| *written != is) {
         None => Ok(index.into_spool(&Arc::new(path.to_owned()))),
-        Some(nth) => Err(broken(path, &format!("the checksum of its part {nth} does not fit, so it was damaged"))),
+        Some(nth) => Err(broken(
+            path,
+            &format!("the checksum of its part {nth} does not fit, so it was damaged"),
+        )),
     }
 }
 
 /// The index of the spool file `path`, and where its parts lie.
 fn read_index(path: &Path) -> Result<(Index, Vec<Range<u64>>)> {
     let broken = |what| broken(path, what);
-    let before_end = files::file_size(path)?.checked_sub(END).ok_or_else(|| broken("it was cut"))?;
+    let before_end =
+        files::file_size(path)?.checked_sub(END).ok_or_else(|| broken("it was cut"))?;
     let end = files::bytes_at(path, before_end, END as usize)?;
-    let [sum, len, magic]: [u64; 3] = std::array::from_fn(|nth| u64::from_le_bytes(end.as_chunks().0[nth]));
+    let [sum, len, magic]: [u64; 3] =
+        std::array::from_fn(|nth| u64::from_le_bytes(end.as_chunks().0[nth]));
     if magic.to_le_bytes() != *MAGIC {
         return Err(broken("it was cut, or is of another version"));
     }
-    let start = before_end.checked_sub(len).filter(|_| len <= MAX_INDEX).ok_or_else(|| broken("it has no index"))?;
+    let start = before_end
+        .checked_sub(len)
+        .filter(|_| len <= MAX_INDEX)
+        .ok_or_else(|| broken("it has no index"))?;
     let text = files::bytes_at(path, start, len as usize)?;
     if xxh3_64(&text) != sum {
         return Err(broken("the checksum of its index does not fit, so it was damaged"));
     }
-    let index: Index = serde_json::from_slice(&text).map_err(|_| broken("its index cannot be read"))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|_| broken("its index cannot be read"))?;
     let mut ranges = Vec::with_capacity(index.parts.len());
     let mut next = 0;
     for (offset, layout, _) in &index.parts {
@@ -335,12 +367,20 @@ mod tests {
     fn documents(spool: &Spool) -> Vec<(u64, Vec<u32>)> {
         let mut found = Vec::new();
         for part in &spool.parts {
-            for head in part.heads(0..part.layout.heads as usize).unwrap() {
+            for meta in part.metas(0..part.layout.documents as usize).unwrap() {
                 let (mut at, mut ids, mut runs) = (0, Vec::new(), Vec::new());
-                let bytes = part.documents([&head].into_iter(), |place| at = place as usize).unwrap();
-                let tokens = head.tokens as usize;
-                super::super::decode(&bytes[at..], tokens, 0..tokens, IdType::U16, &mut ids, &mut runs);
-                found.push((head.record_id, ids));
+                let bytes =
+                    part.documents([&meta].into_iter(), |place| at = place as usize).unwrap();
+                let tokens = meta.tokens as usize;
+                super::super::decode(
+                    &bytes[at..],
+                    tokens,
+                    0..tokens,
+                    IdType::U16,
+                    &mut ids,
+                    &mut runs,
+                );
+                found.push((meta.record_id, ids));
             }
         }
         found.sort();
@@ -354,10 +394,15 @@ mod tests {
             for slot in 0..4 {
                 let mut writer = store.begin(slot, format!("spool-{slot}"));
                 for nth in 0..50_u64 {
-                    let mut document = Document { ids: vec![nth as u32; 100], ..Document::default() };
+                    let mut document =
+                        Document { ids: vec![nth as u32; 100], ..Document::default() };
                     push_run(&mut document.runs, 100, Role::Target);
-                    let head = Head { record_id: nth, bucket: (nth * 37 % 4096) as u16, ..Head::default() };
-                    writer.push(head, None, &document).unwrap();
+                    let meta = DocMeta {
+                        record_id: nth,
+                        bucket: (nth * 37 % 4096) as u16,
+                        ..DocMeta::default()
+                    };
+                    writer.push(meta, None, &document).unwrap();
                 }
                 writer.tally().records = 50;
                 writer.finish().unwrap();
@@ -374,7 +419,11 @@ mod tests {
             assert_eq!(files::names_in(folder.path()).len(), 4);
             let again = store(budget);
             for slot in 0..4 {
-                assert!(again.take_finished(slot, &format!("spool-{slot}"), false, &Monitor::default()).unwrap());
+                assert!(
+                    again
+                        .take_finished(slot, &format!("spool-{slot}"), false, &Monitor::default())
+                        .unwrap()
+                );
             }
             assert!(!again.take_finished(5, "spool-5", false, &Monitor::default()).unwrap());
             for spools in [spilled.spools(4), again.spools(4)] {
@@ -395,7 +444,7 @@ mod tests {
             let mut document = Document { ids: vec![7; 5], ..Document::default() };
             push_run(&mut document.runs, 5, Role::Target);
             let key = Key { content: u128::from(nth), record_id: nth, ..Key::default() };
-            writer.push(Head { record_id: nth, ..Head::default() }, Some(key), &document);
+            writer.push(DocMeta { record_id: nth, ..DocMeta::default() }, Some(key), &document);
             let (layout, block) = writer.finish();
             file.push(&Part { layout, block: Block::Memory(Arc::new(block)) }).unwrap();
         }
@@ -429,7 +478,10 @@ mod tests {
             flipped[at] ^= 1 << (at % 8);
             crate::write::write_file(&path, &flipped).unwrap();
             let error = read_spool(&path, &Monitor::default()).unwrap_err();
-            assert!(error.message.contains("no whole spool") && error.remedy.is_some(), "byte {at}: {error}");
+            assert!(
+                error.message.contains("no whole spool") && error.remedy.is_some(),
+                "byte {at}: {error}"
+            );
         }
     }
 }

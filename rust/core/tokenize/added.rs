@@ -1,4 +1,5 @@
-//! `Matcher`: finds added tokens in a text the way `tokenizers` does, but only where the template spells them.
+//! `Matcher`: finds added tokens in a text the way `tokenizers` does, but only where the template
+//! spells them.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -35,13 +36,22 @@ fn is_word(char: char) -> bool {
 impl Matcher {
     /// A matcher of `(spelling, id, token)`.
     pub fn new(tokens: Vec<(String, u32, AddedToken)>) -> Self {
-        let tokens: Vec<_> = tokens.into_iter().filter(|(spelling, _, _)| !spelling.is_empty()).collect();
+        let tokens: Vec<_> =
+            tokens.into_iter().filter(|(spelling, _, _)| !spelling.is_empty()).collect();
         let build = |kind| {
             let spellings = tokens.iter().map(|(spelling, _, _)| spelling);
-            AhoCorasick::builder().match_kind(kind).build(spellings).expect("added tokens are a small vocabulary")
+            AhoCorasick::builder()
+                .match_kind(kind)
+                .build(spellings)
+                .expect("added tokens are a small vocabulary")
         };
-        let (automaton, overlapping) = (build(MatchKind::LeftmostLongest), build(MatchKind::Standard));
-        Self { automaton, overlapping, tokens: tokens.into_iter().map(|(_, id, token)| (id, token)).collect() }
+        let (automaton, overlapping) =
+            (build(MatchKind::LeftmostLongest), build(MatchKind::Standard));
+        Self {
+            automaton,
+            overlapping,
+            tokens: tokens.into_iter().map(|(_, id, token)| (id, token)).collect(),
+        }
     }
 
     /// Whether there is nothing to match.
@@ -54,17 +64,20 @@ impl Matcher {
         !self.is_empty() && self.automaton.is_match(text)
     }
 
-    /// The pieces of `text`; control tokens only inside one of `literals`. A token's flags look at all of the text.
+    /// The pieces of `text`; control tokens only inside one of `literals`. A token's flags look at
+    /// all of the text.
     pub fn find(&self, text: &str, literals: &[Range<usize>]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut from = 0;
         for literal in literals {
             for found in self.automaton.find_iter(&text[literal.clone()]) {
-                let (mut start, mut end) = (literal.start + found.start(), literal.start + found.end());
+                let (mut start, mut end) =
+                    (literal.start + found.start(), literal.start + found.end());
                 let (id, token) = &self.tokens[found.pattern().as_usize()];
                 let (before, after) = (&text[..start], &text[end..]);
                 if token.single_word
-                    && (before.chars().next_back().is_some_and(is_word) || after.chars().next().is_some_and(is_word))
+                    && (before.chars().next_back().is_some_and(is_word)
+                        || after.chars().next().is_some_and(is_word))
                 {
                     continue;
                 }

@@ -1,8 +1,8 @@
 //! Whether a pattern may search for long: read off its text, generously.
 //!
-//! A backtracking engine tries every way to share a text among the quantifiers of a pattern. The patterns of tokenizers in
-//! use have two in a row at most, and none within another, so their searches end soon. Whatever looks otherwise is to be
-//! tried with a limit.
+//! A backtracking engine tries every way to share a text among the quantifiers of a pattern. The
+//! patterns of tokenizers in use have two in a row at most, and none within another, so their
+//! searches end soon. Whatever looks otherwise is to be tried with a limit.
 
 /// Repetitions up to this many are a matter of a constant.
 const FEW: u32 = 16;
@@ -36,7 +36,9 @@ pub fn may_search_long(pattern: &str) -> bool {
         let within = match chars[at] {
             '(' => {
                 // Conditions, calls, absent operators: seldom seen, hard to judge.
-                if chars[at + 1..].starts_with(&['?', '(']) || chars[at + 1..].starts_with(&['?', '~']) {
+                if chars[at + 1..].starts_with(&['?', '('])
+                    || chars[at + 1..].starts_with(&['?', '~'])
+                {
                     return true;
                 }
                 groups.push(Group::default());
@@ -45,7 +47,8 @@ pub fn may_search_long(pattern: &str) -> bool {
             }
             '|' => {
                 if let Some(group) = groups.last_mut() {
-                    *group = Group { repeats: 0, most: group.most.max(group.repeats), is_varied: true };
+                    *group =
+                        Group { repeats: 0, most: group.most.max(group.repeats), is_varied: true };
                 }
                 at += 1;
                 continue;
@@ -82,12 +85,15 @@ fn after_opening(chars: &[char], at: usize) -> usize {
     }
     next += 1;
     match chars.get(next) {
-        Some('<') if !matches!(chars.get(next + 1), Some('=' | '!')) => skip_to(chars, next, '>') + 1,
+        Some('<') if !matches!(chars.get(next + 1), Some('=' | '!')) => {
+            skip_to(chars, next, '>') + 1
+        }
         Some('<') => next + 2,
         Some(':' | '=' | '!' | '>') => next + 1,
         // Options: `(?i:` holds a group, `(?i)` nothing.
         _ => {
-            let end = chars[next.min(chars.len())..].iter().position(|char| matches!(char, ':' | ')'));
+            let end =
+                chars[next.min(chars.len())..].iter().position(|char| matches!(char, ':' | ')'));
             end.map_or(chars.len(), |end| next + end + usize::from(chars[next + end] == ':'))
         }
     }
@@ -101,7 +107,9 @@ fn is_reference(chars: &[char], at: usize) -> bool {
 /// Where an atom ends: a character, an escape, a class.
 fn atom_end(chars: &[char], at: usize) -> usize {
     match (chars[at], chars.get(at + 1)) {
-        ('\\', Some('p' | 'P' | 'x' | 'o' | 'u')) if chars.get(at + 2) == Some(&'{') => skip_to(chars, at, '}') + 1,
+        ('\\', Some('p' | 'P' | 'x' | 'o' | 'u')) if chars.get(at + 2) == Some(&'{') => {
+            skip_to(chars, at, '}') + 1
+        }
         ('\\', Some(_)) => at + 2,
         ('[', _) => class_end(chars, at),
         _ => at + 1,
@@ -158,7 +166,9 @@ fn interval(chars: &[char], at: usize) -> Option<(Times, usize)> {
     let end = at + chars[at..].iter().position(|&char| char == '}')?;
     let text: String = chars[at + 1..end].iter().collect();
     let (low, high) = text.split_once(',').unwrap_or((&text, &text));
-    let number = |text: &str| if text.is_empty() { Some(None) } else { text.trim().parse::<u32>().ok().map(Some) };
+    let number = |text: &str| {
+        if text.is_empty() { Some(None) } else { text.trim().parse::<u32>().ok().map(Some) }
+    };
     let (_, high) = (number(low)?, number(high)?);
     Some((if high.is_some_and(|high| high <= FEW) { Times::Few } else { Times::Many }, end + 1))
 }

@@ -1,7 +1,8 @@
 //! Training a byte-level BPE on a corpus, by the `tokenizers` library.
 //!
-//! The split keeps combining marks with their letters: with GPT-2's `\p{L}+` a Yorùbá word is cut at each tone mark
-//! that has no precomposed form: MAFAND Yorùbá then takes a quarter more tokens (measured: `benches/README.md`).
+//! The split keeps combining marks with their letters: with GPT-2's `\p{L}+` a Yorùbá word is cut
+//! at each tone mark that has no precomposed form: MAFAND Yorùbá then takes a quarter more tokens
+//! (measured: `benches/README.md`).
 
 use std::sync::LazyLock;
 
@@ -16,11 +17,12 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder};
 
 use crate::error::{Error, Result};
 
-/// A word with the character before it (letters with their marks), digits by threes, punctuation, white space.
-pub const PATTERN: &str =
-    r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// A word with the character before it (letters with their marks), digits by threes, punctuation,
+/// white space.
+pub const PATTERN: &str = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-static TAG: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"<[^\s<>{}%'"]+>"#).expect("a valid pattern"));
+static TAG: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"<[^\s<>{}%'"]+>"#).expect("a valid pattern"));
 
 /// A trained tokenizer.
 #[derive(Debug)]
@@ -42,7 +44,8 @@ pub fn tags_of<'a>(templates: impl Iterator<Item = &'a str>) -> Vec<String> {
     tags
 }
 
-/// Has the library train on the thread that calls it where the system has none left: it would panic.
+/// Has the library train on the thread that calls it where the system has none left: it would
+/// panic.
 fn spare_threads() {
     let pool = rayon::ThreadPoolBuilder::new().build_global();
     // A pool that is there already is no failure of the system, and has no source.
@@ -67,8 +70,12 @@ pub fn train_bpe(
     }
     spare_threads();
     let failed = |error: tokenizers::Error| Error::tokenizer(format!("training failed: {error}"));
-    let split =
-        Split::new(SplitPattern::Regex(PATTERN.to_owned()), SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
+    let split = Split::new(
+        SplitPattern::Regex(PATTERN.to_owned()),
+        SplitDelimiterBehavior::Isolated,
+        false,
+    )
+    .map_err(failed)?;
     let bytes = ByteLevel::new(false, false, false);
     let mut tokenizer = TokenizerBuilder::new()
         .with_model(BPE::default())
@@ -83,7 +90,9 @@ pub fn train_bpe(
         .min_frequency(2)
         .show_progress(false)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .special_tokens(specials.iter().map(|token| AddedToken::from(token.clone(), true)).collect())
+        .special_tokens(
+            specials.iter().map(|token| AddedToken::from(token.clone(), true)).collect(),
+        )
         .build();
     tokenizer.train(&mut trainer, texts).map_err(failed)?;
     let vocab_size = tokenizer.get_vocab_size(true);
@@ -97,7 +106,8 @@ mod tests {
 
     #[test]
     fn tags_are_found_in_literals_and_in_expressions() {
-        let templates = ["<translate> {{ a }} <yor>:", "{{ '<|im|>' + x }}{% if a < b %}>{% endif %}", "<yor>"];
+        let templates =
+            ["<translate> {{ a }} <yor>:", "{{ '<|im|>' + x }}{% if a < b %}>{% endif %}", "<yor>"];
         assert_eq!(tags_of(templates.into_iter()), ["<translate>", "<yor>", "<|im|>"]);
     }
 }

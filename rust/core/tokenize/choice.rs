@@ -1,4 +1,5 @@
-//! Which engine encodes: our own where it knows the file and agrees with the library, else the library, and why.
+//! Which engine encodes: our own where it knows the file and agrees with the library, else the
+//! library, and why.
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -56,14 +57,19 @@ fn refuse_endless(tokenizer: &Tokenizer) -> Result<()> {
     match tokens.find(|(id, token)| token.normalized && is_endless(**id)) {
         None => Ok(()),
         Some((_, token)) => {
-            let why = format!("nothing is left of its added token {:?} when it is normalized", token.content);
-            Err(form::unusable(why)
-                .remedy("set \"normalized\" to false for it, or take it out of its \"added_tokens\""))
+            let why = format!(
+                "nothing is left of its added token {:?} when it is normalized",
+                token.content
+            );
+            Err(form::unusable(why).remedy(
+                "set \"normalized\" to false for it, or take it out of its \"added_tokens\"",
+            ))
         }
     }
 }
 
-/// Our engine, if there is one and it `agrees` with what the library gives for each of the stress texts.
+/// Our engine, if there is one and it `agrees` with what the library gives for each of the stress
+/// texts.
 pub fn choose(
     engine: std::result::Result<Engine, String>,
     form: &Form,
@@ -79,13 +85,16 @@ pub fn choose(
     spellings.sort();
     let texts = fast::stress_texts(&spellings);
     let agreed = tasks::run(threads, texts.len(), |at| {
-        caught(|| agrees(&engine, &texts[at])).map_err(|panic| form::unusable(form::panicked(&panic)))
+        caught(|| agrees(&engine, &texts[at]))
+            .map_err(|panic| form::unusable(form::panicked(&panic)))
     })?;
     Ok(match texts.into_iter().zip(agreed).find(|(_, agreed)| !agreed) {
         None => Chosen { engine: Some(engine), why: None, differs: None },
-        Some((text, _)) => {
-            Chosen { engine: None, why: Some("our engine gives other ids".to_owned()), differs: Some(text) }
-        }
+        Some((text, _)) => Chosen {
+            engine: None,
+            why: Some("our engine gives other ids".to_owned()),
+            differs: Some(text),
+        },
     })
 }
 
@@ -109,7 +118,9 @@ impl Chosen {
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let text: String = self.differs.as_ref()?.chars().take(60).collect();
-        Some(format!("the fast engine differs from the tokenizers library on {text:?}; the library encodes"))
+        Some(format!(
+            "the fast engine differs from the tokenizers library on {text:?}; the library encodes"
+        ))
     }
 }
 
@@ -134,10 +145,18 @@ mod tests {
             assert_eq!((agreeing.take().is_some(), agreeing.warning()), (true, None));
             let mut differing = choose(|_, text| !text.contains('a')).expect("a choice");
             assert!(differing.take().is_none());
-            assert!(differing.name().contains("our engine gives other ids"), "{}", differing.name());
-            assert!(differing.warning().is_some_and(|warning| warning.contains("the library encodes")));
+            assert!(
+                differing.name().contains("our engine gives other ids"),
+                "{}",
+                differing.name()
+            );
+            assert!(
+                differing.warning().is_some_and(|warning| warning.contains("the library encodes"))
+            );
             let panicking = choose(|_, _| panic!("the library does"));
-            assert!(panicking.is_err_and(|error| error.message.contains("it makes the library panic")));
+            assert!(
+                panicking.is_err_and(|error| error.message.contains("it makes the library panic"))
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The control tokens of a configuration: which ids open, close and fill, and the candidates where none is named.
+//! The control tokens of a configuration: which ids open, close and fill, and the candidates where
+//! none is named.
 
 use std::path::Path;
 
@@ -10,9 +11,11 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::plan::{TokenizerPlan, nearest};
 
-/// Resolves BOS, EOS and pad from `corpus.toml`, else from the `tokenizer_config.json` beside the tokenizer.
+/// Resolves BOS, EOS and pad from `corpus.toml`, else from the `tokenizer_config.json` beside the
+/// tokenizer.
 ///
-/// BOS is placed where `corpus.toml` names one or `tokenizer_config.json` says `add_bos_token`; pad is EOS by default.
+/// BOS is placed where `corpus.toml` names one or `tokenizer_config.json` says `add_bos_token`; pad
+/// is EOS by default.
 pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Result<ControlIds> {
     let beside = sibling_config(path)?;
     let token = |key: &str| -> Option<String> {
@@ -20,8 +23,10 @@ pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Resu
         value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
     };
     let Some(eos) = plan.eos.clone().or_else(|| token("eos_token")) else {
-        return Err(Error::config("no EOS token: it closes every document")
-            .remedy(format!("set `eos` under [tokenizer] in corpus.toml; candidates: {}", candidates(tokenizer))));
+        return Err(Error::config("no EOS token: it closes every document").remedy(format!(
+            "set `eos` under [tokenizer] in corpus.toml; candidates: {}",
+            candidates(tokenizer)
+        )));
     };
     let bos = match &plan.bos {
         Some(bos) if bos.is_empty() => None,
@@ -37,7 +42,8 @@ pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Resu
     })
 }
 
-/// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else that of `tokenizer_config.json`.
+/// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else that of
+/// `tokenizer_config.json`.
 pub fn chat_template(path: &Path) -> Result<Option<String>> {
     let file = path.with_file_name("chat_template.jinja");
     if file.is_file() {
@@ -45,7 +51,9 @@ pub fn chat_template(path: &Path) -> Result<Option<String>> {
     }
     let beside = sibling_config(path)?;
     // Where there are several, each has a name; plain chats use the one called `default`.
-    let named = beside["chat_template"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "default"));
+    let named = beside["chat_template"]
+        .as_array()
+        .and_then(|all| all.iter().find(|one| one["name"] == "default"));
     let written = named.map_or(&beside["chat_template"], |one| &one["template"]);
     Ok(written.as_str().map(str::to_owned))
 }
@@ -56,7 +64,9 @@ fn sibling_config(path: &Path) -> Result<Value> {
         return Ok(Value::Null);
     }
     serde_json::from_slice(&files::small_bytes(&beside)?).map_err(|error| {
-        Error::tokenizer(format!("not JSON: {error}")).file(beside.display().to_string()).line(error.line() as u64)
+        Error::tokenizer(format!("not JSON: {error}"))
+            .file(beside.display().to_string())
+            .line(error.line() as u64)
     })
 }
 
@@ -76,10 +86,13 @@ fn id_of(key: &str, token: &str, tokenizer: &Tokenizer) -> Result<u32> {
 fn candidates(tokenizer: &Tokenizer) -> String {
     let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
     added.sort_by_key(|(id, token)| (!token.special, *id));
-    let names: Vec<String> = added.iter().take(20).map(|(_, token)| format!("`{}`", token.content)).collect();
+    let names: Vec<String> =
+        added.iter().take(20).map(|(_, token)| format!("`{}`", token.content)).collect();
     match names.len() {
         0 => "none, the tokenizer has no added tokens".to_owned(),
-        _ if added.len() > names.len() => format!("{} and {} more", names.join(" "), added.len() - names.len()),
+        _ if added.len() > names.len() => {
+            format!("{} and {} more", names.join(" "), added.len() - names.len())
+        }
         _ => names.join(" "),
     }
 }

@@ -1,10 +1,11 @@
-//! `Draft`: a document in the making, with what the last look at it needs: which added tokens the template put where.
+//! `Draft`: a document in the making, with what the last look at it needs: which added tokens the
+//! template put where.
 
 use serde::{Deserialize, Serialize};
 
 use super::Document;
 use super::form::Form;
-use crate::schema::{Drop, Refusal, Role, Run, push_run};
+use crate::schema::{DropReason, Refusal, Role, Run, push_run};
 
 /// Ids and roles as they are made.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -73,8 +74,8 @@ impl Draft {
         }
     }
 
-    /// Takes out what the template ends with, as far as it is the EOS that is to close it; tells whether it was. The
-    /// first `least` tokens stay.
+    /// Takes out what the template ends with, as far as it is the EOS that is to close it; tells
+    /// whether it was. The first `least` tokens stay.
     pub fn without_end(&mut self, least: usize, eos: u32, added: &Added) -> bool {
         let mut doubled = false;
         let is_last = |list: &[u32]| list.len() > least && list.last() == Some(&eos);
@@ -85,7 +86,8 @@ impl Draft {
         doubled
     }
 
-    /// Takes out what the template begins with, as far as it is the BOS that stands before it; tells whether it was.
+    /// Takes out what the template begins with, as far as it is the BOS that stands before it;
+    /// tells whether it was.
     pub fn without_beginning(&mut self, bos: u32, added: &Added) -> bool {
         let again = self.ids.iter().skip(1).take_while(|&&id| id == bos).count();
         let placed = self.placed.iter().skip(1).take_while(|&&id| id == bos).count();
@@ -107,10 +109,12 @@ impl Draft {
         true
     }
 
-    /// The document, once it is sure that no text became an added token; the unknown tokens in it are counted.
+    /// The document, once it is sure that no text became an added token; the unknown tokens in it
+    /// are counted.
     pub fn finish(self, form: &Form, marks: Marks) -> Result<Document, Refusal> {
         let added = form.added();
-        // Nearly every document has as many as the template placed, and no unknown one; what is placed stays in it.
+        // Nearly every document has as many as the template placed, and no unknown one; what is
+        // placed stays in it.
         if added.count_near(&self.ids) == added.count_near(&self.placed) {
             let marks = Marks { unspelled: self.unspelled, ..marks };
             return Ok(Document { ids: self.ids, runs: self.runs, marks });
@@ -133,7 +137,11 @@ impl Draft {
             return Err(from_data(form, id));
         }
         let spelled = self.placed.iter().filter(|&&id| added.is_unknown(id)).count() as u64;
-        let marks = Marks { unknown: u64::saturating_sub(unknown, spelled), unspelled: self.unspelled, ..marks };
+        let marks = Marks {
+            unknown: u64::saturating_sub(unknown, spelled),
+            unspelled: self.unspelled,
+            ..marks
+        };
         Ok(Document { ids: self.ids, runs: self.runs, marks })
     }
 }
@@ -141,8 +149,10 @@ impl Draft {
 fn from_data(form: &Form, id: u32) -> Refusal {
     let token = form.tokenizer().id_to_token(id).unwrap_or_default();
     Refusal::new(
-        Drop::Refused,
-        format!("the tokenizer makes the control token '{token}' of text in which the template does not spell it"),
+        DropReason::Refused,
+        format!(
+            "the tokenizer makes the control token '{token}' of text in which the template does not spell it"
+        ),
     )
 }
 
@@ -174,7 +184,8 @@ impl Added {
         Self { looked_at, lowest, span: highest.saturating_sub(lowest), unknown }
     }
 
-    /// How many ids are among those of either set, or between them: never fewer than are in the sets.
+    /// How many ids are among those of either set, or between them: never fewer than are in the
+    /// sets.
     fn count_near(&self, ids: &[u32]) -> usize {
         ids.iter().filter(|&&id| id.wrapping_sub(self.lowest) <= self.span).count()
     }
@@ -207,7 +218,8 @@ mod tests {
     use serde_json::json;
     use tokenizers::Tokenizer;
 
-    /// A tokenizer with the added tokens 0, 1 and 9, and a letter 5 that is added without being special; 2 is unknown.
+    /// A tokenizer with the added tokens 0, 1 and 9, and a letter 5 that is added without being
+    /// special; 2 is unknown.
     fn form() -> Form {
         let token = |id: u32, content: &str, special: bool| {
             let flags = json!({ "single_word": false, "lstrip": false, "rstrip": false, "normalized": false });
@@ -218,7 +230,12 @@ mod tests {
         let words = ["<s>", "</s>", "<unk>", "a", "b", "x", "c", "d", "e", "<t>"];
         let vocab: serde_json::Map<_, _> =
             words.iter().zip(0..).map(|(&word, id)| (word.to_owned(), id.into())).collect();
-        let added = [token(0, "<s>", true), token(1, "</s>", true), token(5, "x", false), token(9, "<t>", true)];
+        let added = [
+            token(0, "<s>", true),
+            token(1, "</s>", true),
+            token(5, "x", false),
+            token(9, "<t>", true),
+        ];
         let model = json!({ "type": "WordLevel", "vocab": vocab, "unk_token": "<unk>" });
         let file = json!({ "added_tokens": added, "model": model });
         let tokenizer = Tokenizer::from_bytes(file.to_string()).unwrap();
@@ -241,7 +258,11 @@ mod tests {
             (vec![0, 1], vec![0, 1, 9]),
         ] {
             let refusal = finished(&ids, &placed).expect_err("not as placed");
-            assert!(refusal.why.contains("the tokenizer makes the control token"), "{}", refusal.why);
+            assert!(
+                refusal.why.contains("the tokenizer makes the control token"),
+                "{}",
+                refusal.why
+            );
         }
         for (ids, placed, unknown) in [
             (vec![0, 3, 4, 1], vec![0, 1], 0),
@@ -266,8 +287,13 @@ mod tests {
         draft.push(4, Role::Target);
         draft.place(1, Role::Target);
         assert!(draft.without_beginning(0, form.added()) && draft.without_end(1, 1, form.added()));
-        assert!(!draft.without_beginning(0, form.added()) && !draft.without_end(1, 1, form.added()));
-        assert_eq!((draft.ids.as_slice(), draft.placed.as_slice()), ([0, 3, 4].as_slice(), [0].as_slice()));
+        assert!(
+            !draft.without_beginning(0, form.added()) && !draft.without_end(1, 1, form.added())
+        );
+        assert_eq!(
+            (draft.ids.as_slice(), draft.placed.as_slice()),
+            ([0, 3, 4].as_slice(), [0].as_slice())
+        );
         let runs: Vec<_> = draft.runs.iter().map(|run| (run.len, run.role)).collect();
         assert_eq!(runs, [(1, Role::Control), (1, Role::Template), (1, Role::Target)]);
     }

@@ -1,4 +1,5 @@
-//! The edges of a text: what the tokenizer's own post-processor puts there, beside what the configuration does.
+//! The edges of a text: what the tokenizer's own post-processor puts there, beside what the
+//! configuration does.
 
 use tokenizers::{Encoding, PostProcessor, Token, Tokenizer};
 
@@ -8,13 +9,19 @@ use crate::panics::caught;
 /// An id that no token has.
 const TEXT: u32 = u32::MAX;
 
-/// Says where the post-processor and the configuration differ, and that the configuration holds. Nothing is said of a
-/// post-processor that adds no tokens: it leaves them to whoever encodes.
+/// Says where the post-processor and the configuration differ, and that the configuration holds.
+/// Nothing is said of a post-processor that adds no tokens: it leaves them to whoever encodes.
 pub fn disagreements(tokenizer: &Tokenizer, controls: ControlIds) -> Vec<String> {
     let Some((before, after)) = added_around(tokenizer) else { return Vec::new() };
     let spelled = |ids: &[u32]| {
-        let token = |id: &u32| format!("`{}`", tokenizer.id_to_token(*id).unwrap_or_else(|| id.to_string()));
-        if ids.is_empty() { "nothing".to_owned() } else { ids.iter().map(token).collect::<Vec<_>>().join(" ") }
+        let token = |id: &u32| {
+            format!("`{}`", tokenizer.id_to_token(*id).unwrap_or_else(|| id.to_string()))
+        };
+        if ids.is_empty() {
+            "nothing".to_owned()
+        } else {
+            ids.iter().map(token).collect::<Vec<_>>().join(" ")
+        }
     };
     let mut notes = Vec::new();
     let bos: Vec<u32> = controls.bos.into_iter().collect();

@@ -1,6 +1,7 @@
 //! What is refused of a tokenizer.json before the library reads it.
 //!
-//! The library normalizes each added token while it loads a file, so a file can make it grow texts without end at once.
+//! The library normalizes each added token while it loads a file, so a file can make it grow texts
+//! without end at once.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,7 +14,8 @@ use crate::panics::caught;
 
 /// The longest added token, in bytes. In use are some hundred.
 const LONGEST_TOKEN: usize = 1 << 14;
-/// The longest piece of a Unigram model, in bytes: a search from every place of a text may be as long.
+/// The longest piece of a Unigram model, in bytes: a search from every place of a text may be as
+/// long.
 const LONGEST_PIECE: usize = 1 << 12;
 /// Texts that a post-processor may make of one.
 const MOST_SEQUENCES: usize = 16;
@@ -47,9 +49,13 @@ pub fn refuse_hostile(bytes: &[u8]) -> Result<()> {
     if let Some(long) = spellings().find(|text| text.len() > LONGEST_TOKEN) {
         let start: String = long.chars().take(20).collect();
         let size = long.len();
-        return Err(unusable(format!("its added token '{start}…' has {size} bytes; {LONGEST_TOKEN} are the most")));
+        return Err(unusable(format!(
+            "its added token '{start}…' has {size} bytes; {LONGEST_TOKEN} are the most"
+        )));
     }
-    if let Some(prefix) = parts.model.continuing_subword_prefix.as_str().filter(|prefix| !prefix.is_empty()) {
+    if let Some(prefix) =
+        parts.model.continuing_subword_prefix.as_str().filter(|prefix| !prefix.is_empty())
+    {
         refuse_torn_merges(bytes, prefix.len())?;
     }
     let sequences = count_sequences(&parts.post_processor);
@@ -69,7 +75,8 @@ pub fn refuse_hostile(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses merges of which the model's prefix cuts a character in two: the library takes what is left for text.
+/// Refuses merges of which the model's prefix cuts a character in two: the library takes what is
+/// left for text.
 fn refuse_torn_merges(bytes: &[u8], prefix: usize) -> Result<()> {
     let file: Value = serde_json::from_slice(bytes).map_err(unusable)?;
     let right = |merge: &'_ Value| -> Option<String> {
@@ -79,16 +86,21 @@ fn refuse_torn_merges(bytes: &[u8], prefix: usize) -> Result<()> {
     let mut rights = file["model"]["merges"].as_array().into_iter().flatten().filter_map(right);
     match rights.find(|right| !right.is_char_boundary(prefix)) {
         None => Ok(()),
-        Some(right) => Err(unusable(format!("its merge with {right:?} does not start with its model's prefix"))),
+        Some(right) => Err(unusable(format!(
+            "its merge with {right:?} does not start with its model's prefix"
+        ))),
     }
 }
 
 /// Refuses a model with which encoding any text may not end soon.
 pub fn refuse_long_pieces(model: &Value) -> Result<()> {
     let pieces = model["vocab"].as_array().into_iter().flatten();
-    let longest = pieces.filter_map(|piece| piece[0].as_str()).map(str::len).max().unwrap_or_default();
+    let longest =
+        pieces.filter_map(|piece| piece[0].as_str()).map(str::len).max().unwrap_or_default();
     if longest > LONGEST_PIECE {
-        return Err(unusable(format!("its model has a piece of {longest} bytes; {LONGEST_PIECE} are the most")));
+        return Err(unusable(format!(
+            "its model has a piece of {longest} bytes; {LONGEST_PIECE} are the most"
+        )));
     }
     Ok(())
 }
@@ -125,7 +137,8 @@ mod tests {
         let repeats = json!({ "post_processor": { "type": "Sequence", "processors": [template.clone(), template] } });
         assert!(refused(&repeats).contains("25 times"), "{}", refused(&repeats));
         assert!(refuse_hostile(b"{}").is_ok());
-        let model = json!({ "continuing_subword_prefix": "#", "merges": [["a", "#b"], ["a", "\u{105}"]] });
+        let model =
+            json!({ "continuing_subword_prefix": "#", "merges": [["a", "#b"], ["a", "\u{105}"]] });
         let torn = refused(&json!({ "model": model }));
         assert!(torn.contains("does not start with its model's prefix"), "{torn}");
     }

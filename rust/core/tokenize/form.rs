@@ -1,8 +1,8 @@
 //! `Form`: the tokenizer as it encodes the first run of a document, or a later one.
 //!
-//! Follows what `tokenizers` does inside `encode` (added tokens out, normalize, pre-tokenize, model), with one
-//! difference: an added token is taken only where the template spells it. The post-processor, truncation and
-//! padding have no part in it.
+//! Follows what `tokenizers` does inside `encode` (added tokens out, normalize, pre-tokenize,
+//! model), with one difference: an added token is taken only where the template spells it. The
+//! post-processor, truncation and padding have no part in it.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -11,8 +11,8 @@ use std::ops::Range;
 use serde_json::Value;
 use tokenizers::normalizer::Range as NormalizedRange;
 use tokenizers::{
-    AddedToken, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
-    Token, Tokenizer,
+    AddedToken, Model, NormalizedString, Normalizer, OffsetReferential, OffsetType,
+    PreTokenizedString, PreTokenizer, Token, Tokenizer,
 };
 
 use super::added::{Matcher, Piece};
@@ -22,7 +22,7 @@ use super::spell;
 use super::steps::Steps;
 use crate::error::{Error, Result};
 use crate::panics::caught;
-use crate::schema::{Drop, Refusal, Role};
+use crate::schema::{DropReason, Refusal, Role};
 use crate::segment::{Controls, Span, TextRun};
 
 /// A tokenizer with its added tokens laid out for matching.
@@ -38,7 +38,8 @@ pub struct Form {
     added: Added,
     /// What it does to a text, where that needs care.
     steps: Option<Steps>,
-    /// Whether two added tokens are spelled alike once they are normalized: the library takes now one, now the other.
+    /// Whether two added tokens are spelled alike once they are normalized: the library takes now
+    /// one, now the other.
     is_ambiguous: bool,
     /// What encodes in the place of the library.
     pub(super) engine: Option<Engine>,
@@ -62,7 +63,9 @@ impl Form {
         let left = without_prepend(json["normalizer"].clone()).unwrap_or_default();
         let normalizer = match left.clone() {
             Value::Null => None,
-            value => Some(serde_json::from_value::<tokenizers::NormalizerWrapper>(value).map_err(unusable)?),
+            value => Some(
+                serde_json::from_value::<tokenizers::NormalizerWrapper>(value).map_err(unusable)?,
+            ),
         };
         tokenizer.with_normalizer(normalizer).map_err(unusable)?;
         let mut pre_tokenizer = json["pre_tokenizer"].clone();
@@ -70,7 +73,10 @@ impl Form {
         let steps = Steps::of(&left, &pre_tokenizer).map_err(unusable)?;
         let pre_tokenizer = match pre_tokenizer {
             Value::Null => None,
-            value => Some(serde_json::from_value::<tokenizers::PreTokenizerWrapper>(value).map_err(unusable)?),
+            value => Some(
+                serde_json::from_value::<tokenizers::PreTokenizerWrapper>(value)
+                    .map_err(unusable)?,
+            ),
         };
         tokenizer.with_pre_tokenizer(pre_tokenizer);
         Ok(Self { steps, ..Self::new(tokenizer, json)? })
@@ -81,13 +87,17 @@ impl Form {
         let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
         if let Some((id, token)) = added.last().filter(|(id, _)| *id >= MOST_IDS) {
-            return Err(unusable(format!("its added token {:?} has the id {id}, more than {MOST_IDS}", token.content)));
+            return Err(unusable(format!(
+                "its added token {:?} has the id {id}, more than {MOST_IDS}",
+                token.content
+            )));
         }
         let unknown = unknown_id(&tokenizer, json);
         let is_barred = |(id, token): &(u32, AddedToken)| {
             let is_letter = !token.special && token.content.chars().nth(1).is_none();
             Some(*id) != unknown
-                && !(is_letter && tokenizer.get_model().id_to_token(*id).as_ref() == Some(&token.content))
+                && !(is_letter
+                    && tokenizer.get_model().id_to_token(*id).as_ref() == Some(&token.content))
         };
         let barred = added.iter().filter(|added| is_barred(added)).map(|(id, _)| *id);
         let barred = Added::new(barred, unknown.filter(|&id| id < MOST_IDS));
@@ -111,11 +121,21 @@ impl Form {
                 raw.push((token.content.clone(), id, token));
             }
         }
-        let spelled: HashSet<&str> = normalized.iter().map(|(spelling, ..)| spelling.as_str()).collect();
+        let spelled: HashSet<&str> =
+            normalized.iter().map(|(spelling, ..)| spelling.as_str()).collect();
         let is_ambiguous = spelled.len() < normalized.len();
         let (raw, normalized) = (Matcher::new(raw), Matcher::new(normalized));
         let steps = Steps::of(&json["normalizer"], &json["pre_tokenizer"]).map_err(unusable)?;
-        Ok(Self { tokenizer, raw, normalized, controls, added: barred, steps, is_ambiguous, engine: None })
+        Ok(Self {
+            tokenizer,
+            raw,
+            normalized,
+            controls,
+            added: barred,
+            steps,
+            is_ambiguous,
+            engine: None,
+        })
     }
 
     /// The added tokens that every document is held against.
@@ -123,8 +143,8 @@ impl Form {
         &self.added
     }
 
-    /// Whether it needs care: the library is not to be given a text whole. Of added tokens spelled alike, the one of
-    /// the lowest id is taken.
+    /// Whether it needs care: the library is not to be given a text whole. Of added tokens spelled
+    /// alike, the one of the lowest id is taken.
     pub fn is_careful(&self) -> bool {
         self.steps.is_some() || self.is_ambiguous
     }
@@ -134,7 +154,8 @@ impl Form {
         self.controls.iter().map(Option::is_some).collect()
     }
 
-    /// The tokenizer for text alone: added tokens are matched anywhere, and the model's ids stand as they are.
+    /// The tokenizer for text alone: added tokens are matched anywhere, and the model's ids stand
+    /// as they are.
     pub fn plain(tokenizer: Tokenizer, json: &Value) -> Result<Self> {
         Ok(Self { controls: Vec::new(), ..Self::new(tokenizer, json)? })
     }
@@ -169,18 +190,31 @@ impl Form {
     }
 
     /// The same, by the library. A panic of it is the tokenizer's fault, and told as such.
-    pub fn encode_by_library(&self, run: &TextRun<'_>, draft: &mut Draft) -> std::result::Result<(), Refusal> {
-        caught(|| self.add_by_library(run, draft)).unwrap_or_else(|panic| Err(refused(panicked(&panic))))
+    pub fn encode_by_library(
+        &self,
+        run: &TextRun<'_>,
+        draft: &mut Draft,
+    ) -> std::result::Result<(), Refusal> {
+        caught(|| self.add_by_library(run, draft))
+            .unwrap_or_else(|panic| Err(refused(panicked(&panic))))
     }
 
-    fn add_by_library(&self, run: &TextRun<'_>, draft: &mut Draft) -> std::result::Result<(), Refusal> {
-        let tokens = self.tokenize(run, draft).map_err(|why| Refusal::new(Drop::Refused, why))?;
+    fn add_by_library(
+        &self,
+        run: &TextRun<'_>,
+        draft: &mut Draft,
+    ) -> std::result::Result<(), Refusal> {
+        let tokens =
+            self.tokenize(run, draft).map_err(|why| Refusal::new(DropReason::Refused, why))?;
         let [span] = run.spans else {
             let encoding = tokens.into_encoding(None, 0, OffsetType::Byte).map_err(refused)?;
             let mut spans = run.spans.iter().peekable();
             for (&id, &(start, _)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
-                // Offsets of a normalized text may step back within a character: then the role stays.
-                while spans.peek().is_some_and(|span| span.end <= run.start + start) && spans.len() > 1 {
+                // Offsets of a normalized text may step back within a character: then the role
+                // stays.
+                while spans.peek().is_some_and(|span| span.end <= run.start + start)
+                    && spans.len() > 1
+                {
                     spans.next();
                 }
                 draft.push(id, spans.peek().map_or(Role::Data, |span| span.role));
@@ -195,12 +229,17 @@ impl Form {
         Ok(())
     }
 
-    fn tokenize(&self, run: &TextRun<'_>, draft: &mut Draft) -> std::result::Result<PreTokenizedString, String> {
+    fn tokenize(
+        &self,
+        run: &TextRun<'_>,
+        draft: &mut Draft,
+    ) -> std::result::Result<PreTokenizedString, String> {
         let literals = literals(run);
         let describe = |error: tokenizers::Error| format!("the tokenizer failed: {error}");
         let mut text = PreTokenizedString::from(run.text);
         if !self.raw.is_empty() {
-            text.split(|_, piece| Ok(cut(&piece, &self.raw.find(piece.get(), &literals)))).map_err(describe)?;
+            text.split(|_, piece| Ok(cut(&piece, &self.raw.find(piece.get(), &literals))))
+                .map_err(describe)?;
         }
         text.split(|_, mut piece| {
             let from = piece.offsets_original().0;
@@ -213,15 +252,21 @@ impl Form {
         })
         .map_err(describe)?;
         let matched = text.get_splits(OffsetReferential::Normalized, OffsetType::None);
-        draft
-            .placed
-            .extend(matched.iter().filter_map(|(_, _, tokens)| tokens.as_ref()).flatten().map(|token| token.id));
+        draft.placed.extend(
+            matched
+                .iter()
+                .filter_map(|(_, _, tokens)| tokens.as_ref())
+                .flatten()
+                .map(|token| token.id),
+        );
         match (&self.steps, self.tokenizer.get_pre_tokenizer()) {
             (Some(steps), _) => {
                 let cut = steps.pre_tokenize(&mut text, run.text.len());
                 cut.map_err(|why| format!("the tokenizer failed: {why}"))?;
             }
-            (None, Some(pre_tokenizer)) => pre_tokenizer.pre_tokenize(&mut text).map_err(describe)?,
+            (None, Some(pre_tokenizer)) => {
+                pre_tokenizer.pre_tokenize(&mut text).map_err(describe)?;
+            }
             (None, None) => {}
         }
         let unspelled = Cell::new(0);
@@ -239,9 +284,13 @@ impl Form {
         }
     }
 
-    /// The model's tokens for a piece of ordinary text, none of them a control token; `unspelled` counts the words of
-    /// which the model left out letters.
-    pub(super) fn ordinary(&self, text: &str, unspelled: &Cell<u64>) -> tokenizers::Result<Vec<Token>> {
+    /// The model's tokens for a piece of ordinary text, none of them a control token; `unspelled`
+    /// counts the words of which the model left out letters.
+    pub(super) fn ordinary(
+        &self,
+        text: &str,
+        unspelled: &Cell<u64>,
+    ) -> tokenizers::Result<Vec<Token>> {
         spell::ordinary(self, text, 0, unspelled)
     }
 
@@ -265,7 +314,8 @@ impl Form {
         let mut text = NormalizedString::from(run.text);
         // A text that cannot be normalized is refused when it is encoded.
         caught(|| self.normalize(&mut text, run.text.len())).ok()?.ok()?;
-        let original = |range: Range<usize>| text.convert_offsets(NormalizedRange::Normalized(range));
+        let original =
+            |range: Range<usize>| text.convert_offsets(NormalizedRange::Normalized(range));
         self.normalized
             .occurrences(text.get())
             .filter_map(original)
@@ -277,7 +327,8 @@ impl Form {
 /// Added tokens have ids below this: there is a table by id.
 const MOST_IDS: u32 = 1 << 24;
 
-/// Said of a file that makes no sense to the library, which takes it and panics: the file's fault, not ours.
+/// Said of a file that makes no sense to the library, which takes it and panics: the file's fault,
+/// not ours.
 pub fn panicked(message: &str) -> String {
     format!("it makes the library panic: {message}")
 }
@@ -289,10 +340,11 @@ pub fn unusable(error: impl std::fmt::Display) -> Error {
 }
 
 pub fn refused(error: impl std::fmt::Display) -> Refusal {
-    Refusal::new(Drop::Refused, format!("the tokenizer failed: {error}"))
+    Refusal::new(DropReason::Refused, format!("the tokenizer failed: {error}"))
 }
 
-/// The stretches that the template spells, in bytes of the run's text. Stretches that meet have an empty field between.
+/// The stretches that the template spells, in bytes of the run's text. Stretches that meet have an
+/// empty field between.
 pub fn literals(run: &TextRun<'_>) -> Vec<Range<usize>> {
     let starts = std::iter::once(run.start).chain(run.spans.iter().map(|span| span.end));
     let stretches = starts.zip(run.spans).filter(|(_, span)| span.literal);
@@ -300,7 +352,11 @@ pub fn literals(run: &TextRun<'_>) -> Vec<Range<usize>> {
 }
 
 /// Where `literals`, of the original text, lie in a normalized piece of it that starts at `from`.
-fn normalized_ranges(piece: &NormalizedString, from: usize, literals: &[Range<usize>]) -> Vec<Range<usize>> {
+fn normalized_ranges(
+    piece: &NormalizedString,
+    from: usize,
+    literals: &[Range<usize>],
+) -> Vec<Range<usize>> {
     let to = from + piece.len_original();
     let inside = literals.iter().filter(|literal| literal.start < to && literal.end > from);
     inside
@@ -318,7 +374,8 @@ fn cut(text: &NormalizedString, pieces: &[Piece]) -> Vec<(NormalizedString, Opti
         .iter()
         .filter_map(|piece| {
             let slice = slice(&piece.range)?;
-            let token = piece.id.map(|id| vec![Token::new(id, slice.get().to_owned(), (0, slice.len()))]);
+            let token =
+                piece.id.map(|id| vec![Token::new(id, slice.get().to_owned(), (0, slice.len()))]);
             Some((slice, token))
         })
         .collect()
@@ -368,12 +425,17 @@ fn without_prefix(pre_tokenizer: &mut Value) {
 pub fn no_continuation(json: &Value, first: &Form, continuation: &Form) -> Result<Option<String>> {
     let model = &json["model"];
     if model["type"] == "WordPiece" {
-        return Ok(Some("a WordPiece model marks where words continue, not where they start".to_owned()));
+        return Ok(Some(
+            "a WordPiece model marks where words continue, not where they start".to_owned(),
+        ));
     }
-    if let Some(prefix) = model["continuing_subword_prefix"].as_str().filter(|prefix| !prefix.is_empty()) {
+    if let Some(prefix) =
+        model["continuing_subword_prefix"].as_str().filter(|prefix| !prefix.is_empty())
+    {
         return Ok(Some(format!("its model marks continuations with '{prefix}'")));
     }
-    // What the tokenizer makes of a word and the space before it, inside a text, against what a target makes of them.
+    // What the tokenizer makes of a word and the space before it, inside a text, against what a
+    // target makes of them.
     let (mut tells_spaces, mut keeps_them) = (false, false);
     for word in ["the", "b", "1", "na", "ẹ", "\u{e0}"] {
         let (before, inside) = (first.ids("a", false)?, first.ids(&format!("a {word}"), false)?);

@@ -1,8 +1,9 @@
 //! Tokenizing: a rendered record becomes a document, token ids and the run-lengths of their roles.
 //!
-//! Owns the tokenizer in its two forms and the control tokens. Each run of text is encoded by itself, the first
-//! as the tokenizer does, later ones by its continuation form, so that no token covers text of a prompt and of a
-//! target; text that comes from data never becomes a control token.
+//! Owns the tokenizer in its two forms and the control tokens. Each run of text is encoded by
+//! itself, the first as the tokenizer does, later ones by its continuation form, so that no token
+//! covers text of a prompt and of a target; text that comes from data never becomes a control
+//! token.
 
 mod added;
 mod backtrack;
@@ -34,11 +35,11 @@ pub use draft::Marks;
 pub use plain::{Ids, Share, TextEncoder};
 pub use probe::{Probe, probes};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::panics::caught;
 use crate::plan::TokenizerPlan;
-use crate::schema::{Drop, IdType, Refusal, Role, Run};
+use crate::schema::{DropReason, IdType, Refusal, Role, Run};
 use crate::segment::{Controls, Rendered, TokenNames};
 use fast::{Engine, Lease};
 use form::Form;
@@ -107,7 +108,8 @@ impl Encoder {
                  `sabiprep tokenizer train` makes one",
             ));
         };
-        let bytes = files::whole_bytes(path).map_err(|error| Error { kind: Kind::Tokenizer, ..error })?;
+        let bytes = files::whole_bytes(path)
+            .map_err(|error| Error { kind: ErrorKind::Tokenizer, ..error })?;
         let shown = path.display().to_string();
         let chat_template = config::chat_template(path)?;
         Self::from_bytes(bytes, &shown, threads, |tokenizer| config::resolve(plan, path, tokenizer))
@@ -118,7 +120,8 @@ impl Encoder {
     /// The encoder of a packed dataset: its tokenizer file and the ids its manifest names.
     pub fn of_dataset(path: &Path, controls: ControlIds) -> Result<Self> {
         let shown = path.display().to_string();
-        Self::from_bytes(files::whole_bytes(path)?, &shown, 1, |_| Ok(controls)).map_err(|error| error.file(shown))
+        Self::from_bytes(files::whole_bytes(path)?, &shown, 1, |_| Ok(controls))
+            .map_err(|error| error.file(shown))
     }
 
     /// The same with the library encoding, whatever engine there is.
@@ -193,8 +196,13 @@ impl Encoder {
     }
 
     /// Tokenizes a record. Refuses one of whose text the tokenizer makes a control token.
-    pub fn encode(&self, rendered: &Rendered, session: &mut Session) -> std::result::Result<Document, Refusal> {
-        let (mut draft, mut marks) = (Draft { placed: Vec::with_capacity(8), ..Draft::default() }, Marks::default());
+    pub fn encode(
+        &self,
+        rendered: &Rendered,
+        session: &mut Session,
+    ) -> std::result::Result<Document, Refusal> {
+        let (mut draft, mut marks) =
+            (Draft { placed: Vec::with_capacity(8), ..Draft::default() }, Marks::default());
         if let Some(bos) = self.controls.bos {
             draft.place(bos, Role::Control);
         }
@@ -207,7 +215,10 @@ impl Encoder {
             marks.bos = u64::from(draft.without_beginning(bos, self.first.added()));
         }
         if !draft.runs.iter().any(|run| run.role == Role::Target) {
-            return Err(Refusal::new(Drop::NoTargetLeft, "the tokenizer leaves nothing of the target"));
+            return Err(Refusal::new(
+                DropReason::NoTargetLeft,
+                "the tokenizer leaves nothing of the target",
+            ));
         }
         let least = usize::from(self.controls.bos.is_some());
         marks.eos = u64::from(draft.without_end(least, self.controls.eos, self.first.added()));
@@ -219,18 +230,23 @@ impl Encoder {
     #[must_use]
     pub fn control_in_data(&self, rendered: &Rendered) -> Option<String> {
         let forms = std::iter::once(&self.first).chain(std::iter::repeat(&self.continuation));
-        rendered.runs().iter().zip(forms).find_map(|(run, form)| form.control_in_data(run, &self.spellings))
+        rendered
+            .runs()
+            .iter()
+            .zip(forms)
+            .find_map(|(run, form)| form.control_in_data(run, &self.spellings))
     }
 
-    /// The text that each token adds, as the tokenizer's own decoder spells it: a token that ends inside a character
-    /// adds nothing, the one that completes it adds the character.
+    /// The text that each token adds, as the tokenizer's own decoder spells it: a token that ends
+    /// inside a character adds nothing, the one that completes it adds the character.
     pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
         let tokenizer = self.first.tokenizer();
         let failed = |error: tokenizers::Error| Error::tokenizer(format!("cannot decode: {error}"));
         let mut stream = tokenizer.decode_stream(false);
         let mut step = |id: u32| Ok(stream.step(id).map_err(failed)?.unwrap_or_default());
-        caught(|| ids.iter().map(|&id| step(id)).collect())
-            .unwrap_or_else(|panic| Err(form::unusable(form::panicked(&panic)).file(self.file.clone())))
+        caught(|| ids.iter().map(|&id| step(id)).collect()).unwrap_or_else(|panic| {
+            Err(form::unusable(form::panicked(&panic)).file(self.file.clone()))
+        })
     }
 
     /// What encodes and why, and the origin of the Unicode tables.
@@ -245,7 +261,8 @@ impl Encoder {
         self.chosen.warning()
     }
 
-    /// Where the tokenizer's post-processor and the configuration put different tokens around a text, for the report.
+    /// Where the tokenizer's post-processor and the configuration put different tokens around a
+    /// text, for the report.
     #[must_use]
     pub fn disagreements(&self) -> Vec<String> {
         edges::disagreements(self.first.tokenizer(), self.controls)
@@ -281,13 +298,15 @@ impl Encoder {
         self.controls
     }
 
-    /// The control tokens by the names that templates have for them; `bos_token` where there is one.
+    /// The control tokens by the names that templates have for them; `bos_token` where there is
+    /// one.
     #[must_use]
     pub fn token_names(&self) -> TokenNames {
         let ControlIds { bos, eos, pad } = self.controls;
         let named = [("bos_token", bos), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
-        let spelled =
-            |(name, id): (&str, Option<u32>)| Some((name.to_owned(), self.first.tokenizer().id_to_token(id?)?));
+        let spelled = |(name, id): (&str, Option<u32>)| {
+            Some((name.to_owned(), self.first.tokenizer().id_to_token(id?)?))
+        };
         named.into_iter().filter_map(spelled).collect()
     }
 

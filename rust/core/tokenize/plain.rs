@@ -1,6 +1,7 @@
 //! `TextEncoder`: a tokenizer.json for text alone, without a configuration.
 //!
-//! Its ids are those of the `tokenizers` library's `encode` without special tokens added, truncation or padding.
+//! Its ids are those of the `tokenizers` library's `encode` without special tokens added,
+//! truncation or padding.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +12,7 @@ use tokenizers::Tokenizer;
 use super::choice::{self, Chosen};
 use super::fast::{Engine, Session};
 use super::form::{self, Form};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::panics::caught;
 use crate::tasks::{self, lock};
@@ -52,7 +53,8 @@ impl TextEncoder {
     /// Loads a tokenizer.json.
     pub fn load(path: &Path) -> Result<Self> {
         let shown = path.display().to_string();
-        let bytes = files::whole_bytes(path).map_err(|error| Error { kind: Kind::Tokenizer, ..error })?;
+        let bytes = files::whole_bytes(path)
+            .map_err(|error| Error { kind: ErrorKind::Tokenizer, ..error })?;
         Self::from_bytes(&bytes).map_err(|error| error.file(shown))
     }
 
@@ -74,7 +76,13 @@ impl TextEncoder {
                 // Among others too, as most texts come.
                 if form.is_plain(engine, text, &mut session) {
                     let (mut twice, ends) = (Ids::default(), [text.len(), 2 * text.len()]);
-                    engine.encode_each(&text.repeat(2), &ends, &mut session, &mut twice.flat, &mut twice.lengths);
+                    engine.encode_each(
+                        &text.repeat(2),
+                        &ends,
+                        &mut session,
+                        &mut twice.flat,
+                        &mut twice.lengths,
+                    );
                     if twice != (Ids { flat: library.repeat(2), lengths: vec![library.len(); 2] }) {
                         return false;
                     }
@@ -94,7 +102,11 @@ impl TextEncoder {
     }
 
     /// Encodes texts on up to `threads` threads; the order of the ids is that of the texts.
-    pub fn encode<'a>(&self, mut texts: impl ExactSizeIterator<Item = &'a str> + Send, threads: usize) -> Result<Ids> {
+    pub fn encode<'a>(
+        &self,
+        mut texts: impl ExactSizeIterator<Item = &'a str> + Send,
+        threads: usize,
+    ) -> Result<Ids> {
         let count = texts.len();
         self.encode_from(count, threads, |share| {
             share.fill(&mut texts);
@@ -102,8 +114,9 @@ impl TextEncoder {
         })
     }
 
-    /// Encodes the texts that `next` gives, on up to `threads` threads and not more than `count`, which is how many texts there
-    /// are. Whichever thread is free asks for more, one at a time, until none are added; the ids have the order of the texts.
+    /// Encodes the texts that `next` gives, on up to `threads` threads and not more than `count`,
+    /// which is how many texts there are. Whichever thread is free asks for more, one at a time,
+    /// until none are added; the ids have the order of the texts.
     pub fn encode_from(
         &self,
         count: usize,
@@ -111,7 +124,8 @@ impl TextEncoder {
         next: impl FnMut(&mut Share) -> Result<()> + Send,
     ) -> Result<Ids> {
         let threads = threads.min(count).max(1);
-        let (source, ordered) = (Mutex::new(Source { next: Some(next), given: 0 }), Mutex::new(Ordered::default()));
+        let (source, ordered) =
+            (Mutex::new(Source { next: Some(next), given: 0 }), Mutex::new(Ordered::default()));
         let fill = |share: &mut Share| lock(&source).fill(share);
         let put = |nth: usize, ids: &mut Ids| lock(&ordered).put(nth, ids);
         tasks::run(threads, threads, |_| {
@@ -119,7 +133,8 @@ impl TextEncoder {
             let mut session = None;
             let (mut share, mut ids) = (Share::default(), Ids::default());
             while let Some(nth) = fill(&mut share)? {
-                let session = session.get_or_insert_with(|| self.form.engine.as_ref().map(Engine::session));
+                let session =
+                    session.get_or_insert_with(|| self.form.engine.as_ref().map(Engine::session));
                 let encoded = self.encode_share(&share, session.as_deref_mut(), &mut ids);
                 encoded.inspect_err(|_| lock(&source).next = None)?;
                 if threads > 1 {
@@ -135,7 +150,12 @@ impl TextEncoder {
     }
 
     /// Adds the ids of the texts of a share.
-    fn encode_share(&self, share: &Share, mut session: Option<&mut Session>, ids: &mut Ids) -> Result<()> {
+    fn encode_share(
+        &self,
+        share: &Share,
+        mut session: Option<&mut Session>,
+        ids: &mut Ids,
+    ) -> Result<()> {
         if let (Some(engine), Some(session)) = (&self.form.engine, session.as_deref_mut())
             && self.form.is_plain(engine, &share.text, session)
         {
@@ -152,7 +172,12 @@ impl TextEncoder {
         Ok(())
     }
 
-    fn encode_one(&self, text: &str, session: Option<&mut Session>, out: &mut Vec<u32>) -> Result<()> {
+    fn encode_one(
+        &self,
+        text: &str,
+        session: Option<&mut Session>,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
         let known = out.len();
         if let (Some(engine), Some(session)) = (&self.form.engine, session) {
             if self.form.plain_ids(engine, text, session, out).map_err(Error::tokenizer)? {
@@ -165,14 +190,16 @@ impl TextEncoder {
     }
 }
 
-/// The ids that the library gives a text, or with care the parts of it. A panic of it is the tokenizer's fault.
+/// The ids that the library gives a text, or with care the parts of it. A panic of it is the
+/// tokenizer's fault.
 fn by_library(form: &Form, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     if form.is_careful() {
         return form.ids(text, true);
     }
     let encoding = caught(|| tokenizer.encode_fast(text, false));
     let encoding = encoding.map_err(|panic| form::unusable(form::panicked(&panic)))?;
-    let encoding = encoding.map_err(|error| Error::tokenizer(format!("the tokenizer failed: {error}")))?;
+    let encoding =
+        encoding.map_err(|error| Error::tokenizer(format!("the tokenizer failed: {error}")))?;
     Ok(encoding.get_ids().to_vec())
 }
 
@@ -217,7 +244,8 @@ struct Source<F> {
 }
 
 impl<F: FnMut(&mut Share) -> Result<()>> Source<F> {
-    /// Puts the next texts into `share` in the place of what it holds, and gives its number; none if there are no more.
+    /// Puts the next texts into `share` in the place of what it holds, and gives its number; none
+    /// if there are no more.
     fn fill(&mut self, share: &mut Share) -> Result<Option<usize>> {
         share.text.clear();
         share.ends.clear();

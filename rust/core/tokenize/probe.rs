@@ -35,13 +35,16 @@ pub fn probes(form: &Form) -> Result<Vec<Probe>> {
     plain.with_truncation(None).map_err(|error| Error::tokenizer(error.to_string()))?;
     let by_library = |text: &str| {
         let encoding = plain.encode(text, false);
-        let encoding = encoding.map_err(|error| Error::tokenizer(format!("cannot encode {text:?}: {error}")))?;
+        let encoding = encoding
+            .map_err(|error| Error::tokenizer(format!("cannot encode {text:?}: {error}")))?;
         Ok(encoding.get_ids().to_vec())
     };
     let probe = |text: &&str| {
         // A text that makes the library panic has the ids that a template with it gets.
         let by_library = if form.is_careful() { None } else { caught(|| by_library(text)).ok() };
-        by_library.unwrap_or_else(|| form.ids(text, true)).map(|ids| Probe { text: (*text).to_owned(), ids })
+        by_library
+            .unwrap_or_else(|| form.ids(text, true))
+            .map(|ids| Probe { text: (*text).to_owned(), ids })
     };
     STRINGS.iter().map(probe).collect()
 }

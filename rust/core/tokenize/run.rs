@@ -26,11 +26,13 @@ impl Roles<'_> {
         push_run(&mut self.runs, 1, self.run.spans[self.span].role);
     }
 
-    /// Adds the role of the `tokens` of a stretch of the run's text, if it lies in one span; else gives false.
+    /// Adds the role of the `tokens` of a stretch of the run's text, if it lies in one span; else
+    /// gives false.
     fn put_within(&mut self, stretch: RangeInclusive<usize>, tokens: usize) -> bool {
         self.advance(*stretch.start());
         let span = &self.run.spans[self.span];
-        let within = self.span + 1 == self.run.spans.len() || self.run.start + stretch.end() < span.end;
+        let within =
+            self.span + 1 == self.run.spans.len() || self.run.start + stretch.end() < span.end;
         if within {
             push_run(&mut self.runs, tokens as u32, span.role);
         }
@@ -39,14 +41,20 @@ impl Roles<'_> {
 
     /// Goes on to the span of a token that starts at `start`.
     fn advance(&mut self, start: usize) {
-        while self.span + 1 < self.run.spans.len() && self.run.spans[self.span].end <= self.run.start + start {
+        while self.span + 1 < self.run.spans.len()
+            && self.run.spans[self.span].end <= self.run.start + start
+        {
             self.span += 1;
         }
     }
 
     /// Whether a stretch of the run's text lies in one span.
     fn has_whole(&self, stretch: &Range<usize>) -> bool {
-        !self.run.spans.iter().any(|span| (stretch.start + 1..stretch.end).contains(&(span.end - self.run.start)))
+        !self
+            .run
+            .spans
+            .iter()
+            .any(|span| (stretch.start + 1..stretch.end).contains(&(span.end - self.run.start)))
     }
 }
 
@@ -59,7 +67,11 @@ impl Form {
         session: &mut Session,
         draft: &mut Draft,
     ) -> Result<bool, Refusal> {
-        let literals = if self.raw.is_empty() && self.normalized.is_empty() { Vec::new() } else { literals(run) };
+        let literals = if self.raw.is_empty() && self.normalized.is_empty() {
+            Vec::new()
+        } else {
+            literals(run)
+        };
         let (known, placed) = (draft.ids.len(), draft.placed.len());
         let mut roles = (run.spans.len() > 1).then(|| Roles { run, span: 0, runs: Vec::new() });
         let done = self.ids_of(engine, run.text, &literals, session, draft, roles.as_mut());
@@ -74,13 +86,15 @@ impl Form {
                 let role = run.spans.first().map_or(Role::Data, |span| span.role);
                 push_run(&mut draft.runs, count, role);
             }
-            Some(roles) => roles.runs.iter().for_each(|run| push_run(&mut draft.runs, run.len, run.role)),
+            Some(roles) => {
+                roles.runs.iter().for_each(|run| push_run(&mut draft.runs, run.len, run.role));
+            }
         }
         Ok(true)
     }
 
-    /// Adds the ids of a text to `out`; added tokens are taken inside `literals` only. Gives false where the library has
-    /// to be asked: what was added is then without meaning.
+    /// Adds the ids of a text to `out`; added tokens are taken inside `literals` only. Gives false
+    /// where the library has to be asked: what was added is then without meaning.
     fn ids_of(
         &self,
         engine: &Engine,
@@ -116,9 +130,13 @@ impl Form {
             let from = piece.range.start;
             let original = &text[piece.range.clone()];
             let normal = engine.normalize(original, session);
-            let (normal, edits) = normal.as_ref().map_or((original, [].as_slice()), |(text, edits)| (text, edits));
+            let (normal, edits) =
+                normal.as_ref().map_or((original, [].as_slice()), |(text, edits)| (text, edits));
             let apart = |edit: &Edit| edit.original.start + from..edit.original.end + from;
-            if roles.as_ref().is_some_and(|roles| !edits.iter().all(|edit| roles.has_whole(&apart(edit)))) {
+            if roles
+                .as_ref()
+                .is_some_and(|roles| !edits.iter().all(|edit| roles.has_whole(&apart(edit))))
+            {
                 return Ok(false);
             }
             let (whole, found);
@@ -126,10 +144,12 @@ impl Form {
                 whole = [Piece { range: 0..normal.len(), id: None }];
                 whole.as_slice()
             } else {
-                let literal_in = |literal: &Range<usize>| literal.start < piece.range.end && literal.end > from;
+                let literal_in =
+                    |literal: &Range<usize>| literal.start < piece.range.end && literal.end > from;
                 let inside = literals.iter().filter(|literal| literal_in(literal));
-                let inside =
-                    inside.map(|literal| literal.start.max(from) - from..literal.end.min(piece.range.end) - from);
+                let inside = inside.map(|literal| {
+                    literal.start.max(from) - from..literal.end.min(piece.range.end) - from
+                });
                 let mut inside: Vec<Range<usize>> = inside.collect();
                 if !edits.is_empty() && inside == [0..original.len()] {
                     // Where all is literal, so is all that it becomes.
@@ -160,7 +180,10 @@ impl Form {
                 let unspelled = Cell::new(out.unspelled);
                 let lacks_letters = engine.lacks_letters();
                 engine.encode(&normal[part.range.clone()], session, &mut out.ids, |word, out| {
-                    if lacks_letters && !word.guarded && engine.spelled_bytes(&out[word.from..]) < word.bytes.len() {
+                    if lacks_letters
+                        && !word.guarded
+                        && engine.spelled_bytes(&out[word.from..]) < word.bytes.len()
+                    {
                         unspelled.set(unspelled.get() + 1);
                     }
                     if word.guarded
@@ -191,19 +214,25 @@ impl Form {
         out: &mut Vec<u32>,
         unspelled: &Cell<u64>,
     ) -> Result<(), String> {
-        let tokens =
-            caught(|| self.ordinary(&engine.spelled(word.bytes), unspelled)).map_err(|panic| panicked(&panic))?;
+        let tokens = caught(|| self.ordinary(&engine.spelled(word.bytes), unspelled))
+            .map_err(|panic| panicked(&panic))?;
         let tokens = tokens.map_err(|error| format!("the tokenizer failed: {error}"))?;
         out.truncate(word.from);
         out.extend(tokens.iter().map(|token| token.id));
         Ok(())
     }
 
-    /// Whether `engine` gives what the library gives for `text`, be it data, literal, or both by turns.
+    /// Whether `engine` gives what the library gives for `text`, be it data, literal, or both by
+    /// turns.
     pub(super) fn agrees(&self, engine: &Engine, text: &str) -> bool {
-        let span =
-            |end: usize, literal: bool| Span { end, role: if literal { Role::Template } else { Role::Data }, literal };
-        let cuts = (1..text.len()).filter(|&at| text.is_char_boundary(at) && at % 7 == 3).chain([text.len()]);
+        let span = |end: usize, literal: bool| Span {
+            end,
+            role: if literal { Role::Template } else { Role::Data },
+            literal,
+        };
+        let cuts = (1..text.len())
+            .filter(|&at| text.is_char_boundary(at) && at % 7 == 3)
+            .chain([text.len()]);
         let mixed: Vec<Span> = cuts.enumerate().map(|(nth, at)| span(at, nth % 2 == 1)).collect();
         let mut session = engine.session();
         [vec![span(text.len(), false)], vec![span(text.len(), true)], mixed].iter().all(|spans| {
@@ -220,12 +249,14 @@ impl Form {
         })
     }
 
-    /// Whether no text within `text` has more to it than its words: no added token, no space put before, nothing to normalize.
+    /// Whether no text within `text` has more to it than its words: no added token, no space put
+    /// before, nothing to normalize.
     pub(super) fn is_plain(&self, engine: &Engine, text: &str, session: &mut Session) -> bool {
         !self.raw.is_in(text) && !self.normalized.is_in(text) && engine.is_plain(text, session)
     }
 
-    /// Adds the ids of a text in which added tokens are matched anywhere. Gives false where the library has to.
+    /// Adds the ids of a text in which added tokens are matched anywhere. Gives false where the
+    /// library has to.
     pub(super) fn plain_ids(
         &self,
         engine: &Engine,
@@ -240,8 +271,8 @@ impl Form {
     }
 }
 
-/// Adds the roles of a word's tokens; false where its tokens do not tell where they start. `original` gives the place in
-/// the run's text of a place in the word's.
+/// Adds the roles of a word's tokens; false where its tokens do not tell where they start.
+/// `original` gives the place in the run's text of a place in the word's.
 fn put_word(
     engine: &Engine,
     word: &Word<'_>,

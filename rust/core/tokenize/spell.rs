@@ -1,9 +1,10 @@
 //! Spelling ordinary text: the model's tokens, none of them a control token.
 //!
-//! Some models hold their control tokens as pieces like any other (Unigram gives them the best score), so text could
-//! become one without any matching. Such text is cut after the first character of each and its pieces are tried again: few
-//! times, since what a cut leaves is shorter than a control token. Single characters that are added tokens too (a line
-//! feed, say) are ordinary unless they are special.
+//! Some models hold their control tokens as pieces like any other (Unigram gives them the best
+//! score), so text could become one without any matching. Such text is cut after the first
+//! character of each and its pieces are tried again: few times, since what a cut leaves is shorter
+//! than a control token. Single characters that are added tokens too (a line feed, say) are
+//! ordinary unless they are special.
 
 use std::cell::Cell;
 
@@ -15,7 +16,12 @@ use super::form::{Control, Form};
 const DEEPEST: u32 = 32;
 
 /// The tokens of a piece of text; `unspelled` counts the words of which the model left out letters.
-pub fn ordinary(form: &Form, text: &str, depth: u32, unspelled: &Cell<u64>) -> tokenizers::Result<Vec<Token>> {
+pub fn ordinary(
+    form: &Form,
+    text: &str,
+    depth: u32,
+    unspelled: &Cell<u64>,
+) -> tokenizers::Result<Vec<Token>> {
     let mut tokens = form.tokenizer().get_model().tokenize(text)?;
     if tokens.last().map_or(0, |token| token.offsets.1) < text.len() {
         place(&mut tokens, text);
@@ -28,7 +34,8 @@ pub fn ordinary(form: &Form, text: &str, depth: u32, unspelled: &Cell<u64>) -> t
         let first = spelled.chars().next().map_or(0, char::len_utf8);
         match kind {
             // The unknown token stands for what the model does not know, unless that spells it.
-            Control::Unknown if form.tokenizer().id_to_token(token.id).as_deref() != Some(spelled) => {}
+            Control::Unknown
+                if form.tokenizer().id_to_token(token.id).as_deref() != Some(spelled) => {}
             _ if first < spelled.len() && depth < DEEPEST => cuts.push(token.offsets.0 + first),
             _ if !form.added().is_barred(token.id) => {}
             // Where a token lies is not known, or cutting leads nowhere.
@@ -37,7 +44,9 @@ pub fn ordinary(form: &Form, text: &str, depth: u32, unspelled: &Cell<u64>) -> t
                 break;
             }
             _ => {
-                let why = format!("its model has no ordinary token for {spelled:?}, which is an added token too");
+                let why = format!(
+                    "its model has no ordinary token for {spelled:?}, which is an added token too"
+                );
                 return Err(why.into());
             }
         }
@@ -49,16 +58,22 @@ pub fn ordinary(form: &Form, text: &str, depth: u32, unspelled: &Cell<u64>) -> t
     let mut from = 0;
     for at in cuts.into_iter().chain([text.len()]) {
         for token in ordinary(form, &text[from..at], depth + 1, unspelled)? {
-            tokens.push(Token::new(token.id, token.value, (token.offsets.0 + from, token.offsets.1 + from)));
+            tokens.push(Token::new(
+                token.id,
+                token.value,
+                (token.offsets.0 + from, token.offsets.1 + from),
+            ));
         }
         from = at;
     }
     Ok(tokens)
 }
 
-/// Finds where tokens lie in a text of which the model left out letters: it counts on as if they were not there.
+/// Finds where tokens lie in a text of which the model left out letters: it counts on as if they
+/// were not there.
 ///
-/// What is left out is never part of a token, so each token's characters are the next of their kind.
+/// What is left out is never part of a token, so each token's characters are the next of their
+/// kind.
 fn place(tokens: &mut [Token], text: &str) {
     let mut from = 0;
     for token in tokens {
@@ -80,7 +95,8 @@ mod tests {
 
     #[test]
     fn tokens_are_found_again_where_letters_are_left_out() {
-        let mut tokens = [("a", 0), ("b/s", 1), ("c", 2)].map(|(value, id)| Token::new(id, value.to_owned(), (0, 0)));
+        let mut tokens = [("a", 0), ("b/s", 1), ("c", 2)]
+            .map(|(value, id)| Token::new(id, value.to_owned(), (0, 0)));
         place(&mut tokens, "\u{105}a\u{105}b\u{105}/s\u{105}c\u{105}");
         assert_eq!(tokens.map(|token| token.offsets), [(2, 3), (5, 10), (12, 13)]);
     }

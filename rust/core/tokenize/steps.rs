@@ -1,23 +1,26 @@
-//! `Steps`: what a tokenizer does to a text before its model reads it, taken one by one so that each is bounded.
+//! `Steps`: what a tokenizer does to a text before its model reads it, taken one by one so that
+//! each is bounded.
 //!
-//! A tokenizer.json comes from anywhere. Its normalizer may write a megabyte for a letter, or double a text forty times;
-//! its patterns may take years. What a file can do at worst is read off its steps: where that is little, as in every
-//! tokenizer in use, the library takes them all at once. Otherwise each step's size is known before it is taken, and
-//! patterns that may search for long are tried with a limit first. Bounds count bytes and searches, never time, so that
-//! the same text is refused everywhere.
+//! A tokenizer.json comes from anywhere. Its normalizer may write a megabyte for a letter, or
+//! double a text forty times; its patterns may take years. What a file can do at worst is read off
+//! its steps: where that is little, as in every tokenizer in use, the library takes them all at
+//! once. Otherwise each step's size is known before it is taken, and patterns that may search for
+//! long are tried with a limit first. Bounds count bytes and searches, never time, so that the same
+//! text is refused everywhere.
 
 use onig::{MatchParam, Regex, Region, SearchOptions};
 use serde_json::Value;
 use tokenizers::{
-    NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
-    PreTokenizerWrapper,
+    NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential, OffsetType,
+    PreTokenizedString, PreTokenizer, PreTokenizerWrapper,
 };
 
 use super::backtrack::may_search_long;
 
 /// The most that a text may grow by steps that the library takes at once.
 const FREE_GROWTH: u64 = 16;
-/// The longest text that Unicode's own foldings put in the place of a character, with room to spare.
+/// The longest text that Unicode's own foldings put in the place of a character, with room to
+/// spare.
 const LONGEST_FOLD: usize = 64;
 /// The most parts that a file may list.
 const PARTS: usize = 256;
@@ -41,7 +44,8 @@ struct Step<T> {
     part: T,
     /// The pattern that it searches for.
     pattern: Option<Regex>,
-    /// Bytes that it puts in the place of each match, or once before the text where it searches for nothing.
+    /// Bytes that it puts in the place of each match, or once before the text where it searches for
+    /// nothing.
     written: usize,
     /// Whether it writes so many for each character.
     is_by_character: bool,
@@ -60,16 +64,23 @@ impl Steps {
             return Err(format!("it has more than {PARTS} normalizers or pre-tokenizers"));
         }
         if normalizers.iter().any(|part| is_torn(part)) {
-            return Err("its precompiled_charsmap is damaged: it says that it is longer than it is".to_owned());
+            return Err(
+                "its precompiled_charsmap is damaged: it says that it is longer than it is"
+                    .to_owned(),
+            );
         }
         let is_free = |parts: &[&Value]| {
             let growth = parts.iter().map(|part| growth(part)).fold(1, u64::saturating_mul);
-            growth <= FREE_GROWTH && !parts.iter().any(|part| regex(part).is_some_and(may_search_long))
+            growth <= FREE_GROWTH
+                && !parts.iter().any(|part| regex(part).is_some_and(may_search_long))
         };
         if is_free(&normalizers) && is_free(&pre_tokenizers) {
             return Ok(None);
         }
-        Ok(Some(Self { normalizers: steps(&normalizers)?, pre_tokenizers: steps(&pre_tokenizers)? }))
+        Ok(Some(Self {
+            normalizers: steps(&normalizers)?,
+            pre_tokenizers: steps(&pre_tokenizers)?,
+        }))
     }
 
     /// Normalizes a piece of a text of `whole` bytes.
@@ -95,7 +106,9 @@ impl Steps {
         for step in &self.pre_tokenizers {
             refuse_growth("pre-tokenizer", size_of(text), most, whole)?;
             if let Some(regex) = &step.pattern {
-                for (word, _, tokens) in text.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+                for (word, _, tokens) in
+                    text.get_splits(OffsetReferential::Normalized, OffsetType::None)
+                {
                     if tokens.is_none() {
                         count_matches(regex, word)?;
                     }
@@ -109,7 +122,10 @@ impl Steps {
 
 /// Bytes of a text's words, as they are by now.
 fn size_of(text: &PreTokenizedString) -> usize {
-    text.get_splits(OffsetReferential::Normalized, OffsetType::None).iter().map(|(word, ..)| word.len()).sum()
+    text.get_splits(OffsetReferential::Normalized, OffsetType::None)
+        .iter()
+        .map(|(word, ..)| word.len())
+        .sum()
 }
 
 fn most(whole: usize) -> usize {
@@ -120,7 +136,9 @@ fn refuse_growth(what: &str, size: usize, most: usize, whole: usize) -> Result<(
     if size <= most {
         return Ok(());
     }
-    Err(format!("its {what} makes {size} bytes or more of {whole}; {most} are the most that are taken"))
+    Err(format!(
+        "its {what} makes {size} bytes or more of {whole}; {most} are the most that are taken"
+    ))
 }
 
 /// The parts of a normalizer or a pre-tokenizer in order, however they are nested.
@@ -158,7 +176,9 @@ fn growth(part: &Value) -> u64 {
         return if longest <= LONGEST_FOLD { 1 } else { longest as u64 };
     }
     match (&part["pattern"]["String"], part["type"].as_str()) {
-        (Value::String(text), _) if !text.is_empty() => length("content").div_ceil(text.len() as u64).max(1),
+        (Value::String(text), _) if !text.is_empty() => {
+            length("content").div_ceil(text.len() as u64).max(1)
+        }
         (_, Some("ByteLevel")) => 2 + u64::from(part["add_prefix_space"] == true),
         // Some older files do not say what they name.
         (_, Some("Metaspace") | None) => 4 + length("content") + length("prepend"),
@@ -166,10 +186,13 @@ fn growth(part: &Value) -> u64 {
     }
 }
 
-/// The longest text that a table of `SentencePiece` puts in the place of a character, if the part has one.
+/// The longest text that a table of `SentencePiece` puts in the place of a character, if the part
+/// has one.
 fn longest_mapped(part: &Value) -> Option<usize> {
     let table = base64(part["precompiled_charsmap"].as_str()?);
-    let (size, rest) = table.split_first_chunk().map_or((0, &[][..]), |(size, rest)| (u32::from_le_bytes(*size), rest));
+    let (size, rest) = table
+        .split_first_chunk()
+        .map_or((0, &[][..]), |(size, rest)| (u32::from_le_bytes(*size), rest));
     let texts = rest.get(size as usize..).unwrap_or_default();
     texts.split(|&byte| byte == 0).map(<[u8]>::len).max()
 }
@@ -194,7 +217,8 @@ fn base64(text: &str) -> Vec<u8> {
     };
     let digits: Vec<u8> = text.bytes().filter_map(digit).collect();
     let chunk = |chunk: &[u8]| {
-        let bits = chunk.iter().fold(0_u32, |bits, &digit| bits << 6 | u32::from(digit)) << (6 * (4 - chunk.len()));
+        let bits = chunk.iter().fold(0_u32, |bits, &digit| bits << 6 | u32::from(digit))
+            << (6 * (4 - chunk.len()));
         bits.to_be_bytes()[1..chunk.len()].to_vec()
     };
     digits.chunks(4).flat_map(chunk).collect()
@@ -213,8 +237,10 @@ fn count_matches(regex: &Regex, text: &str) -> Result<usize, Refused> {
         limit.set_retry_limit_in_match(u32::try_from(tries).unwrap_or(u32::MAX));
         region.clear();
         let options = SearchOptions::SEARCH_OPTION_NONE;
-        let found = regex.search_with_param(text, from, text.len(), options, Some(&mut region), limit);
-        let found = found.map_err(|error| format!("one of its patterns searches too long: {error}"))?;
+        let found =
+            regex.search_with_param(text, from, text.len(), options, Some(&mut region), limit);
+        let found =
+            found.map_err(|error| format!("one of its patterns searches too long: {error}"))?;
         let Some((start, end)) = found.and_then(|_| region.pos(0)) else { break };
         if start == end && last == Some(end) {
             from += text[from..].chars().next().map_or(1, char::len_utf8);

@@ -111,19 +111,20 @@ pub struct InputEntry {
 pub struct SourceEntry {
     /// Its name.
     pub name: String,
-    /// What is to be learnt.
+    /// What is to be trained.
     pub task: String,
     /// The language.
     pub lang: String,
     /// The paths of its inputs: bits 40 and up of a record id are an index into this list.
     pub inputs: Vec<String>,
-    /// Which tokens are learnt.
+    /// Which tokens are trained.
     pub loss: LossPolicy,
     /// What became of records longer than a row.
     pub overflow: Overflow,
     /// Copies of each training record, on average.
     pub epochs: f64,
-    /// Those that the configuration asks for; more than are made where `max_epochs` holds the source back.
+    /// Those that the configuration asks for; more than are made where `max_epochs` holds the
+    /// source back.
     pub asked_epochs: f64,
     /// Copies made of its training records.
     pub copies: u64,
@@ -158,7 +159,7 @@ pub struct ExampleEntry {
     pub why: String,
 }
 
-/// One side of a dataset.
+/// One split of a dataset.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SplitEntry {
     /// Its rows.
@@ -167,7 +168,7 @@ pub struct SplitEntry {
     pub documents: u64,
     /// Their tokens.
     pub tokens: u64,
-    /// Their learnt tokens.
+    /// Their trained tokens.
     pub targets: u64,
     /// Tokens over rows × `seq_len`.
     pub utilisation: f64,
@@ -188,7 +189,7 @@ pub struct ShardEntry {
     pub documents: u64,
     /// Their tokens.
     pub tokens: u64,
-    /// Their learnt tokens.
+    /// Their trained tokens.
     pub targets: u64,
     /// Its size in bytes.
     pub bytes: u64,
@@ -222,7 +223,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Whether `out` holds a manifest of sabiprep, of whatever version and however damaged beyond that word.
+    /// Whether `out` holds a manifest of sabiprep, of whatever version and however damaged beyond
+    /// that word.
     #[must_use]
     pub fn is_ours(out: &Path) -> bool {
         let text = files::whole_text(&out.join(MANIFEST_FILE)).unwrap_or_default();
@@ -237,7 +239,8 @@ impl Manifest {
                 .remedy("run `sabiprep pack`; it writes the manifest last"));
         }
         let text = files::whole_text(&path)?;
-        let value: Value = serde_json::from_str(&text).map_err(|error| not_ours(out, &error.to_string()))?;
+        let value: Value =
+            serde_json::from_str(&text).map_err(|error| not_ours(out, &error.to_string()))?;
         if value["format"] != "sabiprep" {
             return Err(not_ours(out, "it does not say \"format\": \"sabiprep\""));
         }
@@ -249,20 +252,24 @@ impl Manifest {
             .file(shown(out))
             .remedy("pack the corpus again with this version of sabiprep"));
         }
-        let manifest: Self = serde_json::from_str(&text).map_err(|error| not_ours(out, &error.to_string()))?;
+        let manifest: Self =
+            serde_json::from_str(&text).map_err(|error| not_ours(out, &error.to_string()))?;
         manifest.check().map_err(|what| not_ours(out, &what))?;
         Ok((manifest, text))
     }
 
-    /// Checks what types alone do not say: bounds, and that every file lies inside the dataset. The same rules are in
-    /// `python/sabiprep/manifest.py`.
+    /// Checks what types alone do not say: bounds, and that every file lies inside the dataset. The
+    /// same rules are in `python/sabiprep/manifest.py`.
     fn check(&self) -> std::result::Result<(), String> {
         let tokenizer = &self.tokenizer;
         require("seq_len", (1..1 << 31).contains(&self.seq_len))?;
         require("rows_per_batch", (1..1 << 31).contains(&self.rows_per_batch))?;
         require("id_dtype", matches!(self.id_dtype.as_str(), "uint16" | "uint32"))?;
         require("tokenizer.vocab_size", (1..=1 << 32).contains(&tokenizer.vocab_size))?;
-        require("tokenizer.vocab_size", self.id_dtype != "uint16" || tokenizer.vocab_size <= 1 << 16)?;
+        require(
+            "tokenizer.vocab_size",
+            self.id_dtype != "uint16" || tokenizer.vocab_size <= 1 << 16,
+        )?;
         let is_known = |id: u32| (id as usize) < tokenizer.vocab_size;
         require("tokenizer.bos_id", tokenizer.bos_id.is_none_or(is_known))?;
         require("tokenizer.eos_id", is_known(tokenizer.eos_id))?;
@@ -274,17 +281,20 @@ impl Manifest {
         self.splits.iter().try_for_each(|(name, split)| split.check(name))
     }
 
-    /// Returns where `file`, which the manifest names, is: inside the folder `out`, wherever links lead.
+    /// Returns where `file`, which the manifest names, is: inside the folder `out`, wherever links
+    /// lead.
     ///
-    /// An error if a link leads out of it, or it is no regular file. One that is not there is for its reader to miss.
+    /// An error if a link leads out of it, or it is no regular file. One that is not there is for
+    /// its reader to miss.
     pub fn file_in(out: &Path, file: &str) -> Result<PathBuf> {
         let path = out.join(file);
         match (out.canonicalize(), path.canonicalize()) {
-            (Ok(inside), Ok(real)) if !real.starts_with(&inside) => {
-                Err(Error::dataset(format!("a link out of the dataset's folder, to {}", real.display()))
-                    .file(path.display().to_string())
-                    .remedy("put a copy of the file there instead of the link"))
-            }
+            (Ok(inside), Ok(real)) if !real.starts_with(&inside) => Err(Error::dataset(format!(
+                "a link out of the dataset's folder, to {}",
+                real.display()
+            ))
+            .file(path.display().to_string())
+            .remedy("put a copy of the file there instead of the link")),
             (_, Ok(real)) if !real.is_file() => Err(Error::dataset("no regular file")
                 .file(path.display().to_string())
                 .remedy("copy the dataset again, or pack the corpus again")),
@@ -297,12 +307,16 @@ impl SourceEntry {
     fn check(&self) -> std::result::Result<(), String> {
         let Self { unique, train, validation, .. } = self;
         let counts = [self.copies, self.records, self.kept, self.truncated];
-        let counts = counts.iter().chain(self.drops.values()).chain(self.examples.iter().map(|example| &example.line));
+        let counts = counts
+            .iter()
+            .chain(self.drops.values())
+            .chain(self.examples.iter().map(|example| &example.line));
         let amounts = [self.epochs, self.asked_epochs];
         require("sources.name", !self.name.is_empty())?;
         require(
             "a count of sources",
-            counts.copied().all(is_count) && [unique, train, validation].into_iter().all(are_counts),
+            counts.copied().all(is_count)
+                && [unique, train, validation].into_iter().all(are_counts),
         )?;
         require("epochs of sources", amounts.iter().all(|&epochs| epochs >= 0.0))
     }
@@ -326,7 +340,8 @@ impl SplitEntry {
     }
 }
 
-/// Whether a count is far above none that can be packed; the sum of as many as there are sources fits 64 bits.
+/// Whether a count is far above none that can be packed; the sum of as many as there are sources
+/// fits 64 bits.
 fn is_count(count: u64) -> bool {
     count < 1 << 48
 }
@@ -349,7 +364,9 @@ fn shown(out: &Path) -> String {
 }
 
 fn not_ours(out: &Path, why: &str) -> Error {
-    Error::dataset(format!("not a manifest of sabiprep: {why}")).file(shown(out)).remedy("pack the corpus again")
+    Error::dataset(format!("not a manifest of sabiprep: {why}"))
+        .file(shown(out))
+        .remedy("pack the corpus again")
 }
 
 #[cfg(test)]
@@ -390,7 +407,10 @@ mod tests {
         assert_eq!(refused(|forged| forged.tokenizer.vocab_size = 0), "tokenizer.vocab_size");
         assert_eq!(refused(|forged| forged.tokenizer.vocab_size = 65537), "tokenizer.vocab_size");
         assert_eq!(refused(|forged| forged.tokenizer.eos_id = 10), "tokenizer.eos_id");
-        assert_eq!(refused(|forged| forged.tokenizer.file = "/etc/passwd".to_owned()), "tokenizer.file");
+        assert_eq!(
+            refused(|forged| forged.tokenizer.file = "/etc/passwd".to_owned()),
+            "tokenizer.file"
+        );
         assert_eq!(refused(|forged| forged.sources.clear()), "sources");
         assert_eq!(refused(|forged| forged.sources[0].records = u64::MAX), "a count of sources");
         assert_eq!(refused(|forged| drop(forged.splits.remove("train"))), "splits");
@@ -400,7 +420,10 @@ mod tests {
         let mut forged = manifest();
         shard(&mut forged, "../train/shard-00000.arrow");
         assert_eq!(forged.check(), Err("splits.train.shards.file cannot be right".to_owned()));
-        assert_eq!(refused(|forged| forged.splits.get_mut("train").expect("a split").rows = 3), "splits.train.rows");
+        assert_eq!(
+            refused(|forged| forged.splits.get_mut("train").expect("a split").rows = 3),
+            "splits.train.rows"
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Writing: shards, the manifest, and the folder in which they become a dataset.
 //!
-//! A dataset is built under `OUT/.work` and moved into place once it is complete, the manifest last; a file appears
-//! under its name only when it is whole and synced. Nothing outside OUT is touched.
+//! A dataset is built under `OUT/.work` and moved into place once it is complete, the manifest
+//! last; a file appears under its name only when it is whole and synced. Nothing outside OUT is
+//! touched.
 
 mod manifest;
 mod seal;
@@ -13,21 +14,22 @@ use std::io::Write;
 use std::path::Path;
 
 pub use manifest::{
-    ExampleEntry, InputEntry, MANIFEST_FILE, Manifest, Program, ShardEntry, SourceEntry, SplitEntry, TokenizerEntry,
+    ExampleEntry, InputEntry, MANIFEST_FILE, Manifest, Program, ShardEntry, SourceEntry,
+    SplitEntry, TokenizerEntry,
 };
 pub use shard::{Batch, ShardWriter, Written};
 pub use state::{Identity, Stage, State};
 pub use work::{Survey, WORK, WorkFolder, clear_leftover, spool_of, survey};
 
 use crate::disk::{self, NewFile};
-use crate::error::{Error, Kind, Result};
-use crate::schema::Side;
+use crate::error::{Error, ErrorKind, Result};
+use crate::schema::Split;
 
 /// The tokenizer's copy in a dataset.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 fn failed(path: &Path, error: &std::io::Error) -> Error {
-    Error::io(Kind::Output, path, error)
+    Error::io(ErrorKind::Output, path, error)
 }
 
 /// Writes `bytes` to `path`, which appears under its name once it is whole and synced.
@@ -51,6 +53,6 @@ pub fn make_parent(path: &Path) -> Result<()> {
 
 /// `train/shard-00000.arrow`.
 #[must_use]
-pub fn shard_name(side: Side, index: usize) -> String {
-    format!("{}/shard-{index:05}.arrow", side.name())
+pub fn shard_name(split: Split, index: usize) -> String {
+    format!("{}/shard-{index:05}.arrow", split.name())
 }

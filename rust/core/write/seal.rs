@@ -1,4 +1,5 @@
-//! Seals: a JSON text that holds the sha256 of itself, so that whoever reads it knows that it is as it was written.
+//! Seals: a JSON text that holds the sha256 of itself, so that whoever reads it knows that it is as
+//! it was written.
 //!
 //! The digest covers the bytes of the text, with the 64 digits of its own value read as zeros.
 
@@ -49,9 +50,13 @@ mod tests {
 
     #[test]
     fn a_changed_bit_breaks_the_seal() {
-        let text = sealed_text(&serde_json::json!({"b": [1, 2.5, "ọ̀"], "a": {"zeros": ZEROS}})).unwrap();
+        let text =
+            sealed_text(&serde_json::json!({"b": [1, 2.5, "ọ̀"], "a": {"zeros": ZEROS}})).unwrap();
         let found: Value = unsealed(&text).unwrap();
-        assert_eq!((&found["b"][1], &found["a"]["zeros"]), (&Value::from(2.5), &Value::from(ZEROS)));
+        assert_eq!(
+            (&found["b"][1], &found["a"]["zeros"]),
+            (&Value::from(2.5), &Value::from(ZEROS))
+        );
         for at in 0..text.len() {
             for bit in 0..8 {
                 let mut bytes = text.clone().into_bytes();

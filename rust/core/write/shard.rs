@@ -1,12 +1,14 @@
-//! `ShardWriter`: rows become record batches, and batches one Arrow IPC file, uncompressed, 64-byte aligned, with its
-//! checksum.
+//! `ShardWriter`: rows become record batches, and batches one Arrow IPC file, uncompressed, 64-byte
+//! aligned, with its checksum.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBufferBuilder, Int32Builder, ListBuilder, PrimitiveBuilder};
-use arrow_array::types::{ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::types::{
+    ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
 use arrow_array::{ArrayRef, BooleanArray, FixedSizeListArray, PrimitiveArray, RecordBatch};
 use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
@@ -62,16 +64,25 @@ impl ShardWriter {
     /// Opens the shard `path`, which appears under its name once it is finished.
     pub fn create(path: &Path, seq_len: usize, ids: IdType) -> Result<Self> {
         let file = NewFile::create(path).map_err(|error| failed(path, &error))?;
-        let sink = Summing { inner: BufWriter::with_capacity(1 << 20, file), hasher: Xxh3Default::new(), bytes: 0 };
-        let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).map_err(|error| broken(path, &error))?;
+        let sink = Summing {
+            inner: BufWriter::with_capacity(1 << 20, file),
+            hasher: Xxh3Default::new(),
+            bytes: 0,
+        };
+        let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
+            .map_err(|error| broken(path, &error))?;
         let schema = shard_schema(seq_len, ids);
-        let writer = FileWriter::try_new_with_options(sink, &schema, options).map_err(|error| broken(path, &error))?;
+        let writer = FileWriter::try_new_with_options(sink, &schema, options)
+            .map_err(|error| broken(path, &error))?;
         Ok(Self { writer, path: path.to_owned(), rows: 0 })
     }
 
     /// Adds the rows of a batch.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        debug_assert!(self.rows.is_multiple_of(ROWS_PER_BATCH as u64), "only the last batch is short");
+        debug_assert!(
+            self.rows.is_multiple_of(ROWS_PER_BATCH as u64),
+            "only the last batch is short"
+        );
         self.rows += batch.num_rows() as u64;
         self.writer.write(batch).map_err(|error| broken(&self.path, &error))
     }
@@ -117,7 +128,10 @@ fn list<T: ArrowPrimitiveType>() -> ListBuilder<PrimitiveBuilder<T>> {
     ListBuilder::new(PrimitiveBuilder::new()).with_field(Field::new("item", T::DATA_TYPE, false))
 }
 
-fn append<T: ArrowPrimitiveType>(builder: &mut ListBuilder<PrimitiveBuilder<T>>, values: &[T::Native]) {
+fn append<T: ArrowPrimitiveType>(
+    builder: &mut ListBuilder<PrimitiveBuilder<T>>,
+    values: &[T::Native],
+) {
     builder.values().append_slice(values);
     builder.append(true);
 }
@@ -161,7 +175,8 @@ impl Batch {
 
     /// The rows as a record batch.
     pub fn finish(self) -> Result<RecordBatch> {
-        self.assemble().map_err(|error| Error::internal(format!("rows that make no record batch: {error}")))
+        self.assemble()
+            .map_err(|error| Error::internal(format!("rows that make no record batch: {error}")))
     }
 
     fn assemble(mut self) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {
@@ -171,9 +186,13 @@ impl Batch {
         };
         let mask: ArrayRef = Arc::new(BooleanArray::new(self.mask.finish(), None));
         let fixed = |column: usize, values: ArrayRef| match self.schema.field(column).data_type() {
-            DataType::FixedSizeList(item, len) => FixedSizeListArray::try_new(Arc::clone(item), *len, values, None)
-                .map(|array| Arc::new(array) as ArrayRef),
-            other => Err(arrow_schema::ArrowError::SchemaError(format!("column {column} is {other}"))),
+            DataType::FixedSizeList(item, len) => {
+                FixedSizeListArray::try_new(Arc::clone(item), *len, values, None)
+                    .map(|array| Arc::new(array) as ArrayRef)
+            }
+            other => {
+                Err(arrow_schema::ArrowError::SchemaError(format!("column {column} is {other}")))
+            }
         };
         let columns: Vec<ArrayRef> = vec![
             fixed(0, ids)?,

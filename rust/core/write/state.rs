@@ -1,6 +1,8 @@
-//! `State`: what is known of a run in its work folder, and `Identity`, all that the bytes of its dataset depend on.
+//! `State`: what is known of a run in its work folder, and `Identity`, all that the bytes of its
+//! dataset depend on.
 //!
-//! It is sealed, and its values are checked when it is read: a run never goes on from what was damaged.
+//! It is sealed, and its values are checked when it is read: a run never goes on from what was
+//! damaged.
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +49,11 @@ impl Identity {
     pub fn change(&self, now: &Self) -> Option<String> {
         if self.program != now.program {
             let version = |program: &Program| format!("{} {}", program.name, program.version);
-            return Some(format!("the program was {}, it is {}", version(&self.program), version(&now.program)));
+            return Some(format!(
+                "the program was {}, it is {}",
+                version(&self.program),
+                version(&now.program)
+            ));
         }
         if self.tokenizer != now.tokenizer {
             return Some("the tokenizer file was changed".to_owned());
@@ -58,7 +64,9 @@ impl Identity {
         if let Some(what) = changed_value(&self.config, &now.config, "") {
             return Some(format!("the configuration was changed: {what}"));
         }
-        let paths = |inputs: &[InputEntry]| inputs.iter().map(|input| input.path.clone()).collect::<Vec<_>>();
+        let paths = |inputs: &[InputEntry]| {
+            inputs.iter().map(|input| input.path.clone()).collect::<Vec<_>>()
+        };
         if paths(&self.inputs) != paths(&now.inputs) {
             return Some("the list of inputs was changed".to_owned());
         }
@@ -87,8 +95,13 @@ fn changed_value(was: &Value, is: &Value, path: &str) -> Option<String> {
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             // A source is known by its name.
-            let key = |nth: usize, value: &Value| value["name"].as_str().map_or(nth.to_string(), str::to_owned);
-            a.iter().zip(b).enumerate().find_map(|(nth, (a, b))| changed_value(a, b, &at(&key(nth, a))))
+            let key = |nth: usize, value: &Value| {
+                value["name"].as_str().map_or(nth.to_string(), str::to_owned)
+            };
+            a.iter()
+                .zip(b)
+                .enumerate()
+                .find_map(|(nth, (a, b))| changed_value(a, b, &at(&key(nth, a))))
         }
         _ if was == is => None,
         _ => Some(format!("{path} was {was}, it is {is}")),
@@ -173,7 +186,9 @@ impl AnyPath {
         match self {
             Self::Text(text) => text.into(),
             #[cfg(unix)]
-            Self::Bytes(bytes) => <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes).into(),
+            Self::Bytes(bytes) => {
+                <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes).into()
+            }
             #[cfg(not(unix))]
             Self::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
         }
@@ -187,7 +202,9 @@ mod any_path {
         AnyPath::of(path).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<PathBuf, D::Error> {
         AnyPath::deserialize(deserializer).map(AnyPath::into_path)
     }
 }
@@ -196,11 +213,16 @@ mod any_path_or_none {
     use super::{AnyPath, Deserialize, PathBuf, Serialize};
 
     #[expect(clippy::ref_option, reason = "serde gives it so")]
-    pub fn serialize<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: serde::Serializer>(
+        path: &Option<PathBuf>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         path.as_deref().map(AnyPath::of).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
         Option::<AnyPath>::deserialize(deserializer).map(|path| path.map(AnyPath::into_path))
     }
 }
@@ -217,7 +239,11 @@ mod tests {
             tokenizer: "a".to_owned(),
             controls: (None, 0, 0),
             config: json!({"pack": {"seq_len": 64}, "source": [{"name": "x", "epochs": 1.0}]}),
-            inputs: vec![InputEntry { path: "a.txt".to_owned(), size: 3, xxh3_128: "0".to_owned() }],
+            inputs: vec![InputEntry {
+                path: "a.txt".to_owned(),
+                size: 3,
+                xxh3_128: "0".to_owned(),
+            }],
         };
         assert_eq!(identity.change(&identity.clone()), None);
         let change = |with: &dyn Fn(&mut Identity)| {

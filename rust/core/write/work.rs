@@ -1,9 +1,11 @@
-//! `WorkFolder`: a dataset folder while the dataset in it is being made, and what is known of it if that stopped.
+//! `WorkFolder`: a dataset folder while the dataset in it is being made, and what is known of it if
+//! that stopped.
 //!
-//! Everything is made under `OUT/.work`; `state.json` there says of what, so that a run that was stopped can go on, and
-//! only if nothing it depends on has changed. Once the dataset is whole it is moved into place, the manifest last; a
-//! move that was stopped is ended by the next run. Nothing outside OUT is touched: OUT may be a link to a folder, but
-//! nothing of the work folder may be one, and links in a dataset are removed, never followed.
+//! Everything is made under `OUT/.work`; `state.json` there says of what, so that a run that was
+//! stopped can go on, and only if nothing it depends on has changed. Once the dataset is whole it
+//! is moved into place, the manifest last; a move that was stopped is ended by the next run.
+//! Nothing outside OUT is touched: OUT may be a link to a folder, but nothing of the work folder
+//! may be one, and links in a dataset are removed, never followed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::monitor::Monitor;
-use crate::schema::Side;
+use crate::schema::Split;
 use crate::tokenize::hex;
 
 /// The folder of unfinished work inside OUT.
@@ -43,12 +45,14 @@ pub enum Survey {
     Finished,
 }
 
-/// Looks at `out`, and refuses what must not be written to: it must be missing or empty, or with `overwrite` or
-/// `resume` a folder of ours.
+/// Looks at `out`, and refuses what must not be written to: it must be missing or empty, or with
+/// `overwrite` or `resume` a folder of ours.
 pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
     let shown = out.display().to_string();
     if out.exists() && !out.is_dir() {
-        return Err(Error::output("is not a folder").file(shown).remedy("name another folder for the dataset"));
+        return Err(Error::output("is not a folder")
+            .file(shown)
+            .remedy("name another folder for the dataset"));
     }
     if !out.exists() && disk::is_link(out) {
         return Err(Error::output("is a link that leads nowhere")
@@ -78,9 +82,9 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
         return match (resume, overwrite) {
             (true, _) => Ok(Survey::Finished),
             (false, true) => Ok(Survey::Fresh(state)),
-            (false, false) => {
-                Err(Error::output("holds a dataset").file(shown).remedy("pass --overwrite to replace it"))
-            }
+            (false, false) => Err(Error::output("holds a dataset")
+                .file(shown)
+                .remedy("pass --overwrite to replace it")),
         };
     }
     if files::names_in(out).iter().any(|name| name != WORK) {
@@ -93,13 +97,16 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
 
 /// Refuses a work folder that leads out of OUT.
 fn refuse_links(work: &Path) -> Result<()> {
-    let folders = Side::ALL.map(Side::name).into_iter().chain([SPOOL, DONE, LOCK_FILE, STATE_FILE]);
+    let folders =
+        Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE, LOCK_FILE, STATE_FILE]);
     let paths = std::iter::once(work.to_owned()).chain(folders.map(|name| work.join(name)));
     match paths.into_iter().find(|path| disk::is_link(path)) {
         None => Ok(()),
-        Some(link) => Err(Error::output("is a link: what a run makes and removes must lie in its own folder")
-            .file(link.display().to_string())
-            .remedy("remove the link; what it leads to stays")),
+        Some(link) => {
+            Err(Error::output("is a link: what a run makes and removes must lie in its own folder")
+                .file(link.display().to_string())
+                .remedy("remove the link; what it leads to stays"))
+        }
     }
 }
 
@@ -122,11 +129,12 @@ impl WorkFolder {
         let made = missing_folders(out);
         let at = |error: &std::io::Error| failed(out, error);
         disk::create_folder(&work).map_err(|error| at(&error))?;
-        let lock = disk::lock(&work.join(LOCK_FILE)).map_err(|error| at(&error))?.ok_or_else(|| {
-            Error::output("another sabiprep is packing into it")
-                .file(out.display().to_string())
-                .remedy("wait until it has ended, or name another folder")
-        })?;
+        let lock =
+            disk::lock(&work.join(LOCK_FILE)).map_err(|error| at(&error))?.ok_or_else(|| {
+                Error::output("another sabiprep is packing into it")
+                    .file(out.display().to_string())
+                    .remedy("wait until it has ended, or name another folder")
+            })?;
         let kept = match survey {
             Survey::Fresh(kept) => kept.clone(),
             Survey::Unfinished(_) | Survey::Finished => None,
@@ -134,13 +142,18 @@ impl WorkFolder {
         let folder = Self { out: out.to_owned(), made, state, kept, _lock: lock };
         let clear = || -> std::io::Result<()> {
             if !matches!(survey, Survey::Unfinished(_)) {
-                for name in Side::ALL.map(Side::name).into_iter().chain([DONE, TOKENIZER_FILE, MANIFEST_FILE]) {
+                for name in Split::ALL.map(Split::name).into_iter().chain([
+                    DONE,
+                    TOKENIZER_FILE,
+                    MANIFEST_FILE,
+                ]) {
                     disk::remove(&work.join(name))?;
                 }
             }
-            for folder in [".", SPOOL, DONE].into_iter().chain(Side::ALL.map(Side::name)) {
+            for folder in [".", SPOOL, DONE].into_iter().chain(Split::ALL.map(Split::name)) {
                 let folder = work.join(folder);
-                for name in files::names_in(&folder).iter().filter(|name| disk::is_temporary(name)) {
+                for name in files::names_in(&folder).iter().filter(|name| disk::is_temporary(name))
+                {
                     disk::remove_file(&folder.join(name))?;
                 }
             }
@@ -148,7 +161,7 @@ impl WorkFolder {
         };
         clear().map_err(|error| at(&error))?;
         folder.write_state()?;
-        for name in Side::ALL.map(Side::name).into_iter().chain([SPOOL, DONE]) {
+        for name in Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE]) {
             // A dataset on its way into place may have left already.
             if folder.state.stage == Stage::Working {
                 disk::create_folder(&work.join(name)).map_err(|error| at(&error))?;
@@ -171,26 +184,27 @@ impl WorkFolder {
         spool_of(&self.out)
     }
 
-    /// Where shard `index` of `side` is written.
+    /// Where shard `index` of `split` is written.
     #[must_use]
-    pub fn shard_path(&self, side: Side, index: usize) -> PathBuf {
-        self.work().join(shard_name(side, index))
+    pub fn shard_path(&self, split: Split, index: usize) -> PathBuf {
+        self.work().join(shard_name(split, index))
     }
 
-    fn done_path(&self, side: Side, index: usize) -> PathBuf {
-        self.work().join(DONE).join(format!("{}-{index:05}.json", side.name()))
+    fn done_path(&self, split: Split, index: usize) -> PathBuf {
+        self.work().join(DONE).join(format!("{}-{index:05}.json", split.name()))
     }
 
     /// Notes what is known of a finished shard.
-    pub fn save(&self, side: Side, index: usize, sums: &impl Serialize) -> Result<()> {
+    pub fn save(&self, split: Split, index: usize, sums: &impl Serialize) -> Result<()> {
         let text = sealed_text(sums).expect("sums are plain data");
-        write_file(&self.done_path(side, index), text.as_bytes())
+        write_file(&self.done_path(split, index), text.as_bytes())
     }
 
-    /// What [`WorkFolder::save`] noted of a shard, if it was finished, and the note is as it was written.
+    /// What [`WorkFolder::save`] noted of a shard, if it was finished, and the note is as it was
+    /// written.
     #[must_use]
-    pub fn saved<T: DeserializeOwned>(&self, side: Side, index: usize) -> Option<T> {
-        let path = self.done_path(side, index);
+    pub fn saved<T: DeserializeOwned>(&self, split: Split, index: usize) -> Option<T> {
+        let path = self.done_path(split, index);
         if path.is_file() { unsealed(&files::whole_text(&path).ok()?).ok() } else { None }
     }
 
@@ -200,19 +214,26 @@ impl WorkFolder {
         // Best effort: what cannot be removed is an unfinished run, and --overwrite takes it.
         let remove = || -> Result<()> {
             if let Some(kept) = &self.kept {
-                for name in Side::ALL.map(Side::name).into_iter().chain([DONE]) {
+                for name in Split::ALL.map(Split::name).into_iter().chain([DONE]) {
                     disk::remove(&work.join(name)).map_err(|error| failed(&work, &error))?;
                 }
                 return write_file(&work.join(STATE_FILE), kept.to_text().as_bytes());
             }
             disk::remove(&work).map_err(|error| failed(&work, &error))?;
-            self.made.iter().try_for_each(|folder| disk::remove_empty_folder(folder).map_err(|e| failed(folder, &e)))
+            self.made.iter().try_for_each(|folder| {
+                disk::remove_empty_folder(folder).map_err(|e| failed(folder, &e))
+            })
         };
         let _ = remove();
     }
 
     /// Moves the finished dataset into place, in the stead of an old one.
-    pub fn commit(mut self, tokenizer: &[u8], manifest: &Manifest, spools: &[String]) -> Result<()> {
+    pub fn commit(
+        mut self,
+        tokenizer: &[u8],
+        manifest: &Manifest,
+        spools: &[String],
+    ) -> Result<()> {
         write_file(&self.work().join(TOKENIZER_FILE), tokenizer)?;
         write_file(&self.work().join(MANIFEST_FILE), manifest.to_text().as_bytes())?;
         self.state.stage = Stage::Moving;
@@ -238,8 +259,11 @@ impl WorkFolder {
                 .remedy(again))
         };
         // What is not in the work folder any more is in place.
-        let find =
-            |name: &str| Some(work.join(name)).filter(|path| path.exists()).unwrap_or_else(|| self.out.join(name));
+        let find = |name: &str| {
+            Some(work.join(name))
+                .filter(|path| path.exists())
+                .unwrap_or_else(|| self.out.join(name))
+        };
         let manifest = Manifest::read(&work).map_err(|error| error.remedy(again))?;
         for shard in manifest.splits.values().flat_map(|split| &split.shards) {
             let path = find(&shard.file);
@@ -261,7 +285,7 @@ impl WorkFolder {
             if work.join(MANIFEST_FILE).exists() {
                 // From here on the folder is unfinished until its manifest is back.
                 disk::remove_file(&out.join(MANIFEST_FILE))?;
-                for name in Side::ALL.map(Side::name).into_iter().chain([TOKENIZER_FILE]) {
+                for name in Split::ALL.map(Split::name).into_iter().chain([TOKENIZER_FILE]) {
                     if work.join(name).exists() {
                         disk::remove(&out.join(name))?;
                         disk::rename(&work.join(name), &out.join(name))?;
@@ -273,7 +297,9 @@ impl WorkFolder {
             }
             Ok(())
         };
-        moved().and_then(|()| disk::remove(&work.join(DONE))).map_err(|error| failed(&out, &error))?;
+        moved()
+            .and_then(|()| disk::remove(&work.join(DONE)))
+            .map_err(|error| failed(&out, &error))?;
         if self.state.keep_spool {
             self.state.stage = Stage::Kept;
             return self.write_state();

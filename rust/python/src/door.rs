@@ -13,7 +13,8 @@ use crate::error::to_python;
 /// How often signals are looked at and progress is told.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Runs `work` on a thread of its own. A signal's exception, or one of `progress`, stops it and is raised once it has.
+/// Runs `work` on a thread of its own. A signal's exception, or one of `progress`, stops it and is
+/// raised once it has.
 pub fn enter<T: Send>(
     py: Python<'_>,
     progress: Option<&Bound<'_, PyAny>>,
@@ -31,7 +32,12 @@ pub fn enter<T: Send>(
         });
         let worker = worker.map_err(|error| {
             let error = Error::system(format!("the system has no thread left to work on: {error}"));
-            to_python(py, &error.remedy("end other programs, or raise the limits on processes and memory (ulimit -a)"))
+            to_python(
+                py,
+                &error.remedy(
+                    "end other programs, or raise the limits on processes and memory (ulimit -a)",
+                ),
+            )
         })?;
         let mut stopped = None;
         while !done.load(Relaxed) && !worker.is_finished() {
@@ -51,7 +57,8 @@ pub fn enter<T: Send>(
             (None, Ok(Err(error))) => Err(to_python(py, &error)),
             (None, Err(_)) => Err(to_python(
                 py,
-                &Error::internal("the core panicked").remedy("this is a bug in sabiprep: please report it"),
+                &Error::internal("the core panicked")
+                    .remedy("this is a bug in sabiprep: please report it"),
             )),
         }
     })
@@ -60,7 +67,8 @@ pub fn enter<T: Send>(
 fn tell(progress: Option<&Bound<'_, PyAny>>, monitor: &Monitor) -> PyResult<()> {
     let Some(progress) = progress else { return Ok(()) };
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
-    let counters = (read(&monitor.records), read(&monitor.done), read(&monitor.total), read(&monitor.tokens));
+    let counters =
+        (read(&monitor.records), read(&monitor.done), read(&monitor.total), read(&monitor.tokens));
     progress.call1((monitor.phase().name(), counters.0, counters.1, counters.2, counters.3))?;
     Ok(())
 }

@@ -2,19 +2,19 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sabiprep::error::{Error, Kind};
+use sabiprep::error::{Error, ErrorKind};
 
 /// The Python class of a kind.
-fn class_of(kind: Kind) -> &'static str {
+fn class_of(kind: ErrorKind) -> &'static str {
     match kind {
-        Kind::Config => "ConfigError",
-        Kind::Input => "InputError",
-        Kind::Tokenizer => "TokenizerError",
-        Kind::Dataset => "DatasetError",
-        Kind::Output => "OutputError",
-        Kind::Interrupted => "Interrupted",
-        Kind::System => "SabiprepError",
-        Kind::Internal => "InternalError",
+        ErrorKind::Config => "ConfigError",
+        ErrorKind::Input => "InputError",
+        ErrorKind::Tokenizer => "TokenizerError",
+        ErrorKind::Dataset => "DatasetError",
+        ErrorKind::Output => "OutputError",
+        ErrorKind::Interrupted => "Interrupted",
+        ErrorKind::System => "SabiprepError",
+        ErrorKind::Internal => "InternalError",
     }
 }
 

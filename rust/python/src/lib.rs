@@ -1,4 +1,5 @@
-//! `sabiprep._core`: the core for Python. Newtypes and this one list of exports; no logic of its own.
+//! `sabiprep._core`: the core for Python. Newtypes and this one list of exports; no logic of its
+//! own.
 
 #![expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
 

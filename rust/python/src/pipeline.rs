@@ -72,7 +72,13 @@ pub fn remix(
     })
 }
 
-fn options(threads: usize, spool_bytes: Option<u64>, overwrite: bool, resume: bool, keep_spool: bool) -> Options {
+fn options(
+    threads: usize,
+    spool_bytes: Option<u64>,
+    overwrite: bool,
+    resume: bool,
+    keep_spool: bool,
+) -> Options {
     let spool_bytes = spool_bytes.unwrap_or(pipeline::SPOOL_BYTES);
     Options { threads, overwrite, resume, keep_spool, spool_bytes, reuse: Vec::new() }
 }
@@ -96,13 +102,16 @@ pub fn explain<'py>(
         let plan = Plan::load(&corpus, &Overrides { seq_len, tokenizer, ..Overrides::default() })?;
         pipeline::explain(&plan, source, record.as_bytes())
     })?;
-    let tokens = token_table(&explanation).map_err(|error| to_python(py, &Error::internal(error.to_string())))?;
+    let tokens = token_table(&explanation)
+        .map_err(|error| to_python(py, &Error::internal(error.to_string())))?;
     let spans: Vec<_> = explanation
         .spans
         .iter()
         .map(|(role, literal, text)| json!({ "role": *role as u8, "literal": literal, "text": text }))
         .collect();
-    let dropped = explanation.dropped.map(|refusal| json!({ "reason": refusal.reason.name(), "why": refusal.why }));
+    let dropped = explanation
+        .dropped
+        .map(|refusal| json!({ "reason": refusal.reason.name(), "why": refusal.why }));
     let stages = json!({
         "source": explanation.source,
         "spans": spans,
@@ -113,13 +122,24 @@ pub fn explain<'py>(
     Ok((stages.to_string(), PyRecordBatch::new(tokens).into_pyarrow(py)?))
 }
 
-fn token_table(explanation: &Explanation) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {
+fn token_table(
+    explanation: &Explanation,
+) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {
     let tokens = &explanation.tokens;
     RecordBatch::try_from_iter([
         ("id", Arc::new(tokens.iter().map(|token| token.id).collect::<UInt32Array>()) as _),
-        ("text", Arc::new(StringArray::from_iter_values(tokens.iter().map(|token| &token.piece))) as _),
-        ("role", Arc::new(tokens.iter().map(|token| token.role as u8).collect::<UInt8Array>()) as _),
-        ("learnt", Arc::new(tokens.iter().map(|token| Some(token.learnt)).collect::<BooleanArray>()) as _),
+        (
+            "text",
+            Arc::new(StringArray::from_iter_values(tokens.iter().map(|token| &token.piece))) as _,
+        ),
+        (
+            "role",
+            Arc::new(tokens.iter().map(|token| token.role as u8).collect::<UInt8Array>()) as _,
+        ),
+        (
+            "trained",
+            Arc::new(tokens.iter().map(|token| Some(token.trained)).collect::<BooleanArray>()) as _,
+        ),
         ("window", Arc::new(tokens.iter().map(|token| token.window).collect::<UInt32Array>()) as _),
     ])
 }

@@ -68,13 +68,21 @@ impl TextEncoder {
 
     /// The ids of texts, a list of str or an Arrow string array, as an Arrow list<uint32> array.
     #[pyo3(signature = (texts, *, threads))]
-    fn encode(&self, py: Python<'_>, texts: &Bound<'_, PyAny>, threads: usize) -> PyResult<PyArray> {
+    fn encode(
+        &self,
+        py: Python<'_>,
+        texts: &Bound<'_, PyAny>,
+        threads: usize,
+    ) -> PyResult<PyArray> {
         if !texts.hasattr("__arrow_c_array__")? {
             return self.encode_list(texts.cast()?, threads);
         }
         let (array, _) = texts.extract::<PyArray>()?.into_inner();
         if array.null_count() > 0 {
-            return Err(PyValueError::new_err(format!("{} of the texts are null", array.null_count())));
+            return Err(PyValueError::new_err(format!(
+                "{} of the texts are null",
+                array.null_count()
+            )));
         }
         match array.data_type() {
             DataType::Utf8 => self.encode_array(py, array.as_string::<i32>(), threads),
@@ -105,7 +113,8 @@ impl TextEncoder {
         .map(PyArray::from_array_ref)
     }
 
-    /// The ids of a list of str. The thread that needs more texts takes the GIL to read them, while the others encode.
+    /// The ids of a list of str. The thread that needs more texts takes the GIL to read them, while
+    /// the others encode.
     fn encode_list(&self, texts: &Bound<'_, PyList>, threads: usize) -> PyResult<PyArray> {
         let (py, count, list) = (texts.py(), texts.len(), texts.as_unbound());
         let (mut at, mut failed) = (0, None);
@@ -115,7 +124,9 @@ impl TextEncoder {
                 let read = Python::attach(|py| {
                     let list = list.bind(py);
                     if at < count && list.len() != count {
-                        return Err(PyRuntimeError::new_err("the list changed size while it was encoded"));
+                        return Err(PyRuntimeError::new_err(
+                            "the list changed size while it was encoded",
+                        ));
                     }
                     while at < count && !share.is_full() {
                         let text = list.get_item(at)?;
@@ -140,7 +151,8 @@ impl TextEncoder {
 }
 
 fn no_text(at: usize, found: &Bound<'_, PyAny>) -> PyErr {
-    let kind = found.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string());
+    let kind =
+        found.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!("text {at} of the list is {kind}, not str"))
 }
 
@@ -154,8 +166,11 @@ fn not_unicode(py: Python<'_>, at: usize, error: PyErr) -> PyErr {
 
 fn lists(ids: Ids) -> Result<ArrayRef, Error> {
     if i32::try_from(ids.flat.len()).is_err() {
-        return Err(Error::input(format!("{} ids are more than one Arrow list array can hold", ids.flat.len()))
-            .remedy("encode the texts in several calls"));
+        return Err(Error::input(format!(
+            "{} ids are more than one Arrow list array can hold",
+            ids.flat.len()
+        ))
+        .remedy("encode the texts in several calls"));
     }
     let item = Arc::new(Field::new_list_field(DataType::UInt32, false));
     let offsets = OffsetBuffer::from_lengths(ids.lengths);

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::door::enter;
 
-/// Compares a sample of the records of a dataset (all for none) with what its corpus gives; gives the result as JSON.
+/// Compares a sample of the records of a dataset (all for none) with what its corpus gives; gives
+/// the result as JSON.
 #[pyfunction]
 #[pyo3(signature = (out, corpus, *, sample, threads, progress))]
 pub fn verify_against(
@@ -19,7 +20,9 @@ pub fn verify_against(
     threads: usize,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<String> {
-    let found = enter(py, progress, |monitor| pipeline::verify_against(&out, &corpus, sample, threads, monitor))?;
+    let found = enter(py, progress, |monitor| {
+        pipeline::verify_against(&out, &corpus, sample, threads, monitor)
+    })?;
     let Against { records, documents, failures } = found;
     Ok(json!({ "records": records, "documents": documents, "failures": failures }).to_string())
 }
@@ -27,7 +30,11 @@ pub fn verify_against(
 /// Verifies a dataset; gives what was checked and what failed as JSON.
 #[pyfunction]
 #[pyo3(signature = (out, *, progress))]
-pub fn verify(py: Python<'_>, out: PathBuf, progress: Option<&Bound<'_, PyAny>>) -> PyResult<String> {
+pub fn verify(
+    py: Python<'_>,
+    out: PathBuf,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
     let found = enter(py, progress, |monitor| sabiprep::verify::verify(&out, monitor))?;
     Ok(json!({
         "shards": found.shards,

@@ -30,8 +30,8 @@ fn last_window(text: &[u8], at: usize) -> [u8; 16] {
 /// Bytes that are looked at together.
 const WIDTH: usize = 64;
 
-/// The letters among up to 64 bytes: a bit each, the first byte lowest. Of the last of 64 nothing is said: it counts as neither a
-/// letter nor ASCII. What follows fewer counts as ASCII.
+/// The letters among up to 64 bytes: a bit each, the first byte lowest. Of the last of 64 nothing
+/// is said: it counts as neither a letter nor ASCII. What follows fewer counts as ASCII.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Letters {
     all: u64,
@@ -40,8 +40,8 @@ pub struct Letters {
 }
 
 impl Letters {
-    /// The letters of the bytes of `text` from `at` on; with `latin`, Latin letters beyond ASCII too, and with `marks` the
-    /// marks above and below them, where they lie there whole.
+    /// The letters of the bytes of `text` from `at` on; with `latin`, Latin letters beyond ASCII
+    /// too, and with `marks` the marks above and below them, where they lie there whole.
     pub fn at(text: &[u8], at: usize, latin: bool, marks: bool) -> Self {
         let rest = text.get(at..).unwrap_or_default();
         if let Some(chunk) = rest.first_chunk() {
@@ -49,7 +49,8 @@ impl Letters {
         }
         if let Some(chunk) = text.last_chunk().filter(|_| !rest.is_empty()) {
             // What lies before is pushed out; what follows the text is ASCII and no letter.
-            let (Self { all, small, ascii }, out) = (Self::of(chunk, latin, marks, false), WIDTH - rest.len());
+            let (Self { all, small, ascii }, out) =
+                (Self::of(chunk, latin, marks, false), WIDTH - rest.len());
             return Self { all: all >> out, small: small >> out, ascii: !(!ascii >> out) };
         }
         let mut padded = [0; WIDTH];
@@ -57,7 +58,8 @@ impl Letters {
         Self::of(&padded, latin, marks, false)
     }
 
-    /// The letters of a chunk, which may start within a character; if there may be `more` after it, its last byte does not count.
+    /// The letters of a chunk, which may start within a character; if there may be `more` after it,
+    /// its last byte does not count.
     #[inline]
     fn of(chunk: &[u8; WIDTH], latin: bool, marks: bool, more: bool) -> Self {
         let (parts, _) = chunk.as_chunks::<16>();
@@ -77,16 +79,20 @@ impl Letters {
         found
     }
 
-    /// The bytes of Latin letters beyond ASCII that lie whole; `last`: how many bytes at the end do not count.
+    /// The bytes of Latin letters beyond ASCII that lie whole; `last`: how many bytes at the end do
+    /// not count.
     fn beyond_ascii(parts: &[[u8; 16]], marks: bool, last: u32) -> u64 {
         let within = |from, to| {
-            let bits =
-                parts.iter().enumerate().map(|(nth, part)| u64::from(machine::within(part, from, to)) << (16 * nth));
+            let bits = parts
+                .iter()
+                .enumerate()
+                .map(|(nth, part)| u64::from(machine::within(part, from, to)) << (16 * nth));
             bits.fold(0, |all, bits| all | bits)
         };
         let is_sign = (within(0x97, 0x97) | within(0xb7, 0xb7)) >> 1;
         let marks = if marks { within(MARK_LEAD, MARK_LEAD) } else { 0 };
-        let two = (within(0xc3, 0xca) & !(within(0xc3, 0xc3) & is_sign) | marks) & u64::MAX >> (1 + last);
+        let two =
+            (within(0xc3, 0xca) & !(within(0xc3, 0xc3) & is_sign) | marks) & u64::MAX >> (1 + last);
         let three = within(0xe1, 0xe1) & within(0xb8, 0xbb) >> 1 & u64::MAX >> (2 + last);
         two | two << 1 | three | three << 1 | three << 2
     }
@@ -122,7 +128,8 @@ impl Letters {
     }
 }
 
-/// What `Letters` takes for Latin letters beyond ASCII: U+00C0 to U+02BF but × and ÷, and U+1E00 to U+1EFF.
+/// What `Letters` takes for Latin letters beyond ASCII: U+00C0 to U+02BF but × and ÷, and U+1E00 to
+/// U+1EFF.
 pub fn is_latin(char: char) -> bool {
     matches!(char, '\u{c0}'..='\u{2bf}' | '\u{1e00}'..='\u{1eff}') && char != '×' && char != '÷'
 }
@@ -144,7 +151,8 @@ mod tests {
         let mut found = vec![false; WIDTH];
         let known = if text.len() < WIDTH { WIDTH } else { WIDTH - 1 };
         for (at, char) in text.char_indices().filter(|(at, char)| at + char.len_utf8() <= known) {
-            let is_one = char.is_ascii_alphabetic() || (latin && (is_latin(char) || (marks && is_latin_mark(char))));
+            let is_one = char.is_ascii_alphabetic()
+                || (latin && (is_latin(char) || (marks && is_latin_mark(char))));
             found[at..at + char.len_utf8()].fill(is_one);
         }
         found
@@ -155,7 +163,11 @@ mod tests {
         let more = with_more_before.len() - text.len();
         for (latin, marks) in [(false, false), (true, false), (true, true)] {
             let found = Letters::at(text.as_bytes(), 0, latin, marks);
-            assert_eq!(Letters::at(with_more_before.as_bytes(), more, latin, marks), found, "{text:?}");
+            assert_eq!(
+                Letters::at(with_more_before.as_bytes(), more, latin, marks),
+                found,
+                "{text:?}"
+            );
             let letters = oracle(text, latin, marks);
             let byte = |at: usize| text.as_bytes().get(at).copied().unwrap_or_default();
             let run = |at: usize, is: fn(&u8) -> bool| {
@@ -167,8 +179,16 @@ mod tests {
                 assert_eq!(found.end(at), run(at, |_| true), "{text:?} at {at}");
                 assert_eq!(found.is_ascii(at), is_known && byte(at).is_ascii(), "{text:?} at {at}");
                 if !latin {
-                    assert_eq!(found.upper_end(at), run(at, u8::is_ascii_uppercase), "{text:?} at {at}");
-                    assert_eq!(found.lower_end(at), run(at, u8::is_ascii_lowercase), "{text:?} at {at}");
+                    assert_eq!(
+                        found.upper_end(at),
+                        run(at, u8::is_ascii_uppercase),
+                        "{text:?} at {at}"
+                    );
+                    assert_eq!(
+                        found.lower_end(at),
+                        run(at, u8::is_ascii_lowercase),
+                        "{text:?} at {at}"
+                    );
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! `Cache`: the ids of words seen before, in bounded memory.
 //!
-//! Words of up to 15 bytes with up to four ids lie whole in a slot of 32 bytes, two slots to a cache line; longer ones,
-//! up to 64 bytes, in a ring that forgets the oldest. Nothing grows.
+//! Words of up to 15 bytes with up to four ids lie whole in a slot of 32 bytes, two slots to a
+//! cache line; longer ones, up to 64 bytes, in a ring that forgets the oldest. Nothing grows.
 
 use std::hint::black_box;
 
@@ -81,7 +81,8 @@ impl Key {
     /// The line that holds it if any does.
     #[inline]
     fn line(self) -> usize {
-        let product = u128::from(self.low ^ 0x243f_6a88_85a3_08d3) * u128::from(self.high ^ 0x1319_8a2e_0370_7344);
+        let product = u128::from(self.low ^ 0x243f_6a88_85a3_08d3)
+            * u128::from(self.high ^ 0x1319_8a2e_0370_7344);
         let hash = product as u64 ^ (product >> 64) as u64;
         // Its upper half as a fraction of 2³², of that many lines.
         (((hash >> 32) * LINES as u64) >> 32) as usize
@@ -89,13 +90,17 @@ impl Key {
 
     /// The word.
     fn bytes(self) -> ([u8; 16], usize) {
-        ((u128::from(self.high) << 64 | u128::from(self.low)).to_le_bytes(), (self.high >> 56) as usize)
+        (
+            (u128::from(self.high) << 64 | u128::from(self.low)).to_le_bytes(),
+            (self.high >> 56) as usize,
+        )
     }
 }
 
-/// Zeros that are written, not memory that the system would only call zeros. The first use of a place is a read: the system
-/// would show a page of zeros that all share, and change it at the first write for one of its own, which every processor
-/// that another thread runs on has to be told (some 8 µs a page, where two threads begin at once).
+/// Zeros that are written, not memory that the system would only call zeros. The first use of a
+/// place is a read: the system would show a page of zeros that all share, and change it at the
+/// first write for one of its own, which every processor that another thread runs on has to be told
+/// (some 8 µs a page, where two threads begin at once).
 fn zeros<T: Clone + Default>(len: usize) -> Vec<T> {
     // Opaque, lest the compiler see zeros asked of the system after all.
     let mut zeros = black_box(Vec::with_capacity(len));
@@ -120,7 +125,8 @@ impl Cache {
         place
     }
 
-    /// Adds the ids of a short word to `out`, if they are known; gives its flag. `place` is what `expect` gave.
+    /// Adds the ids of a short word to `out`, if they are known; gives its flag. `place` is what
+    /// `expect` gave.
     #[inline]
     pub fn short(&self, key: Key, place: usize, out: &mut Vec<u32>) -> Option<bool> {
         let line = self.lines.get(place..)?.first_chunk::<8>()?;
@@ -141,7 +147,12 @@ impl Cache {
         let known = out.len();
         let first = head & ((1 << COUNT_SHIFT) - 1);
         // Four at once and some taken back: cheaper than a copy of unknown length.
-        out.extend_from_slice(&[first, (ids[0] >> 32) as u32, ids[1] as u32, (ids[1] >> 32) as u32]);
+        out.extend_from_slice(&[
+            first,
+            (ids[0] >> 32) as u32,
+            ids[1] as u32,
+            (ids[1] >> 32) as u32,
+        ]);
         out.truncate(known + count);
         Some(head & FLAG != 0)
     }
@@ -196,7 +207,8 @@ impl Cache {
         }
         let hash = xxh3_64(word);
         self.pointers[hash as usize % POINTERS] = hash >> 40 << 40 | self.head;
-        self.ring[at] = word.len() as u32 | (ids.len() as u32) << 8 | if flagged { FLAG } else { 0 };
+        self.ring[at] =
+            word.len() as u32 | (ids.len() as u32) << 8 | if flagged { FLAG } else { 0 };
         let (key, rest) = self.ring[at + 1..at + size].split_at_mut(word.len().div_ceil(4));
         key.iter_mut().zip(word.chunks(4)).for_each(|(kept, bytes)| *kept = pack(bytes));
         rest.copy_from_slice(ids);
@@ -241,20 +253,27 @@ mod tests {
         let mut kept: HashMap<Vec<u8>, (Vec<u32>, bool)> = HashMap::new();
         let mut state = 1_u64;
         let mut random = |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % below
         };
         let (mut hits, mut tries) = (0, 0);
         for _ in 0..400_000 {
             let most = if random(4) == 0 { 64 } else { 9 };
             let len = 1 + random(most) as usize;
-            let text: Vec<u8> = (0..len).map(|_| b"ab\0\xff"[random(4) as usize]).chain(*b"tail").collect();
+            let text: Vec<u8> =
+                (0..len).map(|_| b"ab\0\xff"[random(4) as usize]).chain(*b"tail").collect();
             let word = text[..len].to_vec();
             let mut out = vec![9];
             let key = Key::of(&text, 0, len);
             assert_eq!(key.is_short(), len <= SHORT);
             let place = cache.expect(key);
-            let found = if key.is_short() { cache.short(key, place, &mut out) } else { cache.long(&word, &mut out) };
+            let found = if key.is_short() {
+                cache.short(key, place, &mut out)
+            } else {
+                cache.long(&word, &mut out)
+            };
             tries += u32::from(kept.contains_key(&word));
             if let Some(found) = found {
                 let (ids, flagged) = &kept[&word];
@@ -262,7 +281,8 @@ mod tests {
                 hits += 1;
             } else {
                 assert_eq!(out, [9]);
-                let ids: Vec<u32> = (0..=random(len as u64)).map(|_| random(1 << 21) as u32).collect();
+                let ids: Vec<u32> =
+                    (0..=random(len as u64)).map(|_| random(1 << 21) as u32).collect();
                 let flagged = random(2) == 1;
                 if key.is_short() {
                     cache.put_short(key, &ids, flagged);

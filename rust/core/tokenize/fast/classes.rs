@@ -1,7 +1,7 @@
 //! The class of every code point, as the regex engine that `tokenizers` links sees it.
 //!
-//! Oniguruma is asked once a process, about all code points in one text, so that its Unicode version and ours cannot
-//! differ. Letters are told by case, since some patterns split there.
+//! Oniguruma is asked once a process, about all code points in one text, so that its Unicode
+//! version and ours cannot differ. Letters are told by case, since some patterns split there.
 
 use std::sync::OnceLock;
 
@@ -23,7 +23,8 @@ pub const SPACE: u8 = 5;
 pub const OTHER: u8 = 6;
 
 /// One alternative a class, in the order of the constants.
-const PATTERN: &str = r"(\p{Ll}+)|([\p{Lu}\p{Lt}]+)|([\p{Lm}\p{Lo}]+)|(\p{M}+)|(\p{N}+)|(\s+)|[^\p{L}\p{M}\p{N}\s]+";
+const PATTERN: &str =
+    r"(\p{Ll}+)|([\p{Lu}\p{Lt}]+)|([\p{Lm}\p{Lo}]+)|(\p{M}+)|(\p{N}+)|(\s+)|[^\p{L}\p{M}\p{N}\s]+";
 
 /// The class of each code point, and what folds to a letter of a contraction.
 #[derive(Debug)]
@@ -45,15 +46,21 @@ impl Classes {
         let pattern = Regex::new(PATTERN).expect("a valid pattern");
         let mut of = vec![OTHER; char::MAX as usize + 1];
         for found in pattern.captures_iter(&all) {
-            let class = (1..=6).find(|&group| found.pos(group).is_some()).map_or(OTHER, |group| group as u8 - 1);
+            let class = (1..=6)
+                .find(|&group| found.pos(group).is_some())
+                .map_or(OTHER, |group| group as u8 - 1);
             let (start, end) = found.pos(0).expect("a match has a place");
             all[start..end].chars().for_each(|char| of[char as usize] = class);
         }
-        let beyond: String = ('\u{80}'..=char::MAX).filter(|&char| of[char as usize] <= UPPER).collect();
+        let beyond: String =
+            ('\u{80}'..=char::MAX).filter(|&char| of[char as usize] <= UPPER).collect();
         let fold = |letter: u8| {
-            let pattern = Regex::new(&format!("(?i:{})", char::from(letter))).expect("a valid pattern");
-            let found: Vec<_> =
-                pattern.find_iter(&beyond).filter_map(|(start, _)| beyond[start..].chars().next()).collect();
+            let pattern =
+                Regex::new(&format!("(?i:{})", char::from(letter))).expect("a valid pattern");
+            let found: Vec<_> = pattern
+                .find_iter(&beyond)
+                .filter_map(|(start, _)| beyond[start..].chars().next())
+                .collect();
             found.into_iter().map(move |char| (letter, char))
         };
         let folds = b"sdmtlver".iter().flat_map(|&letter| fold(letter)).collect();
@@ -92,7 +99,11 @@ mod tests {
             for char in '\0'..=char::MAX {
                 let mut bytes = [0; 4];
                 let matches = regex.is_match(char.encode_utf8(&mut bytes));
-                assert_eq!(matches, set.contains(&classes.of(char.into())), "{pattern} on {char:?}");
+                assert_eq!(
+                    matches,
+                    set.contains(&classes.of(char.into())),
+                    "{pattern} on {char:?}"
+                );
             }
         }
         assert!(classes.folds_to('ſ', b's') && !classes.folds_to('é', b's'));

@@ -1,24 +1,30 @@
-//! What the processor does that Rust has no safe word for: sixteen bytes compared at once, and memory asked for ahead.
+//! What the processor does that Rust has no safe word for: sixteen bytes compared at once, and
+//! memory asked for ahead.
 //!
-//! The one module of the core that may be `unsafe`. Each function has a portable twin, which the tests hold it against.
+//! The one module of the core that may be `unsafe`. Each function has a portable twin, which the
+//! tests hold it against.
 
 #![allow(unsafe_code, reason = "intrinsics; each is held against its portable twin")]
 
-/// Which of sixteen bytes are ASCII letters, which small ones, and which are ASCII: a bit each, the first byte lowest.
+/// Which of sixteen bytes are ASCII letters, which small ones, and which are ASCII: a bit each, the
+/// first byte lowest.
 #[inline]
 pub fn letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{
-            _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
-            _mm_slli_epi16, _mm_sub_epi8,
+            _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128,
+            _mm_set1_epi8, _mm_slli_epi16, _mm_sub_epi8,
         };
-        // SAFETY: SSE2 belongs to every x86-64 processor, and sixteen bytes are read from a reference to sixteen.
+        // SAFETY: SSE2 belongs to every x86-64 processor, and sixteen bytes are read from a
+        // reference to sixteen.
         unsafe {
             let bytes = _mm_loadu_si128(chunk.as_ptr().cast());
             let lowered = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
             let from_a = _mm_sub_epi8(lowered, _mm_set1_epi8(b'a'.cast_signed()));
-            let letters = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(from_a, _mm_set1_epi8(25)), from_a)) as u32;
+            let letters =
+                _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(from_a, _mm_set1_epi8(25)), from_a))
+                    as u32;
             // The bit of the case becomes each byte's highest.
             let small = _mm_movemask_epi8(_mm_slli_epi16::<2>(bytes)) as u32;
             (letters, letters & small, !_mm_movemask_epi8(bytes) as u32 & 0xffff)
@@ -51,9 +57,11 @@ pub fn within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{
-            _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_set1_epi8, _mm_sub_epi8,
+            _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_set1_epi8,
+            _mm_sub_epi8,
         };
-        // SAFETY: SSE2 belongs to every x86-64 processor, and sixteen bytes are read from a reference to sixteen.
+        // SAFETY: SSE2 belongs to every x86-64 processor, and sixteen bytes are read from a
+        // reference to sixteen.
         unsafe {
             let bytes = _mm_loadu_si128(chunk.as_ptr().cast());
             let above = _mm_sub_epi8(bytes, _mm_set1_epi8(from.cast_signed()));
@@ -71,7 +79,8 @@ fn portable_within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
     (0..16).fold(0, |mask, nth| mask | u32::from((from..=to).contains(&chunk[nth])) << nth)
 }
 
-/// Asks for the cache line that `at` lies in, so that reading it soon does not wait. Changes nothing else.
+/// Asks for the cache line that `at` lies in, so that reading it soon does not wait. Changes
+/// nothing else.
 #[inline]
 pub fn prefetch(memory: &[u64], at: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -89,8 +98,11 @@ mod tests {
     use super::*;
 
     fn check(bytes: [u8; 16]) {
-        let mask = |is: fn(&u8) -> bool| (0..16).fold(0, |mask, nth| mask | u32::from(is(&bytes[nth])) << nth);
-        let expected = (mask(u8::is_ascii_alphabetic), mask(u8::is_ascii_lowercase), mask(u8::is_ascii));
+        let mask = |is: fn(&u8) -> bool| {
+            (0..16).fold(0, |mask, nth| mask | u32::from(is(&bytes[nth])) << nth)
+        };
+        let expected =
+            (mask(u8::is_ascii_alphabetic), mask(u8::is_ascii_lowercase), mask(u8::is_ascii));
         assert_eq!(letters(&bytes), expected, "{bytes:?}");
         assert_eq!(portable_letters(&bytes), expected, "{bytes:?}");
     }

@@ -1,7 +1,7 @@
 //! `Merges`: a BPE model; turns the bytes of a word into ids.
 //!
-//! Short words take a plain vector and a search for the least rank at each step, long ones a queue. Both do what
-//! `tokenizers` does: the merge of least rank first, the leftmost of equals.
+//! Short words take a plain vector and a search for the least rank at each step, long ones a queue.
+//! Both do what `tokenizers` does: the merge of least rank first, the leftmost of equals.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -56,7 +56,8 @@ pub struct Merges {
     shift: u32,
     /// By two bytes: the rank of their pair.
     byte_ranks: Vec<u32>,
-    /// By two bytes, a bit each: whether any merge joins a token that ends with the one to a token that starts with the other.
+    /// By two bytes, a bit each: whether any merge joins a token that ends with the one to a token
+    /// that starts with the other.
     joins: Vec<u64>,
     /// By rank: what the merge makes.
     products: Vec<u32>,
@@ -91,8 +92,10 @@ impl Merges {
         let mut ids: HashMap<&str, u32> = HashMap::with_capacity(vocab.len());
         let mut lengths = Vec::new();
         for (token, id) in vocab {
-            let id =
-                id.as_u64().filter(|&id| id < (1 << ID_BITS) - 1).ok_or("its model has an id of 2,097,151 or more")?;
+            let id = id
+                .as_u64()
+                .filter(|&id| id < (1 << ID_BITS) - 1)
+                .ok_or("its model has an id of 2,097,151 or more")?;
             let id = id as usize;
             if lengths.len() <= id {
                 lengths.resize(id + 1, NONE);
@@ -103,7 +106,8 @@ impl Merges {
             lengths[id] = token.chars().count() as u32;
             ids.insert(token, id as u32);
         }
-        let atoms = characters.map(|char| ids.get(&*char.encode_utf8(&mut [0; 4])).copied().unwrap_or(NONE));
+        let atoms = characters
+            .map(|char| ids.get(&*char.encode_utf8(&mut [0; 4])).copied().unwrap_or(NONE));
         let unknown = match model["unk_token"].as_str() {
             Some(token) if atoms.contains(&NONE) => {
                 let id = ids.get(token).ok_or("its unknown token is not in its vocabulary")?;
@@ -132,9 +136,11 @@ impl Merges {
         };
         this.add_merges(merges, &ids, &byte_of)?;
         if model["ignore_merges"] == true {
-            let bytes =
-                |token: &str| token.chars().map(|char| byte_of.get(&char).copied()).collect::<Option<Box<[u8]>>>();
-            this.whole = Some(ids.iter().filter_map(|(token, id)| Some((bytes(token)?, *id))).collect());
+            let bytes = |token: &str| {
+                token.chars().map(|char| byte_of.get(&char).copied()).collect::<Option<Box<[u8]>>>()
+            };
+            this.whole =
+                Some(ids.iter().filter_map(|(token, id)| Some((bytes(token)?, *id))).collect());
         }
         Ok(this)
     }
@@ -151,18 +157,24 @@ impl Merges {
         byte_of: &HashMap<char, u8>,
     ) -> Result<(), String> {
         let mut operands = Vec::with_capacity(merges.len());
-        let lines = merges.iter().filter(|merge| merge.as_str().is_none_or(|line| !line.starts_with("#version")));
+        let lines = merges
+            .iter()
+            .filter(|merge| merge.as_str().is_none_or(|line| !line.starts_with("#version")));
         for merge in lines {
             let parts = merge.as_str().and_then(|line| line.split_once(' '));
             let (left, right) = parts
                 .or_else(|| Some((merge[0].as_str()?, merge[1].as_str()?)))
                 .ok_or_else(|| format!("its merge {merge} is not two tokens"))?;
             let byte = |char: Option<char>| byte_of.get(&char?).copied();
-            if let (Some(last), Some(first)) = (byte(left.chars().next_back()), byte(right.chars().next())) {
+            if let (Some(last), Some(first)) =
+                (byte(left.chars().next_back()), byte(right.chars().next()))
+            {
                 let (at, bit) = join(last, first);
                 self.joins[at] |= bit;
             }
-            let id = |token: &str| ids.get(token).copied().ok_or_else(|| format!("its merge {merge} makes no token"));
+            let id = |token: &str| {
+                ids.get(token).copied().ok_or_else(|| format!("its merge {merge} makes no token"))
+            };
             let (left, right, product) = (id(left)?, id(right)?, id(&format!("{left}{right}"))?);
             let rank = self.products.len() as u32;
             self.products.push(product);
@@ -174,7 +186,8 @@ impl Merges {
         self.step = steps.next().flatten().filter(|&first| steps.all(|step| step == Some(first)));
         // Of merges written twice the last counts, as `tokenizers` has it.
         let mut made_by = vec![None; self.lengths.len()];
-        let valid = |rank: usize, this: &Self| this.rank(operands[rank].0, operands[rank].1) == rank as u32;
+        let valid =
+            |rank: usize, this: &Self| this.rank(operands[rank].0, operands[rank].1) == rank as u32;
         for rank in (0..operands.len()).filter(|&rank| valid(rank, self)) {
             made_by[self.products[rank] as usize] = Some(rank);
         }
@@ -183,7 +196,9 @@ impl Merges {
             .filter(|&rank| valid(rank, self))
             .all(|rank| later(rank, operands[rank].0) && later(rank, operands[rank].1));
         let pair = |at: usize| (self.atoms[at >> 8], self.atoms[at & 0xff]);
-        let rank = |(left, right)| if left == NONE || right == NONE { NONE } else { self.rank(left, right) };
+        let rank = |(left, right)| {
+            if left == NONE || right == NONE { NONE } else { self.rank(left, right) }
+        };
         self.byte_ranks = (0..1 << 16).map(|at| rank(pair(at))).collect();
         Ok(())
     }
@@ -228,7 +243,8 @@ impl Merges {
         NONE
     }
 
-    /// What a merge makes. Most files number it as they list the merges: then nothing has to be looked up.
+    /// What a merge makes. Most files number it as they list the merges: then nothing has to be
+    /// looked up.
     #[inline]
     fn product(&self, rank: u32) -> u32 {
         self.step.map_or_else(|| self.products[rank as usize], |step| rank + step)
@@ -253,8 +269,8 @@ impl Merges {
         } else if word.len() <= SHORT {
             self.encode_short(word, out);
         } else {
-            // A token over two bytes was made by a merge that joined them: where none does, what lies before has nothing to do
-            // with what lies after.
+            // A token over two bytes was made by a merge that joined them: where none does, what
+            // lies before has nothing to do with what lies after.
             let apart = |&at: &usize| {
                 let (place, bit) = join(word[at - 1], word[at]);
                 self.joins[place] & bit == 0
@@ -307,7 +323,8 @@ impl Merges {
                 ranks[nth - 1] = ranks[nth];
             }
             ranks[len - 1] = NONE;
-            // The table is larger than a near cache: both entries are asked for before either is looked at.
+            // The table is larger than a near cache: both entries are asked for before either is
+            // looked at.
             let after = if at + 1 < len { pair(ids[at], ids[at + 1]) } else { NO_PAIR };
             let before = if at > 0 { pair(ids[at - 1], ids[at]) } else { NO_PAIR };
             let entries = (self.entry(self.place(after)), self.entry(self.place(before)));
@@ -330,7 +347,12 @@ impl Merges {
             };
             was_unknown = atom == NONE;
             let at = symbols.len() as u32;
-            symbols.extend(id.map(|id| Symbol { id, rank: NONE, previous: at.wrapping_sub(1), next: at + 1 }));
+            symbols.extend(id.map(|id| Symbol {
+                id,
+                rank: NONE,
+                previous: at.wrapping_sub(1),
+                next: at + 1,
+            }));
         }
         if self.orderly && symbols.len() > MANY {
             self.drain(&mut symbols, &mut ByRank::new(self.products.len()));
@@ -381,7 +403,8 @@ impl Merges {
     }
 }
 
-/// The character that byte-level models write for each byte: printable ones for themselves, the rest from U+0100 on.
+/// The character that byte-level models write for each byte: printable ones for themselves, the
+/// rest from U+0100 on.
 fn byte_characters() -> [char; 256] {
     let mut beyond = (0x100..).filter_map(char::from_u32);
     std::array::from_fn(|byte| match byte as u8 {

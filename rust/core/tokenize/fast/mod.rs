@@ -1,75 +1,97 @@
-//! The engine of our own for byte-level BPE: the ids of the `tokenizers` library, without its strings.
+//! The engine of our own for byte-level BPE: the ids of the `tokenizers` library, without its
+//! strings.
 //!
-//! Takes a tokenizer.json that it knows character for character (`recognise`, `pattern`), and text; gives ids. It never
-//! matches added tokens: who calls it has cut them out. Whether it is right for a file is asked whenever one is loaded
-//! (`stress`), of the library itself.
+//! Takes a tokenizer.json that it knows character for character (`recognise`, `pattern`), and text;
+//! gives ids. It never matches added tokens: who calls it has cut them out. Whether it is right for
+//! a file is asked whenever one is loaded (`stress`), of the library itself.
 //!
 //! # How a text becomes ids
 //!
 //! 1. NFC, if the file says so, where a quick check finds that something may change (`nfc`).
-//! 2. `split` finds the next word. Which of the next 64 bytes are Latin letters is found at once (`ascii`, `machine`), and a
-//!    word of them ends at the first bit that is not set; what else there is goes by a table of character classes
-//!    (`classes`), which oniguruma fills once a process: the engine that `tokenizers` links, so that Unicode versions cannot
-//!    differ. (A pattern that tells capitals from small letters, as o200k's, has ASCII ones told so alone.) Texts that nothing
-//!    is done to before they are cut lie one after the other: one look at 64 bytes may reach into the next text.
-//! 3. `cache` knows the ids of most words. Up to 15 bytes and four ids lie in one slot of 32 bytes, read and compared
-//!    whole; words of up to 64 bytes lie in a ring. It never holds more than 13.5 MiB a thread. Thirty-two words are cut
-//!    and asked for before the first is looked up, so that the waits for memory overlap.
-//! 4. `merges` works out the others: by a plain vector up to 32 symbols, by a queue beyond; a longer word falls into parts
-//!    where it has two bytes that no merge joins. The ranks of pairs of bytes are a table of 256 KiB; other pairs are words
-//!    of 64 bits in open addressing, id, id and rank together.
+//! 2. `split` finds the next word. Which of the next 64 bytes are Latin letters is found at once
+//!    (`ascii`, `machine`), and a word of them ends at the first bit that is not set; what else
+//!    there is goes by a table of character classes (`classes`), which oniguruma fills once a
+//!    process: the engine that `tokenizers` links, so that Unicode versions cannot differ. (A
+//!    pattern that tells capitals from small letters, as o200k's, has ASCII ones told so alone.)
+//!    Texts that nothing is done to before they are cut lie one after the other: one look at 64
+//!    bytes may reach into the next text.
+//! 3. `cache` knows the ids of most words. Up to 15 bytes and four ids lie in one slot of 32 bytes,
+//!    read and compared whole; words of up to 64 bytes lie in a ring. It never holds more than 13.5
+//!    MiB a thread. Thirty-two words are cut and asked for before the first is looked up, so that
+//!    the waits for memory overlap.
+//! 4. `merges` works out the others: by a plain vector up to 32 symbols, by a queue beyond; a
+//!    longer word falls into parts where it has two bytes that no merge joins. The ranks of pairs
+//!    of bytes are a table of 256 KiB; other pairs are words of 64 bits in open addressing, id, id
+//!    and rank together.
 //!
 //! # What decides the speed, what was tried
 //!
-//! Known before this was written (measured for the issue that asked for it, on one core of a like machine): a cache hits
-//! 94 to 97 % of the words of English, but 81 to 93 % of African-language text, so there the words that are missed decide
-//! (250 to 300 ns each), and the splitter elsewhere. Plain vector and linear search beat a heap up to about 30 bytes;
-//! merges in fixed SIMD lanes lost 10 to 30 %; a cache of 4 to 8 MB is the knee of its curve.
+//! Known before this was written (measured for the issue that asked for it, on one core of a like
+//! machine): a cache hits 94 to 97 % of the words of English, but 81 to 93 % of African-language
+//! text, so there the words that are missed decide (250 to 300 ns each), and the splitter
+//! elsewhere. Plain vector and linear search beat a heap up to about 30 bytes; merges in fixed SIMD
+//! lanes lost 10 to 30 %; a cache of 4 to 8 MB is the knee of its curve.
 //!
-//! Tried here, on 4.1 MB of English and 31 MB of naija text in short documents, a vocabulary of 32,000, one core (the least
-//! of five rounds by turns; the first pass, then later ones over the same texts):
-//! - *One word at a time*, cut and looked up: 67 and 51 ms English, 655 and 630 naija. In batches of 32: 45 and 29, 433 and
-//!   407. With a prefetch for each word in the batch: 37 and 24, 380 and 319. Waiting for memory was half of the time.
-//! - *SSE2 for letters* in place of arithmetic on `u128`: the splitter alone from 370 to 500 MB/s on English, from 262 to
-//!   320 on naija. The arithmetic stays as its twin, for other processors.
-//! - *The letters of 64 bytes at once*, beyond ASCII too, in place of sixteen for each word: what a word ends with no longer
-//!   waits for sixteen bytes to be loaded and compared, and no branch hangs on whether it has letters beyond ASCII. In a fast
-//!   hour: the splitter alone on naija from 448 to 640 MB/s, all of the engine from 188 to 158 ms there.
-//! - *Latin letters beyond ASCII* by sixteen bytes, in the same place as ASCII's: what must be kept for them made every word
-//!   slower (English from 17.4 to 19.8 ms); in a function of its own, naija from 168 to 165 ms.
-//! - *Which of two slots* a word is in found without a branch, a mask by length from a table, the place kept from the
-//!   prefetch to the lookup: English from 18.4 to 17.0 ms, naija from 184 to 169.
-//! - *Sixteen bytes returned by value* from a function with a rare second way through memory: they go by the stack, and a
-//!   word takes 1.5 ns more. What is made of them is made in each of the ways instead.
-//! - *Texts one after the other*, 256 KiB of them, looked through at once for added tokens and for what NFC changes: naija
-//!   from 158 to 142 ms, English from 18.4 to 16.4; and the ids of Python strings from 288 to 244 ms for naija before any of
-//!   the changes above but SSE2. 128 KiB, which stay in a near cache with their ids: naija on two threads from 114 to 110 ms;
-//!   32 or 64 are no better.
+//! Tried here, on 4.1 MB of English and 31 MB of naija text in short documents, a vocabulary of
+//! 32,000, one core (the least of five rounds by turns; the first pass, then later ones over the
+//! same texts):
+//! - *One word at a time*, cut and looked up: 67 and 51 ms English, 655 and 630 naija. In batches
+//!   of 32: 45 and 29, 433 and 407. With a prefetch for each word in the batch: 37 and 24, 380 and
+//!   319. Waiting for memory was half of the time.
+//! - *SSE2 for letters* in place of arithmetic on `u128`: the splitter alone from 370 to 500 MB/s
+//!   on English, from 262 to 320 on naija. The arithmetic stays as its twin, for other processors.
+//! - *The letters of 64 bytes at once*, beyond ASCII too, in place of sixteen for each word: what a
+//!   word ends with no longer waits for sixteen bytes to be loaded and compared, and no branch
+//!   hangs on whether it has letters beyond ASCII. In a fast hour: the splitter alone on naija from
+//!   448 to 640 MB/s, all of the engine from 188 to 158 ms there.
+//! - *Latin letters beyond ASCII* by sixteen bytes, in the same place as ASCII's: what must be kept
+//!   for them made every word slower (English from 17.4 to 19.8 ms); in a function of its own,
+//!   naija from 168 to 165 ms.
+//! - *Which of two slots* a word is in found without a branch, a mask by length from a table, the
+//!   place kept from the prefetch to the lookup: English from 18.4 to 17.0 ms, naija from 184 to
+//!   169.
+//! - *Sixteen bytes returned by value* from a function with a rare second way through memory: they
+//!   go by the stack, and a word takes 1.5 ns more. What is made of them is made in each of the
+//!   ways instead.
+//! - *Texts one after the other*, 256 KiB of them, looked through at once for added tokens and for
+//!   what NFC changes: naija from 158 to 142 ms, English from 18.4 to 16.4; and the ids of Python
+//!   strings from 288 to 244 ms for naija before any of the changes above but SSE2. 128 KiB, which
+//!   stay in a near cache with their ids: naija on two threads from 114 to 110 ms; 32 or 64 are no
+//!   better.
 //! - *Both pairs of a merge loaded before either is looked at*: misses from 318 to 292 ns.
-//! - *Merges without moving symbols*, in 16 fixed lanes, the dead ones masked: 423 ns for 302; four bytes written and sixteen
-//!   read at once wait for one another. Once more, the lanes read one by one, the living ones bits of an integer, two pairs to
-//!   a bucket, hardly a branch: misses by themselves from 153 to 139 ns, but naija takes 1 % longer and English 3 %. With the
-//!   buckets alone naija takes 1 % less; not kept either.
-//! - *The slots of short words shared by all threads*, without locks, each key mixed with its ids so that a half-written slot
-//!   is not found: the second thread no longer learns what the first knows, but two took as long as before (138 to 157 ms
-//!   for naija), and one took 6 % longer, 9 % on English; not kept. *Threads that tell one another what they learn*, some
-//!   hundred words at a time: two take as long as without it (92 and 91 ms); not kept.
-//! - *Zeros written to a new cache*, not asked of the system as zeros: two threads that begin at once took 119 ms for naija
-//!   from an Arrow array, and take 107; the first 256 KiB of one of them 14 to 24 ms, and 2 (`cache` says why).
-//! - *Slots of 11 MiB* in place of 8: naija has 240,000 short words. A second pass over it works out 100,000 of them again,
-//!   not 143,000, and takes 114 ms, not 124; the first takes 1 % less, and English no more. *The newer of two words* pushed out
-//!   of a full line as often as the older: 85,000, and 1 % less time; not kept.
-//! - *Merges numbered as they are listed* need no table of what they make: English from 17.3 to 16.8 ms.
-//! - *Huge pages*: for the cache no difference beyond noise. For the ids of naija, 28 MB, they took 14 ms off 236 in the
-//!   median, but 60 ms more where the machine had not used such pages before; not kept.
-//! - *A loop of its own for words beyond ASCII*, decoding four bytes at once: 328 MB/s for 324; not kept.
-//! - *A binary heap for huge words*: its cache misses grow with the word. A radix heap reads buckets from end to end, but
-//!   moves each key through some twenty of them. Places listed by rank are sorted once, and each rank goes through the
-//!   word from left to right; with what is known of a symbol in one place, not four arrays, 20 MB of one letter went from 1.3 to
-//!   6.7 MB/s, of random letters from 1.0 to 2.4 (both beside other work). It needs each merge to come after those that
-//!   make its parts; files where it does not hold (merges written twice, say) keep the binary heap.
-//! - *Long words in parts*, cut between bytes that no merge joins: 50 MB of random letters from 15 to 55 MB/s, of line feeds
-//!   from 51 to 149, of one CJK character from 75 to 130.
+//! - *Merges without moving symbols*, in 16 fixed lanes, the dead ones masked: 423 ns for 302; four
+//!   bytes written and sixteen read at once wait for one another. Once more, the lanes read one by
+//!   one, the living ones bits of an integer, two pairs to a bucket, hardly a branch: misses by
+//!   themselves from 153 to 139 ns, but naija takes 1 % longer and English 3 %. With the buckets
+//!   alone naija takes 1 % less; not kept either.
+//! - *The slots of short words shared by all threads*, without locks, each key mixed with its ids
+//!   so that a half-written slot is not found: the second thread no longer learns what the first
+//!   knows, but two took as long as before (138 to 157 ms for naija), and one took 6 % longer, 9 %
+//!   on English; not kept. *Threads that tell one another what they learn*, some hundred words at a
+//!   time: two take as long as without it (92 and 91 ms); not kept.
+//! - *Zeros written to a new cache*, not asked of the system as zeros: two threads that begin at
+//!   once took 119 ms for naija from an Arrow array, and take 107; the first 256 KiB of one of them
+//!   14 to 24 ms, and 2 (`cache` says why).
+//! - *Slots of 11 MiB* in place of 8: naija has 240,000 short words. A second pass over it works
+//!   out 100,000 of them again, not 143,000, and takes 114 ms, not 124; the first takes 1 % less,
+//!   and English no more. *The newer of two words* pushed out of a full line as often as the older:
+//!   85,000, and 1 % less time; not kept.
+//! - *Merges numbered as they are listed* need no table of what they make: English from 17.3 to
+//!   16.8 ms.
+//! - *Huge pages*: for the cache no difference beyond noise. For the ids of naija, 28 MB, they took
+//!   14 ms off 236 in the median, but 60 ms more where the machine had not used such pages before;
+//!   not kept.
+//! - *A loop of its own for words beyond ASCII*, decoding four bytes at once: 328 MB/s for 324; not
+//!   kept.
+//! - *A binary heap for huge words*: its cache misses grow with the word. A radix heap reads
+//!   buckets from end to end, but moves each key through some twenty of them. Places listed by rank
+//!   are sorted once, and each rank goes through the word from left to right; with what is known of
+//!   a symbol in one place, not four arrays, 20 MB of one letter went from 1.3 to 6.7 MB/s, of
+//!   random letters from 1.0 to 2.4 (both beside other work). It needs each merge to come after
+//!   those that make its parts; files where it does not hold (merges written twice, say) keep the
+//!   binary heap.
+//! - *Long words in parts*, cut between bytes that no merge joins: 50 MB of random letters from 15
+//!   to 55 MB/s, of line feeds from 51 to 149, of one CJK character from 75 to 130.
 //!
 //! What was measured stands in `benches/README.md`.
 
@@ -152,7 +174,11 @@ impl Engine {
     /// The engine of a tokenizer.json, or why there is none.
     pub fn of(json: &Value) -> Result<Self, String> {
         let recipe = Recipe::of(json)?;
-        let words = Words { merges: Merges::of(&json["model"])?, guarded: Vec::new(), idle: Mutex::default() };
+        let words = Words {
+            merges: Merges::of(&json["model"])?,
+            guarded: Vec::new(),
+            idle: Mutex::default(),
+        };
         let splitter = Splitter::new(recipe.rules);
         Ok(Self { nfc: recipe.nfc, prefix: recipe.prefix, splitter, words: Arc::new(words) })
     }
@@ -160,7 +186,8 @@ impl Engine {
     /// The same, which tells words with an id that `guarded` holds true.
     #[must_use]
     pub fn guarding(mut self, guarded: Vec<bool>) -> Self {
-        let words = Arc::get_mut(&mut self.words).expect("an engine is told what to guard before its words are shared");
+        let words = Arc::get_mut(&mut self.words)
+            .expect("an engine is told what to guard before its words are shared");
         words.guarded = guarded;
         self
     }
@@ -168,7 +195,12 @@ impl Engine {
     /// The engine for text that continues a text: no space goes first. It shares the words.
     #[must_use]
     pub fn continuing(&self) -> Self {
-        Self { nfc: self.nfc, prefix: Prefix::None, splitter: self.splitter.clone(), words: Arc::clone(&self.words) }
+        Self {
+            nfc: self.nfc,
+            prefix: Prefix::None,
+            splitter: self.splitter.clone(),
+            words: Arc::clone(&self.words),
+        }
     }
 
     /// A session, the thread's last if it is idle.
@@ -189,7 +221,9 @@ impl Engine {
 
     /// Whether nothing is done to a text, or one cut from it, before it is split.
     pub fn is_plain(&self, text: &str, session: &mut Session) -> bool {
-        self.prefix == Prefix::None && self.words.guarded.is_empty() && (!self.nfc || session.composer.is_normal(text))
+        self.prefix == Prefix::None
+            && self.words.guarded.is_empty()
+            && (!self.nfc || session.composer.is_normal(text))
     }
 
     /// Adds the ids of plain texts that follow one another, and how many each has.
@@ -251,11 +285,17 @@ impl Engine {
         out: &mut Vec<u32>,
         seen: impl FnMut(&Word<'_>, &mut Vec<u32>),
     ) {
-        self.encode_words(&mut Cut::of(&self.splitter, text.as_bytes()), text.len(), session, out, seen);
+        self.encode_words(
+            &mut Cut::of(&self.splitter, text.as_bytes()),
+            text.len(),
+            session,
+            out,
+            seen,
+        );
     }
 
-    /// Adds the ids of the words up to `stop`, some words at a time: the cache is asked for all of them before any is looked
-    /// up, so that the waits for memory overlap.
+    /// Adds the ids of the words up to `stop`, some words at a time: the cache is asked for all of
+    /// them before any is looked up, so that the waits for memory overlap.
     #[inline]
     fn encode_words(
         &self,
@@ -321,7 +361,14 @@ impl Engine {
 impl Words {
     /// Adds the ids of a word; gives whether one is guarded.
     #[inline]
-    fn encode(&self, word: &[u8], key: Key, place: usize, cache: &mut Cache, out: &mut Vec<u32>) -> bool {
+    fn encode(
+        &self,
+        word: &[u8],
+        key: Key,
+        place: usize,
+        cache: &mut Cache,
+        out: &mut Vec<u32>,
+    ) -> bool {
         if key.is_short()
             && let Some(guarded) = cache.short(key, place, out)
         {
@@ -343,7 +390,8 @@ impl Words {
         let from = out.len();
         self.merges.encode(word, out);
         let ids = &out[from..];
-        let guarded = !self.guarded.is_empty() && ids.iter().any(|&id| self.guarded.get(id as usize) == Some(&true));
+        let guarded = !self.guarded.is_empty()
+            && ids.iter().any(|&id| self.guarded.get(id as usize) == Some(&true));
         if key.is_short() {
             cache.put_short(key, ids, guarded);
         } else if word.len() <= cache::LONG {

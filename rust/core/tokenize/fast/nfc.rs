@@ -1,5 +1,5 @@
-//! NFC where a text needs it: a quick check finds the few stretches that may change, and those alone are normalized, by
-//! the library that `tokenizers` uses.
+//! NFC where a text needs it: a quick check finds the few stretches that may change, and those
+//! alone are normalized, by the library that `tokenizers` uses.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -43,7 +43,8 @@ impl Composer {
         let mut found: Option<(String, Vec<Edit>)> = None;
         let mut copied = 0;
         while let Some(stretch) = self.next_change(text, copied) {
-            let (normal, edits) = found.get_or_insert_with(|| (String::with_capacity(text.len()), Vec::new()));
+            let (normal, edits) =
+                found.get_or_insert_with(|| (String::with_capacity(text.len()), Vec::new()));
             normal.push_str(&text[copied..stretch.start]);
             let from = normal.len();
             normal.extend(text[stretch.clone()].chars().nfc().map(|(char, _)| char));
@@ -66,7 +67,8 @@ impl Composer {
         let mut at = from;
         while let Some(unsure) = next_unsure(text, at) {
             // A character that starts anew and combines with none before it bounds what can change.
-            let start = text[at..unsure].char_indices().next_back().map_or(unsure, |(back, _)| at + back);
+            let start =
+                text[at..unsure].char_indices().next_back().map_or(unsure, |(back, _)| at + back);
             let end = text[unsure..]
                 .char_indices()
                 .find(|&(_, char)| is_sure(char))
@@ -154,7 +156,9 @@ mod tests {
         for char in ('\0'..=char::MAX).filter(|&char| !(FIRST..LAST).contains(&char.into())) {
             assert!(!may_change(char), "{char:?}");
         }
-        assert!(('\0'..'\u{300}').all(|char| char.encode_utf8(&mut [0; 4]).as_bytes()[0] < FIRST_BYTE));
+        assert!(
+            ('\0'..'\u{300}').all(|char| char.encode_utf8(&mut [0; 4]).as_bytes()[0] < FIRST_BYTE)
+        );
     }
 
     fn check(text: &str) {
@@ -165,7 +169,10 @@ mod tests {
                 assert_eq!(normal, expected, "{text:?}");
                 let (mut original_at, mut normal_at) = (0, 0);
                 for edit in edits {
-                    assert_eq!(text[original_at..edit.original.start], normal[normal_at..edit.normal.start]);
+                    assert_eq!(
+                        text[original_at..edit.original.start],
+                        normal[normal_at..edit.normal.start]
+                    );
                     (original_at, normal_at) = (edit.original.end, edit.normal.end);
                 }
                 assert_eq!(text[original_at..], normal[normal_at..]);
@@ -176,7 +183,9 @@ mod tests {
     #[test]
     fn every_code_point_between_others() {
         for char in '\0'..=char::MAX {
-            check(&format!("e{char}\u{323}\u{301}ò{char}\u{323}{char} \u{1100}{char}\u{1161}\u{11a8}"));
+            check(&format!(
+                "e{char}\u{323}\u{301}ò{char}\u{323}{char} \u{1100}{char}\u{1161}\u{11a8}"
+            ));
         }
     }
 

@@ -1,12 +1,13 @@
 //! `Rules`: what a split pattern says, for the patterns that this engine knows.
 //!
-//! A pattern is known when it is, character for character, a sequence of alternatives listed here. What they do is in
-//! `split`.
+//! A pattern is known when it is, character for character, a sequence of alternatives listed here.
+//! What they do is in `split`.
 
 use super::classes::{CASELESS, LOWER, MARK, UPPER};
 
 /// GPT-2's, as `ByteLevel` has it built in.
-pub const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub const GPT2: &str =
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// How `'s`, `'re` and their like are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,8 @@ pub enum Family {
     Gpt2,
     /// Any character but a letter, a number or a line end may go before a word (cl100k and after).
     Cl100k,
-    /// The same, and words split where lower case turns to upper case, contractions kept with them (o200k).
+    /// The same, and words split where lower case turns to upper case, contractions kept with them
+    /// (o200k).
     O200k,
 }
 
@@ -63,9 +65,15 @@ const WORDS: [(&str, u8); 3] = [
     (r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|", WITH_MARKS),
     (r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|", WITH_MARKS),
 ];
-const DIGITS: [(&str, usize); 5] =
-    [(r"\p{N}{1,3}|", 3), (r"\p{N}{1,2}|", 2), (r"\p{N}{1}|", 1), (r"\p{N}+|", usize::MAX), (r"\p{N}|", 1)];
-const OTHERS: [(&str, bool); 2] = [(r" ?[^\s\p{L}\p{N}]+[\r\n]*|", true), (r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|", false)];
+const DIGITS: [(&str, usize); 5] = [
+    (r"\p{N}{1,3}|", 3),
+    (r"\p{N}{1,2}|", 2),
+    (r"\p{N}{1}|", 1),
+    (r"\p{N}+|", usize::MAX),
+    (r"\p{N}|", 1),
+];
+const OTHERS: [(&str, bool); 2] =
+    [(r" ?[^\s\p{L}\p{N}]+[\r\n]*|", true), (r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|", false)];
 const SPACES: &str = r"\s*[\r\n]+|\s+(?!\S)|\s+";
 
 const O200K_WORDS: &str = concat!(
@@ -106,7 +114,14 @@ impl Rules {
         let (word, rest) = take(rest, &WORDS)?;
         let (digits, rest) = take(rest, &DIGITS)?;
         let (marks_are_other, rest) = take(rest, &OTHERS)?;
-        let rules = Self { family: Family::Cl100k, contraction, word, digits, marks_are_other, slashes: false };
+        let rules = Self {
+            family: Family::Cl100k,
+            contraction,
+            word,
+            digits,
+            marks_are_other,
+            slashes: false,
+        };
         // A mark must be in a word or in punctuation: else some text would match nothing.
         (rest == SPACES && (marks_are_other || word == WITH_MARKS)).then_some(rules)
     }

@@ -1,4 +1,5 @@
-//! Queues of pending merges, least key first. A key is a rank in the high half and a place in the low.
+//! Queues of pending merges, least key first. A key is a rank in the high half and a place in the
+//! low.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,9 +24,9 @@ impl Queue for BinaryHeap<Reverse<u64>> {
 
 /// Places listed by rank: each key put in must have a higher rank than the last taken out.
 ///
-/// A list is sorted when its turn comes: it is a few stretches in order, one for each rank that added to it. So a word of
-/// 50 MB costs what reading its symbols from left to right costs, once for each rank, not the cache misses of a heap of
-/// 400 MB.
+/// A list is sorted when its turn comes: it is a few stretches in order, one for each rank that
+/// added to it. So a word of 50 MB costs what reading its symbols from left to right costs, once
+/// for each rank, not the cache misses of a heap of 400 MB.
 #[derive(Debug)]
 pub struct ByRank {
     lists: Vec<Vec<u32>>,
@@ -38,7 +39,12 @@ pub struct ByRank {
 impl ByRank {
     /// A queue for ranks below `ranks`.
     pub fn new(ranks: usize) -> Self {
-        Self { lists: vec![Vec::new(); ranks], ranks: BinaryHeap::new(), rank: 0, places: Vec::new() }
+        Self {
+            lists: vec![Vec::new(); ranks],
+            ranks: BinaryHeap::new(),
+            rank: 0,
+            places: Vec::new(),
+        }
     }
 }
 

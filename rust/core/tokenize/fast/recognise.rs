@@ -47,7 +47,11 @@ impl Recipe {
         let nfc = match json["normalizer"]["type"].as_str() {
             None if json["normalizer"].is_null() => false,
             Some("NFC") => true,
-            Some("Sequence") if json["normalizer"]["normalizers"] == serde_json::json!([{ "type": "NFC" }]) => true,
+            Some("Sequence")
+                if json["normalizer"]["normalizers"] == serde_json::json!([{ "type": "NFC" }]) =>
+            {
+                true
+            }
             _ => return Err(format!("its normalizer is {}", shown(&json["normalizer"]["type"]))),
         };
         let whole = std::slice::from_ref(&json["pre_tokenizer"]);
@@ -58,7 +62,10 @@ impl Recipe {
             _ => return Err(format!("its pre-tokenizer has {} parts", parts.len())),
         };
         if bytes["type"] != "ByteLevel" {
-            return Err(format!("its pre-tokenizer ends with {}, not ByteLevel", shown(&bytes["type"])));
+            return Err(format!(
+                "its pre-tokenizer ends with {}, not ByteLevel",
+                shown(&bytes["type"])
+            ));
         }
         let (spaced, by_regex) = (bytes["add_prefix_space"] != false, bytes["use_regex"] != false);
         let rules = match split {

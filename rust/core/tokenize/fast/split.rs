@@ -1,7 +1,7 @@
 //! `Splitter`: cuts a text into words as a split pattern would, without a regex engine.
 //!
-//! Each function follows the alternatives of its pattern in their order, backtracking included; the tests hold every
-//! known pattern against the regex engine.
+//! Each function follows the alternatives of its pattern in their order, backtracking included; the
+//! tests hold every known pattern against the regex engine.
 
 use super::ascii::{Letters, MARK_LEAD, is_latin, is_latin_mark};
 use super::classes::{CASELESS, Classes, LOWER, MARK, NUMBER, SPACE, UPPER};
@@ -9,7 +9,7 @@ use super::pattern::{Contraction, Family, Rules};
 
 /// What a class is to a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ErrorKind {
     Word,
     Number,
     Space,
@@ -18,7 +18,8 @@ enum Kind {
     End,
 }
 
-/// How far from where letters were last looked at a word may start: up to here one of fifteen bytes is seen whole.
+/// How far from where letters were last looked at a word may start: up to here one of fifteen bytes
+/// is seen whole.
 const KNOWN: usize = 47;
 
 /// What a byte is to a word that starts with it.
@@ -38,9 +39,9 @@ pub struct Splitter {
     rules: Rules,
     classes: &'static Classes,
     /// By class.
-    kinds: [Kind; 8],
+    kinds: [ErrorKind; 8],
     /// By byte.
-    ascii: [Kind; 128],
+    ascii: [ErrorKind; 128],
     /// By byte.
     starts: [Start; 256],
     /// Whether all Latin letters belong to words whatever their case.
@@ -54,20 +55,24 @@ impl Splitter {
     pub fn new(rules: Rules) -> Self {
         let classes = Classes::get();
         let kinds = std::array::from_fn(|class| match class as u8 {
-            class if rules.word >> class & 1 == 1 => Kind::Word,
-            NUMBER => Kind::Number,
-            SPACE => Kind::Space,
-            _ => Kind::Other,
+            class if rules.word >> class & 1 == 1 => ErrorKind::Word,
+            NUMBER => ErrorKind::Number,
+            SPACE => ErrorKind::Space,
+            _ => ErrorKind::Other,
         });
         let ascii = std::array::from_fn(|byte| kinds[classes.of(byte as u32) as usize]);
-        let is_word = |char: char| kinds[classes.of(char.into()) as usize] == Kind::Word;
-        let are_words = |is: fn(char) -> bool| ('\u{80}'..'\u{2000}').filter(|&char| is(char)).all(is_word);
+        let is_word = |char: char| kinds[classes.of(char.into()) as usize] == ErrorKind::Word;
+        let are_words =
+            |is: fn(char) -> bool| ('\u{80}'..'\u{2000}').filter(|&char| is(char)).all(is_word);
         let takes_latin = rules.family != Family::O200k && are_words(is_latin);
         let takes_marks = takes_latin && are_words(is_latin_mark);
         let starts = std::array::from_fn(|byte| {
             let may_lead = match rules.family {
                 Family::Gpt2 => byte == usize::from(b' '),
-                _ => ascii.get(byte).is_some_and(|&kind| kind != Kind::Number) && !b"\r\n'".contains(&(byte as u8)),
+                _ => {
+                    ascii.get(byte).is_some_and(|&kind| kind != ErrorKind::Number)
+                        && !b"\r\n'".contains(&(byte as u8))
+                }
             };
             match byte as u8 {
                 b'A'..=b'Z' | b'a'..=b'z' => Start::Letter,
@@ -91,11 +96,12 @@ impl Splitter {
         }
     }
 
-    /// The end of a word that is not seen at once; `end` is that of the letters it starts with, `at` if none were seen.
+    /// The end of a word that is not seen at once; `end` is that of the letters it starts with,
+    /// `at` if none were seen.
     #[inline(never)]
     fn other(&self, text: &[u8], at: usize, end: usize) -> usize {
         match self.rules.family {
-            Family::Gpt2 | Family::Cl100k if end > at => self.run(text, end, Kind::Word),
+            Family::Gpt2 | Family::Cl100k if end > at => self.run(text, end, ErrorKind::Word),
             Family::Gpt2 => self.gpt2(text, at),
             Family::Cl100k => self.cl100k(text, at),
             Family::O200k => self.o200k(text, at),
@@ -109,11 +115,15 @@ impl Splitter {
             return end;
         }
         let (kind, after) = self.kind(text, at);
-        if kind != Kind::Space {
+        if kind != ErrorKind::Space {
             return self.run(text, after, kind);
         }
         match self.kind(text, after) {
-            (kind @ (Kind::Word | Kind::Number | Kind::Other), next) if text[at] == b' ' => self.run(text, next, kind),
+            (kind @ (ErrorKind::Word | ErrorKind::Number | ErrorKind::Other), next)
+                if text[at] == b' ' =>
+            {
+                self.run(text, next, kind)
+            }
             _ => self.spaces(text, at, false),
         }
     }
@@ -125,12 +135,12 @@ impl Splitter {
             return end;
         }
         let (kind, after) = self.kind(text, at);
-        if kind == Kind::Word {
+        if kind == ErrorKind::Word {
             return self.run(text, after, kind);
         }
-        if kind != Kind::Number && !is_line_end(text[at]) {
+        if kind != ErrorKind::Number && !is_line_end(text[at]) {
             let (next, past) = self.kind(text, after);
-            if next == Kind::Word {
+            if next == ErrorKind::Word {
                 return self.run(text, past, next);
             }
         }
@@ -140,7 +150,9 @@ impl Splitter {
     fn o200k(&self, text: &[u8], at: usize) -> usize {
         let (class, after) = self.class(text, at);
         let found = match class {
-            Some(LOWER | UPPER | CASELESS) => self.ends_lower(text, at).or_else(|| self.upper(text, at)),
+            Some(LOWER | UPPER | CASELESS) => {
+                self.ends_lower(text, at).or_else(|| self.upper(text, at))
+            }
             // A mark can go before a word as well as belong to it.
             Some(MARK) => self.ends_lower(text, after).or_else(|| self.ends_lower(text, at)),
             Some(NUMBER) => None,
@@ -187,17 +199,17 @@ impl Splitter {
     fn rest(&self, text: &[u8], at: usize) -> usize {
         let (kind, after) = self.kind(text, at);
         match kind {
-            Kind::Number => {
+            ErrorKind::Number => {
                 let mut end = after;
                 for _ in 1..self.rules.digits {
                     match self.kind(text, end) {
-                        (Kind::Number, next) => end = next,
+                        (ErrorKind::Number, next) => end = next,
                         _ => break,
                     }
                 }
                 end
             }
-            Kind::Space => match self.other_end(text, after) {
+            ErrorKind::Space => match self.other_end(text, after) {
                 Some(next) if text[at] == b' ' => self.punctuation(text, next),
                 _ => self.spaces(text, at, true),
             },
@@ -209,7 +221,7 @@ impl Splitter {
     fn other_end(&self, text: &[u8], at: usize) -> Option<usize> {
         let (class, after) = self.class(text, at);
         let is_mark = class? == MARK && self.rules.marks_are_other;
-        (is_mark || self.kinds[class? as usize] == Kind::Other).then_some(after)
+        (is_mark || self.kinds[class? as usize] == ErrorKind::Other).then_some(after)
     }
 
     fn punctuation(&self, text: &[u8], from: usize) -> usize {
@@ -217,7 +229,10 @@ impl Splitter {
         while let Some(next) = self.other_end(text, at) {
             at = next;
         }
-        while text.get(at).is_some_and(|&byte| is_line_end(byte) || (byte == b'/' && self.rules.slashes)) {
+        while text
+            .get(at)
+            .is_some_and(|&byte| is_line_end(byte) || (byte == b'/' && self.rules.slashes))
+        {
             at += 1;
         }
         at
@@ -226,7 +241,7 @@ impl Splitter {
     /// `\s*[\r\n]+|\s+(?!\S)|\s+`, or without the first.
     fn spaces(&self, text: &[u8], from: usize, lines: bool) -> usize {
         let (mut at, mut last, mut line_end) = (from, from, None);
-        while let (Kind::Space, next) = self.kind(text, at) {
+        while let (ErrorKind::Space, next) = self.kind(text, at) {
             if is_line_end(text[at]) {
                 line_end = Some(next);
             }
@@ -240,7 +255,7 @@ impl Splitter {
     }
 
     /// The end of the characters of `kind` from `at`.
-    fn run(&self, text: &[u8], from: usize, kind: Kind) -> usize {
+    fn run(&self, text: &[u8], from: usize, kind: ErrorKind) -> usize {
         let mut at = from;
         loop {
             let (found, next) = self.kind(text, at);
@@ -274,16 +289,19 @@ impl Splitter {
             Contraction::Folded => {
                 let (code, end) = decode(text, at);
                 let char = char::from_u32(code)?;
-                b"sdmtlver".iter().find(|&&letter| self.classes.folds_to(char, letter)).map(|&letter| (letter, end))
+                b"sdmtlver"
+                    .iter()
+                    .find(|&&letter| self.classes.folds_to(char, letter))
+                    .map(|&letter| (letter, end))
             }
         }
     }
 
     /// The kind of the character at `at`, and its end.
     #[inline]
-    fn kind(&self, text: &[u8], at: usize) -> (Kind, usize) {
+    fn kind(&self, text: &[u8], at: usize) -> (ErrorKind, usize) {
         match text.get(at) {
-            None => (Kind::End, at),
+            None => (ErrorKind::End, at),
             Some(&byte) if byte.is_ascii() => (self.ascii[byte as usize], at + 1),
             _ => {
                 let (code, end) = decode(text, at);
@@ -340,7 +358,8 @@ impl<'a> Cut<'a> {
     #[inline(never)]
     fn look(&mut self) {
         let Splitter { takes_latin, takes_marks, .. } = *self.splitter;
-        (self.letters, self.from) = (Letters::at(self.text, self.at, takes_latin, takes_marks), self.at);
+        (self.letters, self.from) =
+            (Letters::at(self.text, self.at, takes_latin, takes_marks), self.at);
     }
 
     /// The end of the next word, if one is left; the text counts as if it ended at `stop`.
@@ -351,8 +370,9 @@ impl<'a> Cut<'a> {
         if self.at - self.from > KNOWN {
             self.look();
         }
-        // Most words are Latin letters, perhaps after a character that may lead a word: every pattern takes those the same,
-        // case aside. Where they end hangs on nothing but where they start: the processor finds the next word meanwhile.
+        // Most words are Latin letters, perhaps after a character that may lead a word: every
+        // pattern takes those the same, case aside. Where they end hangs on nothing but where they
+        // start: the processor finds the next word meanwhile.
         let (letters, at) = (self.letters, self.at - self.from);
         let first = at + usize::from(start == Start::Lead);
         let end = match splitter.rules.family {
@@ -362,12 +382,17 @@ impl<'a> Cut<'a> {
         let is_word = start != Start::None && letters.has(first);
         let is_seen = is_word
             && letters.is_ascii(end)
-            && (splitter.rules.family != Family::O200k || bytes.get(self.from + end) != Some(&b'\''));
+            && (splitter.rules.family != Family::O200k
+                || bytes.get(self.from + end) != Some(&b'\''));
         // What follows `stop` may be seen too; a word ends there.
         self.at = if is_seen {
             stop.min(self.from + end)
         } else {
-            splitter.other(bytes, self.at, if is_word { stop.min(self.from + end) } else { self.at })
+            splitter.other(
+                bytes,
+                self.at,
+                if is_word { stop.min(self.from + end) } else { self.at },
+            )
         };
         Some(self.at)
     }
@@ -422,7 +447,11 @@ mod tests {
         for nth in 1..=2 {
             let stop = nth * text.len();
             for word in &words {
-                assert_eq!((start, cut.at()), (word.0 + stop - text.len(), start), "{pattern}\n on {text:?} twice");
+                assert_eq!(
+                    (start, cut.at()),
+                    (word.0 + stop - text.len(), start),
+                    "{pattern}\n on {text:?} twice"
+                );
                 start = cut.next(stop).expect("a word");
                 assert_eq!(start, word.1 + stop - text.len(), "{pattern}\n on {text:?} twice");
             }
@@ -447,7 +476,8 @@ mod tests {
 
     #[test]
     fn every_code_point_in_several_contexts() {
-        // One pattern of each kind: the others differ from them in what has nothing to do with a character.
+        // One pattern of each kind: the others differ from them in what has nothing to do with a
+        // character.
         let kinds = [
             r"'s|'t",
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]",
@@ -464,8 +494,8 @@ mod tests {
                     // Nothing is assigned from here to the last planes but one.
                     if !('\u{40000}'..'\u{e0000}').contains(&char) {
                         text.extend([
-                            'b', ' ', ' ', char, char, 'A', '\'', 'l', char, '.', char, 'ʰ', char, 'B', '\u{301}',
-                            char, '!',
+                            'b', ' ', ' ', char, char, 'A', '\'', 'l', char, '.', char, 'ʰ', char,
+                            'B', '\u{301}', char, '!',
                         ]);
                         text.extend(['/', char, '\t', char, '\u{301}', 'd']);
                     }

@@ -24,8 +24,8 @@ const TEXTS: [&str; 20] = [
 ];
 
 const LETTERS: [&str; 32] = [
-    "a", "e", "n", " ", " ", "the", "ọ", "ẹ", "\u{301}", "\u{323}", "A", "Z", "'", "s", "1", "23", "\n", "\t", ".",
-    ",", "/", "ʰ", "ǅ", "中", "é", "\u{a0}", "😀", "\r\n", "-", "ing", "ŋ", "II",
+    "a", "e", "n", " ", " ", "the", "ọ", "ẹ", "\u{301}", "\u{323}", "A", "Z", "'", "s", "1", "23",
+    "\n", "\t", ".", ",", "/", "ʰ", "ǅ", "中", "é", "\u{a0}", "😀", "\r\n", "-", "ing", "ŋ", "II",
 ];
 
 /// The texts; each of `spellings` too, alone and with others around it.
@@ -33,14 +33,17 @@ pub fn texts(spellings: &[String]) -> Vec<String> {
     let mut texts: Vec<String> = TEXTS.iter().map(|&text| text.to_owned()).collect();
     let mut state = 1_u64;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         LETTERS[(state >> 59) as usize]
     };
     for _ in 0..40 {
         texts.push((0..40).map(|_| next()).collect());
     }
     for spelling in spellings.iter().take(64) {
-        texts.push(format!("a {spelling} b{spelling}c{spelling}{spelling}\n {spelling} e\u{301}{spelling}\u{301}"));
+        texts.push(format!(
+            "a {spelling} b{spelling}c{spelling}{spelling}\n {spelling} e\u{301}{spelling}\u{301}"
+        ));
     }
     texts
 }
