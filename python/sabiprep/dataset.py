@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sabiprep.block import DOCUMENT_COLUMNS, RUN_COLUMNS, Block, Ragged
+from sabiprep.doc_id import RecordId
 from sabiprep.errors import DatasetError
 from sabiprep.manifest import Manifest, SourceInfo, read_manifest
 from sabiprep.shard import Shard
@@ -271,15 +272,15 @@ class PackedDataset:
         Raises:
             DatasetError: If the manifest has no such source, or no such input of it.
         """
-        inputs, offset = self.manifest["sources"][source_id]["inputs"], record_id & (1 << 40) - 1
-        if record_id >> 40 >= len(inputs):
+        inputs, record = self.manifest["sources"][source_id]["inputs"], RecordId.unpack(record_id)
+        if record.input >= len(inputs):
             raise DatasetError(
-                f"record {record_id} is of input {record_id >> 40} of its source, which has {len(inputs)}",
+                f"record {record_id} is of input {record.input} of its source, which has {len(inputs)}",
                 file=str(self.path),
                 source=self.sources[source_id].name,
                 remedy=f"sabiprep verify {self.path} tells what else is wrong",
             )
-        return f"{inputs[record_id >> 40]} at byte {offset:,}"
+        return f"{inputs[record.input]} at byte {record.offset:,}"
 
     def check(self) -> None:
         """Check size, schema and number of rows of every shard against the manifest, reading no

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from sabiprep.api import compiled
 from sabiprep.dataset import PackedDataset, RowDict, SourceInfo, Split
+from sabiprep.doc_id import DocId
 from sabiprep.errors import ConfigError, DatasetError
 from sabiprep.roles import Role
 from sabiprep.terminal import Sentence, has_colours, to_plain, visible
@@ -217,7 +218,8 @@ def _document(
     dataset: PackedDataset, content: RowDict, at: int, pieces: list[str]
 ) -> ShownDocument:
     source = dataset.sources[content["source_ids"][at]]
-    record_id, part = int(content["record_ids"][at]), int(content["doc_parts"][at])
+    record_id = int(content["record_ids"][at])
+    document = DocId.unpack(source.id, record_id, int(content["doc_parts"][at]))
     start, end = content["cu_seqlens"][at : at + 2]
     tokens = zip(
         content["roles"][start:end], content["loss_mask"][start:end], pieces[start:end], strict=True
@@ -233,9 +235,9 @@ def _document(
         source=source,
         record_id=record_id,
         place=dataset.place(source.id, record_id),
-        copy=part >> 24,
-        part=part >> 16 & 0xFF,
-        window=part & 0xFFFF,
+        copy=document.copy,
+        part=document.part,
+        window=document.window,
         runs=tuple(runs),
     )
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from sabiprep.dataset import BatchDict, PackedDataset, Split
+from sabiprep.doc_id import windows_of
 from sabitrain.baseline import Unigram
 from sabitrain.data import make_batch
 from sabitrain.loss import predicting_states, target_losses
@@ -23,9 +24,6 @@ from sabitrain.model import Llama
 from sabitrain.scores import Evaluation, Score, SourceScore, TargetLoss
 from sabitrain.stopping import GoOn
 from sabitrain.text_bytes import TargetBytes
-
-# The window of its record that a document is, in the low bits of its ``doc_parts``.
-_WINDOW_BITS = 0xFFFF
 
 
 def evaluate_split(
@@ -148,7 +146,7 @@ def _answers(
     roles_N = rows["roles"].reshape(-1)
     asked_D = _in_documents(rows, document_N, (roles_N == TEMPLATE) | (roles_N == DATA))
     closed_D = _in_documents(rows, document_N, closes_N)
-    whole_D: npt.NDArray[np.bool_] = (rows["doc_parts"] & _WINDOW_BITS == 0) & closed_D & asked_D
+    whole_D: npt.NDArray[np.bool_] = (windows_of(rows["doc_parts"]) == 0) & closed_D & asked_D
     return whole_D
 
 
