@@ -4,31 +4,39 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sabiprep::commands::train_tokenizer;
+use sabiprep::context::Context;
+use sabiprep::job::Job;
 use sabiprep::mask::{Row, RowRules, check_row};
 use sabiprep::monitor::Monitor;
-use sabiprep::pack::{Item, Sorting, pack};
-use sabiprep::pipeline::{Job, Options, SPOOL_BYTES, pack as pack_corpus, train_tokenizer};
-use sabiprep::plan::{Overrides, Plan};
+use sabiprep::pack::{Item, Packing, Sorting};
+use sabiprep::pipeline::pack as pack_corpus;
+use sabiprep::plan::{PackOptions, Plan};
 use sabiprep::read::{Record, Records, splits};
-use sabiprep::schema::LossPolicy;
+use sabiprep::schema::{DocId, LossPolicy};
 use sabiprep::segment::{Fields, Rendered};
-use sabiprep::write::write_file;
+use sabiprep::storage::Local;
 
 fn stages(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/corpus");
     let tokenizer = folder.path().join("tokenizer.json");
-    let plan = Plan::load(&corpus, &Overrides::default()).expect("the example corpus");
-    let trained = train_tokenizer(&plan, 2048, &Monitor::default()).expect("a tokenizer");
-    write_file(&tokenizer, &trained.json).expect("room for a tokenizer");
-    let plan =
-        Plan::load(&corpus, &Overrides { tokenizer: Some(tokenizer), ..Overrides::default() })
-            .expect("a plan");
-    let job = Job::prepare(&plan, 1).expect("a job");
+    let monitor = Monitor::default();
+    let context = Context { threads: 1, monitor: &monitor, storage: &Local };
+    train_tokenizer(&corpus, &tokenizer, 2048, false, &context).expect("a tokenizer");
+    let options = PackOptions {
+        tokenizer: Some(tokenizer),
+        threads: 1,
+        overwrite: true,
+        ..PackOptions::default()
+    };
+    let plan = Plan::load(&corpus, &options, &Local).expect("a plan");
+    let job = Job::prepare(plan, &context).expect("a job");
+    let plan = &job.plan;
 
     let read_all = |each: &mut dyn FnMut(usize, &Record<'_>, Rendered)| {
-        for split in splits(&plan) {
-            let mut records = Records::open(&plan, &split, &Monitor::default()).expect("a split");
+        for split in splits(plan) {
+            let mut records = Records::open(plan, &split, &Monitor::default()).expect("a split");
             let direct = job.segmenters[split.source].direct();
             let bound = direct.map(|direct| (direct, direct.bind(records.layout())));
             while let Some(record) = records.advance().expect("a record") {
@@ -73,15 +81,7 @@ fn stages(criterion: &mut Criterion) {
     });
     let out = folder.path().join("out");
     group.bench_function("everything, one thread", |bench| {
-        let options = Options {
-            threads: 1,
-            overwrite: true,
-            resume: false,
-            keep_spool: false,
-            spool_bytes: SPOOL_BYTES,
-            reuse: Vec::new(),
-        };
-        bench.iter(|| pack_corpus(&plan, &out, &options, &Monitor::default()).expect("a dataset"));
+        bench.iter(|| pack_corpus(Some(&corpus), &out, &options, &context).expect("a dataset"));
     });
     group.finish();
 }
@@ -100,16 +100,16 @@ fn packing(criterion: &mut Criterion) {
             Item {
                 len: len as u32,
                 order: random() << 31 | random(),
-                record: (0, record),
-                copy: 0,
-                window: 0,
+                id: DocId { record, ..DocId::default() },
             }
         })
         .collect();
     let mut group = criterion.benchmark_group("pack, by documents");
     group.throughput(Throughput::Elements(items.len() as u64)).sample_size(20);
     group.bench_function("best fit, rows of 2048", |bench| {
-        bench.iter(|| black_box(pack(&items[..], 2048, Sorting::on(1)).expect("rows")));
+        bench.iter(|| {
+            black_box(Packing::default().pack(&items, 2048, Sorting::on(1)).expect("rows"))
+        });
     });
     group.finish();
 

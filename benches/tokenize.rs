@@ -12,10 +12,10 @@ use std::path::Path;
 use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
-use sabiprep::files;
+use sabiprep::commands::train_tokenizer;
+use sabiprep::context::Context;
 use sabiprep::monitor::Monitor;
-use sabiprep::pipeline::train_tokenizer;
-use sabiprep::plan::{Overrides, Plan};
+use sabiprep::storage::{Local, Storage};
 use sabiprep::tokenize::TextEncoder;
 use sabiprep::tokenize::fast::Engine;
 use serde_json::Value;
@@ -24,9 +24,11 @@ const MAFAND: &str = "../shared/corpora/naija/mafand";
 
 fn tokenization(criterion: &mut Criterion) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let plan = Plan::load(&root.join("examples/corpus"), &Overrides::default())
-        .expect("the example corpus");
-    let json = train_tokenizer(&plan, 4096, &Monitor::default()).expect("a tokenizer").json;
+    let context = Context { threads: 1, monitor: &Monitor::default(), storage: &Local };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("tokenizer.json");
+    let trained = train_tokenizer(&root.join("examples/corpus"), &file, 4096, false, &context);
+    let json = trained.expect("a tokenizer").json;
     let encoder = TextEncoder::from_bytes(&json).expect("a tokenizer");
     let engine =
         Engine::of(&serde_json::from_slice(&json).expect("JSON")).expect("a known tokenizer");
@@ -90,7 +92,10 @@ fn word(mut random: u64) -> String {
 fn documents(folder: &Path, field: Option<&str>) -> Vec<String> {
     let mut found = Vec::new();
     for pair in ["eng-hau", "eng-ibo", "eng-pcm", "eng-yor"] {
-        let Ok(bytes) = files::whole_bytes(&folder.join(pair).join("train.json")) else { continue };
+        let Ok(bytes) = (&Local as &dyn Storage).whole_bytes(&folder.join(pair).join("train.json"))
+        else {
+            continue;
+        };
         for line in bytes.split(|&byte| byte == b'\n') {
             let Ok(record) = serde_json::from_slice::<Value>(line) else { continue };
             let Some(texts) = record["translation"].as_object() else { continue };

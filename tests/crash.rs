@@ -14,13 +14,22 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
+use sabiprep::commands::train_tokenizer;
+use sabiprep::context::Context;
 use sabiprep::monitor::Monitor;
-use sabiprep::pipeline::{Options, SPOOL_BYTES, pack, train_tokenizer};
-use sabiprep::plan::{Overrides, Plan};
+use sabiprep::pipeline::pack;
+use sabiprep::plan::{PackOptions, SPOOL_BYTES};
+use sabiprep::storage::{Local, Storage};
 use sabiprep::tasks;
 
+#[path = "support/faulty.rs"]
+mod faulty;
+
+use faulty::{Fault, Faulty};
+
 const TASK: &str = "SABIPREP_CRASH_TASK";
-const FAULT: &str = "SABIPREP_TEST_FAULT";
+/// The fault of a process's storage, as `abort:N` or `full:N`.
+const FAULT: &str = "SABIPREP_CRASH_FAULT";
 /// Random moments at which a run is killed.
 const KILLS: usize = 100;
 
@@ -91,15 +100,22 @@ fn run_task(task: &str) -> i32 {
     let mut flag = || word() == "true";
     let (resume, overwrite, keep_spool) = (flag(), flag(), flag());
     let spool_bytes = word().parse().expect("a number");
-    let options =
-        Options { threads: 2, overwrite, resume, keep_spool, spool_bytes, reuse: Vec::new() };
-    let overrides = Overrides {
+    let options = PackOptions {
+        threads: 2,
         split_bytes: Some(if spool_bytes == 0 { 4000 } else { 20_000 }),
-        ..Overrides::default()
+        spool_bytes,
+        overwrite,
+        resume,
+        keep_spool,
+        ..PackOptions::default()
     };
-    let packed = Plan::load(&corpus, &overrides)
-        .and_then(|plan| pack(&plan, &out, &options, &Monitor::default()));
-    match packed {
+    let fault = env::var(FAULT).ok().and_then(|fault| Fault::parse(&fault));
+    let storage: Box<dyn Storage> = match fault {
+        Some(fault) => Box::new(Faulty::new(fault)),
+        None => Box::new(Local),
+    };
+    let context = Context { threads: 1, monitor: &Monitor::default(), storage: &*storage };
+    match pack(Some(&corpus), &out, &options, &context) {
         Ok(report) => {
             println!("{} of {}", report.reused_splits.0, report.reused_splits.1);
             0
@@ -154,9 +170,9 @@ impl Place {
         let write_config =
             |text: &str| fs::write(place.corpus.join("corpus.toml"), text).expect("a file");
         write_config(CORPUS);
-        let plan = Plan::load(&place.corpus, &Overrides::default()).expect("a plan");
-        let trained = train_tokenizer(&plan, 300, &Monitor::default()).expect("a tokenizer");
-        fs::write(place.corpus.join("tokenizer.json"), trained.json).expect("a file");
+        let context = Context { threads: 1, monitor: &Monitor::default(), storage: &Local };
+        let tokenizer = place.corpus.join("tokenizer.json");
+        train_tokenizer(&place.corpus, &tokenizer, 300, false, &context).expect("a tokenizer");
         let in_memory = Task { spool_bytes: SPOOL_BYTES, ..SPILLING };
         write_config(&CORPUS.replace("epochs = 1.5", "epochs = 2.5").replace("6000", "9000"));
         expect_ok(&place.run(&place.other, in_memory, None), "another dataset");

@@ -411,7 +411,7 @@ fn the_naija_corpus() {
         for entry in walk(&folder) {
             if entry.is_dir() {
                 folders.push(entry);
-            } else if let Ok(text) = sabiprep::files::whole_bytes(&entry).map(String::from_utf8) {
+            } else if let Ok(text) = std::fs::read(&entry).map(String::from_utf8) {
                 texts.extend(text.unwrap_or_default().lines().map(str::to_owned));
             }
         }

@@ -14,13 +14,47 @@ pub struct Subject<'a> {
     pub copy: u32,
 }
 
-/// The xxh3-64 of (seed, purpose, name, record, copy); strings are closed by a byte that UTF-8
-/// never holds.
+/// The decision that a choice is made for: choices of different purposes are independent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The virtual bucket of a record.
+    Bucket,
+    /// Whether a record is held out for validation.
+    Validation,
+    /// Whether a record gets one copy more than the whole part of its source's epochs.
+    Epochs,
+    /// The place of a document in the order that rows are filled in.
+    Pack,
+    /// The place of a row in its shard.
+    Row,
+    /// Whether a record is derived again by `verify --against`.
+    Sample,
+    /// The pass in which it is derived again.
+    Pass,
+}
+
+impl Purpose {
+    /// Returns the name that is hashed; changing one changes every dataset.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bucket => "bucket",
+            Self::Validation => "validation",
+            Self::Epochs => "epochs",
+            Self::Pack => "pack",
+            Self::Row => "row",
+            Self::Sample => "sample",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+/// Returns the xxh3-64 of (seed, purpose, name, record, copy). A byte that UTF-8 never holds closes
+/// each text.
 #[must_use]
-pub fn choice(seed: u64, purpose: &str, subject: Subject<'_>) -> u64 {
+pub fn choice(seed: u64, purpose: Purpose, subject: Subject<'_>) -> u64 {
     let mut hasher = Xxh3Default::new();
     hasher.update(&seed.to_le_bytes());
-    for text in [purpose, subject.name] {
+    for text in [purpose.name(), subject.name] {
         hasher.update(text.as_bytes());
         hasher.update(&[0xff]);
     }
@@ -41,12 +75,12 @@ mod tests {
 
     #[test]
     fn shares_are_met_and_purposes_are_independent() {
-        let pick =
-            |purpose: &str, record| choice(7, purpose, Subject { name: "a", record, copy: 0 });
+        let pick = |purpose, record| choice(7, purpose, Subject { name: "a", record, copy: 0 });
         let n = 20_000;
-        let first: Vec<bool> = (0..n).map(|record| within(pick("first", record), 0.25)).collect();
+        let first: Vec<bool> =
+            (0..n).map(|record| within(pick(Purpose::Sample, record), 0.25)).collect();
         let both = (0..n)
-            .filter(|&record| first[record as usize] && within(pick("second", record), 0.5))
+            .filter(|&record| first[record as usize] && within(pick(Purpose::Epochs, record), 0.5))
             .count();
         let first = first.iter().filter(|&&picked| picked).count();
         assert!((4_700..5_300).contains(&first), "{first}");

@@ -14,9 +14,8 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::monitor::Monitor;
 use crate::plan::Plan;
 use crate::read::{Records, Value};
 
@@ -41,14 +40,14 @@ pub struct HeldOutFile {
 
 impl HeldOut {
     /// Reads the files that the plan names, if it names any.
-    pub fn read(plan: &Plan, monitor: &Monitor) -> Result<Option<Self>> {
+    pub fn read(plan: &Plan, context: &Context<'_>) -> Result<Option<Self>> {
         let Some(n) = plan.pack.decontaminate_ngram else { return Ok(None) };
         let mut held_out = Self { n, ..Self::default() };
         for &input in &plan.decontaminate {
             let input = &plan.inputs[input];
             let mut file = HeldOutFile { name: input.name.clone(), records: 0, short: 0 };
             held_out
-                .add_file(&input.path, &mut file, monitor)
+                .add_file(&input.path, &mut file, context)
                 .map_err(|error| error.file(input.name.clone()))?;
             held_out.files.push(file);
         }
@@ -67,10 +66,15 @@ impl HeldOut {
         self.n
     }
 
-    fn add_file(&mut self, path: &Path, file: &mut HeldOutFile, monitor: &Monitor) -> Result<()> {
-        let mut records = Records::of_file(path, monitor)?;
+    fn add_file(
+        &mut self,
+        path: &Path,
+        file: &mut HeldOutFile,
+        context: &Context<'_>,
+    ) -> Result<()> {
+        let mut records = Records::of_file(path, context.monitor)?;
         while let Some(record) = records.advance()? {
-            monitor.check()?;
+            context.monitor.check()?;
             let fields = match record.fields() {
                 Ok(fields) => fields,
                 Err(refusal) => {
@@ -78,7 +82,7 @@ impl HeldOut {
                         "{}: training cannot be kept clean of it",
                         refusal.why
                     ))
-                    .line(files::line_at_unless(path, record.offset, || monitor.check())?)
+                    .line(context.storage.line_at(path, record.offset, || context.monitor.check())?)
                     .remedy("mend the line, or remove it"));
                 }
             };

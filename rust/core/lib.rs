@@ -4,11 +4,12 @@
 //! alone knows them all. See ARCHITECTURE.md.
 
 pub mod choice;
+pub mod commands;
 pub mod contamination;
 pub mod context;
-pub mod disk;
 pub mod error;
 pub mod files;
+pub mod job;
 pub mod mask;
 pub mod monitor;
 pub mod notes;
@@ -22,6 +23,7 @@ pub mod schema;
 pub mod segment;
 pub mod settle;
 pub mod spool;
+pub mod storage;
 pub mod tasks;
 pub mod tokenize;
 pub mod verify;

@@ -3,7 +3,7 @@
 //!
 //! The check shares no code with the making: it walks a finished row token by token.
 
-use crate::schema::{LossPolicy, Role, Run};
+use crate::schema::{DocId, LossPolicy, Role, Run};
 
 /// Appends the mask of a document: the policy on its roles, and never its first token.
 pub fn push_document_mask(runs: &[Run], policy: LossPolicy, out: &mut Vec<bool>) {
@@ -162,7 +162,8 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
         rule(!closes || ids[ids.len() - 1] == rules.eos, "shape", || {
             format!("document {nth} is not closed by EOS")
         })?;
-        let is_cut = rules.cuts && (row.doc_parts[nth] & 0xffff > 0 || !closes);
+        let id = DocId::of_row(row.source_ids[nth], row.record_ids[nth], row.doc_parts[nth]);
+        let is_cut = rules.cuts && (id.window > 0 || !closes);
         let learns = row.mask[start..end].contains(&true);
         rule(learns || is_cut, "M3", || format!("nothing is trained (document {nth})"))?;
         check_document(&row.mask[start..end], &roles[start..end], policy)

@@ -8,7 +8,7 @@ use crate::plan::{Plan, Source};
 use crate::report::{ShardSums, utilisation};
 use crate::schema::{DropReason, Split};
 use crate::segment::Segmenter;
-use crate::settle::{Settlement, SourceTotals};
+use crate::settle::{Decisions, SourceTotals};
 use crate::tokenize::{Encoder, Marks, tags_of};
 
 /// Names listed in one note.
@@ -21,14 +21,14 @@ const WELL_FILLED: f64 = 0.95;
 pub fn notes(
     encoder: &Encoder,
     plan: &Plan,
-    settlement: &Settlement<'_>,
+    decisions: &Decisions,
     shards: &[ShardSums],
     held_out: Option<&HeldOut>,
 ) -> Vec<String> {
-    let mut notes = tokenizer_notes(encoder, plan, settlement);
+    let mut notes = tokenizer_notes(encoder, plan, decisions);
     for (at, source) in plan.sources.iter().enumerate() {
-        let totals = &settlement.sources[at];
-        notes.extend(without_training(plan, source, totals, settlement.epochs[at].made));
+        let totals = &decisions.sources[at];
+        notes.extend(without_training(plan, source, totals, decisions.epochs[at].made));
         notes.extend(idle_files(plan, source, totals));
     }
     notes.extend(held_out.into_iter().flat_map(|held_out| {
@@ -42,9 +42,9 @@ pub fn notes(
 }
 
 /// Notes of the tokenizer: its own, then each source's.
-fn tokenizer_notes(encoder: &Encoder, plan: &Plan, settlement: &Settlement<'_>) -> Vec<String> {
+fn tokenizer_notes(encoder: &Encoder, plan: &Plan, decisions: &Decisions) -> Vec<String> {
     let mut notes = encoder.disagreements();
-    for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
+    for (source, totals) in plan.sources.iter().zip(&decisions.sources) {
         let own =
             unknown_tags(encoder, source).into_iter().chain(marked(encoder, &totals.tally.marks));
         notes.extend(own.map(|note| format!("source '{}': {note}", source.name)));

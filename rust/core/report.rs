@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::monitor::Monitor;
+use crate::job::Job;
 use crate::plan::{Input, Plan, Source};
 use crate::schema::{DropReason, FORMAT_VERSION, ROWS_PER_BATCH, Split};
-use crate::settle::{Epochs, Settlement, SourceTotals, Sums};
+use crate::settle::{Decisions, Epochs, SourceTotals, Sums};
 use crate::spool::Dropped;
-use crate::tokenize::Encoder;
 use crate::write::{
     ExampleEntry, InputEntry, Manifest, Program, ShardEntry, SourceEntry, SplitEntry,
     TOKENIZER_FILE, TokenizerEntry, Written,
@@ -93,8 +92,8 @@ impl ShardSums {
 }
 
 /// An input's entry: its name, size and checksum.
-pub fn input_entry(input: &Input, monitor: &Monitor) -> Result<InputEntry> {
-    let xxh3_128 = files::xxh3_128_of_file(&input.path, || monitor.check())?;
+pub fn input_entry(input: &Input, context: &Context<'_>) -> Result<InputEntry> {
+    let xxh3_128 = context.storage.xxh3_128_of_file(&input.path, || context.monitor.check())?;
     Ok(InputEntry { path: input.name.clone(), size: input.size, xxh3_128 })
 }
 
@@ -107,16 +106,16 @@ pub fn resolved_config(plan: &Plan) -> Value {
 
 /// Refuses a corpus of which nothing is left to train on, and a source that no record of fits,
 /// saying where it went.
-pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>, monitor: &Monitor) -> Result<()> {
+pub fn refuse_nothing(plan: &Plan, decisions: &Decisions, context: &Context<'_>) -> Result<()> {
     let first_drop = |source: &Source, totals: &SourceTotals| -> Result<Option<String>> {
         let Some(example) = totals.tally.examples.iter().min_by_key(|example| example.reason)
         else {
             return Ok(None);
         };
-        let entry = example_entry(plan, source, example, monitor)?;
+        let entry = example_entry(plan, source, example, context)?;
         Ok(Some(format!("{}:{}: {}: {}", entry.file, entry.line, entry.reason, entry.why)))
     };
-    for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
+    for (source, totals) in plan.sources.iter().zip(&decisions.sources) {
         let unfit = DropReason::ALL.into_iter().filter(|reason| reason.is_unfit());
         let unfit: u64 = unfit.map(|reason| totals.tally.drops[reason as usize]).sum();
         if unfit > 0 && unfit == totals.tally.records {
@@ -127,12 +126,12 @@ pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>, monitor: &Monito
                 .remedy("check its `segments` and `format` against the file; `sabiprep explain` shows one record"));
         }
     }
-    if settlement.sources.iter().any(|source| source.sums[Split::Train as usize].documents > 0) {
+    if decisions.sources.iter().any(|source| source.sums[Split::Train as usize].documents > 0) {
         return Ok(());
     }
-    let records: u64 = settlement.sources.iter().map(|source| source.tally.records).sum();
+    let records: u64 = decisions.sources.iter().map(|source| source.tally.records).sum();
     let mut reasons: Vec<String> = Vec::new();
-    for (source, totals) in plan.sources.iter().zip(&settlement.sources) {
+    for (source, totals) in plan.sources.iter().zip(&decisions.sources) {
         reasons.extend(first_drop(source, totals)?);
     }
     let error = Error::input(format!("no training document is left (records read: {records})"))
@@ -149,27 +148,25 @@ pub fn refuse_nothing(plan: &Plan, settlement: &Settlement<'_>, monitor: &Monito
 
 /// The manifest of a finished run.
 pub fn manifest(
-    encoder: &Encoder,
-    plan: &Plan,
-    settlement: &Settlement<'_>,
+    job: &Job,
+    decisions: &Decisions,
     shards: &[ShardSums],
     inputs: Vec<InputEntry>,
     notes: Vec<String>,
-    monitor: &Monitor,
+    context: &Context<'_>,
 ) -> Result<Manifest> {
+    let (plan, encoder) = (&job.plan, &job.encoder);
     let controls = encoder.controls();
     let (engine, unicode) = encoder.engine();
-    let sources = (0..plan.sources.len()).map(|at| {
-        let mut totals = settlement.sources[at].clone();
+    let sources = (0..plan.sources.len()).map(|index| {
+        let mut totals = decisions.sources[index].clone();
+        // A cut makes a document more, and repeats a token.
         for shard in shards {
-            let cuts = shard.cuts.get(at).copied().unwrap_or(0);
-            totals.sums[shard.split as usize].add_sums(Sums {
-                documents: cuts,
-                tokens: cuts,
-                targets: 0,
-            });
+            let cuts = shard.cuts.get(index).copied().unwrap_or(0);
+            let more = Sums { documents: cuts, tokens: cuts, targets: 0 };
+            totals.sums[shard.split as usize].add_sums(more);
         }
-        source_entry(plan, &plan.sources[at], &totals, settlement.epochs[at], monitor)
+        source_entry(plan, &plan.sources[index], &totals, decisions.epochs[index], context)
     });
     let mut manifest = Manifest {
         format: "sabiprep".to_owned(),
@@ -249,10 +246,10 @@ fn source_entry(
     source: &Source,
     totals: &SourceTotals,
     epochs: Epochs,
-    monitor: &Monitor,
+    context: &Context<'_>,
 ) -> Result<SourceEntry> {
     let tally = &totals.tally;
-    let example = |example| example_entry(plan, source, example, monitor);
+    let example = |example| example_entry(plan, source, example, context);
     let drops: BTreeMap<String, u64> = DropReason::ALL
         .into_iter()
         .zip(tally.drops)
@@ -286,13 +283,13 @@ pub fn example_entry(
     plan: &Plan,
     source: &Source,
     example: &Dropped,
-    monitor: &Monitor,
+    context: &Context<'_>,
 ) -> Result<ExampleEntry> {
     let input = &plan.inputs[source.inputs[example.nth_input()]];
     Ok(ExampleEntry {
         reason: example.reason.name().to_owned(),
         file: input.name.clone(),
-        line: files::line_at_unless(&input.path, example.offset(), || monitor.check())?,
+        line: context.storage.line_at(&input.path, example.offset(), || context.monitor.check())?,
         why: example.why.clone(),
     })
 }

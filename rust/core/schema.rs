@@ -2,7 +2,11 @@
 //!
 //! A leaf: pure definitions that every stage shares, with the Arrow schema they are stored under.
 
+mod doc_id;
+
 use std::sync::Arc;
+
+pub use doc_id::{DocId, MAX_COPIES, MAX_PARTS, MAX_WINDOWS, OFFSET_BITS, RecordId};
 
 use arrow_schema::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
@@ -103,19 +107,6 @@ pub enum SpecialInData {
     Text,
     /// The record is refused and counted.
     Error,
-}
-
-/// How documents are put into rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Packing {
-    /// Whole documents, each in the fullest row that has room for it.
-    #[default]
-    BestFit,
-    /// One stream of documents, cut wherever a row ends.
-    Concat,
-    /// Each document in a row of its own.
-    None,
 }
 
 /// Which records are dropped because a lower one says the same.
@@ -260,29 +251,6 @@ impl Split {
             Self::Validation => "validation",
         }
     }
-}
-
-/// The most copies of one record: their numbers fit the top byte of `doc_parts`, their count a
-/// byte.
-pub const MAX_COPIES: u32 = 255;
-/// The most windows of one record that `doc_parts` holds.
-pub const MAX_WINDOWS: u32 = 1 << 16;
-/// Bits of a record id below the index of its input.
-pub const OFFSET_BITS: u32 = 40;
-
-/// The `doc_parts` word: `copy << 24 | document of its record << 16 | window`. A template makes one
-/// document of a record, so the middle part is zero.
-#[must_use]
-pub fn doc_parts(copy: u32, window: u32) -> u32 {
-    debug_assert!(copy < MAX_COPIES && window < MAX_WINDOWS);
-    copy << 24 | window
-}
-
-/// Windows of a document of `len` tokens: it is one where it fits a row, else each window but the
-/// first starts with the last token of the one before.
-#[must_use]
-pub fn window_count(len: usize, seq_len: usize) -> usize {
-    if len <= seq_len { 1 } else { (len - 1).div_ceil(seq_len - 1) }
 }
 
 /// How token ids are stored: two bytes when every id fits, else four.

@@ -170,7 +170,7 @@ mod tests {
     fn looked_at(name: &str, bytes: &[u8]) -> Result<()> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
-        crate::write::write_file(&path, bytes).unwrap();
+        (&crate::storage::Local as &dyn crate::storage::Storage).write_file(&path, bytes).unwrap();
         refuse_what_is_no_text(&path, Format::Text)
     }
 

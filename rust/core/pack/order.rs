@@ -10,7 +10,7 @@ use super::Items;
 use crate::error::Result;
 use crate::tasks;
 
-/// How the order of items is found; none of it changes the order.
+/// How the order of items is found; neither changes the order.
 #[derive(Debug, Clone, Copy)]
 pub struct Sorting {
     /// Keys sorted at once, about; each takes 16 bytes.
@@ -44,15 +44,15 @@ struct Pass {
 
 /// Calls `place` with each item, by `tier` of its length, then by its seeded order, record, copy
 /// and window.
-pub fn for_each_in_order<I: Items + ?Sized>(
-    items: &I,
+pub fn for_each_in_order(
+    items: &dyn Items,
     tier: impl Fn(u32) -> u32 + Sync,
     sorting: Sorting,
     mut place: impl FnMut(u32),
 ) -> Result<()> {
     let by_key = |a: &Key, b: &Key| {
         let key = |key: &Key| (key.tier, key.order);
-        key(a).cmp(&key(b)).then_with(|| items.identity(a.item).cmp(&items.identity(b.item)))
+        key(a).cmp(&key(b)).then_with(|| items.id(a.item).cmp(&items.id(b.item)))
     };
     for pass in passes(items, &tier, sorting.keys_at_once) {
         let share = |nth: usize| (items.count() * nth / sorting.threads) as u32;
@@ -94,7 +94,7 @@ fn merge(
 }
 
 /// Divides all items into passes of about `at_once` keys, in order.
-fn passes<I: Items + ?Sized>(items: &I, tier: impl Fn(u32) -> u32, at_once: usize) -> Vec<Pass> {
+fn passes(items: &dyn Items, tier: impl Fn(u32) -> u32, at_once: usize) -> Vec<Pass> {
     let mut counts: Vec<usize> = Vec::new();
     for item in 0..items.count() as u32 {
         let tier = tier(items.tokens(item)) as usize;

@@ -1,15 +1,15 @@
-//! `Documents`: what a shard is made of, sixteen bytes a document beside its tokens.
+//! `Documents`: the documents of a shard, in sixteen bytes each beside their tokens.
 
 use std::borrow::Cow;
 
-use super::Job;
-use super::fit::windows_of;
-use crate::choice::{Subject, choice};
+use super::reduce::ReduceStage;
+use crate::choice::{Purpose, Subject, choice};
 use crate::error::{Error, Result};
+use crate::job::Job;
 use crate::mask::{Row, push_document_mask};
 use crate::pack::{Items, Piece};
-use crate::schema::doc_parts;
-use crate::settle::{Made, Settlement, ShardPlan, buckets_of_copy};
+use crate::schema::DocId;
+use crate::settle::{Made, ShardPlan, buckets_of_copy};
 use crate::spool::{DocMeta, decode};
 use crate::tasks;
 
@@ -20,25 +20,27 @@ pub const DOCUMENT_BYTES: u64 = 24;
 /// Parts looked through at once, for each thread.
 const PARTS_A_THREAD: usize = 16;
 
-/// The documents of a shard, copies included, by block; and what is packed of them, by index.
+/// The documents of a shard, copies included, by block; and the items that are packed, by index.
 ///
-/// An index below `whole` is that of a document, of which it means the first window; one from
-/// `whole` on that of a piece.
+/// An item below `whole` is the first window of the document of that index; an item from `whole` on
+/// is a piece.
 #[derive(Debug)]
 pub struct Documents<'a> {
-    job: &'a Job<'a>,
+    job: &'a Job,
     blocks: Vec<Block<'a>>,
     entries: Vec<Entry>,
     pieces: Vec<Piece>,
     whole: u32,
 }
 
-/// Bytes that hold documents of one source and copy.
+/// Bytes that hold documents of one source, copy and part.
 #[derive(Debug)]
 struct Block<'a> {
     bytes: Cow<'a, [u8]>,
     source: u16,
     copy: u32,
+    /// The number of its documents among the documents of their records.
+    part: u32,
     /// The index of the first of its documents; they come one after another.
     first: u32,
 }
@@ -52,25 +54,27 @@ struct Entry {
     tokens: u32,
 }
 
+impl Block<'_> {
+    /// Returns the id of a document of the block.
+    fn id_of(&self, entry: &Entry) -> DocId {
+        let Self { source, copy, part, .. } = *self;
+        DocId { source, record: entry.record_id, copy, part, window: 0 }
+    }
+}
+
 impl<'a> Documents<'a> {
     /// Reads the documents of the shard of `plan`.
-    pub fn gather(
-        job: &'a Job<'a>,
-        settlement: &Settlement<'a>,
-        plan: &ShardPlan,
-        threads: usize,
-    ) -> Result<Self> {
-        let sizes: Vec<u64> =
-            settlement.corpus().parts.iter().map(|of| of.part.layout.payload).collect();
+    pub fn gather(stage: &ReduceStage<'a>, plan: &ShardPlan) -> Result<Self> {
+        let ReduceStage { job, corpus, context, .. } = *stage;
+        let sizes: Vec<u64> = corpus.parts.iter().map(|of| of.part.layout.payload).collect();
         let entries = Vec::with_capacity(plan.documents as usize);
         let mut documents = Self { job, blocks: Vec::new(), entries, pieces: Vec::new(), whole: 0 };
-        // A few parts at a time: what was found is not held twice.
-        let at_once = threads * PARTS_A_THREAD;
+        // A few parts at a time: their entries are not held twice.
+        let at_once = context.threads * PARTS_A_THREAD;
         for (nth, sizes) in sizes.chunks(at_once).enumerate() {
-            let gather = |at| gather_part(settlement, plan, nth * at_once + at);
-            for (block, entries) in
-                tasks::run_largest_first(threads, sizes, gather)?.into_iter().flatten()
-            {
+            let gather = |at| gather_part(stage, plan, nth * at_once + at);
+            let found = tasks::run_largest_first(context.threads, sizes, gather)?;
+            for (block, entries) in found.into_iter().flatten() {
                 documents.blocks.push(Block { first: documents.entries.len() as u32, ..block });
                 documents.entries.extend(entries);
             }
@@ -89,7 +93,7 @@ impl<'a> Documents<'a> {
     fn add_windows(&mut self, item: u32) {
         let tokens = self.entries[item as usize].tokens as usize;
         if tokens > self.job.plan.pack.seq_len {
-            let windows = (0..).zip(windows_of(&self.job.plan.pack, tokens)).skip(1);
+            let windows = (0..).zip(self.job.plan.pack.windows(tokens)).skip(1);
             self.pieces.extend(windows.map(|(window, range)| Piece {
                 item,
                 start: range.start as u32,
@@ -110,14 +114,14 @@ impl<'a> Documents<'a> {
         cuts
     }
 
-    /// Returns what the index `item` stands for.
+    /// Returns the piece of a document that `item` is.
     fn piece(&self, item: u32) -> Piece {
         if let Some(nth) = item.checked_sub(self.whole) {
             return self.pieces[nth as usize];
         }
         let tokens = self.entries[item as usize].tokens;
         let len = if tokens as usize > self.job.plan.pack.seq_len {
-            windows_of(&self.job.plan.pack, tokens as usize)[0].len() as u32
+            self.job.plan.pack.windows(tokens as usize)[0].len() as u32
         } else {
             tokens
         };
@@ -133,16 +137,13 @@ impl<'a> Documents<'a> {
         &self.blocks[self.blocks.partition_point(|block| block.first <= document) - 1]
     }
 
-    /// Returns the choice of `purpose` about an item: where it comes among all, whatever the order
-    /// of work.
-    pub fn choice_of(&self, item: u32, purpose: &str, copy: impl Fn(u32, u32) -> u32) -> u64 {
-        let ((source, record), of_copy, window) = self.identity(item);
-        let plan = self.job.plan;
-        let subject = Subject {
-            name: &plan.sources[usize::from(source)].name,
-            record,
-            copy: copy(of_copy, window),
-        };
+    /// Returns the choice of `purpose` about an item, from its id and the number that tells it from
+    /// other items of its record: the place of the item among all, whatever the order of work.
+    pub fn choice_of(&self, item: u32, purpose: Purpose, number: impl Fn(DocId) -> u32) -> u64 {
+        let id = self.id(item);
+        let plan = &self.job.plan;
+        let name = &plan.sources[usize::from(id.source)].name;
+        let subject = Subject { name, record: id.record, copy: number(id) };
         choice(plan.pack.seed, purpose, subject)
     }
 
@@ -156,17 +157,15 @@ impl<'a> Documents<'a> {
             let range = start as usize..(start + len) as usize;
             let (bytes, id_type) = (&block.bytes[entry.at as usize..], self.job.encoder.id_type());
             decode(bytes, entry.tokens as usize, range, id_type, &mut row.ids, &mut runs);
-            push_document_mask(
-                &runs,
-                self.job.plan.sources[usize::from(block.source)].loss,
-                &mut row.mask,
-            );
+            let loss = self.job.plan.sources[usize::from(block.source)].loss;
+            push_document_mask(&runs, loss, &mut row.mask);
             row.seq_lengths.push(len as i32);
             row.segment_lengths.extend(runs.iter().map(|run| run.len as i32));
             row.segment_roles.extend(runs.iter().map(|run| run.role as u8));
             row.source_ids.push(block.source);
             row.record_ids.push(entry.record_id);
-            row.doc_parts.push(doc_parts(block.copy, window));
+            let id = DocId { window, ..block.id_of(entry) };
+            row.doc_parts.push(id.doc_parts());
         }
         row.n_targets = row.mask.iter().map(|&trained| i32::from(trained)).sum();
     }
@@ -182,14 +181,15 @@ impl Items for Documents<'_> {
     }
 
     fn order(&self, item: u32) -> u64 {
-        self.choice_of(item, "pack", |copy, _| copy)
+        // Windows of a document come one after another; its record's other documents do not.
+        self.choice_of(item, Purpose::Pack, |id| id.part << 8 | id.copy)
     }
 
-    fn identity(&self, item: u32) -> ((u16, u64), u32, u32) {
+    fn id(&self, item: u32) -> DocId {
         let window = item.checked_sub(self.whole).map_or(0, |nth| self.pieces[nth as usize].window);
         let document = self.document(item);
-        let block = self.block(document);
-        ((block.source, self.entries[document as usize].record_id), block.copy, window)
+        let whole = self.block(document).id_of(&self.entries[document as usize]);
+        DocId { window, ..whole }
     }
 
     fn are_copies(&self, item: u32, other: u32) -> bool {
@@ -215,42 +215,52 @@ fn refuse_too_many(count: usize) -> Result<()> {
         .remedy("lower `shard_tokens` under [pack]"))
 }
 
-/// Reads the documents of a shard that part `at` holds: a block for each copy.
+/// Reads the documents of a shard that part `at` holds: a block for each copy and part.
 fn gather_part<'a>(
-    settlement: &Settlement<'a>,
+    stage: &ReduceStage<'a>,
     plan: &ShardPlan,
     at: usize,
 ) -> Result<Vec<(Block<'a>, Vec<Entry>)>> {
-    let of = &settlement.corpus().parts[at];
+    let of = &stage.corpus.parts[at];
     let mut found = Vec::new();
-    for copy in 0..settlement.max_copies(of.source) {
-        let mut metas: Vec<DocMeta> = Vec::new();
-        for buckets in buckets_of_copy(&plan.buckets, copy) {
-            let is_made = |(index, meta): &(u32, DocMeta)| {
-                let is_of = |made: Made| made.split == plan.split && copy < made.copies;
-                settlement.made(at, *index, meta).is_some_and(is_of)
-            };
-            metas.extend(
-                of.part.in_buckets(buckets)?.into_iter().filter(is_made).map(|(_, meta)| meta),
-            );
-        }
-        if metas.is_empty() {
-            continue;
-        }
+    for copy in 0..stage.decisions.max_copies(of.source) {
+        let mut metas = copied(stage, plan, at, copy)?;
         // The buckets of a copy may wrap around: what comes first in the part is read first.
-        metas.sort_by_key(DocMeta::order);
-        let mut starts = Vec::with_capacity(metas.len());
-        let mut bytes = of.part.documents(metas.iter(), |at| starts.push(at))?;
-        if let Cow::Owned(bytes) = &mut bytes {
-            bytes.shrink_to_fit();
+        metas.sort_by_key(|meta| (meta.part, meta.order()));
+        for metas in metas.chunk_by(|a, b| a.part == b.part) {
+            let mut starts = Vec::with_capacity(metas.len());
+            let place = |start| starts.push(start);
+            let mut bytes = of.part.documents(stage.context.storage, metas.iter(), place)?;
+            if let Cow::Owned(bytes) = &mut bytes {
+                bytes.shrink_to_fit();
+            }
+            let entry = |(meta, at): (&DocMeta, u32)| Entry {
+                record_id: meta.record_id,
+                at,
+                tokens: meta.tokens,
+            };
+            let entries = metas.iter().zip(starts).map(entry).collect();
+            let (source, part) = (of.source as u16, u32::from(metas[0].part));
+            found.push((Block { bytes, source, copy, part, first: 0 }, entries));
         }
-        let entry = |(meta, at): (&DocMeta, u32)| Entry {
-            record_id: meta.record_id,
-            at,
-            tokens: meta.tokens,
-        };
-        let entries = metas.iter().zip(starts).map(entry).collect();
-        found.push((Block { bytes, source: of.source as u16, copy, first: 0 }, entries));
     }
     Ok(found)
+}
+
+/// Returns the documents of part `at` whose copy `copy` is made in the shard of `plan`.
+fn copied(stage: &ReduceStage<'_>, plan: &ShardPlan, at: usize, copy: u32) -> Result<Vec<DocMeta>> {
+    let ReduceStage { corpus, decisions, context, .. } = *stage;
+    let mut metas: Vec<DocMeta> = Vec::new();
+    for buckets in buckets_of_copy(&plan.buckets, copy) {
+        let (first, found) = corpus.parts[at].part.in_buckets(context.storage, buckets)?;
+        let mut index = first;
+        for documents in found.chunk_by(DocMeta::is_of_record_of) {
+            let is_here = |made: Made| made.split == plan.split && copy < made.copies;
+            if decisions.made(corpus, at, index, documents).is_some_and(is_here) {
+                metas.extend(documents);
+            }
+            index += documents.len() as u32;
+        }
+    }
+    Ok(metas)
 }

@@ -1,109 +1,158 @@
-//! The map task: one input split becomes a spool of whole documents, and one of those that were
-//! made to fit a row.
+//! The map task: one input split becomes a spool of whole documents, and one of the documents that
+//! were shortened to fit a row.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Job;
 use super::content::Contents;
+use super::document::{Scratch, prepare};
 use super::fit::truncate;
-use crate::choice::{Subject, choice};
+use super::names::SpoolNames;
+use crate::choice::{Purpose, Subject, choice};
+use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::job::Job;
 use crate::mask::count_targets;
-use crate::monitor::Monitor;
-use crate::plan::Source;
+use crate::plan::{Plan, Source};
 use crate::read::{InputSplit, Records};
-use crate::schema::{DropReason, Overflow, Refusal, Run, SpecialInData, push_run, window_count};
-use crate::segment::{Fields, Rendered};
+use crate::schema::{DropReason, Overflow, Refusal};
+use crate::segment::Fields;
 use crate::settle;
-use crate::spool::{BUCKETS, DocMeta, Dropped, Key, Spool, SpoolWriter};
-use crate::tokenize::{Document, Session};
+use crate::spool::{BUCKETS, DocMeta, Dropped, Key, Spool, SpoolWriter, Store};
 
-/// Maps `split` into `whole`, and what it shortens into `fitted`, if that is wanted.
-pub fn map_split(
-    job: &Job<'_>,
+/// A map task: plain data, the same on whatever machine it is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapTask {
+    /// The input split to read.
+    pub split: InputSplit,
+    /// The names of the spools to make.
+    pub names: SpoolNames,
+    /// The slot of the spool of whole documents.
+    pub slot: usize,
+    /// The slot of the spool of fitted documents, where the source shortens them.
+    pub fitted_slot: usize,
+    /// Whether spools of other datasets are to be linked, so that they are kept.
+    pub keep: bool,
+}
+
+/// Everything a map task needs beside its own data.
+#[derive(Debug, Clone, Copy)]
+pub struct MapStage<'a> {
+    /// The job.
+    pub job: &'a Job,
+    /// The store that spools go to.
+    pub store: &'a Store<'a>,
+    /// The machine.
+    pub context: Context<'a>,
+}
+
+impl MapStage<'_> {
+    /// Fills the slots of `task`. Returns whether its whole documents were there already.
+    pub fn run(&self, task: &MapTask) -> Result<bool> {
+        let MapTask { split, names, slot, fitted_slot, keep } = task;
+        let (store, monitor) = (self.store, self.context.monitor);
+        let mut missing = None;
+        if let Some(name) = &names.fitted
+            && !store.take_finished(*fitted_slot, name, *keep, monitor)?
+        {
+            missing = Some(store.begin(*fitted_slot, name.clone()));
+        }
+        if !store.take_finished(*slot, &names.whole, *keep, monitor)? {
+            let whole = store.begin(*slot, names.whole.clone());
+            map_split(self.job, split, whole, missing, &self.context)?;
+            return Ok(false);
+        }
+        if let Some(fitted) = missing {
+            fit_split(self.job, split, &store.spool(*slot), fitted, &self.context)?;
+        }
+        monitor.done.fetch_add(input_bytes(&self.job.plan, split), Relaxed);
+        Ok(true)
+    }
+}
+
+/// Returns the bytes of input that a split covers.
+pub fn input_bytes(plan: &Plan, split: &InputSplit) -> u64 {
+    split.range.end.min(plan.inputs[split.input].size) - split.range.start
+}
+
+/// Maps `split` into `whole`, and its documents that do not fit a row into `fitted`, if given.
+fn map_split(
+    job: &Job,
     split: &InputSplit,
     mut whole: SpoolWriter<'_>,
     mut fitted: Option<SpoolWriter<'_>>,
-    monitor: &Monitor,
+    context: &Context<'_>,
 ) -> Result<()> {
-    let source = &job.plan.sources[split.source];
-    let mut records = Records::open(job.plan, split, monitor)?;
-    let direct =
-        job.segmenters[split.source].direct().map(|direct| (direct, direct.bind(records.layout())));
-    let mut task = Task::new(job, split);
+    let (source, monitor) = (&job.plan.sources[split.source], context.monitor);
+    let mut records = Records::open(&job.plan, split, monitor)?;
+    let mut mapper = Mapper::new(job, split);
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         monitor.check()?;
         monitor.records.fetch_add(1, Relaxed);
         monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
         whole.tally().records += 1;
         let id = record.id;
-        let prepared = match (&direct, &record.line) {
-            (Some((direct, binding)), Ok(line))
-                if direct.render(binding, line, &mut task.scratch.rendered) =>
-            {
-                encode(job, split.source, &mut task.scratch)
-            }
-            _ => record
-                .fields()
-                .and_then(|fields| prepare(job, split.source, &fields, &mut task.scratch)),
-        };
-        match prepared {
-            Ok(document) => {
-                monitor.tokens.fetch_add(document.ids.len() as u64, Relaxed);
-                whole.tally().marks.add(&document.marks);
-                task.push(&mut whole, id, &document)?;
-                let len = document.ids.len();
-                if let Some(fitted) = fitted.as_mut().filter(|_| len > job.plan.pack.seq_len)
-                    && let Ok(fields) = record.fields()
-                {
-                    task.shorten(fitted, id, fields, len)?;
-                }
-                refuse_too_long(job, source, id, len)?;
-            }
-            Err(Refusal { reason, why }) => whole.tally().drop_record(reason, id, || why),
+        let made =
+            record.fields().and_then(|f| prepare(job, split.source, &f, &mut mapper.scratch));
+        if let Err(Refusal { reason, why }) = made {
+            whole.tally().drop_record(reason, id, || why);
+            continue;
         }
+        for document in &mapper.scratch.documents {
+            monitor.tokens.fetch_add(document.ids.len() as u64, Relaxed);
+            whole.tally().marks.add(&document.marks);
+        }
+        mapper.push(&mut whole, id)?;
+        let longest = mapper.scratch.longest();
+        if let Some(fitted) = fitted.as_mut().filter(|_| longest > job.plan.pack.seq_len)
+            && let Ok(fields) = record.fields()
+        {
+            mapper.shorten(fitted, id, fields)?;
+        }
+        refuse_too_long(job, source, id, longest, context)?;
     }
     whole.finish()?;
     fitted.map_or(Ok(()), SpoolWriter::finish)
 }
 
-/// Makes the records of `split` fit whose documents in `whole` do not: what [`map_split`] does of
-/// them.
-pub fn fit_split(
-    job: &Job<'_>,
+/// Makes the fitted spool of a split whose whole spool was there already, as [`map_split`] does.
+fn fit_split(
+    job: &Job,
     split: &InputSplit,
     whole: &Spool,
     mut fitted: SpoolWriter<'_>,
-    monitor: &Monitor,
+    context: &Context<'_>,
 ) -> Result<()> {
-    let mut wanted = std::collections::HashSet::new();
+    let mut wanted = HashSet::new();
     for part in &whole.parts {
-        for meta in part.metas(0..part.layout.documents as usize)? {
-            if meta.tokens as usize > job.plan.pack.seq_len {
-                wanted.insert(meta.record_id);
+        part.for_each_record(context.storage, |_, documents| {
+            if documents.iter().any(|meta| meta.tokens as usize > job.plan.pack.seq_len) {
+                wanted.insert(documents[0].record_id);
             }
-        }
+        })?;
     }
-    let mut task = Task::new(job, split);
-    let mut records =
-        if wanted.is_empty() { None } else { Some(Records::open(job.plan, split, monitor)?) };
-    while let Some(record) =
-        records.as_mut().map_or(Ok(None), Records::advance).map_err(in_place(job, split))?
-    {
-        monitor.check()?;
+    if wanted.is_empty() {
+        return fitted.finish();
+    }
+    let mut mapper = Mapper::new(job, split);
+    let mut records = Records::open(&job.plan, split, context.monitor)?;
+    while let Some(record) = records.advance().map_err(in_place(job, split))? {
+        context.monitor.check()?;
         if !wanted.remove(&record.id) {
             continue;
         }
+        // The spool was made of this record, so it can be read and encoded, unless it changed.
         let changed = || {
-            Error::input("was changed while it was read")
-                .file(job.plan.inputs[split.input].name.clone())
+            let name = job.plan.inputs[split.input].name.clone();
+            Error::input("was changed while it was read").file(name)
         };
         let fields = record.fields().map_err(|_| changed())?;
-        let document =
-            prepare(job, split.source, &fields, &mut task.scratch).map_err(|_| changed())?;
-        task.shorten(&mut fitted, record.id, fields, document.ids.len())?;
+        let id = record.id;
+        prepare(job, split.source, &fields, &mut mapper.scratch).map_err(|_| changed())?;
+        mapper.shorten(&mut fitted, id, fields)?;
         if wanted.is_empty() {
             break;
         }
@@ -111,112 +160,60 @@ pub fn fit_split(
     fitted.finish()
 }
 
-fn in_place<'a>(job: &'a Job<'_>, split: &InputSplit) -> impl Fn(Error) -> Error + 'a {
+/// Returns a function that gives an error the file and the source of `split`.
+fn in_place<'a>(job: &'a Job, split: &InputSplit) -> impl Fn(Error) -> Error + 'a {
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     |error: Error| error.file(input.name.clone()).source(source.name.clone())
 }
 
-/// What stays from record to record.
-#[derive(Debug)]
-pub struct Scratch {
-    /// The text of the record at hand.
-    pub rendered: Rendered,
-    /// The tokenizer's.
-    pub session: Session,
-}
-
-impl Scratch {
-    /// An empty one, for one thread.
-    pub fn new(job: &Job<'_>) -> Self {
-        Self { rendered: Rendered::default(), session: job.encoder.session() }
-    }
-}
-
-/// A record as a document, whatever its length, or why there is none.
-pub fn prepare(
-    job: &Job<'_>,
-    source: usize,
-    fields: &Fields,
-    scratch: &mut Scratch,
-) -> std::result::Result<Document, Refusal> {
-    job.segmenters[source].render(fields, &mut scratch.rendered)?;
-    encode(job, source, scratch)
-}
-
-/// A rendered record as a document.
-fn encode(
-    job: &Job<'_>,
-    source: usize,
-    scratch: &mut Scratch,
-) -> std::result::Result<Document, Refusal> {
-    let Scratch { rendered, session } = scratch;
-    if job.plan.sources[source].special_in_data == SpecialInData::Error
-        && let Some(token) = job.encoder.control_in_data(rendered)
-    {
-        return Err(Refusal::new(
-            DropReason::Refused,
-            format!("its data spells the control token '{token}'"),
-        ));
-    }
-    job.encoder.encode(rendered, session)
-}
-
-/// What a map task holds from record to record.
-struct Task<'a> {
-    job: &'a Job<'a>,
+/// The state of a map task between records.
+struct Mapper<'a> {
+    job: &'a Job,
     source: usize,
     scratch: Scratch,
     contents: Contents,
 }
 
-impl<'a> Task<'a> {
-    fn new(job: &'a Job<'a>, split: &InputSplit) -> Self {
-        Self {
-            job,
-            source: split.source,
-            scratch: Scratch::new(job),
-            contents: Contents::default(),
-        }
+impl<'a> Mapper<'a> {
+    fn new(job: &'a Job, split: &InputSplit) -> Self {
+        let contents = Contents::default();
+        Self { job, source: split.source, scratch: Scratch::new(job), contents }
     }
 
-    /// Spools the document of the record at hand.
-    fn push(
-        &mut self,
-        spool: &mut SpoolWriter<'_>,
-        record_id: u64,
-        document: &Document,
-    ) -> Result<()> {
-        let (job, source, text) =
-            (self.job, &self.job.plan.sources[self.source], &self.scratch.rendered.text);
+    /// Spools the documents of the record at hand.
+    fn push(&mut self, spool: &mut SpoolWriter<'_>, record_id: u64) -> Result<()> {
+        let (job, source) = (self.job, &self.job.plan.sources[self.source]);
+        let text = &self.scratch.text;
         let subject = Subject { name: &source.name, record: record_id, copy: 0 };
-        let bucket = choice(job.plan.pack.seed, "bucket", subject) % u64::from(BUCKETS);
-        let contaminated = job.held_out.as_ref().is_some_and(|held_out| held_out.has_part_of(text));
-        let meta = DocMeta::new(
-            record_id,
-            count_targets(&document.runs, source.loss),
-            bucket as u16,
-            contaminated,
-        );
+        // By record: all its documents lie in one bucket, so that they are settled together.
+        let bucket = choice(job.plan.pack.seed, Purpose::Bucket, subject) % u64::from(BUCKETS);
+        let contaminated = job
+            .held_out
+            .as_ref()
+            .is_some_and(|n_grams| self.scratch.texts().any(|text| n_grams.has_part_of(text)));
         let key = job.keyed.then(|| Key {
             content: self.contents.key(text),
             exact: xxh3_64(text.as_bytes()),
             record_id,
             ..Key::default()
         });
-        spool.push(meta, key, document)
+        let documents = (0..).zip(&self.scratch.documents).map(|(part, document)| {
+            let targets = count_targets(&document.runs, source.loss);
+            let meta = DocMeta::new(record_id, part, targets, bucket as u16, contaminated);
+            (meta, document)
+        });
+        spool.push(documents, key)
     }
 
-    /// Spools the shortened document of a record whose own has `len` tokens, or counts why there is
-    /// none.
+    /// Spools the shortened documents of the record at hand, or counts why there are none.
     fn shorten(
         &mut self,
         spool: &mut SpoolWriter<'_>,
         record_id: u64,
         fields: Fields,
-        len: usize,
     ) -> Result<()> {
-        match truncate(self.job, self.source, fields, &mut self.scratch, len) {
-            Ok(document) => self.push(spool, record_id, &document),
+        match truncate(self.job, self.source, fields, &mut self.scratch) {
+            Ok(()) => self.push(spool, record_id),
             Err(Refusal { reason, why }) => {
                 spool.tally().drop_record(reason, record_id, || why);
                 Ok(())
@@ -227,28 +224,18 @@ impl<'a> Task<'a> {
 
 /// Stops the run at a record that is too long, where its source says so: better now than when all
 /// is mapped.
-fn refuse_too_long(job: &Job<'_>, source: &Source, record_id: u64, len: usize) -> Result<()> {
+fn refuse_too_long(
+    job: &Job,
+    source: &Source,
+    record_id: u64,
+    longest: usize,
+    context: &Context<'_>,
+) -> Result<()> {
     let seq_len = job.plan.pack.seq_len;
-    if source.overflow != Overflow::Error || window_count(len, seq_len) == 1 {
+    if source.overflow != Overflow::Error || longest <= seq_len {
         return Ok(());
     }
-    let why = format!("{len} tokens, a row holds {seq_len}");
-    Err(settle::too_long(
-        job.plan,
-        source,
-        &Dropped { reason: DropReason::TooLong, record_id, why },
-    )?)
-}
-
-/// The role runs of tokens `start..end`.
-pub fn cut_runs(runs: &[Run], start: usize, end: usize) -> Vec<Run> {
-    let mut cut = Vec::new();
-    let mut at = 0;
-    for run in runs {
-        let next = at + run.len as usize;
-        let len = next.min(end).saturating_sub(at.max(start));
-        push_run(&mut cut, len as u32, run.role);
-        at = next;
-    }
-    cut
+    let why = format!("{longest} tokens, a row holds {seq_len}");
+    let dropped = Dropped { reason: DropReason::TooLong, record_id, why };
+    Err(settle::too_long(&job.plan, source, &dropped, context)?)
 }

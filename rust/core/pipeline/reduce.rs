@@ -4,25 +4,129 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
+use serde::{Deserialize, Serialize};
 
-use super::Job;
 use super::gather::Documents;
-use crate::error::{Error, Result};
+use crate::choice::Purpose;
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::Job;
 use crate::mask::{Row, RowRules, check_row};
-use crate::monitor::Monitor;
-use crate::pack::{Items, Rows, Sorting, concat, pack};
+use crate::pack::{Items, Packed, Rows, Sorting};
 use crate::report::ShardSums;
-use crate::schema::{Packing, ROWS_PER_BATCH, doc_parts};
-use crate::settle::{Settlement, ShardPlan, Sums};
+use crate::schema::{DocId, ROWS_PER_BATCH};
+use crate::settle::{Corpus, Decisions, ShardPlan, Sums};
 use crate::tasks;
 use crate::tokenize::ControlIds;
-use crate::write::{Batch, ShardWriter, WorkFolder, shard_name};
+use crate::write::{Batch, ShardWriter, WorkFolder, Written, shard_name};
 
 /// Batches made between two writes, for each thread.
 const BATCHES_A_THREAD: usize = 4;
 
-/// The rules that every row of the job must meet.
-pub fn row_rules(job: &Job<'_>) -> RowRules {
+/// A reduce task: plain data, the same on whatever machine it is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReduceTask {
+    /// The shard to make.
+    pub shard: ShardPlan,
+}
+
+/// Everything a reduce task needs beside its own data.
+#[derive(Debug, Clone, Copy)]
+pub struct ReduceStage<'a> {
+    /// The job.
+    pub job: &'a Job,
+    /// The mapped corpus.
+    pub corpus: &'a Corpus<'a>,
+    /// The decisions over it.
+    pub decisions: &'a Decisions,
+    /// Where shards are written.
+    pub folder: &'a WorkFolder<'a>,
+    /// The machine.
+    pub context: Context<'a>,
+}
+
+impl ReduceStage<'_> {
+    /// Returns the same stage with another number of threads.
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { context: self.context.with_threads(threads), ..self }
+    }
+
+    /// Makes the shard of `task`, unless an earlier run made it. Returns its sums.
+    pub fn run(&self, task: &ReduceTask) -> Result<ShardSums> {
+        let ShardPlan { split, index, .. } = task.shard;
+        if let Some(saved) = self.folder.saved::<ShardSums>(split, index)
+            && self.is_whole(&task.shard, &saved.written)?
+        {
+            self.context.monitor.done.fetch_add(saved.written.rows, Relaxed);
+            return Ok(saved);
+        }
+        let sums = self.make_shard(&task.shard)?;
+        self.folder.save(split, index, &sums)?;
+        Ok(sums)
+    }
+
+    /// Returns whether a shard is as it was written. A damaged one is made again in its place.
+    fn is_whole(&self, shard: &ShardPlan, written: &Written) -> Result<bool> {
+        let (path, storage) =
+            (self.folder.shard_path(shard.split, shard.index), self.context.storage);
+        if !storage.file_size(&path).is_ok_and(|size| size == written.bytes) {
+            return Ok(false);
+        }
+        match storage.xxh3_128_of_file(&path, || self.context.monitor.check()) {
+            Err(error) if error.kind == ErrorKind::Interrupted => Err(error),
+            sum => Ok(sum.is_ok_and(|sum| sum == written.xxh3_128)),
+        }
+    }
+
+    /// Makes a shard.
+    fn make_shard(&self, shard: &ShardPlan) -> Result<ShardSums> {
+        let (job, context) = (self.job, &self.context);
+        let mut documents = Documents::gather(self, shard)?;
+        context.monitor.check()?;
+        let mut sums = ShardSums::new(shard.split, shard_name(shard.split, shard.index));
+        let pack = &job.plan.pack;
+        let Packed { rows, pieces } =
+            pack.pack.pack(&documents, pack.seq_len, Sorting::on(context.threads))?;
+        if let Some(pieces) = pieces {
+            sums.cuts = documents.cut(pieces);
+        }
+        sums.kept_apart = rows.kept_apart;
+        let order = shuffled(&documents, &rows);
+        let rules = row_rules(job);
+        let path = self.folder.shard_path(shard.split, shard.index);
+        let writer =
+            ShardWriter::create(context.storage, &path, pack.seq_len, job.encoder.id_type())?;
+        let writer = Mutex::new(writer);
+        let batches: Vec<&[(u64, u32)]> = order.chunks(ROWS_PER_BATCH).collect();
+        let mut waiting: Vec<RecordBatch> = Vec::new();
+        // The last batches are written while the next are made; one more round writes the rest.
+        for at_once in batches.chunks(context.threads * BATCHES_A_THREAD).chain([&[][..]]) {
+            context.monitor.check()?;
+            let last = std::mem::take(&mut waiting);
+            let made = tasks::run(context.threads, at_once.len() + 1, |nth| {
+                let Some(nth) = nth.checked_sub(1) else {
+                    let mut writer = tasks::lock(&writer);
+                    return last.iter().try_for_each(|batch| writer.write(batch)).map(|()| None);
+                };
+                let rows = at_once[nth].iter().map(|(_, row)| rows.items(*row));
+                make_batch(job, &documents, rows, &rules).map(Some)
+            })?;
+            let written = last.iter().map(|batch| batch.num_rows() as u64).sum();
+            context.monitor.done.fetch_add(written, Relaxed);
+            for (batch, rows) in made.into_iter().flatten() {
+                waiting.push(batch);
+                sums.sums.add_sums(rows.sums);
+                sums.single_source_rows += rows.single_source;
+            }
+        }
+        let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+        sums.written = writer.finish()?;
+        Ok(sums)
+    }
+}
+
+/// Returns the rules that every row of the job must meet.
+fn row_rules(job: &Job) -> RowRules {
     let ControlIds { bos, eos, pad } = job.encoder.controls();
     RowRules {
         seq_len: job.plan.pack.seq_len,
@@ -31,79 +135,20 @@ pub fn row_rules(job: &Job<'_>) -> RowRules {
         pad,
         vocab_size: job.encoder.vocab_size(),
         policies: job.plan.sources.iter().map(|source| source.loss).collect(),
-        cuts: job.plan.pack.pack == Packing::Concat,
+        cuts: job.plan.pack.pack.may_cut(),
     }
 }
 
-/// Makes the shard of `plan` on a few threads.
-pub fn reduce_shard(
-    job: &Job<'_>,
-    settlement: &Settlement<'_>,
-    plan: &ShardPlan,
-    folder: &WorkFolder,
-    threads: usize,
-    monitor: &Monitor,
-) -> Result<ShardSums> {
-    let mut documents = Documents::gather(job, settlement, plan, threads)?;
-    monitor.check()?;
-    let mut sums = ShardSums::new(plan.split, shard_name(plan.split, plan.index));
-    let seq_len = job.plan.pack.seq_len;
-    let sorting = Sorting::on(threads);
-    let rows = match job.plan.pack.pack {
-        Packing::BestFit => pack(&documents, seq_len, sorting)?,
-        Packing::None => Rows::of_one_each(documents.count()),
-        Packing::Concat => {
-            let (pieces, rows) = concat(&documents, seq_len, sorting)?;
-            sums.cuts = documents.cut(pieces);
-            rows
-        }
-    };
-    sums.kept_apart = rows.kept_apart;
-    let order = shuffled(&documents, &rows);
-    let rules = row_rules(job);
-    let path = folder.shard_path(plan.split, plan.index);
-    let writer = Mutex::new(ShardWriter::create(&path, rules.seq_len, job.encoder.id_type())?);
-    let batches: Vec<&[(u64, u32)]> = order.chunks(ROWS_PER_BATCH).collect();
-    let mut waiting: Vec<RecordBatch> = Vec::new();
-    // What was made last is written while the next are made; after the last, one more round writes.
-    for at_once in batches.chunks(threads * BATCHES_A_THREAD).chain([&[][..]]) {
-        monitor.check()?;
-        let last = std::mem::take(&mut waiting);
-        let made = tasks::run(threads, at_once.len() + 1, |nth| match nth.checked_sub(1) {
-            None => {
-                let mut writer = tasks::lock(&writer);
-                last.iter().try_for_each(|batch| writer.write(batch)).map(|()| None)
-            }
-            Some(nth) => make_batch(
-                job,
-                &documents,
-                at_once[nth].iter().map(|(_, row)| rows.items(*row)),
-                &rules,
-            )
-            .map(Some),
-        })?;
-        monitor.done.fetch_add(last.iter().map(|batch| batch.num_rows() as u64).sum(), Relaxed);
-        for (batch, rows) in made.into_iter().flatten() {
-            waiting.push(batch);
-            sums.sums.add_sums(rows.sums);
-            sums.single_source_rows += rows.single_source;
-        }
-    }
-    let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-    sums.written = writer.finish()?;
-    Ok(sums)
-}
-
-/// What some rows hold.
+/// The sums of some rows.
 #[derive(Debug, Default)]
 struct RowSums {
     sums: Sums,
     single_source: u64,
 }
 
-/// Rows masked, checked and laid out.
+/// Masks, checks and lays out rows. Returns their batch and sums.
 fn make_batch(
-    job: &Job<'_>,
+    job: &Job,
     documents: &Documents<'_>,
     rows: impl Iterator<Item = impl Iterator<Item = u32>>,
     rules: &RowRules,
@@ -128,11 +173,11 @@ fn make_batch(
     Ok((batch.finish()?, found))
 }
 
-/// The rows of a shard in seeded random order, each by its first document.
+/// Returns the rows of a shard in seeded random order, each placed by its first document.
 fn shuffled(documents: &Documents<'_>, rows: &Rows) -> Vec<(u64, u32)> {
-    let key = |row: u32| documents.choice_of(rows.first(row), "row", doc_parts);
+    let key = |row: u32| documents.choice_of(rows.first(row), Purpose::Row, DocId::doc_parts);
     let mut order: Vec<(u64, u32)> = (0..rows.len() as u32).map(|row| (key(row), row)).collect();
-    let first = |row: u32| documents.identity(rows.first(row));
+    let first = |row: u32| documents.id(rows.first(row));
     order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| first(a.1).cmp(&first(b.1))));
     order
 }

@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use super::map::{Scratch, prepare};
-use super::{Job, Options};
-use crate::disk;
+use super::document::{Scratch, prepare};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::monitor::Monitor;
+use crate::job::Job;
+use crate::plan::PackOptions;
 use crate::read::{InputSplit, Records};
+use crate::storage::is_gzip;
 
 /// Bytes of each source's first input that are looked at.
 const SAMPLE: u64 = 64 << 10;
@@ -27,12 +27,12 @@ const PACKED_DOCUMENT: f64 = 40.0;
 
 /// Refuses to start where the disk of `out` has too little room.
 pub fn refuse_too_little(
-    job: &Job<'_>,
+    job: &Job,
     out: &Path,
-    options: &Options,
-    monitor: &Monitor,
+    options: &PackOptions,
+    context: &Context<'_>,
 ) -> Result<()> {
-    let Some(free) = disk::free_bytes(out) else { return Ok(()) };
+    let Some(free) = context.storage.free_bytes(out) else { return Ok(()) };
     let at_most: u64 = (0..job.plan.sources.len())
         .map(|at| AT_MOST * content(job, at) * copies(job, at) as u64)
         .sum();
@@ -41,7 +41,7 @@ pub fn refuse_too_little(
     }
     let (mut spool, mut shards) = (0.0, 0.0);
     for at in 0..job.plan.sources.len() {
-        let sample = sample(job, at, monitor)?;
+        let sample = sample(job, at, context)?;
         let scale = content(job, at) as f64 / sample.bytes.max(1) as f64;
         spool += scale * sample.spool;
         shards += scale * sample.shards * copies(job, at);
@@ -65,17 +65,17 @@ pub fn refuse_too_little(
 }
 
 /// Bytes of a source's inputs, decompressed.
-fn content(job: &Job<'_>, source: usize) -> u64 {
+fn content(job: &Job, source: usize) -> u64 {
     let size = |&input: &usize| {
         let input = &job.plan.inputs[input];
-        input.size * if files::is_gzip(&input.path) { INFLATES } else { 1 }
+        input.size * if is_gzip(&input.path) { INFLATES } else { 1 }
     };
     job.plan.sources[source].inputs.iter().map(size).sum()
 }
 
 /// Copies of a source's records, rounded up. A mix makes as much as there is, of one source more
 /// and of another less.
-fn copies(job: &Job<'_>, source: usize) -> f64 {
+fn copies(job: &Job, source: usize) -> f64 {
     job.plan.sources[source].epochs.unwrap_or(1.0).ceil()
 }
 
@@ -88,7 +88,7 @@ struct Sample {
 }
 
 /// The first records of a source. Those that cannot be used take no room.
-fn sample(job: &Job<'_>, source: usize, monitor: &Monitor) -> Result<Sample> {
+fn sample(job: &Job, source: usize, context: &Context<'_>) -> Result<Sample> {
     let mut sample = Sample::default();
     let Some(&input) =
         job.plan.sources[source].inputs.iter().find(|&&input| job.plan.inputs[input].size > 0)
@@ -96,7 +96,7 @@ fn sample(job: &Job<'_>, source: usize, monitor: &Monitor) -> Result<Sample> {
         return Ok(sample);
     };
     let split = InputSplit { source, nth_input: 0, input, range: 0..u64::MAX };
-    let mut records = Records::open(job.plan, &split, monitor)?;
+    let mut records = Records::open(&job.plan, &split, context.monitor)?;
     let width = job.encoder.id_type().width() as f64;
     let mut scratch = Scratch::new(job);
     while sample.bytes < SAMPLE {
@@ -104,7 +104,7 @@ fn sample(job: &Job<'_>, source: usize, monitor: &Monitor) -> Result<Sample> {
         sample.bytes += record.bytes() as u64 + 1;
         let prepared =
             record.fields().and_then(|fields| prepare(job, source, &fields, &mut scratch));
-        if let Ok(document) = prepared {
+        for document in prepared.map_or(&[][..], |()| &scratch.documents) {
             let tokens = document.ids.len() as f64;
             sample.spool += tokens * width + SPOOLED_DOCUMENT;
             // An id and a bit of mask for each token.

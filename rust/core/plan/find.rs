@@ -6,25 +6,29 @@ use glob::{Pattern, PatternError};
 
 use super::nearest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
+use crate::storage::Storage;
 
 /// The files that `pattern` names below `root`, sorted. What is no regular file is refused, never
 /// passed over.
-pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+pub fn find_files(storage: &dyn Storage, root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     if pattern.trim().is_empty() {
         return Err(Error::config("a name in its list of files is empty")
             .remedy("name a file, or remove the entry"));
     }
     let plain = root.join(pattern);
-    let is_there = plain.symlink_metadata().is_ok();
-    if is_there && files::is_regular(&plain).map_err(|error| error.file(pattern))? {
+    let is_there = storage.is_there(&plain);
+    if is_there && storage.is_regular(&plain).map_err(|error| error.file(pattern))? {
         return Ok(vec![plain]);
     }
     if is_there {
-        return Err(Error::input("is a folder").file(pattern).remedy(of_folder(&plain, pattern)));
+        return Err(Error::input("is a folder")
+            .file(pattern)
+            .remedy(of_folder(storage, &plain, pattern)));
     }
     if !pattern.contains(['*', '?', '[']) {
-        return Err(Error::input("no such file").file(pattern).remedy(near_files(root, &plain)));
+        return Err(Error::input("no such file")
+            .file(pattern)
+            .remedy(near_files(storage, root, &plain)));
     }
     let wrong = |error: PatternError| {
         Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg)).remedy(
@@ -35,12 +39,12 @@ pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
         Path::new(pattern).components().map(Part::of).collect();
     let parts = parts.map_err(wrong)?;
     let mut found = Vec::new();
-    find_below(root.to_owned(), &parts, &mut found)?;
+    find_below(storage, root.to_owned(), &parts, &mut found)?;
     found.sort();
     found.dedup();
     let mut kept = Vec::new();
     for path in found {
-        if files::is_regular(&path).map_err(|error| error.file(portable_name(root, &path)))? {
+        if storage.is_regular(&path).map_err(|error| error.file(portable_name(root, &path)))? {
             refuse_bytes(path.strip_prefix(root).unwrap_or(&path))
                 .map_err(|error| error.file(pattern))?;
             kept.push(path);
@@ -49,7 +53,7 @@ pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     if kept.is_empty() {
         return Err(Error::input("no file matches this pattern")
             .file(pattern)
-            .remedy(near_files(root, &plain)));
+            .remedy(near_files(storage, root, &plain)));
     }
     Ok(kept)
 }
@@ -90,44 +94,49 @@ impl Part {
 }
 
 /// Adds what `parts` match below `path`.
-fn find_below(path: PathBuf, parts: &[Part], found: &mut Vec<PathBuf>) -> Result<()> {
+fn find_below(
+    storage: &dyn Storage,
+    path: PathBuf,
+    parts: &[Part],
+    found: &mut Vec<PathBuf>,
+) -> Result<()> {
     let Some((part, rest)) = parts.split_first() else {
         found.push(path);
         return Ok(());
     };
     if let Part::Name(name) = part {
         let next = path.join(name);
-        return if next.symlink_metadata().is_ok() {
-            find_below(next, rest, found)
+        return if storage.is_there(&next) {
+            find_below(storage, next, rest, found)
         } else {
             Ok(())
         };
     }
-    if !path.is_dir() {
+    if !storage.is_folder(&path) {
         return Ok(());
     }
-    let names = files::list(&path).map_err(|error| Error::io(ErrorKind::Input, &path, &error))?;
+    let names = storage.list(&path).map_err(|error| Error::io(ErrorKind::Input, &path, &error))?;
     for name in names {
         let next = path.join(&name);
         match part {
-            Part::Folders if next.is_dir() => find_below(next, parts, found)?,
+            Part::Folders if storage.is_folder(&next) => find_below(storage, next, parts, found)?,
             Part::Names(pattern) if pattern.matches(&name.to_string_lossy()) => {
-                find_below(next, rest, found)?;
+                find_below(storage, next, rest, found)?;
             }
             _ => {}
         }
     }
     // A pattern that ends in `**` names folders, not files.
     if matches!(part, Part::Folders) && !rest.is_empty() {
-        find_below(path, rest, found)
+        find_below(storage, path, rest, found)
     } else {
         Ok(())
     }
 }
 
 /// What to do with a folder that was named as a file.
-fn of_folder(folder: &Path, pattern: &str) -> String {
-    let has = |name: &str| folder.join(name).is_file();
+fn of_folder(storage: &dyn Storage, folder: &Path, pattern: &str) -> String {
+    let has = |name: &str| storage.is_file(&folder.join(name));
     let load = format!("datasets.load_from_disk('{pattern}')");
     if has("dataset_dict.json") {
         return format!(
@@ -145,9 +154,9 @@ fn of_folder(folder: &Path, pattern: &str) -> String {
 }
 
 /// What the user may have meant instead of the missing `path`.
-fn near_files(root: &Path, path: &Path) -> String {
+fn near_files(storage: &dyn Storage, root: &Path, path: &Path) -> String {
     let folder = path.parent().unwrap_or(root);
-    let names = files::names_in(folder);
+    let names = storage.names_in(folder);
     let wanted = path.file_name().unwrap_or_default().to_string_lossy();
     match nearest(&wanted, names.iter().map(String::as_str)) {
         Some(name) => format!("did you mean {}?", portable_name(root, &folder.join(name))),
@@ -176,6 +185,9 @@ pub fn portable_name(root: &Path, path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Local;
+
+    const LOCAL: &dyn Storage = &Local;
 
     #[test]
     fn patterns_name_what_they_always_did_and_nothing_is_passed_over() {
@@ -191,8 +203,8 @@ mod tests {
             "d/f/h.txt",
             "x-1/y.jsonl",
         ] {
-            crate::write::make_parent(&root.join(name)).unwrap();
-            crate::write::write_file(&root.join(name), b"x").unwrap();
+            LOCAL.make_parent(&root.join(name)).unwrap();
+            LOCAL.write_file(&root.join(name), b"x").unwrap();
         }
         for pattern in [
             "*.jsonl",
@@ -222,20 +234,24 @@ mod tests {
                 paths.iter().map(|path| portable_name(&root, path)).collect::<Vec<_>>()
             };
             assert!(!expected.is_empty(), "{pattern}");
-            assert_eq!(named(&find_files(&root, pattern).unwrap()), named(&expected), "{pattern}");
+            assert_eq!(
+                named(&find_files(LOCAL, &root, pattern).unwrap()),
+                named(&expected),
+                "{pattern}"
+            );
         }
         for pattern in ["*.csv", "**", "a**", "[", "no/*"] {
-            assert!(find_files(&root, pattern).is_err(), "{pattern}");
+            assert!(find_files(LOCAL, &root, pattern).is_err(), "{pattern}");
         }
     }
 
     #[test]
     fn a_folder_of_datasets_is_told_from_others() {
         let folder = tempfile::tempdir().unwrap();
-        let remedy = || find_files(folder.path(), "s").unwrap_err().remedy.unwrap();
+        let remedy = || find_files(LOCAL, folder.path(), "s").unwrap_err().remedy.unwrap();
         let add = |name: &str| {
-            crate::write::make_parent(&folder.path().join("s").join(name)).unwrap();
-            crate::write::write_file(&folder.path().join("s").join(name), b"{}").unwrap();
+            LOCAL.make_parent(&folder.path().join("s").join(name)).unwrap();
+            LOCAL.write_file(&folder.path().join("s").join(name), b"{}").unwrap();
         };
         add("data-00000-of-00001.arrow");
         assert!(remedy().contains("s/*"));

@@ -1,19 +1,22 @@
 //! `Plan`: what will run. Every file found, every default filled in, every value checked.
 //!
-//! Takes a corpus folder and the caller's overrides; gives plain data that the stages read.
+//! Takes a corpus folder and the options of the run; gives plain data that the stages read.
 //! Templates and tokenizers are compiled by their own modules.
 
 mod find;
 mod mix;
+mod options;
 mod spec;
 mod written;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 pub use mix::MixPlan;
+pub use options::{PackOptions, SPOOL_BYTES};
 pub use spec::{
     MixBy, MixSpec, PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest,
 };
@@ -22,10 +25,12 @@ use find::{find_files, portable_name};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::pack::{Packing, window_count, windows};
 use crate::schema::{
-    Duplicates, Format, LossPolicy, MAX_SEQ_LEN, OFFSET_BITS, Overflow, Packing, SEQ_LEN_MULTIPLE,
-    SpecialInData, window_count,
+    Duplicates, Format, LossPolicy, MAX_SEQ_LEN, OFFSET_BITS, Overflow, SEQ_LEN_MULTIPLE,
+    SpecialInData,
 };
+use crate::storage::Storage;
 
 /// The name of the configuration in a corpus folder.
 pub const CONFIG_FILE: &str = "corpus.toml";
@@ -34,19 +39,6 @@ pub const CONFIG_FILE: &str = "corpus.toml";
 /// C, took at most.
 const NGRAM: usize = 13;
 const MAX_NGRAM: usize = 1000;
-
-/// What the caller sets over `corpus.toml`.
-#[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// Tokens in a row.
-    pub seq_len: Option<usize>,
-    /// The tokenizer file, relative to the working folder.
-    pub tokenizer: Option<PathBuf>,
-    /// The seed of every random choice.
-    pub seed: Option<u64>,
-    /// Bytes of an input split; a matter of speed, never of output.
-    pub split_bytes: Option<u64>,
-}
 
 /// A corpus, resolved.
 #[derive(Debug, Clone)]
@@ -106,17 +98,25 @@ pub struct PackPlan {
 }
 
 impl PackPlan {
-    /// Windows that a document of `len` tokens is split into before it is packed. A stream is cut
-    /// only then.
+    /// Returns how many windows a document of `len` tokens is split into before it is packed.
     #[must_use]
     pub fn window_count(&self, len: usize) -> usize {
-        if self.pack == Packing::Concat { 1 } else { window_count(len, self.seq_len) }
+        self.pack.window_count(len, self.seq_len)
     }
 
-    /// The most windows that a document of `len` tokens is in.
+    /// Returns the windows that a document of `len` tokens is split into before it is packed.
+    #[must_use]
+    pub fn windows(&self, len: usize) -> Vec<Range<usize>> {
+        if self.window_count(len) == 1 {
+            return std::iter::once(0..len).collect();
+        }
+        windows(len, self.seq_len)
+    }
+
+    /// Returns the most windows that a document of `len` tokens is in, cuts by rows included.
     #[must_use]
     pub fn most_windows(&self, len: usize) -> usize {
-        window_count(len, self.seq_len) + usize::from(self.pack == Packing::Concat)
+        window_count(len, self.seq_len) + usize::from(self.pack.may_cut())
     }
 }
 
@@ -191,10 +191,10 @@ pub struct Input {
 
 impl Plan {
     /// Reads and resolves the configuration of the corpus folder `root`.
-    pub fn load(root: &Path, overrides: &Overrides) -> Result<Self> {
+    pub fn load(root: &Path, options: &PackOptions, storage: &dyn Storage) -> Result<Self> {
         let path = root.join(CONFIG_FILE);
-        let text = files::small_text(&path).map_err(|error| {
-            if root.is_dir() {
+        let text = files::small_text(storage, &path).map_err(|error| {
+            if storage.is_folder(root) {
                 error.remedy("write a corpus.toml that lists the sources of this folder; README.md shows one")
             } else {
                 Error::config("no such corpus folder")
@@ -204,22 +204,32 @@ impl Plan {
         })?;
         // Line ends are not content: the same file checked out elsewhere must give the same
         // templates.
-        Self::resolve(PlanSpec::parse(&text.replace("\r\n", "\n"), &shown(&path))?, root, overrides)
+        Self::resolve(
+            PlanSpec::parse(&text.replace("\r\n", "\n"), &shown(&path))?,
+            root,
+            options,
+            storage,
+        )
     }
 
     /// Resolves `spec` against the corpus folder `root`.
-    pub fn resolve(spec: PlanSpec, root: &Path, overrides: &Overrides) -> Result<Self> {
+    pub fn resolve(
+        spec: PlanSpec,
+        root: &Path,
+        options: &PackOptions,
+        storage: &dyn Storage,
+    ) -> Result<Self> {
         let config_file = shown(&root.join(CONFIG_FILE));
         let at = |error: Error| error.file(config_file.clone());
-        let pack = resolve_pack(&spec.pack, overrides)
-            .map_err(|error| if overrides.seq_len.is_some() { error } else { at(error) })?;
-        let split_bytes = overrides.split_bytes.unwrap_or(8 << 20);
+        let pack = resolve_pack(&spec.pack, options)
+            .map_err(|error| if options.seq_len.is_some() { error } else { at(error) })?;
+        let split_bytes = options.split_bytes.unwrap_or(8 << 20);
         if split_bytes == 0 {
             return Err(Error::config("the split size must be at least one byte"));
         }
         let from_config = |file: &String| root.join(file);
         let tokenizer = TokenizerPlan {
-            file: overrides
+            file: options
                 .tokenizer
                 .clone()
                 .or_else(|| spec.tokenizer.file.as_ref().map(from_config)),
@@ -250,13 +260,13 @@ impl Plan {
         for source in spec.sources {
             let name = source.name.clone();
             let config_file = plan.config_file.clone();
-            plan.add_source(source, &spec.pack).map_err(|error| {
+            plan.add_source(source, &spec.pack, storage).map_err(|error| {
                 let error = error.source(name);
                 if error.file.is_none() { error.file(config_file) } else { error }
             })?;
         }
-        plan.add_decontaminate().map_err(|error| error.file(plan.config_file.clone()))?;
-        plan.refuse_both_splits().map_err(|error| error.file(plan.config_file.clone()))?;
+        plan.add_decontaminate(storage).map_err(|error| error.file(plan.config_file.clone()))?;
+        plan.refuse_both_splits(storage).map_err(|error| error.file(plan.config_file.clone()))?;
         Ok(plan)
     }
 
@@ -274,12 +284,14 @@ impl Plan {
     }
 
     /// Finds the files that training is kept clean of; refuses one that is trained on.
-    fn add_decontaminate(&mut self) -> Result<()> {
+    fn add_decontaminate(&mut self, storage: &dyn Storage) -> Result<()> {
         for pattern in self.pack.decontaminate.clone() {
-            for path in find_files(&self.root, &pattern)? {
+            for path in find_files(storage, &self.root, &pattern)? {
                 let trains = |source: &&Source| {
                     let inputs = &source.inputs[..source.training_inputs];
-                    inputs.iter().any(|&input| files::is_same_file(&self.inputs[input].path, &path))
+                    inputs
+                        .iter()
+                        .any(|&input| storage.is_same_file(&self.inputs[input].path, &path))
                 };
                 if let Some(source) = self.sources.iter().find(trains) {
                     let what = format!(
@@ -290,7 +302,7 @@ impl Plan {
                         .source(source.name.clone())
                         .remedy("nothing of it would be left: name it in one of them"));
                 }
-                let input = self.intern_input(&path)?;
+                let input = self.intern_input(&path, storage)?;
                 if !self.decontaminate.contains(&input) {
                     self.decontaminate.push(input);
                 }
@@ -300,12 +312,12 @@ impl Plan {
     }
 
     /// Refuses a file that one source holds out and another trains on.
-    fn refuse_both_splits(&self) -> Result<()> {
+    fn refuse_both_splits(&self, storage: &dyn Storage) -> Result<()> {
         let mut first: BTreeMap<PathBuf, (&Source, bool)> = BTreeMap::new();
         for source in &self.sources {
             for (nth, &input) in source.inputs.iter().enumerate() {
                 let Input { path, name, .. } = &self.inputs[input];
-                let file = path.canonicalize().unwrap_or_else(|_| path.clone());
+                let file = storage.real_path(path);
                 let (other, held_out) =
                     *first.entry(file).or_insert((source, source.holds_out(nth)));
                 if held_out != source.holds_out(nth) {
@@ -322,7 +334,12 @@ impl Plan {
         Ok(())
     }
 
-    fn add_source(&mut self, spec: SourceSpec, defaults: &PackSpec) -> Result<()> {
+    fn add_source(
+        &mut self,
+        spec: SourceSpec,
+        defaults: &PackSpec,
+        storage: &dyn Storage,
+    ) -> Result<()> {
         if spec.name.trim().is_empty() {
             return Err(Error::config("a source's name is empty")
                 .remedy("a name identifies a source: give it one"));
@@ -332,9 +349,9 @@ impl Plan {
                 .remedy("a name identifies a source: rename one"));
         }
         let mut inputs: Vec<usize> = Vec::new();
-        self.add_inputs(&spec.files, &mut inputs)?;
+        self.add_inputs(&spec.files, &mut inputs, storage)?;
         let training_inputs = inputs.len();
-        self.add_inputs(&spec.validation_files, &mut inputs)?;
+        self.add_inputs(&spec.validation_files, &mut inputs, storage)?;
         if inputs.is_empty() {
             return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
         }
@@ -394,12 +411,17 @@ impl Plan {
     }
 
     /// Adds the files of some patterns to the inputs of a source.
-    fn add_inputs(&mut self, patterns: &[String], inputs: &mut Vec<usize>) -> Result<()> {
+    fn add_inputs(
+        &mut self,
+        patterns: &[String],
+        inputs: &mut Vec<usize>,
+        storage: &dyn Storage,
+    ) -> Result<()> {
         for pattern in patterns {
-            for path in find_files(&self.root, pattern)? {
-                let index = self.intern_input(&path)?;
+            for path in find_files(storage, &self.root, pattern)? {
+                let index = self.intern_input(&path, storage)?;
                 if inputs.iter().any(|&other| {
-                    files::is_same_file(&self.inputs[other].path, &self.inputs[index].path)
+                    storage.is_same_file(&self.inputs[other].path, &self.inputs[index].path)
                 }) {
                     let name = &self.inputs[index].name;
                     return Err(Error::config(format!("reads {name} twice"))
@@ -411,12 +433,12 @@ impl Plan {
         Ok(())
     }
 
-    fn intern_input(&mut self, path: &Path) -> Result<usize> {
+    fn intern_input(&mut self, path: &Path, storage: &dyn Storage) -> Result<usize> {
         let name = portable_name(&self.root, path);
         if let Some(index) = self.inputs.iter().position(|input| input.name == name) {
             return Ok(index);
         }
-        let size = files::file_size(path).map_err(|error| error.file(name.clone()))?;
+        let size = storage.file_size(path).map_err(|error| error.file(name.clone()))?;
         if size >> OFFSET_BITS != 0 {
             return Err(Error::input("larger than 1 TiB")
                 .file(name)
@@ -466,8 +488,8 @@ fn is_plain(segments: &[SegmentSpec]) -> bool {
     segments.iter().all(|segment| matches!(segment, SegmentSpec::Target(_)))
 }
 
-fn resolve_pack(spec: &PackSpec, overrides: &Overrides) -> Result<PackPlan> {
-    let seq_len = overrides.seq_len.or(spec.seq_len).unwrap_or(2048);
+fn resolve_pack(spec: &PackSpec, options: &PackOptions) -> Result<PackPlan> {
+    let seq_len = options.seq_len.or(spec.seq_len).unwrap_or(2048);
     if seq_len == 0 || !seq_len.is_multiple_of(SEQ_LEN_MULTIPLE) || seq_len > MAX_SEQ_LEN {
         return Err(Error::config(format!(
             "seq_len = {seq_len}: must be a multiple of 64, at most {MAX_SEQ_LEN}"
@@ -488,7 +510,7 @@ fn resolve_pack(spec: &PackSpec, overrides: &Overrides) -> Result<PackPlan> {
         ))
         .remedy("leave it out for shards of 16777216 tokens"));
     }
-    let seed = overrides.seed.or(spec.seed).unwrap_or(0);
+    let seed = options.seed.or(spec.seed).unwrap_or(0);
     let pack = spec.pack.unwrap_or_default();
     let decontaminate = spec.decontaminate.clone();
     let decontaminate_ngram =
@@ -545,7 +567,13 @@ mod tests {
             ["[pack]\nseq_len = 100", "[pack]\nvalidation = 1.0", "[pack]\nshard_tokens = 5", ""]
         {
             let spec = PlanSpec::parse(text, CONFIG_FILE).unwrap();
-            let error = Plan::resolve(spec, Path::new("."), &Overrides::default()).unwrap_err();
+            let error = Plan::resolve(
+                spec,
+                Path::new("."),
+                &PackOptions::default(),
+                &crate::storage::Local,
+            )
+            .unwrap_err();
             assert_eq!(error.kind, ErrorKind::Config, "{text}");
         }
     }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::written;
 use crate::error::{Error, Result};
-use crate::schema::{Duplicates, Format, LossPolicy, Overflow, Packing, SpecialInData};
+use crate::pack::Packing;
+use crate::schema::{Duplicates, Format, LossPolicy, Overflow, SpecialInData};
 
 /// The whole of `corpus.toml`.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -162,11 +162,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         let long = MAX_LINE + (1 << 20);
-        crate::write::write_file(
-            &path,
-            &[b"one\n", vec![b'x'; long].as_slice(), b"\nlast\n"].concat(),
-        )
-        .unwrap();
+        (&crate::storage::Local as &dyn crate::storage::Storage)
+            .write_file(&path, &[b"one\n", vec![b'x'; long].as_slice(), b"\nlast\n"].concat())
+            .unwrap();
         let size = long as u64 + 10;
         let whole = lines_of(&path, 0, size);
         assert_eq!(
@@ -187,7 +185,9 @@ mod tests {
     fn a_line_without_end_is_left_once_the_job_is_to_stop() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
-        crate::write::write_file(&path, &vec![b'x'; 1 << 20]).unwrap();
+        (&crate::storage::Local as &dyn crate::storage::Storage)
+            .write_file(&path, &vec![b'x'; 1 << 20])
+            .unwrap();
         let monitor = Monitor::default();
         let mut lines = Lines::open(&path, 0, u64::MAX, monitor.stop()).unwrap();
         monitor.cancel();

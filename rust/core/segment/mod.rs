@@ -5,6 +5,7 @@
 //! tokenizers only the spelling of their control tokens, which rendered templates must keep apart
 //! from data.
 
+mod builder;
 mod compiled;
 mod direct;
 mod filters;
@@ -20,6 +21,7 @@ mod rendered_tests;
 mod source;
 mod words;
 
+pub use builder::SegmentBuilder;
 pub use direct::{Binding, Direct};
 pub use guard::Controls;
 

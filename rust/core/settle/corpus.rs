@@ -1,11 +1,11 @@
-//! `Corpus`: a mapped corpus, and what becomes of each of its documents for itself alone.
+//! `Corpus`: a mapped corpus, and what becomes of each of its records for itself alone.
 
-use crate::choice::{Subject, choice, within};
+use crate::choice::{Purpose, Subject, choice, within};
 use crate::plan::{Plan, Source};
-use crate::schema::{DropReason, MAX_WINDOWS, OFFSET_BITS, Overflow, Split};
-use crate::spool::{Part, Tally};
+use crate::schema::{DropReason, MAX_WINDOWS, Overflow, RecordId, Split};
+use crate::spool::{DocMeta, Part, Tally};
 
-/// A part of a spool, with whose documents it holds.
+/// A part of a spool, with the source and input of its documents.
 #[derive(Debug, Clone, Copy)]
 pub struct PartOf<'a> {
     /// The source.
@@ -23,22 +23,43 @@ pub struct PartOf<'a> {
 /// A mapped corpus.
 #[derive(Debug)]
 pub struct Corpus<'a> {
-    /// What is run.
+    /// The plan of the run.
     pub plan: &'a Plan,
     /// All parts, by source and input.
     pub parts: Vec<PartOf<'a>>,
-    /// What happened to the records of each source so far.
+    /// The counts of each source so far: records read, and those dropped when they were mapped.
     pub tallies: Vec<Tally>,
 }
 
-/// What becomes of a document, duplicates aside.
+/// The documents of one record, as settling sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub record_id: u64,
+    /// Tokens of its longest document.
+    pub longest: u32,
+    /// Whether any of its documents shares an n-gram with files that training is kept clean of.
+    pub contaminated: bool,
+}
+
+impl Facts {
+    /// Returns the facts of a record with these documents, of which there is at least one.
+    pub fn of(documents: &[DocMeta]) -> Self {
+        Self {
+            record_id: documents[0].record_id,
+            longest: documents.iter().map(|document| document.tokens).max().unwrap_or(0),
+            contaminated: documents.iter().any(|document| document.contaminated),
+        }
+    }
+}
+
+/// What becomes of a record in one part, duplicates aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// A fitted document is there in its stead, or its record was dropped when it was fitted.
+pub(super) enum Outcome {
+    /// Its fitted documents take its place, or it was dropped when it was fitted.
     Superseded,
-    /// Its record is dropped.
+    /// It is dropped.
     Dropped(DropReason, String),
-    /// It is on this split.
+    /// It is kept in this split.
     Kept(Split),
 }
 
@@ -47,8 +68,8 @@ impl Corpus<'_> {
         &self.plan.sources[part.source]
     }
 
-    /// The split of a record: that of its file, where the whole file is held out; else by its place
-    /// in the file.
+    /// Returns the split of a record: that of its file, where the whole file is held out; else by
+    /// its place in the file.
     fn split(&self, part: &PartOf<'_>, record_id: u64) -> Split {
         if self.source(part).holds_out(part.nth_input) {
             return Split::Validation;
@@ -57,36 +78,31 @@ impl Corpus<'_> {
         if pack.validation == 0.0 {
             return Split::Train;
         }
-        let offset = record_id & ((1 << OFFSET_BITS) - 1);
-        let subject = Subject { name: &self.plan.inputs[part.input].name, record: offset, copy: 0 };
-        if within(choice(pack.seed, "validation", subject), pack.validation) {
-            Split::Validation
-        } else {
-            Split::Train
-        }
+        // By the input's name, not the source's: every task made from a record of a file falls
+        // into the same split.
+        let name = &self.plan.inputs[part.input].name;
+        let subject = Subject { name, record: RecordId::unpack(record_id).offset, copy: 0 };
+        let is_held_out = within(choice(pack.seed, Purpose::Validation, subject), pack.validation);
+        if is_held_out { Split::Validation } else { Split::Train }
     }
 
-    /// What becomes of a document of `tokens` tokens.
-    pub(super) fn fate(&self, part: &PartOf<'_>, record_id: u64, tokens: u32) -> Fate {
-        let seq_len = self.plan.pack.seq_len;
-        if tokens as usize > seq_len && !part.fitted {
-            let why = || format!("{tokens} tokens, a row holds {seq_len}");
+    /// Returns what becomes of a record whose longest document has `longest` tokens.
+    pub(super) fn outcome(&self, part: &PartOf<'_>, record_id: u64, longest: u32) -> Outcome {
+        let (seq_len, longest) = (self.plan.pack.seq_len, longest as usize);
+        if longest > seq_len && !part.fitted {
+            let too_long = |more: &str| {
+                let why = format!("{longest} tokens, a row holds {seq_len}{more}");
+                Outcome::Dropped(DropReason::TooLong, why)
+            };
             match self.source(part).overflow {
-                Overflow::Truncate => return Fate::Superseded,
-                Overflow::Drop | Overflow::Error => {
-                    return Fate::Dropped(DropReason::TooLong, why());
-                }
-                Overflow::Split
-                    if self.plan.pack.most_windows(tokens as usize) > MAX_WINDOWS as usize =>
-                {
-                    return Fate::Dropped(
-                        DropReason::TooLong,
-                        why() + ", more windows than a record may have",
-                    );
+                Overflow::Truncate => return Outcome::Superseded,
+                Overflow::Drop | Overflow::Error => return too_long(""),
+                Overflow::Split if self.plan.pack.most_windows(longest) > MAX_WINDOWS as usize => {
+                    return too_long(", more windows than a record may have");
                 }
                 Overflow::Split => {}
             }
         }
-        Fate::Kept(self.split(part, record_id))
+        Outcome::Kept(self.split(part, record_id))
     }
 }

@@ -15,28 +15,33 @@ use std::collections::{BinaryHeap, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::corpus::{Corpus, Fate, PartOf};
+use super::corpus::{Corpus, Outcome, PartOf};
+use crate::context::Context;
 use crate::error::Result;
-use crate::schema::{DropReason, Duplicates, OFFSET_BITS, Split};
+use crate::schema::{DropReason, Duplicates, RecordId, Split};
 use crate::spool::{Key, Keys, Tally};
+use crate::storage::Storage;
 use crate::tasks;
 
 /// Content keys of a part held at once, by all merges together.
 const KEYS_AT_ONCE: u64 = 512;
-/// Those that one merge holds at least.
+/// Content keys of a part that one merge holds at least.
 const KEYS_OF_A_MERGE: u64 = 64;
 
-/// Which documents are dropped for their content: a bit for each, by part.
-pub fn drop_by_content(
+/// Decides which records are dropped for their content. Returns, by part, a bit for the first
+/// document of each record.
+pub(super) fn drop_by_content(
     corpus: &Corpus<'_>,
     tallies: &mut [Tally],
-    threads: usize,
+    context: &Context<'_>,
 ) -> Result<Vec<Vec<u64>>> {
+    let threads = context.threads;
     let bits = |part: &PartOf<'_>| {
-        (0..part.part.layout.keys.div_ceil(64)).map(|_| AtomicU64::new(0)).collect()
+        (0..part.part.layout.documents.div_ceil(64)).map(|_| AtomicU64::new(0)).collect()
     };
     let dropped: Vec<Vec<AtomicU64>> = corpus.parts.iter().map(bits).collect();
-    for found in tasks::run(threads, threads, |nth| drop_share(corpus, nth, threads, &dropped))? {
+    let drop = |nth| drop_share(corpus, (nth, threads), &dropped, context.storage);
+    for found in tasks::run(threads, threads, drop)? {
         tallies.iter_mut().zip(&found).for_each(|(tally, more)| tally.add(more));
     }
     Ok(dropped
@@ -45,18 +50,18 @@ pub fn drop_by_content(
         .collect())
 }
 
-/// The contents of share `nth` of `shares`.
+/// Returns the contents of share `nth` of `shares`.
 fn share(nth: usize, shares: usize) -> RangeInclusive<u128> {
     let size = u128::MAX / shares as u128;
     size * nth as u128..=if nth + 1 == shares { u128::MAX } else { size * (nth as u128 + 1) - 1 }
 }
 
-/// Sets the bits of the documents of a share that are dropped, and counts them by source.
+/// Sets the bits of the records of a share that are dropped. Returns their counts by source.
 fn drop_share(
     corpus: &Corpus<'_>,
-    nth: usize,
-    shares: usize,
+    (nth, shares): (usize, usize),
     dropped: &[Vec<AtomicU64>],
+    storage: &dyn Storage,
 ) -> Result<Vec<Tally>> {
     let mut tallies = vec![Tally::default(); corpus.plan.sources.len()];
     let by_text = corpus.plan.sources.iter().any(|source| source.duplicates == Duplicates::Exact);
@@ -67,9 +72,9 @@ fn drop_share(
     let mut ahead = corpus
         .plan
         .holds_out()
-        .then(|| Merge::new(&corpus.parts, &contents, at_once))
+        .then(|| Merge::new(storage, &corpus.parts, &contents, at_once))
         .transpose()?;
-    let mut merge = Merge::new(&corpus.parts, &contents, at_once)?;
+    let mut merge = Merge::new(storage, &corpus.parts, &contents, at_once)?;
     while let Some(content) = merge.content() {
         let mut held_out = false;
         while let Some((at, key)) =
@@ -89,10 +94,8 @@ fn drop_share(
                     None => "a held-out record has the same content".to_owned(),
                     Some((at, record_id)) => {
                         let name = &corpus.plan.inputs[corpus.parts[at].input].name;
-                        format!(
-                            "the record at byte {} of {name} says the same",
-                            record_id & ((1 << OFFSET_BITS) - 1)
-                        )
+                        let offset = RecordId::unpack(record_id).offset;
+                        format!("the record at byte {offset} of {name} says the same")
                     }
                 };
                 tallies[corpus.parts[at].source].drop_record(reason, key.record_id, why);
@@ -103,11 +106,11 @@ fn drop_share(
 }
 
 impl Corpus<'_> {
-    /// The split of the document of `key` in part `at`, if it is on any.
+    /// Returns the split of the record of `key` in part `at`; `None` if it is in neither.
     fn split_of(&self, at: usize, key: &Key) -> Option<Split> {
-        match self.fate(&self.parts[at], key.record_id, key.tokens) {
-            Fate::Kept(split) => Some(split),
-            Fate::Superseded | Fate::Dropped(..) => None,
+        match self.outcome(&self.parts[at], key.record_id, key.longest) {
+            Outcome::Kept(split) => Some(split),
+            Outcome::Superseded | Outcome::Dropped(..) => None,
         }
     }
 }
@@ -166,11 +169,16 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(parts: &[PartOf<'a>], contents: &RangeInclusive<u128>, at_once: u64) -> Result<Self> {
+    fn new(
+        storage: &'a dyn Storage,
+        parts: &[PartOf<'a>],
+        contents: &RangeInclusive<u128>,
+        at_once: u64,
+    ) -> Result<Self> {
         let mut merge = Self {
             cursors: parts
                 .iter()
-                .map(|part| part.part.keys(contents, at_once))
+                .map(|part| part.part.keys(storage, contents, at_once))
                 .collect::<Result<_>>()?,
             next: BinaryHeap::new(),
             keys: vec![Key::default(); parts.len()],

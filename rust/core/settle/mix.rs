@@ -10,13 +10,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::Sums;
 use crate::error::{Error, Result};
 use crate::plan::{MixBy, MixPlan, Plan, Source, Unit};
 use crate::schema::MAX_COPIES;
 
 /// Copies of a source's records, on average.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Epochs {
     /// As the configuration asks for.
     pub asked: f64,

@@ -8,13 +8,15 @@
 
 mod part;
 mod store;
+mod writer;
 
 use serde::{Deserialize, Serialize};
 
-pub use part::{Keys, Part, PartWriter, decode};
+pub use part::{Keys, Part};
 pub use store::{Spool, SpoolWriter, Store};
+pub use writer::{PartWriter, decode};
 
-use crate::schema::{DropReason, OFFSET_BITS};
+use crate::schema::{DropReason, RecordId};
 use crate::tokenize::Marks;
 
 /// Virtual buckets of a dataset. A shard is made of whole buckets, so this bounds how evenly shards
@@ -36,7 +38,9 @@ pub struct DocMeta {
     pub targets: u32,
     /// Its virtual bucket, below [`BUCKETS`].
     pub bucket: u16,
-    /// Whether it shares text with the files that training is kept clean of.
+    /// Its number among the documents of its record.
+    pub part: u8,
+    /// Whether it shares an n-gram with the files that training is kept clean of.
     pub contaminated: bool,
 }
 
@@ -46,14 +50,20 @@ impl DocMeta {
 
     /// That of a document whose tokens lie nowhere yet.
     #[must_use]
-    pub fn new(record_id: u64, targets: u32, bucket: u16, contaminated: bool) -> Self {
-        Self { record_id, targets, bucket, contaminated, ..Self::default() }
+    pub fn new(record_id: u64, part: u8, targets: u32, bucket: u16, contaminated: bool) -> Self {
+        Self { record_id, part, targets, bucket, contaminated, ..Self::default() }
     }
 
     /// Its place in the order of its part.
     #[must_use]
     pub fn order(&self) -> u32 {
         self.at
+    }
+
+    /// Returns whether both are documents of one record.
+    #[must_use]
+    pub fn is_of_record_of(&self, other: &Self) -> bool {
+        self.record_id == other.record_id
     }
 
     /// The byte after its tokens.
@@ -67,7 +77,7 @@ impl DocMeta {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&self.bucket.to_le_bytes());
-        out.extend_from_slice(&u16::from(self.contaminated).to_le_bytes());
+        out.extend_from_slice(&[u8::from(self.contaminated), self.part]);
     }
 
     fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
@@ -81,12 +91,13 @@ impl DocMeta {
             tokens: word(2),
             targets: word(3),
             bucket: word(4) as u16,
-            contaminated: word(4) >> 16 != 0,
+            contaminated: word(4) >> 16 & 0xff != 0,
+            part: (word(4) >> 24) as u8,
         }
     }
 }
 
-/// What a document's content is known by.
+/// The keys that a record's content is known by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Key {
     /// The xxh3-128 of its normalised text.
@@ -95,10 +106,10 @@ pub struct Key {
     pub exact: u64,
     /// Its record.
     pub record_id: u64,
-    /// The index of its meta in its part.
+    /// The index of its first document in its part.
     pub meta: u32,
-    /// Its tokens.
-    pub tokens: u32,
+    /// The tokens of its longest document.
+    pub longest: u32,
 }
 
 impl Key {
@@ -110,7 +121,7 @@ impl Key {
         out.extend_from_slice(&self.exact.to_le_bytes());
         out.extend_from_slice(&self.record_id.to_le_bytes());
         out.extend_from_slice(&self.meta.to_le_bytes());
-        out.extend_from_slice(&self.tokens.to_le_bytes());
+        out.extend_from_slice(&self.longest.to_le_bytes());
     }
 
     fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
@@ -122,7 +133,7 @@ impl Key {
             exact: word(0),
             record_id: word(1),
             meta: word(2) as u32,
-            tokens: (word(2) >> 32) as u32,
+            longest: (word(2) >> 32) as u32,
         }
     }
 }
@@ -142,13 +153,13 @@ impl Dropped {
     /// The index of its input within its source.
     #[must_use]
     pub fn nth_input(&self) -> usize {
-        (self.record_id >> OFFSET_BITS) as usize
+        RecordId::unpack(self.record_id).nth_input
     }
 
     /// Its offset in the (decompressed) input.
     #[must_use]
     pub fn offset(&self) -> u64 {
-        self.record_id & ((1 << OFFSET_BITS) - 1)
+        RecordId::unpack(self.record_id).offset
     }
 }
 

@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{BUCKETS, DocMeta, Key};
 use crate::error::Result;
-use crate::files;
-use crate::schema::{IdType, Role, Run, push_run};
-use crate::tokenize::Document;
+use crate::storage::Storage;
 
 /// Buckets are found by groups of this many.
-const GROUP: u32 = 16;
-const GROUPS: usize = (BUCKETS / GROUP) as usize;
+pub(super) const GROUP: u32 = 16;
+pub(super) const GROUPS: usize = (BUCKETS / GROUP) as usize;
+/// Metas that are held at once.
+const METAS_AT_ONCE: usize = 1 << 14;
 /// Documents this close together are read at once.
 const GAP: u64 = 64 << 10;
 
@@ -32,7 +32,7 @@ pub struct Layout {
     pub payload: u64,
     /// Documents.
     pub documents: u32,
-    /// Content keys: as many as documents, or none.
+    /// Content keys: one for each record, or none.
     pub keys: u32,
 }
 
@@ -58,8 +58,7 @@ impl Layout {
     /// The same of a layout that was read, if a block can be divided so.
     #[must_use]
     pub fn checked_bytes(&self) -> Option<u64> {
-        let is_possible =
-            u32::try_from(self.payload).is_ok() && (self.keys == 0 || self.keys == self.documents);
+        let is_possible = u32::try_from(self.payload).is_ok() && self.keys <= self.documents;
         is_possible.then(|| self.bytes())
     }
 }
@@ -83,52 +82,89 @@ pub struct Part {
 }
 
 impl Part {
-    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+    fn read(&self, storage: &dyn Storage, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         match &self.block {
             Block::Memory(bytes) => Ok(bytes[range.start as usize..range.end as usize].into()),
             Block::File(path, offset) => {
-                Ok(files::bytes_at(path, offset + range.start, (range.end - range.start) as usize)?
-                    .into())
+                let len = (range.end - range.start) as usize;
+                Ok(storage.bytes_at(path, offset + range.start, len)?.into())
             }
         }
     }
 
     /// The whole block.
-    pub fn bytes(&self) -> Result<Cow<'_, [u8]>> {
-        self.read(0..self.layout.bytes())
+    pub fn bytes(&self, storage: &dyn Storage) -> Result<Cow<'_, [u8]>> {
+        self.read(storage, 0..self.layout.bytes())
+    }
+
+    /// Calls `each` with the documents of every record, in the part's order, and with the index of
+    /// the first of them.
+    pub fn for_each_record(
+        &self,
+        storage: &dyn Storage,
+        mut each: impl FnMut(u32, &[DocMeta]),
+    ) -> Result<()> {
+        let count = self.layout.documents as usize;
+        let (mut held, mut first) = (Vec::new(), 0);
+        for start in (0..count).step_by(METAS_AT_ONCE) {
+            let end = (start + METAS_AT_ONCE).min(count);
+            held.extend(self.metas(storage, start..end)?);
+            let mut done = 0;
+            for documents in held.chunk_by(DocMeta::is_of_record_of) {
+                // The last record may go on in the next metas.
+                if done + documents.len() == held.len() && end < count {
+                    break;
+                }
+                each((first + done) as u32, documents);
+                done += documents.len();
+            }
+            held.drain(..done);
+            first += done;
+        }
+        Ok(())
     }
 
     /// The metas at `range`.
-    pub fn metas(&self, range: Range<usize>) -> Result<Vec<DocMeta>> {
+    pub fn metas(&self, storage: &dyn Storage, range: Range<usize>) -> Result<Vec<DocMeta>> {
         let at = self.layout.metas_at();
         let bytes = self.read(
+            storage,
             at + (range.start * DocMeta::BYTES) as u64..at + (range.end * DocMeta::BYTES) as u64,
         )?;
         Ok(bytes.as_chunks().0.iter().map(DocMeta::from_bytes).collect())
     }
 
-    /// The metas whose bucket lies in `buckets`, each with its index.
-    pub fn in_buckets(&self, buckets: Range<u32>) -> Result<Vec<(u32, DocMeta)>> {
+    /// Returns the metas whose bucket lies in `buckets`, and the index of the first of them.
+    pub fn in_buckets(
+        &self,
+        storage: &dyn Storage,
+        buckets: Range<u32>,
+    ) -> Result<(u32, Vec<DocMeta>)> {
         if buckets.is_empty() || self.layout.documents == 0 {
-            return Ok(Vec::new());
+            return Ok((0, Vec::new()));
         }
         let at = self.layout.groups_at();
         let first = u64::from(buckets.start / GROUP);
         let end = u64::from((buckets.end - 1) / GROUP) + 1;
-        let bytes = self.read(at + first * 4..at + end * 4 + 4)?;
+        let bytes = self.read(storage, at + first * 4..at + end * 4 + 4)?;
         let bounds = bytes.as_chunks().0;
         let index = |bound: Option<&[u8; 4]>| {
             u32::from_le_bytes(*bound.expect("a group has two bounds")) as usize
         };
         let range = index(bounds.first())..index(bounds.last());
-        let metas = (range.start as u32..).zip(self.metas(range)?);
-        Ok(metas.filter(|(_, meta)| buckets.contains(&u32::from(meta.bucket))).collect())
+        let mut metas = self.metas(storage, range.clone())?;
+        // A group has buckets before and after the wanted ones; metas are in order of bucket.
+        let before = metas.partition_point(|meta| u32::from(meta.bucket) < buckets.start);
+        metas.truncate(metas.partition_point(|meta| u32::from(meta.bucket) < buckets.end));
+        metas.drain(..before);
+        Ok(((range.start + before) as u32, metas))
     }
 
     /// Bytes that hold the stored documents of `metas`, which come in the part's order: the block,
     /// if it is in memory; else theirs, one after another. Calls `place` with where each starts.
     pub fn documents<'a>(
         &self,
+        storage: &dyn Storage,
         metas: impl Iterator<Item = &'a DocMeta>,
         mut place: impl FnMut(u32),
     ) -> Result<Cow<'_, [u8]>> {
@@ -148,7 +184,7 @@ impl Part {
                 held.push(next);
             }
             let start = u64::from(first.at);
-            let bytes = self.read(start..end)?;
+            let bytes = self.read(storage, start..end)?;
             for meta in &held {
                 place(out.len() as u32);
                 out.extend_from_slice(
@@ -161,14 +197,19 @@ impl Part {
 
     /// The content keys whose content lies in `contents`, in order of key, read `at_once` at a
     /// time.
-    pub fn keys(&self, contents: &RangeInclusive<u128>, at_once: u64) -> Result<Keys<'_>> {
-        let next = self.key_where(|content| content >= *contents.start())?;
-        let end = self.key_where(|content| content > *contents.end())?;
-        Ok(Keys { part: self, next, end, at_once, held: Vec::new().into_iter() })
+    pub fn keys<'a>(
+        &'a self,
+        storage: &'a dyn Storage,
+        contents: &RangeInclusive<u128>,
+        at_once: u64,
+    ) -> Result<Keys<'a>> {
+        let next = self.key_where(storage, |content| content >= *contents.start())?;
+        let end = self.key_where(storage, |content| content > *contents.end())?;
+        Ok(Keys { part: self, storage, next, end, at_once, held: Vec::new().into_iter() })
     }
 
     /// The index of the first key whose content `is_past`, as all later ones are.
-    fn key_where(&self, is_past: impl Fn(u128) -> bool) -> Result<u64> {
+    fn key_where(&self, storage: &dyn Storage, is_past: impl Fn(u128) -> bool) -> Result<u64> {
         let (mut first, mut end) = (0, u64::from(self.layout.keys));
         // The bounds of all contents that there can be need no search.
         if is_past(0) {
@@ -180,15 +221,15 @@ impl Part {
         while first < end {
             let middle = first.midpoint(end);
             let is_past =
-                self.read_keys(middle..middle + 1)?.iter().all(|key| is_past(key.content));
+                self.read_keys(storage, middle..middle + 1)?.iter().all(|key| is_past(key.content));
             if is_past { end = middle } else { first = middle + 1 }
         }
         Ok(first)
     }
 
-    fn read_keys(&self, range: Range<u64>) -> Result<Vec<Key>> {
+    fn read_keys(&self, storage: &dyn Storage, range: Range<u64>) -> Result<Vec<Key>> {
         let (at, size) = (self.layout.keys_at(), Key::BYTES as u64);
-        let bytes = self.read(at + range.start * size..at + range.end * size)?;
+        let bytes = self.read(storage, at + range.start * size..at + range.end * size)?;
         Ok(bytes.as_chunks().0.iter().map(Key::from_bytes).collect())
     }
 }
@@ -197,6 +238,7 @@ impl Part {
 #[derive(Debug)]
 pub struct Keys<'a> {
     part: &'a Part,
+    storage: &'a dyn Storage,
     next: u64,
     end: u64,
     at_once: u64,
@@ -210,152 +252,19 @@ impl Keys<'_> {
             return Ok(Some(key));
         }
         let next = (self.next + self.at_once).min(self.end);
-        self.held = self.part.read_keys(self.next..next)?.into_iter();
+        self.held = self.part.read_keys(self.storage, self.next..next)?.into_iter();
         self.next = next;
         Ok(self.held.next())
-    }
-}
-
-/// Collects documents in reading order.
-#[derive(Debug)]
-pub struct PartWriter {
-    id_type: IdType,
-    metas: Vec<DocMeta>,
-    keys: Vec<Key>,
-    payload: Vec<u8>,
-}
-
-impl PartWriter {
-    /// An empty part.
-    #[must_use]
-    pub fn new(id_type: IdType) -> Self {
-        Self { id_type, metas: Vec::new(), keys: Vec::new(), payload: Vec::new() }
-    }
-
-    /// Bytes held.
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.payload.len() + self.metas.len() * DocMeta::BYTES + self.keys.len() * Key::BYTES
-    }
-
-    /// Adds a document. `meta` and `key` say everything but where its tokens lie; a part has a key
-    /// for each document or for none.
-    pub fn push(&mut self, mut meta: DocMeta, key: Option<Key>, document: &Document) {
-        let start = self.payload.len();
-        match self.id_type {
-            IdType::U16 => {
-                self.payload.extend(document.ids.iter().flat_map(|&id| (id as u16).to_le_bytes()));
-            }
-            IdType::U32 => self.payload.extend(document.ids.iter().flat_map(|id| id.to_le_bytes())),
-        }
-        for run in &document.runs {
-            push_varint(&mut self.payload, u64::from(run.len) << 2 | run.role as u64);
-        }
-        meta.at = start as u32;
-        meta.size = (self.payload.len() - start) as u32;
-        meta.tokens = document.ids.len() as u32;
-        self.keys.extend(key.map(|key| Key {
-            meta: self.metas.len() as u32,
-            tokens: meta.tokens,
-            ..key
-        }));
-        self.metas.push(meta);
-    }
-
-    /// The block, and how it is divided. The writer is empty afterwards.
-    pub fn finish(&mut self) -> (Layout, Vec<u8>) {
-        let layout = Layout {
-            payload: self.payload.len() as u64,
-            documents: self.metas.len() as u32,
-            keys: self.keys.len() as u32,
-        };
-        let mut order: Vec<u32> = (0..layout.documents).collect();
-        order.sort_by_key(|&at| self.metas[at as usize].bucket);
-        let mut block = Vec::with_capacity(layout.bytes() as usize);
-        let mut starts = [0_u32; GROUPS + 1];
-        let mut place_of = vec![0_u32; order.len()];
-        let mut sorted = Vec::with_capacity(order.len());
-        for (nth, &at) in order.iter().enumerate() {
-            let meta = self.metas[at as usize];
-            place_of[at as usize] = nth as u32;
-            sorted.push(DocMeta { at: block.len() as u32, ..meta });
-            block.extend_from_slice(&self.payload[meta.at as usize..meta.end() as usize]);
-            starts[(u32::from(meta.bucket) / GROUP) as usize + 1] += 1;
-        }
-        for meta in &sorted {
-            meta.push_bytes(&mut block);
-        }
-        self.keys.sort_unstable_by_key(|key| (key.content, key.record_id));
-        for key in &self.keys {
-            Key { meta: place_of[key.meta as usize], ..*key }.push_bytes(&mut block);
-        }
-        let mut before = 0;
-        for start in starts {
-            before += start;
-            block.extend_from_slice(&before.to_le_bytes());
-        }
-        (self.metas, self.keys, self.payload) = (Vec::new(), Vec::new(), Vec::new());
-        (layout, block)
-    }
-}
-
-/// Tokens `range` of a stored document of `tokens` tokens: appends their ids, and puts their role
-/// runs into `runs`.
-pub fn decode(
-    mut bytes: &[u8],
-    tokens: usize,
-    range: Range<usize>,
-    id_type: IdType,
-    ids: &mut Vec<u32>,
-    runs: &mut Vec<Run>,
-) {
-    let width = id_type.width();
-    let stored = bytes.split_off(..tokens * width).expect("a stored document holds its ids");
-    let stored = &stored[range.start * width..range.end * width];
-    match id_type {
-        IdType::U16 => {
-            ids.extend(stored.as_chunks().0.iter().map(|id| u32::from(u16::from_le_bytes(*id))));
-        }
-        IdType::U32 => ids.extend(stored.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))),
-    }
-    runs.clear();
-    let mut at = 0;
-    while at < range.end {
-        let word = take_varint(&mut bytes);
-        let (next, role) = (
-            at + (word >> 2) as usize,
-            Role::from_u8((word & 3) as u8).expect("two bits are a role"),
-        );
-        push_run(runs, next.min(range.end).saturating_sub(at.max(range.start)) as u32, role);
-        at = next;
-    }
-}
-
-/// LEB128.
-fn push_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take_varint(bytes: &mut &[u8]) -> u64 {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let byte = bytes[0];
-        *bytes = &bytes[1..];
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return value;
-        }
-        shift += 7;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::{IdType, Role, Run, push_run};
+    use crate::spool::{PartWriter, decode};
+    use crate::storage::Local;
+    use crate::tokenize::Document;
     use proptest::prelude::*;
 
     fn document(ids: &[u32]) -> Document {
@@ -378,25 +287,26 @@ mod tests {
             for (nth, (ids, bucket, content)) in documents.iter().enumerate() {
                 let meta = DocMeta { record_id: nth as u64, bucket: *bucket, ..DocMeta::default() };
                 let key = Key { content: u128::from(*content), record_id: nth as u64, ..Key::default() };
-                writer.push(meta, keyed.then_some(key), &document(ids));
+                writer.push([(meta, &document(ids))], keyed.then_some(key));
             }
             let (layout, block) = writer.finish();
             prop_assert_eq!(layout.bytes(), block.len() as u64);
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("block");
-            crate::write::write_file(&path, &[&[7; 5], block.as_slice()].concat()).unwrap();
+            (&Local as &dyn Storage).write_file(&path, &[&[7; 5], block.as_slice()].concat()).unwrap();
             let in_file = Part { layout, block: Block::File(Arc::new(path), 5) };
             let in_memory = Part { layout, block: Block::Memory(Arc::new(block)) };
             for part in [in_file, in_memory] {
-                let metas = part.metas(0..documents.len()).unwrap();
+                let metas = part.metas(&Local, 0..documents.len()).unwrap();
                 prop_assert!(metas.is_sorted_by_key(|meta| (meta.bucket, meta.record_id)));
                 let buckets = buckets.0..buckets.1.max(buckets.0);
-                let found = part.in_buckets(buckets.clone()).unwrap();
+                let (first, found) = part.in_buckets(&Local, buckets.clone()).unwrap();
+                let found: Vec<(u32, DocMeta)> = (first..).zip(found).collect();
                 let expected: Vec<(u32, DocMeta)> = (0..).zip(metas.iter().copied())
                     .filter(|(_, meta)| buckets.contains(&u32::from(meta.bucket))).collect();
                 prop_assert_eq!(&found, &expected);
                 let mut places = Vec::new();
-                let bytes = part.documents(found.iter().map(|(_, meta)| meta), |at| places.push(at)).unwrap();
+                let bytes = part.documents(&Local, found.iter().map(|(_, meta)| meta), |at| places.push(at)).unwrap();
                 let (mut ids, mut runs) = (Vec::new(), Vec::new());
                 for ((_, meta), at) in found.iter().zip(places) {
                     let (bytes, expected) = (&bytes[at as usize..], document(&documents[meta.record_id as usize].0));
@@ -413,10 +323,10 @@ mod tests {
                 }
                 let mut seen = Vec::new();
                 for contents in [0..=split, split + 1..=u128::MAX] {
-                    let mut keys = part.keys(&contents, 3).unwrap();
+                    let mut keys = part.keys(&Local, &contents, 3).unwrap();
                     while let Some(key) = keys.advance().unwrap() {
                         prop_assert_eq!(metas[key.meta as usize].record_id, key.record_id);
-                        prop_assert_eq!(metas[key.meta as usize].tokens, key.tokens);
+                        prop_assert_eq!(metas[key.meta as usize].tokens, key.longest);
                         prop_assert_eq!(u128::from(documents[key.record_id as usize].2), key.content);
                         prop_assert!(contents.contains(&key.content));
                         seen.push((key.content, key.record_id));

@@ -16,11 +16,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::part::Block;
 use super::part::Layout;
 use super::{DocMeta, Key, Part, PartWriter, Tally};
-use crate::disk::{self, NewFile};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
 use crate::monitor::Monitor;
 use crate::schema::IdType;
+use crate::storage::{NewFile, Storage};
 use crate::tokenize::Document;
 
 /// A part is closed once it holds this much.
@@ -62,7 +61,8 @@ impl Spool {
 
 /// The spools of a run.
 #[derive(Debug)]
-pub struct Store {
+pub struct Store<'a> {
+    storage: &'a dyn Storage,
     folder: PathBuf,
     /// Folders of other datasets whose kept spools may serve.
     others: Vec<PathBuf>,
@@ -79,13 +79,19 @@ struct Held {
     spools: Vec<(usize, String, Spool)>,
 }
 
-impl Store {
+impl<'a> Store<'a> {
     /// A store that spills into `folder` once it holds more than `budget` bytes; 0 spills
     /// everything.
     #[must_use]
-    pub fn new(folder: PathBuf, others: Vec<PathBuf>, id_type: IdType, budget: u64) -> Self {
+    pub fn new(
+        storage: &'a dyn Storage,
+        folder: PathBuf,
+        others: Vec<PathBuf>,
+        id_type: IdType,
+        budget: u64,
+    ) -> Self {
         let held = Held { spilling: budget == 0, ..Held::default() };
-        Self { folder, others, id_type, budget, held: Mutex::new(held) }
+        Self { storage, folder, others, id_type, budget, held: Mutex::new(held) }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -103,21 +109,25 @@ impl Store {
         monitor: &Monitor,
     ) -> Result<bool> {
         let own = self.folder.join(name);
-        let spool = if own.is_file() {
-            match read_spool(&own, monitor) {
+        let spool = if self.storage.is_file(&own) {
+            match read_spool(self.storage, &own, monitor) {
                 // It is made again, and takes the place of the damaged one.
                 Err(error) if error.kind != ErrorKind::Interrupted => return Ok(false),
                 found => found?,
             }
         } else {
-            let Some(other) =
-                self.others.iter().map(|other| other.join(name)).find(|other| other.is_file())
+            let Some(other) = self
+                .others
+                .iter()
+                .map(|other| other.join(name))
+                .find(|other| self.storage.is_file(other))
             else {
                 return Ok(false);
             };
-            let spool = read_spool(&other, monitor)?;
+            let spool = read_spool(self.storage, &other, monitor)?;
             if keep {
-                disk::link(&other, &own)
+                self.storage
+                    .link(&other, &own)
                     .map_err(|error| Error::io(ErrorKind::Output, &own, &error))?;
                 spool.moved_to(&Arc::new(own))
             } else {
@@ -159,7 +169,7 @@ impl Store {
     fn spill(&self, held: &mut Held) -> Result<()> {
         for (_, name, spool) in &mut held.spools {
             if spool.parts.iter().any(|part| matches!(part.block, Block::Memory(_))) {
-                let mut file = SpoolFile::create(&self.folder.join(&*name))?;
+                let mut file = SpoolFile::create(self.storage, &self.folder.join(&*name))?;
                 for part in &spool.parts {
                     file.push(part)?;
                 }
@@ -201,14 +211,14 @@ impl Store {
 /// A spool being made.
 #[derive(Debug)]
 pub struct SpoolWriter<'a> {
-    store: &'a Store,
+    store: &'a Store<'a>,
     slot: usize,
     name: String,
     open: PartWriter,
     /// In memory; none once there is a file.
     parts: Vec<Part>,
     tally: Tally,
-    file: Option<SpoolFile>,
+    file: Option<SpoolFile<'a>>,
 }
 
 impl SpoolWriter<'_> {
@@ -217,9 +227,14 @@ impl SpoolWriter<'_> {
         &mut self.tally
     }
 
-    /// Adds a document; `meta` and `key` say everything but where its tokens lie.
-    pub fn push(&mut self, meta: DocMeta, key: Option<Key>, document: &Document) -> Result<()> {
-        self.open.push(meta, key, document);
+    /// Adds the documents of a record; the metas and `key` say everything but where tokens lie.
+    pub fn push<'d>(
+        &mut self,
+        documents: impl IntoIterator<Item = (DocMeta, &'d Document)>,
+        key: Option<Key>,
+    ) -> Result<()> {
+        self.open.push(documents, key);
+        // A record's documents lie in one part, so that settling finds them together.
         if self.open.held() >= PART_BYTES { self.close_part() } else { Ok(()) }
     }
 
@@ -236,7 +251,10 @@ impl SpoolWriter<'_> {
     fn flush(&mut self) -> Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(SpoolFile::create(&self.store.folder.join(&self.name))?),
+            None => self.file.insert(SpoolFile::create(
+                self.store.storage,
+                &self.store.folder.join(&self.name),
+            )?),
         };
         self.parts.drain(..).try_for_each(|part| file.push(&part))
     }
@@ -257,23 +275,24 @@ impl SpoolWriter<'_> {
 
 /// A spool file being written.
 #[derive(Debug)]
-struct SpoolFile {
+struct SpoolFile<'a> {
+    storage: &'a dyn Storage,
     path: Arc<PathBuf>,
-    file: BufWriter<NewFile>,
+    file: BufWriter<Box<dyn NewFile>>,
     written: u64,
     parts: Vec<(u64, Layout, u64)>,
 }
 
-impl SpoolFile {
-    fn create(path: &Path) -> Result<Self> {
+impl<'a> SpoolFile<'a> {
+    fn create(storage: &'a dyn Storage, path: &Path) -> Result<Self> {
         let file =
-            NewFile::create(path).map_err(|error| Error::io(ErrorKind::Output, path, &error))?;
+            storage.create(path).map_err(|error| Error::io(ErrorKind::Output, path, &error))?;
         let file = BufWriter::with_capacity(256 << 10, file);
-        Ok(Self { path: Arc::new(path.to_owned()), file, written: 0, parts: Vec::new() })
+        Ok(Self { storage, path: Arc::new(path.to_owned()), file, written: 0, parts: Vec::new() })
     }
 
     fn push(&mut self, part: &Part) -> Result<()> {
-        let bytes = part.bytes()?;
+        let bytes = part.bytes(self.storage)?;
         self.file
             .write_all(&bytes)
             .map_err(|error| Error::io(ErrorKind::Output, &self.path, &error))?;
@@ -290,7 +309,8 @@ impl SpoolFile {
             self.file.write_all(&xxh3_64(&text).to_le_bytes())?;
             self.file.write_all(&(text.len() as u64).to_le_bytes())?;
             self.file.write_all(MAGIC)?;
-            self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()
+            let file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+            self.storage.finish(file)
         };
         end().map_err(|error| Error::io(ErrorKind::Output, &self.path, &error))?;
         Ok(index.into_spool(&self.path))
@@ -313,9 +333,9 @@ fn broken(path: &Path, what: &str) -> Error {
 }
 
 /// The spool that the file `path` holds, once each of its bytes was checked.
-fn read_spool(path: &Path, monitor: &Monitor) -> Result<Spool> {
-    let (index, ranges) = read_index(path)?;
-    let sums = files::xxh3_64_of_ranges(path, &ranges, || monitor.check())?;
+fn read_spool(storage: &dyn Storage, path: &Path, monitor: &Monitor) -> Result<Spool> {
+    let (index, ranges) = read_index(storage, path)?;
+    let sums = storage.xxh3_64_of_ranges(path, &ranges, || monitor.check())?;
     match index.parts.iter().zip(sums).position(|((_, _, written), is)| *written != is) {
         None => Ok(index.into_spool(&Arc::new(path.to_owned()))),
         Some(nth) => Err(broken(
@@ -326,11 +346,11 @@ fn read_spool(path: &Path, monitor: &Monitor) -> Result<Spool> {
 }
 
 /// The index of the spool file `path`, and where its parts lie.
-fn read_index(path: &Path) -> Result<(Index, Vec<Range<u64>>)> {
+fn read_index(storage: &dyn Storage, path: &Path) -> Result<(Index, Vec<Range<u64>>)> {
     let broken = |what| broken(path, what);
     let before_end =
-        files::file_size(path)?.checked_sub(END).ok_or_else(|| broken("it was cut"))?;
-    let end = files::bytes_at(path, before_end, END as usize)?;
+        storage.file_size(path)?.checked_sub(END).ok_or_else(|| broken("it was cut"))?;
+    let end = storage.bytes_at(path, before_end, END as usize)?;
     let [sum, len, magic]: [u64; 3] =
         std::array::from_fn(|nth| u64::from_le_bytes(end.as_chunks().0[nth]));
     if magic.to_le_bytes() != *MAGIC {
@@ -340,7 +360,7 @@ fn read_index(path: &Path) -> Result<(Index, Vec<Range<u64>>)> {
         .checked_sub(len)
         .filter(|_| len <= MAX_INDEX)
         .ok_or_else(|| broken("it has no index"))?;
-    let text = files::bytes_at(path, start, len as usize)?;
+    let text = storage.bytes_at(path, start, len as usize)?;
     if xxh3_64(&text) != sum {
         return Err(broken("the checksum of its index does not fit, so it was damaged"));
     }
@@ -361,16 +381,19 @@ fn read_index(path: &Path) -> Result<(Index, Vec<Range<u64>>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::Role;
-    use crate::schema::push_run;
+    use crate::schema::{Role, push_run};
+    use crate::storage::Local;
+
+    const LOCAL: &dyn Storage = &Local;
 
     fn documents(spool: &Spool) -> Vec<(u64, Vec<u32>)> {
         let mut found = Vec::new();
         for part in &spool.parts {
-            for meta in part.metas(0..part.layout.documents as usize).unwrap() {
+            for meta in part.metas(LOCAL, 0..part.layout.documents as usize).unwrap() {
                 let (mut at, mut ids, mut runs) = (0, Vec::new(), Vec::new());
-                let bytes =
-                    part.documents([&meta].into_iter(), |place| at = place as usize).unwrap();
+                let bytes = part
+                    .documents(LOCAL, [&meta].into_iter(), |place| at = place as usize)
+                    .unwrap();
                 let tokens = meta.tokens as usize;
                 super::super::decode(
                     &bytes[at..],
@@ -390,7 +413,7 @@ mod tests {
     #[test]
     fn what_is_read_does_not_depend_on_the_budget_and_files_are_found_again() {
         let folder = tempfile::tempdir().unwrap();
-        let fill = |store: &Store| {
+        let fill = |store: &Store<'_>| {
             for slot in 0..4 {
                 let mut writer = store.begin(slot, format!("spool-{slot}"));
                 for nth in 0..50_u64 {
@@ -402,21 +425,22 @@ mod tests {
                         bucket: (nth * 37 % 4096) as u16,
                         ..DocMeta::default()
                     };
-                    writer.push(meta, None, &document).unwrap();
+                    writer.push([(meta, &document)], None).unwrap();
                 }
                 writer.tally().records = 50;
                 writer.finish().unwrap();
             }
         };
-        let store = |budget| Store::new(folder.path().to_owned(), Vec::new(), IdType::U16, budget);
+        let store =
+            |budget| Store::new(LOCAL, folder.path().to_owned(), Vec::new(), IdType::U16, budget);
         let in_memory = store(1 << 20);
         fill(&in_memory);
-        assert_eq!(files::names_in(folder.path()).len(), 0, "a spool within its budget is no file");
+        assert_eq!(LOCAL.names_in(folder.path()).len(), 0, "a spool within its budget is no file");
         let expected: Vec<_> = in_memory.spools(4).iter().map(documents).collect();
         for budget in [0, 20_000, 30_000] {
             let spilled = store(budget);
             fill(&spilled);
-            assert_eq!(files::names_in(folder.path()).len(), 4);
+            assert_eq!(LOCAL.names_in(folder.path()).len(), 4);
             let again = store(budget);
             for slot in 0..4 {
                 assert!(
@@ -431,25 +455,26 @@ mod tests {
                 assert_eq!(spools.iter().map(documents).collect::<Vec<_>>(), expected);
             }
             for slot in 0..4 {
-                disk::remove(&folder.path().join(format!("spool-{slot}"))).unwrap();
+                LOCAL.remove_all(&folder.path().join(format!("spool-{slot}"))).unwrap();
             }
         }
     }
 
     /// A spool file of a few documents.
     fn written(path: &Path) -> Vec<u8> {
-        let mut file = SpoolFile::create(path).unwrap();
+        let mut file = SpoolFile::create(LOCAL, path).unwrap();
         for nth in 0..2_u64 {
             let mut writer = PartWriter::new(IdType::U16);
             let mut document = Document { ids: vec![7; 5], ..Document::default() };
             push_run(&mut document.runs, 5, Role::Target);
             let key = Key { content: u128::from(nth), record_id: nth, ..Key::default() };
-            writer.push(DocMeta { record_id: nth, ..DocMeta::default() }, Some(key), &document);
+            let meta = DocMeta { record_id: nth, ..DocMeta::default() };
+            writer.push([(meta, &document)], Some(key));
             let (layout, block) = writer.finish();
             file.push(&Part { layout, block: Block::Memory(Arc::new(block)) }).unwrap();
         }
         file.finish(Tally::default()).unwrap();
-        crate::files::whole_bytes(path).unwrap()
+        LOCAL.whole_bytes(path).unwrap()
     }
 
     #[test]
@@ -457,13 +482,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let whole = written(&path);
-        let read = || read_spool(&path, &Monitor::default());
+        let read = || read_spool(LOCAL, &path, &Monitor::default());
         assert_eq!(read().unwrap().parts.len(), 2);
         for len in (0..whole.len()).step_by(7).chain(whole.len() - 40..whole.len()) {
-            crate::write::write_file(&path, &whole[..len]).unwrap();
+            LOCAL.write_file(&path, &whole[..len]).unwrap();
             assert!(read().is_err(), "{len} of {} bytes", whole.len());
         }
-        crate::write::write_file(&path, &[whole.as_slice(), b"x"].concat()).unwrap();
+        LOCAL.write_file(&path, &[whole.as_slice(), b"x"].concat()).unwrap();
         assert!(read().is_err(), "a byte more");
     }
 
@@ -476,8 +501,8 @@ mod tests {
         for at in (0..index).step_by(13).chain(index..whole.len()) {
             let mut flipped = whole.clone();
             flipped[at] ^= 1 << (at % 8);
-            crate::write::write_file(&path, &flipped).unwrap();
-            let error = read_spool(&path, &Monitor::default()).unwrap_err();
+            LOCAL.write_file(&path, &flipped).unwrap();
+            let error = read_spool(LOCAL, &path, &Monitor::default()).unwrap_err();
             assert!(
                 error.message.contains("no whole spool") && error.remedy.is_some(),
                 "byte {at}: {error}"

@@ -8,16 +8,21 @@ use tokenizers::Tokenizer;
 
 use super::ControlIds;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::plan::{TokenizerPlan, nearest};
+use crate::storage::Storage;
 
 /// Resolves BOS, EOS and pad from `corpus.toml`, else from the `tokenizer_config.json` beside the
 /// tokenizer.
 ///
 /// BOS is placed where `corpus.toml` names one or `tokenizer_config.json` says `add_bos_token`; pad
 /// is EOS by default.
-pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Result<ControlIds> {
-    let beside = sibling_config(path)?;
+pub fn resolve(
+    plan: &TokenizerPlan,
+    path: &Path,
+    tokenizer: &Tokenizer,
+    storage: &dyn Storage,
+) -> Result<ControlIds> {
+    let beside = sibling_config(path, storage)?;
     let token = |key: &str| -> Option<String> {
         let value = &beside[key];
         value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
@@ -44,12 +49,12 @@ pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Resu
 
 /// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else that of
 /// `tokenizer_config.json`.
-pub fn chat_template(path: &Path) -> Result<Option<String>> {
+pub fn chat_template(path: &Path, storage: &dyn Storage) -> Result<Option<String>> {
     let file = path.with_file_name("chat_template.jinja");
-    if file.is_file() {
-        return files::whole_text(&file).map(Some);
+    if storage.is_file(&file) {
+        return storage.whole_text(&file).map(Some);
     }
-    let beside = sibling_config(path)?;
+    let beside = sibling_config(path, storage)?;
     // Where there are several, each has a name; plain chats use the one called `default`.
     let named = beside["chat_template"]
         .as_array()
@@ -58,12 +63,12 @@ pub fn chat_template(path: &Path) -> Result<Option<String>> {
     Ok(written.as_str().map(str::to_owned))
 }
 
-fn sibling_config(path: &Path) -> Result<Value> {
+fn sibling_config(path: &Path, storage: &dyn Storage) -> Result<Value> {
     let beside = path.with_file_name("tokenizer_config.json");
-    if beside.symlink_metadata().is_err() {
+    if !storage.is_there(&beside) {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&files::small_bytes(&beside)?).map_err(|error| {
+    serde_json::from_slice(&storage.small_bytes(&beside)?).map_err(|error| {
         Error::tokenizer(format!("not JSON: {error}"))
             .file(beside.display().to_string())
             .line(error.line() as u64)

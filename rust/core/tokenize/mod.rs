@@ -35,12 +35,13 @@ pub use draft::Marks;
 pub use plain::{Ids, Share, TextEncoder};
 pub use probe::{Probe, probes};
 
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
 use crate::panics::caught;
 use crate::plan::TokenizerPlan;
 use crate::schema::{DropReason, IdType, Refusal, Role, Run};
 use crate::segment::{Controls, Rendered, TokenNames};
+use crate::storage::Storage;
 use fast::{Engine, Lease};
 use form::Form;
 
@@ -101,26 +102,30 @@ pub struct Encoder {
 
 impl Encoder {
     /// Loads the tokenizer of the plan, on a few threads, and resolves its control tokens.
-    pub fn load(plan: &TokenizerPlan, config_file: &str, threads: usize) -> Result<Self> {
+    pub fn load(plan: &TokenizerPlan, config_file: &str, context: &Context<'_>) -> Result<Self> {
+        let Context { threads, storage, .. } = *context;
         let Some(path) = &plan.file else {
             return Err(Error::config("no tokenizer").file(config_file).remedy(
                 "name one in corpus.toml ([tokenizer] file = \"tokenizer.json\") or with --tokenizer; \
                  `sabiprep tokenizer train` makes one",
             ));
         };
-        let bytes = files::whole_bytes(path)
+        let bytes = storage
+            .whole_bytes(path)
             .map_err(|error| Error { kind: ErrorKind::Tokenizer, ..error })?;
         let shown = path.display().to_string();
-        let chat_template = config::chat_template(path)?;
-        Self::from_bytes(bytes, &shown, threads, |tokenizer| config::resolve(plan, path, tokenizer))
-            .map(|loaded| Self { chat_template, ..loaded })
-            .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
+        let chat_template = config::chat_template(path, storage)?;
+        Self::from_bytes(bytes, &shown, threads, |tokenizer| {
+            config::resolve(plan, path, tokenizer, storage)
+        })
+        .map(|loaded| Self { chat_template, ..loaded })
+        .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
     }
 
     /// The encoder of a packed dataset: its tokenizer file and the ids its manifest names.
-    pub fn of_dataset(path: &Path, controls: ControlIds) -> Result<Self> {
+    pub fn of_dataset(path: &Path, controls: ControlIds, storage: &dyn Storage) -> Result<Self> {
         let shown = path.display().to_string();
-        Self::from_bytes(files::whole_bytes(path)?, &shown, 1, |_| Ok(controls))
+        Self::from_bytes(storage.whole_bytes(path)?, &shown, 1, |_| Ok(controls))
             .map_err(|error| error.file(shown))
     }
 

@@ -13,8 +13,8 @@ use super::choice::{self, Chosen};
 use super::fast::{Engine, Session};
 use super::form::{self, Form};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
 use crate::panics::caught;
+use crate::storage::Storage;
 use crate::tasks::{self, lock};
 
 /// Texts that a thread takes at once, in bytes.
@@ -51,9 +51,10 @@ pub struct TextEncoder {
 
 impl TextEncoder {
     /// Loads a tokenizer.json.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub fn load(path: &Path, storage: &dyn Storage) -> Result<Self> {
         let shown = path.display().to_string();
-        let bytes = files::whole_bytes(path)
+        let bytes = storage
+            .whole_bytes(path)
             .map_err(|error| Error { kind: ErrorKind::Tokenizer, ..error })?;
         Self::from_bytes(&bytes).map_err(|error| error.file(shown))
     }

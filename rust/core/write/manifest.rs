@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::seal::{ZEROS, digest_of, is_sealed};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::schema::{FORMAT_VERSION, LossPolicy, Overflow};
 use crate::settle::Sums;
+use crate::storage::Storage;
 use crate::tokenize::Probe;
 
 /// The manifest's name in a dataset.
@@ -213,8 +213,8 @@ impl Manifest {
     }
 
     /// Reads the manifest of the dataset `out` and proves that it was not changed.
-    pub fn read(out: &Path) -> Result<Self> {
-        let (manifest, text) = Self::parse(out)?;
+    pub fn read(storage: &dyn Storage, out: &Path) -> Result<Self> {
+        let (manifest, text) = Self::parse(storage, out)?;
         if !is_sealed(&text, &manifest.sha256) {
             return Err(Error::dataset("the manifest was changed: its sha256 does not fit")
                 .file(shown(out))
@@ -226,19 +226,19 @@ impl Manifest {
     /// Whether `out` holds a manifest of sabiprep, of whatever version and however damaged beyond
     /// that word.
     #[must_use]
-    pub fn is_ours(out: &Path) -> bool {
-        let text = files::whole_text(&out.join(MANIFEST_FILE)).unwrap_or_default();
+    pub fn is_ours(storage: &dyn Storage, out: &Path) -> bool {
+        let text = storage.whole_text(&out.join(MANIFEST_FILE)).unwrap_or_default();
         serde_json::from_str::<Value>(&text).is_ok_and(|value| value["format"] == "sabiprep")
     }
 
-    fn parse(out: &Path) -> Result<(Self, String)> {
+    fn parse(storage: &dyn Storage, out: &Path) -> Result<(Self, String)> {
         let path = out.join(MANIFEST_FILE);
-        if path.symlink_metadata().is_err() {
+        if !storage.is_there(&path) {
             return Err(Error::dataset("no manifest.json: not a dataset, or an unfinished one")
                 .file(out.display().to_string())
                 .remedy("run `sabiprep pack`; it writes the manifest last"));
         }
-        let text = files::whole_text(&path)?;
+        let text = storage.whole_text(&path)?;
         let value: Value =
             serde_json::from_str(&text).map_err(|error| not_ours(out, &error.to_string()))?;
         if value["format"] != "sabiprep" {
@@ -258,105 +258,26 @@ impl Manifest {
         Ok((manifest, text))
     }
 
-    /// Checks what types alone do not say: bounds, and that every file lies inside the dataset. The
-    /// same rules are in `python/sabiprep/manifest.py`.
-    fn check(&self) -> std::result::Result<(), String> {
-        let tokenizer = &self.tokenizer;
-        require("seq_len", (1..1 << 31).contains(&self.seq_len))?;
-        require("rows_per_batch", (1..1 << 31).contains(&self.rows_per_batch))?;
-        require("id_dtype", matches!(self.id_dtype.as_str(), "uint16" | "uint32"))?;
-        require("tokenizer.vocab_size", (1..=1 << 32).contains(&tokenizer.vocab_size))?;
-        require(
-            "tokenizer.vocab_size",
-            self.id_dtype != "uint16" || tokenizer.vocab_size <= 1 << 16,
-        )?;
-        let is_known = |id: u32| (id as usize) < tokenizer.vocab_size;
-        require("tokenizer.bos_id", tokenizer.bos_id.is_none_or(is_known))?;
-        require("tokenizer.eos_id", is_known(tokenizer.eos_id))?;
-        require("tokenizer.pad_id", is_known(tokenizer.pad_id))?;
-        require("tokenizer.file", is_plain(&tokenizer.file))?;
-        require("sources", (1..=1 << 16).contains(&self.sources.len()))?;
-        self.sources.iter().try_for_each(SourceEntry::check)?;
-        require("splits", self.splits.keys().eq(["train", "validation"]))?;
-        self.splits.iter().try_for_each(|(name, split)| split.check(name))
-    }
-
     /// Returns where `file`, which the manifest names, is: inside the folder `out`, wherever links
     /// lead.
     ///
     /// An error if a link leads out of it, or it is no regular file. One that is not there is for
     /// its reader to miss.
-    pub fn file_in(out: &Path, file: &str) -> Result<PathBuf> {
+    pub fn file_in(storage: &dyn Storage, out: &Path, file: &str) -> Result<PathBuf> {
         let path = out.join(file);
-        match (out.canonicalize(), path.canonicalize()) {
+        match (storage.canonicalize(out), storage.canonicalize(&path)) {
             (Ok(inside), Ok(real)) if !real.starts_with(&inside) => Err(Error::dataset(format!(
                 "a link out of the dataset's folder, to {}",
                 real.display()
             ))
             .file(path.display().to_string())
             .remedy("put a copy of the file there instead of the link")),
-            (_, Ok(real)) if !real.is_file() => Err(Error::dataset("no regular file")
+            (_, Ok(real)) if !storage.is_file(&real) => Err(Error::dataset("no regular file")
                 .file(path.display().to_string())
                 .remedy("copy the dataset again, or pack the corpus again")),
             _ => Ok(path),
         }
     }
-}
-
-impl SourceEntry {
-    fn check(&self) -> std::result::Result<(), String> {
-        let Self { unique, train, validation, .. } = self;
-        let counts = [self.copies, self.records, self.kept, self.truncated];
-        let counts = counts
-            .iter()
-            .chain(self.drops.values())
-            .chain(self.examples.iter().map(|example| &example.line));
-        let amounts = [self.epochs, self.asked_epochs];
-        require("sources.name", !self.name.is_empty())?;
-        require(
-            "a count of sources",
-            counts.copied().all(is_count)
-                && [unique, train, validation].into_iter().all(are_counts),
-        )?;
-        require("epochs of sources", amounts.iter().all(|&epochs| epochs >= 0.0))
-    }
-}
-
-impl SplitEntry {
-    fn check(&self, name: &str) -> std::result::Result<(), String> {
-        let Self { rows, documents, tokens, targets, single_source_rows, .. } = *self;
-        let counts = [rows, documents, tokens, targets, single_source_rows];
-        require(&format!("a count of splits.{name}"), counts.into_iter().all(is_count))?;
-        for shard in &self.shards {
-            let ShardEntry { rows, documents, tokens, targets, .. } = *shard;
-            require(
-                &format!("a count of splits.{name}.shards"),
-                [rows, documents, tokens, targets].into_iter().all(is_count),
-            )?;
-            require(&format!("splits.{name}.shards.file"), is_plain(&shard.file))?;
-        }
-        let sum: u128 = self.shards.iter().map(|shard| u128::from(shard.rows)).sum();
-        require(&format!("splits.{name}.rows"), sum == u128::from(rows))
-    }
-}
-
-/// Whether a count is far above none that can be packed; the sum of as many as there are sources
-/// fits 64 bits.
-fn is_count(count: u64) -> bool {
-    count < 1 << 48
-}
-
-fn are_counts(sums: &Sums) -> bool {
-    [sums.documents, sums.tokens, sums.targets].into_iter().all(is_count)
-}
-
-/// Whether a path is relative, in plain names: no `..`, no `.`, nothing empty, no NUL.
-fn is_plain(file: &str) -> bool {
-    !file.contains(['\0', '\\']) && file.split('/').all(|name| !matches!(name, "" | "." | ".."))
-}
-
-fn require(field: &str, is_right: bool) -> std::result::Result<(), String> {
-    if is_right { Ok(()) } else { Err(format!("{field} cannot be right")) }
 }
 
 fn shown(out: &Path) -> String {
@@ -367,70 +288,4 @@ fn not_ours(out: &Path, why: &str) -> Error {
     Error::dataset(format!("not a manifest of sabiprep: {why}"))
         .file(shown(out))
         .remedy("pack the corpus again")
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::{Manifest, is_plain};
-
-    fn manifest() -> Manifest {
-        let sums = json!({ "documents": 3, "tokens": 9, "targets": 4 });
-        let split = |file: &str| {
-            json!({ "rows": 2, "documents": 3, "tokens": 9, "targets": 4, "utilisation": 0.5, "single_source_rows": 1,
-                "shards": [{ "file": file, "rows": 2, "documents": 3, "tokens": 9, "targets": 4, "bytes": 10, "xxh3_128": "" }] })
-        };
-        let source = json!({ "name": "a", "task": "a", "lang": "und", "inputs": ["a.jsonl"], "loss": "target_only",
-            "overflow": "truncate", "epochs": 1.0, "asked_epochs": 1.0, "copies": 3, "unique": sums, "records": 3, "kept": 3,
-            "truncated": 0, "drops": {}, "train": sums, "validation": sums, "examples": [] });
-        let tokenizer = json!({ "file": "tokenizer.json", "sha256": "", "vocab_size": 10, "bos_id": null, "eos_id": 1,
-            "pad_id": 1, "engine": "", "unicode": "", "probes": [] });
-        serde_json::from_value(json!({ "format": "sabiprep", "format_version": 1, "sha256": "",
-            "program": { "name": "sabiprep", "version": "0" }, "tokenizer": tokenizer, "seq_len": 64, "rows_per_batch": 256,
-            "id_dtype": "uint16", "seed": 0, "config": {}, "inputs": [], "sources": [source],
-            "splits": { "train": split("train/shard-00000.arrow"), "validation": split("validation/shard-00000.arrow") } }))
-        .expect("a manifest")
-    }
-
-    #[test]
-    fn a_forged_manifest_is_refused_by_the_field() {
-        assert_eq!(manifest().check(), Ok(()));
-        let refused = |change: fn(&mut Manifest)| {
-            let mut forged = manifest();
-            change(&mut forged);
-            forged.check().expect_err("it is forged").replace(" cannot be right", "")
-        };
-        assert_eq!(refused(|forged| forged.seq_len = usize::MAX), "seq_len");
-        assert_eq!(refused(|forged| forged.rows_per_batch = 0), "rows_per_batch");
-        assert_eq!(refused(|forged| forged.id_dtype = "int8".to_owned()), "id_dtype");
-        assert_eq!(refused(|forged| forged.tokenizer.vocab_size = 0), "tokenizer.vocab_size");
-        assert_eq!(refused(|forged| forged.tokenizer.vocab_size = 65537), "tokenizer.vocab_size");
-        assert_eq!(refused(|forged| forged.tokenizer.eos_id = 10), "tokenizer.eos_id");
-        assert_eq!(
-            refused(|forged| forged.tokenizer.file = "/etc/passwd".to_owned()),
-            "tokenizer.file"
-        );
-        assert_eq!(refused(|forged| forged.sources.clear()), "sources");
-        assert_eq!(refused(|forged| forged.sources[0].records = u64::MAX), "a count of sources");
-        assert_eq!(refused(|forged| drop(forged.splits.remove("train"))), "splits");
-        let shard = |forged: &mut Manifest, file: &str| {
-            forged.splits.get_mut("train").expect("a split").shards[0].file = file.to_owned();
-        };
-        let mut forged = manifest();
-        shard(&mut forged, "../train/shard-00000.arrow");
-        assert_eq!(forged.check(), Err("splits.train.shards.file cannot be right".to_owned()));
-        assert_eq!(
-            refused(|forged| forged.splits.get_mut("train").expect("a split").rows = 3),
-            "splits.train.rows"
-        );
-    }
-
-    #[test]
-    fn a_path_is_plain_or_refused() {
-        assert!(is_plain("tokenizer.json") && is_plain("train/shard-00000.arrow"));
-        for file in ["", "/", "/a", "a/", "a//b", "..", "a/../b", "./a", "a\0b", "a\\b"] {
-            assert!(!is_plain(file), "{file:?}");
-        }
-    }
 }

@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::failed;
-use crate::disk::NewFile;
 use crate::error::{Error, Result};
 use crate::mask::Row;
 use crate::schema::{IdType, ROWS_PER_BATCH, shard_schema};
+use crate::storage::{NewFile, Storage};
 
 /// A finished shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,16 +54,22 @@ impl<W: Write> Write for Summing<W> {
 }
 
 /// Writes record batches of [`ROWS_PER_BATCH`] rows, the last one aside.
-pub struct ShardWriter {
-    writer: FileWriter<Summing<BufWriter<NewFile>>>,
+pub struct ShardWriter<'a> {
+    storage: &'a dyn Storage,
+    writer: FileWriter<Summing<BufWriter<Box<dyn NewFile>>>>,
     path: PathBuf,
     rows: u64,
 }
 
-impl ShardWriter {
+impl<'a> ShardWriter<'a> {
     /// Opens the shard `path`, which appears under its name once it is finished.
-    pub fn create(path: &Path, seq_len: usize, ids: IdType) -> Result<Self> {
-        let file = NewFile::create(path).map_err(|error| failed(path, &error))?;
+    pub fn create(
+        storage: &'a dyn Storage,
+        path: &Path,
+        seq_len: usize,
+        ids: IdType,
+    ) -> Result<Self> {
+        let file = storage.create(path).map_err(|error| failed(path, &error))?;
         let sink = Summing {
             inner: BufWriter::with_capacity(1 << 20, file),
             hasher: Xxh3Default::new(),
@@ -74,7 +80,7 @@ impl ShardWriter {
         let schema = shard_schema(seq_len, ids);
         let writer = FileWriter::try_new_with_options(sink, &schema, options)
             .map_err(|error| broken(path, &error))?;
-        Ok(Self { writer, path: path.to_owned(), rows: 0 })
+        Ok(Self { storage, writer, path: path.to_owned(), rows: 0 })
     }
 
     /// Adds the rows of a batch.
@@ -93,7 +99,8 @@ impl ShardWriter {
         let sink = self.writer.into_inner().map_err(|error| broken(&self.path, &error))?;
         let (bytes, xxh3_128) = (sink.bytes, format!("{:032x}", sink.hasher.digest128()));
         let file = sink.inner.into_inner().map_err(io::IntoInnerError::into_error);
-        file.and_then(NewFile::finish).map_err(|error| failed(&self.path, &error))?;
+        let finished = file.and_then(|file| self.storage.finish(file));
+        finished.map_err(|error| failed(&self.path, &error))?;
         Ok(Written { rows: self.rows, bytes, xxh3_128 })
     }
 }

@@ -13,7 +13,7 @@ use super::manifest::{InputEntry, Manifest, Program};
 use super::seal::{sealed_text, unsealed};
 use super::work::{STATE_FILE, WORK};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::storage::Storage;
 
 /// Everything that the bytes of a dataset depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -141,9 +141,9 @@ pub struct State {
 
 impl State {
     /// That of the run whose work folder is in `out`, if there is one.
-    pub fn of(out: &Path) -> Result<Option<Self>> {
+    pub fn of(storage: &dyn Storage, out: &Path) -> Result<Option<Self>> {
         let path = out.join(WORK).join(STATE_FILE);
-        if path.symlink_metadata().is_err() {
+        if !storage.is_there(&path) {
             return Ok(None);
         }
         let damaged = |what: &str| {
@@ -151,7 +151,7 @@ impl State {
                 .file(path.display().to_string())
                 .remedy("remove the folder .work, then pack again")
         };
-        let bytes = files::whole_bytes(&path)?;
+        let bytes = storage.whole_bytes(&path)?;
         let text = std::str::from_utf8(&bytes).map_err(|error| damaged(&error.to_string()))?;
         let state: Self = unsealed(text).map_err(|what| damaged(&what))?;
         if state.split_bytes == 0 {

@@ -7,7 +7,6 @@
 //! Nothing outside OUT is touched: OUT may be a link to a folder, but nothing of the work folder
 //! may be one, and links in a dataset are removed, never followed.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -17,12 +16,11 @@ use sha2::{Digest, Sha256};
 use super::manifest::{MANIFEST_FILE, Manifest};
 use super::seal::{sealed_text, unsealed};
 use super::state::{Stage, State};
-use super::{TOKENIZER_FILE, failed, shard_name, write_file};
-use crate::disk;
+use super::{TOKENIZER_FILE, failed, shard_name};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::monitor::Monitor;
 use crate::schema::Split;
+use crate::storage::{Lock, Storage, is_temporary};
 use crate::tokenize::hex;
 
 /// The folder of unfinished work inside OUT.
@@ -47,24 +45,24 @@ pub enum Survey {
 
 /// Looks at `out`, and refuses what must not be written to: it must be missing or empty, or with
 /// `overwrite` or `resume` a folder of ours.
-pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
+pub fn survey(storage: &dyn Storage, out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
     let shown = out.display().to_string();
-    if out.exists() && !out.is_dir() {
+    if storage.exists(out) && !storage.is_folder(out) {
         return Err(Error::output("is not a folder")
             .file(shown)
             .remedy("name another folder for the dataset"));
     }
-    if !out.exists() && disk::is_link(out) {
+    if !storage.exists(out) && storage.is_link(out) {
         return Err(Error::output("is a link that leads nowhere")
             .file(shown)
             .remedy("remove the link, or make the folder that it names"));
     }
     let work = out.join(WORK);
-    refuse_links(&work)?;
-    let state = State::of(out)?;
+    refuse_links(storage, &work)?;
+    let state = State::of(storage, out)?;
     // What a run leaves that was killed before it could say anything.
-    let is_ours = |name: &String| name == LOCK_FILE || disk::is_temporary(name);
-    if work.exists() && state.is_none() && !files::names_in(&work).iter().all(is_ours) {
+    let is_ours = |name: &String| name == LOCK_FILE || is_temporary(name);
+    if storage.exists(&work) && state.is_none() && !storage.names_in(&work).iter().all(is_ours) {
         return Err(Error::output("was not made by sabiprep, and its name is needed")
             .file(work.display().to_string())
             .remedy("move it away, or name another folder for the dataset"));
@@ -78,7 +76,7 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
                 .remedy("pass --resume to go on with it, or --overwrite to start again")),
         };
     }
-    if out.join(MANIFEST_FILE).is_file() && Manifest::is_ours(out) {
+    if storage.is_file(&out.join(MANIFEST_FILE)) && Manifest::is_ours(storage, out) {
         return match (resume, overwrite) {
             (true, _) => Ok(Survey::Finished),
             (false, true) => Ok(Survey::Fresh(state)),
@@ -87,7 +85,7 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
                 .remedy("pass --overwrite to replace it")),
         };
     }
-    if files::names_in(out).iter().any(|name| name != WORK) {
+    if storage.names_in(out).iter().any(|name| name != WORK) {
         return Err(Error::output("is not empty and holds no dataset of sabiprep")
             .file(shown)
             .remedy("name an empty or a new folder; --overwrite replaces only a folder with a dataset of sabiprep"));
@@ -96,11 +94,11 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
 }
 
 /// Refuses a work folder that leads out of OUT.
-fn refuse_links(work: &Path) -> Result<()> {
+fn refuse_links(storage: &dyn Storage, work: &Path) -> Result<()> {
     let folders =
         Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE, LOCK_FILE, STATE_FILE]);
     let paths = std::iter::once(work.to_owned()).chain(folders.map(|name| work.join(name)));
-    match paths.into_iter().find(|path| disk::is_link(path)) {
+    match paths.into_iter().find(|path| storage.is_link(path)) {
         None => Ok(()),
         Some(link) => {
             Err(Error::output("is a link: what a run makes and removes must lie in its own folder")
@@ -112,25 +110,31 @@ fn refuse_links(work: &Path) -> Result<()> {
 
 /// The work folder of a run; no other run works in it at the same time.
 #[derive(Debug)]
-pub struct WorkFolder {
+pub struct WorkFolder<'a> {
+    storage: &'a dyn Storage,
     out: PathBuf,
     /// The folders that did not exist before, the innermost first.
     made: Vec<PathBuf>,
     state: State,
     /// The state of the kept spool that was there before.
     kept: Option<State>,
-    _lock: File,
+    _lock: Box<dyn Lock>,
 }
 
-impl WorkFolder {
+impl<'a> WorkFolder<'a> {
     /// Begins a run in `out`, or goes on with the one that `survey` found there.
-    pub fn open(out: &Path, survey: &Survey, state: State) -> Result<Self> {
+    pub fn open(
+        storage: &'a dyn Storage,
+        out: &Path,
+        survey: &Survey,
+        state: State,
+    ) -> Result<Self> {
         let work = out.join(WORK);
-        let made = missing_folders(out);
+        let made = missing_folders(storage, out);
         let at = |error: &std::io::Error| failed(out, error);
-        disk::create_folder(&work).map_err(|error| at(&error))?;
+        storage.create_folder(&work).map_err(|error| at(&error))?;
         let lock =
-            disk::lock(&work.join(LOCK_FILE)).map_err(|error| at(&error))?.ok_or_else(|| {
+            storage.lock(&work.join(LOCK_FILE)).map_err(|error| at(&error))?.ok_or_else(|| {
                 Error::output("another sabiprep is packing into it")
                     .file(out.display().to_string())
                     .remedy("wait until it has ended, or name another folder")
@@ -139,7 +143,7 @@ impl WorkFolder {
             Survey::Fresh(kept) => kept.clone(),
             Survey::Unfinished(_) | Survey::Finished => None,
         };
-        let folder = Self { out: out.to_owned(), made, state, kept, _lock: lock };
+        let folder = Self { storage, out: out.to_owned(), made, state, kept, _lock: lock };
         let clear = || -> std::io::Result<()> {
             if !matches!(survey, Survey::Unfinished(_)) {
                 for name in Split::ALL.map(Split::name).into_iter().chain([
@@ -147,14 +151,13 @@ impl WorkFolder {
                     TOKENIZER_FILE,
                     MANIFEST_FILE,
                 ]) {
-                    disk::remove(&work.join(name))?;
+                    storage.remove_all(&work.join(name))?;
                 }
             }
             for folder in [".", SPOOL, DONE].into_iter().chain(Split::ALL.map(Split::name)) {
                 let folder = work.join(folder);
-                for name in files::names_in(&folder).iter().filter(|name| disk::is_temporary(name))
-                {
-                    disk::remove_file(&folder.join(name))?;
+                for name in storage.names_in(&folder).iter().filter(|name| is_temporary(name)) {
+                    storage.remove_if_there(&folder.join(name))?;
                 }
             }
             Ok(())
@@ -164,14 +167,14 @@ impl WorkFolder {
         for name in Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE]) {
             // A dataset on its way into place may have left already.
             if folder.state.stage == Stage::Working {
-                disk::create_folder(&work.join(name)).map_err(|error| at(&error))?;
+                storage.create_folder(&work.join(name)).map_err(|error| at(&error))?;
             }
         }
         Ok(folder)
     }
 
     fn write_state(&self) -> Result<()> {
-        write_file(&self.work().join(STATE_FILE), self.state.to_text().as_bytes())
+        self.storage.write_file(&self.work().join(STATE_FILE), self.state.to_text().as_bytes())
     }
 
     fn work(&self) -> PathBuf {
@@ -197,7 +200,7 @@ impl WorkFolder {
     /// Notes what is known of a finished shard.
     pub fn save(&self, split: Split, index: usize, sums: &impl Serialize) -> Result<()> {
         let text = sealed_text(sums).expect("sums are plain data");
-        write_file(&self.done_path(split, index), text.as_bytes())
+        self.storage.write_file(&self.done_path(split, index), text.as_bytes())
     }
 
     /// What [`WorkFolder::save`] noted of a shard, if it was finished, and the note is as it was
@@ -205,7 +208,11 @@ impl WorkFolder {
     #[must_use]
     pub fn saved<T: DeserializeOwned>(&self, split: Split, index: usize) -> Option<T> {
         let path = self.done_path(split, index);
-        if path.is_file() { unsealed(&files::whole_text(&path).ok()?).ok() } else { None }
+        if self.storage.is_file(&path) {
+            unsealed(&self.storage.whole_text(&path).ok()?).ok()
+        } else {
+            None
+        }
     }
 
     /// Removes what the run made, since it can never go on; a spool that was kept before stays.
@@ -215,13 +222,15 @@ impl WorkFolder {
         let remove = || -> Result<()> {
             if let Some(kept) = &self.kept {
                 for name in Split::ALL.map(Split::name).into_iter().chain([DONE]) {
-                    disk::remove(&work.join(name)).map_err(|error| failed(&work, &error))?;
+                    self.storage
+                        .remove_all(&work.join(name))
+                        .map_err(|error| failed(&work, &error))?;
                 }
-                return write_file(&work.join(STATE_FILE), kept.to_text().as_bytes());
+                return self.storage.write_file(&work.join(STATE_FILE), kept.to_text().as_bytes());
             }
-            disk::remove(&work).map_err(|error| failed(&work, &error))?;
+            self.storage.remove_all(&work).map_err(|error| failed(&work, &error))?;
             self.made.iter().try_for_each(|folder| {
-                disk::remove_empty_folder(folder).map_err(|e| failed(folder, &e))
+                self.storage.remove_folder(folder).map_err(|e| failed(folder, &e))
             })
         };
         let _ = remove();
@@ -234,14 +243,16 @@ impl WorkFolder {
         manifest: &Manifest,
         spools: &[String],
     ) -> Result<()> {
-        write_file(&self.work().join(TOKENIZER_FILE), tokenizer)?;
-        write_file(&self.work().join(MANIFEST_FILE), manifest.to_text().as_bytes())?;
+        self.storage.write_file(&self.work().join(TOKENIZER_FILE), tokenizer)?;
+        self.storage.write_file(&self.work().join(MANIFEST_FILE), manifest.to_text().as_bytes())?;
         self.state.stage = Stage::Moving;
         self.write_state()?;
         let folder = self.spool();
         // Of a spool that is kept, what this dataset is not made of goes.
-        for name in files::names_in(&folder).iter().filter(|name| !spools.contains(*name)) {
-            disk::remove_file(&folder.join(name)).map_err(|error| failed(&folder, &error))?;
+        for name in self.storage.names_in(&folder).iter().filter(|name| !spools.contains(*name)) {
+            self.storage
+                .remove_if_there(&folder.join(name))
+                .map_err(|error| failed(&folder, &error))?;
         }
         self.end_move()
     }
@@ -249,7 +260,7 @@ impl WorkFolder {
     /// Refuses to go on with a move of what was damaged since it was made.
     pub fn check_move(&self, monitor: &Monitor) -> Result<()> {
         let work = self.work();
-        if !work.join(MANIFEST_FILE).exists() {
+        if !self.storage.exists(&work.join(MANIFEST_FILE)) {
             return Ok(());
         }
         let again = "pass --overwrite without --resume to pack it again";
@@ -261,18 +272,19 @@ impl WorkFolder {
         // What is not in the work folder any more is in place.
         let find = |name: &str| {
             Some(work.join(name))
-                .filter(|path| path.exists())
+                .filter(|path| self.storage.exists(path))
                 .unwrap_or_else(|| self.out.join(name))
         };
-        let manifest = Manifest::read(&work).map_err(|error| error.remedy(again))?;
+        let manifest = Manifest::read(self.storage, &work).map_err(|error| error.remedy(again))?;
         for shard in manifest.splits.values().flat_map(|split| &split.shards) {
             let path = find(&shard.file);
-            if files::xxh3_128_of_file(&path, || monitor.check())? != shard.xxh3_128 {
+            if self.storage.xxh3_128_of_file(&path, || monitor.check())? != shard.xxh3_128 {
                 return refuse(&path);
             }
         }
         let tokenizer = find(TOKENIZER_FILE);
-        if hex(&Sha256::digest(files::whole_bytes(&tokenizer)?)) == manifest.tokenizer.sha256 {
+        if hex(&Sha256::digest(self.storage.whole_bytes(&tokenizer)?)) == manifest.tokenizer.sha256
+        {
             return Ok(());
         }
         refuse(&tokenizer)
@@ -282,45 +294,45 @@ impl WorkFolder {
     pub fn end_move(mut self) -> Result<()> {
         let (out, work) = (self.out.clone(), self.work());
         let moved = || -> std::io::Result<()> {
-            if work.join(MANIFEST_FILE).exists() {
+            if self.storage.exists(&work.join(MANIFEST_FILE)) {
                 // From here on the folder is unfinished until its manifest is back.
-                disk::remove_file(&out.join(MANIFEST_FILE))?;
+                self.storage.remove_if_there(&out.join(MANIFEST_FILE))?;
                 for name in Split::ALL.map(Split::name).into_iter().chain([TOKENIZER_FILE]) {
-                    if work.join(name).exists() {
-                        disk::remove(&out.join(name))?;
-                        disk::rename(&work.join(name), &out.join(name))?;
+                    if self.storage.exists(&work.join(name)) {
+                        self.storage.remove_all(&out.join(name))?;
+                        self.storage.rename(&work.join(name), &out.join(name))?;
                     }
                 }
-                disk::sync_folder(&out);
-                disk::rename(&work.join(MANIFEST_FILE), &out.join(MANIFEST_FILE))?;
-                disk::sync_folder(&out);
+                self.storage.sync_folder(&out);
+                self.storage.rename(&work.join(MANIFEST_FILE), &out.join(MANIFEST_FILE))?;
+                self.storage.sync_folder(&out);
             }
             Ok(())
         };
         moved()
-            .and_then(|()| disk::remove(&work.join(DONE)))
+            .and_then(|()| self.storage.remove_all(&work.join(DONE)))
             .map_err(|error| failed(&out, &error))?;
         if self.state.keep_spool {
             self.state.stage = Stage::Kept;
             return self.write_state();
         }
         let clear = || -> std::io::Result<()> {
-            disk::remove(&work.join(SPOOL))?;
+            self.storage.remove_all(&work.join(SPOOL))?;
             // The last to go is what makes the folder ours.
-            disk::remove_file(&work.join(STATE_FILE))?;
-            disk::remove(&work)
+            self.storage.remove_if_there(&work.join(STATE_FILE))?;
+            self.storage.remove_all(&work)
         };
         clear().map_err(|error| failed(&out, &error))?;
-        disk::sync_folder(&out);
+        self.storage.sync_folder(&out);
         Ok(())
     }
 }
 
 /// Removes what a run left in `out` that was killed while it cleared its work folder away.
-pub fn clear_leftover(out: &Path) -> Result<()> {
-    match State::of(out)? {
+pub fn clear_leftover(storage: &dyn Storage, out: &Path) -> Result<()> {
+    match State::of(storage, out)? {
         Some(_) => Ok(()),
-        None => disk::remove(&out.join(WORK)).map_err(|error| failed(out, &error)),
+        None => storage.remove_all(&out.join(WORK)).map_err(|error| failed(out, &error)),
     }
 }
 
@@ -331,7 +343,7 @@ pub fn spool_of(out: &Path) -> PathBuf {
 }
 
 /// The folders of `path` that do not exist, the innermost first.
-fn missing_folders(path: &Path) -> Vec<PathBuf> {
-    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+fn missing_folders(storage: &dyn Storage, path: &Path) -> Vec<PathBuf> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !storage.exists(folder);
     path.ancestors().take_while(is_missing).map(Path::to_owned).collect()
 }

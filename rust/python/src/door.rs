@@ -5,8 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use sabiprep::context::Context;
 use sabiprep::error::{Error, Result};
 use sabiprep::monitor::Monitor;
+use sabiprep::storage::Local;
 
 use crate::error::to_python;
 
@@ -18,14 +20,15 @@ const TICK: Duration = Duration::from_millis(50);
 pub fn enter<T: Send>(
     py: Python<'_>,
     progress: Option<&Bound<'_, PyAny>>,
-    work: impl FnOnce(&Monitor) -> Result<T> + Send,
+    work: impl FnOnce(&Context<'_>) -> Result<T> + Send,
 ) -> PyResult<T> {
     let monitor = Monitor::default();
     let done = AtomicBool::new(false);
     let waiting = thread::current();
     thread::scope(|scope| {
         let worker = thread::Builder::new().spawn_scoped(scope, || {
-            let result = work(&monitor);
+            let context = Context { threads: 1, monitor: &monitor, storage: &Local };
+            let result = work(&context);
             done.store(true, Relaxed);
             waiting.unpark();
             result

@@ -28,7 +28,11 @@ impl Decoder {
     /// Loads the tokenizer of a dataset, if it is the one it was packed with.
     #[new]
     fn new(py: Python<'_>, out: PathBuf) -> PyResult<Self> {
-        enter(py, None, |_| open_tokenizer(&out, &Manifest::read(&out)?)).map(Self)
+        enter(py, None, |context| {
+            let manifest = Manifest::read(context.storage, &out)?;
+            open_tokenizer(context.storage, &out, &manifest)
+        })
+        .map(Self)
     }
 
     /// The text that each token of an Arrow uint32 array adds, as an Arrow string array.
@@ -51,7 +55,7 @@ impl TextEncoder {
     /// Loads a tokenizer file.
     #[new]
     fn new(py: Python<'_>, file: PathBuf) -> PyResult<Self> {
-        enter(py, None, |_| tokenize::TextEncoder::load(&file)).map(Self)
+        enter(py, None, |context| tokenize::TextEncoder::load(&file, context.storage)).map(Self)
     }
 
     /// What encodes, and why.
@@ -103,10 +107,10 @@ impl TextEncoder {
     ) -> PyResult<PyArray> {
         let count = texts.len();
         let mut texts = (0..count).map(|at| texts.value(at));
-        enter(py, None, |monitor| {
+        enter(py, None, |context| {
             let next = |share: &mut Share| {
                 share.fill(&mut texts);
-                monitor.check()
+                context.monitor.check()
             };
             lists(self.0.encode_from(count, threads, next)?)
         })
@@ -118,9 +122,9 @@ impl TextEncoder {
     fn encode_list(&self, texts: &Bound<'_, PyList>, threads: usize) -> PyResult<PyArray> {
         let (py, count, list) = (texts.py(), texts.len(), texts.as_unbound());
         let (mut at, mut failed) = (0, None);
-        let ids = enter(py, None, |monitor| {
+        let ids = enter(py, None, |context| {
             let next = |share: &mut Share| {
-                monitor.check()?;
+                context.monitor.check()?;
                 let read = Python::attach(|py| {
                     let list = list.bind(py);
                     if at < count && list.len() != count {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use sabiprep::pipeline::{self, Against};
+use sabiprep::commands::{self, Against};
 use serde_json::json;
 
 use crate::door::enter;
@@ -20,8 +20,8 @@ pub fn verify_against(
     threads: usize,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<String> {
-    let found = enter(py, progress, |monitor| {
-        pipeline::verify_against(&out, &corpus, sample, threads, monitor)
+    let found = enter(py, progress, |context| {
+        commands::verify_against(&out, &corpus, sample, &context.with_threads(threads))
     })?;
     let Against { records, documents, failures } = found;
     Ok(json!({ "records": records, "documents": documents, "failures": failures }).to_string())
@@ -35,7 +35,7 @@ pub fn verify(
     out: PathBuf,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<String> {
-    let found = enter(py, progress, |monitor| sabiprep::verify::verify(&out, monitor))?;
+    let found = enter(py, progress, |context| sabiprep::verify::verify(&out, context))?;
     Ok(json!({
         "shards": found.shards,
         "rows": found.rows,

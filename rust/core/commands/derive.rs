@@ -2,8 +2,8 @@
 //! by the slow path.
 //!
 //! The slow path reads a record where its id says it lies, renders it by way of its fields, has the
-//! `tokenizers` library encode it, and makes it fit; the direct path, the engine of our own,
-//! spools, settling, packing and masking have no part in it.
+//! `tokenizers` library encode it, and makes it fit. The direct path, the fast encoder, spools,
+//! settling, packing and masking have no part in it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -12,19 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use arrow_ipc::reader::FileReader;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::Job;
-use super::fit::fit;
-use super::map::Scratch;
-use crate::choice::{Subject, choice, within};
+use crate::choice::{Purpose, Subject, choice, within};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::job::Job;
 use crate::mask::Row;
-use crate::monitor::{Monitor, Phase};
-use crate::plan::{Overrides, Plan};
+use crate::monitor::Phase;
+use crate::pipeline::{Scratch, fit, identity, input_entries};
+use crate::plan::{PackOptions, Plan};
 use crate::read::{self, InputSplit, Records};
-use crate::report;
-use crate::schema::{IdType, Role, Run};
+use crate::schema::{DocId, IdType, Role, Run};
 use crate::tasks;
+use crate::tokenize::Document;
 use crate::verify::{open_tokenizer, row_of};
 use crate::write::{Identity, Manifest};
 
@@ -33,53 +32,45 @@ const DOCUMENTS_A_PASS: u64 = 2_000_000;
 /// Failures that are named; more are counted.
 const NAMED: usize = 20;
 
-/// What came of it.
+/// The result of deriving documents again.
 #[derive(Debug, Clone, Default)]
 pub struct Against {
     /// Records derived again.
     pub records: u64,
     /// Their documents in the dataset, copies included, windows put together.
     pub documents: u64,
-    /// What is wrong. Empty if nothing is.
+    /// One sentence for each record that differs. Empty if none does.
     pub failures: Vec<String>,
 }
 
 /// Compares about `sample` records of the dataset `out` (all for `None`) with what the corpus
 /// folder `corpus` gives.
 ///
-/// An error where the corpus is not the one the dataset was packed from, naming what differs.
+/// Returns an error that names the difference if the dataset was packed from another corpus.
 pub fn verify_against(
     out: &Path,
     corpus: &Path,
     sample: Option<u64>,
-    threads: usize,
-    monitor: &Monitor,
+    context: &Context<'_>,
 ) -> Result<Against> {
-    let manifest = Manifest::read(out)?;
-    let overrides = Overrides {
-        seq_len: Some(manifest.seq_len),
-        seed: Some(manifest.seed),
-        ..Overrides::default()
-    };
-    let plan = Plan::load(corpus, &overrides)?;
-    let job = Job::with_encoder(&plan, open_tokenizer(out, &manifest)?.by_library())?;
-    let inputs = tasks::run(threads, plan.inputs.len(), |at| {
-        report::input_entry(&plan.inputs[at], monitor)
-    })?;
+    let manifest = Manifest::read(context.storage, out)?;
+    let (seq_len, seed) = (Some(manifest.seq_len), Some(manifest.seed));
+    let options = PackOptions { seq_len, seed, ..PackOptions::default() };
+    let plan = Plan::load(corpus, &options, context.storage)?;
+    let encoder = open_tokenizer(context.storage, out, &manifest)?.by_library();
+    let job = Job::with_encoder(plan, encoder)?;
+    let (plan, inputs) = (&job.plan, input_entries(&job.plan, context)?);
     let made_of = Identity::of_dataset(&manifest);
-    if let Some(what) =
-        made_of.change(&Identity { program: made_of.program.clone(), ..job.identity(&inputs) })
-    {
-        return Err(Error::input(format!("is not what {} was packed from: {what}", out.display()))
+    // Another version of the program may derive the same documents; anything else may not differ.
+    let now = Identity { program: made_of.program.clone(), ..identity(&job, &inputs) };
+    if let Some(what) = made_of.change(&now) {
+        let dataset = out.display();
+        return Err(Error::input(format!("is not what {dataset} was packed from: {what}"))
             .file(corpus.display().to_string())
             .remedy("undo the change, or name the corpus as it was"));
     }
-    if !manifest
-        .sources
-        .iter()
-        .map(|source| &source.name)
-        .eq(plan.sources.iter().map(|source| &source.name))
-    {
+    let names = manifest.sources.iter().map(|source| &source.name);
+    if !names.eq(plan.sources.iter().map(|source| &source.name)) {
         return Err(Error::dataset("its sources are not those of its own configuration")
             .file(out.display().to_string())
             .remedy("pack the corpus again"));
@@ -92,11 +83,11 @@ pub fn verify_against(
         let is_looked_at = |source: u16, record: u64| {
             let subject =
                 Subject { name: &plan.sources[usize::from(source)].name, record, copy: 0 };
-            within(choice(manifest.seed, "sample", subject), share)
-                && choice(manifest.seed, "pass", subject) % passes == pass
+            within(choice(manifest.seed, Purpose::Sample, subject), share)
+                && choice(manifest.seed, Purpose::Pass, subject) % passes == pass
         };
-        let packed = packed_documents(out, &manifest, is_looked_at, monitor)?;
-        compare(&job, &packed, threads, &mut found, monitor)?;
+        let packed = packed_documents(out, &manifest, is_looked_at, context)?;
+        compare(&job, &packed, &mut found, context)?;
     }
     let more = found.failures.len().saturating_sub(NAMED);
     if more > 0 {
@@ -109,13 +100,13 @@ pub fn verify_against(
 /// The documents of one record in a dataset.
 #[derive(Debug, Default)]
 struct Packed {
-    /// The digest of each copy.
-    copies: Vec<u128>,
-    /// Whether its record was come upon in the corpus.
+    /// The digest of each copy of each document, with the document's number within the record.
+    copies: Vec<(u32, u128)>,
+    /// Whether the record was found in the corpus.
     is_met: AtomicBool,
 }
 
-/// A part of a document that was not in one row whole.
+/// A window of a document that was not in one row whole.
 #[derive(Debug)]
 struct Window {
     number: u32,
@@ -125,43 +116,44 @@ struct Window {
 
 type ByRecord = HashMap<(u16, u64), Packed>;
 
-/// The documents that are looked at, put together from their windows.
+/// Returns the documents that are looked at, put together from their windows.
 fn packed_documents(
     out: &Path,
     manifest: &Manifest,
     is_looked_at: impl Fn(u16, u64) -> bool,
-    monitor: &Monitor,
+    context: &Context<'_>,
 ) -> Result<ByRecord> {
-    monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
+    context.monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
     let ids = IdType::for_vocab(manifest.tokenizer.vocab_size);
     let mut packed = ByRecord::new();
-    let mut windows: BTreeMap<(u16, u64, u32), Vec<Window>> = BTreeMap::new();
+    let mut windows: BTreeMap<DocId, Vec<Window>> = BTreeMap::new();
     for shard in manifest.splits.values().flat_map(|split| &split.shards) {
         let unreadable = |error: &dyn std::fmt::Display| {
             Error::dataset(format!("not a readable Arrow file: {error}"))
                 .file(out.join(&shard.file).display().to_string())
                 .remedy("`sabiprep verify` without --against says what is wrong")
         };
-        let file = files::open_shard(&Manifest::file_in(out, &shard.file)?)?;
+        let file =
+            context.storage.open_shard(&Manifest::file_in(context.storage, out, &shard.file)?)?;
         for batch in FileReader::try_new(file, None).map_err(|error| unreadable(&error))? {
-            monitor.check()?;
+            context.monitor.check()?;
             let batch = batch.map_err(|error| unreadable(&error))?;
             for at in 0..batch.num_rows() {
                 collect(&row_of(&batch, at, ids), &is_looked_at, &mut packed, &mut windows);
-                monitor.done.fetch_add(1, Relaxed);
+                context.monitor.done.fetch_add(1, Relaxed);
             }
         }
     }
-    for ((source, record, _), mut parts) in windows {
-        parts.sort_by_key(|part| part.number);
+    for (DocId { source, record, part, .. }, mut windows) in windows {
+        windows.sort_by_key(|window| window.number);
         let (mut ids, mut roles) = (Vec::new(), Vec::new());
-        for (nth, part) in parts.into_iter().enumerate() {
+        for (nth, window) in windows.into_iter().enumerate() {
             // A window begins with the last token of the one before it.
             let shared = usize::from(nth > 0);
-            ids.extend_from_slice(&part.ids[shared..]);
-            roles.extend_from_slice(&part.roles[shared..]);
+            ids.extend_from_slice(&window.ids[shared..]);
+            roles.extend_from_slice(&window.roles[shared..]);
         }
-        packed.entry((source, record)).or_default().copies.push(digest(&ids, &roles));
+        packed.entry((source, record)).or_default().copies.push((part, digest(&ids, &roles)));
     }
     Ok(packed)
 }
@@ -171,7 +163,7 @@ fn collect(
     row: &Row,
     is_looked_at: impl Fn(u16, u64) -> bool,
     packed: &mut ByRecord,
-    windows: &mut BTreeMap<(u16, u64, u32), Vec<Window>>,
+    windows: &mut BTreeMap<DocId, Vec<Window>>,
 ) {
     let mut roles = Vec::with_capacity(row.ids.len());
     for (&len, &role) in row.segment_lengths.iter().zip(&row.segment_roles) {
@@ -181,18 +173,18 @@ fn collect(
     for (nth, &len) in row.seq_lengths.iter().enumerate() {
         let range = start..start + len as usize;
         start = range.end;
-        let (source, record, parts) =
-            (row.source_ids[nth], row.record_ids[nth], row.doc_parts[nth]);
-        if !is_looked_at(source, record) {
+        let id = DocId::of_row(row.source_ids[nth], row.record_ids[nth], row.doc_parts[nth]);
+        if !is_looked_at(id.source, id.record) {
             continue;
         }
         let (ids, roles) = (&row.ids[range.clone()], &roles[range]);
-        let (copy, number) = (parts >> 16, parts & 0xffff);
-        if number == 0 && roles.last() == Some(&(Role::Control as u8)) {
-            packed.entry((source, record)).or_default().copies.push(digest(ids, roles));
+        // Only a document that lies in one row whole is its first window and is closed.
+        if id.window == 0 && roles.last() == Some(&(Role::Control as u8)) {
+            let packed = packed.entry((id.source, id.record)).or_default();
+            packed.copies.push((id.part, digest(ids, roles)));
         } else {
-            let window = Window { number, ids: ids.to_vec(), roles: roles.to_vec() };
-            windows.entry((source, record, copy)).or_default().push(window);
+            let window = Window { number: id.window, ids: ids.to_vec(), roles: roles.to_vec() };
+            windows.entry(id.whole()).or_default().push(window);
         }
     }
 }
@@ -211,17 +203,10 @@ fn roles_of(runs: &[Run]) -> Vec<u8> {
 }
 
 /// Derives the records again and compares.
-fn compare(
-    job: &Job<'_>,
-    packed: &ByRecord,
-    threads: usize,
-    found: &mut Against,
-    monitor: &Monitor,
-) -> Result<()> {
-    let splits = read::splits(job.plan);
-    let compared =
-        tasks::run(threads, splits.len(), |at| compare_split(job, &splits[at], packed, monitor))?;
-    for failures in compared {
+fn compare(job: &Job, packed: &ByRecord, found: &mut Against, context: &Context<'_>) -> Result<()> {
+    let splits = read::splits(&job.plan);
+    let compare = |index: usize| compare_split(job, &splits[index], packed, context);
+    for failures in tasks::run(context.threads, splits.len(), compare)? {
         found.failures.extend(failures);
     }
     for (&(source, record), documents) in packed {
@@ -237,34 +222,50 @@ fn compare(
     Ok(())
 }
 
+/// Derives the records of an input split again. Returns a sentence for each that differs.
 fn compare_split(
-    job: &Job<'_>,
+    job: &Job,
     split: &InputSplit,
     packed: &ByRecord,
-    monitor: &Monitor,
+    context: &Context<'_>,
 ) -> Result<Vec<String>> {
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     let mut failures = Vec::new();
     let mut scratch = Scratch::new(job);
-    let mut records = Records::open(job.plan, split, monitor)?;
+    let mut records = Records::open(&job.plan, split, context.monitor)?;
     while let Some(record) = records.advance().map_err(|error| error.file(input.name.clone()))? {
-        monitor.check()?;
-        let Some(documents) = packed.get(&(split.source as u16, record.id)) else { continue };
-        documents.is_met.store(true, Relaxed);
+        context.monitor.check()?;
+        let Some(packed) = packed.get(&(split.source as u16, record.id)) else { continue };
+        packed.is_met.store(true, Relaxed);
         let fitted =
             record.fields().and_then(|fields| fit(job, split.source, fields, &mut scratch));
         let what = match fitted {
-            Ok(fitted) => {
-                let derived = digest(&fitted.document.ids, &roles_of(&fitted.document.runs));
-                if documents.copies.iter().all(|&copy| copy == derived) {
-                    continue;
-                }
-                "its ids or roles are not those its record gives".to_owned()
-            }
+            Ok(_) if packed.is_of(&scratch.documents) => continue,
+            Ok(_) => "its ids or roles are not those its record gives".to_owned(),
             Err(refusal) => format!("its record gives no document: {}", refusal.why),
         };
-        let line = files::line_at_unless(&input.path, record.offset, || monitor.check())?;
+        let line =
+            context.storage.line_at(&input.path, record.offset, || context.monitor.check())?;
         failures.push(format!("{}:{line}, source '{}': {what}", input.name, source.name));
     }
     Ok(failures)
+}
+
+impl Packed {
+    /// Returns whether these are the packed documents, each copied equally often.
+    fn is_of(&self, documents: &[Document]) -> bool {
+        let derived =
+            documents.iter().map(|document| digest(&document.ids, &roles_of(&document.runs)));
+        let mut copies = 0;
+        let all_same = (0..).zip(derived).all(|(part, derived)| {
+            let mut of_part = self.copies.iter().filter(|(of, _)| *of == part).peekable();
+            let is_there = of_part.peek().is_some();
+            is_there
+                && of_part.all(|(_, copy)| {
+                    copies += 1;
+                    *copy == derived
+                })
+        });
+        all_same && copies == self.copies.len()
+    }
 }

@@ -3,31 +3,34 @@
 //! Takes a dataset folder; gives every failure it finds (the first of each shard's rows), and never
 //! repairs.
 
+mod row;
+mod windows;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
-use arrow_array::RecordBatch;
-use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
 use arrow_ipc::reader::{FileReader, read_footer_length};
 use arrow_ipc::root_as_footer;
 
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
 use crate::mask::{Row, RowRules, Violation, check_row};
-use crate::monitor::{Monitor, Phase};
+use crate::monitor::Phase;
+use crate::pack::Packing;
 use crate::panics;
 use crate::report::{account, utilisation};
-use crate::schema::{IdType, ROWS_PER_BATCH, Role, Split, shard_schema};
+use crate::schema::{DocId, IdType, ROWS_PER_BATCH, Role, Split, shard_schema};
 use crate::settle::Sums;
+use crate::storage::Storage;
 use crate::tokenize::{ControlIds, Encoder, hex};
 use crate::write::{Manifest, ShardEntry};
 
 use sha2::{Digest, Sha256};
+
+pub use row::row_of;
+use windows::{Window, verify_windows};
 
 /// What verifying a dataset found.
 #[derive(Debug, Clone, Default)]
@@ -45,13 +48,13 @@ pub struct Verification {
 /// Verifies the dataset `out`.
 ///
 /// An unreadable or changed manifest is an error; everything else is a failure in the result.
-pub fn verify(out: &Path, monitor: &Monitor) -> Result<Verification> {
-    let manifest = Manifest::read(out)?;
+pub fn verify(out: &Path, context: &Context<'_>) -> Result<Verification> {
+    let manifest = Manifest::read(context.storage, out)?;
     let mut found = Verification::default();
-    if let Err(error) = open_tokenizer(out, &manifest) {
+    if let Err(error) = open_tokenizer(context.storage, out, &manifest) {
         found.failures.push(format!("{}: {}", manifest.tokenizer.file, error.message));
     }
-    monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
+    context.monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
     let tokenizer = &manifest.tokenizer;
     let rules = RowRules {
         seq_len: manifest.seq_len,
@@ -60,7 +63,10 @@ pub fn verify(out: &Path, monitor: &Monitor) -> Result<Verification> {
         pad: tokenizer.pad_id,
         vocab_size: tokenizer.vocab_size,
         policies: manifest.sources.iter().map(|source| source.loss).collect(),
-        cuts: manifest.config["pack"]["pack"] == "concat",
+        cuts: manifest.config["pack"]["pack"]
+            .as_str()
+            .and_then(Packing::named)
+            .is_some_and(Packing::may_cut),
     };
     let mut read = Contents::default();
     for split in Split::ALL {
@@ -69,7 +75,7 @@ pub fn verify(out: &Path, monitor: &Monitor) -> Result<Verification> {
         for shard in shards {
             found.shards += 1;
             read.split = split;
-            if let Err(Failure(what)) = verify_shard(out, shard, &rules, monitor, &mut read)? {
+            if let Err(Failure(what)) = verify_shard(out, shard, &rules, context, &mut read)? {
                 found.failures.push(format!("{}: {what}", shard.file));
             }
         }
@@ -92,19 +98,8 @@ struct Contents {
     splits: Vec<Sums>,
     per_source: HashMap<(Split, u16), Sums>,
     single_source_rows: HashMap<Split, u64>,
-    /// The windows of split documents.
-    windows: BTreeMap<(u16, u64, u32), Vec<Window>>,
-}
-
-/// One window of a split document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Window {
-    number: u32,
-    first_id: u32,
-    last_id: u32,
-    /// Whether it ends with the closing EOS.
-    closes: bool,
-    learns: bool,
+    /// The windows of split documents, by the id of the whole document.
+    windows: BTreeMap<DocId, Vec<Window>>,
 }
 
 /// What is wrong with a shard.
@@ -118,21 +113,21 @@ impl From<arrow_schema::ArrowError> for Failure {
 
 /// The tokenizer of the dataset `out`, refused if it is not the one the dataset was packed with:
 /// another file, or one that this program gives other ids.
-pub fn open_tokenizer(out: &Path, manifest: &Manifest) -> Result<Encoder> {
+pub fn open_tokenizer(storage: &dyn Storage, out: &Path, manifest: &Manifest) -> Result<Encoder> {
     let entry = &manifest.tokenizer;
-    let path = Manifest::file_in(out, &entry.file)?;
+    let path = Manifest::file_in(storage, out, &entry.file)?;
     let remedy = "put back the tokenizer.json it was packed with, or pack it again";
     let refuse =
         |what: &str| Err(Error::dataset(what).file(path.display().to_string()).remedy(remedy));
     let unreadable = |error| Error { kind: ErrorKind::Dataset, ..error };
-    let bytes = files::whole_bytes(&path).map_err(|error| unreadable(error).remedy(remedy))?;
+    let bytes = storage.whole_bytes(&path).map_err(|error| unreadable(error).remedy(remedy))?;
     if hex(&Sha256::digest(&bytes)) != entry.sha256 {
         return refuse(
             "is not the tokenizer this dataset was packed with: its sha256 is not the manifest's",
         );
     }
     let controls = ControlIds { bos: entry.bos_id, eos: entry.eos_id, pad: entry.pad_id };
-    let encoder = Encoder::of_dataset(&path, controls)?;
+    let encoder = Encoder::of_dataset(&path, controls, storage)?;
     if encoder.probes()? != entry.probes {
         return refuse(
             "no longer gives the probe strings the ids in the manifest: the tokenizer has drifted",
@@ -146,19 +141,20 @@ fn verify_shard(
     out: &Path,
     entry: &ShardEntry,
     rules: &RowRules,
-    monitor: &Monitor,
+    context: &Context<'_>,
     read: &mut Contents,
 ) -> Result<std::result::Result<(), Failure>> {
-    let path = match Manifest::file_in(out, &entry.file) {
+    let path = match Manifest::file_in(context.storage, out, &entry.file) {
         Ok(path) => path,
         Err(error) => return Ok(Err(Failure(error.message))),
     };
     let intact = || -> Result<Option<String>> {
-        let size = files::file_size(&path)?;
+        let size = context.storage.file_size(&path)?;
         if size != entry.bytes {
             return Ok(Some(format!("{size} bytes, the manifest says {}", entry.bytes)));
         }
-        let differs = files::xxh3_128_of_file(&path, || monitor.check())? != entry.xxh3_128;
+        let differs =
+            context.storage.xxh3_128_of_file(&path, || context.monitor.check())? != entry.xxh3_128;
         Ok(differs.then(|| {
             "its checksum is not the manifest's: the file was changed or damaged".to_owned()
         }))
@@ -168,9 +164,9 @@ fn verify_shard(
         Ok(Some(what)) => return Ok(Err(Failure(what))),
         Err(error) => return Ok(Err(Failure(error.message))),
     }
-    monitor.check()?;
+    context.monitor.check()?;
     // The Arrow library panics on some files that are damaged on purpose.
-    let checked = panics::caught(|| verify_rows(&path, entry, rules, monitor, read));
+    let checked = panics::caught(|| verify_rows(&path, entry, rules, context, read));
     Ok(checked.unwrap_or_else(|_| Err(Failure("not a readable Arrow file".to_owned()))))
 }
 
@@ -178,12 +174,12 @@ fn verify_rows(
     path: &Path,
     entry: &ShardEntry,
     rules: &RowRules,
-    monitor: &Monitor,
+    context: &Context<'_>,
     read: &mut Contents,
 ) -> std::result::Result<(), Failure> {
-    refuse_blocks_beyond(path, entry.bytes)?;
+    refuse_blocks_beyond(path, entry.bytes, context.storage)?;
     let reader = FileReader::try_new(
-        files::open_shard(path).map_err(|error| Failure(error.message))?,
+        context.storage.open_shard(path).map_err(|error| Failure(error.message))?,
         None,
     )?;
     let ids = IdType::for_vocab(rules.vocab_size);
@@ -206,7 +202,7 @@ fn verify_rows(
                 Failure(format!("row {}: {what}", nth * ROWS_PER_BATCH + at))
             })?;
             read.add(&row);
-            monitor.done.fetch_add(1, Relaxed);
+            context.monitor.done.fetch_add(1, Relaxed);
         }
     }
     let sums = read.splits.last().copied().unwrap_or_default();
@@ -225,9 +221,13 @@ fn verify_rows(
 
 /// Refuses a file whose footer names batches that lie outside it: the Arrow library would make room
 /// for them first.
-fn refuse_blocks_beyond(path: &Path, size: u64) -> std::result::Result<(), Failure> {
+fn refuse_blocks_beyond(
+    path: &Path,
+    size: u64,
+    storage: &dyn Storage,
+) -> std::result::Result<(), Failure> {
     let broken = |what: &str| Failure(format!("not a readable Arrow file: {what}"));
-    let mut file = files::open_shard(path).map_err(|error| Failure(error.message))?;
+    let mut file = storage.open_shard(path).map_err(|error| Failure(error.message))?;
     let mut read_at = |from: i64, len: usize| -> std::result::Result<Vec<u8>, Failure> {
         let mut bytes = vec![0; len];
         let filled = file.seek(SeekFrom::End(from)).and_then(|_| file.read_exact(&mut bytes));
@@ -282,41 +282,18 @@ impl Contents {
             let last_role =
                 run_ends.by_ref().find(|(run_end, _)| *run_end >= end).map_or(0, |(_, role)| role);
             let closes = last_role == Role::Control as u8;
-            let (parts, record) = (row.doc_parts[nth], row.record_ids[nth]);
-            let (copy, number) = (parts >> 16, parts & 0xffff);
-            if number > 0 || !closes {
+            let id = DocId::of_row(source, row.record_ids[nth], row.doc_parts[nth]);
+            if id.window > 0 || !closes {
                 let window = Window {
-                    number,
+                    number: id.window,
                     first_id: row.ids[start],
                     last_id: row.ids[end - 1],
                     closes,
                     learns: targets > 0,
                 };
-                self.windows.entry((source, record, copy)).or_default().push(window);
+                self.windows.entry(id.whole()).or_default().push(window);
             }
             start = end;
-        }
-    }
-}
-
-/// M6 across rows: the windows of a document follow each other by one shared token, and the last
-/// alone closes it.
-fn verify_windows(windows: &BTreeMap<(u16, u64, u32), Vec<Window>>, failures: &mut Vec<String>) {
-    for ((source, record, _), windows) in windows {
-        let mut windows = windows.clone();
-        windows.sort_unstable();
-        let last = windows.len() - 1;
-        let numbered =
-            windows.iter().enumerate().all(|(nth, window)| window.number as usize == nth);
-        let closed = windows.iter().enumerate().all(|(nth, window)| window.closes == (nth == last));
-        let joined = windows.windows(2).all(|pair| pair[0].last_id == pair[1].first_id);
-        if !windows.iter().any(|window| window.learns) {
-            failures.push(format!("M3: nothing is trained of record {record} of source {source}"));
-        }
-        if !(numbered && closed && joined) {
-            failures.push(format!(
-                "M6: the windows of record {record} of source {source} do not make one document"
-            ));
         }
     }
 }
@@ -365,35 +342,5 @@ fn verify_manifest(manifest: &Manifest, read: &Contents, failures: &mut Vec<Stri
         {
             fail(format!("source '{}' names the input {path}, which is not listed", source.name));
         }
-    }
-}
-
-fn values<T: ArrowPrimitiveType>(batch: &RecordBatch, column: usize, at: usize) -> Vec<T::Native> {
-    batch.column(column).as_list::<i32>().value(at).as_primitive::<T>().values().to_vec()
-}
-
-/// Row `at` of a batch of a shard that was verified.
-#[must_use]
-pub fn row_of(batch: &RecordBatch, at: usize, ids: IdType) -> Row {
-    let stored = batch.column(0).as_fixed_size_list().value(at);
-    let mask = batch.column(1).as_fixed_size_list().value(at);
-    Row {
-        ids: match ids {
-            IdType::U16 => stored
-                .as_primitive::<UInt16Type>()
-                .values()
-                .iter()
-                .map(|&id| u32::from(id))
-                .collect(),
-            IdType::U32 => stored.as_primitive::<UInt32Type>().values().to_vec(),
-        },
-        mask: mask.as_boolean().values().iter().collect(),
-        seq_lengths: values::<Int32Type>(batch, 2, at),
-        segment_lengths: values::<Int32Type>(batch, 3, at),
-        segment_roles: values::<UInt8Type>(batch, 4, at),
-        source_ids: values::<UInt16Type>(batch, 5, at),
-        record_ids: values::<UInt64Type>(batch, 6, at),
-        doc_parts: values::<UInt32Type>(batch, 7, at),
-        n_targets: batch.column(8).as_primitive::<Int32Type>().value(at),
     }
 }

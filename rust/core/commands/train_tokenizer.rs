@@ -1,12 +1,14 @@
 //! Training a tokenizer on a corpus: every text that its records render to, tags apart.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::monitor::{Monitor, Phase};
-use crate::plan::Plan;
+use crate::monitor::Phase;
+use crate::plan::{PackOptions, Plan};
 use crate::read::{self, InputSplit, Records};
 use crate::report;
 use crate::schema::{DropReason, Refusal};
@@ -34,12 +36,29 @@ pub struct TokenizerReport {
     pub examples: Vec<ExampleEntry>,
 }
 
-/// Trains a byte-level BPE of `vocab_size` entries on the corpus of `plan`.
+/// Trains a byte-level BPE of `vocab_size` entries on the folder `corpus` and writes it to `file`.
 pub fn train_tokenizer(
-    plan: &Plan,
+    corpus: &Path,
+    file: &Path,
     vocab_size: usize,
-    monitor: &Monitor,
+    overwrite: bool,
+    context: &Context<'_>,
 ) -> Result<TokenizerReport> {
+    if context.storage.exists(file) && !overwrite {
+        return Err(Error::output("exists already")
+            .file(file.display().to_string())
+            .remedy("pass --overwrite to replace it"));
+    }
+    let plan = Plan::load(corpus, &PackOptions::default(), context.storage)?;
+    // Better to know now whether the file can be written than after minutes of training.
+    context.storage.make_parent(file)?;
+    let report = train(&plan, vocab_size, context)?;
+    context.storage.write_file(file, &report.json)?;
+    Ok(report)
+}
+
+/// Trains on the corpus of `plan`.
+fn train(plan: &Plan, vocab_size: usize, context: &Context<'_>) -> Result<TokenizerReport> {
     let named = &plan.tokenizer;
     let mut specials = vec![named.eos.clone().unwrap_or_else(|| "</s>".to_owned())];
     let controls =
@@ -60,7 +79,7 @@ pub fn train_tokenizer(
     let segmenters = segmenters
         .collect::<Result<Vec<_>>>()
         .map_err(|error| error.file(plan.config_file.clone()))?;
-    monitor.begin(
+    context.monitor.begin(
         Phase::Train,
         plan.sources
             .iter()
@@ -76,12 +95,12 @@ pub fn train_tokenizer(
         splits: read::splits(plan).into_iter(),
         open: None,
         pending: Vec::new(),
-        monitor,
+        context,
         stopped: &stopped,
         tallies: vec![Tally::default(); plan.sources.len()],
     };
     let trained = train_bpe(&mut texts, vocab_size, &specials)?;
-    monitor.check()?;
+    context.monitor.check()?;
     let tallies = std::mem::take(&mut texts.tallies);
     if let Some(error) = stopped.into_inner().expect("nothing panics while it holds the error") {
         return Err(error);
@@ -95,11 +114,11 @@ pub fn train_tokenizer(
             *drops.entry(reason.name().to_owned()).or_default() += count;
         }
         for example in &tally.examples {
-            examples.push(report::example_entry(plan, source, example, monitor)?);
+            examples.push(report::example_entry(plan, source, example, context)?);
         }
     }
     let passed_over = drops.values().sum();
-    let records = monitor.records.load(Relaxed) - passed_over;
+    let records = context.monitor.records.load(Relaxed) - passed_over;
     if records == 0 {
         let first = |example: &ExampleEntry| {
             let ExampleEntry { reason, file, line, why } = example;
@@ -124,7 +143,7 @@ struct Texts<'a> {
     splits: std::vec::IntoIter<InputSplit>,
     open: Option<(usize, Records)>,
     pending: Vec<String>,
-    monitor: &'a Monitor,
+    context: &'a Context<'a>,
     stopped: &'a Mutex<Option<Error>>,
     /// What was passed over, by source.
     tallies: Vec<Tally>,
@@ -135,18 +154,19 @@ impl Texts<'_> {
     fn advance(&mut self) -> Result<bool> {
         let mut rendered = Rendered::default();
         while self.pending.is_empty() {
-            self.monitor.check()?;
+            self.context.monitor.check()?;
             let Some((source, records)) = &mut self.open else {
                 let Some(split) = self.splits.next() else { return Ok(false) };
-                self.open = Some((split.source, Records::open(self.plan, &split, self.monitor)?));
+                self.open =
+                    Some((split.source, Records::open(self.plan, &split, self.context.monitor)?));
                 continue;
             };
             let Some(record) = records.advance()? else {
                 self.open = None;
                 continue;
             };
-            self.monitor.records.fetch_add(1, Relaxed);
-            self.monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
+            self.context.monitor.records.fetch_add(1, Relaxed);
+            self.context.monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
             let render = |fields| self.segmenters[*source].render(&fields, &mut rendered);
             if let Err(Refusal { reason, why }) = record.fields().and_then(render) {
                 self.tallies[*source].drop_record(reason, record.id, || why);

@@ -1,0 +1,124 @@
+//! Explaining: one record at every stage, as `pack` would treat it.
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::mask::push_document_mask;
+use crate::pipeline::{Scratch, fit};
+use crate::plan::{Plan, nearest};
+use crate::read;
+use crate::schema::{Refusal, Role, Run, push_run};
+use crate::tokenize::Document;
+
+/// A record at every stage.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The source's name.
+    pub source: String,
+    /// The rendered text, span by span: its role, whether the template spelled it, and the text.
+    pub spans: Vec<(Role, bool, String)>,
+    /// The texts that are encoded each by itself.
+    pub runs: Vec<String>,
+    /// The tokens, window after window.
+    pub tokens: Vec<ShownToken>,
+    /// Whether data was shortened to fit a row.
+    pub truncated: bool,
+    /// Why there is no document, if there is none.
+    pub dropped: Option<Refusal>,
+}
+
+/// A token of an explained record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownToken {
+    /// Its id.
+    pub id: u32,
+    /// The text it adds.
+    pub piece: String,
+    /// Its role.
+    pub role: Role,
+    /// Whether it is trained.
+    pub trained: bool,
+    /// The window it is in.
+    pub window: u32,
+}
+
+/// Explains `record`, a JSON object, as a record of the source named `source`.
+pub fn explain(
+    plan: Plan,
+    source: &str,
+    record: &[u8],
+    context: &Context<'_>,
+) -> Result<Explanation> {
+    let index = source_named(&plan, source)?;
+    let job = Job::prepare(plan, context)?;
+    let mut scratch = Scratch::new(&job);
+    let fitted = read::parse_json(record).and_then(|fields| fit(&job, index, fields, &mut scratch));
+    let rendered = &scratch.rendered;
+    let mut out = Explanation {
+        source: source.to_owned(),
+        spans: vec![],
+        runs: rendered.runs().iter().map(|run| run.text.to_owned()).collect(),
+        tokens: vec![],
+        truncated: false,
+        dropped: None,
+    };
+    let mut start = 0;
+    for span in &rendered.spans {
+        let text = rendered.text[start..span.end].to_owned();
+        out.spans.push((span.role, span.literal, text));
+        start = span.end;
+    }
+    match fitted {
+        Ok(truncated) => out.truncated = truncated,
+        Err(refusal) => {
+            out.dropped = Some(refusal);
+            return Ok(out);
+        }
+    }
+    for document in &scratch.documents {
+        add_tokens(&job, index, document, &mut out)?;
+    }
+    Ok(out)
+}
+
+/// Adds the tokens of a document, window after window.
+fn add_tokens(job: &Job, source: usize, document: &Document, out: &mut Explanation) -> Result<()> {
+    for (window, range) in (0..).zip(job.plan.pack.windows(document.ids.len())) {
+        let ids = &document.ids[range.clone()];
+        let runs = cut_runs(&document.runs, range.start, range.end);
+        let mut mask = Vec::new();
+        push_document_mask(&runs, job.plan.sources[source].loss, &mut mask);
+        let roles = runs.iter().flat_map(|run| std::iter::repeat_n(run.role, run.len as usize));
+        let pieces = job.encoder.pieces(ids)?;
+        for (((&id, piece), role), trained) in ids.iter().zip(pieces).zip(roles).zip(mask) {
+            out.tokens.push(ShownToken { id, piece, role, trained, window });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the index of the source named `name`.
+fn source_named(plan: &Plan, name: &str) -> Result<usize> {
+    let names = || plan.sources.iter().map(|known| known.name.as_str());
+    names().position(|known| known == name).ok_or_else(|| {
+        let near = nearest(name, names());
+        let hint = near.map(|near| format!("did you mean '{near}'? ")).unwrap_or_default();
+        let names: Vec<&str> = names().collect();
+        Error::config(format!("no source is named '{name}'"))
+            .file(plan.config_file.clone())
+            .remedy(format!("{hint}sources: {}", names.join(", ")))
+    })
+}
+
+/// Returns the role runs of tokens `start..end`.
+fn cut_runs(runs: &[Run], start: usize, end: usize) -> Vec<Run> {
+    let mut cut = Vec::new();
+    let mut at = 0;
+    for run in runs {
+        let next = at + run.len as usize;
+        let len = next.min(end).saturating_sub(at.max(start));
+        push_run(&mut cut, len as u32, run.role);
+        at = next;
+    }
+    cut
+}

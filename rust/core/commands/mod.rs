@@ -1,0 +1,9 @@
+//! Commands: what is asked beside packing. They stand on the pipeline; it does not know them.
+
+mod derive;
+mod explain;
+mod train_tokenizer;
+
+pub use derive::{Against, verify_against};
+pub use explain::{Explanation, ShownToken, explain};
+pub use train_tokenizer::{TokenizerReport, train_tokenizer};

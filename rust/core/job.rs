@@ -1,0 +1,48 @@
+//! `Job`: a plan with its tokenizer loaded and its templates compiled.
+
+use crate::contamination::HeldOut;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::plan::{Plan, Source};
+use crate::segment::{SegmentBuilder, Segmenter};
+use crate::tokenize::Encoder;
+
+/// A plan with its tokenizer loaded and its templates compiled.
+#[derive(Debug)]
+pub struct Job {
+    /// What will run.
+    pub plan: Plan,
+    /// The tokenizer.
+    pub encoder: Encoder,
+    /// The segment builder of each source.
+    pub builders: Vec<Box<dyn SegmentBuilder>>,
+    /// Whether the spool has content keys.
+    pub keyed: bool,
+    /// The n-grams that training is kept clean of.
+    pub held_out: Option<HeldOut>,
+}
+
+impl Job {
+    /// Loads the tokenizer of `plan` and compiles its templates.
+    ///
+    /// Returns an error for a tokenizer or a template that is wrong, or that cannot work together.
+    pub fn prepare(plan: Plan, context: &Context<'_>) -> Result<Self> {
+        let encoder = Encoder::load(&plan.tokenizer, &plan.config_file, context)?;
+        Self::with_encoder(plan, encoder)
+    }
+
+    /// Compiles the templates of `plan` for `encoder`.
+    pub fn with_encoder(plan: Plan, encoder: Encoder) -> Result<Self> {
+        let names = encoder.token_names();
+        let compile = |source: &Source| -> Result<Box<dyn SegmentBuilder>> {
+            Ok(Box::new(Segmenter::compile(source, encoder.spellings(), &names)?))
+        };
+        let builders = plan.sources.iter().map(compile).collect::<Result<_>>();
+        let builders = builders.map_err(|error: Error| error.file(plan.config_file.clone()))?;
+        for source in plan.sources.iter().filter(|source| !source.is_plain()) {
+            encoder.check_continuation(&source.name)?;
+        }
+        let keyed = plan.looks_at_content();
+        Ok(Self { plan, encoder, builders, keyed, held_out: None })
+    }
+}

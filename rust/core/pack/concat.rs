@@ -1,0 +1,110 @@
+//! Concat: one stream of documents, cut where rows end.
+//!
+//! A piece starts with the last token of the one before, as windows do, so that every token is
+//! trained once. A single place at the end of a row would hold a token that the next row repeats: it
+//! stays empty.
+
+use super::order::{Sorting, for_each_in_order};
+use super::{Items, Packed, Packer, Piece, Rows};
+use crate::error::Result;
+
+/// One stream of documents in seeded order, cut where a row ends.
+#[derive(Debug)]
+pub(super) struct Concat;
+
+impl Packer for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn may_cut(&self) -> bool {
+        true
+    }
+
+    fn pack(&self, items: &dyn Items, seq_len: usize, sorting: Sorting) -> Result<Packed> {
+        let mut pieces: Vec<Piece> = Vec::with_capacity(items.count());
+        let mut rows = Rows::with_capacity(items.count());
+        let (mut room, mut row) = (0, 0);
+        for_each_in_order(
+            items,
+            |_| 0,
+            sorting,
+            |item| {
+                let len = items.tokens(item);
+                let (mut start, mut window) = (0, 0);
+                loop {
+                    let piece = pieces.len() as u32;
+                    if room < 2 {
+                        row = rows.open(piece);
+                        room = seq_len as u32;
+                    } else {
+                        rows.push(row, piece);
+                    }
+                    let taken = room.min(len - start);
+                    pieces.push(Piece { item, start, len: taken, window });
+                    room -= taken;
+                    if start + taken == len {
+                        break;
+                    }
+                    start += taken - 1;
+                    window += 1;
+                }
+            },
+        )?;
+        Ok(Packed { rows, pieces: Some(pieces) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pack::{Item, window_count};
+    use crate::schema::DocId;
+    use proptest::prelude::*;
+
+    fn lists(rows: &Rows) -> Vec<Vec<u32>> {
+        (0..rows.len() as u32).map(|row| rows.items(row).collect()).collect()
+    }
+
+    /// Sorting a few keys at a time, or all at once, on some threads.
+    fn sortings() -> impl Strategy<Value = Sorting> {
+        let keys_at_once = prop_oneof![Just(1), 2usize..9, Just(usize::MAX)];
+        (keys_at_once, 1usize..4)
+            .prop_map(|(keys_at_once, threads)| Sorting { keys_at_once, threads })
+    }
+
+    proptest! {
+        #[test]
+        fn a_stream_holds_every_token_once_and_fills_every_row_but_the_last(
+            documents in prop::collection::vec((2u32..300, any::<u64>()), 1..40), sorting in sortings(),
+        ) {
+            let items: Vec<Item> = documents.iter().enumerate().map(|(nth, &(len, order))| {
+                Item { len, order, id: DocId { record: nth as u64, ..DocId::default() } }
+            }).collect();
+            let packed = Concat.pack(&items, 64, sorting).unwrap();
+            let (pieces, rows) = (packed.pieces.unwrap(), lists(&packed.rows));
+            prop_assert_eq!(rows.concat(), (0..pieces.len() as u32).collect::<Vec<_>>());
+            let held = |row: &Vec<u32>| row.iter().map(|&at| pieces[at as usize].len).sum::<u32>();
+            prop_assert!(rows[..rows.len() - 1].iter().all(|row| (63..=64).contains(&held(row))));
+            prop_assert!((2..=64).contains(&held(&rows[rows.len() - 1])));
+            prop_assert!(pieces.iter().all(|piece| piece.len >= 2));
+            let mut expected: Vec<(u64, u64)> = items.iter().map(|item| (item.order, item.id.record)).collect();
+            expected.sort_unstable();
+            let mut rest = pieces.iter();
+            for (_, record) in expected {
+                let len = items[record as usize].len;
+                let (mut next, mut window) = (0, 0);
+                while next < len {
+                    let piece = rest.next().unwrap();
+                    let start = if window == 0 { 0 } else { next - 1 };
+                    prop_assert_eq!((u64::from(piece.item), piece.start, piece.window), (record, start, window));
+                    next = piece.start + piece.len;
+                    window += 1;
+                }
+                prop_assert_eq!(next, len);
+                prop_assert!(window as usize <= window_count(len as usize, 64) + 1);
+            }
+            prop_assert!(rest.next().is_none());
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! From a record to its documents: rendered, encoded, whatever their length.
+
+use crate::job::Job;
+use crate::schema::{DropReason, Refusal, SpecialInData};
+use crate::segment::{Fields, Rendered};
+use crate::tokenize::{Document, Session};
+
+/// The buffers that one thread uses again for every record.
+#[derive(Debug)]
+pub struct Scratch {
+    /// The text of the last document.
+    pub rendered: Rendered,
+    /// The documents of the record at hand.
+    pub documents: Vec<Document>,
+    /// The texts of these documents, one after another, each ended by a line break but the last.
+    pub text: String,
+    /// Where each document's text ends in `text`.
+    ends: Vec<usize>,
+    /// The buffers of the tokenizer.
+    session: Session,
+}
+
+impl Scratch {
+    /// Returns empty buffers.
+    pub fn new(job: &Job) -> Self {
+        Self {
+            rendered: Rendered::default(),
+            documents: Vec::new(),
+            text: String::new(),
+            ends: Vec::new(),
+            session: job.encoder.session(),
+        }
+    }
+
+    /// Returns the text of each document of the record at hand.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|end| end + 1));
+        starts.zip(&self.ends).map(|(start, &end)| &self.text[start..end])
+    }
+
+    /// Returns the tokens of the longest document of the record at hand.
+    pub fn longest(&self) -> usize {
+        self.documents.iter().map(|document| document.ids.len()).max().unwrap_or(0)
+    }
+}
+
+/// Makes the documents of the record with these `fields`, whatever their length, in
+/// `scratch.documents`. Refuses the whole record where one of them cannot be made.
+pub fn prepare(
+    job: &Job,
+    source: usize,
+    fields: &Fields,
+    scratch: &mut Scratch,
+) -> Result<(), Refusal> {
+    prepare_if(job, source, fields, scratch, |_| true).map(|_| ())
+}
+
+/// Makes documents as [`prepare`] does, if `is_wanted` says so of every rendered text. Returns
+/// whether they were made.
+pub fn prepare_if(
+    job: &Job,
+    source: usize,
+    fields: &Fields,
+    scratch: &mut Scratch,
+    mut is_wanted: impl FnMut(&Rendered) -> bool,
+) -> Result<bool, Refusal> {
+    let Scratch { rendered, documents, text, ends, session } = scratch;
+    documents.clear();
+    text.clear();
+    ends.clear();
+    let mut all_wanted = true;
+    job.builders[source].build(fields, rendered, &mut |rendered| {
+        all_wanted = all_wanted && is_wanted(rendered);
+        if all_wanted {
+            if !documents.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(&rendered.text);
+            ends.push(text.len());
+            documents.push(encode(job, source, rendered, session)?);
+        }
+        Ok(())
+    })?;
+    Ok(all_wanted)
+}
+
+/// Encodes a rendered text.
+fn encode(
+    job: &Job,
+    source: usize,
+    rendered: &Rendered,
+    session: &mut Session,
+) -> Result<Document, Refusal> {
+    if job.plan.sources[source].special_in_data == SpecialInData::Error
+        && let Some(token) = job.encoder.control_in_data(rendered)
+    {
+        let why = format!("its data spells the control token '{token}'");
+        return Err(Refusal::new(DropReason::Refused, why));
+    }
+    job.encoder.encode(rendered, session)
+}

@@ -1,0 +1,55 @@
+//! `SpoolNames`: the names of a split's spools, made of everything that their content depends on.
+//! So a spool found under a name is the one that mapping would make.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::job::Job;
+use crate::read::InputSplit;
+use crate::schema::Overflow;
+use crate::write::InputEntry;
+
+/// The names of a split's spools.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolNames {
+    /// The spool of its whole documents.
+    pub whole: String,
+    /// The spool of its documents made to fit a row, where its source shortens them.
+    pub fitted: Option<String>,
+}
+
+impl SpoolNames {
+    /// Returns the names of the spools of `split`, whose file is `input`.
+    pub fn of(job: &Job, split: &InputSplit, input: &InputEntry) -> Self {
+        let source = &job.plan.sources[split.source];
+        let controls = job.encoder.controls();
+        let held_out = job.held_out.as_ref();
+        let whole = json!({
+            "program": env!("CARGO_PKG_VERSION"),
+            "tokenizer": job.encoder.sha256(),
+            "controls": [controls.bos, Some(controls.eos), Some(controls.pad)],
+            "source": source.name,
+            "format": source.format,
+            "columns": source.columns,
+            "header": source.header,
+            "segments": source.segments,
+            "special_in_data": source.special_in_data,
+            "loss": source.loss,
+            "seed": job.plan.pack.seed,
+            "nth_input": split.nth_input,
+            "input": [json!(input.size), json!(input.xxh3_128)],
+            "range": [split.range.start, split.range.end],
+            "keyed": job.keyed,
+            "held_out": held_out.map(|n_grams| format!("{:032x}", n_grams.digest())),
+        });
+        // Fitted documents depend on the length of rows, whole ones do not.
+        let fitted = (source.overflow == Overflow::Truncate)
+            .then(|| format!("{}.fit", digest(&json!([whole, job.plan.pack.seq_len]))));
+        Self { whole: format!("{}.map", digest(&whole)), fitted }
+    }
+}
+
+fn digest(facts: &serde_json::Value) -> String {
+    format!("{:032x}", xxh3_128(facts.to_string().as_bytes()))
+}

@@ -1,0 +1,91 @@
+//! `Runner`: how the tasks of a run are carried out.
+//!
+//! Tasks and decisions are plain data: they can be written down, sent, and run in any order on any
+//! machine that sees the same storage. `Threads` runs them on this machine.
+
+use super::gather::DOCUMENT_BYTES;
+use super::map::{MapStage, MapTask, input_bytes};
+use super::reduce::{ReduceStage, ReduceTask};
+use crate::error::Result;
+use crate::report::ShardSums;
+use crate::tasks;
+
+/// A way to carry out the tasks of a run.
+pub trait Runner: std::fmt::Debug + Sync {
+    /// Runs every map task. Returns, in the order of `tasks`, whether each found its whole
+    /// documents there already.
+    fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>>;
+
+    /// Runs every reduce task. Returns the sums of each shard, in the order of `tasks`.
+    fn reduce(&self, stage: &ReduceStage<'_>, tasks: &[ReduceTask]) -> Result<Vec<ShardSums>>;
+}
+
+/// Runs tasks on threads of this process, as many as the stage's context says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Threads;
+
+impl Runner for Threads {
+    fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>> {
+        let bytes = |task: &MapTask| input_bytes(&stage.job.plan, &task.split);
+        let sizes: Vec<u64> = tasks.iter().map(bytes).collect();
+        tasks::run_largest_first(stage.context.threads, &sizes, |nth| stage.run(&tasks[nth]))
+    }
+
+    fn reduce(&self, stage: &ReduceStage<'_>, tasks: &[ReduceTask]) -> Result<Vec<ShardSums>> {
+        let threads = stage.context.threads;
+        let at_once = shards_at_once(tasks, threads, DOCUMENTS_BYTES);
+        let alone = stage.with_threads(threads / at_once);
+        tasks::run(at_once, tasks.len(), |nth| alone.run(&tasks[nth]))
+    }
+}
+
+/// Bytes that the shards made at the same time hold for their documents, tokens aside.
+const DOCUMENTS_BYTES: u64 = 256 << 20;
+/// From this many shards for each thread on, a thread makes whole shards.
+const SHARDS_A_THREAD: usize = 4;
+
+/// Returns how many shards are made at the same time: as many as there are threads where shards are
+/// many, as long as their documents stay within `budget` bytes; else one, which all threads share.
+fn shards_at_once(tasks: &[ReduceTask], threads: usize, budget: u64) -> usize {
+    let documents = tasks.iter().map(|task| task.shard.documents).max();
+    let largest = documents.unwrap_or(0) * DOCUMENT_BYTES;
+    let within = (budget / largest.max(1)).clamp(1, threads as u64) as usize;
+    if tasks.len() >= within * SHARDS_A_THREAD { within } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Split;
+    use crate::settle::ShardPlan;
+
+    #[test]
+    fn shards_of_many_documents_are_made_one_after_another() {
+        let shards = |count: usize, documents: u64| -> Vec<ReduceTask> {
+            let shard = |index| ShardPlan {
+                split: Split::Train,
+                index,
+                buckets: 0..1,
+                tokens: 0,
+                documents,
+            };
+            (0..count).map(|index| ReduceTask { shard: shard(index) }).collect()
+        };
+        let budget = 1_000 * DOCUMENT_BYTES;
+        for (count, documents, threads, expected) in [
+            (64, 10, 16, 16),
+            (63, 10, 16, 1),
+            (64, 250, 16, 4),
+            (64, 501, 16, 1),
+            (64, 2_000, 16, 1),
+            (8, 10, 1, 1),
+            (0, 0, 4, 1),
+        ] {
+            let found = shards_at_once(&shards(count, documents), threads, budget);
+            assert_eq!(
+                found, expected,
+                "{count} shards of {documents} documents on {threads} threads"
+            );
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `Decisions`: every decision over a mapped corpus, as owned data that can be sent anywhere.
+
+use serde::{Deserialize, Serialize};
+
+use super::corpus::{Corpus, Facts, Outcome};
+use super::{Epochs, ShardPlan, Sums};
+use crate::choice::{Purpose, Subject, choice, within};
+use crate::plan::Plan;
+use crate::schema::Split;
+use crate::spool::{DocMeta, Tally};
+
+/// The counts of a source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceTotals {
+    /// Counts of its records; drops decided when settling included.
+    pub tally: Tally,
+    /// Records in the dataset.
+    pub kept: u64,
+    /// Records in the dataset that were shortened to fit a row.
+    pub truncated: u64,
+    /// Copies made of training records.
+    pub copies: u64,
+    /// Everything there is to train on, each record once.
+    pub unique: Sums,
+    /// Sums by split, in the order of [`Split::ALL`].
+    pub sums: [Sums; 2],
+    /// Records in the dataset by input of the source.
+    pub kept_of_inputs: Vec<u64>,
+}
+
+/// Every decision over a mapped corpus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decisions {
+    /// Records dropped for their content: by part, a bit for the first document of each.
+    pub(super) dropped: Vec<Vec<u64>>,
+    /// Copies of each source's records, on average.
+    pub epochs: Vec<Epochs>,
+    /// The shards, by split and index.
+    pub shards: Vec<ShardPlan>,
+    /// The counts of each source.
+    pub sources: Vec<SourceTotals>,
+}
+
+/// A record of the dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// Its split.
+    pub split: Split,
+    /// Copies made of it; 0 where it was not sampled.
+    pub copies: u32,
+}
+
+impl Decisions {
+    /// Returns the most copies of a record of `source`. Held-out records have one, however small
+    /// the share of the others.
+    #[must_use]
+    pub fn max_copies(&self, source: usize) -> u32 {
+        (self.epochs[source].made.ceil() as u32).max(1)
+    }
+
+    /// Returns what is made of the record with these `documents`, the first of which has the index
+    /// `first` in part `at` of `corpus`; `None` if it was dropped.
+    #[must_use]
+    pub fn made(
+        &self,
+        corpus: &Corpus<'_>,
+        at: usize,
+        first: u32,
+        documents: &[DocMeta],
+    ) -> Option<Made> {
+        let (part, facts) = (&corpus.parts[at], Facts::of(documents));
+        let outcome = corpus.outcome(part, facts.record_id, facts.longest);
+        let Outcome::Kept(split) = outcome else { return None };
+        let is_contaminated = split == Split::Train && facts.contaminated;
+        if self.is_dropped(at, first) || is_contaminated {
+            return None;
+        }
+        let copies = match split {
+            Split::Train => self.copies(corpus.plan, part.source, facts.record_id),
+            Split::Validation => 1,
+        };
+        Some(Made { split, copies })
+    }
+
+    /// Returns whether a record is dropped because another has its content.
+    pub(super) fn is_dropped(&self, at: usize, first: u32) -> bool {
+        self.dropped[at].get(first as usize / 64).is_some_and(|word| word >> (first % 64) & 1 == 1)
+    }
+
+    /// Returns the copies of a training record.
+    fn copies(&self, plan: &Plan, source: usize, record: u64) -> u32 {
+        let subject = Subject { name: &plan.sources[source].name, record, copy: 0 };
+        let choice = || choice(plan.pack.seed, Purpose::Epochs, subject);
+        copies_of(self.epochs[source].made, choice)
+    }
+}
+
+/// Returns the whole part of `epochs`, and one more for a share of records that is its fraction.
+fn copies_of(epochs: f64, choice: impl FnOnce() -> u64) -> u32 {
+    let fraction = epochs.fract();
+    epochs.trunc() as u32 + u32::from(fraction > 0.0 && within(choice(), fraction))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fractional_epochs_are_met_on_average() {
+        let made: u32 = (0..10_000)
+            .map(|at| {
+                copies_of(1.25, || {
+                    choice(3, Purpose::Epochs, Subject { name: "a", record: at, copy: 0 })
+                })
+            })
+            .sum();
+        assert!((12_300..12_700).contains(&made), "{made}");
+    }
+}

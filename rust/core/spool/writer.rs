@@ -1,0 +1,148 @@
+//! `PartWriter`: collects documents into a part; and `decode`, which reads one of them back.
+
+use std::ops::Range;
+
+use super::part::{GROUP, GROUPS, Layout};
+use super::{DocMeta, Key};
+use crate::schema::{IdType, Role, Run, push_run};
+use crate::tokenize::Document;
+
+/// Collects documents in reading order.
+#[derive(Debug)]
+pub struct PartWriter {
+    id_type: IdType,
+    metas: Vec<DocMeta>,
+    keys: Vec<Key>,
+    payload: Vec<u8>,
+}
+
+impl PartWriter {
+    /// An empty part.
+    #[must_use]
+    pub fn new(id_type: IdType) -> Self {
+        Self { id_type, metas: Vec::new(), keys: Vec::new(), payload: Vec::new() }
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.payload.len() + self.metas.len() * DocMeta::BYTES + self.keys.len() * Key::BYTES
+    }
+
+    /// Adds the documents of a record, which share a bucket. The metas and `key` say everything but
+    /// where tokens lie; a part has a key for each record or for none.
+    pub fn push<'d>(
+        &mut self,
+        documents: impl IntoIterator<Item = (DocMeta, &'d Document)>,
+        key: Option<Key>,
+    ) {
+        let (first, mut longest) = (self.metas.len() as u32, 0);
+        for (mut meta, document) in documents {
+            let start = self.payload.len();
+            let ids = document.ids.iter();
+            match self.id_type {
+                IdType::U16 => self.payload.extend(ids.flat_map(|&id| (id as u16).to_le_bytes())),
+                IdType::U32 => self.payload.extend(ids.flat_map(|id| id.to_le_bytes())),
+            }
+            for run in &document.runs {
+                push_varint(&mut self.payload, u64::from(run.len) << 2 | run.role as u64);
+            }
+            meta.at = start as u32;
+            meta.size = (self.payload.len() - start) as u32;
+            meta.tokens = document.ids.len() as u32;
+            longest = longest.max(meta.tokens);
+            self.metas.push(meta);
+        }
+        self.keys.extend(key.map(|key| Key { meta: first, longest, ..key }));
+    }
+
+    /// The block, and how it is divided. The writer is empty afterwards.
+    pub fn finish(&mut self) -> (Layout, Vec<u8>) {
+        let layout = Layout {
+            payload: self.payload.len() as u64,
+            documents: self.metas.len() as u32,
+            keys: self.keys.len() as u32,
+        };
+        let mut order: Vec<u32> = (0..layout.documents).collect();
+        order.sort_by_key(|&at| self.metas[at as usize].bucket);
+        let mut block = Vec::with_capacity(layout.bytes() as usize);
+        let mut starts = [0_u32; GROUPS + 1];
+        let mut place_of = vec![0_u32; order.len()];
+        let mut sorted = Vec::with_capacity(order.len());
+        for (nth, &at) in order.iter().enumerate() {
+            let meta = self.metas[at as usize];
+            place_of[at as usize] = nth as u32;
+            sorted.push(DocMeta { at: block.len() as u32, ..meta });
+            block.extend_from_slice(&self.payload[meta.at as usize..meta.end() as usize]);
+            starts[(u32::from(meta.bucket) / GROUP) as usize + 1] += 1;
+        }
+        for meta in &sorted {
+            meta.push_bytes(&mut block);
+        }
+        self.keys.sort_unstable_by_key(|key| (key.content, key.record_id));
+        for key in &self.keys {
+            Key { meta: place_of[key.meta as usize], ..*key }.push_bytes(&mut block);
+        }
+        let mut before = 0;
+        for start in starts {
+            before += start;
+            block.extend_from_slice(&before.to_le_bytes());
+        }
+        (self.metas, self.keys, self.payload) = (Vec::new(), Vec::new(), Vec::new());
+        (layout, block)
+    }
+}
+
+/// Tokens `range` of a stored document of `tokens` tokens: appends their ids, and puts their role
+/// runs into `runs`.
+pub fn decode(
+    mut bytes: &[u8],
+    tokens: usize,
+    range: Range<usize>,
+    id_type: IdType,
+    ids: &mut Vec<u32>,
+    runs: &mut Vec<Run>,
+) {
+    let width = id_type.width();
+    let stored = bytes.split_off(..tokens * width).expect("a stored document holds its ids");
+    let stored = &stored[range.start * width..range.end * width];
+    match id_type {
+        IdType::U16 => {
+            ids.extend(stored.as_chunks().0.iter().map(|id| u32::from(u16::from_le_bytes(*id))));
+        }
+        IdType::U32 => ids.extend(stored.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))),
+    }
+    runs.clear();
+    let mut at = 0;
+    while at < range.end {
+        let word = take_varint(&mut bytes);
+        let (next, role) = (
+            at + (word >> 2) as usize,
+            Role::from_u8((word & 3) as u8).expect("two bits are a role"),
+        );
+        push_run(runs, next.min(range.end).saturating_sub(at.max(range.start)) as u32, role);
+        at = next;
+    }
+}
+
+/// LEB128.
+fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn take_varint(bytes: &mut &[u8]) -> u64 {
+    let (mut value, mut shift) = (0, 0);
+    loop {
+        let byte = bytes[0];
+        *bytes = &bytes[1..];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return value;
+        }
+        shift += 7;
+    }
+}

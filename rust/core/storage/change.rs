@@ -1,0 +1,76 @@
+//! Changes made of several steps, the same for every storage.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{FileKind, NewFile, Storage};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Ends the name of a file until it is published.
+const TEMPORARY: &str = ".sabiprep-tmp";
+
+/// Returns the name of the file that becomes `path`, until it is published.
+pub(super) fn temporary(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(TEMPORARY);
+    path.with_file_name(name)
+}
+
+/// Returns whether a file has the name of one that was never published.
+#[must_use]
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(TEMPORARY)
+}
+
+/// Returns the error of a path that cannot be written to.
+fn failed(path: &Path, error: &io::Error) -> Error {
+    Error::io(ErrorKind::Output, path, error)
+}
+
+impl dyn Storage + '_ {
+    /// Syncs `file` and gives it its name.
+    pub fn finish(&self, mut file: Box<dyn NewFile>) -> io::Result<()> {
+        file.sync()?;
+        file.publish()
+    }
+
+    /// Writes `bytes` to `path`, which appears under its name once it is whole and synced.
+    pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let write = || -> io::Result<()> {
+            let mut file = self.create(path)?;
+            file.write_all(bytes)?;
+            self.finish(file)
+        };
+        write().map_err(|error| failed(path, &error))
+    }
+
+    /// Makes the folder that `path` will lie in.
+    pub fn make_parent(&self, path: &Path) -> Result<()> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        if parent.as_os_str().is_empty() {
+            return Ok(());
+        }
+        self.create_folder(parent).map_err(|error| failed(parent, &error))
+    }
+
+    /// Removes a file or a link; does nothing where there is none.
+    pub fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+        match self.remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes a file or a link, or a folder with its content; does nothing where there is none.
+    pub fn remove_all(&self, path: &Path) -> io::Result<()> {
+        match self.symlink_metadata(path) {
+            Ok(metadata) if metadata.kind == FileKind::Folder => {}
+            _ => return self.remove_if_there(path),
+        }
+        for name in self.list(path)? {
+            self.remove_all(&path.join(name))?;
+        }
+        self.remove_folder(path)
+    }
+}

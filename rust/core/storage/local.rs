@@ -1,0 +1,269 @@
+//! `Local`: the file system of this machine.
+
+#![expect(clippy::disallowed_methods, reason = "this is where files are opened and changed")]
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::change::temporary;
+use super::{FileKind, Lock, Metadata, NewFile, Storage, StoredFile};
+
+/// The file system of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Local;
+
+impl Storage for Local {
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        fs::metadata(path).map(|metadata| described(&metadata))
+    }
+
+    fn symlink_metadata(&self, path: &Path) -> io::Result<Metadata> {
+        fs::symlink_metadata(path).map(|metadata| described(&metadata))
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        path.canonicalize()
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        let entries = fs::read_dir(folder)?;
+        let mut names =
+            entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn StoredFile>> {
+        let mut options = File::options();
+        options.read(true);
+        // A FIFO without a writer would wait for ever; a terminal must not become ours.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(
+            &mut options,
+            libc::O_NONBLOCK | libc::O_NOCTTY,
+        );
+        Ok(Box::new(LocalFile(options.open(path)?)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
+        let open = || File::options().write(true).create_new(true).open(temporary(path));
+        // A file of that name was left by a process that was killed, or is a link: it goes.
+        let file = open().or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => fs::remove_file(temporary(path)).and_then(|()| open()),
+            _ => Err(error),
+        })?;
+        Ok(Box::new(NewLocalFile { file: Some(file), path: path.to_owned() }))
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to).or_else(|_| {
+            let mut copy = self.create(to)?;
+            io::copy(&mut File::open(from)?, &mut copy)?;
+            copy.sync()?;
+            copy.publish()
+        })
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn sync_folder(&self, path: &Path) {
+        // Some file systems cannot sync a folder; then there is nothing to do.
+        if let Ok(folder) = File::open(path) {
+            let _ = folder.sync_all();
+        }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(
+            &mut options,
+            libc::O_NOFOLLOW | libc::O_NONBLOCK,
+        );
+        let file = options.open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(LocalLock(file)))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn free_bytes(&self, path: &Path) -> Option<u64> {
+        let is_below_here = path.as_os_str().is_empty() || path.is_relative();
+        let path = if is_below_here { Path::new(".").join(path) } else { path.to_owned() };
+        // A folder that is yet to be made will lie on the disk of the nearest one that exists.
+        let nearest = path.ancestors().find(|folder| folder.is_dir())?;
+        fs4::available_space(nearest).ok()
+    }
+}
+
+/// Returns the metadata that the file system gives, in our words.
+fn described(metadata: &fs::Metadata) -> Metadata {
+    let kind = if metadata.is_file() {
+        FileKind::Regular
+    } else if metadata.is_dir() {
+        FileKind::Folder
+    } else if metadata.is_symlink() {
+        FileKind::Link
+    } else {
+        FileKind::Other(name_of(metadata.file_type()))
+    };
+    Metadata { kind, size: metadata.len(), modified: metadata.modified().ok() }
+}
+
+/// Names a file that is neither regular nor a folder.
+fn name_of(kind: fs::FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a FIFO";
+        }
+        if kind.is_socket() {
+            return "a socket";
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        }
+    }
+    if kind.is_symlink() { "a link" } else { "something else" }
+}
+
+/// A file of this machine, open for reading.
+struct LocalFile(File);
+
+impl StoredFile for LocalFile {
+    fn metadata(&self) -> io::Result<Metadata> {
+        self.0.metadata().map(|metadata| described(&metadata))
+    }
+}
+
+impl Read for LocalFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Seek for LocalFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.0.seek(position)
+    }
+}
+
+/// A lock on a file of this machine: it falls with the process, however that ends.
+#[derive(Debug)]
+struct LocalLock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+impl Lock for LocalLock {}
+
+/// A file of this machine on its way to its name.
+#[derive(Debug)]
+struct NewLocalFile {
+    /// None once it is published.
+    file: Option<File>,
+    path: PathBuf,
+}
+
+impl NewLocalFile {
+    fn file(&mut self) -> &mut File {
+        self.file.as_mut().expect("a published file is gone")
+    }
+}
+
+impl NewFile for NewLocalFile {
+    fn sync(&mut self) -> io::Result<()> {
+        self.file().sync_all()
+    }
+
+    fn publish(mut self: Box<Self>) -> io::Result<()> {
+        // Closed first: some systems rename no open file. A failed rename leaves it to be dropped.
+        let file = self.file.take();
+        drop(file);
+        fs::rename(temporary(&self.path), &self.path).inspect_err(|_| forget(&self.path))
+    }
+}
+
+impl Write for NewLocalFile {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.file().write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for NewLocalFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            forget(&self.path);
+        }
+    }
+}
+
+/// Removes the temporary file of `path`, if it can: the error that matters is the one at hand.
+fn forget(path: &Path) {
+    let _ = fs::remove_file(temporary(path));
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_is_removed_or_written_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("victim/sub")).unwrap();
+        for name in ["victim/a", "victim/sub/b"] {
+            fs::write(at(name), "keep").unwrap();
+        }
+        let intact = || {
+            let kept = ["victim/a", "victim/sub/b"]
+                .map(|name| fs::read_to_string(at(name)).unwrap_or_default());
+            assert_eq!(kept, ["keep", "keep"]);
+        };
+        fs::create_dir_all(at("tree/deep/er")).unwrap();
+        for (link, target) in [
+            ("tree/folder", "victim"),
+            ("tree/deep/file", "victim/a"),
+            ("tree/deep/er/folder", "victim/sub"),
+            ("tree/nowhere", "none"),
+            ("link", "victim"),
+            (".new.sabiprep-tmp", "victim/a"),
+            ("lock", "victim/a"),
+            ("second", "none"),
+        ] {
+            symlink(at(target), at(link)).unwrap();
+        }
+        let local: &dyn Storage = &Local;
+        local.remove_all(&at("tree")).unwrap();
+        local.remove_all(&at("link")).unwrap();
+        assert!(!at("tree").exists() && !local.is_link(&at("link")));
+        intact();
+        local.write_file(&at("new"), b"new").unwrap();
+        assert_eq!(fs::read_to_string(at("new")).unwrap(), "new");
+        assert!(local.lock(&at("lock")).is_err());
+        local.link(&at("victim/a"), &at("second")).unwrap();
+        assert!(!at("none").exists() && fs::read_to_string(at("second")).unwrap() == "keep");
+        intact();
+    }
+}

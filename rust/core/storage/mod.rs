@@ -1,0 +1,96 @@
+//! `Storage`: where files are read and written, and every change that a run makes there.
+//!
+//! The core opens, creates, renames and removes nothing elsewhere. `Local` is the file system; tests
+//! add a storage that ends the process, or fails as a full disk does, at any step. A method of the
+//! trait is one such step. Reading and removing whole trees are built on the steps (`read`,
+//! `change`), so that they are the same for every storage.
+//!
+//! Nothing that is written or removed follows a link: the link goes, and its target stays. Only the
+//! folders above a path that the user gives may be links.
+
+mod change;
+mod local;
+mod read;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+pub use change::is_temporary;
+pub use local::Local;
+pub use read::{BOM, Stamp, is_gzip, unreadable};
+
+/// Something that a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A folder.
+    Folder,
+    /// A link, where links are not followed.
+    Link,
+    /// Anything else, by its name in an error.
+    Other(&'static str),
+}
+
+/// The kind, size and age of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// Its kind.
+    pub kind: FileKind,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The time of its last change, if the storage tells it.
+    pub modified: Option<SystemTime>,
+}
+
+/// A place where files are kept. Each method is one step.
+pub trait Storage: fmt::Debug + Send + Sync {
+    /// Looks at the file that `path` leads to; follows links.
+    fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+    /// Looks at `path` itself; follows no link at its end.
+    fn symlink_metadata(&self, path: &Path) -> io::Result<Metadata>;
+    /// Returns the one absolute path, free of links, of the file that `path` leads to.
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf>;
+    /// Returns the names in a folder, sorted, as the storage spells them.
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
+    /// Opens a file for reading, whatever its kind, and does not wait for its content.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn StoredFile>>;
+    /// Begins a file that appears as `path` once it is published.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
+    /// Makes a folder and the folders above it.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file or folder another name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name; copies the file where the storage knows no second names.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file or a link.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty folder.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+    /// Makes the renames of a folder durable, where the storage can.
+    fn sync_folder(&self, path: &Path);
+    /// Takes the lock `path` for this process; returns `None` if another process holds it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
+    /// Returns the bytes free to this user where `path` is, or will be; `None` if unknown.
+    fn free_bytes(&self, path: &Path) -> Option<u64>;
+}
+
+/// A file open for reading.
+pub trait StoredFile: Read + Seek + Send {
+    /// Looks at the open file, which no rename can exchange any more.
+    fn metadata(&self) -> io::Result<Metadata>;
+}
+
+/// A file that is written under a temporary name. Dropped before it is published, it is removed.
+pub trait NewFile: Write + fmt::Debug + Send + Sync {
+    /// Makes the content durable.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Gives the file its name.
+    fn publish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// A lock that a process holds until the value is dropped.
+pub trait Lock: fmt::Debug + Send + Sync {}

@@ -1,0 +1,293 @@
+//! Reading from a storage: whole files, ranges, checksums, decompressed content.
+//!
+//! Only regular files are read, and no further than their size: a FIFO would wait for ever,
+//! `/dev/zero` never ends. The open file is looked at, so that a path cannot change in between.
+
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use flate2::read::MultiGzDecoder;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::{FileKind, Metadata, Storage, StoredFile};
+use crate::error::{Error, ErrorKind, Result};
+
+const BUFFER: usize = 256 << 10;
+/// The byte order mark that some programs begin a text file with.
+pub const BOM: &[u8] = "\u{feff}".as_bytes();
+
+/// The largest file that is read whole: tokenizers of a million entries and manifests of a million
+/// inputs are smaller.
+const MAX_WHOLE: u64 = 512 << 20;
+/// The largest file that people write by hand.
+const MAX_SMALL: u64 = 64 << 20;
+
+/// The size of a file in bytes and the time of its last change, if the storage tells it.
+pub type Stamp = (u64, Option<SystemTime>);
+
+/// Returns whether a file is gzip, by its suffix.
+#[must_use]
+pub fn is_gzip(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gz"))
+}
+
+/// Returns the error of a file whose content cannot be read on from `offset`.
+#[must_use]
+pub fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Error {
+    if !is_gzip(path) {
+        return Error::io(ErrorKind::Input, path, error);
+    }
+    Error::input(format!("damaged gzip after {offset} bytes of content: {error}"))
+        .file(path.display().to_string())
+        .remedy("fetch or compress the file again; `gzip -t` tells whether it is whole")
+}
+
+/// Returns the size of a regular file; refuses anything else by its kind.
+fn regular_size(kind: ErrorKind, path: &Path, metadata: &Metadata) -> Result<u64> {
+    let name = match metadata.kind {
+        FileKind::Regular => return Ok(metadata.size),
+        FileKind::Folder => {
+            return Err(Error::io(kind, path, &io::ErrorKind::IsADirectory.into()));
+        }
+        FileKind::Link => "a link",
+        FileKind::Other(name) => name,
+    };
+    let what = format!("is {name}, not a regular file");
+    Err(Error { kind, ..Error::input(what) }.file(path.display().to_string()).remedy(
+        "name a regular file; what a program or a device gives has to be written to one first",
+    ))
+}
+
+/// Returns the error of a file of ours that changed since it was written.
+fn disturbed(path: &Path, error: &io::Error) -> Error {
+    Error::io(ErrorKind::Dataset, path, error)
+        .remedy("something changed the folder .work while it was in use")
+}
+
+impl dyn Storage + '_ {
+    /// Returns whether anything is at `path`, a link to nowhere included.
+    #[must_use]
+    pub fn is_there(&self, path: &Path) -> bool {
+        self.symlink_metadata(path).is_ok()
+    }
+
+    /// Returns whether `path` leads to anything.
+    #[must_use]
+    pub fn exists(&self, path: &Path) -> bool {
+        self.metadata(path).is_ok()
+    }
+
+    /// Returns whether `path` leads to a regular file.
+    #[must_use]
+    pub fn is_file(&self, path: &Path) -> bool {
+        self.metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Regular)
+    }
+
+    /// Returns whether `path` leads to a folder.
+    #[must_use]
+    pub fn is_folder(&self, path: &Path) -> bool {
+        self.metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Folder)
+    }
+
+    /// Returns whether `path` itself is a link, wherever it leads.
+    #[must_use]
+    pub fn is_link(&self, path: &Path) -> bool {
+        self.symlink_metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Link)
+    }
+
+    /// Returns whether `path` leads to a regular file rather than to a folder; refuses anything
+    /// else, a link to nowhere included.
+    pub fn is_regular(&self, path: &Path) -> Result<bool> {
+        match self.metadata(path) {
+            Ok(metadata) if metadata.kind == FileKind::Folder => Ok(false),
+            Ok(metadata) => regular_size(ErrorKind::Input, path, &metadata).map(|_| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_link(path) => {
+                Err(Error::input("is a link that leads nowhere")
+                    .file(path.display().to_string())
+                    .remedy("remove the link, or put back the file that it names"))
+            }
+            Err(error) => Err(Error::io(ErrorKind::Input, path, &error)),
+        }
+    }
+
+    /// Returns the size in bytes of a regular file.
+    pub fn file_size(&self, path: &Path) -> Result<u64> {
+        let failed = |error: io::Error| Error::io(ErrorKind::Input, path, &error);
+        regular_size(ErrorKind::Input, path, &self.metadata(path).map_err(failed)?)
+    }
+
+    /// Returns the stamp of a file.
+    pub fn stamp(&self, path: &Path) -> Result<Stamp> {
+        let failed = |error: io::Error| Error::io(ErrorKind::Input, path, &error);
+        self.metadata(path).map(|metadata| (metadata.size, metadata.modified)).map_err(failed)
+    }
+
+    /// Returns whether two paths lead to one file.
+    #[must_use]
+    pub fn is_same_file(&self, a: &Path, b: &Path) -> bool {
+        let real = |path: &Path| self.canonicalize(path);
+        a == b || matches!((real(a), real(b)), (Ok(a), Ok(b)) if a == b)
+    }
+
+    /// Returns the absolute path of `path`, or `path` where it leads nowhere.
+    #[must_use]
+    pub fn real_path(&self, path: &Path) -> PathBuf {
+        self.canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    }
+
+    /// Returns the names in a folder, sorted; none where it cannot be listed.
+    #[must_use]
+    pub fn names_in(&self, folder: &Path) -> Vec<String> {
+        let names = self.list(folder).unwrap_or_default();
+        names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Opens a regular file and returns its size; refuses anything else without waiting for it.
+    pub fn open_regular(&self, kind: ErrorKind, path: &Path) -> Result<(Box<dyn StoredFile>, u64)> {
+        let failed = |error: io::Error| Error::io(kind, path, &error);
+        let mut file = self.open(path).map_err(failed)?;
+        let size = regular_size(kind, path, &file.metadata().map_err(failed)?)?;
+        // Files of /proc are regular, of no size, and made up as they are read.
+        if size == 0 && file.read(&mut [0]).map_err(failed)? > 0 {
+            let what = "has content but no size, as files of /proc have";
+            return Err(Error { kind, ..Error::input(what) }
+                .file(path.display().to_string())
+                .remedy(
+                    "copy its content to a regular file and name that, once nothing writes to it",
+                ));
+        }
+        Ok((file, size))
+    }
+
+    /// Opens the content of a file from `start`; decompresses it if its suffix says so (then
+    /// `start` is 0).
+    pub fn open_content(&self, path: &Path, start: u64) -> Result<Box<dyn BufRead + Send>> {
+        let (mut file, size) = self.open_regular(ErrorKind::Input, path)?;
+        if is_gzip(path) {
+            debug_assert_eq!(start, 0, "a compressed input is one input split");
+            let stored = BufReader::new(file.take(size));
+            return Ok(Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(stored))));
+        }
+        file.seek(SeekFrom::Start(start))
+            .map_err(|error| Error::io(ErrorKind::Input, path, &error))?;
+        Ok(Box::new(BufReader::with_capacity(BUFFER, file.take(size.saturating_sub(start)))))
+    }
+
+    /// Opens a shard for the Arrow library.
+    pub fn open_shard(&self, path: &Path) -> Result<BufReader<Box<dyn StoredFile>>> {
+        let (file, _) = self.open_regular(ErrorKind::Dataset, path)?;
+        Ok(BufReader::with_capacity(BUFFER, file))
+    }
+
+    /// Reads a text file of ours, whole.
+    pub fn whole_text(&self, path: &Path) -> Result<String> {
+        text_of(path, self.whole_bytes(path)?)
+    }
+
+    /// Reads a file of ours, whole; refuses one larger than any such file.
+    pub fn whole_bytes(&self, path: &Path) -> Result<Vec<u8>> {
+        self.bytes_up_to(path, MAX_WHOLE)
+    }
+
+    /// Reads a file that a person wrote, whole; refuses one larger than any such file.
+    pub fn small_bytes(&self, path: &Path) -> Result<Vec<u8>> {
+        self.bytes_up_to(path, MAX_SMALL)
+    }
+
+    fn bytes_up_to(&self, path: &Path, most: u64) -> Result<Vec<u8>> {
+        let (file, size) = self.open_regular(ErrorKind::Input, path)?;
+        if size > most {
+            let [size, most] = [size, most].map(|bytes| bytes >> 20);
+            return Err(Error::input(format!(
+                "{size} MiB: no such file is larger than {most} MiB"
+            ))
+            .file(path.display().to_string())
+            .remedy("look at what it holds: it is not what its name says"));
+        }
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.take(size)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::io(ErrorKind::Input, path, &error))?;
+        Ok(bytes)
+    }
+
+    /// Reads `len` bytes of a file of ours, from `offset` on.
+    pub fn bytes_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let (mut file, size) = self.open_regular(ErrorKind::Dataset, path)?;
+        if offset.checked_add(len as u64).is_none_or(|end| end > size) {
+            return Err(disturbed(path, &io::ErrorKind::UnexpectedEof.into()));
+        }
+        let mut bytes = vec![0; len];
+        let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes));
+        read.map(|()| bytes).map_err(|error| disturbed(path, &error))
+    }
+
+    /// Returns the xxh3-64 of ranges of a file of ours that follow each other from its start.
+    /// `check` is asked now and then whether to go on.
+    pub fn xxh3_64_of_ranges(
+        &self,
+        path: &Path,
+        ranges: &[Range<u64>],
+        check: impl Fn() -> Result<()>,
+    ) -> Result<Vec<u64>> {
+        let (mut file, _) = self.open_regular(ErrorKind::Dataset, path)?;
+        let mut buffer = vec![0; BUFFER];
+        let mut sums = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let mut hasher = Xxh3Default::new();
+            let mut left = range.end - range.start;
+            while left > 0 {
+                check()?;
+                let piece = &mut buffer[..left.min(BUFFER as u64) as usize];
+                file.read_exact(piece).map_err(|error| disturbed(path, &error))?;
+                hasher.update(piece);
+                left -= piece.len() as u64;
+            }
+            sums.push(hasher.digest());
+        }
+        Ok(sums)
+    }
+
+    /// Returns the xxh3-128 of a file's bytes, in hexadecimal. `check` is asked now and then
+    /// whether to go on.
+    pub fn xxh3_128_of_file(&self, path: &Path, check: impl Fn() -> Result<()>) -> Result<String> {
+        let (file, size) = self.open_regular(ErrorKind::Input, path)?;
+        let mut file = file.take(size);
+        let mut hasher = Xxh3Default::new();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            check()?;
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(format!("{:032x}", hasher.digest128())),
+                Ok(n) => hasher.update(&buffer[..n]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io(ErrorKind::Input, path, &error)),
+            }
+        }
+    }
+
+    /// Returns the line, from 1, that the byte `offset` of the decompressed content lies in.
+    /// `check` is asked now and then whether to go on.
+    pub fn line_at(&self, path: &Path, offset: u64, check: impl Fn() -> Result<()>) -> Result<u64> {
+        let mut reader = self.open_content(path, 0)?.take(offset);
+        let mut newlines = 0;
+        loop {
+            check()?;
+            let chunk = reader.fill_buf().map_err(|error| unreadable(path, 0, &error))?;
+            if chunk.is_empty() {
+                return Ok(1 + newlines);
+            }
+            newlines += memchr::memchr_iter(b'\n', chunk).count() as u64;
+            let len = chunk.len();
+            reader.consume(len);
+        }
+    }
+}
+
+/// Returns the bytes of a file of ours as text.
+fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes)
+        .map_err(|_| Error::input("is not UTF-8").file(path.display().to_string()))
+}
