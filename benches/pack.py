@@ -28,7 +28,8 @@ PACK = """
 import json, sys
 import sabiprep
 corpus, out, tokenizer, threads = sys.argv[1:]
-report = sabiprep.pack(corpus, out, tokenizer=tokenizer or None, threads=int(threads), overwrite=True)
+options = sabiprep.PackOptions(tokenizer=tokenizer or None, threads=int(threads), overwrite=True)
+report = sabiprep.pack(corpus, out, options)
 print(json.dumps({
     "seconds": report.timing.total, "bytes": report.bytes, "tokens": report.total.train.tokens,
     "utilisation": report.utilisation, "single_source": report.single_source_share, "rows": report.train.rows,

@@ -7,8 +7,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sabiprep::mask::{Row, RowRules, check_row};
 use sabiprep::monitor::Monitor;
 use sabiprep::pack::{Item, Sorting, pack};
-use sabiprep::pipeline::{Job, Options, SPOOL_BYTES, pack as pack_corpus, train_tokenizer};
-use sabiprep::plan::{Overrides, Plan};
+use sabiprep::pipeline::{Job, pack as pack_corpus, train_tokenizer};
+use sabiprep::plan::{PackOptions, Plan};
 use sabiprep::read::{Record, Records, splits};
 use sabiprep::schema::LossPolicy;
 use sabiprep::segment::{Fields, Rendered};
@@ -18,12 +18,16 @@ fn stages(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/corpus");
     let tokenizer = folder.path().join("tokenizer.json");
-    let plan = Plan::load(&corpus, &Overrides::default()).expect("the example corpus");
+    let plan = Plan::load(&corpus, &PackOptions::default()).expect("the example corpus");
     let trained = train_tokenizer(&plan, 2048, &Monitor::default()).expect("a tokenizer");
     write_file(&tokenizer, &trained.json).expect("room for a tokenizer");
-    let plan =
-        Plan::load(&corpus, &Overrides { tokenizer: Some(tokenizer), ..Overrides::default() })
-            .expect("a plan");
+    let options = PackOptions {
+        tokenizer: Some(tokenizer),
+        threads: 1,
+        overwrite: true,
+        ..PackOptions::default()
+    };
+    let plan = Plan::load(&corpus, &options).expect("a plan");
     let job = Job::prepare(&plan, 1).expect("a job");
 
     let read_all = |each: &mut dyn FnMut(usize, &Record<'_>, Rendered)| {
@@ -73,15 +77,8 @@ fn stages(criterion: &mut Criterion) {
     });
     let out = folder.path().join("out");
     group.bench_function("everything, one thread", |bench| {
-        let options = Options {
-            threads: 1,
-            overwrite: true,
-            resume: false,
-            keep_spool: false,
-            spool_bytes: SPOOL_BYTES,
-            reuse: Vec::new(),
-        };
-        bench.iter(|| pack_corpus(&plan, &out, &options, &Monitor::default()).expect("a dataset"));
+        let monitor = Monitor::default();
+        bench.iter(|| pack_corpus(Some(&corpus), &out, &options, &monitor).expect("a dataset"));
     });
     group.finish();
 }

@@ -15,7 +15,7 @@ use criterion::{
 use sabiprep::files;
 use sabiprep::monitor::Monitor;
 use sabiprep::pipeline::train_tokenizer;
-use sabiprep::plan::{Overrides, Plan};
+use sabiprep::plan::{PackOptions, Plan};
 use sabiprep::tokenize::TextEncoder;
 use sabiprep::tokenize::fast::Engine;
 use serde_json::Value;
@@ -24,7 +24,7 @@ const MAFAND: &str = "../shared/corpora/naija/mafand";
 
 fn tokenization(criterion: &mut Criterion) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let plan = Plan::load(&root.join("examples/corpus"), &Overrides::default())
+    let plan = Plan::load(&root.join("examples/corpus"), &PackOptions::default())
         .expect("the example corpus");
     let json = train_tokenizer(&plan, 4096, &Monitor::default()).expect("a tokenizer").json;
     let encoder = TextEncoder::from_bytes(&json).expect("a tokenizer");

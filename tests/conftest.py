@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import sabiprep
+from sabiprep import PackOptions
 
 CORPUS_TOML = """
 [tokenizer]
@@ -129,4 +130,4 @@ def shared_corpus(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path
 @pytest.fixture(scope="session")
 def packed(shared_corpus: Path) -> sabiprep.PackReport:
     """The report of `shared_corpus` packed; the dataset is in its ``out``, to be read only."""
-    return sabiprep.pack(shared_corpus, shared_corpus.parent / "out", threads=2)
+    return sabiprep.pack(shared_corpus, shared_corpus.parent / "out", PackOptions(threads=2))

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use sabiprep::monitor::Monitor;
-use sabiprep::pipeline::{Options, SPOOL_BYTES, pack, train_tokenizer};
-use sabiprep::plan::{Overrides, Plan};
+use sabiprep::pipeline::{pack, train_tokenizer};
+use sabiprep::plan::{PackOptions, Plan, SPOOL_BYTES};
 use sabiprep::tasks;
 
 const TASK: &str = "SABIPREP_CRASH_TASK";
@@ -91,15 +91,16 @@ fn run_task(task: &str) -> i32 {
     let mut flag = || word() == "true";
     let (resume, overwrite, keep_spool) = (flag(), flag(), flag());
     let spool_bytes = word().parse().expect("a number");
-    let options =
-        Options { threads: 2, overwrite, resume, keep_spool, spool_bytes, reuse: Vec::new() };
-    let overrides = Overrides {
+    let options = PackOptions {
+        threads: 2,
         split_bytes: Some(if spool_bytes == 0 { 4000 } else { 20_000 }),
-        ..Overrides::default()
+        spool_bytes,
+        overwrite,
+        resume,
+        keep_spool,
+        ..PackOptions::default()
     };
-    let packed = Plan::load(&corpus, &overrides)
-        .and_then(|plan| pack(&plan, &out, &options, &Monitor::default()));
-    match packed {
+    match pack(Some(&corpus), &out, &options, &Monitor::default()) {
         Ok(report) => {
             println!("{} of {}", report.reused_splits.0, report.reused_splits.1);
             0
@@ -154,7 +155,7 @@ impl Place {
         let write_config =
             |text: &str| fs::write(place.corpus.join("corpus.toml"), text).expect("a file");
         write_config(CORPUS);
-        let plan = Plan::load(&place.corpus, &Overrides::default()).expect("a plan");
+        let plan = Plan::load(&place.corpus, &PackOptions::default()).expect("a plan");
         let trained = train_tokenizer(&plan, 300, &Monitor::default()).expect("a tokenizer");
         fs::write(place.corpus.join("tokenizer.json"), trained.json).expect("a file");
         let in_memory = Task { spool_bytes: SPOOL_BYTES, ..SPILLING };

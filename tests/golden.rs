@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use sabiprep::pipeline::{explain, windows};
-use sabiprep::plan::{Overrides, Plan, PlanSpec};
+use sabiprep::plan::{PackOptions, Plan, PlanSpec};
 use serde_json::Value;
 
 fn read(name: &str) -> Value {
@@ -45,9 +45,9 @@ fn every_boundary_case_gives_its_ids_roles_and_mask() {
         std::fs::write(folder.path().join("case.jsonl"), &record).unwrap();
         let tokenizer = golden["tokenizers"][case["tokenizer"].as_str().unwrap()].as_str().unwrap();
         let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(tokenizer);
-        let overrides = Overrides { tokenizer: Some(tokenizer), ..Overrides::default() };
+        let options = PackOptions { tokenizer: Some(tokenizer), ..PackOptions::default() };
         let spec = PlanSpec::parse(&configuration(case), "corpus.toml").unwrap();
-        let plan = Plan::resolve(spec, folder.path(), &overrides).unwrap();
+        let plan = Plan::resolve(spec, folder.path(), &options).unwrap();
         let found = explain(&plan, "case", record.as_bytes()).unwrap();
         let name = &case["name"];
         assert_eq!(found.dropped, None, "{name}");

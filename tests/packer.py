@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sabiprep import _core
+from sabiprep import PackOptions, _core
 
 EOS = "</s>"
 
@@ -73,9 +73,8 @@ def explain(
     corpus: Path, source: str, record: Mapping[str, Any], *, tokenizer: Path, seq_len: int
 ) -> Explained:
     """One record at every stage, by the core."""
-    told, table = _core.explain(
-        corpus, source, json.dumps(record), seq_len=seq_len, tokenizer=tokenizer
-    )
+    options = PackOptions(seq_len=seq_len, tokenizer=tokenizer, threads=1)
+    told, table = _core.explain(corpus, source, json.dumps(record), options)
     stages, tokens = json.loads(told), table.to_pydict()
     return Explained(
         spans=[(span["text"], span["role"], span["literal"]) for span in stages["spans"]],
@@ -99,23 +98,18 @@ def pack(
     seed: int | None = None,
     threads: int = 1,
     split_bytes: int | None = None,
-    spool_bytes: int | None = None,
+    spool_bytes: int = PackOptions.spool_bytes,
 ) -> dict[str, Any]:
     """The manifest of the dataset that the core makes of a corpus."""
-    report = _core.pack(
-        corpus,
-        out,
+    options = PackOptions(
         seq_len=seq_len,
         tokenizer=tokenizer,
         seed=seed,
         threads=threads,
         split_bytes=split_bytes,
         spool_bytes=spool_bytes,
-        overwrite=False,
-        resume=False,
-        keep_spool=False,
-        progress=None,
     )
+    report = _core.pack(corpus, out, options, None)
     manifest: dict[str, Any] = json.loads(report)["manifest"]
     return manifest
 

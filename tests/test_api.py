@@ -7,13 +7,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import sabiprep
 from conftest import MALFORMED, WITHOUT_FIELD, make_it_last
-from sabiprep import ConfigError, InputError, OutputError, PackReport, Role, TokenizerError
+from sabiprep import (
+    ConfigError,
+    InputError,
+    OutputError,
+    PackOptions,
+    PackReport,
+    Role,
+    TokenizerError,
+)
 from sabiprep.api import available_cores
 
 RECORD = {"a": "1", "b": "2", "words": "three", "yor": "ẹ̀ta"}
@@ -52,7 +61,7 @@ def test_numbers_that_cannot_be_right_are_refused(
     corpus: Path, tmp_path: Path, name: str, value: object
 ) -> None:
     with pytest.raises(ConfigError, match=name) as caught:
-        sabiprep.pack(corpus, tmp_path / "out", **{name: value})  # type: ignore[arg-type]
+        sabiprep.pack(corpus, tmp_path / "out", PackOptions(**{name: value}))
     assert caught.value.remedy
     assert not (tmp_path / "out").exists()
 
@@ -63,20 +72,23 @@ def test_pack_takes_its_arguments_over_those_of_the_corpus(
     (corpus / "tokenizer.json").unlink()
     out = tmp_path / "out"
     report = sabiprep.pack(
-        str(corpus), str(out), seq_len=192, tokenizer=tokenizer_file, seed=2**64 - 1
+        str(corpus), str(out), PackOptions(seq_len=192, tokenizer=tokenizer_file, seed=2**64 - 1)
     )
     assert (report.seq_len, report.seed, report.threads) == (192, 2**64 - 1, available_cores())
     assert sabiprep.open_dataset(out).seq_len == 192
     with pytest.raises(OutputError, match="holds a dataset") as caught:
-        sabiprep.pack(corpus, out, tokenizer=tokenizer_file)
+        sabiprep.pack(corpus, out, PackOptions(tokenizer=tokenizer_file))
     assert "overwrite" in str(caught.value)
-    assert sabiprep.pack(corpus, out, tokenizer=tokenizer_file, overwrite=True).seq_len == 128
+    assert (
+        sabiprep.pack(corpus, out, PackOptions(tokenizer=tokenizer_file, overwrite=True)).seq_len
+        == 128
+    )
 
 
 def test_seed_decides_and_split_bytes_does_not(corpus: Path, tmp_path: Path) -> None:
     packed = {}
     for name, seed, split_bytes in (("a", 0, None), ("b", 0, 100), ("c", 1, None)):
-        sabiprep.pack(corpus, tmp_path / name, seed=seed, split_bytes=split_bytes)
+        sabiprep.pack(corpus, tmp_path / name, PackOptions(seed=seed, split_bytes=split_bytes))
         packed[name] = files_of(tmp_path / name)
     assert packed["a"] == packed["b"] != packed["c"]
 
@@ -253,3 +265,9 @@ def test_the_loader_works_without_the_core_and_the_rest_says_what_is_missing(
 ) -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_CORE, str(packed.out)], check=True, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_options_of_python_and_of_the_core_are_the_same() -> None:
+    from sabiprep import _core
+
+    assert [option.name for option in fields(PackOptions)] == _core.OPTION_NAMES

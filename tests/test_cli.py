@@ -24,7 +24,7 @@ import pytest
 
 import sabiprep
 from conftest import make_it_last
-from sabiprep import PackReport, cli
+from sabiprep import PackOptions, PackReport, cli
 from sabiprep.progress import PHASES, ProgressLines
 
 
@@ -102,7 +102,7 @@ def test_help_names_every_command(run: Run) -> None:
         ),
         (
             "remix",
-            "OUT NEW --corpus --seq-len --tokenizer --seed --threads --spool-bytes --overwrite --resume --keep-spool",
+            "DATASET OUT --corpus --seq-len --tokenizer --seed --threads --spool-bytes --overwrite --resume --keep-spool",
         ),
         ("inspect", "OUT --row --source --split"),
         ("verify", "OUT --against --sample"),
@@ -159,7 +159,7 @@ def test_pack_prints_the_table_verify_and_inspect_agree(
     out = tmp_path / "out"
     ran = run("pack", corpus, out, "--threads", 1)
     assert ran.code == 0, ran.err
-    report = sabiprep.pack(corpus, tmp_path / "twin", threads=2)
+    report = sabiprep.pack(corpus, tmp_path / "twin", PackOptions(threads=2))
 
     def without_speed(table: str) -> list[str]:
         return [

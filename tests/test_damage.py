@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 import sabiprep
-from sabiprep import DatasetError, InternalError, OutputError, SabiprepError
+from sabiprep import DatasetError, InternalError, OutputError, PackOptions, SabiprepError
 from test_cli import edit, files_of
 
 FLIPS = int(os.environ.get("SABIPREP_TEST_FLIPS", "60"))
@@ -60,7 +60,9 @@ def clean(corpus: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def kept(corpus: Path) -> Path:
     """The corpus packed, its spool kept."""
-    sabiprep.pack(corpus, corpus.parent / "kept", keep_spool=True, split_bytes=SPLIT_BYTES)
+    sabiprep.pack(
+        corpus, corpus.parent / "kept", PackOptions(keep_spool=True, split_bytes=SPLIT_BYTES)
+    )
     return corpus.parent / "kept"
 
 
@@ -151,8 +153,8 @@ def test_no_flipped_bit_of_a_kept_spool_is_silent(
             )
         else:
             made = tmp_path / "kept"
-            again = {"overwrite": True, "keep_spool": True, "split_bytes": SPLIT_BYTES}
-            run = partial(sabiprep.pack, corpus, made, **again)
+            again = PackOptions(overwrite=True, keep_spool=True, split_bytes=SPLIT_BYTES)
+            run = partial(sabiprep.pack, corpus, made, again)
             end = attempt(run, made, clean, what)
         ends[end] += 1
         for folder in ("kept", "made"):
@@ -174,7 +176,8 @@ def test_no_flipped_bit_of_a_stopped_run_is_silent(
         out = tmp_path / "out"
         shutil.copytree(stopped[nth % len(stopped)], out)
         what = damage(out / ".work", chance)
-        ends[attempt(lambda: sabiprep.pack(corpus, out, resume=True), out, clean, what)] += 1  # noqa: B023
+        resume = partial(sabiprep.pack, corpus, out, PackOptions(resume=True))
+        ends[attempt(resume, out, clean, what)] += 1
         shutil.rmtree(out)
     err = capfd.readouterr().err
     assert ends["refused"] > 0 < ends["the same bytes"] and "panicked" not in err, ends
@@ -217,10 +220,10 @@ def test_a_finished_shard_that_was_damaged_is_made_again(
     shard.write_bytes(data)
     if state["stage"] == "moving":
         with pytest.raises(OutputError, match=r"(?s)was damaged.*checksum.*--overwrite"):
-            sabiprep.pack(corpus, tmp_path / "out", resume=True)
-        sabiprep.pack(corpus, tmp_path / "out", overwrite=True)
+            sabiprep.pack(corpus, tmp_path / "out", PackOptions(resume=True))
+        sabiprep.pack(corpus, tmp_path / "out", PackOptions(overwrite=True))
     else:
-        sabiprep.pack(corpus, tmp_path / "out", resume=True)
+        sabiprep.pack(corpus, tmp_path / "out", PackOptions(resume=True))
     assert files_of(tmp_path / "out") == clean
 
 
@@ -245,12 +248,12 @@ def test_values_of_a_state_file_are_checked_whatever_its_seal(
         with pytest.raises(
             OutputError, match=rf"(?s)state.json.*damaged: .*({named}).*remove the folder .work"
         ):
-            sabiprep.pack(corpus, tmp_path / "out", resume=True)
+            sabiprep.pack(corpus, tmp_path / "out", PackOptions(resume=True))
         shutil.rmtree(tmp_path / "out")
     # What is only resealed goes on: the digest is that of the text, as this test computes it.
     shutil.copytree(stopped[0], tmp_path / "out")
     reseal(tmp_path / "out" / ".work" / "state.json")
-    sabiprep.pack(corpus, tmp_path / "out", resume=True)
+    sabiprep.pack(corpus, tmp_path / "out", PackOptions(resume=True))
     assert files_of(tmp_path / "out") == clean
 
 
@@ -293,14 +296,14 @@ def test_overwriting_never_follows_a_link(
     assert plant(out, victim) >= 5  # OUT, train, validation, .work and its spool
     (out / "validation" / "shard-00000.arrow").unlink()
     (out / "validation" / "shard-00000.arrow").symlink_to(victim / "a")
-    sabiprep.pack(corpus, out, overwrite=True)
+    sabiprep.pack(corpus, out, PackOptions(overwrite=True))
     assert_intact(victim)
     assert {name: data for name, data in files_of(out).items() if name in clean} == clean
     assert not list((out / "train").glob("*to-*")) and not (out / ".work").exists()
     # A folder of the dataset that is a link itself is replaced by a folder.
     shutil.rmtree(out / "train")
     (out / "train").symlink_to(victim / "train")
-    sabiprep.pack(corpus, out, overwrite=True)
+    sabiprep.pack(corpus, out, PackOptions(overwrite=True))
     assert_intact(victim)
     assert not (out / "train").is_symlink() and sabiprep.verify(out).ok
 
@@ -314,7 +317,7 @@ def test_a_stopped_run_is_cleared_without_following_links(
         plant(out / ".work", victim)
         (out / ".work" / ".state.json.sabiprep-tmp").unlink(missing_ok=True)
         (out / ".work" / ".state.json.sabiprep-tmp").symlink_to(victim / "a")
-        sabiprep.pack(corpus, out, resume=nth % 2 == 0, overwrite=nth % 2 == 1)
+        sabiprep.pack(corpus, out, PackOptions(resume=nth % 2 == 0, overwrite=nth % 2 == 1))
         assert_intact(victim)
         # Links that lay among shards moved with them, as links.
         assert {
@@ -337,7 +340,7 @@ def test_a_work_folder_that_leads_elsewhere_is_refused(
     at.symlink_to(victim / "train" if name not in ("lock", "state.json") else victim / "a")
     for options in ({"resume": True}, {"overwrite": True}, {}):
         with pytest.raises(OutputError, match=r"(?s)is a link.*remove the link"):
-            sabiprep.pack(corpus, out, **options)
+            sabiprep.pack(corpus, out, PackOptions(**options))
     assert_intact(victim)
 
 
@@ -351,8 +354,8 @@ def test_out_may_be_a_link_to_a_folder(
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(OutputError, match="holds a dataset"):
         sabiprep.pack(corpus, tmp_path / "link")
-    sabiprep.pack(corpus, tmp_path / "link", overwrite=True)
+    sabiprep.pack(corpus, tmp_path / "link", PackOptions(overwrite=True))
     assert (tmp_path / "link").is_symlink() and files_of(tmp_path / "real") == clean
     (tmp_path / "dangling").symlink_to(tmp_path / "none")
     with pytest.raises(OutputError, match=r"(?s)is a link that leads nowhere.*remove the link"):
-        sabiprep.pack(corpus, tmp_path / "dangling", overwrite=True)
+        sabiprep.pack(corpus, tmp_path / "dangling", PackOptions(overwrite=True))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import packer
+from sabiprep import PackOptions
 from strategies import TEXTS, tokenizer_json
 
 VARIANTS = [
@@ -27,7 +28,7 @@ VARIANTS = [
         (8, 64),
         (8, 3000),
     ]
-    for spool_bytes in (0, 20_000, None)
+    for spool_bytes in (0, 20_000, PackOptions.spool_bytes)
 ]
 
 
@@ -132,7 +133,7 @@ def test_the_reference_has_what_could_differ(place: Path) -> None:
 
 @pytest.mark.parametrize(("threads", "split_bytes", "spool_bytes"), VARIANTS)
 def test_bytes_are_those_of_any_number_of_threads_any_split_size_and_any_spool_budget(
-    place: Path, tmp_path: Path, threads: int, split_bytes: int | None, spool_bytes: int | None
+    place: Path, tmp_path: Path, threads: int, split_bytes: int | None, spool_bytes: int
 ) -> None:
     out = tmp_path / "out"
     sizes = {"split_bytes": split_bytes, "spool_bytes": spool_bytes}

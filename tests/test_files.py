@@ -22,7 +22,15 @@ from pathlib import Path
 import pytest
 
 import sabiprep
-from sabiprep import ConfigError, InputError, OutputError, SabiprepError, TokenizerError, cli
+from sabiprep import (
+    ConfigError,
+    InputError,
+    OutputError,
+    PackOptions,
+    SabiprepError,
+    TokenizerError,
+    cli,
+)
 from test_cli import edit, files_of
 
 TEXT = "".join(f"Ọ̀rọ̀ {i}, one two three\n" for i in range(200))
@@ -199,7 +207,7 @@ def test_a_dataset_with_a_fifo_in_it_is_refused_at_once(folder: Path, name: str)
 def test_a_work_folder_with_a_fifo_in_it_is_refused_at_once(folder: Path) -> None:
     (folder / "a.txt").write_text(TEXT, "utf-8")
     out = folder.parent / "out"
-    sabiprep.pack(folder, out, keep_spool=True)
+    sabiprep.pack(folder, out, PackOptions(keep_spool=True))
     spool = next((out / ".work" / "spool").iterdir())
     spool.unlink()
     os.mkfifo(spool)
@@ -208,7 +216,7 @@ def test_a_work_folder_with_a_fifo_in_it_is_refused_at_once(folder: Path) -> Non
     (out / ".work" / "state.json").unlink()
     os.mkfifo(out / ".work" / "state.json")
     with pytest.raises(SabiprepError, match=r"state.json.*FIFO"):
-        sabiprep.pack(folder, out, overwrite=True)
+        sabiprep.pack(folder, out, PackOptions(overwrite=True))
 
 
 # Names that are not UTF-8
@@ -241,7 +249,7 @@ def test_folders_whose_names_are_not_utf_8_work(
     assert r"new\xe9" in capsys.readouterr().out
     with sabiprep.open_dataset(new) as dataset:
         assert dataset.path == new and len(dataset.train) > 0
-    report = sabiprep.pack(latin, out, overwrite=True)
+    report = sabiprep.pack(latin, out, PackOptions(overwrite=True))
     assert report.out == out
     assert cli.main(["pack", str(latin), str(out)]) == 1
     assert "holds a dataset" in capsys.readouterr().err

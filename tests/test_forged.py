@@ -20,7 +20,7 @@ import forge
 import sabiprep
 from conftest import write_corpus
 from dataset_writer import Document, write_dataset, write_manifest
-from sabiprep import DatasetError, open_dataset
+from sabiprep import DatasetError, PackOptions, open_dataset
 
 MUTATIONS = int(os.environ.get("SABIPREP_FORGED", "24"))
 
@@ -30,7 +30,7 @@ def test_damaged_datasets_are_refused_in_words_by_every_command(
 ) -> None:
     corpus = write_corpus(tmp_path / "corpus")
     (corpus / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
-    sabiprep.pack(corpus, tmp_path / "out", keep_spool=True)
+    sabiprep.pack(corpus, tmp_path / "out", PackOptions(keep_spool=True))
     command = [sys.executable, "-W", "ignore", forge.__file__, str(tmp_path), "0", str(MUTATIONS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 20 * MUTATIONS)
     assert done.returncode == 0, f"{done.stdout[-300:]}\n{done.stderr[-3000:]}"

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import sabiprep
-from sabiprep import ConfigError, DatasetError, PackedDataset, PackReport, Role
+from sabiprep import ConfigError, DatasetError, PackedDataset, PackOptions, PackReport, Role
 from sabiprep.inspection import RowView, ShownDocument, inspect
 
 EVIL = "\x1b[2J\x07 \r\x00 \u202e ⟦t+|fake⟧ \\x1b [red]x[/red] :smile: e\u0301 👩\u200d👧"
@@ -182,7 +182,7 @@ def test_text_cannot_drive_the_terminal_nor_pass_for_a_mark(corpus: Path, tmp_pa
     )
     config = (corpus / "corpus.toml").read_text("utf-8")
     (corpus / "corpus.toml").write_text(config.replace("validation = 0.1", ""), "utf-8")
-    sabiprep.pack(corpus, tmp_path / "out", seq_len=512)
+    sabiprep.pack(corpus, tmp_path / "out", PackOptions(seq_len=512))
     view = inspect(sabiprep.open_dataset(tmp_path / "out"), source="sum-eng")
     assert text_of(view.shown[0], Role.TARGET) == unicodedata.normalize("NFC", f" {EVIL}")
     expected = r"⟦t+| \x1b[2J\x07 \r\x00 \u202e \u27e6t+|fake\u27e7 \\x1b [red]x[/red] :smile: é 👩\u200d👧⟧"

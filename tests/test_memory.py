@@ -23,7 +23,8 @@ PEAK = 600 << 20
 SPOOLED_DOCUMENT = 68
 PACK = """
 import sys, sabiprep
-sabiprep.pack(*sys.argv[1:3], threads=2, spool_bytes=int(sys.argv[3]))
+options = sabiprep.PackOptions(threads=2, spool_bytes=int(sys.argv[3]))
+sabiprep.pack(*sys.argv[1:3], options)
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
 """
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import oracle
 import packer
 import sabiprep
-from sabiprep import ConfigError, PackReport
+from sabiprep import ConfigError, PackOptions, PackReport
 from strategies import tokenizer_json
 
 number = count()
@@ -48,7 +48,7 @@ def pack(place: Path, sources: list[dict[str, Any]], records: list[int], **mix: 
         pack={"seq_len": 64, "duplicates": "normalised"},
         tables={"mix": mix} if mix else {},
     )
-    return sabiprep.pack(folder, folder / ".." / f"{folder.name}.out", threads=2)
+    return sabiprep.pack(folder, folder / ".." / f"{folder.name}.out", PackOptions(threads=2))
 
 
 @settings(

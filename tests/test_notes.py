@@ -10,7 +10,7 @@ import pytest
 
 import packer
 import sabiprep
-from sabiprep import ConfigError, PackReport
+from sabiprep import ConfigError, PackOptions, PackReport
 from strategies import tokenizer_json
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -30,7 +30,7 @@ def pack(
     packer.write_config(
         corpus, sources, tokenizer={"file": "tokenizer.json"}, pack=pack_table, tables=tables
     )
-    return sabiprep.pack(corpus, folder / "out", threads=2)
+    return sabiprep.pack(corpus, folder / "out", PackOptions(threads=2))
 
 
 def lines(count: int, name: str) -> str:

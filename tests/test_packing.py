@@ -31,6 +31,7 @@ import packer
 import sabiprep
 from oracle import DATA, TARGET
 from packer import WHITE_SPACE, is_blank
+from sabiprep import PackOptions
 from sabiprep.dataset import PackedDataset, open_dataset
 from sabiprep.errors import ConfigError, InputError, OutputError, TokenizerError
 from slow_reader import MALFORMED, File, read
@@ -1038,7 +1039,9 @@ def test_a_source_that_reads_a_file_of_out_is_refused(tmp_path: Path) -> None:
     packer.write_config(folder, config)
     before = sorted(path.name for path in (folder / "out").rglob("*"))
     with pytest.raises(OutputError, match="which a source reads"):
-        sabiprep.pack(folder, folder / "out", tokenizer=out / "tokenizer.json", overwrite=True)
+        sabiprep.pack(
+            folder, folder / "out", PackOptions(tokenizer=out / "tokenizer.json", overwrite=True)
+        )
     assert sorted(path.name for path in (folder / "out").rglob("*")) == before
 
 
@@ -1058,7 +1061,7 @@ def test_the_chat_template_beside_a_tokenizer_goes_along(corpus: Path, tmp_path:
     for number, (files, template) in enumerate(beside):
         for name, text in files.items():
             (corpus / name).write_text(text, "utf-8")
-        sabiprep.pack(corpus, tmp_path / str(number), threads=1)
+        sabiprep.pack(corpus, tmp_path / str(number), PackOptions(threads=1))
         manifest = json.loads((tmp_path / str(number) / "manifest.json").read_text("utf-8"))
         assert manifest["tokenizer"].pop("chat_template", None) == template
         manifests.append({key: value for key, value in manifest.items() if key != "sha256"})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import sabiprep
-from sabiprep import DatasetError, InputError, OutputError
+from sabiprep import DatasetError, InputError, OutputError, PackOptions
 from strategies import tokenizer_json
 from test_cli import edit, files_of
 from test_damage import reseal
@@ -34,7 +34,9 @@ def corpus(tmp_path: Path) -> Path:
 
 def keep(corpus: Path, out: Path, **options: Any) -> sabiprep.PackReport:
     """Pack and keep the spool; everything in files."""
-    return sabiprep.pack(corpus, out, keep_spool=True, split_bytes=SPLIT_BYTES, **options)
+    return sabiprep.pack(
+        corpus, out, PackOptions(keep_spool=True, split_bytes=SPLIT_BYTES, **options)
+    )
 
 
 def dataset_files(out: Path) -> dict[str, bytes]:
@@ -77,7 +79,7 @@ def test_remix_gives_the_bytes_of_packing_afresh(
     keep(corpus, tmp_path / "kept")
     before = files_of(tmp_path / "kept")
     edit(config, old, new)
-    mixed = sabiprep.remix(tmp_path / "kept", tmp_path / "mixed", threads=2)
+    mixed = sabiprep.remix(tmp_path / "kept", tmp_path / "mixed", PackOptions(threads=2))
     sabiprep.pack(corpus, tmp_path / "afresh")
     assert files_of(tmp_path / "mixed") == files_of(tmp_path / "afresh")
     assert files_of(tmp_path / "kept") == before
@@ -128,7 +130,7 @@ def test_remix_finds_the_tokenizer_that_was_given(corpus: Path, tmp_path: Path) 
 
 def test_a_spool_kept_again_is_whole(corpus: Path, tmp_path: Path) -> None:
     keep(corpus, tmp_path / "kept")
-    sabiprep.remix(tmp_path / "kept", tmp_path / "second", keep_spool=True)
+    sabiprep.remix(tmp_path / "kept", tmp_path / "second", PackOptions(keep_spool=True))
     shutil.rmtree(tmp_path / "kept")
     third = sabiprep.remix(tmp_path / "second", tmp_path / "third")
     assert third.reused_splits[0] == third.reused_splits[1]
@@ -162,19 +164,24 @@ def stopped(corpus: Path, tmp_path: Path) -> Path:
     with (corpus / "two.txt").open("a", encoding="utf-8") as file:
         file.writelines(f"ọ̀rọ̀ {i} {i * 7919 % 104729} tí ó yàtọ̀\n" for i in range(60_000))
     with pytest.raises(KeyboardInterrupt):
-        sabiprep.pack(corpus, out, progress=stop, threads=1, spool_bytes=0, split_bytes=SPLIT_BYTES)
+        sabiprep.pack(
+            corpus,
+            out,
+            PackOptions(threads=1, spool_bytes=0, split_bytes=SPLIT_BYTES),
+            progress=stop,
+        )
     assert not (out / "manifest.json").exists()
     return out
 
 
 def test_what_is_done_is_not_done_again(corpus: Path, tmp_path: Path, stopped: Path) -> None:
     done = len(list((stopped / ".work" / "spool").glob("*.map")))
-    report = sabiprep.pack(corpus, stopped, resume=True)
+    report = sabiprep.pack(corpus, stopped, PackOptions(resume=True))
     assert report.reused_splits[0] == done > 0
     sabiprep.pack(corpus, tmp_path / "afresh")
     assert files_of(stopped) == files_of(tmp_path / "afresh")
     assert (
-        sabiprep.pack(corpus, stopped, resume=True).train == report.train
+        sabiprep.pack(corpus, stopped, PackOptions(resume=True)).train == report.train
     )  # finished: nothing to do
 
 
@@ -198,9 +205,9 @@ def test_a_change_is_refused_and_named(
     edit(corpus / file, old, new)
     before = files_of(stopped)
     with pytest.raises(OutputError, match=f"(?s)cannot be resumed: .*{named}.*--overwrite"):
-        sabiprep.pack(corpus, stopped, resume=True)
+        sabiprep.pack(corpus, stopped, PackOptions(resume=True))
     assert files_of(stopped) == before
-    assert sabiprep.pack(corpus, stopped, overwrite=True).train.rows > 0
+    assert sabiprep.pack(corpus, stopped, PackOptions(overwrite=True)).train.rows > 0
 
 
 def test_another_version_is_refused_and_named(corpus: Path, stopped: Path) -> None:
@@ -210,7 +217,7 @@ def test_another_version_is_refused_and_named(corpus: Path, stopped: Path) -> No
     with pytest.raises(
         OutputError, match=f"the program was sabiprep 0.0.1, it is sabiprep {sabiprep_version()}"
     ):
-        sabiprep.pack(corpus, stopped, resume=True)
+        sabiprep.pack(corpus, stopped, PackOptions(resume=True))
 
 
 def sabiprep_version() -> str:
@@ -251,7 +258,7 @@ def test_an_input_written_to_meanwhile_stops_the_run(corpus: Path, tmp_path: Pat
     with (corpus / "two.txt").open("a", encoding="utf-8") as file:
         file.writelines(f"ọ̀rọ̀ {i} {i * 7919 % 104729}\n" for i in range(60_000))
     with pytest.raises(InputError, match=r"one.txt: was changed while it was read"):
-        sabiprep.pack(corpus, tmp_path / "out", threads=1, progress=write)
+        sabiprep.pack(corpus, tmp_path / "out", PackOptions(threads=1), progress=write)
     assert written and not (tmp_path / "out").exists()
 
 

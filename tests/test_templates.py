@@ -20,6 +20,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import sabiprep
+from sabiprep import PackOptions
 
 RECORDS = int(os.environ.get("SABIPREP_TEMPLATE_RECORDS", "2000"))
 TAGS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
@@ -336,7 +337,7 @@ def test_templates_render_what_json_and_jinja2_render(tmp_path: Path, templates:
     count = -(-RECORDS // len(PLAIN + RENDERED))
     lines = [json.dumps(records(rng), ensure_ascii=rng.random() < 0.5) for _ in range(count)]
     spelled = write_corpus(tmp_path / "corpus", templates, lines)
-    sabiprep.pack(tmp_path / "corpus", tmp_path / "out", threads=2)
+    sabiprep.pack(tmp_path / "corpus", tmp_path / "out", PackOptions(threads=2))
     offsets, at = {}, 0
     for index, line in enumerate(lines):
         offsets[at] = index

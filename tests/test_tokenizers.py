@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 import packer
 import sabiprep
 from random_tokenizers import EOS, barred_ids, random_texts, random_tokenizer
+from sabiprep import PackOptions
 from sabiprep.errors import SabiprepError, TokenizerError
 from strategies import tokenizer_json
 
@@ -54,7 +55,9 @@ def packed_documents(folder: Path, file: dict[str, Any], texts: list[str]) -> li
     (folder / "a.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     source = {"name": "a", "files": ["a.jsonl"], "segments": [{"target": "{{ text }}"}]}
     packer.write_config(folder, [source], pack={"seq_len": 128, "pack": "none"})
-    sabiprep.pack(folder, folder / "out", tokenizer=tokenizer, threads=1, overwrite=True)
+    sabiprep.pack(
+        folder, folder / "out", PackOptions(tokenizer=tokenizer, threads=1, overwrite=True)
+    )
     documents = []
     with sabiprep.open_dataset(folder / "out") as dataset:
         for row in dataset.train:
@@ -188,7 +191,9 @@ def pack_one(
     (folder / "a.jsonl").write_text('{"p": "one", "t": "two"}\n', "utf-8")
     source = {"name": "a", "files": ["a.jsonl"], "segments": segments}
     packer.write_config(folder, [source], tokenizer=tokenizer, pack={"seq_len": 128})
-    report = sabiprep.pack(folder, folder / "out", tokenizer=path, threads=1, overwrite=True)
+    report = sabiprep.pack(
+        folder, folder / "out", PackOptions(tokenizer=path, threads=1, overwrite=True)
+    )
     with sabiprep.open_dataset(folder / "out") as dataset:
         row = dataset.train[0]
         length = row["seq_lengths"][0]
@@ -284,6 +289,7 @@ texts = ["The children are going.", "a" * 30, "aaaaaaaaaaaaaaaaaaaaaaaaaaaab b a
 segments = [{"prompt": "<translate> {{ p }} <yor>:"}, {"target": " {{ t }}"}]
 packer.write_config(folder, [{"name": "a", "files": ["a.jsonl"], "segments": segments}], pack={"seq_len": 512})
 file = folder / "tokenizer.json"
+options = sabiprep.PackOptions(tokenizer=file, threads=1, overwrite=True)
 counts = {"loaded": 0, "encoded": 0, "packed": 0}
 for number in range(int(sys.argv[3]), int(sys.argv[4])):
     print(number, file=sys.stdout, flush=True)
@@ -301,7 +307,7 @@ for number in range(int(sys.argv[3]), int(sys.argv[4])):
         counts["loaded"] += 1
         encoder.encode(texts, threads=1)
     attempt("encoded", encode)
-    attempt("packed", lambda: sabiprep.pack(folder, folder / "out", tokenizer=file, threads=1, overwrite=True))
+    attempt("packed", lambda: sabiprep.pack(folder, folder / "out", options))
 print(json.dumps(counts))
 """
 

@@ -182,7 +182,8 @@ def ours(tokenizer: str, folder: Path, out: Path) -> dict[str, Any]:
     import sabiprep
 
     started = time.perf_counter()
-    report = sabiprep.pack(folder, out, tokenizer=tokenizer, threads=1, overwrite=True)
+    options = sabiprep.PackOptions(tokenizer=tokenizer, threads=1, overwrite=True)
+    report = sabiprep.pack(folder, out, options)
     seconds = time.perf_counter() - started
     train = report.total.train
     return {

@@ -26,6 +26,7 @@ from sabiprep.errors import (
     TrainError,
 )
 from sabiprep.explanation import Explanation, Refusal, Span
+from sabiprep.options import PackOptions
 from sabiprep.report import (
     Counts,
     Example,
@@ -61,6 +62,7 @@ __all__ = [
     "InternalError",
     "Interrupted",
     "OutputError",
+    "PackOptions",
     "PackReport",
     "PackedDataset",
     "Progress",

@@ -7,19 +7,21 @@ from os import PathLike
 from typing import Any, Final, Protocol, final
 
 from sabiprep.api import Progress
+from sabiprep.options import PackOptions
 
 __all__ = [
+    "OPTION_NAMES",
     "Decoder",
     "TextEncoder",
     "__version__",
     "explain",
     "pack",
-    "remix",
     "train_tokenizer",
     "verify",
     "verify_against",
 ]
 
+OPTION_NAMES: Final[list[str]]
 __version__: Final[str]
 
 class _ArrowArray(Protocol):
@@ -30,33 +32,9 @@ class _ArrowArray(Protocol):
     ) -> tuple[object, object]: ...
 
 def pack(
-    corpus: str | PathLike[str],
-    out: str | PathLike[str],
-    *,
-    seq_len: int | None,
-    tokenizer: str | PathLike[str] | None,
-    seed: int | None,
-    threads: int,
-    split_bytes: int | None,
-    spool_bytes: int | None,
-    overwrite: bool,
-    resume: bool,
-    keep_spool: bool,
-    progress: Progress | None,
-) -> str: ...
-def remix(
-    dataset: str | PathLike[str],
-    out: str | PathLike[str],
-    *,
     corpus: str | PathLike[str] | None,
-    seq_len: int | None,
-    tokenizer: str | PathLike[str] | None,
-    seed: int | None,
-    threads: int,
-    spool_bytes: int | None,
-    overwrite: bool,
-    resume: bool,
-    keep_spool: bool,
+    out: str | PathLike[str],
+    options: PackOptions,
     progress: Progress | None,
 ) -> str: ...
 def verify(out: str | PathLike[str], *, progress: Progress | None) -> str: ...
@@ -72,9 +50,7 @@ def explain(
     corpus: str | PathLike[str],
     source: str,
     record: str,
-    *,
-    seq_len: int | None,
-    tokenizer: str | PathLike[str] | None,
+    options: PackOptions,
 ) -> tuple[str, Any]: ...
 def train_tokenizer(
     corpus: str | PathLike[str],

@@ -10,14 +10,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sabiprep.errors import ConfigError, InputError, SabiprepError
+from sabiprep.errors import InputError, SabiprepError
 from sabiprep.explanation import Explanation
+from sabiprep.options import LARGEST, PackOptions, StrPath, checked_number
 from sabiprep.report import PackReport, TokenizerReport, VerifyReport
-
-StrPath = str | os.PathLike[str]
 
 
 class Progress(Protocol):
@@ -43,102 +43,56 @@ class Progress(Protocol):
 def pack(
     corpus: StrPath,
     out: StrPath,
+    options: PackOptions = PackOptions(),
     *,
-    seq_len: int | None = None,
-    tokenizer: StrPath | None = None,
-    seed: int | None = None,
-    threads: int | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    keep_spool: bool = False,
-    spool_bytes: int | None = None,
-    split_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> PackReport:
-    """Pack a corpus into the dataset folder ``out``: what ``sabiprep pack`` does.
+    """Packs a corpus into the dataset folder ``out``, as ``sabiprep pack`` does.
 
     Args:
         corpus: The folder with ``corpus.toml``.
-        out: The folder to make: missing or empty, or a dataset of ours if ``overwrite``.
-        seq_len: Tokens in a row, a multiple of 64; instead of the one in ``corpus.toml``.
-        tokenizer: A tokenizer.json; instead of the one in ``corpus.toml``.
-        seed: Decides every random choice, from 0 to 2**64 - 1; instead of the one in
-            ``corpus.toml``.
-        threads: Threads to work with, all cores by default; never changes the output.
-        overwrite: Replace a dataset of ours in ``out``, once the new one is complete.
-        resume: Go on with a run that was stopped in ``out``; without one, pack as usual.
-        keep_spool: Leave the tokenized documents in ``out``, for `remix` or for packing a grown
-            corpus there.
-        spool_bytes: Bytes of tokenized documents held in memory, 192 MiB by default; beyond them
-            they are files in ``out`` until the end. Never changes the output.
-        split_bytes: Bytes of input a task takes on; a matter of speed alone, never of the output.
-        progress: Told how far the work has come.
+        out: The folder to make: missing or empty, or a dataset of ours if ``options.overwrite``.
+        options: The settings of the run.
+        progress: Is called with the progress of the work.
+
+    Returns:
+        The counts of the dataset, by split, task and source.
 
     Raises:
-        ConfigError: If ``corpus.toml`` or an argument cannot be right.
+        ConfigError: If ``corpus.toml`` or an option cannot be right.
         InputError: If an input cannot be read, or a record's policy is to stop.
         TokenizerError: If the tokenizer cannot be loaded, or cannot serve this configuration.
         OutputError: If ``out`` must not, or cannot, be written to, or a run in it cannot be
             resumed.
     """
-    seq_len, seed, threads, spool_bytes = _checked_options(seq_len, seed, threads, spool_bytes)
-    split_bytes = _checked("split_bytes", split_bytes, 1, 2**63 - 1)
-    with compiled():
-        from sabiprep import _core
-    made = _core.pack(
-        corpus,
-        out,
-        seq_len=seq_len,
-        tokenizer=tokenizer,
-        seed=seed,
-        threads=threads,
-        split_bytes=split_bytes,
-        spool_bytes=spool_bytes,
-        overwrite=overwrite,
-        resume=resume,
-        keep_spool=keep_spool,
-        progress=progress,
-    )
-    return PackReport.from_json(json.loads(made), Path(os.fsdecode(out)))
+    return _pack(corpus, out, options, progress)
 
 
 def remix(
     dataset: StrPath,
     out: StrPath,
+    options: PackOptions = PackOptions(),
     *,
     corpus: StrPath | None = None,
-    seq_len: int | None = None,
-    tokenizer: StrPath | None = None,
-    seed: int | None = None,
-    threads: int | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    keep_spool: bool = False,
-    spool_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> PackReport:
-    """Pack the corpus of ``dataset`` again, as its ``corpus.toml`` is now: what ``sabiprep remix``
-    does.
+    """Packs the corpus of ``dataset`` again, as its ``corpus.toml`` is now.
 
     The documents come from the spool that ``dataset`` kept, so that new epochs, rows, overflow or
-    validation cost no tokenizing; a source whose templates or files changed is tokenized again. The
-    bytes are those that `pack` gives.
+    validation cost no tokenizing. A source whose templates or files changed is tokenized again, and
+    with another seed every source is. The bytes are those that `pack` gives.
 
     Args:
         dataset: A dataset packed with ``keep_spool``; it stays as it is.
         out: The folder to make, as for `pack`.
+        options: The settings of the run. Without a tokenizer here or in ``corpus.toml``, the one
+            ``dataset`` was packed with is used.
         corpus: The folder with ``corpus.toml``; by default where it was when ``dataset`` was
             packed.
-        seq_len: As for `pack`.
-        tokenizer: As for `pack`; if neither this nor ``corpus.toml`` names one, the one ``dataset``
-            was packed with.
-        seed: As for `pack`. Another one than that of ``dataset`` has everything tokenized again.
-        threads: As for `pack`.
-        overwrite: As for `pack`.
-        resume: As for `pack`.
-        keep_spool: As for `pack`.
-        spool_bytes: As for `pack`.
-        progress: Told how far the work has come.
+        progress: Is called with the progress of the work.
+
+    Returns:
+        The counts of the new dataset, by split, task and source.
 
     Raises:
         DatasetError: If ``dataset`` keeps no spool, or it is damaged.
@@ -147,37 +101,18 @@ def remix(
         TokenizerError: As for `pack`.
         OutputError: As for `pack`.
     """
-    seq_len, seed, threads, spool_bytes = _checked_options(seq_len, seed, threads, spool_bytes)
+    return _pack(corpus, out, replace(options, reuse=dataset), progress)
+
+
+def _pack(
+    corpus: StrPath | None, out: StrPath, options: PackOptions, progress: Progress | None
+) -> PackReport:
+    """Packs by the core; without a corpus, the one of the reused dataset."""
     with compiled():
         from sabiprep import _core
-    made = _core.remix(
-        dataset,
-        out,
-        corpus=corpus,
-        seq_len=seq_len,
-        tokenizer=tokenizer,
-        seed=seed,
-        threads=threads,
-        spool_bytes=spool_bytes,
-        overwrite=overwrite,
-        resume=resume,
-        keep_spool=keep_spool,
-        progress=progress,
-    )
+    options = replace(options, threads=options.threads or available_cores())
+    made = _core.pack(corpus, out, options, progress)
     return PackReport.from_json(json.loads(made), Path(os.fsdecode(out)))
-
-
-def _checked_options(
-    seq_len: int | None, seed: int | None, threads: int | None, spool_bytes: int | None
-) -> tuple[int | None, int | None, int, int | None]:
-    """What `pack` and `remix` are told, checked; the threads filled in."""
-    threads = _checked("threads", threads, 1, 4096)
-    return (
-        _checked("seq_len", seq_len, 1, 2**31 - 1),
-        _checked("seed", seed, 0, 2**64 - 1),
-        available_cores() if threads is None else threads,
-        _checked("spool_bytes", spool_bytes, 0, 2**63 - 1),
-    )
 
 
 def verify(
@@ -209,8 +144,8 @@ def verify(
         InputError: If ``against`` is not the corpus it was packed from; it says what differs.
         ConfigError: If an argument, or the ``corpus.toml`` of ``against``, cannot be right.
     """
-    sample = _checked("sample", sample, 1, 2**63 - 1)
-    threads = _checked("threads", threads, 1, 4096)
+    sample = checked_number("sample", sample, 1, LARGEST)
+    threads = checked_number("threads", threads, 1, 4096)
     with compiled():
         from sabiprep import _core
     found = json.loads(_core.verify(out, progress=progress))
@@ -254,11 +189,11 @@ def explain(
         InputError: If the record's fields cannot be written as JSON.
         TokenizerError: As for `pack`.
     """
-    seq_len = _checked("seq_len", seq_len, 1, 2**31 - 1)
+    options = PackOptions(seq_len=seq_len, tokenizer=tokenizer, threads=1)
     with compiled():
         from sabiprep import _core
     text = _as_json(record)
-    stages, tokens = _core.explain(corpus, source, text, seq_len=seq_len, tokenizer=tokenizer)
+    stages, tokens = _core.explain(corpus, source, text, options)
     return Explanation.from_json(json.loads(stages), record=text, tokens=tokens)
 
 
@@ -286,7 +221,7 @@ def train_tokenizer(
         TokenizerError: If no tokenizer of that size can be made.
         OutputError: If ``file`` exists, or cannot be written.
     """
-    _checked("vocab_size", vocab_size, 1, 2**32 - 1)
+    checked_number("vocab_size", vocab_size, 1, 2**32 - 1)
     with compiled():
         from sabiprep import _core
     made = _core.train_tokenizer(corpus, file, vocab_size, overwrite=overwrite, progress=progress)
@@ -314,17 +249,6 @@ def compiled() -> Iterator[None]:
             f"the compiled core of sabiprep cannot be loaded: {error}",
             remedy="install a wheel of sabiprep for this platform, or build it in a checkout with `make setup`",
         ) from error
-
-
-def _checked(name: str, value: int | None, low: int, high: int) -> int | None:
-    """``value``, if it is None or a whole number from ``low`` to ``high``."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(
-            f"{name} is {value!r}", remedy=f"give a whole number from {low} to {high}"
-        )
-    return value
 
 
 def _as_json(record: Mapping[str, Any] | str) -> str:

@@ -16,36 +16,25 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import tyro
 from rich.console import Group, RenderableType
-from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.conf import Positional, arg, subcommand
 
 import sabiprep
+from sabiprep.arguments import (
+    Corpus,
+    ExplainArguments,
+    Flag,
+    Number,
+    PackArguments,
+    RemixArguments,
+)
 from sabiprep.errors import InputError, Interrupted, SabiprepError, unforeseen
 from sabiprep.files import MANIFEST_LIMIT, read_whole
 from sabiprep.progress import show_progress
 from sabiprep.terminal import Sentence, accept_any_text, harmless, show, visible
-
-FromConfig = "(default: as in corpus.toml)"
-# tyro's own reading of `int | None` takes the word None, and speaks of instantiated types to who
-# mistypes a number.
-Number = PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="N",
-    instance_from_str=lambda words: int(words[0]),
-    is_instance=lambda value: value is None or isinstance(value, int),
-    str_from_instance=lambda value: [str(value)],
-)
-Corpus = Annotated[Positional[Path], arg(metavar="CORPUS")]
-NumberFromConfig = Annotated[int | None, Number, arg(help_behavior_hint=FromConfig)]
-TokenizerFile = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=FromConfig)]
-Overwrite = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
-Resume = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
-KeepSpool = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
-SpoolBytes = Annotated[int | None, Number, arg(help_behavior_hint="(default: 192 MiB)")]
 
 
 class Outcome(NamedTuple):
@@ -63,35 +52,12 @@ class Pack:
     """The folder with corpus.toml."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The folder to make; it must be empty or new. Nothing is written elsewhere."""
-    seq_len: NumberFromConfig = None
-    """Tokens in a row, a multiple of 64."""
-    tokenizer: TokenizerFile = None
-    """The tokenizer.json to use."""
-    seed: NumberFromConfig = None
-    """Decides every random choice: the order of the documents, and which records are held out."""
-    threads: Annotated[int | None, Number, arg(help_behavior_hint="(default: all cores)")] = None
-    """Threads to work with; they never change the output."""
-    split_bytes: Annotated[int | None, Number, arg(help_behavior_hint="")] = None
-    """Bytes of input that a thread takes on at a time: a matter of speed only, never of the output.
-    """
-    spool_bytes: SpoolBytes = None
-    """Bytes of tokenized documents held in memory; beyond them they are files in OUT/.work until
-    the end.
-    """
-    overwrite: Overwrite = False
-    """Replace the dataset in OUT, once the new one is complete. Any other folder is left alone."""
-    resume: Resume = False
-    """Go on with the run that was stopped in OUT, if there is one."""
-    keep_spool: KeepSpool = False
-    """Leave the tokenized documents in OUT/.work, for `sabiprep remix` or for packing a grown
-    corpus there.
-    """
+    options: PackArguments
 
     def run(self) -> Outcome:
-        """Pack, and show the table."""
+        """Packs and returns the table."""
         with show_progress() as progress:
-            options = _options(self) | {"split_bytes": self.split_bytes}
-            return Outcome(sabiprep.pack(self.corpus, self.out, progress=progress, **options))
+            return Outcome(sabiprep.pack(self.corpus, self.out, self.options, progress=progress))
 
 
 @dataclass(frozen=True)
@@ -100,51 +66,23 @@ class Remix:
     validation.
     """
 
-    dataset: Annotated[Positional[Path], arg(metavar="OUT")]
+    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
     """A dataset packed with --keep-spool; it stays as it is."""
-    out: Annotated[Positional[Path], arg(metavar="NEW")]
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The folder to make; it must be empty or new."""
+    options: RemixArguments
     corpus: Annotated[
         Path | None, arg(metavar="CORPUS", help_behavior_hint="(default: where it was)")
     ] = None
     """The folder with corpus.toml."""
-    seq_len: NumberFromConfig = None
-    """Tokens in a row, a multiple of 64."""
-    tokenizer: TokenizerFile = None
-    """The tokenizer.json OUT was packed with, if it was moved."""
-    seed: NumberFromConfig = None
-    """Decides every random choice; another one than OUT's has everything tokenized again."""
-    threads: Annotated[int | None, Number, arg(help_behavior_hint="(default: all cores)")] = None
-    """Threads to work with; they never change the output."""
-    spool_bytes: SpoolBytes = None
-    """Bytes of tokenized documents held in memory, of those that are tokenized again."""
-    overwrite: Overwrite = False
-    """Replace the dataset in NEW, once the new one is complete. Any other folder is left alone."""
-    resume: Resume = False
-    """Go on with the run that was stopped in NEW, if there is one."""
-    keep_spool: KeepSpool = False
-    """Have the tokenized documents in NEW/.work too, linked where the file system can."""
 
     def run(self) -> Outcome:
-        """Pack from the spool, and show the table."""
+        """Packs from the spool and returns the table."""
         with show_progress() as progress:
-            options = _options(self) | {"corpus": self.corpus}
-            return Outcome(sabiprep.remix(self.dataset, self.out, progress=progress, **options))
-
-
-def _options(command: Pack | Remix) -> dict[str, Any]:
-    """The options that both take."""
-    names = [
-        "seq_len",
-        "tokenizer",
-        "seed",
-        "threads",
-        "spool_bytes",
-        "overwrite",
-        "resume",
-        "keep_spool",
-    ]
-    return {name: getattr(command, name) for name in names}
+            report = sabiprep.remix(
+                self.dataset, self.out, self.options, corpus=self.corpus, progress=progress
+            )
+            return Outcome(report)
 
 
 @dataclass(frozen=True)
@@ -220,7 +158,7 @@ class Tokenizer:
     """The tokenizer.json to write."""
     vocab_size: Annotated[int, arg(metavar="N")]
     """Entries wanted; a small corpus may yield fewer."""
-    overwrite: Overwrite = False
+    overwrite: Annotated[Flag, arg(help_behavior_hint="")] = False
     """Replace FILE if it exists."""
 
     def run(self) -> Outcome:
@@ -257,16 +195,17 @@ class Explain:
     """The record as a JSON object, or - to read it from standard input. A line of plain text is
     {"text": "..."}.
     """
-    seq_len: NumberFromConfig = None
-    """Tokens in a row, a multiple of 64."""
-    tokenizer: TokenizerFile = None
-    """The tokenizer.json to use."""
+    options: ExplainArguments
 
     def run(self) -> Outcome:
-        """Explain the record."""
+        """Returns the record at every stage."""
         record = _read_stdin() if self.record == "-" else self.record
         explanation = sabiprep.explain(
-            record, self.source, corpus=self.corpus, seq_len=self.seq_len, tokenizer=self.tokenizer
+            record,
+            self.source,
+            corpus=self.corpus,
+            seq_len=self.options.seq_len,
+            tokenizer=self.options.tokenizer,
         )
         return Outcome(Group(*(Sentence(line, 4) for line in str(explanation).split("\n"))))
 

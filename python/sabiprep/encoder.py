@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sabiprep.api import StrPath, compiled
+from sabiprep.api import compiled
 from sabiprep.errors import ConfigError
+from sabiprep.options import StrPath
 
 if TYPE_CHECKING:
     from sabiprep._core import TextEncoder

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::mask::Row;
 use crate::monitor::{Monitor, Phase};
-use crate::plan::{Overrides, Plan};
+use crate::plan::{PackOptions, Plan};
 use crate::read::{self, InputSplit, Records};
 use crate::report;
 use crate::schema::{IdType, Role, Run};
@@ -56,12 +56,12 @@ pub fn verify_against(
     monitor: &Monitor,
 ) -> Result<Against> {
     let manifest = Manifest::read(out)?;
-    let overrides = Overrides {
+    let options = PackOptions {
         seq_len: Some(manifest.seq_len),
         seed: Some(manifest.seed),
-        ..Overrides::default()
+        ..PackOptions::default()
     };
-    let plan = Plan::load(corpus, &overrides)?;
+    let plan = Plan::load(corpus, &options)?;
     let job = Job::with_encoder(&plan, open_tokenizer(out, &manifest)?.by_library())?;
     let inputs = tasks::run(threads, plan.inputs.len(), |at| {
         report::input_entry(&plan.inputs[at], monitor)

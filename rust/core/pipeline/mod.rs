@@ -15,7 +15,7 @@ mod space;
 mod spooled;
 mod train;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::monitor::{Monitor, Phase};
 use crate::notes::notes;
-use crate::plan::{Overrides, Plan, Source};
+use crate::plan::{PackOptions, Plan, Source};
 use crate::read::{self, InputSplit};
 use crate::report::{self, Report, ShardSums, Timing};
 use crate::segment::Segmenter;
@@ -40,26 +40,6 @@ use crate::tokenize::Encoder;
 use crate::write::{
     self, Identity, InputEntry, Manifest, Program, Stage, State, Survey, WorkFolder, Written,
 };
-
-/// How a job runs; none of it shows in the dataset.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Threads that map and reduce; at least 1.
-    pub threads: usize,
-    /// Whether a dataset of ours in OUT, or an unfinished one, may be replaced.
-    pub overwrite: bool,
-    /// Whether an unfinished run in OUT is to go on.
-    pub resume: bool,
-    /// Whether the spool stays in OUT, for the next run that can use some of it.
-    pub keep_spool: bool,
-    /// Bytes of spool held in memory; beyond them it is files.
-    pub spool_bytes: u64,
-    /// Datasets whose kept spools may serve.
-    pub reuse: Vec<PathBuf>,
-}
-
-/// What a run holds of its spool in memory, unless it is told otherwise: 192 MiB.
-pub const SPOOL_BYTES: u64 = 192 << 20;
 
 /// A plan with its tokenizer loaded and its templates compiled.
 #[derive(Debug)]
@@ -126,13 +106,23 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Packs the corpus of `plan` into the dataset folder `out`.
-pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Result<Report> {
+/// Packs the folder `corpus` into the dataset folder `out` and returns the report.
+///
+/// With `options.reuse`, the documents come from the spool that the reused dataset kept: a change
+/// that leaves every record's tokens as they were (weights, rows, validation) costs no tokenizing.
+/// `corpus` may then be `None`.
+pub fn pack(
+    corpus: Option<&Path>,
+    out: &Path,
+    options: &PackOptions,
+    monitor: &Monitor,
+) -> Result<Report> {
     let started = Instant::now();
     monitor.begin(Phase::Plan, 0);
-    refuse_nesting(plan, out)?;
+    let mut plan = load_plan(corpus, options)?;
+    refuse_nesting(&plan, out)?;
     let mut survey = write::survey(out, options.overwrite, options.resume)?;
-    let (mut plan, mut options) = (plan.clone(), options.clone());
+    let mut options = options.clone();
     if let Survey::Unfinished(state) = &survey {
         // The splits must be the same for its spools to serve.
         plan.split_bytes = state.split_bytes;
@@ -145,7 +135,7 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
         .map_err(|error| error.file(plan.config_file.clone()))?;
     let mut job = Job::prepare(&plan, options.threads)?;
     // Whoever comes to use a kept spool may hold records out.
-    job.keyed |= options.keep_spool || !options.reuse.is_empty();
+    job.keyed |= options.keep_spool || options.reuse.is_some();
     // The manifest holds them: better to know now whether the tokenizer encodes them.
     job.encoder.probes()?;
     let stamps = stamps(&plan)?;
@@ -226,29 +216,24 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
     }
 }
 
-/// Packs the corpus that the dataset `from` was made of into `out`, from the spool that `from`
-/// kept: whatever of the plan does not change what records are as tokens (weights, rows,
-/// validation) costs no tokenizing.
-///
-/// The corpus is where it was, unless `corpus` is given; so is the tokenizer, unless the plan names
-/// one.
-pub fn remix(
-    from: &Path,
-    corpus: Option<&Path>,
-    overrides: &Overrides,
-    out: &Path,
-    options: &Options,
-    monitor: &Monitor,
-) -> Result<Report> {
-    let kept = State::of(from)?.filter(|state| state.stage == Stage::Kept).ok_or_else(|| {
+/// Loads the plan of a run. With a reused dataset, corpus and tokenizer default to the places where
+/// that dataset had them, and its input splits are taken: the kept spools serve no others.
+fn load_plan(corpus: Option<&Path>, options: &PackOptions) -> Result<Plan> {
+    let Some(reused) = &options.reuse else {
+        let corpus = corpus.ok_or_else(|| {
+            Error::config("no corpus is named").remedy("name the folder with corpus.toml")
+        })?;
+        return Plan::load(corpus, options);
+    };
+    let kept = State::of(reused)?.filter(|state| state.stage == Stage::Kept).ok_or_else(|| {
         Error::dataset("keeps no spool to mix again")
-            .file(from.display().to_string())
+            .file(reused.display().to_string())
             .remedy("pack it with --keep-spool")
     })?;
-    let overrides = Overrides { split_bytes: Some(kept.split_bytes), ..overrides.clone() };
-    let mut plan = Plan::load(corpus.unwrap_or(&kept.corpus), &overrides)?;
+    let options = PackOptions { split_bytes: Some(kept.split_bytes), ..options.clone() };
+    let mut plan = Plan::load(corpus.unwrap_or(&kept.corpus), &options)?;
     plan.tokenizer.file = plan.tokenizer.file.or(kept.tokenizer);
-    pack(&plan, out, &Options { reuse: vec![from.to_owned()], ..options.clone() }, monitor)
+    Ok(plan)
 }
 
 /// A run that was stopped from outside can go on.
@@ -275,7 +260,7 @@ struct MadeDataset {
 fn make(
     store: &Store,
     job: &Job<'_>,
-    options: &Options,
+    options: &PackOptions,
     folder: &WorkFolder,
     inputs: Vec<InputEntry>,
     stamps: &[files::Stamp],

@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
+use super::Job;
 use super::map::{Scratch, prepare};
-use super::{Job, Options};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::monitor::Monitor;
+use crate::plan::PackOptions;
 use crate::read::{InputSplit, Records};
 
 /// Bytes of each source's first input that are looked at.
@@ -29,7 +30,7 @@ const PACKED_DOCUMENT: f64 = 40.0;
 pub fn refuse_too_little(
     job: &Job<'_>,
     out: &Path,
-    options: &Options,
+    options: &PackOptions,
     monitor: &Monitor,
 ) -> Result<()> {
     let Some(free) = disk::free_bytes(out) else { return Ok(()) };

@@ -1,10 +1,11 @@
 //! `Plan`: what will run. Every file found, every default filled in, every value checked.
 //!
-//! Takes a corpus folder and the caller's overrides; gives plain data that the stages read.
+//! Takes a corpus folder and the options of the run; gives plain data that the stages read.
 //! Templates and tokenizers are compiled by their own modules.
 
 mod find;
 mod mix;
+mod options;
 mod spec;
 mod written;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use mix::MixPlan;
+pub use options::{PackOptions, SPOOL_BYTES};
 pub use spec::{
     MixBy, MixSpec, PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest,
 };
@@ -34,19 +36,6 @@ pub const CONFIG_FILE: &str = "corpus.toml";
 /// C, took at most.
 const NGRAM: usize = 13;
 const MAX_NGRAM: usize = 1000;
-
-/// What the caller sets over `corpus.toml`.
-#[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// Tokens in a row.
-    pub seq_len: Option<usize>,
-    /// The tokenizer file, relative to the working folder.
-    pub tokenizer: Option<PathBuf>,
-    /// The seed of every random choice.
-    pub seed: Option<u64>,
-    /// Bytes of an input split; a matter of speed, never of output.
-    pub split_bytes: Option<u64>,
-}
 
 /// A corpus, resolved.
 #[derive(Debug, Clone)]
@@ -191,7 +180,7 @@ pub struct Input {
 
 impl Plan {
     /// Reads and resolves the configuration of the corpus folder `root`.
-    pub fn load(root: &Path, overrides: &Overrides) -> Result<Self> {
+    pub fn load(root: &Path, options: &PackOptions) -> Result<Self> {
         let path = root.join(CONFIG_FILE);
         let text = files::small_text(&path).map_err(|error| {
             if root.is_dir() {
@@ -204,22 +193,22 @@ impl Plan {
         })?;
         // Line ends are not content: the same file checked out elsewhere must give the same
         // templates.
-        Self::resolve(PlanSpec::parse(&text.replace("\r\n", "\n"), &shown(&path))?, root, overrides)
+        Self::resolve(PlanSpec::parse(&text.replace("\r\n", "\n"), &shown(&path))?, root, options)
     }
 
     /// Resolves `spec` against the corpus folder `root`.
-    pub fn resolve(spec: PlanSpec, root: &Path, overrides: &Overrides) -> Result<Self> {
+    pub fn resolve(spec: PlanSpec, root: &Path, options: &PackOptions) -> Result<Self> {
         let config_file = shown(&root.join(CONFIG_FILE));
         let at = |error: Error| error.file(config_file.clone());
-        let pack = resolve_pack(&spec.pack, overrides)
-            .map_err(|error| if overrides.seq_len.is_some() { error } else { at(error) })?;
-        let split_bytes = overrides.split_bytes.unwrap_or(8 << 20);
+        let pack = resolve_pack(&spec.pack, options)
+            .map_err(|error| if options.seq_len.is_some() { error } else { at(error) })?;
+        let split_bytes = options.split_bytes.unwrap_or(8 << 20);
         if split_bytes == 0 {
             return Err(Error::config("the split size must be at least one byte"));
         }
         let from_config = |file: &String| root.join(file);
         let tokenizer = TokenizerPlan {
-            file: overrides
+            file: options
                 .tokenizer
                 .clone()
                 .or_else(|| spec.tokenizer.file.as_ref().map(from_config)),
@@ -466,8 +455,8 @@ fn is_plain(segments: &[SegmentSpec]) -> bool {
     segments.iter().all(|segment| matches!(segment, SegmentSpec::Target(_)))
 }
 
-fn resolve_pack(spec: &PackSpec, overrides: &Overrides) -> Result<PackPlan> {
-    let seq_len = overrides.seq_len.or(spec.seq_len).unwrap_or(2048);
+fn resolve_pack(spec: &PackSpec, options: &PackOptions) -> Result<PackPlan> {
+    let seq_len = options.seq_len.or(spec.seq_len).unwrap_or(2048);
     if seq_len == 0 || !seq_len.is_multiple_of(SEQ_LEN_MULTIPLE) || seq_len > MAX_SEQ_LEN {
         return Err(Error::config(format!(
             "seq_len = {seq_len}: must be a multiple of 64, at most {MAX_SEQ_LEN}"
@@ -488,7 +477,7 @@ fn resolve_pack(spec: &PackSpec, overrides: &Overrides) -> Result<PackPlan> {
         ))
         .remedy("leave it out for shards of 16777216 tokens"));
     }
-    let seed = overrides.seed.or(spec.seed).unwrap_or(0);
+    let seed = options.seed.or(spec.seed).unwrap_or(0);
     let pack = spec.pack.unwrap_or_default();
     let decontaminate = spec.decontaminate.clone();
     let decontaminate_ngram =
@@ -545,7 +534,7 @@ mod tests {
             ["[pack]\nseq_len = 100", "[pack]\nvalidation = 1.0", "[pack]\nshard_tokens = 5", ""]
         {
             let spec = PlanSpec::parse(text, CONFIG_FILE).unwrap();
-            let error = Plan::resolve(spec, Path::new("."), &Overrides::default()).unwrap_err();
+            let error = Plan::resolve(spec, Path::new("."), &PackOptions::default()).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Config, "{text}");
         }
     }

@@ -5,6 +5,7 @@
 
 mod door;
 mod error;
+mod options;
 mod pipeline;
 mod tokenize;
 mod verify;
@@ -15,8 +16,8 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("OPTION_NAMES", options::NAMES)?;
     module.add_function(wrap_pyfunction!(pipeline::pack, module)?)?;
-    module.add_function(wrap_pyfunction!(pipeline::remix, module)?)?;
     module.add_function(wrap_pyfunction!(pipeline::explain, module)?)?;
     module.add_function(wrap_pyfunction!(pipeline::train_tokenizer, module)?)?;
     module.add_function(wrap_pyfunction!(verify::verify, module)?)?;

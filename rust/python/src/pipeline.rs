@@ -7,99 +7,49 @@ use arrow_array::{BooleanArray, RecordBatch, StringArray, UInt8Array, UInt32Arra
 use pyo3::prelude::*;
 use pyo3_arrow::PyRecordBatch;
 use sabiprep::error::{Error, Result};
-use sabiprep::pipeline::{self, Explanation, Options};
-use sabiprep::plan::{Overrides, Plan};
+use sabiprep::pipeline::{self, Explanation};
+use sabiprep::plan::{PackOptions, Plan};
 use sabiprep::report::Report;
 use sabiprep::write;
 use serde_json::json;
 
 use crate::door::enter;
 use crate::error::to_python;
+use crate::options::Options;
 
-/// Packs a corpus; gives the report as JSON.
+/// Packs a corpus and returns the report as JSON.
 #[pyfunction]
-#[pyo3(signature = (
-    corpus, out, *, seq_len, tokenizer, seed, threads, split_bytes, spool_bytes, overwrite, resume, keep_spool, progress
-))]
-#[expect(clippy::too_many_arguments, reason = "keywords of the Python function")]
+#[pyo3(signature = (corpus, out, options, progress))]
 pub fn pack(
     py: Python<'_>,
-    corpus: PathBuf,
-    out: PathBuf,
-    seq_len: Option<usize>,
-    tokenizer: Option<PathBuf>,
-    seed: Option<u64>,
-    threads: usize,
-    split_bytes: Option<u64>,
-    spool_bytes: Option<u64>,
-    overwrite: bool,
-    resume: bool,
-    keep_spool: bool,
-    progress: Option<&Bound<'_, PyAny>>,
-) -> PyResult<String> {
-    let options = options(threads, spool_bytes, overwrite, resume, keep_spool);
-    enter(py, progress, |monitor| {
-        let plan = Plan::load(&corpus, &Overrides { seq_len, tokenizer, seed, split_bytes })?;
-        to_json(&pipeline::pack(&plan, &out, &options, monitor)?)
-    })
-}
-
-/// Packs the corpus of a dataset again, from the spool it kept; gives the report as JSON.
-#[pyfunction]
-#[pyo3(signature = (
-    dataset, out, *, corpus, seq_len, tokenizer, seed, threads, spool_bytes, overwrite, resume, keep_spool, progress
-))]
-#[expect(clippy::too_many_arguments, reason = "keywords of the Python function")]
-pub fn remix(
-    py: Python<'_>,
-    dataset: PathBuf,
-    out: PathBuf,
     corpus: Option<PathBuf>,
-    seq_len: Option<usize>,
-    tokenizer: Option<PathBuf>,
-    seed: Option<u64>,
-    threads: usize,
-    spool_bytes: Option<u64>,
-    overwrite: bool,
-    resume: bool,
-    keep_spool: bool,
+    out: PathBuf,
+    options: Options,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<String> {
-    let options = options(threads, spool_bytes, overwrite, resume, keep_spool);
+    let options = PackOptions::from(options);
     enter(py, progress, |monitor| {
-        let overrides = Overrides { seq_len, tokenizer, seed, split_bytes: None };
-        to_json(&pipeline::remix(&dataset, corpus.as_deref(), &overrides, &out, &options, monitor)?)
+        to_json(&pipeline::pack(corpus.as_deref(), &out, &options, monitor)?)
     })
-}
-
-fn options(
-    threads: usize,
-    spool_bytes: Option<u64>,
-    overwrite: bool,
-    resume: bool,
-    keep_spool: bool,
-) -> Options {
-    let spool_bytes = spool_bytes.unwrap_or(pipeline::SPOOL_BYTES);
-    Options { threads, overwrite, resume, keep_spool, spool_bytes, reuse: Vec::new() }
 }
 
 fn to_json(report: &Report) -> Result<String> {
     serde_json::to_string(report).map_err(|error| Error::internal(error.to_string()))
 }
 
-/// Explains a record, given as JSON; gives its stages as JSON and its tokens as an Arrow table.
+/// Explains a record, given as JSON. Returns its stages as JSON and its tokens as an Arrow table.
 #[pyfunction]
-#[pyo3(signature = (corpus, source, record, *, seq_len, tokenizer))]
+#[pyo3(signature = (corpus, source, record, options))]
 pub fn explain<'py>(
     py: Python<'py>,
     corpus: PathBuf,
     source: &str,
     record: &str,
-    seq_len: Option<usize>,
-    tokenizer: Option<PathBuf>,
+    options: Options,
 ) -> PyResult<(String, Bound<'py, PyAny>)> {
+    let options = PackOptions::from(options);
     let explanation = enter(py, None, |_| {
-        let plan = Plan::load(&corpus, &Overrides { seq_len, tokenizer, ..Overrides::default() })?;
+        let plan = Plan::load(&corpus, &options)?;
         pipeline::explain(&plan, source, record.as_bytes())
     })?;
     let tokens = token_table(&explanation)
@@ -144,7 +94,7 @@ fn token_table(
     ])
 }
 
-/// Trains a tokenizer on a corpus and writes its file; gives what it was trained on as JSON.
+/// Trains a tokenizer on a corpus and writes its file. Returns the counts of its records as JSON.
 #[pyfunction]
 #[pyo3(signature = (corpus, file, vocab_size, *, overwrite, progress))]
 pub fn train_tokenizer(
@@ -161,7 +111,7 @@ pub fn train_tokenizer(
                 .file(file.display().to_string())
                 .remedy("pass --overwrite to replace it"));
         }
-        let plan = Plan::load(&corpus, &Overrides::default())?;
+        let plan = Plan::load(&corpus, &PackOptions::default())?;
         write::make_parent(&file)?;
         let report = pipeline::train_tokenizer(&plan, vocab_size, monitor)?;
         write::write_file(&file, &report.json)?;
