@@ -1,6 +1,25 @@
-"""The errors of sabiprep and sabitrain: each carries its place and what to do about it."""
+"""The errors of sabiprep and sabitrain: each carries its place and what to do about it.
+
+An error that is a missing file, a refused permission and the like is also Python's own:
+``except FileNotFoundError`` and ``except InputError`` both catch the `InputError` of a missing
+input.
+"""
 
 from __future__ import annotations
+
+import errno as numbers
+import functools
+from typing import Any, Self
+
+_OS_ERRORS: dict[int, type[OSError]] = {
+    numbers.ENOENT: FileNotFoundError,
+    numbers.EACCES: PermissionError,
+    numbers.EPERM: PermissionError,
+    numbers.EEXIST: FileExistsError,
+    numbers.EISDIR: IsADirectoryError,
+    numbers.ENOTDIR: NotADirectoryError,
+    numbers.ENOSPC: OSError,
+}
 
 
 class SabiprepError(Exception):
@@ -12,7 +31,18 @@ class SabiprepError(Exception):
         line: The line in that file, counted from 1.
         source: The source of ``corpus.toml`` it is about.
         remedy: What to do about it.
+        errno: The number of the operating system's error that it is, if it is one.
     """
+
+    errno: int | None
+
+    def __new__(cls, message: str, *, errno: int | None = None, **place: Any) -> Self:
+        """Makes an error that is also the `OSError` of ``errno``, where Python has one."""
+        also = None if errno is None else _OS_ERRORS.get(errno)
+        made: Any = cls if also is None else _as_both(cls, also)
+        # The class that is made decides what comes next: Exception's constructor refuses OSErrors.
+        error: Self = super(SabiprepError, made).__new__(made, message)
+        return error
 
     def __init__(
         self,
@@ -22,17 +52,21 @@ class SabiprepError(Exception):
         line: int | None = None,
         source: str | None = None,
         remedy: str | None = None,
+        errno: int | None = None,
     ) -> None:
-        """Keep the message and its place; see the class for the arguments."""
+        """Keeps the message and its place; see the class for the arguments."""
         super().__init__(message)
         self.message = message
         self.file = file
         self.line = line
         self.source = source
         self.remedy = remedy
+        self.errno = errno if errno in _OS_ERRORS else None
+        if isinstance(self, OSError):
+            self.strerror, self.filename = message, file
 
     def __str__(self) -> str:
-        """``file:line, source 'name': message. Remedy: remedy``, of what is known."""
+        """Returns ``file:line, source 'name': message``, as far as known, then the remedy."""
         place = []
         if self.file is not None:
             place.append(self.file if self.line is None else f"{self.file}:{self.line}")
@@ -40,6 +74,26 @@ class SabiprepError(Exception):
             place.append(f"source '{self.source}'")
         head = f"{', '.join(place)}: {self.message}" if place else self.message
         return head if self.remedy is None else f"{head}\nRemedy: {self.remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns what `pickle` makes it of: a class by its public name, the arguments, the rest."""
+        cls = next(each for each in type(self).__mro__ if not getattr(each, "_is_both", False))
+        names = ("file", "line", "source", "remedy", "errno")
+        place = {name: getattr(self, name) for name in names}
+        return functools.partial(cls, **place), (self.message,), self.__dict__
+
+
+_BOTH: dict[tuple[type, type], type] = {}
+
+
+def _as_both(cls: type, also: type[OSError]) -> type:
+    """Returns the class of the errors that are both, under the name of ``cls``."""
+    if issubclass(cls, also):
+        return cls
+    if (cls, also) not in _BOTH:
+        members = {"_is_both": True, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        _BOTH[cls, also] = type(cls.__name__, (cls, also), members)
+    return _BOTH[cls, also]
 
 
 class ConfigError(SabiprepError):

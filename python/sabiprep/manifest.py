@@ -241,21 +241,27 @@ def _read(folder: Path, path: Path) -> bytes:
     """The bytes of the manifest."""
     try:
         return read_whole(path, MANIFEST_LIMIT)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
         if not folder.is_dir():
             raise DatasetError(
-                "no such folder", file=str(folder), remedy="name the OUT folder of sabiprep pack"
+                "no such folder",
+                file=str(folder),
+                remedy="name the OUT folder of sabiprep pack",
+                errno=error.errno,
             ) from None
         raise DatasetError(
             f"no packed dataset here: {MANIFEST_FILE} is written last, and is missing",
             file=str(folder),
-            remedy=f"if packing was stopped, start it again: sabiprep pack CORPUS {folder} --overwrite",
+            remedy="if packing was stopped, start it again: "
+            f"sabiprep pack CORPUS {folder} --overwrite",
+            errno=error.errno,
         ) from None
     except OSError as error:
         raise DatasetError(
             f"cannot be read: {error.strerror or error}",
             file=str(path),
             remedy="check the folder and its permissions",
+            errno=error.errno,
         ) from error
 
 

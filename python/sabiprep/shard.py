@@ -139,7 +139,7 @@ class Shard:
             descriptor = open_regular(self.path)
         except OSError as error:
             raise self._damaged(
-                f"a shard that cannot be read: {error.strerror or error}"
+                f"a shard that cannot be read: {error.strerror or error}", error.errno
             ) from error
         try:
             size = os.fstat(descriptor).st_size
@@ -168,12 +168,9 @@ class Shard:
             raise self._damaged(f"record batch {index} is not {rows} rows without nulls")
         return batch
 
-    def _damaged(self, message: str) -> DatasetError:
-        return DatasetError(
-            message,
-            file=str(self.path),
-            remedy=REMEDY,
-        )
+    def _damaged(self, message: str, errno: int | None = None) -> DatasetError:
+        """Returns the error of this shard."""
+        return DatasetError(message, file=str(self.path), remedy=REMEDY, errno=errno)
 
 
 def _schema_problem(schema: Any, seq_len: int, id_dtype: str) -> str | None:

@@ -99,7 +99,8 @@ pub fn is_regular(path: &Path) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
             Err(Error::input("is a link that leads nowhere")
                 .file(path.display().to_string())
-                .remedy("remove the link, or put back the file that it names"))
+                .remedy("remove the link, or put back the file that it names")
+                .io_kind(error.kind()))
         }
         Err(error) => Err(Error::io(ErrorKind::Input, path, &error)),
     }

@@ -225,6 +225,12 @@ fn load_plan(corpus: Option<&Path>, options: &PackOptions) -> Result<Plan> {
         })?;
         return Plan::load(corpus, options);
     };
+    if !reused.is_dir() {
+        return Err(Error::dataset("no such folder")
+            .file(reused.display().to_string())
+            .remedy("name a dataset that was packed with --keep-spool")
+            .io_kind(std::io::ErrorKind::NotFound));
+    }
     let kept = State::of(reused)?.filter(|state| state.stage == Stage::Kept).ok_or_else(|| {
         Error::dataset("keeps no spool to mix again")
             .file(reused.display().to_string())

@@ -233,10 +233,11 @@ impl Manifest {
 
     fn parse(out: &Path) -> Result<(Self, String)> {
         let path = out.join(MANIFEST_FILE);
-        if path.symlink_metadata().is_err() {
+        if let Err(error) = path.symlink_metadata() {
             return Err(Error::dataset("no manifest.json: not a dataset, or an unfinished one")
                 .file(out.display().to_string())
-                .remedy("run `sabiprep pack`; it writes the manifest last"));
+                .remedy("run `sabiprep pack`; it writes the manifest last")
+                .io_kind(error.kind()));
         }
         let text = files::whole_text(&path)?;
         let value: Value =

@@ -8,6 +8,7 @@
 //! may be one, and links in a dataset are removed, never followed.
 
 use std::fs::File;
+use std::io::ErrorKind::{AlreadyExists, NotADirectory};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -52,7 +53,8 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
     if out.exists() && !out.is_dir() {
         return Err(Error::output("is not a folder")
             .file(shown)
-            .remedy("name another folder for the dataset"));
+            .remedy("name another folder for the dataset")
+            .io_kind(NotADirectory));
     }
     if !out.exists() && disk::is_link(out) {
         return Err(Error::output("is a link that leads nowhere")
@@ -75,7 +77,8 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
             (false, true) => Ok(Survey::Fresh(None)),
             (false, false) => Err(Error::output("holds an unfinished run")
                 .file(shown)
-                .remedy("pass --resume to go on with it, or --overwrite to start again")),
+                .remedy("pass --resume to go on with it, or --overwrite to start again")
+                .io_kind(AlreadyExists)),
         };
     }
     if out.join(MANIFEST_FILE).is_file() && Manifest::is_ours(out) {
@@ -84,13 +87,15 @@ pub fn survey(out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
             (false, true) => Ok(Survey::Fresh(state)),
             (false, false) => Err(Error::output("holds a dataset")
                 .file(shown)
-                .remedy("pass --overwrite to replace it")),
+                .remedy("pass --overwrite to replace it")
+                .io_kind(AlreadyExists)),
         };
     }
     if files::names_in(out).iter().any(|name| name != WORK) {
         return Err(Error::output("is not empty and holds no dataset of sabiprep")
             .file(shown)
-            .remedy("name an empty or a new folder; --overwrite replaces only a folder with a dataset of sabiprep"));
+            .remedy("name an empty or a new folder; --overwrite replaces only a folder with a dataset of sabiprep")
+            .io_kind(AlreadyExists));
     }
     Ok(Survey::Fresh(state))
 }

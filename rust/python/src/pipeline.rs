@@ -1,5 +1,6 @@
 //! Packing, explaining, training a tokenizer.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -109,7 +110,8 @@ pub fn train_tokenizer(
         if file.exists() && !overwrite {
             return Err(Error::output("exists already")
                 .file(file.display().to_string())
-                .remedy("pass --overwrite to replace it"));
+                .remedy("pass --overwrite to replace it")
+                .io_kind(ErrorKind::AlreadyExists));
         }
         let plan = Plan::load(&corpus, &PackOptions::default())?;
         write::make_parent(&file)?;
