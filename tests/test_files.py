@@ -31,7 +31,7 @@ from sabiprep import (
     TokenizerError,
     cli,
 )
-from test_cli import edit, files_of
+from support.files import edit, files_of
 
 TEXT = "".join(f"Ọ̀rọ̀ {i}, one two three\n" for i in range(200))
 

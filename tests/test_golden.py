@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import oracle
+from support import oracle
 
 GOLDEN = Path(__file__).parent / "golden"
 BOUNDARY = json.loads((GOLDEN / "boundary.json").read_text("utf-8"))

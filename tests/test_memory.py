@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import packer
 import sabiprep
-from strategies import tokenizer_json
-from test_cli import files_of
+from support import packer
+from support.files import files_of
+from support.strategies import tokenizer_json
 
 MEGABYTES = 100
 BUDGET = 64 << 20

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import packer
 import sabiprep
 from sabiprep import ConfigError, PackOptions, PackReport
-from strategies import tokenizer_json
+from support import packer
+from support.strategies import tokenizer_json
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 

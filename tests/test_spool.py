@@ -13,23 +13,10 @@ import pytest
 
 import sabiprep
 from sabiprep import DatasetError, InputError, OutputError, PackOptions
-from strategies import tokenizer_json
-from test_cli import edit, files_of
-from test_damage import reseal
-from test_determinism import write_corpus
+from support.files import edit, files_of, reseal
+from support.varied_corpus import corpus as corpus  # the fixture
 
 SPLIT_BYTES = 4000
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    """The corpus of the determinism tests, with its tokenizer."""
-    write_corpus(tmp_path / "corpus")
-    (tmp_path / "corpus" / "tokenizer.json").write_text(tokenizer_json("bytes-nfc"), "utf-8")
-    edit(tmp_path / "corpus" / "corpus.toml", "[tokenizer]", '[tokenizer]\nfile = "tokenizer.json"')
-    words = (tmp_path / "corpus" / "words.txt").read_text("utf-8").splitlines()
-    (tmp_path / "corpus" / "leaks.jsonl").write_text(json.dumps({"texts": words[:3]}), "utf-8")
-    return tmp_path / "corpus"
 
 
 def keep(corpus: Path, out: Path, **options: Any) -> sabiprep.PackReport:
@@ -229,20 +216,6 @@ def sabiprep_version() -> str:
 def test_an_unfinished_run_is_not_written_over_unasked(corpus: Path, stopped: Path) -> None:
     with pytest.raises(OutputError, match=r"(?s)unfinished run.*--resume.*--overwrite"):
         sabiprep.pack(corpus, stopped)
-
-
-def test_too_small_a_disk_is_an_error_before_work_starts(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SABIPREP_TEST_FREE_BYTES", "50000")
-    with pytest.raises(OutputError, match="the disk has 0 MB free, this needs about 1 MB"):
-        sabiprep.pack(corpus, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    monkeypatch.delenv("SABIPREP_TEST_FREE_BYTES")
-    sabiprep.pack(corpus, tmp_path / "enough")
-    needed = sum(len(data) for data in files_of(tmp_path / "enough").values())
-    monkeypatch.setenv("SABIPREP_TEST_FREE_BYTES", str(3 * needed))
-    sabiprep.pack(corpus, tmp_path / "out")
 
 
 def test_an_input_written_to_meanwhile_stops_the_run(corpus: Path, tmp_path: Path) -> None:
