@@ -17,7 +17,9 @@ from support.small_corpus import write_corpus
 
 @pytest.fixture(scope="session", autouse=True)
 def heeds_ctrl_c() -> Iterator[None]:
-    """A shell's background jobs ignore Ctrl-C, and what they start does too: tests of it need it heeded."""
+    """A shell's background jobs ignore Ctrl-C, and what they start does too: tests of it need it
+    heeded.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -73,7 +73,9 @@ def test_no_model_makes_control_tokens_of_data(
 
 
 def test_added_tokens_matched_after_normalization_are_text_in_data(explain_one: ExplainOne) -> None:
-    """An added token that is matched in the normalized text: data that only becomes its spelling stays text."""
+    """An added token that is matched in the normalized text: data that only becomes its spelling
+    stays text.
+    """
     trained = json.loads(tokenizer_json("bytes-nfc"))
     trained["normalizer"] = json.loads(Tokenizer(models.BPE()).to_str())["normalizer"]
     tokenizer = Tokenizer.from_str(json.dumps(trained))

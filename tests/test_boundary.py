@@ -1,4 +1,6 @@
-"""The core's boundaries, roles and masks are the oracle's, whatever the text, the template and the tokenizer."""
+"""The core's boundaries, roles and masks are the oracle's, whatever the text, the template and the
+tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def test_ids_roles_and_masks_are_the_oracles(
 def test_the_prompts_ids_are_those_of_generation(
     explain_one: ExplainOne, name: str, data: str, answer: str
 ) -> None:
-    """What `tokenizers` gives for the prompt's text alone: as the model will see it when it has to answer."""
+    """What `tokenizers` gives for the prompt's text alone: as the model will see it when it has to
+    answer.
+    """
     file = tokenizer_json(name)
     record = {"a": data, "b": answer}
     segments = [("prompt", "<translate> {{ a }} <yor>:"), ("target", " {{ b }}")]
@@ -92,7 +96,9 @@ def test_the_prompts_ids_are_those_of_generation(
 def test_data_never_becomes_a_control_token(
     explain_one: ExplainOne, name: str, data: str, answer: str
 ) -> None:
-    """In and across the edges of fields: all control tokens are the template's three and the closing EOS."""
+    """In and across the edges of fields: all control tokens are the template's three and the
+    closing EOS.
+    """
     assume(not is_blank(answer))
     file = tokenizer_json(name)
     tokens = oracle.added_tokens(file)

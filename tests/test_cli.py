@@ -34,12 +34,13 @@ def test_help_names_every_command(run: Run) -> None:
     [
         (
             "pack",
-            "CORPUS OUT --seq-len --tokenizer --seed --threads --split-bytes --spool-bytes --overwrite --resume"
-            " --keep-spool",
+            "CORPUS OUT --seq-len --tokenizer --seed --threads --split-bytes --spool-bytes"
+            " --overwrite --resume --keep-spool",
         ),
         (
             "remix",
-            "DATASET OUT --corpus --seq-len --tokenizer --seed --threads --spool-bytes --overwrite --resume --keep-spool",
+            "DATASET OUT --corpus --seq-len --tokenizer --seed --threads --spool-bytes --overwrite"
+            " --resume --keep-spool",
         ),
         ("inspect", "OUT --row --source --split"),
         ("verify", "OUT --against --sample"),

@@ -200,7 +200,8 @@ def test_views_mind_where_arrays_start_in_their_buffers(seq_len: int) -> None:
 def test_runs_without_the_extension_and_imports_no_torch(out: Path) -> None:
     program = (
         "import sys; sys.modules['sabiprep._core'] = None; "
-        "from sabiprep.dataset import open_dataset; print(len(open_dataset(sys.argv[1]).train), 'torch' in sys.modules)"
+        "from sabiprep.dataset import open_dataset; "
+        "print(len(open_dataset(sys.argv[1]).train), 'torch' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(out)], capture_output=True, text=True, check=True

@@ -23,10 +23,12 @@ from support import packer
 from sabiprep.errors import SabiprepError, InternalError
 from support.hostile_tokenizers import hostile_file
 folder = Path(sys.argv[1])
-texts = ["The children are going.", "a" * 30, "aaaaaaaaaaaaaaaaaaaaaaaaaaaab b a", "</s> ẹ a", " ", "ﷺ x"]
-(folder / "a.jsonl").write_text("".join(json.dumps({"p": t, "t": "a " + t}) + "\\n" for t in texts), "utf-8")
+texts = ["The children are going.", "a" * 30, "a" * 28 + "b b a", "</s> ẹ a", " ", "ﷺ x"]
+lines = (json.dumps({"p": t, "t": "a " + t}) + "\\n" for t in texts)
+(folder / "a.jsonl").write_text("".join(lines), "utf-8")
 segments = [{"prompt": "<translate> {{ p }} <yor>:"}, {"target": " {{ t }}"}]
-packer.write_config(folder, [{"name": "a", "files": ["a.jsonl"], "segments": segments}], pack={"seq_len": 512})
+source = {"name": "a", "files": ["a.jsonl"], "segments": segments}
+packer.write_config(folder, [source], pack={"seq_len": 512})
 file = folder / "tokenizer.json"
 options = sabiprep.PackOptions(tokenizer=file, threads=1, overwrite=True)
 counts = {"loaded": 0, "encoded": 0, "packed": 0}
@@ -52,7 +54,9 @@ print(json.dumps(counts))
 
 
 def test_hostile_files_neither_hang_nor_grow_nor_show_a_panic(tmp_path: Path) -> None:
-    """Changed files, in a process of little memory: each loads, or is refused as the tokenizer's fault."""
+    """Changed files, in a process of little memory: each loads, or is refused as the tokenizer's
+    fault.
+    """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     command = [
         sys.executable,

@@ -11,6 +11,7 @@ fraction of an epoch takes it.
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -22,9 +23,11 @@ from support.any_corpus import Corpus, corpora, properties, write_corpus
 from support.expected_packing import UNFIT, Expectations, content
 from support.one_source import LABEL, one_source
 from support.oracle import DATA
-from support.packing_check import check, check_rows, number
+from support.packing_check import check, check_rows
 from support.slow_reader import read
 from support.strategies import tokenizer_json
+
+number = count()
 
 
 @settings(properties, max_examples=150)

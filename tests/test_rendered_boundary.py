@@ -35,7 +35,8 @@ CHAT = """\
 """
 RENDERED = [
     CHAT,
-    "{% for m in messages %}{{ '<|sep|>' + m.role + '\n' + m.content }}{% if not loop.last %}, {% endif %}{% endfor %}",
+    "{% for m in messages %}{{ '<|sep|>' + m.role + '\n' + m.content }}"
+    "{% if not loop.last %}, {% endif %}{% endfor %}",
     "{{ a | default('-') }}<yor>{{ missing | default('<yor>:') }}",
     "{% if a %}<yo{{ a }}{% endif %}r>{# no text #}{{ a ~ messages[0].content }}:",
     "{{ parts | join(', ') }} <translate>{{ parts[0] if parts else a }}",
@@ -109,7 +110,8 @@ def rendered_spans(template: str, record: Mapping[str, Any], role: int) -> list[
     ]
 
 
-# Jinja2 strips what `str.strip` does, four separators more than Unicode's White_Space. Characters beyond U+FFFF have no
+# Jinja2 strips what `str.strip` does, four separators more than Unicode's White_Space. Characters
+# beyond U+FFFF have no
 # place in the other alphabet.
 plain_texts = st.one_of(texts, look_alikes).map(
     lambda text: "".join(c for c in text if c not in "\x1c\x1d\x1e\x1f" and c <= "\uffff")

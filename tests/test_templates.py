@@ -152,7 +152,8 @@ def test_a_header_is_not_a_record(tmp_path: Path) -> None:
         folder = tmp_path / name
         write_corpus(folder, [], [])
         (folder / "a.tsv").write_text(f"{first}\none\ttwo\n", "utf-8")
-        source = f'[[source]]\nname = "a"\nfiles = ["a.tsv"]\n{keys}\nsegments = [{{ prompt = "{{{{ p }}}}" }}, '
+        source = f'[[source]]\nname = "a"\nfiles = ["a.tsv"]\n{keys}\n'
+        source += 'segments = [{ prompt = "{{ p }}" }, '
         append(folder / "corpus.toml", source + '{ target = "{{ t }}" }]\n')
         return folder
 

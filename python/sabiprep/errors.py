@@ -76,7 +76,7 @@ class SabiprepError(Exception):
         return head if self.remedy is None else f"{head}\nRemedy: {self.remedy}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Returns what `pickle` makes it of: a class by its public name, the arguments, the rest."""
+        """Returns the public class, the arguments and the attributes, for `pickle`."""
         cls = next(each for each in type(self).__mro__ if not getattr(each, "_is_both", False))
         names = ("file", "line", "source", "remedy", "errno")
         place = {name: getattr(self, name) for name in names}
@@ -97,7 +97,7 @@ def _as_both(cls: type, also: type[OSError]) -> type:
 
 
 class ConfigError(SabiprepError):
-    """A configuration (``corpus.toml``, a trainer's TOML file or an option) that cannot be right."""
+    """A configuration that cannot be right: ``corpus.toml``, a trainer's TOML file, an option."""
 
 
 class InputError(SabiprepError):
@@ -129,9 +129,7 @@ class InternalError(SabiprepError):
 
 
 def unforeseen(error: Exception) -> str:
-    """Returns the message for an exception that nobody foresaw, for a command line: what and where,
-    no traceback.
-    """
+    """Returns the message for an unforeseen exception: what and where, without a traceback."""
     place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code

@@ -1,4 +1,4 @@
-"""The reports: what packing, verifying and training a tokenizer did, as frozen objects."""
+"""The reports of packing, verifying and training a tokenizer, as frozen objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORTHWHILE_EPOCHS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Some documents.
+    """The sums of some documents.
 
     Attributes:
         documents: How many; each copy and each window of a record is one.
@@ -39,7 +39,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What became of some records; ``records == kept + sum(drops.values())``.
+    """The outcomes of some records; ``records == kept + sum(drops.values())``.
 
     Attributes:
         records: Records read.
@@ -70,8 +70,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """What share of the training split is of some sources, in each unit; over all sources each is
-    1.
+    """The shares that some sources have of the training split, in each unit.
 
     Attributes:
         documents: Of the documents.
@@ -86,9 +85,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A dropped record: the reason it is counted under, its file and line (from 1), and what was
-    wrong with it.
-    """
+    """A dropped record: its reason, its file and line (from 1), and what was wrong with it."""
 
     reason: str
     file: str
@@ -167,7 +164,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackReport:
-    """What `pack` made; ``str()`` gives the table that ``sabiprep pack`` prints.
+    """The result of `pack`; ``str()`` gives the table that ``sabiprep pack`` prints.
 
     Attributes:
         out: The dataset's folder.
@@ -213,7 +210,7 @@ class PackReport:
 
     @classmethod
     def from_json(cls, report: Mapping[str, Any], out: Path | None = None) -> Self:
-        """The report that the core gives.
+        """Returns the report made of the core's JSON.
 
         Args:
             report: Its JSON, which has no bytes that are not UTF-8.
@@ -256,12 +253,12 @@ class PackReport:
         )
 
     def asked_shares(self, sources: Iterable[SourceReport]) -> Shares:
-        """The shares that these sources would have with the copies that ``corpus.toml`` asks for."""
+        """Returns the shares of these sources with the copies that ``corpus.toml`` asks for."""
         of = [_times(source.unique, source.asked_epochs) for source in sources]
         return _shares(of, [_times(source.unique, source.asked_epochs) for source in self.sources])
 
     def made_shares(self, sources: Iterable[SourceReport]) -> Shares:
-        """The shares that these sources have."""
+        """Returns the shares that these sources have."""
         return _shares(
             [_each(source.train) for source in sources],
             [_each(source.train) for source in self.sources],
@@ -269,9 +266,7 @@ class PackReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is worth a second thought: a failed engine, text of templates as data, records
-        repeated too often.
-        """
+        """Sentences on what deserves a look: the engine, templates, records repeated too often."""
         engine = () if self.engine_warning is None else (self.engine_warning,)
         return (
             engine
@@ -305,13 +300,13 @@ class PackReport:
         return self.total.total.tokens / self.timing.total
 
     def __rich__(self) -> RenderableType:
-        """The table, for a rich console."""
+        """Returns the table, for a rich console."""
         from sabiprep.table import report_table  # it names this module's types
 
         return report_table(self)
 
     def __str__(self) -> str:
-        """The table as plain text."""
+        """Returns the table as plain text."""
         from sabiprep.terminal import to_plain
 
         return to_plain(self.__rich__())
@@ -319,7 +314,7 @@ class PackReport:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What `verify` checked and what is wrong.
+    """The result of `verify`.
 
     Attributes:
         shards: Shards read.
@@ -346,7 +341,7 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerReport:
-    """What `train_tokenizer` made.
+    """The result of `train_tokenizer`.
 
     Attributes:
         file: The tokenizer's file.
@@ -368,7 +363,7 @@ class TokenizerReport:
 
     @classmethod
     def from_json(cls, file: str, report: Mapping[str, Any]) -> Self:
-        """Returns the report of the tokenizer in ``file``, of what the core gives."""
+        """Returns the report of the tokenizer in ``file``, made of the core's JSON."""
         examples = tuple(Example(**example) for example in report["examples"])
         return cls(file=file, **{**report, "examples": examples})
 
@@ -407,7 +402,7 @@ def _times(counts: Counts, copies: float) -> tuple[float, float, float]:
 
 
 def _shares(some: Iterable[tuple[float, ...]], of: Iterable[tuple[float, ...]]) -> Shares:
-    """The sums of some documents, tokens and targets over those of all; 0 where there are none."""
+    """Returns sums of documents, tokens and targets over those of all; 0 where there are none."""
     parts = [sum(column) for column in zip(*some, strict=True)] or [0.0] * 3
     totals = [sum(column) for column in zip(*of, strict=True)]
     documents, tokens, targets = (
@@ -426,7 +421,7 @@ def _sum_counts(counts: Iterable[Counts]) -> Counts:
 
 
 def _added_up(sources: Iterable[SourceReport]) -> dict[str, Any]:
-    """The fields of the `Tally` of several sources."""
+    """Returns the fields of the `Tally` of several sources."""
     sources = list(sources)
     drops: Counter[str] = Counter()
     for source in sources:

@@ -128,4 +128,5 @@ def _with(record: Mapping[str, Any], path: str, text: str) -> dict[str, Any]:
 def content(text: str) -> str:
     """What two records must share to be the same content."""
     lower = unicodedata.normalize("NFC", text).lower()
-    return " ".join("".join(" " if c in WHITE_SPACE else c for c in lower).split(" ")).strip()
+    words = "".join(" " if c in WHITE_SPACE else c for c in lower).split(" ")
+    return " ".join(word for word in words if word)

@@ -67,7 +67,9 @@ def explain_one(tmp_path_factory: pytest.TempPathFactory) -> ExplainOne:
 
 
 def empty_target(segments: Segments, record: Mapping[str, Any]) -> bool:
-    """Whether a record has nothing to learn: the data of one of its targets is blank, or all of its targets are."""
+    """Whether a record has nothing to learn: the data of one of its targets is blank, or all of its
+    targets are.
+    """
     targets = [oracle.render([segment], record) for segment in segments if segment[0] == "target"]
     for spans in targets:
         data = "".join(span.text for span in spans if span.data)
@@ -77,7 +79,9 @@ def empty_target(segments: Segments, record: Mapping[str, Any]) -> bool:
 
 
 def foreign_look_alike(file: str, spans: Sequence[Span]) -> bool:
-    """Whether data spells a control token, alone or with the text around it: an occurrence not within the template."""
+    """Whether data spells a control token, alone or with the text around it: an occurrence not
+    within the template.
+    """
     tokens = oracle.added_tokens(file)
     for run in oracle.runs(spans):
         text, own, at = "".join(span.text for span in run), [], 0

@@ -1,4 +1,4 @@
-"""Records of every kind of value, and Jinja2 as strict as the contract, to hold templates against."""
+"""Records of every kind of value, and Jinja2 as strict as the contract."""
 
 from __future__ import annotations
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from sabiprep.dataset import PackedDataset, open_dataset
 from support import packer
-from support.packing_check import number
 from support.strategies import tokenizer_json
+
+number = count()
 
 
 def one_source(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import NamedTuple
 
 from sabiprep.dataset import PackedDataset
@@ -240,6 +239,3 @@ def check_manifest(
         )
         for name in ("rows", "tokens", "targets"):
             assert sum(shard[name] for shard in split["shards"]) == totals[name]
-
-
-number = count()
