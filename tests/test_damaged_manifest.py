@@ -23,7 +23,7 @@ def test_no_manifest_is_an_unfinished_dataset(out: Path, tmp_path: Path) -> None
         open_dataset(out)
 
 
-def test_an_unreadable_manifest(out: Path) -> None:
+def test_an_unreadable_manifest_is_refused(out: Path) -> None:
     (out / "manifest.json").unlink()
     (out / "manifest.json").mkdir()
     refused(out, "cannot be read")
@@ -32,7 +32,7 @@ def test_an_unreadable_manifest(out: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "bytes", "deep"]
 )
-def test_a_manifest_that_is_not_json(out: Path, content: bytes) -> None:
+def test_a_manifest_that_is_not_json_is_refused(out: Path, content: bytes) -> None:
     (out / "manifest.json").write_bytes(content)
     refused(out, "not a JSON file")
 
@@ -40,18 +40,18 @@ def test_a_manifest_that_is_not_json(out: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     "content", [b"[]", b"null", b"{}", b'{"format": "other", "format_version": 1}']
 )
-def test_a_foreign_manifest(out: Path, content: bytes) -> None:
+def test_a_foreign_manifest_is_refused(out: Path, content: bytes) -> None:
     (out / "manifest.json").write_bytes(content)
     refused(out, "not the manifest of a packed dataset")
 
 
 @pytest.mark.parametrize("version", [2, 0, None, "1"])
-def test_another_format_version(out: Path, version: Any) -> None:
+def test_another_format_version_is_refused(out: Path, version: Any) -> None:
     resigned(out, {"format_version": version})
     refused(out, "reads version 1")
 
 
-def test_an_altered_manifest(out: Path) -> None:
+def test_an_altered_manifest_is_refused(out: Path) -> None:
     path = out / "manifest.json"
     content = path.read_bytes()
     for altered in (
@@ -78,6 +78,8 @@ def test_an_altered_manifest(out: Path) -> None:
         {"splits": {"train": {"rows": 3, "shards": []}, "validation": {"rows": 0, "shards": []}}},
     ],
 )
-def test_a_signed_manifest_that_cannot_be_right(out: Path, change: dict[str, Any]) -> None:
+def test_a_signed_manifest_that_cannot_be_right_is_refused(
+    out: Path, change: dict[str, Any]
+) -> None:
     resigned(out, change)
     refused(out, "a field is missing or cannot be right")

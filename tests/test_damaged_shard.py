@@ -27,12 +27,12 @@ from support.dataset_writer import (
 )
 
 
-def test_a_missing_shard(out: Path) -> None:
+def test_a_missing_shard_is_refused(out: Path) -> None:
     (out / "train" / "shard-00001.arrow").unlink()
     refused(out, "cannot be read: No such file", file="train/shard-00001.arrow")
 
 
-def test_a_truncated_shard(out: Path) -> None:
+def test_a_truncated_shard_is_refused(out: Path) -> None:
     path = out / "train" / "shard-00001.arrow"
     path.write_bytes(path.read_bytes()[:-1])
     refused(out, "bytes, where the manifest says", file="train/shard-00001.arrow")
@@ -61,19 +61,21 @@ COLUMNS = row_columns(some_documents(2), 16, EOS, PAD)
 
 
 @pytest.mark.parametrize("content", [b"", b"ARROW1", b"not an arrow file" * 40])
-def test_a_shard_that_is_not_arrow(out: Path, content: bytes) -> None:
+def test_a_shard_that_is_not_arrow_is_refused(out: Path, content: bytes) -> None:
     replace_shard(out, content)
     refused(out, "not a readable Arrow file", file="train/shard-00001.arrow")
 
 
 @pytest.mark.parametrize("sizes", [[2, 2], [2], [1, 1, 1], [2, 1, 1], [], [1, 2]])
-def test_a_shard_with_other_rows(out: Path, sizes: list[int]) -> None:
+def test_a_shard_with_other_rows_than_its_manifest_says_is_refused(
+    out: Path, sizes: list[int]
+) -> None:
     """The shard has three rows, in record batches of two and one."""
     replace_shard(out, shard_bytes(shard_schema(16), *([COLUMNS] * size for size in sizes)))
     refused(out, "record batch", file="train/shard-00001.arrow")
 
 
-def test_a_record_batch_of_other_rows_in_the_middle(tmp_path: Path) -> None:
+def test_a_record_batch_of_other_rows_in_the_middle_is_refused(tmp_path: Path) -> None:
     """Only the last batch is looked at when the dataset is opened; the others when they are read."""
     out = write_dataset(
         tmp_path / "out",
@@ -115,7 +117,7 @@ def schemas_that_are_wrong() -> dict[str, pa.Schema]:
 
 
 @pytest.mark.parametrize("message", schemas_that_are_wrong())
-def test_a_shard_with_another_schema(out: Path, message: str) -> None:
+def test_a_shard_with_another_schema_is_refused(out: Path, message: str) -> None:
     replace_shard(out, shard_bytes(schemas_that_are_wrong()[message]))
     refused(out, message, file="train/shard-00001.arrow")
 
@@ -147,7 +149,9 @@ def test_nulls_are_refused_and_other_item_names_are_not(out: Path) -> None:
         {"doc_parts": []},
     ],
 )
-def test_a_row_whose_lengths_contradict_each_other(out: Path, change: dict[str, Any]) -> None:
+def test_a_row_whose_lengths_contradict_each_other_is_refused(
+    out: Path, change: dict[str, Any]
+) -> None:
     replace_shard(out, shard_bytes(shard_schema(16), [COLUMNS, {**COLUMNS, **change}], [COLUMNS]))
     split = open_dataset(out).train
     assert split.batch([3, 5])["n_targets"].tolist() == [6, 6]

@@ -71,7 +71,7 @@ def test_rows_and_batches_are_those_of_the_oracle(
             assert batch["input_ids"].shape == (len(wanted), arguments["seq_len"])
 
 
-def test_attributes(out: Path) -> None:
+def test_a_dataset_has_the_values_of_its_manifest(out: Path) -> None:
     dataset = open_dataset(str(out))
     assert (dataset.path, dataset.tokenizer_path) == (out, out / "tokenizer.json")
     assert (dataset.seq_len, dataset.vocab_size) == (16, 10)
@@ -127,7 +127,7 @@ def test_arrays_outlive_the_dataset_and_closing_is_not_the_end(out: Path) -> Non
     assert dataset.train[0]["record_ids"].tolist() == [0, 1]
 
 
-def test_pickled(out: Path) -> None:
+def test_a_pickled_dataset_reads_the_same_rows(out: Path) -> None:
     dataset = open_dataset(out)
     assert dataset.train.n_targets.sum() == 33
     dataset.train[0]
@@ -142,7 +142,7 @@ def test_pickled(out: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
-def test_used_after_a_fork(out: Path) -> None:
+def test_a_dataset_is_read_after_a_fork(out: Path) -> None:
     dataset = open_dataset(out)
     dataset.train[0]
     queue = multiprocessing.get_context("fork").SimpleQueue()

@@ -102,7 +102,9 @@ def test_the_ids_decode_to_the_normalised_runs(name: str, spans: list[Span]) -> 
 
 @settings(deadline=None, max_examples=200)
 @given(tokenizer_names, spans(), st.sampled_from([None, BOS]), st.sampled_from([None, EOS]))
-def test_roles(name: str, spans: list[Span], bos: str | None, eos: str | None) -> None:
+def test_every_token_has_the_role_of_its_text(
+    name: str, spans: list[Span], bos: str | None, eos: str | None
+) -> None:
     """Control tokens at the ends only; targets are exactly the tokens of target runs; a prompt's
     roles are in order.
     """
@@ -145,7 +147,7 @@ def test_a_prompt_is_encoded_as_generation_will_see_it(name: str, spans: list[Sp
         assert whole[: len(alone)] == alone
 
 
-def test_render() -> None:
+def test_a_record_renders_to_spans_of_its_roles() -> None:
     record = {"a": "x", "b": {"c": 7}, "n": None, "e": ""}
     template = [("prompt", "<t> {{ a }}{{b.c}}"), ("target", " {{ e }}!")]
     assert oracle.render(template, record) == [
@@ -161,7 +163,7 @@ def test_render() -> None:
             oracle.render([("prompt", "{{ " + field + " }}")], record)
 
 
-def test_runs() -> None:
+def test_adjacent_prompt_text_is_one_run() -> None:
     def span(text: str, role: int) -> Span:
         return Span(text, role, role == DATA)
 
@@ -220,7 +222,7 @@ def test_a_role_is_that_of_the_first_character() -> None:
     assert tokenizer.decode(in_template) == "ọ"
 
 
-def test_the_continuation_form() -> None:
+def test_the_continuation_form_puts_nothing_before_a_text() -> None:
     prefix = {
         "type": "ByteLevel",
         "add_prefix_space": True,

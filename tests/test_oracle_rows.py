@@ -14,7 +14,7 @@ from support.dataset_writer import Document, write_dataset
 from support.oracle import CONTROL, DATA, TARGET, TEMPLATE
 
 
-def test_loss_mask() -> None:
+def test_the_loss_mask_of_each_policy() -> None:
     roles = [CONTROL, TEMPLATE, DATA, TARGET, TARGET, CONTROL]
     assert oracle.loss_mask(roles) == [False, False, False, True, True, True]
     assert oracle.loss_mask([TARGET, TARGET]) == [False, True]
@@ -26,7 +26,7 @@ def test_loss_mask() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 4000), st.integers(2, 300))
-def test_windows(n: int, seq_len: int) -> None:
+def test_windows_train_every_token_once_and_the_last_two_are_balanced(n: int, seq_len: int) -> None:
     """Every token but the first is trained exactly once, in the fewest windows, the last two of one
     size.
     """
@@ -42,7 +42,7 @@ def test_windows(n: int, seq_len: int) -> None:
         assert sizes[-2] - sizes[-1] in (0, 1)
 
 
-def test_drops_by_content() -> None:
+def test_the_lowest_record_of_a_content_is_kept() -> None:
     """The lowest is kept, whatever dropped lower ones said; what is held out comes before that."""
 
     def drops(*records: tuple[str, str], held_out: int = -1) -> list[str | None]:
@@ -67,7 +67,7 @@ def test_drops_by_content() -> None:
     ]
 
 
-def test_mix() -> None:
+def test_a_mix_makes_as_much_as_there_is_within_its_limit() -> None:
     def close(found: list[tuple[float, float]], *expected: tuple[float, float]) -> bool:
         return [pytest.approx(pair) for pair in expected] == found
 
@@ -79,7 +79,7 @@ def test_mix() -> None:
     assert close(oracle.mix(weighted, 1), (1.5, 1.5), (1.5, 1.5), (0.5, 0.5))
 
 
-def test_truncation_problem() -> None:
+def test_a_truncation_that_breaks_a_rule_is_named() -> None:
     before = oracle.render(
         [("prompt", "<t> {{ a }} {{ b }}:"), ("target", " {{ c }}")],
         {"a": "one two three", "b": "four", "c": "five six seven eight"},
@@ -166,7 +166,7 @@ def test_check_row_knows_policies_and_counts(tmp_path: Any) -> None:
     assert "record_ids" in check({**row, "record_ids": row["record_ids"][:1]})
 
 
-def test_check_accounts() -> None:
+def test_records_that_are_not_accounted_for_are_named() -> None:
     good = {"records": 10, "kept": 7, "truncated": 2, "drops": {"malformed": 1, "empty target": 2}}
     assert oracle.check_accounts(good) == []
     assert len(oracle.check_accounts({**good, "kept": 8})) == 1

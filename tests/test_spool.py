@@ -161,7 +161,9 @@ def stopped(corpus: Path, tmp_path: Path) -> Path:
     return out
 
 
-def test_what_is_done_is_not_done_again(corpus: Path, tmp_path: Path, stopped: Path) -> None:
+def test_a_resumed_run_maps_no_finished_split_again(
+    corpus: Path, tmp_path: Path, stopped: Path
+) -> None:
     done = len(list((stopped / ".work" / "spool").glob("*.map")))
     report = sabiprep.pack(corpus, stopped, PackOptions(resume=True))
     assert report.reused_splits[0] == done > 0
@@ -186,7 +188,7 @@ def test_what_is_done_is_not_done_again(corpus: Path, tmp_path: Path, stopped: P
         ("tokenizer.json", '"version"', ' "version"', "the tokenizer file was changed"),
     ],
 )
-def test_a_change_is_refused_and_named(
+def test_resuming_with_a_change_is_refused_and_named(
     corpus: Path, stopped: Path, file: str, old: str, new: str, named: str
 ) -> None:
     edit(corpus / file, old, new)
@@ -197,7 +199,7 @@ def test_a_change_is_refused_and_named(
     assert sabiprep.pack(corpus, stopped, PackOptions(overwrite=True)).train.rows > 0
 
 
-def test_another_version_is_refused_and_named(corpus: Path, stopped: Path) -> None:
+def test_resuming_with_another_version_is_refused_and_named(corpus: Path, stopped: Path) -> None:
     state = stopped / ".work" / "state.json"
     edit(state, f'"version": "{sabiprep_version()}"', '"version": "0.0.1"')
     reseal(state)
