@@ -37,8 +37,8 @@ class Progress(Protocol):
             phase: "plan", "map", "reduce", "verify" or "train".
             records: Records read.
             done: Bytes of input read (map, train) or rows (reduce, verify) done in this phase.
-            total: What ``done`` ends at; 0 if unknown. Bytes on the disk: ``done`` passes it if
-                they are compressed.
+            total: The last value of ``done``, or 0 if unknown. It counts bytes on the disk, so
+                ``done`` passes it for compressed files.
             tokens: Tokens made.
         """
 
@@ -140,7 +140,7 @@ def verify(
         progress: Is called with the progress of the work.
 
     Returns:
-        What was checked and what is wrong; nothing is raised for a damaged shard.
+        The counts and the failures; nothing is raised for a damaged shard.
 
     Raises:
         DatasetError: If there is no manifest, or it was altered.

@@ -60,8 +60,8 @@ class Block:
         runs: The columns of `RUN_COLUMNS`, a value a run of one role.
         n_targets: True bits of each row's mask.
         padding: Tokens behind the documents of each row.
-        sound: Rows before the first one that is damaged; what comes from there on means nothing.
-        vocab_size: What every id is below.
+        sound: Rows before the first damaged one; later values mean nothing.
+        vocab_size: The bound below which every id is.
         file: The shard's file.
         first: The block's first row, as the shard counts them.
     """

@@ -39,9 +39,9 @@ class DocId(NamedTuple):
     Attributes:
         source: The index of its source in the manifest.
         record: Its record.
-        part: Which of its record's documents it is, from 0.
-        copy: Which copy of its record it belongs to, from 0.
-        window: Which window of its document it is, from 0.
+        part: Its index among the documents of its record.
+        copy: The index of its copy of the record.
+        window: Its index among the windows of its document.
     """
 
     source: int

@@ -26,12 +26,12 @@ class SabiprepError(Exception):
     """Anything that sabiprep or sabitrain refuses or fails at.
 
     Attributes:
-        message: What is wrong, without its place.
+        message: The fault, without its place.
         file: The file it is about, as the user wrote it.
         line: The line in that file, counted from 1.
         source: The source of ``corpus.toml`` it is about.
-        remedy: What to do about it.
-        errno: The number of the operating system's error that it is, if it is one.
+        remedy: The way to mend it.
+        errno: The number of the operating system's error behind it, if there is one.
     """
 
     errno: int | None
@@ -40,7 +40,7 @@ class SabiprepError(Exception):
         """Makes an error that is also the `OSError` of ``errno``, where Python has one."""
         also = None if errno is None else _OS_ERRORS.get(errno)
         made: Any = cls if also is None else _as_both(cls, also)
-        # The class that is made decides what comes next: Exception's constructor refuses OSErrors.
+        # From here on the made class decides: Exception's constructor refuses OSErrors.
         error: Self = super(SabiprepError, made).__new__(made, message)
         return error
 

@@ -29,7 +29,7 @@ class Column:
     """A column.
 
     Attributes:
-        heading: What stands above it; it is wrapped at words.
+        heading: The text above it, wrapped at words.
         kind: ``"name"``: text that may lose its middle; ``"figure"``: numbers, never cut;
             ``"words"``: text that is wrapped at words.
     """
@@ -125,13 +125,13 @@ class Grid:
         for cells, style in self._rows:
             first, *others = (_exact(cell) if isinstance(cell, int) else cell for cell in cells)
             indent = len(first) - len(first.lstrip())
-            told = ", ".join(
+            listed = ", ".join(
                 f"{heading} {cell}"
                 for heading, cell in zip(headings[1:], others, strict=True)
                 if cell.strip()
             )
             yield Text(elided(first, room), style, no_wrap=True, overflow="ignore")
-            yield Sentence(Text(" " * (indent + 2) + told), indent + 2, wrapped=True)
+            yield Sentence(Text(" " * (indent + 2) + listed), indent + 2, wrapped=True)
 
 
 def elided(text: str, width: int) -> str:

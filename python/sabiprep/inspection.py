@@ -48,9 +48,9 @@ class ShownDocument:
         source: Its source.
         record_id: Its record within the source.
         place: The input and the place in it that the record comes from.
-        copy: Which copy of the record it is, from 0.
-        part: Which document of the record it is, from 0.
-        window: Which window of a text longer than a row it is, from 0.
+        copy: The index of its copy of the record.
+        part: Its index among the documents of the record.
+        window: Its index among the windows of a text longer than a row.
         runs: Its text.
     """
 
@@ -100,7 +100,7 @@ class RowView:
         rows: The rows of the split.
         seq_len: Its tokens, padding included.
         documents: Its documents, shown or not.
-        shown: Those that are shown.
+        shown: The documents that are shown.
         targets: Its trained tokens.
         padding: Tokens that only fill it up.
     """

@@ -29,7 +29,7 @@ class SourceInfo:
     """One source of a dataset, as its manifest lists it.
 
     Attributes:
-        id: What ``source_ids`` calls it: its place in the manifest, from 0.
+        id: Its value in ``source_ids``: its index in the manifest.
         name: Its name in ``corpus.toml``.
         task: Its task; empty if it has none.
         lang: Its language; empty if it has none.
@@ -59,7 +59,7 @@ class Manifest:
         digest: The manifest's sha256 over itself: the dataset's fingerprint.
         seq_len: Tokens in a row.
         rows_per_batch: Rows in every Arrow record batch but a shard's last.
-        id_dtype: How ids are stored, ``"uint16"`` or ``"uint32"``.
+        id_dtype: The type of stored ids, ``"uint16"`` or ``"uint32"``.
         vocab_size: Largest id of the tokenizer + 1.
         bos_id: The token that opens each document, if one does.
         eos_id: The token that closes a document.

@@ -22,9 +22,9 @@ class Counts:
     """The sums of some documents.
 
     Attributes:
-        documents: How many; each copy and each window of a record is one.
+        documents: Their number; each copy and each window of a record is one.
         tokens: Their tokens, control tokens included and padding not.
-        targets: Those of the tokens that are trained.
+        targets: Their trained tokens.
     """
 
     documents: int = 0
@@ -102,9 +102,9 @@ class SourceReport(Tally):
         task: Its task.
         lang: Its language.
         epochs: Copies of each training record, on average.
-        asked_epochs: Those that ``corpus.toml`` asks for; more than ``epochs`` where ``max_epochs``
-            holds it back.
-        unique: What there is of it to train on, each record once.
+        asked_epochs: The epochs that ``corpus.toml`` asks for; more than ``epochs`` where
+            ``max_epochs`` is the limit.
+        unique: The sums over its training records, each once.
         examples: The lowest dropped records of each reason.
     """
 
@@ -170,23 +170,22 @@ class PackReport:
         out: The dataset's folder.
         seq_len: Tokens in a row.
         seed: The seed of every random choice.
-        mix_by: What the mix gives shares to, "task", "lang" or "source"; None if nothing is mixed.
+        mix_by: The unit that gets shares, "task", "lang" or "source"; None if nothing is mixed.
         vocab_size: Largest id of the tokenizer + 1.
         sources: Every source, in the order of ``corpus.toml``.
         train: The training split.
         validation: The validation split; it may have no row.
-        timing: How long it took.
+        timing: Its seconds, by phase.
         threads: Threads used.
         bytes: Bytes of input, as often as sources read them; of compressed files, the compressed
             ones.
         reused_splits: Pieces of input whose documents were there already (a run that went on, a
             kept spool), of all.
-        engine: What tokenized, with the versions that count, and why it was not sabiprep's own
-            engine where it was not.
-        engine_warning: What is wrong with sabiprep's engine for this tokenizer, if anything: then
+        engine: The engine that tokenized, with its versions. Where it is not sabiprep's fast
+            encoder, the reason follows.
+        engine_warning: The fault of the fast encoder for this tokenizer, if there is one: then
             `tokenizers` encoded.
-        notes: What is worth knowing of how the dataset was made and is no error, in sentences, as
-            in ``manifest.json``.
+        notes: Sentences on how the dataset was made, as in ``manifest.json``; no errors.
         template_notes: Sources whose templates' own text could not be told from their data, each in
             a sentence.
     """
@@ -323,7 +322,7 @@ class VerifyReport:
         records_derived: Records whose documents were derived again from the corpus; 0 if none was
             asked for.
         documents_derived: Their documents in the dataset, each copy one.
-        failures: What is wrong, each with its file; empty if nothing is.
+        failures: The faults, each with its file; empty if there is none.
     """
 
     shards: int
@@ -349,7 +348,7 @@ class TokenizerReport:
         specials: Its special tokens: EOS, then the tags of the templates.
         records: Records it was trained on.
         passed_over: Records passed over: malformed, a field missing and so on.
-        drops: Those, by reason.
+        drops: The records passed over, by reason.
         examples: The lowest of them for each reason and source.
     """
 

@@ -149,8 +149,8 @@ def dropped_records(
 
     Args:
         examples: Dropped records, each with the name of its source, or "".
-        dropped: How many there are in all.
-        heading: What they are.
+        dropped: The number of all dropped records.
+        heading: The words before the number.
     """
     firsts: dict[tuple[str, str], tuple[str, Example]] = {}
     for name, example in examples:

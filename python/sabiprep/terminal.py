@@ -77,7 +77,7 @@ class Sentence:
         """Takes a line.
 
         Args:
-            text: What it says.
+            text: Its content.
             indent: Spaces before the lines that go on with it.
             wrapped: Whether it is wrapped wherever it is shown.
         """
