@@ -11,6 +11,7 @@ from sabiprep.dataset import open_dataset
 from sabiprep.errors import ConfigError
 from support import packer
 from support.any_corpus import SHARED_BITS
+from support.expected_packing import content
 from support.packing_check import documents
 from support.strategies import tokenizer_json
 
@@ -124,3 +125,14 @@ def test_about_the_share_asked_for_is_held_out_and_no_task_sees_a_held_out_line(
     ]
     assert held_out[0] == held_out[1] and 60 <= len(held_out[0]) <= 140
     assert len(found) == 1000
+
+
+def test_records_that_differ_only_in_spaces_are_the_same_content(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one  two \nthree\n", "utf-8")
+    (tmp_path / "held.txt").write_text(" one two\n", "utf-8")
+    source = {"name": "a", "files": ["a.txt"], "validation_files": ["held.txt"]}
+    packer.write_config(tmp_path, [source])
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
+    manifest = packer.pack(tmp_path, tmp_path / "out", tokenizer=tmp_path / "tokenizer.json")
+    assert manifest["sources"][0]["drops"] == {"in validation": 1}
+    assert content("one  two ") == content(" one two") == "one two"

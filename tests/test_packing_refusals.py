@@ -15,8 +15,7 @@ from sabiprep import PackOptions
 from sabiprep.dataset import PackedDataset, open_dataset
 from sabiprep.errors import OutputError, TokenizerError
 from support import packer
-from support.one_source import one_source
-from support.packing_check import number
+from support.one_source import number, one_source
 
 
 def unigram(
