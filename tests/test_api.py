@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import sabiprep
-from conftest import MALFORMED, WITHOUT_FIELD, make_it_last
 from sabiprep import (
     ConfigError,
     InputError,
@@ -24,6 +23,7 @@ from sabiprep import (
     TokenizerError,
 )
 from sabiprep.api import available_cores
+from support.small_corpus import MALFORMED, WITHOUT_FIELD, make_it_last
 
 RECORD = {"a": "1", "b": "2", "words": "three", "yor": "ẹ̀ta"}
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-import oracle
-import packer
 from sabiprep import ConfigError, InputError
 from sabiprep.dataset import open_dataset
-from strategies import TEXTS, tokenizer_json
+from support import oracle, packer
+from support.strategies import TEXTS, tokenizer_json
 
 SEGMENTS = [{"prompt": "{{ a }}"}, {"target": " {{ b }}"}]
 

@@ -111,7 +111,7 @@ def test_texts_of_many_shares_keep_their_order(tmp_path: Path, threads: int) -> 
     assert encoder.encode(mixed, threads=threads).to_pylist() == library(tokenizer, mixed)
 
 
-def test_ctrl_c_stops_it(tmp_path: Path) -> None:
+def test_ctrl_c_stops_encoding(tmp_path: Path) -> None:
     trained(tmp_path / "tokenizer.json")
     encoder = sabiprep.Encoder.from_file(tmp_path / "tokenizer.json")
     texts = ["a word " * 30_000] * 2_000  # 400 MB to encode, 0.2 MB in memory
@@ -187,7 +187,7 @@ def test_a_file_that_is_no_tokenizer_is_an_error(tmp_path: Path) -> None:
         sabiprep.Encoder.from_file(tmp_path / "none.json")
 
 
-def test_an_engine_that_differs_is_told(tmp_path: Path) -> None:
+def test_an_engine_that_differs_is_reported(tmp_path: Path) -> None:
     class Differing:
         def __init__(self, file: object) -> None:
             self.warning = "the fast engine differs"

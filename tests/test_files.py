@@ -31,7 +31,7 @@ from sabiprep import (
     TokenizerError,
     cli,
 )
-from test_cli import edit, files_of
+from support.files import edit, files_of
 
 TEXT = "".join(f"Ọ̀rọ̀ {i}, one two three\n" for i in range(200))
 
@@ -285,7 +285,8 @@ def test_one_thread_does_the_work_where_there_are_no_more(folder: Path) -> None:
     """There are addresses for the stack of one thread, and not of two."""
     stack = 2 << 30
     (folder / "a.txt").write_text(TEXT, "utf-8")
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({stack * 7 // 4}, {stack * 7 // 4}))"
+    room = stack * 7 // 4
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({room}, {room}))"
     program = f"{limit}; import sys; from sabiprep import cli; sys.exit(cli.main())"
     environment = {**os.environ, "RUST_MIN_STACK": str(stack)}
     out = folder.parent / "out"

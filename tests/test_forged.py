@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-import forge
 import sabiprep
-from conftest import write_corpus
-from dataset_writer import Document, write_dataset, write_manifest
 from sabiprep import DatasetError, PackOptions, open_dataset
+from support import forge
+from support.dataset_writer import Document, write_dataset, write_manifest
+from support.small_corpus import write_corpus
 
 MUTATIONS = int(os.environ.get("SABIPREP_FORGED", "24"))
 

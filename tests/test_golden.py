@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import oracle
+from support import oracle
 
 GOLDEN = Path(__file__).parent / "golden"
 BOUNDARY = json.loads((GOLDEN / "boundary.json").read_text("utf-8"))
@@ -35,7 +35,7 @@ def test_boundary(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", WINDOWS, ids=lambda case: f"{case['n']} in {case['seq_len']}")
-def test_windows(case: dict[str, Any]) -> None:
+def test_windows_train_every_token_once_and_the_last_two_are_balanced(case: dict[str, Any]) -> None:
     assert [list(window) for window in oracle.windows(case["n"], case["seq_len"])] == case[
         "windows"
     ]

@@ -19,7 +19,10 @@ from sabiprep.grid import Column, Grid, elided
 from sabiprep.inspection import inspect
 from sabiprep.terminal import Sentence, to_plain
 
-NOTE = "source 'label': its templates use no field of a record, so that every document of it is the same text"
+NOTE = (
+    "source 'label': its templates use no field of a record, "
+    "so that every document of it is the same text"
+)
 
 
 def on_terminal(renderable: RenderableType, width: int) -> list[str]:

@@ -185,7 +185,10 @@ def test_text_cannot_drive_the_terminal_nor_pass_for_a_mark(corpus: Path, tmp_pa
     sabiprep.pack(corpus, tmp_path / "out", PackOptions(seq_len=512))
     view = inspect(sabiprep.open_dataset(tmp_path / "out"), source="sum-eng")
     assert text_of(view.shown[0], Role.TARGET) == unicodedata.normalize("NFC", f" {EVIL}")
-    expected = r"⟦t+| \x1b[2J\x07 \r\x00 \u202e \u27e6t+|fake\u27e7 \\x1b [red]x[/red] :smile: é 👩\u200d👧⟧"
+    expected = (
+        r"⟦t+| \x1b[2J\x07 \r\x00 \u202e \u27e6t+|fake\u27e7 \\x1b [red]x[/red] "
+        r":smile: é 👩\u200d👧⟧"
+    )
     assert expected in str(view)
     assert expected in render(view, force_terminal=False)
     in_colour = render(view, force_terminal=True, color_system="standard")

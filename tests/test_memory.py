@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import packer
 import sabiprep
-from strategies import tokenizer_json
-from test_cli import files_of
+from support import packer
+from support.files import files_of
+from support.strategies import tokenizer_json
 
 MEGABYTES = 100
 BUDGET = 64 << 20
@@ -31,7 +31,9 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 MB of JSON Lines and plain text, no two lines alike, and a tokenizer trained on the first of them."""
+    """100 MB of JSON Lines and plain text, no two lines alike, and a tokenizer trained on the first
+    of them.
+    """
     folder = tmp_path_factory.mktemp("large") / "corpus"
     folder.mkdir()
     chance = random.Random(11)

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import oracle
-import packer
 import sabiprep
 from sabiprep import ConfigError, PackOptions, PackReport
-from strategies import tokenizer_json
+from support import oracle, packer
+from support.strategies import tokenizer_json
 
 number = count()
 UNITS = {"examples": "documents", "tokens": "tokens", "targets": "targets"}

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import oracle
-import packer
-from oracle import DATA, TARGET
 from sabiprep.dataset import PackedDataset, RowDict, open_dataset
-from slow_reader import File, read
+from support import oracle, packer
+from support.oracle import DATA, TARGET
+from support.slow_reader import File, read
 
 CORPUS = Path(__file__).parent / "naija"
 PLAN = tomllib.loads((CORPUS / "corpus.toml").read_text("utf-8"))

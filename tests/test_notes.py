@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import packer
 import sabiprep
 from sabiprep import ConfigError, PackOptions, PackReport
-from strategies import tokenizer_json
+from support import packer
+from support.strategies import tokenizer_json
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
@@ -124,7 +124,8 @@ def test_a_clean_corpus_has_no_notes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("weight", ["inf", "-inf", "nan", "-1", "0"])
 def test_a_weight_that_is_no_share_is_refused(tmp_path: Path, weight: str) -> None:
     (tmp_path / "a.txt").write_text("a\n", "utf-8")
-    text = f"[tokenizer]\nfile = 't.json'\n[[source]]\nname = 'a'\nfiles = ['a.txt']\nweight = {weight}\n"
+    source = f"name = 'a'\nfiles = ['a.txt']\nweight = {weight}\n"
+    text = f"[tokenizer]\nfile = 't.json'\n[[source]]\n{source}"
     (tmp_path / "corpus.toml").write_text(text, "utf-8")
     with pytest.raises(
         ConfigError, match=rf"(?s)corpus.toml, source 'a': weight = {weight}: .*Remedy: "

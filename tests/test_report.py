@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import sabiprep
-from conftest import MALFORMED, WITHOUT_FIELD
 from sabiprep.report import Example, PackReport
 from sabiprep.table import EXAMPLES_SHOWN
 from sabiprep.terminal import PLAIN_WIDTH
+from support.small_corpus import MALFORMED, WITHOUT_FIELD
 
 
 def count_rows(split: sabiprep.Split) -> tuple[Counter[int], Counter[int], Counter[int]]:

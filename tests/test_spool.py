@@ -13,23 +13,10 @@ import pytest
 
 import sabiprep
 from sabiprep import DatasetError, InputError, OutputError, PackOptions
-from strategies import tokenizer_json
-from test_cli import edit, files_of
-from test_damage import reseal
-from test_determinism import write_corpus
+from support.files import edit, files_of, reseal
+from support.varied_corpus import corpus as corpus  # the fixture
 
 SPLIT_BYTES = 4000
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    """The corpus of the determinism tests, with its tokenizer."""
-    write_corpus(tmp_path / "corpus")
-    (tmp_path / "corpus" / "tokenizer.json").write_text(tokenizer_json("bytes-nfc"), "utf-8")
-    edit(tmp_path / "corpus" / "corpus.toml", "[tokenizer]", '[tokenizer]\nfile = "tokenizer.json"')
-    words = (tmp_path / "corpus" / "words.txt").read_text("utf-8").splitlines()
-    (tmp_path / "corpus" / "leaks.jsonl").write_text(json.dumps({"texts": words[:3]}), "utf-8")
-    return tmp_path / "corpus"
 
 
 def keep(corpus: Path, out: Path, **options: Any) -> sabiprep.PackReport:
@@ -174,7 +161,9 @@ def stopped(corpus: Path, tmp_path: Path) -> Path:
     return out
 
 
-def test_what_is_done_is_not_done_again(corpus: Path, tmp_path: Path, stopped: Path) -> None:
+def test_a_resumed_run_maps_no_finished_split_again(
+    corpus: Path, tmp_path: Path, stopped: Path
+) -> None:
     done = len(list((stopped / ".work" / "spool").glob("*.map")))
     report = sabiprep.pack(corpus, stopped, PackOptions(resume=True))
     assert report.reused_splits[0] == done > 0
@@ -199,7 +188,7 @@ def test_what_is_done_is_not_done_again(corpus: Path, tmp_path: Path, stopped: P
         ("tokenizer.json", '"version"', ' "version"', "the tokenizer file was changed"),
     ],
 )
-def test_a_change_is_refused_and_named(
+def test_resuming_with_a_change_is_refused_and_named(
     corpus: Path, stopped: Path, file: str, old: str, new: str, named: str
 ) -> None:
     edit(corpus / file, old, new)
@@ -210,7 +199,7 @@ def test_a_change_is_refused_and_named(
     assert sabiprep.pack(corpus, stopped, PackOptions(overwrite=True)).train.rows > 0
 
 
-def test_another_version_is_refused_and_named(corpus: Path, stopped: Path) -> None:
+def test_resuming_with_another_version_is_refused_and_named(corpus: Path, stopped: Path) -> None:
     state = stopped / ".work" / "state.json"
     edit(state, f'"version": "{sabiprep_version()}"', '"version": "0.0.1"')
     reseal(state)
@@ -229,20 +218,6 @@ def sabiprep_version() -> str:
 def test_an_unfinished_run_is_not_written_over_unasked(corpus: Path, stopped: Path) -> None:
     with pytest.raises(OutputError, match=r"(?s)unfinished run.*--resume.*--overwrite"):
         sabiprep.pack(corpus, stopped)
-
-
-def test_too_small_a_disk_is_an_error_before_work_starts(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SABIPREP_TEST_FREE_BYTES", "50000")
-    with pytest.raises(OutputError, match="the disk has 0 MB free, this needs about 1 MB"):
-        sabiprep.pack(corpus, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    monkeypatch.delenv("SABIPREP_TEST_FREE_BYTES")
-    sabiprep.pack(corpus, tmp_path / "enough")
-    needed = sum(len(data) for data in files_of(tmp_path / "enough").values())
-    monkeypatch.setenv("SABIPREP_TEST_FREE_BYTES", str(3 * needed))
-    sabiprep.pack(corpus, tmp_path / "out")
 
 
 def test_an_input_written_to_meanwhile_stops_the_run(corpus: Path, tmp_path: Path) -> None:

@@ -6,25 +6,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
 
-import packer
 import sabiprep
-from random_tokenizers import EOS, barred_ids, random_texts, random_tokenizer
 from sabiprep import PackOptions
 from sabiprep.errors import SabiprepError, TokenizerError
-from strategies import tokenizer_json
+from support import packer
+from support.random_tokenizers import EOS, barred_ids, random_texts, random_tokenizer
+from support.strategies import tokenizer_json
 
 RANDOM = int(os.environ.get("SABIPREP_RANDOM_TOKENIZERS", "60"))
-HOSTILE = int(os.environ.get("SABIPREP_HOSTILE_TOKENIZERS", "40"))
-MEMORY = 3 << 30
-"""Bytes of address space for a process that is given hostile files."""
 
 
 def library_ids(tokenizer: Tokenizer, text: str) -> list[int] | None:
@@ -273,63 +268,3 @@ def test_tags_that_are_no_token_and_unknown_tokens_are_told_by_source(tmp_path: 
         f"source 'a': {ids.count(unknown_id)} tokens of its documents are `<unk>`"
     )
     assert ids.count(unknown_id) > 0
-
-
-CHILD = """
-import json, resource, sys
-from pathlib import Path
-limit = int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-import packer, sabiprep
-from sabiprep.errors import SabiprepError, InternalError
-from random_tokenizers import hostile_file
-folder = Path(sys.argv[1])
-texts = ["The children are going.", "a" * 30, "aaaaaaaaaaaaaaaaaaaaaaaaaaaab b a", "</s> ẹ a", " ", "ﷺ x"]
-(folder / "a.jsonl").write_text("".join(json.dumps({"p": t, "t": "a " + t}) + "\\n" for t in texts), "utf-8")
-segments = [{"prompt": "<translate> {{ p }} <yor>:"}, {"target": " {{ t }}"}]
-packer.write_config(folder, [{"name": "a", "files": ["a.jsonl"], "segments": segments}], pack={"seq_len": 512})
-file = folder / "tokenizer.json"
-options = sabiprep.PackOptions(tokenizer=file, threads=1, overwrite=True)
-counts = {"loaded": 0, "encoded": 0, "packed": 0}
-for number in range(int(sys.argv[3]), int(sys.argv[4])):
-    print(number, file=sys.stdout, flush=True)
-    file.write_bytes(hostile_file(number))
-    def attempt(name, work):
-        try:
-            work()
-            counts[name] += 1
-        except InternalError:
-            raise
-        except SabiprepError as error:
-            assert str(error)
-    def encode():
-        encoder = sabiprep.Encoder.from_file(file)
-        counts["loaded"] += 1
-        encoder.encode(texts, threads=1)
-    attempt("encoded", encode)
-    attempt("packed", lambda: sabiprep.pack(folder, folder / "out", options))
-print(json.dumps(counts))
-"""
-
-
-def test_hostile_files_neither_hang_nor_grow_nor_show_a_panic(tmp_path: Path) -> None:
-    """Changed files, in a process of little memory: each loads, or is refused as the tokenizer's fault."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-c",
-        CHILD,
-        str(tmp_path),
-        str(MEMORY),
-        "0",
-        str(HOSTILE),
-    ]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=600 + HOSTILE, check=False
-    )
-    lines = done.stdout.splitlines()
-    assert (done.returncode, done.stderr) == (0, ""), (lines[-1:], done.stderr[-2000:])
-    counts = json.loads(lines[-1])
-    assert counts["loaded"] > HOSTILE // 8 and counts["packed"] > HOSTILE // 20, counts

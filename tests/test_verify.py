@@ -18,8 +18,8 @@ import pytest
 import sabiprep
 from sabiprep import DatasetError, InputError, SabiprepError
 from sabiprep.inspection import inspect
-from test_cli import edit
-from test_spool import corpus as corpus  # the fixture
+from support.files import edit
+from support.varied_corpus import corpus as corpus  # the fixture
 
 FLIPS = 1000
 DIGEST = re.compile(r'"sha256": "([0-9a-f]{64})"')

@@ -1,13 +1,11 @@
-"""sabiprep packs multitask corpora into fixed-length rows with exact loss masks, and reads them
-back.
+"""Packs multitask corpora into fixed-length rows with exact loss masks, and reads them.
 
-    report = sabiprep.pack("corpus", "out")       # what `sabiprep pack corpus out` does dataset =
-    sabiprep.open_dataset("out")        # memory-mapped; without the compiled core row =
-    dataset.train[0]                        # input_ids, labels, loss_mask, position_ids,
-    cu_seqlens, roles ... print(sabiprep.explain({"text": "..."}, "my-source", corpus="corpus"))
+    report = sabiprep.pack("corpus", "out")  # as `sabiprep pack corpus out`
+    dataset = sabiprep.open_dataset("out")   # memory-mapped; needs no compiled core
+    row = dataset.train[0]                   # input_ids, labels, loss_mask, cu_seqlens, roles ...
+    print(sabiprep.explain({"text": "..."}, "my-source", corpus="corpus"))
 
-Everything public is named here. Whatever is refused or fails is a `SabiprepError`, with its place
-and its remedy.
+Everything public is named here. Every error is a `SabiprepError`, with its place and its remedy.
 """
 
 from importlib import import_module

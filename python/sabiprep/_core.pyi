@@ -1,6 +1,4 @@
-"""The Rust core. Private: `sabiprep.api` and `sabiprep.inspection` are its callers, and its results
-are JSON.
-"""
+"""The Rust core, private to `sabiprep`: its results are JSON and Arrow."""
 
 from collections.abc import Sequence
 from os import PathLike

@@ -1,5 +1,6 @@
-"""The functions that need the compiled core: their arguments checked, their results made into
-objects.
+"""The functions that need the compiled core.
+
+They check their arguments and make objects of the core's results.
 
 The core is imported when one of them is called, so that everything else works without it.
 """
@@ -21,21 +22,23 @@ from sabiprep.report import PackReport, TokenizerReport, VerifyReport
 
 
 class Progress(Protocol):
-    """What is told how far the work has come, about twenty times a second, from the calling thread.
+    """A function that the work calls with its progress, about twenty times a second.
+
+    It is called from the calling thread.
 
     An exception that it raises stops the work and is raised again once it has stopped.
     `sabiprep.progress.show_progress` makes one that draws a bar.
     """
 
     def __call__(self, phase: str, records: int, done: int, total: int, tokens: int, /) -> object:
-        """Show it.
+        """Takes the counters of the current phase.
 
         Args:
             phase: "plan", "map", "reduce", "verify" or "train".
             records: Records read.
             done: Bytes of input read (map, train) or rows (reduce, verify) done in this phase.
-            total: What ``done`` ends at; 0 if unknown. Bytes on the disk: ``done`` passes it if
-                they are compressed.
+            total: The last value of ``done``, or 0 if unknown. It counts bytes on the disk, so
+                ``done`` passes it for compressed files.
             tokens: Tokens made.
         """
 
@@ -107,7 +110,7 @@ def remix(
 def _pack(
     corpus: StrPath | None, out: StrPath, options: PackOptions, progress: Progress | None
 ) -> PackReport:
-    """Packs by the core; without a corpus, the one of the reused dataset."""
+    """Calls the core. Without ``corpus``, the core takes that of the reused dataset."""
     with compiled():
         from sabiprep import _core
     options = replace(options, threads=options.threads or available_cores())
@@ -123,7 +126,7 @@ def verify(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Check a packed dataset: its checksums, and the rules of the mask contract on every row.
+    """Checks the checksums of a dataset, and the mask contract on every row.
 
     With ``against``, also derive documents again from their records, by the slow path, and compare
     ids and roles.
@@ -134,10 +137,10 @@ def verify(
             then.
         sample: Records to derive again, about as many, chosen by hash; None for all.
         threads: Threads to derive with, all cores by default.
-        progress: Told how far the work has come.
+        progress: Is called with the progress of the work.
 
     Returns:
-        What was checked and what is wrong; nothing is raised for a damaged shard.
+        The counts and the failures; nothing is raised for a damaged shard.
 
     Raises:
         DatasetError: If there is no manifest, or it was altered.
@@ -174,7 +177,7 @@ def explain(
     seq_len: int | None = None,
     tokenizer: StrPath | None = None,
 ) -> Explanation:
-    """Show one record at every stage, from its fields to its tokens, as `pack` would treat it.
+    """Returns one record at every stage, from its fields to its tokens, as `pack` treats it.
 
     Args:
         record: Its fields, or the text of the JSON object that holds them; a line of plain text is
@@ -205,15 +208,16 @@ def train_tokenizer(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TokenizerReport:
-    """Train a byte-level BPE tokenizer on the texts of a corpus; every tag in the templates is one
-    special token.
+    """Trains a byte-level BPE tokenizer on the texts of a corpus.
+
+    Every tag in the templates becomes one special token.
 
     Args:
         corpus: The folder with ``corpus.toml``; the tokenizer it names, if any, is not read.
         file: The tokenizer.json to write.
         vocab_size: Entries wanted. A small corpus may yield fewer.
         overwrite: Replace ``file`` if it exists.
-        progress: Told how far the work has come.
+        progress: Is called with the progress of the work.
 
     Raises:
         ConfigError: If ``corpus.toml`` or an argument cannot be right.
@@ -229,7 +233,7 @@ def train_tokenizer(
 
 
 def available_cores() -> int:
-    """The cores this process may run on."""
+    """Returns the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -237,7 +241,7 @@ def available_cores() -> int:
 
 @contextmanager
 def compiled() -> Iterator[None]:
-    """Around an import of the core: where it fails, the error says what to do.
+    """Turns a failed import of the core, within the ``with``, into an error with a remedy.
 
     Raises:
         SabiprepError: If the core cannot be imported.
@@ -247,12 +251,13 @@ def compiled() -> Iterator[None]:
     except ImportError as error:
         raise SabiprepError(
             f"the compiled core of sabiprep cannot be loaded: {error}",
-            remedy="install a wheel of sabiprep for this platform, or build it in a checkout with `make setup`",
+            remedy="install a wheel of sabiprep for this platform, "
+            "or build it in a checkout with `make setup`",
         ) from error
 
 
 def _as_json(record: Mapping[str, Any] | str) -> str:
-    """The record as the text of a JSON object."""
+    """Returns the record as the text of a JSON object."""
     try:
         if not isinstance(record, str):
             return (
@@ -264,5 +269,6 @@ def _as_json(record: Mapping[str, Any] | str) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"the record cannot be written as JSON: {error}",
-            remedy="give its fields as text, numbers, truth values, lists and mappings, or give the line itself",
+            remedy="give its fields as text, numbers, truth values, lists and mappings, "
+            "or give the line itself",
         ) from error

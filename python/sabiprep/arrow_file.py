@@ -1,4 +1,4 @@
-"""What an Arrow file says of itself, read before the Arrow library believes it.
+"""Checks of an Arrow file's footer and heads, made before the Arrow library reads them.
 
 The library makes room for what a file claims: a dictionary of any size, a buffer that unpacks to
 any number of bytes. A shard has neither dictionaries nor compression, so a file that names one is
@@ -17,7 +17,7 @@ _RECORD_BATCH = 3  # of the union MessageHeader
 
 
 class Malformed(ValueError):
-    """A file that is no Arrow file as shards are; the message says why."""
+    """The error of a file that is no Arrow file as shards are; its message says why."""
 
 
 def block_offsets(content: memoryview) -> list[int]:
@@ -51,7 +51,7 @@ def block_offsets(content: memoryview) -> list[int]:
 
 
 def refuse_compression(content: memoryview, offset: int) -> None:
-    """Refuse the record batch at ``offset`` if it is compressed.
+    """Refuses the record batch at ``offset`` if it is compressed.
 
     Raises:
         Malformed: If it is, or there is no record batch.
@@ -72,13 +72,13 @@ def refuse_compression(content: memoryview, offset: int) -> None:
 
 
 def _table(buffer: memoryview, place: int) -> int:
-    """Where the table is that the offset at ``place`` leads to."""
+    """Returns the position of the table that the offset at ``place`` leads to."""
     (offset,) = struct.unpack_from("<I", buffer, place)
     return place + int(offset)
 
 
 def _field(buffer: memoryview, table: int, number: int) -> int | None:
-    """Where field ``number`` of a table is; None if it is left out."""
+    """Returns the position of field ``number`` of a table, or None if it is left out."""
     (back,) = struct.unpack_from("<i", buffer, table)
     fields = table - back
     if fields < 0:
@@ -91,7 +91,7 @@ def _field(buffer: memoryview, table: int, number: int) -> int | None:
 
 
 def _vector(buffer: memoryview, place: int | None, item: int) -> Sequence[int]:
-    """Where the items of a vector of structs of ``item`` bytes are."""
+    """Returns the positions of the structs, of ``item`` bytes each, in a vector."""
     if place is None:
         return ()
     start = _table(buffer, place)

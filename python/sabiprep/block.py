@@ -1,5 +1,6 @@
-"""One block of a shard (an Arrow record batch): its columns as views of the file that copy nothing,
-its rows checked.
+"""One block of a shard, an Arrow record batch.
+
+Its columns are views of the file that copy nothing, and its rows are checked.
 
 What a row is made of is looked at once for the whole block, so that reading a row later takes a few
 slices. The views are memoryviews: rows are cut and joined by the hundred thousand a second, and
@@ -34,14 +35,14 @@ REMEDY = "copy the dataset again, or pack it again; `sabiprep verify` finds what
 
 
 class Ragged(NamedTuple):
-    """Columns of lists, as many in each: row r is ``values[bounds[r]:bounds[r + 1]]``."""
+    """Columns of lists with the same bounds: row r is ``values[bounds[r]:bounds[r + 1]]``."""
 
     bounds: memoryview
     columns: Mapping[str, memoryview]
 
 
 class Limits(NamedTuple):
-    """What values of a shard stay below: the ids the vocabulary's size, the sources their number."""
+    """The bounds of a shard's values: the vocabulary's size for ids, the number of sources."""
 
     ids: int = 1 << 32
     sources: int = 1 << 16
@@ -49,8 +50,7 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The columns of one record batch, as read-only views of the mapped file, and what is known of
-    its rows.
+    """The columns of one record batch as read-only views of the mapped file.
 
     Attributes:
         ids: The ids of row after row, R * T of them, uint16 or uint32.
@@ -60,8 +60,8 @@ class Block:
         runs: The columns of `RUN_COLUMNS`, a value a run of one role.
         n_targets: True bits of each row's mask.
         padding: Tokens behind the documents of each row.
-        sound: Rows before the first one that is damaged; what comes from there on means nothing.
-        vocab_size: What every id is below.
+        sound: Rows before the first damaged one; later values mean nothing.
+        vocab_size: The bound below which every id is.
         file: The shard's file.
         first: The block's first row, as the shard counts them.
     """
@@ -78,7 +78,7 @@ class Block:
     first: int
 
     def damaged(self, row: int, why: str) -> DatasetError:
-        """The error for a damaged row of the block."""
+        """Returns the error for a damaged row of the block."""
         return DatasetError(
             f"row {self.first + row} is damaged: {why}", file=self.file, remedy=REMEDY
         )
@@ -90,7 +90,7 @@ _ANY = Limits()
 def block_of(
     batch: Any, seq_len: int, limits: Limits = _ANY, *, file: str = "", first: int = 0
 ) -> Block:
-    """The columns of a record batch as views, wherever in their buffers its arrays start.
+    """Returns the columns of a record batch as views, wherever in their buffers they start.
 
     Ids and mask are not looked at: that would read the whole block from the disk for one row of it.
     """
@@ -121,8 +121,7 @@ def block_of(
 
 
 def _bounds(column: Any) -> npt.NDArray[np.int64]:
-    """Where each row begins in the values of a column of lists, and where the last ends: int64[R +
-    1].
+    """Returns the bounds of the rows in the values of a column of lists: int64[R + 1].
 
     Arrow has looked at the first and the last alone: those between may be anything in a damaged
     file.
@@ -134,7 +133,7 @@ def _bounds(column: Any) -> npt.NDArray[np.int64]:
 def _agree(
     bounds: Mapping[str, npt.NDArray[np.int64]], values: Mapping[str, npt.NDArray[Any]]
 ) -> npt.NDArray[np.bool_]:
-    """Whether the lengths of each row agree with each other: bool[R].
+    """Returns for each row whether its lengths agree with each other: bool[R].
 
     Without it, a flipped bit in a length would surface as an error of NumPy far from the file it is
     in.
@@ -151,14 +150,14 @@ def _agree(
 
 
 def _sums(bounds: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """The sum of each row's values: int64[R]."""
+    """Returns the sum of each row's values: int64[R]."""
     totals = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
     sums: npt.NDArray[np.int64] = totals[bounds[1:]] - totals[bounds[:-1]]
     return sums
 
 
 def _mask_bits(mask: Any, rows: int, seq_len: int) -> npt.NDArray[np.uint8]:
-    """The bits of a boolean fixed-size-list column, each row starting on a byte: uint8[R * K]."""
+    """Returns the bits of a boolean column, each row starting on a byte: uint8[R * K]."""
     bits = mask.values
     buffer = np.frombuffer(bits.buffers()[1], np.uint8)
     first = bits.offset + mask.offset * seq_len

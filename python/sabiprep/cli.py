@@ -38,7 +38,7 @@ from sabiprep.terminal import Sentence, accept_any_text, harmless, show, visible
 
 
 class Outcome(NamedTuple):
-    """What a command prints, and its exit code."""
+    """The output of a command, and its exit code."""
 
     shown: RenderableType
     code: int = 0
@@ -62,9 +62,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class Remix:
-    """Pack the corpus of a dataset again, from the tokenized documents it kept: new weights, rows,
-    validation.
-    """
+    """Pack the corpus of a dataset again, from the tokenized documents it kept."""
 
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
     """A dataset packed with --keep-spool; it stays as it is."""
@@ -87,9 +85,7 @@ class Remix:
 
 @dataclass(frozen=True)
 class Inspect:
-    """Show a row of a packed dataset: its documents decoded, with what is template, data and
-    target.
-    """
+    """Show a row of a packed dataset: its documents decoded, role by role."""
 
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The packed dataset."""
@@ -103,7 +99,7 @@ class Inspect:
     """The split it is in."""
 
     def run(self) -> Outcome:
-        """Decode the row."""
+        """Returns the decoded row."""
         from sabiprep.inspection import inspect
 
         with sabiprep.open_dataset(self.out) as dataset:
@@ -124,14 +120,15 @@ class Verify:
     """Records to derive again, about as many; 0 for all."""
 
     def run(self) -> Outcome:
-        """Verify; exit code 1 if anything is wrong."""
+        """Verifies the dataset; the exit code is 1 if anything is wrong."""
         with show_progress() as progress:
             report = sabiprep.verify(
                 self.out, against=self.against, sample=self.sample or None, progress=progress
             )
         checked = f"{report.shards:,} shards, {report.rows:,} rows, {report.documents:,} documents"
         if self.against is not None:
-            checked += f"; {report.documents_derived:,} documents of {report.records_derived:,} records derived again"
+            checked += f"; {report.documents_derived:,} documents"
+            checked += f" of {report.records_derived:,} records derived again"
         if report.ok:
             return Outcome(Sentence(f"{visible(str(self.out))}: in order ({checked})", 2))
         failures = [Sentence(f"  {visible(failure)}", 4) for failure in report.failures]
@@ -146,9 +143,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Train a byte-level BPE tokenizer on the texts of a corpus; each tag of its templates is one
-    special token.
-    """
+    """Train a byte-level BPE tokenizer on a corpus; each tag of its templates is one token."""
 
     action: Annotated[Positional[Literal["train"]], arg(help_behavior_hint="")]
     """What to do: train one."""
@@ -162,7 +157,7 @@ class Tokenizer:
     """Replace FILE if it exists."""
 
     def run(self) -> Outcome:
-        """Train and write the file."""
+        """Trains the tokenizer, writes the file and returns its counts."""
         with show_progress() as progress:
             report = sabiprep.train_tokenizer(
                 self.corpus, self.file, self.vocab_size, overwrite=self.overwrite, progress=progress
@@ -183,9 +178,7 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Explain:
-    """Show one record at every stage, as `sabiprep pack` would treat it: text, runs, tokens, what
-    is trained.
-    """
+    """Show one record at every stage, as `sabiprep pack` would treat it."""
 
     corpus: Corpus
     """The folder with corpus.toml."""
@@ -219,12 +212,12 @@ Command = (
     | Annotated[Tokenizer, subcommand("tokenizer", prefix_name=False)]
 )
 
-DESCRIPTION = """Pack multitask corpora into fixed-length rows with exact loss masks, and look at what was made.
+DESCRIPTION = """Pack multitask corpora into rows with exact loss masks, and look at what was made.
 `sabiprep COMMAND --help` explains a command; `sabiprep --version` names the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line (by default the process's own) and give its exit code.
+    """Runs a command line (by default the process's own) and returns its exit code.
 
     Raises:
         SystemExit: If the command line is wrong (2), or asked for help (0).
@@ -265,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM): work stops as it does for Ctrl-C."""
+    """The interruption by SIGTERM: work stops as it does for Ctrl-C."""
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -273,7 +266,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def _is_unfinished(out: Path) -> bool:
-    """Whether a run that can go on is in ``out``."""
+    """Returns whether ``out`` holds a run that can go on."""
     try:
         stage = json.loads(read_whole(out / ".work" / "state.json", MANIFEST_LIMIT))["stage"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

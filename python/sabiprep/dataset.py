@@ -1,5 +1,6 @@
-"""A packed dataset, opened for reading: map-style splits over memory-mapped shards, without the
-compiled core.
+"""A packed dataset, opened for reading: map-style splits over memory-mapped shards.
+
+The compiled core is not needed.
 
 Everything that is derived from what the shards store is derived here, and nowhere else: labels,
 positions, boundaries and the roles of each token.
@@ -75,8 +76,7 @@ class RowDict(TypedDict):
 
 
 class BatchDict(TypedDict):
-    """Several rows: the token arrays of `RowDict` stacked, those of documents concatenated row
-    after row.
+    """Several rows: the token arrays of `RowDict` stacked, those of documents concatenated.
 
     Attributes:
         input_ids: int64[B, T].
@@ -111,10 +111,13 @@ class BatchDict(TypedDict):
 
 
 class Split:
-    """The rows of one split, as a sequence of `RowDict`. It can be pickled and used after a fork."""
+    """The rows of one split, as a sequence of `RowDict`.
+
+    It can be pickled, and used after a fork.
+    """
 
     def __init__(self, name: str, shards: tuple[Shard, ...], manifest: Manifest) -> None:
-        """Lay the shards end to end; nothing is opened yet."""
+        """Lays the shards end to end; nothing is opened yet."""
         self.name = name
         self._shards = shards
         self._seq_len = manifest.seq_len
@@ -123,18 +126,16 @@ class Split:
         self._shard_ends = list(accumulate(shard.rows for shard in shards))
 
     def __len__(self) -> int:
-        """The number of rows."""
+        """Returns the number of rows."""
         return self._shard_ends[-1] if self._shard_ends else 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but ``n_targets``, which is read again where it is wanted."""
+        """Returns the state without ``n_targets``, which is read again where it is wanted."""
         return {name: value for name, value in self.__dict__.items() if name != "n_targets"}
 
     @cached_property
     def n_targets(self) -> npt.NDArray[np.int32]:
-        """The targets of every row, int32[rows], read when first asked for; read-only, since it is
-        shared.
-        """
+        """The targets of every row, int32[rows], read on first use and read-only."""
         counts = np.concatenate(
             [np.empty(0, np.int32), *(shard.n_targets() for shard in self._shards)]
         )
@@ -142,7 +143,7 @@ class Split:
         return counts
 
     def __getitem__(self, index: SupportsIndex) -> RowDict:
-        """Row ``index``, counted from the end if negative.
+        """Returns row ``index``, counted from the end if negative.
 
         Raises:
             IndexError: If there is no such row.
@@ -164,7 +165,7 @@ class Split:
         )
 
     def batch(self, indices: Iterable[SupportsIndex]) -> BatchDict:
-        """The rows at ``indices``, in that order, negative ones counted from the end.
+        """Returns the rows at ``indices``, in that order, negative ones counted from the end.
 
         Raises:
             IndexError: If there is no such row.
@@ -173,7 +174,7 @@ class Split:
         return batch_of(self.find(indices), self._seq_len)
 
     def find(self, indices: Iterable[SupportsIndex]) -> list[Place]:
-        """Where the rows at ``indices`` are, each in its block.
+        """Returns the places of the rows at ``indices``, each in its block.
 
         Raises:
             IndexError: If there is no such row.
@@ -201,8 +202,9 @@ class Split:
 
 
 class PackedDataset:
-    """A packed dataset: its manifest and its splits. Usable in ``with``; it can be pickled and used
-    after a fork.
+    """A packed dataset: its manifest and its splits.
+
+    It can be used in ``with``, pickled, and used after a fork.
 
     Attributes:
         path: The dataset's folder.
@@ -221,7 +223,7 @@ class PackedDataset:
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Describe the dataset; see `open_dataset`, which also checks its shards."""
+        """Describes the dataset; `open_dataset` also checks its shards."""
         self.path = path
         self.manifest = manifest.raw
         self.fingerprint = manifest.digest
@@ -251,7 +253,7 @@ class PackedDataset:
         return self._splits["validation"]
 
     def __getitem__(self, name: str) -> Split:
-        """The split called ``name``, "train" or "validation".
+        """Returns the split called ``name``, "train" or "validation".
 
         Raises:
             DatasetError: If there is no such split.
@@ -265,7 +267,7 @@ class PackedDataset:
         return self._splits[name]
 
     def place(self, source_id: int, record_id: int) -> str:
-        """Where a record of a source is: its file, and the byte in it.
+        """Returns the place of a record of a source: its file, and the byte in it.
 
         A record id is the index of its input within the source << 40 | its place in that input.
 
@@ -275,7 +277,8 @@ class PackedDataset:
         inputs, record = self.manifest["sources"][source_id]["inputs"], RecordId.unpack(record_id)
         if record.input >= len(inputs):
             raise DatasetError(
-                f"record {record_id} is of input {record.input} of its source, which has {len(inputs)}",
+                f"record {record_id} is of input {record.input} of its source, "
+                f"which has {len(inputs)}",
                 file=str(self.path),
                 source=self.sources[source_id].name,
                 remedy=f"sabiprep verify {self.path} tells what else is wrong",
@@ -283,8 +286,7 @@ class PackedDataset:
         return f"{inputs[record.input]} at byte {record.offset:,}"
 
     def check(self) -> None:
-        """Check size, schema and number of rows of every shard against the manifest, reading no
-        row.
+        """Checks size, schema and number of rows of every shard, reading no row.
 
         Raises:
             DatasetError: If a shard is missing or is not what the manifest says.
@@ -294,15 +296,16 @@ class PackedDataset:
                 shard.check()
 
     def close(self) -> None:
-        """Close the shards. Arrays that were given out stay valid; reading on opens the shards
-        again.
+        """Closes the shards.
+
+        Arrays that were given out stay valid. Reading on opens the shards again.
         """
         for shards in self._shards.values():
             for shard in shards:
                 shard.close()
 
     def __enter__(self) -> Self:
-        """The dataset, closed at the end of the ``with``."""
+        """Returns the dataset, closed at the end of the ``with``."""
         return self
 
     def __exit__(
@@ -311,17 +314,17 @@ class PackedDataset:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the shards."""
+        """Closes the shards."""
         self.close()
 
     def __repr__(self) -> str:
-        """The folder, and the rows of each split."""
+        """Returns the folder and the rows of each split."""
         rows = ", ".join(f"{name}: {len(split)} rows" for name, split in self._splits.items())
         return f"PackedDataset({str(self.path)!r}, seq_len={self.seq_len}, {rows})"
 
 
 def open_dataset(path: str | Path) -> PackedDataset:
-    """Open the packed dataset in the folder ``path``: the OUT of ``sabiprep pack``.
+    """Opens the packed dataset in the folder ``path``: the OUT of ``sabiprep pack``.
 
     The manifest is checked against its own sha256, and each shard's size, schema and rows against
     the manifest; the shards' contents are not read (``sabiprep verify`` does that).
@@ -340,7 +343,9 @@ def open_dataset(path: str | Path) -> PackedDataset:
 
 
 def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
-    """The rows at ``places``, each of ``seq_len`` tokens, their ids all of one width, as one batch.
+    """Returns the rows at ``places`` as one batch.
+
+    Each has ``seq_len`` tokens, and all ids have one width.
 
     Positions, roles and boundaries are made from run-lengths, without a look at tokens, in 4 bytes
     a token or fewer; the 8 that torch wants come last.
@@ -394,8 +399,7 @@ def _refuse_damaged(
     bits_BK: npt.NDArray[np.uint8],
     n_targets_B: npt.NDArray[np.int32],
 ) -> None:
-    """Refuse rows whose ids or masks cannot be right: what trains on them would fail far from the
-    file.
+    """Refuses rows whose ids or masks cannot be right: training would fail far from the file.
 
     Ids are looked at as they are stored and masks as bits, which takes a fraction of the time.
 
@@ -419,8 +423,7 @@ def _refuse_damaged(
 def _refuse_firsts(
     places: Sequence[Place], mask_BT: npt.NDArray[np.bool_], starts_S: npt.NDArray[np.int32]
 ) -> None:
-    """Refuse rows that train the first token of a document, or padding: nothing before it could
-    predict it.
+    """Refuses rows that train padding or a document's first token: nothing predicts either.
 
     Raises:
         DatasetError: If there is one.
@@ -432,7 +435,7 @@ def _refuse_firsts(
 
 
 def _ids(places: Sequence[Place], T: int) -> npt.NDArray[Any]:
-    """The ids of rows as they are stored: uint16 or uint32[B, T]."""
+    """Returns the ids of rows as they are stored: uint16 or uint32[B, T]."""
     stored = places[0][0].ids.format if places else "H"
     return _joined([block.ids[row * T : row * T + T] for block, row in places], stored).reshape(
         len(places), T
@@ -440,7 +443,7 @@ def _ids(places: Sequence[Place], T: int) -> npt.NDArray[Any]:
 
 
 def _mask_bits(places: Sequence[Place], T: int) -> npt.NDArray[np.uint8]:
-    """The loss masks of rows, a bit a token: uint8[B, K]."""
+    """Returns the loss masks of rows, a bit a token: uint8[B, K]."""
     B, K = len(places), -(-T // 8)
     return _joined(
         [block.mask_bits[row * K : row * K + K] for block, row in places], np.uint8
@@ -450,7 +453,7 @@ def _mask_bits(places: Sequence[Place], T: int) -> npt.NDArray[np.uint8]:
 def _positions(
     starts: npt.NDArray[np.int32], lengths_S: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int64]:
-    """Each token's place in its segment: int64[B * T]."""
+    """Returns each token's position in its segment: int64[B * T]."""
     positions_N = np.arange(starts[-1], dtype=np.int32)
     positions_N -= np.repeat(starts[:-1], lengths_S)
     return positions_N.astype(np.int64)
@@ -459,17 +462,17 @@ def _positions(
 def _pieces(
     rows: Sequence[tuple[Ragged, int]], names: Sequence[str]
 ) -> dict[str, list[memoryview]]:
-    """What each row has of each column."""
+    """Returns the values that each row has of each column."""
     spans = [(ragged.columns, ragged.bounds[row], ragged.bounds[row + 1]) for ragged, row in rows]
     return {name: [columns[name][first:end] for columns, first, end in spans] for name in names}
 
 
 def _each_followed(pieces: Sequence[memoryview], by: npt.NDArray[Any]) -> list[memoryview]:
-    """Each piece and, after it, the value that is its own."""
+    """Yields each piece and, after it, its own value."""
     values = by.data
     return [piece for row, own in enumerate(pieces) for piece in (own, values[row : row + 1])]
 
 
 def _joined(pieces: Sequence[memoryview], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Values end to end, in memory of their own."""
+    """Returns the values end to end, in memory of their own."""
     return np.frombuffer(bytearray().join(pieces), dtype)

@@ -1,4 +1,4 @@
-"""`DocId`: which document of the corpus a document of a row is.
+"""`DocId`: the identity of a document of a row.
 
 The columns ``record_ids`` and ``doc_parts`` hold it packed in two words; they are packed and
 unpacked here and nowhere else (in Rust: ``rust/core/schema/doc_id.rs``).
@@ -17,7 +17,7 @@ _PART_MASK, _WINDOW_MASK = 0xFF, 0xFFFF
 
 
 class RecordId(NamedTuple):
-    """A record of a source: the word of ``record_ids``, unpacked.
+    """The identity of a record of a source: a word of ``record_ids``, unpacked.
 
     Attributes:
         input: The index of its input within its source.
@@ -34,14 +34,14 @@ class RecordId(NamedTuple):
 
 
 class DocId(NamedTuple):
-    """A document of a row.
+    """The identity of a document of a row.
 
     Attributes:
         source: The index of its source in the manifest.
         record: Its record.
-        part: Which of its record's documents it is, from 0.
-        copy: Which copy of its record it belongs to, from 0.
-        window: Which window of its document it is, from 0.
+        part: Its index among the documents of its record.
+        copy: The index of its copy of the record.
+        window: Its index among the windows of its document.
     """
 
     source: int

@@ -1,5 +1,4 @@
-"""Text to token ids, with the ids that the `tokenizers` library gives, faster where the tokenizer
-is a byte-level BPE.
+"""Text to token ids: those of the `tokenizers` library, faster for a byte-level BPE.
 
 encoder = sabiprep.Encoder.from_file("tokenizer.json") ids = encoder.encode(["Ẹ kú àárọ̀", "Good
 morning"])   # an Arrow list<uint32> array: no Python integers ids.values.to_numpy(),
@@ -23,19 +22,20 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """The tokenizer of a `tokenizer.json`, for text alone; made by `from_file`. Safe to share
-    between threads.
+    """The tokenizer of a `tokenizer.json`, for text alone; made by `from_file`.
+
+    Threads may share it.
     """
 
     __slots__ = ("_core",)
 
     def __init__(self, core: TextEncoder) -> None:
-        """Wrap a loaded tokenizer; `from_file` loads one."""
+        """Wraps a loaded tokenizer; `from_file` loads one."""
         self._core = core
 
     @classmethod
     def from_file(cls, file: StrPath) -> Encoder:
-        """Load a `tokenizer.json`.
+        """Loads a `tokenizer.json`.
 
         The engine is sabiprep's own for byte-level BPE with a split pattern it knows (GPT-2, cl100k
         and Llama-3, Qwen, o200k and the one that ``sabiprep tokenizer train`` writes) and no
@@ -54,16 +54,18 @@ class Encoder:
 
     @property
     def engine(self) -> str:
-        """The engine that encodes, with the versions that count, and why it is not sabiprep's own
-        where it is not.
+        """The engine that encodes, with its versions.
+
+        Where it is not sabiprep's fast encoder, the reason follows.
         """
         return self._core.engine
 
     def encode(
         self, texts: Sequence[str] | pa.Array | pa.ChunkedArray, threads: int = 1
     ) -> pa.ListArray:
-        """Encode texts: the ids of `tokenizers`' ``encode(text, add_special_tokens=False)``, never
-        cut or padded.
+        """Returns the ids of texts, never cut or padded.
+
+        They are those of `tokenizers`' ``encode(text, add_special_tokens=False)``.
 
         Args:
             texts: Strings, or an Arrow array of strings (string, large_string or string_view)

@@ -1,18 +1,48 @@
-"""The errors of sabiprep and sabitrain: each carries its place and what to do about it."""
+"""The errors of sabiprep and sabitrain: each carries its place and what to do about it.
+
+An error that is a missing file, a refused permission and the like is also Python's own:
+``except FileNotFoundError`` and ``except InputError`` both catch the `InputError` of a missing
+input.
+"""
 
 from __future__ import annotations
+
+import errno as numbers
+import functools
+from typing import Any, Self
+
+_OS_ERRORS: dict[int, type[OSError]] = {
+    numbers.ENOENT: FileNotFoundError,
+    numbers.EACCES: PermissionError,
+    numbers.EPERM: PermissionError,
+    numbers.EEXIST: FileExistsError,
+    numbers.EISDIR: IsADirectoryError,
+    numbers.ENOTDIR: NotADirectoryError,
+    numbers.ENOSPC: OSError,
+}
 
 
 class SabiprepError(Exception):
     """Anything that sabiprep or sabitrain refuses or fails at.
 
     Attributes:
-        message: What is wrong, without its place.
+        message: The fault, without its place.
         file: The file it is about, as the user wrote it.
         line: The line in that file, counted from 1.
         source: The source of ``corpus.toml`` it is about.
-        remedy: What to do about it.
+        remedy: The way to mend it.
+        errno: The number of the operating system's error behind it, if there is one.
     """
+
+    errno: int | None
+
+    def __new__(cls, message: str, *, errno: int | None = None, **place: Any) -> Self:
+        """Makes an error that is also the `OSError` of ``errno``, where Python has one."""
+        also = None if errno is None else _OS_ERRORS.get(errno)
+        made: Any = cls if also is None else _as_both(cls, also)
+        # From here on the made class decides: Exception's constructor refuses OSErrors.
+        error: Self = super(SabiprepError, made).__new__(made, message)
+        return error
 
     def __init__(
         self,
@@ -22,17 +52,21 @@ class SabiprepError(Exception):
         line: int | None = None,
         source: str | None = None,
         remedy: str | None = None,
+        errno: int | None = None,
     ) -> None:
-        """Keep the message and its place; see the class for the arguments."""
+        """Keeps the message and its place; see the class for the arguments."""
         super().__init__(message)
         self.message = message
         self.file = file
         self.line = line
         self.source = source
         self.remedy = remedy
+        self.errno = errno if errno in _OS_ERRORS else None
+        if isinstance(self, OSError):
+            self.strerror, self.filename = message, file
 
     def __str__(self) -> str:
-        """``file:line, source 'name': message. Remedy: remedy``, of what is known."""
+        """Returns ``file:line, source 'name': message``, as far as known, then the remedy."""
         place = []
         if self.file is not None:
             place.append(self.file if self.line is None else f"{self.file}:{self.line}")
@@ -41,9 +75,29 @@ class SabiprepError(Exception):
         head = f"{', '.join(place)}: {self.message}" if place else self.message
         return head if self.remedy is None else f"{head}\nRemedy: {self.remedy}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns the public class, the arguments and the attributes, for `pickle`."""
+        cls = next(each for each in type(self).__mro__ if not getattr(each, "_is_both", False))
+        names = ("file", "line", "source", "remedy", "errno")
+        place = {name: getattr(self, name) for name in names}
+        return functools.partial(cls, **place), (self.message,), self.__dict__
+
+
+_BOTH: dict[tuple[type, type], type] = {}
+
+
+def _as_both(cls: type, also: type[OSError]) -> type:
+    """Returns the class of the errors that are both, under the name of ``cls``."""
+    if issubclass(cls, also):
+        return cls
+    if (cls, also) not in _BOTH:
+        members = {"_is_both": True, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        _BOTH[cls, also] = type(cls.__name__, (cls, also), members)
+    return _BOTH[cls, also]
+
 
 class ConfigError(SabiprepError):
-    """A configuration (``corpus.toml``, a trainer's TOML file or an option) that cannot be right."""
+    """A configuration that cannot be right: ``corpus.toml``, a trainer's TOML file, an option."""
 
 
 class InputError(SabiprepError):
@@ -75,9 +129,7 @@ class InternalError(SabiprepError):
 
 
 def unforeseen(error: Exception) -> str:
-    """Returns the message for an exception that nobody foresaw, for a command line: what and where,
-    no traceback.
-    """
+    """Returns the message for an unforeseen exception: what and where, without a traceback."""
     place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code

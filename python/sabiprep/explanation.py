@@ -1,4 +1,4 @@
-"""The explanation of one record: what it is at every stage, from its text to its tokens."""
+"""The explanation of one record: every stage from its text to its tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sabiprep.roles import Role
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of the rendered record.
+    """A span of the rendered record.
 
     Attributes:
         role: The part it plays.
@@ -26,7 +26,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a record gives no document: the reason it is counted under, and what exactly was wrong."""
+    """The drop of a record: the reason it is counted under, and what exactly was wrong."""
 
     reason: str
     why: str
@@ -61,7 +61,7 @@ class Explanation:
 
     @classmethod
     def from_json(cls, stages: Mapping[str, Any], *, record: str, tokens: Any) -> Self:
-        """The explanation from what the core gives."""
+        """Returns the explanation made of the core's JSON and tokens."""
         return cls(
             source=stages["source"],
             record=record,
@@ -75,7 +75,7 @@ class Explanation:
         )
 
     def __str__(self) -> str:
-        """Every stage, one after another."""
+        """Returns every stage, one after another."""
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:

@@ -46,7 +46,8 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
-            raise OSError(errno.EINVAL, f"{kind}, where a regular file should be", str(path))
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(number, f"{kind}, where a regular file should be", str(path))
     except BaseException:
         os.close(descriptor)
         raise

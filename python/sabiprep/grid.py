@@ -29,7 +29,7 @@ class Column:
     """A column.
 
     Attributes:
-        heading: What stands above it; it is wrapped at words.
+        heading: The text above it, wrapped at words.
         kind: ``"name"``: text that may lose its middle; ``"figure"``: numbers, never cut;
             ``"words"``: text that is wrapped at words.
     """
@@ -42,23 +42,24 @@ class Grid:
     """A table under construction; a rich console renders it to its width."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
-        """Begin a table without rows."""
+        """Begins a table without rows."""
         self._columns = columns
         self._rows: list[tuple[Sequence[Cell], str]] = []
         self._sections: set[int] = set()
 
     def add(self, cells: Sequence[Cell], style: str = "") -> None:
-        """Add a row: a cell for each column; a whole number is a count, which may be rounded to
-        fit.
+        """Adds a row: a cell for each column.
+
+        A whole number is a count, which may be rounded to fit.
         """
         self._rows.append((cells, style))
 
     def section(self) -> None:
-        """Set the rows that follow apart from those so far."""
+        """Sets the rows that follow apart from those so far."""
         self._sections.add(len(self._rows))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The widest form that fits."""
+        """Yields the widest form that fits."""
         for count, gap in ((_exact, 2), (_exact, 1), (_rounded, 1)):
             rows = [
                 [count(cell) if isinstance(cell, int) else cell for cell in cells]
@@ -71,7 +72,7 @@ class Grid:
         yield from self._lines(options.max_width)
 
     def _widths(self, rows: Sequence[Sequence[str]], room: int, gap: int) -> list[int] | None:
-        """The widths of the columns, ``gap`` apart; None if they cannot fit into ``room``."""
+        """Returns the widths of columns ``gap`` apart; None if they cannot fit into ``room``."""
         wanted, least = [], []
         for number, column in enumerate(self._columns):
             cells = [row[number] for row in rows]
@@ -119,23 +120,24 @@ class Grid:
         return table
 
     def _lines(self, room: int) -> Iterator[Text | Sentence]:
-        """Each row as its name and a list of what the columns say."""
+        """Returns each row as its name and the texts of its columns."""
         headings = [column.heading for column in self._columns]
         for cells, style in self._rows:
             first, *others = (_exact(cell) if isinstance(cell, int) else cell for cell in cells)
             indent = len(first) - len(first.lstrip())
-            told = ", ".join(
+            listed = ", ".join(
                 f"{heading} {cell}"
                 for heading, cell in zip(headings[1:], others, strict=True)
                 if cell.strip()
             )
             yield Text(elided(first, room), style, no_wrap=True, overflow="ignore")
-            yield Sentence(Text(" " * (indent + 2) + told), indent + 2, wrapped=True)
+            yield Sentence(Text(" " * (indent + 2) + listed), indent + 2, wrapped=True)
 
 
 def elided(text: str, width: int) -> str:
-    """Returns ``text`` within ``width`` columns: its middle gives way to an ellipsis, so that names
-    keep both ends.
+    """Returns ``text`` within ``width`` columns, an ellipsis in its middle.
+
+    So names keep both ends.
     """
     if cell_len(text) <= width:
         return text
@@ -145,7 +147,7 @@ def elided(text: str, width: int) -> str:
 
 
 def _head(text: str, width: int) -> str:
-    """As many of the first characters as fit into ``width`` columns."""
+    """Returns as many of the first characters as fit into ``width`` columns."""
     text = text[:width]  # no character is narrower than a column, combining marks aside
     while cell_len(text) > width:
         text = text[:-1]
@@ -161,7 +163,7 @@ def _exact(count: int) -> str:
 
 
 def _rounded(count: int) -> str:
-    """Three digits and a unit: ``12.3M``; below ten thousand, all digits."""
+    """Returns three digits and a unit: ``12.3M``; below ten thousand, all digits."""
     if count < 10_000:
         return f"{count:,}"
     size, units = count / 1000, iter("kMGT")

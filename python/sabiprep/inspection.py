@@ -1,5 +1,4 @@
-"""A row of a dataset to look at: its documents decoded, each token's role in sight, and whether it
-is trained.
+"""A row of a dataset to look at: its documents decoded, roles and trained tokens marked.
 
 A `RowView` is plain data. Printed, template, data and target differ by colour where there are
 colours, and by marks where there are none; text is escaped, so that data can neither drive the
@@ -32,9 +31,7 @@ ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class ShownRun:
-    """Consecutive tokens of one role that are all trained, or all not: their text, and how many
-    they are.
-    """
+    """The text and number of consecutive tokens of one role, all trained or all not."""
 
     role: Role
     trained: bool
@@ -51,9 +48,9 @@ class ShownDocument:
         source: Its source.
         record_id: Its record within the source.
         place: The input and the place in it that the record comes from.
-        copy: Which copy of the record it is, from 0.
-        part: Which document of the record it is, from 0.
-        window: Which window of a text longer than a row it is, from 0.
+        copy: The index of its copy of the record.
+        part: Its index among the documents of the record.
+        window: Its index among the windows of a text longer than a row.
         runs: Its text.
     """
 
@@ -78,7 +75,7 @@ class ShownDocument:
 
     @property
     def heading(self) -> str:
-        """What separates it from the document before it."""
+        """The line that separates it from the document before it."""
         parts = [
             f"document {self.index}",
             self.source.name,
@@ -103,7 +100,7 @@ class RowView:
         rows: The rows of the split.
         seq_len: Its tokens, padding included.
         documents: Its documents, shown or not.
-        shown: Those that are shown.
+        shown: The documents that are shown.
         targets: Its trained tokens.
         padding: Tokens that only fill it up.
     """
@@ -118,17 +115,18 @@ class RowView:
     padding: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The row, in colours if the console has any."""
+        """Yields the row, in colours if the console has any."""
         yield from self._lines(colours=has_colours(console))
 
     def __str__(self) -> str:
-        """The row, with marks."""
+        """Returns the row, with marks."""
         return to_plain(self)
 
     def _lines(self, colours: bool) -> Iterator[Sentence]:
         strong, weak = ("bold", "dim") if colours else ("", "")
-        heading = f"{self.split} row {self.row:,} (rows 0 to {self.rows - 1:,}): {_count(self.seq_len, 'token')}, "
-        heading += f"{self.targets:,} trained, {self.padding:,} padding; {_count(self.documents, 'document')}"
+        tokens, documents = _count(self.seq_len, "token"), _count(self.documents, "document")
+        heading = f"{self.split} row {self.row:,} (rows 0 to {self.rows - 1:,}): {tokens}, "
+        heading += f"{self.targets:,} trained, {self.padding:,} padding; {documents}"
         if len(self.shown) < self.documents:
             heading += f", {len(self.shown):,} shown"
         yield Sentence(Text(heading, strong), 2)
@@ -145,7 +143,7 @@ class RowView:
 def inspect(
     dataset: PackedDataset, *, split: str = "train", row: int | None = None, source: str = ""
 ) -> RowView:
-    """A row of ``dataset``, decoded.
+    """Returns a row of ``dataset``, decoded.
 
     Args:
         dataset: The dataset.
@@ -191,7 +189,8 @@ def _view(dataset: PackedDataset, rows: Split, row: int, wanted: SourceInfo | No
             f"row {row} of the {rows.name} split has no document of this source",
             file=str(dataset.path),
             source=wanted.name,
-            remedy=f"leave --row out for the first row that has one; this one has documents of {names}",
+            remedy="leave --row out for the first row that has one; "
+            f"this one has documents of {names}",
         )
     pieces = _pieces(dataset, content["input_ids"])
     try:
@@ -243,8 +242,9 @@ def _document(
 
 
 def _pieces(dataset: PackedDataset, ids: npt.NDArray[np.int64]) -> list[str]:
-    """The text that each token adds; one that ends inside a character adds nothing, the one that
-    ends it adds it.
+    """Returns the text that each token adds.
+
+    A token that ends inside a character adds nothing; the one that ends the character adds it.
     """
     with compiled():
         from sabiprep._core import Decoder
@@ -280,7 +280,7 @@ def _first_row_of(dataset: PackedDataset, rows: Split, wanted: SourceInfo) -> in
 
 
 def _elsewhere(dataset: PackedDataset, wanted: SourceInfo | None) -> str:
-    """Which splits have rows, or documents of a source."""
+    """Returns a sentence on the splits that have rows, or documents of a source."""
     if wanted is None:
         counts = {name: split["rows"] for name, split in dataset.manifest["splits"].items()}
         return "; ".join(
@@ -320,7 +320,7 @@ def _marked(role: Role, trained: bool, text: str, colours: bool) -> Text:
 
 
 def _without_marks(text: str) -> str:
-    """The text with nothing in it that could be taken for a mark."""
+    """Returns the text with the characters of marks escaped."""
     return visible(text).replace("⟦", "\\u27e6").replace("⟧", "\\u27e7")
 
 

@@ -1,5 +1,4 @@
-"""The manifest of a packed dataset: reading it, and refusing one that is missing, foreign, altered
-or forged.
+"""The manifest of a packed dataset: reads it, and refuses one that was altered or forged.
 
 It takes a dataset's folder and gives a `Manifest`: the fields the loader needs, beside the parsed
 JSON. It opens no shard. The types and bounds of every field are those of
@@ -30,7 +29,7 @@ class SourceInfo:
     """One source of a dataset, as its manifest lists it.
 
     Attributes:
-        id: What ``source_ids`` calls it: its place in the manifest, from 0.
+        id: Its value in ``source_ids``: its index in the manifest.
         name: Its name in ``corpus.toml``.
         task: Its task; empty if it has none.
         lang: Its language; empty if it has none.
@@ -44,9 +43,7 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """One shard as the manifest describes it: its file, relative to the dataset's folder, its rows
-    and its bytes.
-    """
+    """One shard of the manifest: its file, relative to the dataset's folder, rows and bytes."""
 
     file: str
     rows: int
@@ -55,14 +52,14 @@ class ShardInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a manifest says, checked.
+    """The checked content of a manifest.
 
     Attributes:
         raw: The parsed JSON.
         digest: The manifest's sha256 over itself: the dataset's fingerprint.
         seq_len: Tokens in a row.
         rows_per_batch: Rows in every Arrow record batch but a shard's last.
-        id_dtype: How ids are stored, ``"uint16"`` or ``"uint32"``.
+        id_dtype: The type of stored ids, ``"uint16"`` or ``"uint32"``.
         vocab_size: Largest id of the tokenizer + 1.
         bos_id: The token that opens each document, if one does.
         eos_id: The token that closes a document.
@@ -196,7 +193,7 @@ class _Written(Struct):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest of the dataset in ``folder``.
+    """Reads and checks the manifest of the dataset in ``folder``.
 
     Raises:
         DatasetError: If there is none (the dataset is unfinished), it is not one of format version
@@ -238,37 +235,41 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _read(folder: Path, path: Path) -> bytes:
-    """The bytes of the manifest."""
+    """Returns the bytes of the manifest."""
     try:
         return read_whole(path, MANIFEST_LIMIT)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
         if not folder.is_dir():
             raise DatasetError(
-                "no such folder", file=str(folder), remedy="name the OUT folder of sabiprep pack"
+                "no such folder",
+                file=str(folder),
+                remedy="name the OUT folder of sabiprep pack",
+                errno=error.errno,
             ) from None
         raise DatasetError(
             f"no packed dataset here: {MANIFEST_FILE} is written last, and is missing",
             file=str(folder),
-            remedy=f"if packing was stopped, start it again: sabiprep pack CORPUS {folder} --overwrite",
+            remedy="if packing was stopped, start it again: "
+            f"sabiprep pack CORPUS {folder} --overwrite",
+            errno=error.errno,
         ) from None
     except OSError as error:
         raise DatasetError(
             f"cannot be read: {error.strerror or error}",
             file=str(path),
             remedy="check the folder and its permissions",
+            errno=error.errno,
         ) from error
 
 
 def _own_digest(content: bytes, digest: str) -> str:
-    """The sha256 of ``content`` with ``digest``, where it stands first in it, replaced by as many
-    zeros.
-    """
+    """Returns the sha256 of ``content`` with the first ``digest`` in it replaced by zeros."""
     written = digest.encode(errors="replace")
     return hashlib.sha256(content.replace(written, b"0" * len(digest), 1)).hexdigest()
 
 
 def _checked(raw: dict[str, Any]) -> Manifest:
-    """The manifest, each field of its type and within its bounds.
+    """Returns the manifest, each field of its type and within its bounds.
 
     Raises:
         ValueError: If one is not, or they contradict each other; it names the field.
@@ -310,15 +311,16 @@ def _checked(raw: dict[str, Any]) -> Manifest:
 
 
 def _require_plain(field: str, file: str) -> None:
-    """Refuse a path that is not relative, in plain names: no ``..``, no ``.``, nothing empty, no
-    NUL.
+    """Refuses a path that is not relative and in plain names.
+
+    A plain name is not ``..``, ``.`` or empty, and holds no NUL.
     """
     if "\0" in file or "\\" in file or any(name in ("", ".", "..") for name in file.split("/")):
         raise ValueError(f"{field} is {file!r}, no path inside the dataset's folder")
 
 
 def _refuse_ways_out(folder: Path, manifest: Manifest) -> None:
-    """Refuse a file of the dataset that a link leads out of its folder.
+    """Refuses a file of the dataset that a link leads out of its folder.
 
     Raises:
         DatasetError: If there is one.

@@ -42,7 +42,7 @@ class PackOptions:
     split_bytes: int | None = field(default=None, metadata={"shown": "8 MiB"})
     """Bytes of input that a thread takes on at a time; they never change the output."""
     spool_bytes: int = field(default=192 << 20, metadata={"shown": "192 MiB"})
-    """Bytes of tokenized documents held in memory. Beyond them, documents are files in OUT/.work."""
+    """Bytes of tokenized documents held in memory; beyond them, they are files in OUT/.work."""
     overwrite: bool = False
     """Replace the dataset in OUT once the new one is complete. Any other folder is left alone."""
     resume: bool = False

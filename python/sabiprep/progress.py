@@ -1,6 +1,4 @@
-"""Progress shown while a command works: a bar on a terminal, a line now and then elsewhere; always
-on stderr.
-"""
+"""Progress of a command on stderr: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ PHASES = {
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """Something to pass as ``progress`` that shows it on stderr until the end of the ``with``."""
+    """Yields a `Progress` that shows the work on stderr until the end of the ``with``."""
     console = console_for(sys.stderr)
     if not console.is_terminal:
         yield ProgressLines()
@@ -48,14 +46,14 @@ def show_progress() -> Iterator[Progress]:
 
 
 class _Phase:
-    """What is known of the current phase: since when, and how fast."""
+    """The current phase: its name, its start and its speed."""
 
     def __init__(self) -> None:
         self.name = ""
         self.started = 0.0
 
     def enter(self, name: str) -> bool:
-        """Whether ``name`` is a new phase."""
+        """Returns whether ``name`` is a new phase."""
         if name == self.name:
             return False
         self.name = name
@@ -63,8 +61,9 @@ class _Phase:
         return True
 
     def counts(self, records: int, done: int, tokens: int) -> str:
-        """``1,234 records · 5.6 MB/s · 78,900 tokens`` while bytes are read, ``1,234 rows``
-        elsewhere.
+        """Returns ``1,234 records · 5.6 MB/s · 78,900 tokens``, or ``1,234 rows``.
+
+        The former is for phases that read bytes.
         """
         if self.name == "plan":
             return ""
@@ -83,13 +82,13 @@ class ProgressBar:
     """A bar on a terminal, one for each phase."""
 
     def __init__(self, bar: Bar) -> None:
-        """Draw with ``bar``, which is entered and left by the caller."""
+        """Draws with ``bar``, which is entered and left by the caller."""
         self._bar = bar
         self._phase = _Phase()
         self._task: TaskID | None = None
 
     def __call__(self, phase: str, records: int, done: int, total: int, tokens: int, /) -> None:
-        """Draw the bar as it stands; see `sabiprep.api.Progress`."""
+        """Draws the bar as it stands; see `sabiprep.api.Progress`."""
         if self._phase.enter(phase) or self._task is None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
@@ -104,12 +103,12 @@ class ProgressLines:
     """A line when a phase begins, and another every few seconds."""
 
     def __init__(self) -> None:
-        """Begin with no phase."""
+        """Begins with no phase."""
         self._phase = _Phase()
         self._next = 0.0
 
     def __call__(self, phase: str, records: int, done: int, total: int, tokens: int, /) -> None:
-        """Print a line if one is due; see `sabiprep.api.Progress`."""
+        """Prints a line if one is due; see `sabiprep.api.Progress`."""
         now = time.monotonic()
         begins = self._phase.enter(phase)
         if not begins and now < self._next:

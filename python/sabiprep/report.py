@@ -1,4 +1,4 @@
-"""The reports: what packing, verifying and training a tokenizer did, as frozen objects."""
+"""The reports of packing, verifying and training a tokenizer, as frozen objects."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WORTHWHILE_EPOCHS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Some documents.
+    """The sums of some documents.
 
     Attributes:
-        documents: How many; each copy and each window of a record is one.
+        documents: Their number; each copy and each window of a record is one.
         tokens: Their tokens, control tokens included and padding not.
-        targets: Those of the tokens that are trained.
+        targets: Their trained tokens.
     """
 
     documents: int = 0
@@ -39,7 +39,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What became of some records; ``records == kept + sum(drops.values())``.
+    """The outcomes of some records; ``records == kept + sum(drops.values())``.
 
     Attributes:
         records: Records read.
@@ -70,8 +70,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """What share of the training split is of some sources, in each unit; over all sources each is
-    1.
+    """The shares that some sources have of the training split, in each unit.
 
     Attributes:
         documents: Of the documents.
@@ -86,9 +85,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A dropped record: the reason it is counted under, its file and line (from 1), and what was
-    wrong with it.
-    """
+    """A dropped record: its reason, its file and line (from 1), and what was wrong with it."""
 
     reason: str
     file: str
@@ -105,9 +102,9 @@ class SourceReport(Tally):
         task: Its task.
         lang: Its language.
         epochs: Copies of each training record, on average.
-        asked_epochs: Those that ``corpus.toml`` asks for; more than ``epochs`` where ``max_epochs``
-            holds it back.
-        unique: What there is of it to train on, each record once.
+        asked_epochs: The epochs that ``corpus.toml`` asks for; more than ``epochs`` where
+            ``max_epochs`` is the limit.
+        unique: The sums over its training records, each once.
         examples: The lowest dropped records of each reason.
     """
 
@@ -167,29 +164,28 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackReport:
-    """What `pack` made; ``str()`` gives the table that ``sabiprep pack`` prints.
+    """The result of `pack`; ``str()`` gives the table that ``sabiprep pack`` prints.
 
     Attributes:
         out: The dataset's folder.
         seq_len: Tokens in a row.
         seed: The seed of every random choice.
-        mix_by: What the mix gives shares to, "task", "lang" or "source"; None if nothing is mixed.
+        mix_by: The unit that gets shares, "task", "lang" or "source"; None if nothing is mixed.
         vocab_size: Largest id of the tokenizer + 1.
         sources: Every source, in the order of ``corpus.toml``.
         train: The training split.
         validation: The validation split; it may have no row.
-        timing: How long it took.
+        timing: Its seconds, by phase.
         threads: Threads used.
         bytes: Bytes of input, as often as sources read them; of compressed files, the compressed
             ones.
         reused_splits: Pieces of input whose documents were there already (a run that went on, a
             kept spool), of all.
-        engine: What tokenized, with the versions that count, and why it was not sabiprep's own
-            engine where it was not.
-        engine_warning: What is wrong with sabiprep's engine for this tokenizer, if anything: then
+        engine: The engine that tokenized, with its versions. Where it is not sabiprep's fast
+            encoder, the reason follows.
+        engine_warning: The fault of the fast encoder for this tokenizer, if there is one: then
             `tokenizers` encoded.
-        notes: What is worth knowing of how the dataset was made and is no error, in sentences, as
-            in ``manifest.json``.
+        notes: Sentences on how the dataset was made, as in ``manifest.json``; no errors.
         template_notes: Sources whose templates' own text could not be told from their data, each in
             a sentence.
     """
@@ -213,7 +209,7 @@ class PackReport:
 
     @classmethod
     def from_json(cls, report: Mapping[str, Any], out: Path | None = None) -> Self:
-        """The report that the core gives.
+        """Returns the report made of the core's JSON.
 
         Args:
             report: Its JSON, which has no bytes that are not UTF-8.
@@ -256,12 +252,12 @@ class PackReport:
         )
 
     def asked_shares(self, sources: Iterable[SourceReport]) -> Shares:
-        """The shares that these sources would have with the copies that ``corpus.toml`` asks for."""
+        """Returns the shares of these sources with the copies that ``corpus.toml`` asks for."""
         of = [_times(source.unique, source.asked_epochs) for source in sources]
         return _shares(of, [_times(source.unique, source.asked_epochs) for source in self.sources])
 
     def made_shares(self, sources: Iterable[SourceReport]) -> Shares:
-        """The shares that these sources have."""
+        """Returns the shares that these sources have."""
         return _shares(
             [_each(source.train) for source in sources],
             [_each(source.train) for source in self.sources],
@@ -269,9 +265,7 @@ class PackReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is worth a second thought: a failed engine, text of templates as data, records
-        repeated too often.
-        """
+        """Sentences on what deserves a look: the engine, templates, records repeated too often."""
         engine = () if self.engine_warning is None else (self.engine_warning,)
         return (
             engine
@@ -305,13 +299,13 @@ class PackReport:
         return self.total.total.tokens / self.timing.total
 
     def __rich__(self) -> RenderableType:
-        """The table, for a rich console."""
+        """Returns the table, for a rich console."""
         from sabiprep.table import report_table  # it names this module's types
 
         return report_table(self)
 
     def __str__(self) -> str:
-        """The table as plain text."""
+        """Returns the table as plain text."""
         from sabiprep.terminal import to_plain
 
         return to_plain(self.__rich__())
@@ -319,7 +313,7 @@ class PackReport:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What `verify` checked and what is wrong.
+    """The result of `verify`.
 
     Attributes:
         shards: Shards read.
@@ -328,7 +322,7 @@ class VerifyReport:
         records_derived: Records whose documents were derived again from the corpus; 0 if none was
             asked for.
         documents_derived: Their documents in the dataset, each copy one.
-        failures: What is wrong, each with its file; empty if nothing is.
+        failures: The faults, each with its file; empty if there is none.
     """
 
     shards: int
@@ -346,7 +340,7 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerReport:
-    """What `train_tokenizer` made.
+    """The result of `train_tokenizer`.
 
     Attributes:
         file: The tokenizer's file.
@@ -354,7 +348,7 @@ class TokenizerReport:
         specials: Its special tokens: EOS, then the tags of the templates.
         records: Records it was trained on.
         passed_over: Records passed over: malformed, a field missing and so on.
-        drops: Those, by reason.
+        drops: The records passed over, by reason.
         examples: The lowest of them for each reason and source.
     """
 
@@ -368,7 +362,7 @@ class TokenizerReport:
 
     @classmethod
     def from_json(cls, file: str, report: Mapping[str, Any]) -> Self:
-        """Returns the report of the tokenizer in ``file``, of what the core gives."""
+        """Returns the report of the tokenizer in ``file``, made of the core's JSON."""
         examples = tuple(Example(**example) for example in report["examples"])
         return cls(file=file, **{**report, "examples": examples})
 
@@ -407,7 +401,7 @@ def _times(counts: Counts, copies: float) -> tuple[float, float, float]:
 
 
 def _shares(some: Iterable[tuple[float, ...]], of: Iterable[tuple[float, ...]]) -> Shares:
-    """The sums of some documents, tokens and targets over those of all; 0 where there are none."""
+    """Returns sums of documents, tokens and targets over those of all; 0 where there are none."""
     parts = [sum(column) for column in zip(*some, strict=True)] or [0.0] * 3
     totals = [sum(column) for column in zip(*of, strict=True)]
     documents, tokens, targets = (
@@ -426,7 +420,7 @@ def _sum_counts(counts: Iterable[Counts]) -> Counts:
 
 
 def _added_up(sources: Iterable[SourceReport]) -> dict[str, Any]:
-    """The fields of the `Tally` of several sources."""
+    """Returns the fields of the `Tally` of several sources."""
     sources = list(sources)
     drops: Counter[str] = Counter()
     for source in sources:

@@ -6,8 +6,9 @@ from enum import IntEnum
 
 
 class Role(IntEnum):
-    """What a token is there for. Under ``target_only`` targets and the closing EOS are trained,
-    nothing else.
+    """The role of a token.
+
+    Under ``target_only``, targets and the closing EOS are trained, nothing else.
     """
 
     CONTROL = 0

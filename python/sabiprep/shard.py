@@ -37,7 +37,7 @@ class Shard:
     """A shard of a dataset, read block by block."""
 
     def __init__(self, folder: Path, info: ShardInfo, manifest: Manifest) -> None:
-        """Describe a shard; nothing is opened yet."""
+        """Describes a shard; nothing is opened yet."""
         self.path = folder / info.file
         self.rows = info.rows
         self._size = info.size
@@ -49,16 +49,16 @@ class Shard:
         self._blocks: dict[int, Block] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the open file: the copy opens its own."""
+        """Returns the state without the open file: the copy opens its own."""
         return {**self.__dict__, "_mapped": None, "_blocks": {}}
 
     def close(self) -> None:
-        """Close the file; a later read opens it again. Arrays that were given out stay valid."""
+        """Closes the file; a later read opens it again. Arrays that were given out stay valid."""
         self._mapped = None
         self._blocks = {}
 
     def check(self) -> None:
-        """Check the file's size, schema and number of rows against the manifest, reading no row.
+        """Checks the file's size, schema and number of rows, reading no row.
 
         Raises:
             DatasetError: If the file is missing or is not what the manifest says.
@@ -73,8 +73,9 @@ class Shard:
             self._record_batch(blocks - 1)
 
     def block(self, index: int) -> Block:
-        """The block at ``index``; row i of the shard is row ``i % rows_per_batch`` of block ``i //
-        rows_per_batch``.
+        """Returns the block at ``index``.
+
+        Row i of the shard is row ``i % rows_per_batch`` of block ``i // rows_per_batch``.
 
         Blocks are kept once found: they are views and a few KB, and finding and checking one takes
         as long as reading several rows of it.
@@ -91,7 +92,7 @@ class Shard:
         return block
 
     def n_targets(self) -> npt.NDArray[np.int32]:
-        """The targets of every row of the shard: int32[rows].
+        """Returns the targets of every row of the shard: int32[rows].
 
         Raises:
             DatasetError: If one is below 0 or above the row's tokens, or the file is damaged there.
@@ -110,8 +111,9 @@ class Shard:
         return counts_R
 
     def _open(self) -> _Mapped:
-        """The open file, mapped anew in a process that inherited it: a lock held at the fork is
-        never released.
+        """Returns the open file, mapped anew in a forked process.
+
+        There a lock that was held at the fork is never released.
         """
         if self._mapped is None or self._mapped.process != os.getpid():
             self._blocks = {}
@@ -134,12 +136,12 @@ class Shard:
         return self._mapped
 
     def _map(self) -> memoryview:
-        """The bytes of the file, mapped: as many as the manifest says."""
+        """Returns the mapped bytes of the file: as many as the manifest says."""
         try:
             descriptor = open_regular(self.path)
         except OSError as error:
             raise self._damaged(
-                f"a shard that cannot be read: {error.strerror or error}"
+                f"a shard that cannot be read: {error.strerror or error}", error.errno
             ) from error
         try:
             size = os.fstat(descriptor).st_size
@@ -168,16 +170,13 @@ class Shard:
             raise self._damaged(f"record batch {index} is not {rows} rows without nulls")
         return batch
 
-    def _damaged(self, message: str) -> DatasetError:
-        return DatasetError(
-            message,
-            file=str(self.path),
-            remedy=REMEDY,
-        )
+    def _damaged(self, message: str, errno: int | None = None) -> DatasetError:
+        """Returns the error of this shard."""
+        return DatasetError(message, file=str(self.path), remedy=REMEDY, errno=errno)
 
 
 def _schema_problem(schema: Any, seq_len: int, id_dtype: str) -> str | None:
-    """What is wrong with a shard's schema, if anything. The name given to list items is free."""
+    """Returns what is wrong with a shard's schema, if anything. List items may have any name."""
     expected = {
         "input_ids": (np.dtype(id_dtype), seq_len),
         "loss_mask": (np.dtype(np.bool_), seq_len),

@@ -15,9 +15,7 @@ EXAMPLES_SHOWN = 12
 
 
 def report_table(report: PackReport) -> RenderableType:
-    """Tasks and their sources, the mix, the splits, some dropped records, warnings, notes, the
-    speed.
-    """
+    """Returns the table: sources by task, mix, splits, dropped records, warnings, notes, speed."""
     return Group(
         *(_sources(report), Text()),
         *((_mix(report), Text()) if any(source.epochs != 1 for source in report.sources) else ()),
@@ -75,7 +73,7 @@ def _sources(report: PackReport) -> Grid:
 
 
 def _mix(report: PackReport) -> Grid:
-    """Copies and shares of the training split, asked for → made, of groups of sources and of each."""
+    """Returns copies and shares of the training split, asked for → made, by group and source."""
     by = report.mix_by or "task"
     heading = "mix, source" if by == "source" else f"mix by {by}, source"
     figures = ("copies", "of documents", "of tokens", "of targets")
@@ -137,9 +135,7 @@ def _split_cells(split: SplitReport) -> Iterator[str | int]:
 
 
 def _examples(sources: tuple[SourceReport, ...]) -> Iterator[Text | Sentence]:
-    """The first dropped record of each file and reason, whichever of the sources that read the file
-    dropped it.
-    """
+    """Yields the first dropped record of each file and reason, of whichever source."""
     examples = [(source.name, example) for source in sources for example in source.examples]
     yield from dropped_records(
         examples, sum(source.dropped for source in sources), "Dropped records"
@@ -153,8 +149,8 @@ def dropped_records(
 
     Args:
         examples: Dropped records, each with the name of its source, or "".
-        dropped: How many there are in all.
-        heading: What they are.
+        dropped: The number of all dropped records.
+        heading: The words before the number.
     """
     firsts: dict[tuple[str, str], tuple[str, Example]] = {}
     for name, example in examples:
@@ -183,7 +179,10 @@ def _speed(report: PackReport) -> Iterator[str]:
         yield f"{reused:,} of {splits:,} pieces of input were tokenized before"
     yield f"Tokenized by {visible(report.engine)}"
     rows = report.train.rows + report.validation.rows
-    yield f"{visible(str(report.out))}: {rows:,} rows of {report.seq_len:,} tokens; look at one with `sabiprep inspect`"
+    yield (
+        f"{visible(str(report.out))}: {rows:,} rows of {report.seq_len:,} tokens; "
+        "look at one with `sabiprep inspect`"
+    )
 
 
 def _percent(share: float) -> str:
@@ -191,6 +190,6 @@ def _percent(share: float) -> str:
 
 
 def drops_text(drops: Mapping[str, int]) -> str:
-    """``10 malformed, 2 too long``, the most frequent reason first."""
+    """Returns ``10 malformed, 2 too long``, the most frequent reason first."""
     ordered = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {reason}" for reason, count in ordered)

@@ -1,4 +1,4 @@
-"""The terminal: output that suits where it goes, and text that cannot drive what it is shown on."""
+"""Output for terminals and pipes, and text that cannot drive a terminal."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ NARROWEST = 24
 
 
 def accept_any_text() -> None:
-    """Have the standard streams take any text: what they cannot encode is escaped (a name that is
-    not UTF-8, say).
+    """Lets the standard streams take any text.
+
+    They escape what they cannot encode, such as a name that is not UTF-8.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -27,19 +28,17 @@ def accept_any_text() -> None:
 
 
 def console_for(file: TextIO) -> Console:
-    """A console on ``file`` that reads nothing into the text: no markup, no emoji codes, no
-    highlighting.
-    """
+    """Returns a console on ``file`` without markup, emoji codes or highlighting."""
     return Console(file=file, highlight=False, markup=False, emoji=False)
 
 
 def has_colours(console: Console) -> bool:
-    """Whether colours can be told apart on it: a terminal with them, and no ``NO_COLOR``."""
+    """Returns whether a console shows colours: a terminal with them, and no ``NO_COLOR``."""
     return console.is_terminal and console.color_system is not None and not console.no_color
 
 
 def show(renderable: RenderableType, file: TextIO) -> None:
-    """Print on ``file``: for the terminal that it is, or as `to_plain` has it."""
+    """Prints on ``file``: for the terminal that it is, or as `to_plain` has it."""
     console = console_for(file)
     if console.is_terminal:
         console.width = max(console.width, NARROWEST)
@@ -49,8 +48,9 @@ def show(renderable: RenderableType, file: TextIO) -> None:
 
 
 def to_plain(renderable: RenderableType) -> str:
-    """What is shown where there is no terminal: no colours, tables of a fixed width, no spaces that
-    end a line.
+    """Returns the text for where there is no terminal.
+
+    It has no colours, tables of a fixed width, and no spaces at the end of a line.
     """
     file = io.StringIO()
     console = Console(
@@ -74,10 +74,10 @@ class Sentence:
     """
 
     def __init__(self, text: str | Text, indent: int = 0, *, wrapped: bool = False) -> None:
-        """Take a line.
+        """Takes a line.
 
         Args:
-            text: What it says.
+            text: Its content.
             indent: Spaces before the lines that go on with it.
             wrapped: Whether it is wrapped wherever it is shown.
         """
@@ -86,7 +86,7 @@ class Sentence:
         self._wrapped = wrapped
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The line, or lines."""
+        """Yields the line, or lines."""
         if not (self._wrapped or console.is_terminal):
             whole = self._text.copy()
             whole.no_wrap, whole.overflow = True, "ignore"
@@ -100,9 +100,7 @@ class Sentence:
             yield part
 
     def _breaks(self, width: int) -> list[int]:
-        """Where lines end: before a word that goes over ``width``, unless it is the first of its
-        line.
-        """
+        """Returns the ends of lines: before a word over ``width``, unless it begins its line."""
         breaks: list[int] = []
         for word in re.finditer(r"\S+", self._text.plain):
             start, end = (breaks[-1] if breaks else 0), word.end()
@@ -123,8 +121,9 @@ def visible(text: str) -> str:
 
 
 def harmless(message: str) -> str:
-    """A message for the terminal, which may quote data: its lines stay, other control characters
-    are escaped.
+    """Returns a message, which may quote data, for the terminal.
+
+    Its lines stay; other control characters are escaped.
     """
     return "".join(char if char == "\n" else _escaped(char) for char in message)
 

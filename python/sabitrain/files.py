@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sabiprep.errors import OutputError
+from sabiprep.errors import OutputError, SabiprepError
 from sabiprep.files import open_regular
 
 FAULT = "SABITRAIN_TEST_FAULT"
@@ -168,6 +168,8 @@ def output_error(
         path: Where.
         going_on: How to go on once there is room.
     """
+    if isinstance(error, SabiprepError):  # it has its place and its remedy already
+        raise error
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = (
         f"make room on that disk (or raise its quota), then go on with: {going_on}"

@@ -47,6 +47,8 @@ pub struct Error {
     pub source_name: Option<String>,
     /// What to do about it.
     pub remedy: Option<String>,
+    /// The failure of the operating system behind it; Python has classes of its own for some.
+    pub io_kind: Option<io::ErrorKind>,
 }
 
 impl fmt::Display for Error {
@@ -85,6 +87,7 @@ impl Error {
             line: None,
             source_name: None,
             remedy: None,
+            io_kind: None,
         }
     }
 
@@ -96,7 +99,7 @@ impl Error {
         Self::new(ErrorKind::Interrupted, "stopped by the user")
     }
 
-    /// An operating system's error about `path`, as an error of `kind`.
+    /// Returns the operating system's `error` about `path` as an error of `kind`.
     #[must_use]
     pub fn io(kind: ErrorKind, path: &Path, error: &io::Error) -> Self {
         let (message, remedy) = match error.kind() {
@@ -113,9 +116,16 @@ impl Error {
             io::ErrorKind::StorageFull => {
                 ("the disk is full", "make room, or name a folder on another disk")
             }
-            _ => return Self::new(kind, error.to_string()).file(path.display().to_string()),
+            _ => {
+                return Self::new(kind, error.to_string())
+                    .file(path.display().to_string())
+                    .io_kind(error.kind());
+            }
         };
-        Self::new(kind, message).file(path.display().to_string()).remedy(remedy)
+        Self::new(kind, message)
+            .file(path.display().to_string())
+            .remedy(remedy)
+            .io_kind(error.kind())
     }
 
     /// Names the file it is about.
@@ -136,6 +146,13 @@ impl Error {
     #[must_use]
     pub fn source(mut self, name: impl Into<String>) -> Self {
         self.source_name = Some(name.into());
+        self
+    }
+
+    /// Names the failure of the operating system that it amounts to.
+    #[must_use]
+    pub fn io_kind(mut self, kind: io::ErrorKind) -> Self {
+        self.io_kind = Some(kind);
         self
     }
 

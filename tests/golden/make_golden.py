@@ -15,8 +15,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import oracle  # noqa: E402
-import strategies  # noqa: E402
+from support import oracle, strategies  # noqa: E402
 
 TOKENIZERS = {
     "bytelevel": ("tokenizer-bytelevel.json", "bytes-nfc"),

@@ -15,13 +15,13 @@ from tiny import BOS, EOS, PAD, VOCAB_SIZE, write_tiny
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from dataset_writer import write_dataset, write_manifest
 from sabiprep.dataset import open_dataset
 from sabiprep.errors import OutputError, TrainError
 from sabitrain import files
 from sabitrain.checkpoint import FILES, load_checkpoint, save_checkpoint
 from sabitrain.config import ModelConfig
 from sabitrain.model import Llama
+from support.dataset_writer import write_dataset, write_manifest
 
 
 @pytest.fixture

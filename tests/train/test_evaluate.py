@@ -21,7 +21,6 @@ from tiny import (
 )
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dataset_writer import Document, write_dataset
 from sabiprep.dataset import PackedDataset, Split, open_dataset
 from sabitrain import baseline as baseline_module
 from sabitrain.baseline import train_unigram, unigram_baseline
@@ -32,6 +31,7 @@ from sabitrain.masking import documents_of
 from sabitrain.model import Llama
 from sabitrain.scores import Score, SourceScore, TargetLoss
 from sabitrain.text_bytes import TargetBytes
+from support.dataset_writer import Document, write_dataset
 
 
 @pytest.mark.parametrize(

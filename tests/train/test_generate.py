@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from tiny import ANSWER, BOS, COPY, EOS, VOCAB_SIZE, documents, write_tiny
 
-from dataset_writer import CONTROL, DATA, TARGET, TEMPLATE, Document
 from sabiprep.errors import TrainError
 from sabitrain.config import ModelConfig
 from sabitrain.generate import answer_held_out, greedy
 from sabitrain.model import Llama
+from support.dataset_writer import CONTROL, DATA, TARGET, TEMPLATE, Document
 
 
 @pytest.fixture

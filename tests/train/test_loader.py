@@ -14,7 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_writer import (
+from sabitrain.data import PAD_TO, Batch
+from sabitrain.loader import Loader
+from sabitrain.masking import Masking
+from sabitrain.mixture import open_datasets
+from support.dataset_writer import (
     CONTROL,
     DATA,
     TARGET,
@@ -24,10 +28,6 @@ from dataset_writer import (
     target_only_mask,
     write_dataset,
 )
-from sabitrain.data import PAD_TO, Batch
-from sabitrain.loader import Loader
-from sabitrain.masking import Masking
-from sabitrain.mixture import open_datasets
 
 EOS, PAD = 1, 2
 TASKS = ["copy", "label"]

@@ -14,7 +14,6 @@ import torch
 from tiny import SOURCES, TIMES, VOCAB_SIZE, tiny_config, write_tiny
 
 import sabitrain
-from dataset_writer import write_manifest
 from sabiprep.dataset import open_dataset
 from sabiprep.errors import DatasetError, OutputError, TrainError
 from sabitrain import metrics
@@ -23,6 +22,7 @@ from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
 from sabitrain.metrics import Metrics
 from sabitrain.planning import plan_run
 from sabitrain.train import run_training
+from support.dataset_writer import write_manifest
 
 
 def lines(run: Path) -> list[dict[str, object]]:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from dataset_writer import CONTROL, DATA, TARGET, TEMPLATE, Document, write_dataset
 from sabiprep.dataset import BatchDict, PackedDataset, open_dataset
 from sabitrain.config import BatchConfig, ModelConfig, OptimConfig, TrainConfig
+from support.dataset_writer import CONTROL, DATA, TARGET, TEMPLATE, Document, write_dataset
 
 EOS, PAD, BOS, COPY, LABEL, ANSWER = range(6)
 FIRST_WORD, WORDS = 6, 14

@@ -47,7 +47,8 @@ pub fn train_tokenizer(
     if context.storage.exists(file) && !overwrite {
         return Err(Error::output("exists already")
             .file(file.display().to_string())
-            .remedy("pass --overwrite to replace it"));
+            .remedy("pass --overwrite to replace it")
+            .io_kind(std::io::ErrorKind::AlreadyExists));
     }
     let plan = Plan::load(corpus, &PackOptions::default(), context.storage)?;
     // Better to know now whether the file can be written than after minutes of training.

@@ -136,6 +136,12 @@ fn load_plan(corpus: Option<&Path>, options: &PackOptions, context: &Context<'_>
         })?;
         return Plan::load(corpus, options, context.storage);
     };
+    if !context.storage.is_folder(reused) {
+        return Err(Error::dataset("no such folder")
+            .file(reused.display().to_string())
+            .remedy("name a dataset that was packed with --keep-spool")
+            .io_kind(std::io::ErrorKind::NotFound));
+    }
     let kept = State::of(context.storage, reused)?.filter(|state| state.stage == Stage::Kept);
     let kept = kept.ok_or_else(|| {
         Error::dataset("keeps no spool to mix again")

@@ -1,5 +1,6 @@
 //! Finding files: what a pattern of `corpus.toml` names, and what a file is called in the dataset.
 
+use std::io::ErrorKind::{IsADirectory, NotFound};
 use std::path::{Component, Path, PathBuf};
 
 use glob::{Pattern, PatternError};
@@ -23,12 +24,14 @@ pub fn find_files(storage: &dyn Storage, root: &Path, pattern: &str) -> Result<V
     if is_there {
         return Err(Error::input("is a folder")
             .file(pattern)
-            .remedy(of_folder(storage, &plain, pattern)));
+            .remedy(of_folder(storage, &plain, pattern))
+            .io_kind(IsADirectory));
     }
     if !pattern.contains(['*', '?', '[']) {
         return Err(Error::input("no such file")
             .file(pattern)
-            .remedy(near_files(storage, root, &plain)));
+            .remedy(near_files(storage, root, &plain))
+            .io_kind(NotFound));
     }
     let wrong = |error: PatternError| {
         Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg)).remedy(
@@ -53,7 +56,8 @@ pub fn find_files(storage: &dyn Storage, root: &Path, pattern: &str) -> Result<V
     if kept.is_empty() {
         return Err(Error::input("no file matches this pattern")
             .file(pattern)
-            .remedy(near_files(storage, root, &plain)));
+            .remedy(near_files(storage, root, &plain))
+            .io_kind(NotFound));
     }
     Ok(kept)
 }

@@ -197,7 +197,7 @@ impl Plan {
             if storage.is_folder(root) {
                 error.remedy("write a corpus.toml that lists the sources of this folder; README.md shows one")
             } else {
-                Error::config("no such corpus folder")
+                Error { io_kind: error.io_kind, ..Error::config("no such corpus folder") }
                     .file(root.display().to_string())
                     .remedy("name the folder that holds your corpus.toml")
             }

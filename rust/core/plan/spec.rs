@@ -170,7 +170,7 @@ impl PlanSpec {
             if let Some(span) = error.span() {
                 out = out.line(1 + text[..span.start].matches('\n').count() as u64);
             }
-            out.remedy("see the configuration in README.md")
+            out.remedy("see docs/configuration.md")
         })
     }
 }

@@ -106,7 +106,8 @@ impl dyn Storage + '_ {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_link(path) => {
                 Err(Error::input("is a link that leads nowhere")
                     .file(path.display().to_string())
-                    .remedy("remove the link, or put back the file that it names"))
+                    .remedy("remove the link, or put back the file that it names")
+                    .io_kind(error.kind()))
             }
             Err(error) => Err(Error::io(ErrorKind::Input, path, &error)),
         }

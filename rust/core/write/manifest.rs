@@ -233,10 +233,11 @@ impl Manifest {
 
     fn parse(storage: &dyn Storage, out: &Path) -> Result<(Self, String)> {
         let path = out.join(MANIFEST_FILE);
-        if !storage.is_there(&path) {
+        if let Err(error) = storage.symlink_metadata(&path) {
             return Err(Error::dataset("no manifest.json: not a dataset, or an unfinished one")
                 .file(out.display().to_string())
-                .remedy("run `sabiprep pack`; it writes the manifest last"));
+                .remedy("run `sabiprep pack`; it writes the manifest last")
+                .io_kind(error.kind()));
         }
         let text = storage.whole_text(&path)?;
         let value: Value =

@@ -7,6 +7,7 @@
 //! Nothing outside OUT is touched: OUT may be a link to a folder, but nothing of the work folder
 //! may be one, and links in a dataset are removed, never followed.
 
+use std::io::ErrorKind::{AlreadyExists, NotADirectory};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -50,7 +51,8 @@ pub fn survey(storage: &dyn Storage, out: &Path, overwrite: bool, resume: bool) 
     if storage.exists(out) && !storage.is_folder(out) {
         return Err(Error::output("is not a folder")
             .file(shown)
-            .remedy("name another folder for the dataset"));
+            .remedy("name another folder for the dataset")
+            .io_kind(NotADirectory));
     }
     if !storage.exists(out) && storage.is_link(out) {
         return Err(Error::output("is a link that leads nowhere")
@@ -73,7 +75,8 @@ pub fn survey(storage: &dyn Storage, out: &Path, overwrite: bool, resume: bool) 
             (false, true) => Ok(Survey::Fresh(None)),
             (false, false) => Err(Error::output("holds an unfinished run")
                 .file(shown)
-                .remedy("pass --resume to go on with it, or --overwrite to start again")),
+                .remedy("pass --resume to go on with it, or --overwrite to start again")
+                .io_kind(AlreadyExists)),
         };
     }
     if storage.is_file(&out.join(MANIFEST_FILE)) && Manifest::is_ours(storage, out) {
@@ -82,13 +85,18 @@ pub fn survey(storage: &dyn Storage, out: &Path, overwrite: bool, resume: bool) 
             (false, true) => Ok(Survey::Fresh(state)),
             (false, false) => Err(Error::output("holds a dataset")
                 .file(shown)
-                .remedy("pass --overwrite to replace it")),
+                .remedy("pass --overwrite to replace it")
+                .io_kind(AlreadyExists)),
         };
     }
     if storage.names_in(out).iter().any(|name| name != WORK) {
         return Err(Error::output("is not empty and holds no dataset of sabiprep")
             .file(shown)
-            .remedy("name an empty or a new folder; --overwrite replaces only a folder with a dataset of sabiprep"));
+            .remedy(
+                "name an empty or a new folder; --overwrite replaces only a folder with a dataset \
+                 of sabiprep",
+            )
+            .io_kind(AlreadyExists));
     }
     Ok(Survey::Fresh(state))
 }

@@ -1,4 +1,5 @@
-//! The one door to long work: the GIL released, Ctrl-C let through, progress told, errors mapped.
+//! The one door to long work: it releases the GIL, lets Ctrl-C through, reports progress and maps
+//! errors.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -12,11 +13,11 @@ use sabiprep::storage::Local;
 
 use crate::error::to_python;
 
-/// How often signals are looked at and progress is told.
+/// The time between two looks at signals and two reports of progress.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Runs `work` on a thread of its own. A signal's exception, or one of `progress`, stops it and is
-/// raised once it has.
+/// Runs `work` on a thread of its own and returns its result. An exception of a signal or of
+/// `progress` stops the work, and is raised once the work has stopped.
 pub fn enter<T: Send>(
     py: Python<'_>,
     progress: Option<&Bound<'_, PyAny>>,

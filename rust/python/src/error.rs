@@ -1,10 +1,13 @@
-//! The one error map: each kind of the core's error is one class of `sabiprep.errors`.
+//! The one error map: each kind of the core's error is one class of `sabiprep.errors`, and each
+//! failure of the operating system that Python has a class for is one `errno`.
+
+use std::io;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sabiprep::error::{Error, ErrorKind};
 
-/// The Python class of a kind.
+/// Returns the name of the Python class of a kind.
 fn class_of(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Config => "ConfigError",
@@ -18,7 +21,20 @@ fn class_of(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// The Python exception of an error.
+/// Returns the name in Python's `errno` of a failure that Python's own exceptions tell apart.
+fn errno_of(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::NotFound => Some("ENOENT"),
+        io::ErrorKind::PermissionDenied => Some("EACCES"),
+        io::ErrorKind::AlreadyExists => Some("EEXIST"),
+        io::ErrorKind::IsADirectory => Some("EISDIR"),
+        io::ErrorKind::NotADirectory => Some("ENOTDIR"),
+        io::ErrorKind::StorageFull => Some("ENOSPC"),
+        _ => None,
+    }
+}
+
+/// Returns the Python exception of an error.
 pub fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let build = || -> PyResult<PyErr> {
         let class = py.import("sabiprep.errors")?.getattr(class_of(error.kind))?;
@@ -27,6 +43,9 @@ pub fn to_python(py: Python<'_>, error: &Error) -> PyErr {
         place.set_item("line", error.line)?;
         place.set_item("source", &error.source_name)?;
         place.set_item("remedy", &error.remedy)?;
+        if let Some(name) = error.io_kind.and_then(errno_of) {
+            place.set_item("errno", py.import("errno")?.getattr(name)?)?;
+        }
         Ok(PyErr::from_value(class.call((&error.message,), Some(&place))?))
     };
     build().unwrap_or_else(|failure| failure)

@@ -57,7 +57,9 @@ pub fn explain<'py>(
     let spans: Vec<_> = explanation
         .spans
         .iter()
-        .map(|(role, literal, text)| json!({ "role": *role as u8, "literal": literal, "text": text }))
+        .map(|(role, literal, text)| {
+            json!({ "role": *role as u8, "literal": literal, "text": text })
+        })
         .collect();
     let dropped = explanation
         .dropped

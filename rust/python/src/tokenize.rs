@@ -25,7 +25,7 @@ pub struct Decoder(Encoder);
 
 #[pymethods]
 impl Decoder {
-    /// Loads the tokenizer of a dataset, if it is the one it was packed with.
+    /// Loads the tokenizer of a dataset. Returns an error if it is not the one of packing.
     #[new]
     fn new(py: Python<'_>, out: PathBuf) -> PyResult<Self> {
         enter(py, None, |context| {
@@ -35,7 +35,7 @@ impl Decoder {
         .map(Self)
     }
 
-    /// The text that each token of an Arrow uint32 array adds, as an Arrow string array.
+    /// Returns the text that each token of an Arrow uint32 array adds, as an Arrow string array.
     fn pieces(&self, py: Python<'_>, ids: PyArray) -> PyResult<PyArray> {
         let (ids, _) = ids.into_inner();
         if ids.data_type() != &DataType::UInt32 {
@@ -58,19 +58,20 @@ impl TextEncoder {
         enter(py, None, |context| tokenize::TextEncoder::load(&file, context.storage)).map(Self)
     }
 
-    /// What encodes, and why.
+    /// Returns the name of the engine that encodes, and the reason.
     #[getter]
     fn engine(&self) -> String {
         self.0.engine().name()
     }
 
-    /// What a user should be told of the engine, if anything.
+    /// Returns a warning about the engine, if there is one.
     #[getter]
     fn warning(&self) -> Option<String> {
         self.0.engine().warning()
     }
 
-    /// The ids of texts, a list of str or an Arrow string array, as an Arrow list<uint32> array.
+    /// Returns the ids of texts, given as a list of str or an Arrow string array. The ids are an
+    /// Arrow list<uint32> array.
     #[pyo3(signature = (texts, *, threads))]
     fn encode(
         &self,
@@ -98,7 +99,7 @@ impl TextEncoder {
 }
 
 impl TextEncoder {
-    /// The ids of a string array without nulls.
+    /// Returns the ids of a string array without nulls.
     fn encode_array<'a>(
         &self,
         py: Python<'_>,
@@ -117,8 +118,8 @@ impl TextEncoder {
         .map(PyArray::from_array_ref)
     }
 
-    /// The ids of a list of str. The thread that needs more texts takes the GIL to read them, while
-    /// the others encode.
+    /// Returns the ids of a list of str. The thread that needs more texts takes the GIL to read
+    /// them, while the others encode.
     fn encode_list(&self, texts: &Bound<'_, PyList>, threads: usize) -> PyResult<PyArray> {
         let (py, count, list) = (texts.py(), texts.len(), texts.as_unbound());
         let (mut at, mut failed) = (0, None);
@@ -160,7 +161,7 @@ fn no_text(at: usize, found: &Bound<'_, PyAny>) -> PyErr {
     PyTypeError::new_err(format!("text {at} of the list is {kind}, not str"))
 }
 
-/// Says which text is not valid Unicode; any other error stays as it is.
+/// Returns an error that names the text that is not valid Unicode; other errors stay.
 fn not_unicode(py: Python<'_>, at: usize, error: PyErr) -> PyErr {
     if !error.is_instance_of::<PyUnicodeEncodeError>(py) {
         return error;

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::door::enter;
 
-/// Compares a sample of the records of a dataset (all for none) with what its corpus gives; gives
-/// the result as JSON.
+/// Derives a sample of a dataset's records (all for `None`) again from its corpus and compares.
+/// Returns the result as JSON.
 #[pyfunction]
 #[pyo3(signature = (out, corpus, *, sample, threads, progress))]
 pub fn verify_against(
@@ -27,7 +27,7 @@ pub fn verify_against(
     Ok(json!({ "records": records, "documents": documents, "failures": failures }).to_string())
 }
 
-/// Verifies a dataset; gives what was checked and what failed as JSON.
+/// Verifies a dataset. Returns the counts and the failures as JSON.
 #[pyfunction]
 #[pyo3(signature = (out, *, progress))]
 pub fn verify(

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from packer import is_blank
+from support.packer import is_blank
 
 
 class File(NamedTuple):

@@ -128,7 +128,8 @@ def train_tokenizer(corpus: Path, file: Path, vocab_size: int) -> dict[str, Any]
     return trained
 
 
-WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029"
+WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680"
+WHITE_SPACE += "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029"
 WHITE_SPACE += "\u202f\u205f\u3000"
 """The characters of Unicode's White_Space, which are not quite those of `str.isspace`."""
 

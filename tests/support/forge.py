@@ -238,7 +238,8 @@ def forge(
                 sign(out, manifest, checksum)
         case _:
             path = rng.choice([out / "manifest.json", tokenizer, *shards])
-            kind = f"{path.name} is {replace_by_what_is_no_file(rng, path, pristine / path.relative_to(out))}"
+            put = replace_by_what_is_no_file(rng, path, pristine / path.relative_to(out))
+            kind = f"{path.name} is {put}"
     return kind
 
 

@@ -1,0 +1,1 @@
+"""Helpers of the tests: oracles, corpora, strategies, writers and forgers of datasets."""
