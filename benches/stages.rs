@@ -4,12 +4,13 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sabiprep::context::Context;
 use sabiprep::mask::{Row, RowRules, check_row};
 use sabiprep::monitor::Monitor;
 use sabiprep::pack::{Item, Sorting, pack};
 use sabiprep::pipeline::{Job, Options, SPOOL_BYTES, pack as pack_corpus, train_tokenizer};
 use sabiprep::plan::{Overrides, Plan};
-use sabiprep::read::{Record, Records, splits};
+use sabiprep::read::Record;
 use sabiprep::schema::LossPolicy;
 use sabiprep::segment::{Fields, Rendered};
 use sabiprep::write::write_file;
@@ -27,15 +28,13 @@ fn stages(criterion: &mut Criterion) {
     let job = Job::prepare(&plan, 1).expect("a job");
 
     let read_all = |each: &mut dyn FnMut(usize, &Record<'_>, Rendered)| {
-        for split in splits(&plan) {
-            let mut records = Records::open(&plan, &split, &Monitor::default()).expect("a split");
-            let direct = job.segmenters[split.source].direct();
-            let bound = direct.map(|direct| (direct, direct.bind(records.layout())));
+        let context = Context { threads: 1, monitor: &Monitor::default() };
+        for split in plan.splits() {
+            let segmenter = &job.segmenters[split.source];
+            let mut records = segmenter.open(&plan, &split, &context).expect("a split");
             while let Some(record) = records.advance().expect("a record") {
                 let mut out = Rendered::default();
-                if let (Some((direct, binding)), Ok(line)) = (&bound, &record.line) {
-                    direct.render(binding, line, &mut out);
-                }
+                segmenter.render_record(&record, &mut out).expect("text");
                 each(split.source, &record, out);
             }
         }

@@ -14,11 +14,10 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::monitor::Monitor;
 use crate::plan::Plan;
-use crate::read::{Records, Value};
+use crate::read::{self, FormatOptions, Records, Request, Value};
 
 /// The runs of words of the files that training is kept clean of.
 #[derive(Debug, Clone, Default)]
@@ -41,14 +40,14 @@ pub struct HeldOutFile {
 
 impl HeldOut {
     /// Reads the files that the plan names, if it names any.
-    pub fn read(plan: &Plan, monitor: &Monitor) -> Result<Option<Self>> {
+    pub fn read(plan: &Plan, context: &Context<'_>) -> Result<Option<Self>> {
         let Some(n) = plan.pack.decontaminate_ngram else { return Ok(None) };
         let mut held_out = Self { n, ..Self::default() };
         for &input in &plan.decontaminate {
             let input = &plan.inputs[input];
             let mut file = HeldOutFile { name: input.name.clone(), records: 0, short: 0 };
             held_out
-                .add_file(&input.path, &mut file, monitor)
+                .add_file(&input.path, &mut file, context)
                 .map_err(|error| error.file(input.name.clone()))?;
             held_out.files.push(file);
         }
@@ -67,10 +66,19 @@ impl HeldOut {
         self.n
     }
 
-    fn add_file(&mut self, path: &Path, file: &mut HeldOutFile, monitor: &Monitor) -> Result<()> {
-        let mut records = Records::of_file(path, monitor)?;
+    fn add_file(
+        &mut self,
+        path: &Path,
+        file: &mut HeldOutFile,
+        context: &Context<'_>,
+    ) -> Result<()> {
+        // No source describes the file: its suffix and its content do.
+        let options = &FormatOptions::default();
+        let format = read::guess(path, options)?;
+        let request = Request { path, range: 0..u64::MAX, options, wanted: None, context };
+        let mut records = Records::open(format, &request, 0)?;
         while let Some(record) = records.advance()? {
-            monitor.check()?;
+            context.monitor.check()?;
             let fields = match record.fields() {
                 Ok(fields) => fields,
                 Err(refusal) => {
@@ -78,7 +86,7 @@ impl HeldOut {
                         "{}: training cannot be kept clean of it",
                         refusal.why
                     ))
-                    .line(files::line_at_unless(path, record.offset, || monitor.check())?)
+                    .line(format.get().locate(path, record.offset, context)?)
                     .remedy("mend the line, or remove it"));
                 }
             };

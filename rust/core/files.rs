@@ -18,7 +18,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use xxhash_rust::xxh3::Xxh3Default;
 
-pub use looks::{guess_format, refuse_what_is_no_text};
+pub(crate) use looks::Head;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -286,25 +286,4 @@ pub fn xxh3_128_of_file(path: &Path, check: impl Fn() -> Result<()>) -> Result<S
 pub fn open_shard(path: &Path) -> Result<BufReader<File>> {
     let (file, _) = open_as(ErrorKind::Dataset, path)?;
     Ok(BufReader::with_capacity(BUFFER, file))
-}
-
-/// The line, from 1, that the byte `offset` of the decompressed input lies in.
-pub fn line_at(path: &Path, offset: u64) -> Result<u64> {
-    line_at_unless(path, offset, || Ok(()))
-}
-
-/// The same; `check` is asked now and then whether to go on.
-pub fn line_at_unless(path: &Path, offset: u64, check: impl Fn() -> Result<()>) -> Result<u64> {
-    let mut reader = open_content(path, 0)?.take(offset);
-    let mut newlines = 0;
-    loop {
-        check()?;
-        let chunk = reader.fill_buf().map_err(|error| unreadable(path, 0, &error))?;
-        if chunk.is_empty() {
-            return Ok(1 + newlines);
-        }
-        newlines += memchr::memchr_iter(b'\n', chunk).count() as u64;
-        let len = chunk.len();
-        reader.consume(len);
-    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::monitor::Monitor;
@@ -289,10 +290,11 @@ pub fn example_entry(
     monitor: &Monitor,
 ) -> Result<ExampleEntry> {
     let input = &plan.inputs[source.inputs[example.nth_input()]];
+    let context = Context { threads: 1, monitor };
     Ok(ExampleEntry {
         reason: example.reason.name().to_owned(),
         file: input.name.clone(),
-        line: files::line_at_unless(&input.path, example.offset(), || monitor.check())?,
+        line: plan.line_of(source, example.record_id, &context)?,
         why: example.why.clone(),
     })
 }

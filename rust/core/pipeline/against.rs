@@ -16,12 +16,13 @@ use super::Job;
 use super::fit::fit;
 use super::map::Scratch;
 use crate::choice::{Subject, choice, within};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::mask::Row;
 use crate::monitor::{Monitor, Phase};
 use crate::plan::{Overrides, Plan};
-use crate::read::{self, InputSplit, Records};
+use crate::read::InputSplit;
 use crate::report;
 use crate::schema::{IdType, Role, Run};
 use crate::tasks;
@@ -218,7 +219,7 @@ fn compare(
     found: &mut Against,
     monitor: &Monitor,
 ) -> Result<()> {
-    let splits = read::splits(job.plan);
+    let splits = job.plan.splits();
     let compared =
         tasks::run(threads, splits.len(), |at| compare_split(job, &splits[at], packed, monitor))?;
     for failures in compared {
@@ -246,7 +247,8 @@ fn compare_split(
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     let mut failures = Vec::new();
     let mut scratch = Scratch::new(job);
-    let mut records = Records::open(job.plan, split, monitor)?;
+    let context = Context { threads: 1, monitor };
+    let mut records = job.plan.open(split, &context)?;
     while let Some(record) = records.advance().map_err(|error| error.file(input.name.clone()))? {
         monitor.check()?;
         let Some(documents) = packed.get(&(split.source as u16, record.id)) else { continue };
@@ -263,7 +265,7 @@ fn compare_split(
             }
             Err(refusal) => format!("its record gives no document: {}", refusal.why),
         };
-        let line = files::line_at_unless(&input.path, record.offset, || monitor.check())?;
+        let line = job.plan.line_of(source, record.id, &context)?;
         failures.push(format!("{}:{line}, source '{}': {what}", input.name, source.name));
     }
     Ok(failures)

@@ -9,11 +9,12 @@ use super::Job;
 use super::content::Contents;
 use super::fit::truncate;
 use crate::choice::{Subject, choice};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::mask::count_targets;
 use crate::monitor::Monitor;
 use crate::plan::Source;
-use crate::read::{InputSplit, Records};
+use crate::read::{InputSplit, Record, Records};
 use crate::schema::{DropReason, Overflow, Refusal, Run, SpecialInData, push_run, window_count};
 use crate::segment::{Fields, Rendered};
 use crate::settle;
@@ -29,9 +30,8 @@ pub fn map_split(
     monitor: &Monitor,
 ) -> Result<()> {
     let source = &job.plan.sources[split.source];
-    let mut records = Records::open(job.plan, split, monitor)?;
-    let direct =
-        job.segmenters[split.source].direct().map(|direct| (direct, direct.bind(records.layout())));
+    let context = Context { threads: 1, monitor };
+    let mut records = job.segmenters[split.source].open(job.plan, split, &context)?;
     let mut task = Task::new(job, split);
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         monitor.check()?;
@@ -39,16 +39,7 @@ pub fn map_split(
         monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
         whole.tally().records += 1;
         let id = record.id;
-        let prepared = match (&direct, &record.line) {
-            (Some((direct, binding)), Ok(line))
-                if direct.render(binding, line, &mut task.scratch.rendered) =>
-            {
-                encode(job, split.source, &mut task.scratch)
-            }
-            _ => record
-                .fields()
-                .and_then(|fields| prepare(job, split.source, &fields, &mut task.scratch)),
-        };
+        let prepared = prepare_record(job, split.source, &record, &mut task.scratch);
         match prepared {
             Ok(document) => {
                 monitor.tokens.fetch_add(document.ids.len() as u64, Relaxed);
@@ -87,8 +78,8 @@ pub fn fit_split(
         }
     }
     let mut task = Task::new(job, split);
-    let mut records =
-        if wanted.is_empty() { None } else { Some(Records::open(job.plan, split, monitor)?) };
+    let context = Context { threads: 1, monitor };
+    let mut records = if wanted.is_empty() { None } else { Some(job.plan.open(split, &context)?) };
     while let Some(record) =
         records.as_mut().map_or(Ok(None), Records::advance).map_err(in_place(job, split))?
     {
@@ -132,7 +123,18 @@ impl Scratch {
     }
 }
 
-/// A record as a document, whatever its length, or why there is none.
+/// Makes a document of a record, whatever its length, or says why there is none.
+pub fn prepare_record(
+    job: &Job<'_>,
+    source: usize,
+    record: &Record<'_>,
+    scratch: &mut Scratch,
+) -> std::result::Result<Document, Refusal> {
+    job.segmenters[source].render_record(record, &mut scratch.rendered)?;
+    encode(job, source, scratch)
+}
+
+/// Makes a document of the fields of a record, as [`prepare_record`] does.
 pub fn prepare(
     job: &Job<'_>,
     source: usize,

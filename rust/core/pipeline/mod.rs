@@ -25,12 +25,13 @@ pub use fit::windows;
 pub use train::{TokenizerReport, train_tokenizer};
 
 use crate::contamination::HeldOut;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::monitor::{Monitor, Phase};
 use crate::notes::notes;
 use crate::plan::{Overrides, Plan, Source};
-use crate::read::{self, InputSplit};
+use crate::read::InputSplit;
 use crate::report::{self, Report, ShardSums, Timing};
 use crate::segment::Segmenter;
 use crate::settle::{Corpus, PartOf, Settlement, ShardPlan, settle};
@@ -149,7 +150,7 @@ pub fn pack(plan: &Plan, out: &Path, options: &Options, monitor: &Monitor) -> Re
     // The manifest holds them: better to know now whether the tokenizer encodes them.
     job.encoder.probes()?;
     let stamps = stamps(&plan)?;
-    job.held_out = HeldOut::read(&plan, monitor)?;
+    job.held_out = HeldOut::read(&plan, &Context { threads: 1, monitor })?;
     let inputs = tasks::run(options.threads, plan.inputs.len(), |at| {
         report::input_entry(&plan.inputs[at], monitor)
     })?;
@@ -283,7 +284,7 @@ fn make(
 ) -> Result<MadeDataset> {
     let plan = job.plan;
     let started = Instant::now();
-    let splits = read::splits(plan);
+    let splits = plan.splits();
     let names: Vec<_> =
         splits.iter().map(|split| spooled::names(job, split, &inputs[split.input])).collect();
     let sizes: Vec<u64> = splits.iter().map(|split| split_bytes(plan, split)).collect();

@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
-use super::map::{Scratch, prepare};
+use super::map::{Scratch, prepare_record};
 use super::{Job, Options};
+use crate::context::Context;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::monitor::Monitor;
-use crate::read::{InputSplit, Records};
+use crate::read::InputSplit;
 
 /// Bytes of each source's first input that are looked at.
 const SAMPLE: u64 = 64 << 10;
@@ -96,15 +97,14 @@ fn sample(job: &Job<'_>, source: usize, monitor: &Monitor) -> Result<Sample> {
         return Ok(sample);
     };
     let split = InputSplit { source, nth_input: 0, input, range: 0..u64::MAX };
-    let mut records = Records::open(job.plan, &split, monitor)?;
+    let context = Context { threads: 1, monitor };
+    let mut records = job.segmenters[source].open(job.plan, &split, &context)?;
     let width = job.encoder.id_type().width() as f64;
     let mut scratch = Scratch::new(job);
     while sample.bytes < SAMPLE {
         let Some(record) = records.advance()? else { break };
         sample.bytes += record.bytes() as u64 + 1;
-        let prepared =
-            record.fields().and_then(|fields| prepare(job, source, &fields, &mut scratch));
-        if let Ok(document) = prepared {
+        if let Ok(document) = prepare_record(job, source, &record, &mut scratch) {
             let tokens = document.ids.len() as f64;
             sample.spool += tokens * width + SPOOLED_DOCUMENT;
             // An id and a bit of mask for each token.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Phase};
 use crate::plan::Plan;
-use crate::read::{self, InputSplit, Records};
+use crate::read::{InputSplit, Records};
 use crate::report;
 use crate::schema::{DropReason, Refusal};
 use crate::segment::{Controls, Rendered, Segmenter};
@@ -73,7 +74,7 @@ pub fn train_tokenizer(
         plan,
         segmenters: &segmenters,
         spellings: &spellings,
-        splits: read::splits(plan).into_iter(),
+        splits: plan.splits().into_iter(),
         open: None,
         pending: Vec::new(),
         monitor,
@@ -138,7 +139,9 @@ impl Texts<'_> {
             self.monitor.check()?;
             let Some((source, records)) = &mut self.open else {
                 let Some(split) = self.splits.next() else { return Ok(false) };
-                self.open = Some((split.source, Records::open(self.plan, &split, self.monitor)?));
+                let context = Context { threads: 1, monitor: self.monitor };
+                let records = self.segmenters[split.source].open(self.plan, &split, &context)?;
+                self.open = Some((split.source, records));
                 continue;
             };
             let Some(record) = records.advance()? else {
@@ -147,8 +150,8 @@ impl Texts<'_> {
             };
             self.monitor.records.fetch_add(1, Relaxed);
             self.monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
-            let render = |fields| self.segmenters[*source].render(&fields, &mut rendered);
-            if let Err(Refusal { reason, why }) = record.fields().and_then(render) {
+            let render = self.segmenters[*source].render_record(&record, &mut rendered);
+            if let Err(Refusal { reason, why }) = render {
                 self.tallies[*source].drop_record(reason, record.id, || why);
                 continue;
             }

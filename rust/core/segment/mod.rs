@@ -20,13 +20,14 @@ mod rendered_tests;
 mod source;
 mod words;
 
-pub use direct::{Binding, Direct};
+use direct::Direct;
 pub use guard::Controls;
 
+use crate::context::Context;
 use crate::error::Result;
-use crate::plan::{SegmentSpec, Source};
+use crate::plan::{Plan, SegmentSpec, Source};
 pub use crate::read::Fields;
-use crate::read::Value;
+use crate::read::{InputSplit, Record, Records, Value};
 use crate::schema::{DropReason, Refusal, Role};
 
 /// The name by which a template has all fields of the record, so that `record["a-b"]` is the field
@@ -191,13 +192,27 @@ impl Segmenter {
         Ok(Self { segments, direct })
     }
 
-    /// The direct path, where the templates have one.
-    #[must_use]
-    pub fn direct(&self) -> Option<&Direct> {
-        self.direct.as_ref()
+    /// Opens the records of `split`, which [`Self::render_record`] then renders without reading
+    /// all their fields, where it can.
+    pub fn open(&self, plan: &Plan, split: &InputSplit, context: &Context<'_>) -> Result<Records> {
+        plan.open_for(split, self.direct.as_ref().map(Direct::fields), context)
     }
 
-    /// Renders a record into `out`, whose old content is dropped.
+    /// Renders a record into `out`, whose old content is dropped: by the direct path where the
+    /// record was opened for it and is ordinary, else by way of its fields.
+    pub fn render_record(
+        &self,
+        record: &Record<'_>,
+        out: &mut Rendered,
+    ) -> std::result::Result<(), Refusal> {
+        if self.direct.as_ref().is_some_and(|direct| direct.render(record, out)) {
+            return Ok(());
+        }
+        out.clear();
+        self.render(&record.fields()?, out)
+    }
+
+    /// Renders the fields of a record into `out`, whose old content is dropped.
     pub fn render(&self, fields: &Fields, out: &mut Rendered) -> std::result::Result<(), Refusal> {
         out.clear();
         let mut any_target = false;

@@ -19,8 +19,9 @@ pub use mix::Epochs;
 use corpus::Fate;
 
 use crate::choice::{Subject, choice, within};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::monitor::Monitor;
 use crate::plan::{Plan, Source};
 use crate::schema::{DropReason, Overflow, Split};
 use crate::spool::{BUCKETS, DocMeta, Dropped, Tally};
@@ -351,7 +352,8 @@ fn refuse_too_long(corpus: &Corpus<'_>, sources: &[SourceTotals]) -> Result<()> 
 /// The error of a record that is too long for its source.
 pub fn too_long(plan: &Plan, source: &Source, record: &Dropped) -> Result<Error> {
     let input = &plan.inputs[source.inputs[record.nth_input()]];
-    let line = files::line_at(&input.path, record.offset())?;
+    let context = Context { threads: 1, monitor: &Monitor::default() };
+    let line = plan.line_of(source, record.record_id, &context)?;
     Ok(Error::input(record.why.clone())
         .file(input.name.clone())
         .line(line)
