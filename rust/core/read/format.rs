@@ -197,20 +197,22 @@ pub(crate) fn guess(path: &Path, options: &FormatOptions) -> Result<FormatName> 
     let stem = if is_gzip(path) { path.with_extension("") } else { path.to_owned() };
     let suffix = stem.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let head = Head::read(path)?;
-    // A suffix says what a file is; of two formats that share it, the content decides.
-    let mut best: Option<(Likeness, FormatName)> = None;
-    for format in FORMATS {
-        let has_suffix = format.suffixes().contains(&suffix.as_str());
-        let least = if has_suffix { Likeness::Possible } else { Likeness::Certain };
-        let likeness = match format.sniff(head.text(), options) {
-            Ok(likeness) => likeness,
-            Err(error) if has_suffix => return head.refuse_binary().and(Err(error)),
-            Err(_) => Likeness::None,
-        };
-        if likeness >= least && best.is_none_or(|(other, _)| likeness > other) {
-            best = Some((likeness, FormatName(format)));
+    let (mut by_suffix, mut by_content) = (Vec::new(), Vec::new());
+    for format in FORMATS.map(FormatName) {
+        let likeness = format.get().sniff(head.text(), options);
+        if format.get().suffixes().contains(&suffix.as_str()) {
+            match likeness {
+                Ok(likeness) => by_suffix.push((likeness, format)),
+                Err(error) => return head.refuse_binary().and(Err(error)),
+            }
+        } else if likeness.is_ok_and(|likeness| likeness == Likeness::Certain) {
+            by_content.push((Likeness::Certain, format));
         }
     }
+    // A suffix says what a file is. Of two formats that share it, the content decides.
+    by_suffix.retain(|(likeness, _)| *likeness > Likeness::None);
+    by_suffix.sort_by_key(|(likeness, _)| std::cmp::Reverse(*likeness));
+    let best = by_suffix.into_iter().chain(by_content).next();
     let Some((_, format)) = best else {
         head.refuse_binary()?;
         let names: Vec<String> =
@@ -226,4 +228,36 @@ pub(crate) fn guess(path: &Path, options: &FormatOptions) -> Result<FormatName> 
 /// Refuses a file that cannot be of `format`.
 pub(crate) fn refuse_other_content(path: &Path, format: FormatName) -> Result<()> {
     format.get().refuse(&Head::read(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guessed(name: &str, content: &[u8]) -> Option<&'static str> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        crate::write::write_file(&path, content).unwrap();
+        guess(&path, &FormatOptions::default()).ok().map(|format| format.get().name())
+    }
+
+    #[test]
+    fn a_suffix_decides_before_the_content_and_no_suffix_leaves_it_to_the_content() {
+        for (name, content, format) in [
+            ("a.jsonl", "x", Some("jsonl")),
+            ("a.NDJSON", "", Some("jsonl")),
+            ("a.json", "{}", Some("jsonl")),
+            ("a.txt", "{\"a\": 1}", Some("text")),
+            ("a.txt", "[{\"a\": 1}]", Some("text")),
+            ("a.tsv", "{\"a\": 1}", Some("tsv")),
+            ("a.tab", "\"a\"\t\"b\"", Some("tsv")),
+            ("a", " {\"a\": 1}", Some("jsonl")),
+            ("a.log", "\u{feff}{", Some("jsonl")),
+            ("a", "text", None),
+            ("a", "[1] a footnote", None),
+            ("a", "", None),
+        ] {
+            assert_eq!(guessed(name, content.as_bytes()), format, "{name}: {content}");
+        }
+    }
 }
