@@ -12,7 +12,7 @@ use sabiprep::monitor::Monitor;
 use sabiprep::pack::{Item, Packing, Sorting};
 use sabiprep::pipeline::pack as pack_corpus;
 use sabiprep::plan::{PackOptions, Plan};
-use sabiprep::read::{Record, Records, splits};
+use sabiprep::read::Record;
 use sabiprep::schema::{DocId, LossPolicy};
 use sabiprep::segment::{Fields, Rendered};
 use sabiprep::storage::Local;
@@ -35,15 +35,12 @@ fn stages(criterion: &mut Criterion) {
     let plan = &job.plan;
 
     let read_all = |each: &mut dyn FnMut(usize, &Record<'_>, Rendered)| {
-        for split in splits(plan) {
-            let mut records = Records::open(plan, &split, &Monitor::default()).expect("a split");
-            let direct = job.segmenters[split.source].direct();
-            let bound = direct.map(|direct| (direct, direct.bind(records.layout())));
+        for split in plan.splits() {
+            let builder = &job.builders[split.source];
+            let mut records = job.open(&split, &context).expect("a split");
             while let Some(record) = records.advance().expect("a record") {
                 let mut out = Rendered::default();
-                if let (Some((direct, binding)), Ok(line)) = (&bound, &record.line) {
-                    direct.render(binding, line, &mut out);
-                }
+                builder.build_record(&record, &mut out, &mut |_| Ok(())).expect("text");
                 each(split.source, &record, out);
             }
         }
@@ -52,7 +49,7 @@ fn stages(criterion: &mut Criterion) {
     read_all(&mut |source, record, _| fields.push((source, record.fields().expect("fields"))));
     let render = |source: usize, fields: &Fields| {
         let mut out = Rendered::default();
-        job.segmenters[source].render(fields, &mut out).expect("text");
+        job.builders[source].build(fields, &mut out, &mut |_| Ok(())).expect("text");
         out
     };
     let rendered: Vec<Rendered> =

@@ -23,6 +23,7 @@ use sabiprep::storage::{Local, Storage};
 use sabiprep::tasks;
 
 #[path = "support/faulty.rs"]
+#[expect(dead_code, reason = "room.rs uses the rest")]
 mod faulty;
 
 use faulty::{Fault, Faulty};

@@ -19,12 +19,14 @@ use sabiprep::storage::{Local, Storage};
 
 const LOCAL: &dyn Storage = &Local;
 
+fn on<'a>(storage: &'a dyn Storage, monitor: &'a Monitor) -> Context<'a> {
+    Context { threads: 1, monitor, storage }
+}
+
 #[test]
 fn too_small_a_disk_is_an_error_before_work_starts() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let monitor = Monitor::default();
-    let on = |storage| Context { threads: 1, monitor: &monitor, storage };
     let lines: String =
         (0..3000).map(|nth| format!("line {nth} {}\n", nth * 7919 % 104_729)).collect();
     LOCAL.make_parent(&at("corpus/a.txt")).unwrap();
@@ -32,10 +34,17 @@ fn too_small_a_disk_is_an_error_before_work_starts() {
     let config = "[tokenizer]\nfile = \"tokenizer.json\"\neos = \"</s>\"\n[pack]\nseq_len = 64\n\
                   [[source]]\nname = \"a\"\nfiles = [\"a.txt\"]\n";
     LOCAL.write_file(&at("corpus/corpus.toml"), config.as_bytes()).unwrap();
-    train_tokenizer(&at("corpus"), &at("corpus/tokenizer.json"), 300, false, &on(LOCAL)).unwrap();
+    train_tokenizer(
+        &at("corpus"),
+        &at("corpus/tokenizer.json"),
+        300,
+        false,
+        &on(LOCAL, &Monitor::default()),
+    )
+    .unwrap();
     let pack_with = |free: u64, out: &Path| {
         let disk = Faulty::new(Fault::Free(free));
-        pack(Some(&at("corpus")), out, &PackOptions::default(), &on(&disk))
+        pack(Some(&at("corpus")), out, &PackOptions::default(), &on(&disk, &Monitor::default()))
     };
 
     let error = pack_with(50_000, &at("none")).unwrap_err();

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::read::{Records, Value};
+use crate::read::{self, FormatOptions, Records, Request, Value};
 
 /// The runs of words of the files that training is kept clean of.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +72,11 @@ impl HeldOut {
         file: &mut HeldOutFile,
         context: &Context<'_>,
     ) -> Result<()> {
-        let mut records = Records::of_file(path, context.monitor)?;
+        // No source describes the file: its suffix and its content do.
+        let options = &FormatOptions::default();
+        let format = read::guess(context.storage, path, options)?;
+        let request = Request { path, range: 0..u64::MAX, options, wanted: None, context };
+        let mut records = Records::open(format, &request, 0)?;
         while let Some(record) = records.advance()? {
             context.monitor.check()?;
             let fields = match record.fields() {
@@ -82,7 +86,7 @@ impl HeldOut {
                         "{}: training cannot be kept clean of it",
                         refusal.why
                     ))
-                    .line(context.storage.line_at(path, record.offset, || context.monitor.check())?)
+                    .line(format.get().locate(path, record.offset, context)?)
                     .remedy("mend the line, or remove it"));
                 }
             };

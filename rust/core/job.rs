@@ -4,6 +4,7 @@ use crate::contamination::HeldOut;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Source};
+use crate::read::{InputSplit, Records};
 use crate::segment::{SegmentBuilder, Segmenter};
 use crate::tokenize::Encoder;
 
@@ -44,5 +45,10 @@ impl Job {
         }
         let keyed = plan.looks_at_content();
         Ok(Self { plan, encoder, builders, keyed, held_out: None })
+    }
+
+    /// Opens the records of `split` for the builder of their source, which may want few fields.
+    pub fn open(&self, split: &InputSplit, context: &Context<'_>) -> Result<Records> {
+        self.plan.open_for(split, self.builders[split.source].wanted(), context)
     }
 }

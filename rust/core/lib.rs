@@ -8,7 +8,6 @@ pub mod commands;
 pub mod contamination;
 pub mod context;
 pub mod error;
-pub mod files;
 pub mod job;
 pub mod mask;
 pub mod monitor;

@@ -289,7 +289,7 @@ pub fn example_entry(
     Ok(ExampleEntry {
         reason: example.reason.name().to_owned(),
         file: input.name.clone(),
-        line: context.storage.line_at(&input.path, example.offset(), || context.monitor.check())?,
+        line: plan.line_of(source, example.record_id, context)?,
         why: example.why.clone(),
     })
 }

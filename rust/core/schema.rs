@@ -72,18 +72,6 @@ pub enum LossPolicy {
     Full,
 }
 
-/// The format of an input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// One JSON object a line.
-    Jsonl,
-    /// Raw tab-separated values: no quoting, no escapes.
-    Tsv,
-    /// One document a line, in the field `text`.
-    Text,
-}
-
 /// What becomes of a record whose document is longer than a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

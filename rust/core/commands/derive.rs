@@ -20,7 +20,7 @@ use crate::mask::Row;
 use crate::monitor::Phase;
 use crate::pipeline::{Scratch, fit, identity, input_entries};
 use crate::plan::{PackOptions, Plan};
-use crate::read::{self, InputSplit, Records};
+use crate::read::InputSplit;
 use crate::schema::{DocId, IdType, Role, Run};
 use crate::tasks;
 use crate::tokenize::Document;
@@ -204,7 +204,7 @@ fn roles_of(runs: &[Run]) -> Vec<u8> {
 
 /// Derives the records again and compares.
 fn compare(job: &Job, packed: &ByRecord, found: &mut Against, context: &Context<'_>) -> Result<()> {
-    let splits = read::splits(&job.plan);
+    let splits = job.plan.splits();
     let compare = |index: usize| compare_split(job, &splits[index], packed, context);
     for failures in tasks::run(context.threads, splits.len(), compare)? {
         found.failures.extend(failures);
@@ -232,7 +232,7 @@ fn compare_split(
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     let mut failures = Vec::new();
     let mut scratch = Scratch::new(job);
-    let mut records = Records::open(&job.plan, split, context.monitor)?;
+    let mut records = job.plan.open(split, context)?;
     while let Some(record) = records.advance().map_err(|error| error.file(input.name.clone()))? {
         context.monitor.check()?;
         let Some(packed) = packed.get(&(split.source as u16, record.id)) else { continue };
@@ -244,8 +244,7 @@ fn compare_split(
             Ok(_) => "its ids or roles are not those its record gives".to_owned(),
             Err(refusal) => format!("its record gives no document: {}", refusal.why),
         };
-        let line =
-            context.storage.line_at(&input.path, record.offset, || context.monitor.check())?;
+        let line = job.plan.line_of(source, record.id, context)?;
         failures.push(format!("{}:{line}, source '{}': {what}", input.name, source.name));
     }
     Ok(failures)

@@ -9,10 +9,10 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::monitor::Phase;
 use crate::plan::{PackOptions, Plan};
-use crate::read::{self, InputSplit, Records};
+use crate::read::{InputSplit, Records};
 use crate::report;
 use crate::schema::{DropReason, Refusal};
-use crate::segment::{Controls, Rendered, Segmenter};
+use crate::segment::{Controls, Rendered, SegmentBuilder, Segmenter};
 use crate::spool::Tally;
 use crate::tokenize::{tags_of, train_bpe};
 use crate::write::ExampleEntry;
@@ -75,9 +75,8 @@ fn train(plan: &Plan, vocab_size: usize, context: &Context<'_>) -> Result<Tokeni
         [("bos_token", named.bos.as_ref()), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
     let named = |(name, token): (&str, Option<&String>)| Some((name.to_owned(), token?.clone()));
     let names = names.into_iter().filter_map(named).collect();
-    let segmenters =
-        plan.sources.iter().map(|source| Segmenter::compile(source, &spellings, &names));
-    let segmenters = segmenters
+    let builders = plan.sources.iter().map(|source| Segmenter::compile(source, &spellings, &names));
+    let builders = builders
         .collect::<Result<Vec<_>>>()
         .map_err(|error| error.file(plan.config_file.clone()))?;
     context.monitor.begin(
@@ -91,9 +90,9 @@ fn train(plan: &Plan, vocab_size: usize, context: &Context<'_>) -> Result<Tokeni
     let stopped: Mutex<Option<Error>> = Mutex::new(None);
     let mut texts = Texts {
         plan,
-        segmenters: &segmenters,
+        builders: &builders,
         spellings: &spellings,
-        splits: read::splits(plan).into_iter(),
+        splits: plan.splits().into_iter(),
         open: None,
         pending: Vec::new(),
         context,
@@ -139,7 +138,7 @@ fn train(plan: &Plan, vocab_size: usize, context: &Context<'_>) -> Result<Tokeni
 /// The texts of a corpus, one split after another. An error ends them and is kept.
 struct Texts<'a> {
     plan: &'a Plan,
-    segmenters: &'a [Segmenter],
+    builders: &'a [Segmenter],
     spellings: &'a Controls,
     splits: std::vec::IntoIter<InputSplit>,
     open: Option<(usize, Records)>,
@@ -158,8 +157,9 @@ impl Texts<'_> {
             self.context.monitor.check()?;
             let Some((source, records)) = &mut self.open else {
                 let Some(split) = self.splits.next() else { return Ok(false) };
-                self.open =
-                    Some((split.source, Records::open(self.plan, &split, self.context.monitor)?));
+                let wanted = self.builders[split.source].wanted();
+                let records = self.plan.open_for(&split, wanted, self.context)?;
+                self.open = Some((split.source, records));
                 continue;
             };
             let Some(record) = records.advance()? else {
@@ -168,13 +168,19 @@ impl Texts<'_> {
             };
             self.context.monitor.records.fetch_add(1, Relaxed);
             self.context.monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
-            let render = |fields| self.segmenters[*source].render(&fields, &mut rendered);
-            if let Err(Refusal { reason, why }) = record.fields().and_then(render) {
-                self.tallies[*source].drop_record(reason, record.id, || why);
-                continue;
-            }
-            for run in rendered.runs() {
-                self.pending.extend(self.spellings.between(run.text).map(str::to_owned));
+            let mut texts = Vec::new();
+            let built =
+                self.builders[*source].build_record(&record, &mut rendered, &mut |rendered| {
+                    for run in rendered.runs() {
+                        texts.extend(self.spellings.between(run.text).map(str::to_owned));
+                    }
+                    Ok(())
+                });
+            match built {
+                Ok(()) => self.pending.append(&mut texts),
+                Err(Refusal { reason, why }) => {
+                    self.tallies[*source].drop_record(reason, record.id, || why);
+                }
             }
         }
         Ok(true)

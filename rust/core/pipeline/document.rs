@@ -1,8 +1,9 @@
 //! From a record to its documents: rendered, encoded, whatever their length.
 
 use crate::job::Job;
+use crate::read::Record;
 use crate::schema::{DropReason, Refusal, SpecialInData};
-use crate::segment::{Fields, Rendered};
+use crate::segment::{Each, Fields, Rendered};
 use crate::tokenize::{Document, Session};
 
 /// The buffers that one thread uses again for every record.
@@ -44,8 +45,21 @@ impl Scratch {
     }
 }
 
-/// Makes the documents of the record with these `fields`, whatever their length, in
-/// `scratch.documents`. Refuses the whole record where one of them cannot be made.
+/// Makes the documents of `record`, whatever their length, in `scratch.documents`. Refuses the
+/// whole record where one of them cannot be made.
+pub fn prepare_record(
+    job: &Job,
+    source: usize,
+    record: &Record<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), Refusal> {
+    let builder = &*job.builders[source];
+    let build =
+        |rendered: &mut Rendered, each: &mut Each<'_>| builder.build_record(record, rendered, each);
+    make(job, source, scratch, |_| true, build).map(|_| ())
+}
+
+/// Makes the documents of the record with these `fields`, as [`prepare_record`] does.
 pub fn prepare(
     job: &Job,
     source: usize,
@@ -62,14 +76,28 @@ pub fn prepare_if(
     source: usize,
     fields: &Fields,
     scratch: &mut Scratch,
+    is_wanted: impl FnMut(&Rendered) -> bool,
+) -> Result<bool, Refusal> {
+    let builder = &*job.builders[source];
+    let build =
+        |rendered: &mut Rendered, each: &mut Each<'_>| builder.build(fields, rendered, each);
+    make(job, source, scratch, is_wanted, build)
+}
+
+/// Makes the documents whose texts `build` renders, as long as each is wanted.
+fn make(
+    job: &Job,
+    source: usize,
+    scratch: &mut Scratch,
     mut is_wanted: impl FnMut(&Rendered) -> bool,
+    build: impl FnOnce(&mut Rendered, &mut Each<'_>) -> Result<(), Refusal>,
 ) -> Result<bool, Refusal> {
     let Scratch { rendered, documents, text, ends, session } = scratch;
     documents.clear();
     text.clear();
     ends.clear();
     let mut all_wanted = true;
-    job.builders[source].build(fields, rendered, &mut |rendered| {
+    build(rendered, &mut |rendered| {
         all_wanted = all_wanted && is_wanted(rendered);
         if all_wanted {
             if !documents.is_empty() {

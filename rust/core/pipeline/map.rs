@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::content::Contents;
-use super::document::{Scratch, prepare};
+use super::document::{Scratch, prepare, prepare_record};
 use super::fit::truncate;
 use super::names::SpoolNames;
 use crate::choice::{Purpose, Subject, choice};
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::mask::count_targets;
 use crate::plan::{Plan, Source};
-use crate::read::{InputSplit, Records};
+use crate::read::InputSplit;
 use crate::schema::{DropReason, Overflow, Refusal};
 use crate::segment::Fields;
 use crate::settle;
@@ -87,7 +87,7 @@ fn map_split(
     context: &Context<'_>,
 ) -> Result<()> {
     let (source, monitor) = (&job.plan.sources[split.source], context.monitor);
-    let mut records = Records::open(&job.plan, split, monitor)?;
+    let mut records = job.open(split, context)?;
     let mut mapper = Mapper::new(job, split);
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         monitor.check()?;
@@ -95,8 +95,7 @@ fn map_split(
         monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
         whole.tally().records += 1;
         let id = record.id;
-        let made =
-            record.fields().and_then(|f| prepare(job, split.source, &f, &mut mapper.scratch));
+        let made = prepare_record(job, split.source, &record, &mut mapper.scratch);
         if let Err(Refusal { reason, why }) = made {
             whole.tally().drop_record(reason, id, || why);
             continue;
@@ -138,7 +137,7 @@ fn fit_split(
         return fitted.finish();
     }
     let mut mapper = Mapper::new(job, split);
-    let mut records = Records::open(&job.plan, split, context.monitor)?;
+    let mut records = job.plan.open(split, context)?;
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         context.monitor.check()?;
         if !wanted.remove(&record.id) {

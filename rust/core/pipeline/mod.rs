@@ -33,7 +33,7 @@ use crate::job::Job;
 use crate::monitor::Phase;
 use crate::notes::notes;
 use crate::plan::{PackOptions, Plan, Source};
-use crate::read::{self, InputSplit};
+use crate::read::InputSplit;
 use crate::report::{self, Report, Timing};
 use crate::segment::Segmenter;
 use crate::settle::{Corpus, PartOf, settle};
@@ -303,7 +303,7 @@ impl<'a> Run<'a> {
     /// Returns a map task for each input split: slots of whole documents come first, then those of
     /// fitted ones.
     fn map_tasks(&self, inputs: &[InputEntry]) -> Vec<MapTask> {
-        let splits = read::splits(&self.job.plan);
+        let splits = self.job.plan.splits();
         let count = splits.len();
         let task = |(slot, split): (usize, InputSplit)| MapTask {
             names: SpoolNames::of(&self.job, &split, &inputs[split.input]),

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use super::document::{Scratch, prepare};
+use super::document::{Scratch, prepare_record};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::plan::PackOptions;
-use crate::read::{InputSplit, Records};
+use crate::read::InputSplit;
 use crate::storage::is_gzip;
 
 /// Bytes of each source's first input that are looked at.
@@ -96,15 +96,16 @@ fn sample(job: &Job, source: usize, context: &Context<'_>) -> Result<Sample> {
         return Ok(sample);
     };
     let split = InputSplit { source, nth_input: 0, input, range: 0..u64::MAX };
-    let mut records = Records::open(&job.plan, &split, context.monitor)?;
+    let mut records = job.open(&split, context)?;
     let width = job.encoder.id_type().width() as f64;
     let mut scratch = Scratch::new(job);
     while sample.bytes < SAMPLE {
         let Some(record) = records.advance()? else { break };
         sample.bytes += record.bytes() as u64 + 1;
-        let prepared =
-            record.fields().and_then(|fields| prepare(job, source, &fields, &mut scratch));
-        for document in prepared.map_or(&[][..], |()| &scratch.documents) {
+        if prepare_record(job, source, &record, &mut scratch).is_err() {
+            continue;
+        }
+        for document in &scratch.documents {
             let tokens = document.ids.len() as f64;
             sample.spool += tokens * width + SPOOLED_DOCUMENT;
             // An id and a bit of mask for each token.

@@ -2,7 +2,6 @@
 //! a record.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,13 +13,11 @@ use crate::commands::train_tokenizer;
 use crate::monitor::Monitor;
 use crate::report::ShardSums;
 use crate::schema::{DocId, Refusal};
-use crate::segment::{Fields, Rendered, SegmentBuilder, Step};
+use crate::segment::{Each, Fields, Rendered, SegmentBuilder, Step};
 use crate::settle::{Decisions, Sums};
-use crate::storage::{Local, Storage};
+use crate::storage::{LOCAL, Storage};
 use crate::verify::{row_of, verify};
 use crate::write::SourceEntry;
-
-const LOCAL: &dyn Storage = &Local;
 
 /// A corpus of records with two texts, in a folder of its own.
 struct Place {
@@ -146,7 +143,7 @@ impl SegmentBuilder for TwoDocuments {
         &self,
         fields: &Fields,
         rendered: &mut Rendered,
-        each: &mut dyn FnMut(&Rendered) -> std::result::Result<(), Refusal>,
+        each: &mut Each<'_>,
     ) -> std::result::Result<(), Refusal> {
         self.0.render(fields, rendered)?;
         each(rendered)?;

@@ -189,9 +189,7 @@ pub fn portable_name(root: &Path, path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Local;
-
-    const LOCAL: &dyn Storage = &Local;
+    use crate::storage::LOCAL;
 
     #[test]
     fn patterns_name_what_they_always_did_and_nothing_is_passed_over() {

@@ -4,6 +4,7 @@
 //! Templates and tokenizers are compiled by their own modules.
 
 mod find;
+mod inputs;
 mod mix;
 mod options;
 mod spec;
@@ -24,11 +25,10 @@ pub use spec::{
 use find::{find_files, portable_name};
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::pack::{Packing, window_count, windows};
+use crate::read::{self, FormatName, FormatOptions};
 use crate::schema::{
-    Duplicates, Format, LossPolicy, MAX_SEQ_LEN, OFFSET_BITS, Overflow, SEQ_LEN_MULTIPLE,
-    SpecialInData,
+    Duplicates, LossPolicy, MAX_SEQ_LEN, OFFSET_BITS, Overflow, SEQ_LEN_MULTIPLE, SpecialInData,
 };
 use crate::storage::Storage;
 
@@ -141,13 +141,10 @@ pub struct Source {
     #[serde(skip)]
     pub training_inputs: usize,
     /// The format of its inputs.
-    pub format: Format,
-    /// Column names of a TSV, instead of those of its header.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub columns: Option<Vec<String>>,
-    /// Whether a TSV with `columns` has a header to pass over, where that is said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header: Option<bool>,
+    pub format: FormatName,
+    /// How its inputs are read, beside their format.
+    #[serde(flatten)]
+    pub options: FormatOptions,
     /// Prompts and targets.
     pub segments: Vec<SegmentSpec>,
     /// Copies of each record, on average; none where the mix says.
@@ -193,7 +190,7 @@ impl Plan {
     /// Reads and resolves the configuration of the corpus folder `root`.
     pub fn load(root: &Path, options: &PackOptions, storage: &dyn Storage) -> Result<Self> {
         let path = root.join(CONFIG_FILE);
-        let text = files::small_text(storage, &path).map_err(|error| {
+        let text = read::small_text(storage, &path).map_err(|error| {
             if storage.is_folder(root) {
                 error.remedy("write a corpus.toml that lists the sources of this folder; README.md shows one")
             } else {
@@ -355,27 +352,9 @@ impl Plan {
         if inputs.is_empty() {
             return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
         }
-        let format = self.resolve_format(spec.format, &inputs)?;
-        if let Some(columns) = &spec.columns {
-            if columns.is_empty() || columns.iter().any(String::is_empty) {
-                return Err(Error::config("`columns` names no column, or one by an empty name")
-                    .remedy(
-                        "name every column of the file: columns = [\"question\", \"answer\"]",
-                    ));
-            }
-            refuse_repeated(columns)?;
-        }
-        if spec.columns.is_some() && format != Format::Tsv {
-            return Err(Error::config("`columns` is for TSV; this source is not TSV")
-                .remedy("remove `columns`, or say format = \"tsv\""));
-        }
-        if spec.header.is_some() && format != Format::Tsv {
-            return Err(Error::config("`header` is for TSV; this source is not TSV"));
-        }
-        if spec.header == Some(false) && spec.columns.is_none() {
-            return Err(Error::config("header = false leaves the columns without names")
-                .remedy("name them: columns = [\"…\"]"));
-        }
+        let options = FormatOptions { columns: spec.columns, header: spec.header };
+        let format = self.resolve_format(spec.format, &options, &inputs, storage)?;
+        let options = options.resolve(format)?;
         let segments = resolve_segments(spec.segments, format)?;
         let plain = is_plain(&segments);
         let overflow =
@@ -397,8 +376,7 @@ impl Plan {
             validation_files: spec.validation_files,
             training_inputs,
             format,
-            header: spec.header.filter(|_| spec.columns.is_some()),
-            columns: spec.columns,
+            options,
             segments,
             epochs,
             weight: spec.weight,
@@ -448,19 +426,27 @@ impl Plan {
         Ok(self.inputs.len() - 1)
     }
 
-    /// The format of a source's inputs, as given or guessed. Refuses inputs that are no text.
-    fn resolve_format(&self, given: Option<Format>, inputs: &[usize]) -> Result<Format> {
-        let mut first: Option<(Format, &str)> = None;
+    /// Returns the format of a source's inputs, as given or guessed. Refuses inputs that cannot be
+    /// of it.
+    fn resolve_format(
+        &self,
+        given: Option<FormatName>,
+        options: &FormatOptions,
+        inputs: &[usize],
+        storage: &dyn Storage,
+    ) -> Result<FormatName> {
+        let mut first: Option<(FormatName, &str)> = None;
         for input in inputs.iter().map(|&index| &self.inputs[index]) {
-            let look = || {
-                let format = given.map_or_else(|| files::guess_format(&input.path), Ok)?;
-                files::refuse_what_is_no_text(&input.path, format).map(|()| format)
+            let format = match given {
+                Some(format) => {
+                    read::refuse_other_content(storage, &input.path, format).map(|()| format)
+                }
+                None => read::guess(storage, &input.path, options),
             };
-            let format = look().map_err(|error: Error| error.file(input.name.clone()))?;
+            let format = format.map_err(|error: Error| error.file(input.name.clone()))?;
             match first {
                 Some((known, name)) if known != format => {
-                    let what =
-                        format!("{name} looks like {known:?}, {} like {format:?}", input.name);
+                    let what = format!("{name} looks like {known}, {} like {format}", input.name);
                     return Err(Error::config(what)
                         .remedy("make them two sources, or say `format = \"…\"`"));
                 }
@@ -470,18 +456,6 @@ impl Plan {
         }
         Ok(first.expect("a source has inputs").0)
     }
-}
-
-/// Refuses column names of which two are the same.
-pub fn refuse_repeated(names: &[String]) -> Result<()> {
-    for (nth, name) in names.iter().enumerate() {
-        if names[..nth].contains(name) {
-            return Err(Error::input(format!("two columns are named '{name}'")).remedy(
-                "rename one, or name the columns of a file without a header: columns = [\"…\"]",
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn is_plain(segments: &[SegmentSpec]) -> bool {
@@ -534,12 +508,12 @@ fn resolve_pack(spec: &PackSpec, options: &PackOptions) -> Result<PackPlan> {
 
 fn resolve_segments(
     segments: Option<Vec<SegmentSpec>>,
-    format: Format,
+    format: FormatName,
 ) -> Result<Vec<SegmentSpec>> {
-    let segments = match segments {
-        Some(segments) => segments,
-        None if format == Format::Text => vec![SegmentSpec::Target("{{ text }}".to_owned())],
-        None => {
+    let segments = match (segments, format.get().default_target()) {
+        (Some(segments), _) => segments,
+        (None, Some(target)) => vec![SegmentSpec::Target(target.to_owned())],
+        (None, None) => {
             return Err(Error::config("has no `segments`")
                 .remedy("say what is given and what is trained: segments = [{ prompt = \"…\" }, { target = \"…\" }]"));
         }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::written;
 use crate::error::{Error, Result};
 use crate::pack::Packing;
-use crate::schema::{Duplicates, Format, LossPolicy, Overflow, SpecialInData};
+use crate::read::FormatName;
+use crate::schema::{Duplicates, LossPolicy, Overflow, SpecialInData};
 
 /// The whole of `corpus.toml`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -119,11 +120,11 @@ pub struct SourceSpec {
     /// Files or glob patterns whose records are all held out.
     #[serde(default)]
     pub validation_files: Vec<String>,
-    /// The format, guessed from the suffix or the first byte by default.
-    pub format: Option<Format>,
-    /// Column names of a TSV without a header.
+    /// The format, guessed from the suffix or the content by default.
+    pub format: Option<FormatName>,
+    /// Names of the columns of a file without a header.
     pub columns: Option<Vec<String>>,
-    /// Whether the first line of a TSV is a header, which `columns` then renames.
+    /// Whether the first record of a file is a header, which `columns` then renames.
     pub header: Option<bool>,
     /// Prompts and targets, in order.
     pub segments: Option<Vec<SegmentSpec>>,

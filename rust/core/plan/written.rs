@@ -11,6 +11,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::nearest;
 use crate::error::{Error, Result};
+use crate::read::FormatName;
 
 /// What a key holds.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +22,8 @@ enum Kind {
     Whole,
     Number,
     Truth,
-    Word(&'static [&'static str]),
+    /// One of these words.
+    Word(fn() -> &'static [&'static str]),
     Segments,
     Table(&'static [Key]),
     Tables(&'static [Key]),
@@ -46,8 +48,8 @@ const fn needed(name: &'static str, kind: Kind, example: &'static str) -> Key {
 }
 
 const SEGMENTS: &str = "[{ prompt = \"{{ question }}\" }, { target = \" {{ answer }}\" }]";
-const DUPLICATES: Kind = Kind::Word(&["keep", "exact", "normalised"]);
-const SPECIAL_IN_DATA: Kind = Kind::Word(&["text", "error"]);
+const DUPLICATES: Kind = Kind::Word(|| &["keep", "exact", "normalised"]);
+const SPECIAL_IN_DATA: Kind = Kind::Word(|| &["text", "error"]);
 
 const TOP: &[Key] = &[
     key("tokenizer", Kind::Table(TOKENIZER), ""),
@@ -63,7 +65,7 @@ const TOKENIZER: &[Key] = &[
 ];
 const PACK: &[Key] = &[
     key("seq_len", Kind::Whole, "2048"),
-    key("pack", Kind::Word(&["best_fit", "concat", "none"]), "\"best_fit\""),
+    key("pack", Kind::Word(|| &["best_fit", "concat", "none"]), "\"best_fit\""),
     key("validation", Kind::Number, "0.01"),
     key("seed", Kind::Whole, "0"),
     key("special_in_data", SPECIAL_IN_DATA, "\"text\""),
@@ -73,9 +75,9 @@ const PACK: &[Key] = &[
     key("duplicates", DUPLICATES, "\"exact\""),
 ];
 const MIX: &[Key] = &[
-    key("by", Kind::Word(&["task", "lang", "source"]), "\"task\""),
+    key("by", Kind::Word(|| &["task", "lang", "source"]), "\"task\""),
     key("temperature", Kind::Number, "2.0"),
-    key("unit", Kind::Word(&["examples", "tokens", "targets"]), "\"targets\""),
+    key("unit", Kind::Word(|| &["examples", "tokens", "targets"]), "\"targets\""),
     key("max_epochs", Kind::Number, "4.0"),
 ];
 const SOURCE: &[Key] = &[
@@ -84,14 +86,14 @@ const SOURCE: &[Key] = &[
     key("lang", Kind::Text, "\"yor\""),
     needed("files", Kind::Texts, "[\"sum/yor.jsonl\"]"),
     key("validation_files", Kind::Texts, "[\"sum/yor-test.jsonl\"]"),
-    key("format", Kind::Word(&["jsonl", "tsv", "text"]), "\"jsonl\""),
+    key("format", Kind::Word(FormatName::all), "\"jsonl\""),
     key("columns", Kind::Texts, "[\"question\", \"answer\"]"),
     key("header", Kind::Truth, "true"),
     key("segments", Kind::Segments, SEGMENTS),
     key("epochs", Kind::Number, "2.0"),
     key("weight", Kind::Number, "1.0"),
-    key("overflow", Kind::Word(&["split", "truncate", "drop", "error"]), "\"truncate\""),
-    key("loss", Kind::Word(&["target_only", "full"]), "\"target_only\""),
+    key("overflow", Kind::Word(|| &["split", "truncate", "drop", "error"]), "\"truncate\""),
+    key("loss", Kind::Word(|| &["target_only", "full"]), "\"target_only\""),
     key("special_in_data", SPECIAL_IN_DATA, "\"text\""),
     key("duplicates", DUPLICATES, "\"exact\""),
 ];
@@ -219,7 +221,8 @@ fn check_value(
     };
     match (key.kind, value.get_ref()) {
         (Kind::Text | Kind::Word(_), DeValue::String(text)) => match key.kind {
-            Kind::Word(words) if !words.contains(&&**text) => {
+            Kind::Word(words) if !words().contains(&&**text) => {
+                let words = words();
                 let remedy = match nearest(text, words.iter().copied()) {
                     Some(near) => format!("did you mean \"{near}\"?"),
                     None => format!("write one of {}", words.join(", ")),
@@ -374,7 +377,7 @@ mod tests {
                 Kind::Word(words) => {
                     let mut known = expected(&format!("{head}{others}{name} = 'no such word'\n"));
                     known.sort();
-                    let mut words = words.to_vec();
+                    let mut words = words().to_vec();
                     words.sort_unstable();
                     assert_eq!(words, known, "{name}");
                 }

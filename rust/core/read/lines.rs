@@ -1,12 +1,12 @@
 //! `Lines`: the lines of a byte range, each with its offset. A line belongs to the range its first
 //! byte lies in.
 
-use std::io::{self, BufRead};
 use std::path::Path;
 
+use super::content::Content;
+use crate::context::Context;
 use crate::error::Result;
-use crate::files::{BOM, open_content, unreadable};
-use crate::monitor::Stop;
+use crate::storage::BOM;
 
 /// Longer lines are not records; they are passed over in bounded memory. (A tokenizer takes some 30
 /// bytes a byte.)
@@ -23,38 +23,24 @@ pub enum Line<'a> {
 
 /// A cursor over lines.
 pub struct Lines {
-    reader: Box<dyn BufRead + Send>,
-    path: std::path::PathBuf,
-    /// Offset of the next unread byte.
-    offset: u64,
+    content: Content,
     end: u64,
     /// Offset of the current line.
     start: u64,
     /// Whether the current line is in the buffer.
     fits: bool,
     buffer: Vec<u8>,
-    stop: Stop,
 }
 
 impl Lines {
-    /// The lines of `path` that start in `start..end`; reading ends with an error once `stop` says
-    /// so.
-    pub fn open(path: &Path, start: u64, end: u64, stop: Stop) -> Result<Self> {
+    /// Opens the lines of `path` that start in `start..end`; reading ends with an error once the
+    /// job is to stop.
+    pub fn open(path: &Path, start: u64, end: u64, context: &Context<'_>) -> Result<Self> {
         // A line starts at `start` only if the byte before is an end of line: read from there and
         // drop that line.
         let from = start.saturating_sub(1);
-        let reader = open_content(path, from)?;
-        let path = path.to_owned();
-        let mut lines = Self {
-            reader,
-            path,
-            offset: from,
-            end,
-            start: from,
-            fits: false,
-            buffer: Vec::new(),
-            stop,
-        };
+        let content = Content::open(path, from, context)?;
+        let mut lines = Self { content, end, start: from, fits: false, buffer: Vec::new() };
         if start > 0 {
             lines.skip()?;
         }
@@ -63,7 +49,7 @@ impl Lines {
 
     /// Goes to the next line; `false` after the last one that starts in the range.
     pub fn step(&mut self) -> Result<bool> {
-        self.start = self.offset;
+        self.start = self.content.offset();
         if self.start >= self.end {
             return Ok(false);
         }
@@ -89,7 +75,7 @@ impl Lines {
 
     /// Passes over the rest of a line, no further than the range goes: no line starts in it then.
     fn skip(&mut self) -> Result<()> {
-        while self.offset < self.end {
+        while self.content.offset() < self.end {
             let (len, ended) = self.read(|_| {})?;
             if ended || len == 0 {
                 break;
@@ -104,8 +90,8 @@ impl Lines {
     fn fill(&mut self) -> Result<Option<bool>> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let (mut fits, start) = (true, self.offset);
-        while fits || self.offset < self.end {
+        let (mut fits, start) = (true, self.content.offset());
+        while fits || self.content.offset() < self.end {
             let (len, ended) = self.read(|piece| {
                 fits &= buffer.len() + piece.len() <= MAX_LINE;
                 if fits {
@@ -117,26 +103,18 @@ impl Lines {
             }
         }
         self.buffer = buffer;
-        Ok((self.offset > start).then_some(fits))
+        Ok((self.content.offset() > start).then_some(fits))
     }
 
     /// Gives `take` what can be read at once of the current line; its length, and whether the line
     /// ends with it.
     fn read(&mut self, take: impl FnOnce(&[u8])) -> Result<(usize, bool)> {
-        self.stop.check()?;
-        loop {
-            let chunk = match self.reader.fill_buf() {
-                Ok(chunk) => chunk,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(unreadable(&self.path, self.offset, &error)),
-            };
-            let newline = memchr::memchr(b'\n', chunk);
-            let len = newline.map_or(chunk.len(), |at| at + 1);
-            take(&chunk[..len]);
-            self.reader.consume(len);
-            self.offset += len as u64;
-            return Ok((len, newline.is_some()));
-        }
+        let chunk = self.content.chunk()?;
+        let newline = memchr::memchr(b'\n', chunk);
+        let len = newline.map_or(chunk.len(), |index| index + 1);
+        take(&chunk[..len]);
+        self.content.consume(len);
+        Ok((len, newline.is_some()))
     }
 }
 
@@ -147,7 +125,9 @@ mod tests {
     use crate::monitor::Monitor;
 
     fn lines_of(path: &Path, start: u64, end: u64) -> Vec<(u64, Option<Vec<u8>>)> {
-        let mut lines = Lines::open(path, start, end, Stop::default()).unwrap();
+        let context =
+            Context { threads: 1, monitor: &Monitor::default(), storage: crate::storage::LOCAL };
+        let mut lines = Lines::open(path, start, end, &context).unwrap();
         let mut found = Vec::new();
         while lines.step().unwrap() {
             let (offset, line) = lines.current();
@@ -177,8 +157,11 @@ mod tests {
             .flat_map(|start| lines_of(&path, start, (start + step as u64).min(size)))
             .collect();
         assert_eq!(by_split, whole);
-        let inside = Lines::open(&path, step as u64, 2 * step as u64, Stop::default()).unwrap();
-        assert!(inside.offset < 2 * step as u64 + (1 << 20), "read up to {}", inside.offset);
+        let context =
+            Context { threads: 1, monitor: &Monitor::default(), storage: crate::storage::LOCAL };
+        let inside = Lines::open(&path, step as u64, 2 * step as u64, &context).unwrap();
+        let offset = inside.content.offset();
+        assert!(offset < 2 * step as u64 + (1 << 20), "read up to {offset}");
     }
 
     #[test]
@@ -189,12 +172,13 @@ mod tests {
             .write_file(&path, &vec![b'x'; 1 << 20])
             .unwrap();
         let monitor = Monitor::default();
-        let mut lines = Lines::open(&path, 0, u64::MAX, monitor.stop()).unwrap();
+        let context = Context { threads: 1, monitor: &monitor, storage: crate::storage::LOCAL };
+        let mut lines = Lines::open(&path, 0, u64::MAX, &context).unwrap();
         monitor.cancel();
         assert_eq!(lines.step().unwrap_err().kind, ErrorKind::Interrupted);
-        assert_eq!(lines.offset, 0, "nothing is read after that");
+        assert_eq!(lines.content.offset(), 0, "nothing is read after that");
         assert!(
-            Lines::open(&path, 5, 10, monitor.stop())
+            Lines::open(&path, 5, 10, &context)
                 .is_err_and(|error| error.kind == ErrorKind::Interrupted)
         );
     }

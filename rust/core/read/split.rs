@@ -1,11 +1,12 @@
 //! `InputSplit`: the part of an input that one map task reads.
 
 use std::ops::Range;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::is_gzip;
-use crate::plan::Plan;
+use super::format::FormatName;
+use crate::storage::is_gzip;
 
 /// A byte range of one input of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,30 +15,22 @@ pub struct InputSplit {
     pub source: usize,
     /// The input's index within its source: the upper bits of its record ids.
     pub nth_input: usize,
-    /// The input's index in [`Plan::inputs`].
+    /// The input's index among those of the plan.
     pub input: usize,
-    /// The bytes in which its records start; everything for a compressed input.
+    /// The bytes in which its records start; everything for an input that is one split.
     pub range: Range<u64>,
 }
 
-/// Every split of the plan, by source, input and offset.
-#[must_use]
-pub fn splits(plan: &Plan) -> Vec<InputSplit> {
-    let mut splits = Vec::new();
-    for (source, spec) in plan.sources.iter().enumerate() {
-        for (nth_input, &input) in spec.inputs.iter().enumerate() {
-            let file = &plan.inputs[input];
-            if is_gzip(&file.path) {
-                splits.push(InputSplit { source, nth_input, input, range: 0..u64::MAX });
-                continue;
-            }
-            let mut start = 0;
-            while start < file.size {
-                let end = (start + plan.split_bytes).min(file.size);
-                splits.push(InputSplit { source, nth_input, input, range: start..end });
-                start = end;
-            }
-        }
+/// Returns the ranges of at most `split_bytes` in which a file of `size` bytes is read.
+pub(crate) fn ranges(
+    format: FormatName,
+    path: &Path,
+    size: u64,
+    split_bytes: u64,
+) -> Vec<Range<u64>> {
+    if is_gzip(path) || size > 0 && !format.get().splits_at_lines() {
+        return std::iter::once(0..u64::MAX).collect();
     }
-    splits
+    let starts = (0..size.div_ceil(split_bytes)).map(|nth| nth * split_bytes);
+    starts.map(|start| start..(start.saturating_add(split_bytes)).min(size)).collect()
 }

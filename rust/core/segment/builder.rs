@@ -1,20 +1,41 @@
 //! `SegmentBuilder`: a way from a record to the texts of its documents.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::{Fields, Rendered, Segmenter, Step};
+use crate::read::{FieldTree, Record};
 use crate::schema::Refusal;
+
+/// Receives the text of one document after another; may refuse the whole record.
+pub type Each<'a> = dyn FnMut(&Rendered) -> Result<(), Refusal> + 'a;
 
 /// A way from a record to the texts of its documents. Each way is one file of this room.
 pub trait SegmentBuilder: fmt::Debug + Send + Sync {
-    /// Renders a record. Calls `each` with the text of every document that it makes, in order; a
-    /// record that makes none is refused, with the reason.
+    /// Renders the record with these `fields`. Calls `each` with the text of every document that it
+    /// makes, in order; a record that makes none is refused, with the reason.
     fn build(
         &self,
         fields: &Fields,
         rendered: &mut Rendered,
-        each: &mut dyn FnMut(&Rendered) -> Result<(), Refusal>,
+        each: &mut Each<'_>,
     ) -> Result<(), Refusal>;
+
+    /// Returns the fields that it shows, for readers that can read them alone. The record is then
+    /// rendered by [`Self::build_record`].
+    fn wanted(&self) -> Option<&Arc<FieldTree>> {
+        None
+    }
+
+    /// Renders a record that was opened for the wanted fields, as [`Self::build`] does.
+    fn build_record(
+        &self,
+        record: &Record<'_>,
+        rendered: &mut Rendered,
+        each: &mut Each<'_>,
+    ) -> Result<(), Refusal> {
+        self.build(&record.fields()?, rendered, each)
+    }
 
     /// Returns the paths of the fields that may be shortened, in order of first use.
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>>;
@@ -23,14 +44,29 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     fn unmarked(&self) -> u64;
 }
 
+/// Templates make one document of a record.
 impl SegmentBuilder for Segmenter {
     fn build(
         &self,
         fields: &Fields,
         rendered: &mut Rendered,
-        each: &mut dyn FnMut(&Rendered) -> Result<(), Refusal>,
+        each: &mut Each<'_>,
     ) -> Result<(), Refusal> {
         self.render(fields, rendered)?;
+        each(rendered)
+    }
+
+    fn wanted(&self) -> Option<&Arc<FieldTree>> {
+        self.wanted()
+    }
+
+    fn build_record(
+        &self,
+        record: &Record<'_>,
+        rendered: &mut Rendered,
+        each: &mut Each<'_>,
+    ) -> Result<(), Refusal> {
+        self.render_record(record, rendered)?;
         each(rendered)
     }
 

@@ -21,14 +21,16 @@ mod rendered_tests;
 mod source;
 mod words;
 
-pub use builder::SegmentBuilder;
-pub use direct::{Binding, Direct};
+pub use builder::{Each, SegmentBuilder};
+use direct::Direct;
 pub use guard::Controls;
+
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::plan::{SegmentSpec, Source};
 pub use crate::read::Fields;
-use crate::read::Value;
+use crate::read::{FieldTree, Record, Value};
 use crate::schema::{DropReason, Refusal, Role};
 
 /// The name by which a template has all fields of the record, so that `record["a-b"]` is the field
@@ -193,13 +195,26 @@ impl Segmenter {
         Ok(Self { segments, direct })
     }
 
-    /// The direct path, where the templates have one.
-    #[must_use]
-    pub fn direct(&self) -> Option<&Direct> {
-        self.direct.as_ref()
+    /// Returns the fields that the templates show, where the direct path can read them alone.
+    fn wanted(&self) -> Option<&Arc<FieldTree>> {
+        self.direct.as_ref().map(Direct::fields)
     }
 
-    /// Renders a record into `out`, whose old content is dropped.
+    /// Renders a record into `out`, whose old content is dropped: by the direct path where the
+    /// record was opened for it and is ordinary, else by way of its fields.
+    fn render_record(
+        &self,
+        record: &Record<'_>,
+        out: &mut Rendered,
+    ) -> std::result::Result<(), Refusal> {
+        if self.direct.as_ref().is_some_and(|direct| direct.render(record, out)) {
+            return Ok(());
+        }
+        out.clear();
+        self.render(&record.fields()?, out)
+    }
+
+    /// Renders the fields of a record into `out`, whose old content is dropped.
     pub fn render(&self, fields: &Fields, out: &mut Rendered) -> std::result::Result<(), Refusal> {
         out.clear();
         let mut any_target = false;

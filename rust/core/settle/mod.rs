@@ -85,7 +85,7 @@ pub fn too_long(
     context: &Context<'_>,
 ) -> Result<Error> {
     let input = &plan.inputs[source.inputs[record.nth_input()]];
-    let line = context.storage.line_at(&input.path, record.offset(), || context.monitor.check())?;
+    let line = plan.line_of(source, record.record_id, context)?;
     Ok(Error::input(record.why.clone())
         .file(input.name.clone())
         .line(line)

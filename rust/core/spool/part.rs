@@ -293,7 +293,7 @@ mod tests {
             prop_assert_eq!(layout.bytes(), block.len() as u64);
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("block");
-            (&Local as &dyn Storage).write_file(&path, &[&[7; 5], block.as_slice()].concat()).unwrap();
+            crate::storage::LOCAL.write_file(&path, &[&[7; 5], block.as_slice()].concat()).unwrap();
             let in_file = Part { layout, block: Block::File(Arc::new(path), 5) };
             let in_memory = Part { layout, block: Block::Memory(Arc::new(block)) };
             for part in [in_file, in_memory] {

@@ -382,9 +382,7 @@ fn read_index(storage: &dyn Storage, path: &Path) -> Result<(Index, Vec<Range<u6
 mod tests {
     use super::*;
     use crate::schema::{Role, push_run};
-    use crate::storage::Local;
-
-    const LOCAL: &dyn Storage = &Local;
+    use crate::storage::LOCAL;
 
     fn documents(spool: &Spool) -> Vec<(u64, Vec<u32>)> {
         let mut found = Vec::new();

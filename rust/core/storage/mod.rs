@@ -22,6 +22,10 @@ pub use change::is_temporary;
 pub use local::Local;
 pub use read::{BOM, Stamp, is_gzip, unreadable};
 
+/// The local file system, for unit tests.
+#[cfg(test)]
+pub(crate) const LOCAL: &dyn Storage = &Local;
+
 /// Something that a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {

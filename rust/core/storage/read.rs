@@ -268,23 +268,6 @@ impl dyn Storage + '_ {
             }
         }
     }
-
-    /// Returns the line, from 1, that the byte `offset` of the decompressed content lies in.
-    /// `check` is asked now and then whether to go on.
-    pub fn line_at(&self, path: &Path, offset: u64, check: impl Fn() -> Result<()>) -> Result<u64> {
-        let mut reader = self.open_content(path, 0)?.take(offset);
-        let mut newlines = 0;
-        loop {
-            check()?;
-            let chunk = reader.fill_buf().map_err(|error| unreadable(path, 0, &error))?;
-            if chunk.is_empty() {
-                return Ok(1 + newlines);
-            }
-            newlines += memchr::memchr_iter(b'\n', chunk).count() as u64;
-            let len = chunk.len();
-            reader.consume(len);
-        }
-    }
 }
 
 /// Returns the bytes of a file of ours as text.

@@ -1,11 +1,10 @@
-//! What a file looks like: its format, and whether it is text in UTF-8 at all.
+//! `Head`: the start of a file, and whether it shows text in UTF-8.
 
 use std::io::Read;
 use std::path::Path;
 
-use super::{BOM, is_gzip, open, open_content, unreadable};
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::Format;
+use crate::storage::{BOM, Storage, is_gzip, unreadable};
 
 /// Bytes of a file's start that are looked at.
 const HEAD: u64 = 4096;
@@ -35,72 +34,64 @@ const EXPORT_PARQUET: &str = "export it as JSON Lines: \
 const EXPORT_ARROW: &str = "export it as JSON Lines: \
      python -c \"import datasets; datasets.Dataset.from_file('FILE').to_json('FILE.jsonl')\"";
 
-/// Refuses a file that is compressed, binary or of another encoding than UTF-8, whatever its source
-/// says that it is.
-pub fn refuse_what_is_no_text(path: &Path, format: Format) -> Result<()> {
-    let head = Head::read(path)?;
-    // In JSON a NUL costs its line only; elsewhere nothing would tell it from text.
-    if format != Format::Jsonl && head.content.contains(&0) {
-        return Err(Error::input(
-            "holds NUL bytes: it is binary, or text of another encoding than UTF-8",
-        )
-        .remedy(
-            "name a file of text; `file` tells what it is, `iconv` brings other encodings to UTF-8",
-        ));
-    }
-    Ok(())
-}
-
-/// The format of a file by its suffix (before `.gz`), else by its first character. Refuses what is
-/// no text at all.
-pub fn guess_format(path: &Path) -> Result<Format> {
-    let stem = if is_gzip(path) { path.with_extension("") } else { path.to_owned() };
-    let suffix = stem.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let content = Head::read(path)?.content;
-    let text = content.strip_prefix(BOM).unwrap_or(&content);
-    let first = text.iter().copied().find(|byte| !byte.is_ascii_whitespace());
-    match (suffix.as_str(), first) {
-        ("json" | "jsonl" | "ndjson", Some(b'[')) => {
-            Err(Error::input("is a JSON array, not JSON Lines")
-                .remedy("write one object a line: jq -c '.[]'"))
-        }
-        ("csv", _) => Err(Error::input("quoted CSV is not read yet")
-            .remedy("export it as TSV or JSON Lines; if it is raw TSV, say format = \"tsv\"")),
-        ("tsv" | "tab", _) => Ok(Format::Tsv),
-        ("txt" | "text", _) => Ok(Format::Text),
-        ("json" | "jsonl" | "ndjson", _) | (_, Some(b'{')) => Ok(Format::Jsonl),
-        _ => Err(Error::config("its format cannot be guessed")
-            .remedy("say format = \"jsonl\", \"tsv\" or \"text\" in its source, whichever it is")),
-    }
-}
-
 /// The start of a file.
-struct Head {
-    /// Decompressed, if it is gzip.
+pub(crate) struct Head {
+    /// The name of the file, without its folder.
+    name: String,
+    is_gzip: bool,
+    /// Decompressed, if the file is gzip.
     content: Vec<u8>,
 }
 
 impl Head {
-    /// Reads the start of a file, and refuses what it shows to be no text in UTF-8.
-    fn read(path: &Path) -> Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+    /// Reads the start of a file.
+    pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut stored = Vec::new();
         let failed = |error| Error::io(ErrorKind::Input, path, &error);
-        open(path)?.0.take(HEAD).read_to_end(&mut stored).map_err(failed)?;
-        let mut content = stored;
-        if is_gzip(path) {
-            refuse_magic(&content, &name)?;
-            content = Vec::new();
-            open_content(path, 0)?
-                .take(HEAD)
-                .read_to_end(&mut content)
-                .map_err(|error| unreadable(path, 0, &error))?;
-        } else if content.starts_with(GZIP) {
+        let (file, _) = storage.open_regular(ErrorKind::Input, path)?;
+        file.take(HEAD).read_to_end(&mut stored).map_err(failed)?;
+        if !is_gzip(path) {
+            return Ok(Self { name, is_gzip: false, content: stored });
+        }
+        // A file of another kind under this suffix is named by what it is, not as damaged gzip.
+        refuse_magic(&stored, &name)?;
+        let mut content = Vec::new();
+        storage
+            .open_content(path, 0)?
+            .take(HEAD)
+            .read_to_end(&mut content)
+            .map_err(|error| unreadable(path, 0, &error))?;
+        Ok(Self { name, is_gzip: true, content })
+    }
+
+    /// Returns the start of the content, without a byte order mark of UTF-8.
+    pub(crate) fn text(&self) -> &[u8] {
+        self.content.strip_prefix(BOM).unwrap_or(&self.content)
+    }
+
+    /// Refuses a file that is compressed, an archive or of another encoding than UTF-8.
+    pub(crate) fn refuse_encoded(&self) -> Result<()> {
+        let Self { name, is_gzip, content } = self;
+        if !is_gzip && content.starts_with(GZIP) {
             return Err(Error::input("is compressed by gzip, which its name does not say")
                 .remedy(format!("rename it: mv {name} {name}.gz")));
         }
-        refuse_magic(&content, &name)?;
-        other_encoding(&content).map_or(Ok(Self { content }), Err)
+        refuse_magic(content, name)?;
+        other_encoding(content).map_or(Ok(()), Err)
+    }
+
+    /// Refuses a file that is not text in UTF-8: one that holds NUL bytes, too.
+    pub(crate) fn refuse_binary(&self) -> Result<()> {
+        self.refuse_encoded()?;
+        if self.content.contains(&0) {
+            let what = "holds NUL bytes: it is binary, or text of another encoding than UTF-8";
+            return Err(Error::input(what).remedy(
+                "name a file of text; `file` tells what it is, `iconv` brings other encodings to \
+                 UTF-8",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -123,8 +114,17 @@ fn refuse_magic(head: &[u8], name: &str) -> Result<()> {
     }
 }
 
-/// The error of text in UTF-16 or UTF-32, by its byte order mark or by where its NULs are.
-pub(super) fn other_encoding(head: &[u8]) -> Option<Error> {
+/// Reads a file that a person wrote, as text.
+pub(crate) fn small_text(storage: &dyn Storage, path: &Path) -> Result<String> {
+    String::from_utf8(storage.small_bytes(path)?).map_err(|error| {
+        let otherwise = || Error::input("is not UTF-8");
+        let error = other_encoding(error.as_bytes()).unwrap_or_else(otherwise);
+        error.file(path.display().to_string())
+    })
+}
+
+/// Returns the error of text in UTF-16 or UTF-32, by its byte order mark or by where its NULs are.
+fn other_encoding(head: &[u8]) -> Option<Error> {
     let by_mark = match head {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
@@ -170,8 +170,8 @@ mod tests {
     fn looked_at(name: &str, bytes: &[u8]) -> Result<()> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
-        (&crate::storage::Local as &dyn crate::storage::Storage).write_file(&path, bytes).unwrap();
-        refuse_what_is_no_text(&path, Format::Text)
+        crate::storage::LOCAL.write_file(&path, bytes).unwrap();
+        Head::read(crate::storage::LOCAL, &path)?.refuse_binary()
     }
 
     #[test]

@@ -1,0 +1,274 @@
+//! `Format`: how files of one kind hold records; guessing which one a file has.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::columns::refuse_repeated;
+use super::content::line_at;
+use super::formats::FORMATS;
+use super::head::Head;
+use super::record::Reader;
+use super::slots::FieldTree;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::storage::{Storage, is_gzip};
+
+/// A format: the one place that knows how its files are told, cut, read and located.
+pub(crate) trait Format: Sync {
+    /// Returns the name of the format in `corpus.toml` and in the manifest.
+    fn name(&self) -> &'static str;
+
+    /// Returns the suffixes of its files, in lower case, without `.gz`.
+    fn suffixes(&self) -> &'static [&'static str];
+
+    /// Judges by the start of its content a file whose source, with these options, says no format.
+    /// An error says what is unclear of a file with a suffix of this format.
+    fn sniff(&self, content: &[u8], options: &FormatOptions) -> Result<Likeness>;
+
+    /// Returns the options that sources of this format may give.
+    fn options(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Returns whether a record begins at every line start, so that a plain file may be read in
+    /// parts.
+    fn splits_at_lines(&self) -> bool {
+        false
+    }
+
+    /// Returns the template of the target where a source has no segments.
+    fn default_target(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Refuses a file whose start shows that no record can be read from it.
+    fn refuse(&self, head: &Head) -> Result<()> {
+        head.refuse_binary()
+    }
+
+    /// Opens the records of a file.
+    fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>>;
+
+    /// Returns the place of a record in its file, as reports show it: its line, from 1.
+    fn locate(&self, path: &Path, offset: u64, context: &Context<'_>) -> Result<u64> {
+        line_at(path, offset, context)
+    }
+}
+
+/// How sure a format is that a file is of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Likeness {
+    /// The content is of another format.
+    None,
+    /// The file may be of this format: its suffix decides.
+    Possible,
+    /// The content is of this format, whatever the suffix.
+    Certain,
+}
+
+/// A file whose records are to be read.
+pub(crate) struct Request<'a> {
+    pub(crate) path: &'a Path,
+    /// The bytes in which the records begin.
+    pub(crate) range: Range<u64>,
+    pub(crate) options: &'a FormatOptions,
+    /// The fields that templates show; none where all fields are read of every record.
+    pub(crate) wanted: Option<&'a Arc<FieldTree>>,
+    pub(crate) context: &'a Context<'a>,
+}
+
+/// A format of the table, by its name.
+#[derive(Clone, Copy)]
+pub struct FormatName(&'static dyn Format);
+
+impl FormatName {
+    /// Returns the format.
+    pub(crate) fn get(self) -> &'static dyn Format {
+        self.0
+    }
+
+    /// Returns the names of all formats.
+    pub(crate) fn all() -> &'static [&'static str] {
+        static NAMES: LazyLock<Vec<&'static str>> =
+            LazyLock::new(|| FORMATS.iter().map(|format| format.name()).collect());
+        &NAMES
+    }
+
+    /// Returns the format of this name, if there is one.
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        FORMATS.iter().find(|format| format.name() == name).map(|&format| Self(format))
+    }
+}
+
+impl PartialEq for FormatName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name() == other.0.name()
+    }
+}
+
+impl Eq for FormatName {}
+
+impl fmt::Debug for FormatName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+impl fmt::Display for FormatName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+impl Serialize for FormatName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for FormatName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let unknown = || serde::de::Error::unknown_variant(&name, Self::all());
+        Self::find(&name).ok_or_else(unknown)
+    }
+}
+
+/// The options of a source that say how its files are read, beside their format.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FormatOptions {
+    /// Names of the columns, instead of those of the header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+    /// Whether a file whose columns are named has a header to pass over, where that is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
+}
+
+impl FormatOptions {
+    /// Checks the options of a source of `format`, and drops those that change nothing.
+    pub(crate) fn resolve(self, format: FormatName) -> Result<Self> {
+        if let Some(columns) = &self.columns {
+            if columns.is_empty() || columns.iter().any(String::is_empty) {
+                return Err(Error::config("`columns` names no column, or one by an empty name")
+                    .remedy(
+                        "name every column of the file: columns = [\"question\", \"answer\"]",
+                    ));
+            }
+            refuse_repeated(columns)?;
+        }
+        self.refuse_unknown(format)?;
+        if self.header == Some(false) && self.columns.is_none() {
+            return Err(Error::config("header = false leaves the columns without names")
+                .remedy("name them: columns = [\"…\"]"));
+        }
+        Ok(Self { header: self.header.filter(|_| self.columns.is_some()), ..self })
+    }
+
+    /// Returns the names of the options that are given.
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        [("columns", self.columns.is_some()), ("header", self.header.is_some())]
+            .into_iter()
+            .filter_map(|(name, is_given)| is_given.then_some(name))
+    }
+
+    /// Refuses an option that `format` does not have.
+    fn refuse_unknown(&self, format: FormatName) -> Result<()> {
+        let Some(option) = self.given().find(|option| !format.get().options().contains(option))
+        else {
+            return Ok(());
+        };
+        let having = FORMATS.iter().filter(|format| format.options().contains(&option));
+        let names: Vec<&str> = having.map(|format| format.name()).collect();
+        Err(Error::config(format!(
+            "`{option}` is for {}; this source is {format}",
+            names.join(" and ")
+        ))
+        .remedy(format!("remove `{option}`, or say format = \"{}\"", names[0])))
+    }
+}
+
+/// Returns the format of a file by its suffix (before `.gz`), else by its content. Refuses a file
+/// that is not text.
+pub(crate) fn guess(
+    storage: &dyn Storage,
+    path: &Path,
+    options: &FormatOptions,
+) -> Result<FormatName> {
+    let stem = if is_gzip(path) { path.with_extension("") } else { path.to_owned() };
+    let suffix = stem.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let head = Head::read(storage, path)?;
+    let (mut by_suffix, mut by_content) = (Vec::new(), Vec::new());
+    for format in FORMATS.map(FormatName) {
+        let likeness = format.get().sniff(head.text(), options);
+        if format.get().suffixes().contains(&suffix.as_str()) {
+            match likeness {
+                Ok(likeness) => by_suffix.push((likeness, format)),
+                Err(error) => return head.refuse_binary().and(Err(error)),
+            }
+        } else if likeness.is_ok_and(|likeness| likeness == Likeness::Certain) {
+            by_content.push((Likeness::Certain, format));
+        }
+    }
+    // A suffix says what a file is. Of two formats that share it, the content decides.
+    by_suffix.retain(|(likeness, _)| *likeness > Likeness::None);
+    by_suffix.sort_by_key(|(likeness, _)| std::cmp::Reverse(*likeness));
+    let best = by_suffix.into_iter().chain(by_content).next();
+    let Some((_, format)) = best else {
+        head.refuse_binary()?;
+        let names: Vec<String> =
+            FormatName::all().iter().map(|name| format!("\"{name}\"")).collect();
+        return Err(Error::config("its format cannot be guessed").remedy(format!(
+            "say format = {} in its source, whichever it is",
+            names.join(" or ")
+        )));
+    };
+    format.get().refuse(&head).map(|()| format)
+}
+
+/// Refuses a file that cannot be of `format`.
+pub(crate) fn refuse_other_content(
+    storage: &dyn Storage,
+    path: &Path,
+    format: FormatName,
+) -> Result<()> {
+    format.get().refuse(&Head::read(storage, path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guessed(name: &str, content: &[u8]) -> Option<&'static str> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        crate::storage::LOCAL.write_file(&path, content).unwrap();
+        guess(crate::storage::LOCAL, &path, &FormatOptions::default())
+            .ok()
+            .map(|format| format.get().name())
+    }
+
+    #[test]
+    fn a_suffix_decides_before_the_content_and_no_suffix_leaves_it_to_the_content() {
+        for (name, content, format) in [
+            ("a.jsonl", "x", Some("jsonl")),
+            ("a.NDJSON", "", Some("jsonl")),
+            ("a.json", "{}", Some("jsonl")),
+            ("a.txt", "{\"a\": 1}", Some("text")),
+            ("a.txt", "[{\"a\": 1}]", Some("text")),
+            ("a.tsv", "{\"a\": 1}", Some("tsv")),
+            ("a.tab", "\"a\"\t\"b\"", Some("tsv")),
+            ("a", " {\"a\": 1}", Some("jsonl")),
+            ("a.log", "\u{feff}{", Some("jsonl")),
+            ("a", "text", None),
+            ("a", "[1] a footnote", None),
+            ("a", "", None),
+        ] {
+            assert_eq!(guessed(name, content.as_bytes()), format, "{name}: {content}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The table of formats. A format is one file here and one line of the table.
+
+mod jsonl;
+mod text;
+mod tsv;
+
+use super::format::Format;
+
+/// Every format, in the order in which messages name them. Of two formats that may both be meant,
+/// the first is.
+pub(super) static FORMATS: [&dyn Format; 3] = [&jsonl::Jsonl, &tsv::Tsv, &text::Text];

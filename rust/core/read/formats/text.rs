@@ -1,0 +1,60 @@
+//! Plain text: one document a line, in the field `text`.
+
+use crate::error::Result;
+use crate::read::columns::Columns;
+use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::json::{Fields, Value};
+use crate::read::line_reader::{LineFormat, LineReader};
+use crate::read::record::Reader;
+use crate::read::slots::Slots;
+
+/// The name of the one field.
+const FIELD: &str = "text";
+
+pub(super) struct Text;
+
+impl Format for Text {
+    fn name(&self) -> &'static str {
+        "text"
+    }
+
+    fn suffixes(&self) -> &'static [&'static str] {
+        &["txt", "text"]
+    }
+
+    fn sniff(&self, _: &[u8], _: &FormatOptions) -> Result<Likeness> {
+        Ok(Likeness::Possible)
+    }
+
+    fn splits_at_lines(&self) -> bool {
+        true
+    }
+
+    fn default_target(&self) -> Option<&'static str> {
+        Some("{{ text }}")
+    }
+
+    fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
+        let columns = Columns::new(vec![FIELD.to_owned()], request);
+        LineReader::open(request, false, TextLine { columns })
+    }
+}
+
+/// Reads a line as the one field.
+struct TextLine {
+    columns: Columns,
+}
+
+impl LineFormat for TextLine {
+    fn is_blank(&self, line: &[u8]) -> bool {
+        std::str::from_utf8(line).is_ok_and(|text| text.trim().is_empty())
+    }
+
+    fn fill<'a>(&self, text: &'a str, slots: &mut Slots<'a>) -> bool {
+        self.columns.fill(std::iter::once(text), slots)
+    }
+
+    fn fields(&self, text: &str) -> std::result::Result<Fields, String> {
+        self.columns.fields(1, std::iter::once(Value::from(text)))
+    }
+}

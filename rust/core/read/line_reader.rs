@@ -1,0 +1,78 @@
+//! `LineReader`: the reader of every format whose records are lines.
+
+use super::format::Request;
+use super::json::Fields;
+use super::lines::{Line, Lines, MAX_LINE};
+use super::record::{Reader, malformed, utf8};
+use super::slots::Slots;
+use crate::error::Result;
+use crate::schema::Refusal;
+
+/// How a format reads a line.
+pub(super) trait LineFormat: Send {
+    /// Returns whether the line separates records, rather than being one.
+    fn is_blank(&self, line: &[u8]) -> bool;
+
+    /// Fills the slots of the wanted fields; `false` where the line is left to [`Self::fields`].
+    fn fill<'a>(&self, text: &'a str, slots: &mut Slots<'a>) -> bool;
+
+    /// Returns all fields, or what is wrong with the line.
+    fn fields(&self, text: &str) -> std::result::Result<Fields, String>;
+}
+
+/// A cursor over the lines of a range that are records.
+pub(super) struct LineReader<F> {
+    lines: Lines,
+    format: F,
+    skips_first: bool,
+}
+
+impl<F: LineFormat + 'static> LineReader<F> {
+    /// Opens the lines of `request`; `skips_first` passes over the first one.
+    pub(super) fn open(
+        request: &Request<'_>,
+        skips_first: bool,
+        format: F,
+    ) -> Result<Box<dyn Reader>> {
+        let range = &request.range;
+        let lines = Lines::open(request.path, range.start, range.end, request.context)?;
+        Ok(Box::new(Self { lines, format, skips_first }))
+    }
+}
+
+impl<F: LineFormat> Reader for LineReader<F> {
+    fn advance(&mut self) -> Result<bool> {
+        while self.lines.step()? {
+            let is_header = std::mem::take(&mut self.skips_first);
+            let (_, line) = self.lines.current();
+            let is_blank = || matches!(line, Line::Text(line) if self.format.is_blank(line));
+            if !is_header && !is_blank() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn offset(&self) -> u64 {
+        self.lines.current().0
+    }
+
+    fn bytes(&self) -> usize {
+        match self.lines.current().1 {
+            Line::Text(line) => line.len(),
+            Line::TooLong => 0,
+        }
+    }
+
+    fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
+        let Line::Text(line) = self.lines.current().1 else { return false };
+        std::str::from_utf8(line).is_ok_and(|text| self.format.fill(text, slots))
+    }
+
+    fn fields(&self) -> std::result::Result<Fields, Refusal> {
+        match self.lines.current().1 {
+            Line::Text(line) => self.format.fields(utf8(line)?).map_err(malformed),
+            Line::TooLong => Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20))),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `FieldTree`: the fields that templates show, each with a slot; `Slots`: the texts of one record.
+//!
+//! A reader fills the slots with text borrowed from its record, without a tree of values in
+//! between. A reader of columns may read those of the tree alone.
+
+use std::borrow::Cow;
+
+/// The most fields that have slots.
+pub(crate) const MAX_SLOTS: usize = 16;
+/// The most names on the way to them: a reader keeps a bit for each.
+const MAX_NODES: usize = 64;
+
+/// The text of each wanted field of a record, where it has one.
+pub(crate) type Slots<'a> = [Option<Cow<'a, str>>; MAX_SLOTS];
+
+/// The fields that templates show.
+#[derive(Debug)]
+pub struct FieldTree {
+    root: Node,
+    nodes: usize,
+    slots: usize,
+}
+
+/// A name on the way to wanted fields. One without slot and children declines its record.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    /// The place of the node among all nodes.
+    pub(super) number: usize,
+    pub(super) children: Vec<(String, Node)>,
+    pub(super) slot: Option<usize>,
+}
+
+impl Node {
+    /// Returns the node of the field `name`.
+    pub(super) fn child(&self, name: &str) -> Option<&Self> {
+        self.children.iter().find(|(key, _)| key == name).map(|(_, node)| node)
+    }
+
+    fn declines(&self) -> bool {
+        self.slot.is_none() && self.children.is_empty()
+    }
+}
+
+impl FieldTree {
+    /// Returns a tree of no fields. A record with a field named `declined` is left to the full way.
+    pub(crate) fn new(declined: Option<&str>) -> Self {
+        let mut tree = Self { root: Node::default(), nodes: 1, slots: 0 };
+        if let Some(name) = declined {
+            let node = Node { number: tree.nodes, ..Node::default() };
+            tree.root.children.push((name.to_owned(), node));
+            tree.nodes += 1;
+        }
+        tree
+    }
+
+    /// Returns the slot of the field at `path`, which is added if it is new; nothing where one
+    /// field is both text and an object, or where there are too many fields.
+    pub(crate) fn slot_of(&mut self, path: &[String]) -> Option<usize> {
+        let Self { root, nodes, slots } = self;
+        let mut node = root;
+        for name in path {
+            if node.slot.is_some() {
+                return None;
+            }
+            let index = node.children.iter().position(|(key, _)| key == name);
+            let index = index.unwrap_or_else(|| {
+                let child = Node { number: *nodes, ..Node::default() };
+                node.children.push((name.clone(), child));
+                *nodes += 1;
+                node.children.len() - 1
+            });
+            node = &mut node.children[index].1;
+        }
+        if !node.children.is_empty() {
+            return None;
+        }
+        if node.slot.is_none() {
+            node.slot = Some(*slots);
+            *slots += 1;
+        }
+        node.slot.filter(|_| *nodes <= MAX_NODES && *slots <= MAX_SLOTS)
+    }
+
+    pub(super) fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// Returns the slot of each column of text that templates show; nothing where all records of
+    /// these columns are left to the full way.
+    pub(super) fn columns(&self, names: &[String]) -> Option<Vec<Option<usize>>> {
+        let slot_of = |name: &String| match self.root.child(name) {
+            Some(node) if node.declines() => None,
+            node => Some(node.and_then(|node| node.slot)),
+        };
+        names.iter().map(slot_of).collect()
+    }
+}
