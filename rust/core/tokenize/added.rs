@@ -1,5 +1,5 @@
-//! `Matcher`: finds added tokens in a text the way `tokenizers` does, but only where the template
-//! spells them.
+//! `Matcher`: finds added tokens in a text as `tokenizers` does, but only where the template spells
+//! them.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -8,33 +8,34 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use regex::Regex;
 use tokenizers::AddedToken;
 
-/// A piece of a text: ordinary, or a control token.
+/// A stretch of a text: ordinary text or a control token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// Its bytes in the text.
+    /// The bytes of the stretch.
     pub range: Range<usize>,
-    /// The control token's id.
+    /// The id of the control token; none for ordinary text.
     pub id: Option<u32>,
 }
 
-/// The added tokens of one kind (matched before or after normalization).
+/// The added tokens of one kind: matched before normalization, or after it.
 #[derive(Debug)]
 pub struct Matcher {
-    /// Leftmost, longest: what `tokenizers` takes.
+    /// Finds the leftmost, longest matches, as `tokenizers` does.
     automaton: AhoCorasick,
-    /// Every occurrence.
+    /// Finds every occurrence.
     overlapping: AhoCorasick,
     tokens: Vec<(u32, AddedToken)>,
 }
 
 static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\w").expect("a valid pattern"));
 
+/// Returns whether `char` belongs to a word, as the `single_word` flag defines it.
 fn is_word(char: char) -> bool {
     WORD.is_match(char.encode_utf8(&mut [0; 4]))
 }
 
 impl Matcher {
-    /// A matcher of `(spelling, id, token)`.
+    /// Builds a matcher of `(spelling, id, token)`.
     pub fn new(tokens: Vec<(String, u32, AddedToken)>) -> Self {
         let tokens: Vec<_> =
             tokens.into_iter().filter(|(spelling, _, _)| !spelling.is_empty()).collect();
@@ -54,18 +55,18 @@ impl Matcher {
         }
     }
 
-    /// Whether there is nothing to match.
+    /// Returns whether the matcher has no tokens.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// Whether a spelling occurs in `text`.
+    /// Returns whether any spelling occurs in `text`.
     pub fn is_in(&self, text: &str) -> bool {
         !self.is_empty() && self.automaton.is_match(text)
     }
 
-    /// The pieces of `text`; control tokens only inside one of `literals`. A token's flags look at
-    /// all of the text.
+    /// Returns the stretches of `text`. Control tokens are matched only inside one of `literals`;
+    /// the flags of a token look at the whole text.
     pub fn find(&self, text: &str, literals: &[Range<usize>]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut from = 0;
@@ -74,6 +75,7 @@ impl Matcher {
                 let (mut start, mut end) =
                     (literal.start + found.start(), literal.start + found.end());
                 let (id, token) = &self.tokens[found.pattern().as_usize()];
+                // The flags see the text outside the literal too, as they do in the library.
                 let (before, after) = (&text[..start], &text[end..]);
                 if token.single_word
                     && (before.chars().next_back().is_some_and(is_word)
@@ -81,6 +83,8 @@ impl Matcher {
                 {
                     continue;
                 }
+                // An earlier token may have taken the white space already: never step back before
+                // it.
                 if token.lstrip {
                     start = before.trim_end().len().max(from);
                 }
@@ -94,13 +98,15 @@ impl Matcher {
                 from = end;
             }
         }
+        // An empty text is one empty stretch, as in the library: a normalizer may still prepend to
+        // it.
         if from < text.len() || text.is_empty() {
             pieces.push(Piece { range: from..text.len(), id: None });
         }
         pieces
     }
 
-    /// Every occurrence of a spelling.
+    /// Returns every occurrence of any spelling, overlaps included.
     pub fn occurrences<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
         self.overlapping.find_overlapping_iter(text).map(|found| found.range())
     }

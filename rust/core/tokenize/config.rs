@@ -1,5 +1,4 @@
-//! The control tokens of a configuration: which ids open, close and fill, and the candidates where
-//! none is named.
+//! Resolves the control tokens of a configuration, and lists candidates where a name is missing.
 
 use std::path::Path;
 
@@ -14,8 +13,8 @@ use crate::plan::{TokenizerPlan, nearest};
 /// Resolves BOS, EOS and pad from `corpus.toml`, else from the `tokenizer_config.json` beside the
 /// tokenizer.
 ///
-/// BOS is placed where `corpus.toml` names one or `tokenizer_config.json` says `add_bos_token`; pad
-/// is EOS by default.
+/// BOS is used if `corpus.toml` names it or `tokenizer_config.json` sets `add_bos_token`; pad
+/// defaults to EOS.
 pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Result<ControlIds> {
     let beside = sibling_config(path)?;
     let token = |key: &str| -> Option<String> {
@@ -42,7 +41,7 @@ pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Resu
     })
 }
 
-/// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else that of
+/// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else the one in
 /// `tokenizer_config.json`.
 pub fn chat_template(path: &Path) -> Result<Option<String>> {
     let file = path.with_file_name("chat_template.jinja");
@@ -50,14 +49,15 @@ pub fn chat_template(path: &Path) -> Result<Option<String>> {
         return files::whole_text(&file).map(Some);
     }
     let beside = sibling_config(path)?;
-    // Where there are several, each has a name; plain chats use the one called `default`.
+    // Where there are several, each has a name; plain chats use the template called `default`.
     let named = beside["chat_template"]
         .as_array()
-        .and_then(|all| all.iter().find(|one| one["name"] == "default"));
-    let written = named.map_or(&beside["chat_template"], |one| &one["template"]);
+        .and_then(|all| all.iter().find(|template| template["name"] == "default"));
+    let written = named.map_or(&beside["chat_template"], |named| &named["template"]);
     Ok(written.as_str().map(str::to_owned))
 }
 
+/// Reads the `tokenizer_config.json` beside the tokenizer; returns null if there is none.
 fn sibling_config(path: &Path) -> Result<Value> {
     let beside = path.with_file_name("tokenizer_config.json");
     if beside.symlink_metadata().is_err() {
@@ -70,7 +70,7 @@ fn sibling_config(path: &Path) -> Result<Value> {
     })
 }
 
-/// The id of a control token. It must be an added token: others could be spelled by text.
+/// Returns the id of a control token. Only an added token is accepted: text could spell any other.
 fn id_of(key: &str, token: &str, tokenizer: &Tokenizer) -> Result<u32> {
     let added = tokenizer.get_added_tokens_decoder();
     if let Some((id, _)) = added.iter().find(|(_, added)| added.content == token) {
@@ -82,7 +82,7 @@ fn id_of(key: &str, token: &str, tokenizer: &Tokenizer) -> Result<u32> {
         .remedy(format!("{hint}candidates: {}", candidates(tokenizer))))
 }
 
-/// The added tokens that could be control tokens: special ones first.
+/// Lists the added tokens that could be control tokens, special ones first.
 fn candidates(tokenizer: &Tokenizer) -> String {
     let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
     added.sort_by_key(|(id, token)| (!token.special, *id));
@@ -97,7 +97,7 @@ fn candidates(tokenizer: &Tokenizer) -> String {
     }
 }
 
-/// Dropout makes a tokenizer give other ids each time; a dataset must not.
+/// Refuses a model with dropout: it gives random ids, and a dataset must not depend on chance.
 pub fn refuse_dropout(json: &Value) -> Result<()> {
     match json["model"]["dropout"].as_f64() {
         Some(dropout) if dropout > 0.0 => {

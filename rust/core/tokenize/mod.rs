@@ -1,9 +1,9 @@
-//! Tokenizing: a rendered record becomes a document, token ids and the run-lengths of their roles.
+//! Turns a rendered record into a document: token ids and the run-lengths of their roles.
 //!
-//! Owns the tokenizer in its two forms and the control tokens. Each run of text is encoded by
-//! itself, the first as the tokenizer does, later ones by its continuation form, so that no token
-//! covers text of a prompt and of a target; text that comes from data never becomes a control
-//! token.
+//! Owns the tokenizer in its two forms, and the control tokens. Each run of text is encoded by
+//! itself: the first run as the tokenizer encodes a text, later runs by the continuation form. So
+//! no token covers text of a prompt and of a target. Text that comes from data never becomes a
+//! control token.
 
 mod added;
 mod backtrack;
@@ -44,29 +44,29 @@ use crate::segment::{Controls, Rendered, TokenNames};
 use fast::{Engine, Lease};
 use form::Form;
 
-/// A record as tokens.
+/// A record as token ids and roles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Document {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// Run-lengths of their roles.
+    /// Run-lengths of the roles of `ids`.
     pub runs: Vec<Run>,
-    /// What a report may have to say of it.
+    /// Facts about the document that the report counts.
     pub marks: Marks,
 }
 
 impl Document {
-    /// Tokens of `role`.
+    /// Returns the number of tokens with `role`.
     #[must_use]
     pub fn count(&self, role: Role) -> u32 {
         self.runs.iter().filter(|run| run.role == role).map(|run| run.len).sum()
     }
 }
 
-/// The ids that the configuration puts into rows.
+/// The ids of the control tokens that the configuration puts into rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ControlIds {
-    /// Opens every document, if any does.
+    /// Opens every document; none where documents have no opening token.
     pub bos: Option<u32>,
     /// Closes every document.
     pub eos: u32,
@@ -74,7 +74,8 @@ pub struct ControlIds {
     pub pad: u32,
 }
 
-/// What one thread keeps from record to record, the words that it has seen. Some engines have none.
+/// The words that one thread has seen, kept from record to record. Empty where the `tokenizers`
+/// library encodes.
 #[derive(Debug)]
 pub struct Session(Option<Lease>);
 
@@ -83,16 +84,16 @@ pub struct Session(Option<Lease>);
 pub struct Encoder {
     first: Form,
     continuation: Form,
-    /// Why there is no continuation form, if there is none.
+    /// The reason why the tokenizer has no continuation form; none if it has one.
     no_continuation: Option<String>,
     chosen: Chosen,
     controls: ControlIds,
     /// The spellings of the added tokens.
     spellings: Controls,
     bytes: Vec<u8>,
-    /// What was beside the file when it was loaded; a dataset's is in its manifest.
+    /// The chat template found beside the file at loading. A dataset keeps its own in the manifest.
     chat_template: Option<String>,
-    /// Worked out when it is first asked for.
+    /// Computed on first use, as is `probes`.
     sha256: OnceLock<String>,
     probes: OnceLock<Vec<Probe>>,
     vocab_size: usize,
@@ -100,7 +101,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Loads the tokenizer of the plan, on a few threads, and resolves its control tokens.
+    /// Loads the tokenizer of the plan on up to `threads` threads and resolves its control tokens.
     pub fn load(plan: &TokenizerPlan, config_file: &str, threads: usize) -> Result<Self> {
         let Some(path) = &plan.file else {
             return Err(Error::config("no tokenizer").file(config_file).remedy(
@@ -117,14 +118,14 @@ impl Encoder {
             .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
     }
 
-    /// The encoder of a packed dataset: its tokenizer file and the ids its manifest names.
+    /// Returns the encoder of a packed dataset: its tokenizer file, and the ids in its manifest.
     pub fn of_dataset(path: &Path, controls: ControlIds) -> Result<Self> {
         let shown = path.display().to_string();
         Self::from_bytes(files::whole_bytes(path)?, &shown, 1, |_| Ok(controls))
             .map_err(|error| error.file(shown))
     }
 
-    /// The same with the library encoding, whatever engine there is.
+    /// Returns this encoder without the fast encoder: the `tokenizers` library encodes.
     #[must_use]
     pub fn by_library(mut self) -> Self {
         (self.first.engine, self.continuation.engine) = (None, None);
@@ -137,12 +138,17 @@ impl Encoder {
         threads: usize,
         controls: impl FnOnce(&Tokenizer) -> Result<ControlIds>,
     ) -> Result<Self> {
+        // The two forms and the choice between fast encoder and library, in one closure: a hostile
+        // file
+        // can make the library panic in any of these calls, and `caught` turns that into an error.
         let load = || -> Result<_> {
             let Loaded { json, tokenizer, engine } = choice::load(&bytes, threads)?;
             let mut first = Form::new(tokenizer, &json)?;
             let mut continuation = Form::continuation(&first, &json)?;
             let no_continuation = form::no_continuation(&json, &first, &continuation)?;
             let engine = engine.map(|engine| engine.guarding(first.guarded()));
+            // The fast encoder must agree in both forms: one disagreement leaves both to the
+            // library.
             let mut chosen = choice::choose(engine, &first, threads, |engine, text| {
                 first.agrees(engine, text) && continuation.agrees(&engine.continuing(), text)
             })?;
@@ -157,6 +163,8 @@ impl Encoder {
         let tokenizer = first.tokenizer();
         let spelled = tokenizer.get_added_tokens_decoder();
         let spellings = Controls::new(spelled.values().map(|token| token.content.as_str()));
+        // Ids may have gaps: the size of the vocabulary is the largest id + 1, not the number of
+        // entries.
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let controls = controls(tokenizer)?;
         let (file, sha256, probes) = (file.to_owned(), OnceLock::new(), OnceLock::new());
@@ -176,26 +184,30 @@ impl Encoder {
         })
     }
 
-    /// Refuses sources with a prompt and a target where the tokenizer cannot continue a text.
+    /// Returns an error for a source with a prompt and a target if the tokenizer cannot continue a
+    /// text.
     pub fn check_continuation(&self, source: &str) -> Result<()> {
         match &self.no_continuation {
             None => Ok(()),
-            Some(why) => Err(Error::tokenizer(format!("cannot continue a prompt with a target: {why}"))
-                .file(self.file.clone())
-                .source(source)
-                .remedy(
-                    "use a byte-level BPE, a Unigram or a Metaspace tokenizer; `sabiprep tokenizer train` makes one",
-                )),
+            Some(why) => {
+                Err(Error::tokenizer(format!("cannot continue a prompt with a target: {why}"))
+                    .file(self.file.clone())
+                    .source(source)
+                    .remedy(
+                        "use a byte-level BPE, a Unigram or a Metaspace tokenizer; \
+                         `sabiprep tokenizer train` makes one",
+                    ))
+            }
         }
     }
 
-    /// A session, for one thread at a time.
+    /// Returns a session for one thread.
     #[must_use]
     pub fn session(&self) -> Session {
         Session(self.first.engine.as_ref().map(Engine::session))
     }
 
-    /// Tokenizes a record. Refuses one of whose text the tokenizer makes a control token.
+    /// Encodes a record. Refuses a record whose text the tokenizer turns into a control token.
     pub fn encode(
         &self,
         rendered: &Rendered,
@@ -206,27 +218,33 @@ impl Encoder {
         if let Some(bos) = self.controls.bos {
             draft.place(bos, Role::Control);
         }
+        // Only the first run is encoded as the start of a text; every later run continues it.
         let mut form = &self.first;
         for run in rendered.runs() {
             form.encode(&run, session.0.as_deref_mut(), &mut draft)?;
             form = &self.continuation;
         }
+        // Many templates spell BOS or EOS themselves: the configuration's token must not be
+        // doubled.
         if let Some(bos) = self.controls.bos {
             marks.bos = u64::from(draft.without_beginning(bos, self.first.added()));
         }
+        // A normalizer may delete a whole target; nothing would be left to train on.
         if !draft.runs.iter().any(|run| run.role == Role::Target) {
             return Err(Refusal::new(
                 DropReason::NoTargetLeft,
                 "the tokenizer leaves nothing of the target",
             ));
         }
+        // The BOS of the configuration is never taken for an EOS, even where both have one id.
         let least = usize::from(self.controls.bos.is_some());
         marks.eos = u64::from(draft.without_end(least, self.controls.eos, self.first.added()));
         draft.place(self.controls.eos, Role::Control);
         draft.finish(&self.first, marks)
     }
 
-    /// The first control token that the record's data spells, alone or with its surroundings.
+    /// Returns the first control token that the record's data spells, alone or together with the
+    /// text around it.
     #[must_use]
     pub fn control_in_data(&self, rendered: &Rendered) -> Option<String> {
         let forms = std::iter::once(&self.first).chain(std::iter::repeat(&self.continuation));
@@ -237,8 +255,8 @@ impl Encoder {
             .find_map(|(run, form)| form.control_in_data(run, &self.spellings))
     }
 
-    /// The text that each token adds, as the tokenizer's own decoder spells it: a token that ends
-    /// inside a character adds nothing, the one that completes it adds the character.
+    /// Returns the text that each token adds, as the tokenizer's decoder spells it. A token that
+    /// ends inside a character adds nothing; the token that completes the character adds it.
     pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
         let tokenizer = self.first.tokenizer();
         let failed = |error: tokenizers::Error| Error::tokenizer(format!("cannot decode: {error}"));
@@ -249,57 +267,58 @@ impl Encoder {
         })
     }
 
-    /// What encodes and why, and the origin of the Unicode tables.
+    /// Returns the name of the encoder with the reason for its choice, and the Unicode versions in
+    /// use.
     #[must_use]
     pub fn engine(&self) -> (String, String) {
         (self.chosen.name(), probe::unicode())
     }
 
-    /// What a user should be told of the engine, if anything.
+    /// Returns a warning if the fast encoder was rejected for wrong ids.
     #[must_use]
     pub fn engine_warning(&self) -> Option<String> {
         self.chosen.warning()
     }
 
-    /// Where the tokenizer's post-processor and the configuration put different tokens around a
-    /// text, for the report.
+    /// Returns the differences between the tokens that the post-processor and the configuration put
+    /// around a text, as sentences for the report.
     #[must_use]
     pub fn disagreements(&self) -> Vec<String> {
         edges::disagreements(self.first.tokenizer(), self.controls)
     }
 
-    /// Whether a template that spells `tag` gets one token for it.
+    /// Returns whether `tag` becomes a single token when a template spells it.
     #[must_use]
     pub fn is_one_token(&self, tag: &str) -> bool {
         self.continuation.ids(tag, true).is_ok_and(|ids| ids.len() == 1)
     }
 
-    /// The token of an id, as the file spells it.
+    /// Returns the spelling of an id in the tokenizer file.
     #[must_use]
     pub fn spelling(&self, id: u32) -> String {
         self.first.tokenizer().id_to_token(id).unwrap_or_else(|| id.to_string())
     }
 
-    /// The model's token for what it does not know, if it has one.
+    /// Returns the id of the model's unknown token, if the model has one.
     #[must_use]
     pub fn unknown(&self) -> Option<u32> {
         self.first.added().unknown()
     }
 
-    /// The chat template beside the tokenizer, if there is one.
+    /// Returns the chat template found beside the tokenizer, if there is one.
     #[must_use]
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
 
-    /// The control tokens' ids.
+    /// Returns the ids of the control tokens.
     #[must_use]
     pub fn controls(&self) -> ControlIds {
         self.controls
     }
 
-    /// The control tokens by the names that templates have for them; `bos_token` where there is
-    /// one.
+    /// Returns the control tokens by the names that templates use; without `bos_token` if there is
+    /// no BOS.
     #[must_use]
     pub fn token_names(&self) -> TokenNames {
         let ControlIds { bos, eos, pad } = self.controls;
@@ -310,37 +329,37 @@ impl Encoder {
         named.into_iter().filter_map(spelled).collect()
     }
 
-    /// The spellings of the added tokens.
+    /// Returns the spellings of the added tokens.
     #[must_use]
     pub fn spellings(&self) -> &Controls {
         &self.spellings
     }
 
-    /// The largest id + 1.
+    /// Returns the largest id + 1.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// How its ids are stored.
+    /// Returns the integer type that stores the ids.
     #[must_use]
     pub fn id_type(&self) -> IdType {
         IdType::for_vocab(self.vocab_size)
     }
 
-    /// The file's bytes.
+    /// Returns the bytes of the tokenizer file.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The sha256 of the file's bytes, in hexadecimal.
+    /// Returns the sha256 of the tokenizer file, in hexadecimal.
     #[must_use]
     pub fn sha256(&self) -> &str {
         self.sha256.get_or_init(|| hex(&Sha256::digest(&self.bytes)))
     }
 
-    /// The probe strings with the ids the tokenizer gives them.
+    /// Returns the probe strings with the ids that this tokenizer gives them.
     pub fn probes(&self) -> Result<Vec<Probe>> {
         if let Some(known) = self.probes.get() {
             return Ok(known.clone());
@@ -350,7 +369,7 @@ impl Encoder {
     }
 }
 
-/// Bytes in lower-case hexadecimal.
+/// Returns `bytes` in lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("a nibble is a digit");
