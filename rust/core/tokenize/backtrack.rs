@@ -33,18 +33,18 @@ enum Times {
 pub fn may_search_long(pattern: &str) -> bool {
     let chars: Vec<char> = pattern.chars().collect();
     let mut groups = vec![Group::default()];
-    let mut at = 0;
-    while at < chars.len() {
-        let within = match chars[at] {
+    let mut position = 0;
+    while position < chars.len() {
+        let within = match chars[position] {
             '(' => {
                 // Conditions, calls, absent operators: rare, and hard to judge.
-                if chars[at + 1..].starts_with(&['?', '('])
-                    || chars[at + 1..].starts_with(&['?', '~'])
+                if chars[position + 1..].starts_with(&['?', '('])
+                    || chars[position + 1..].starts_with(&['?', '~'])
                 {
                     return true;
                 }
                 groups.push(Group::default());
-                at = after_opening(&chars, at);
+                position = after_opening(&chars, position);
                 continue;
             }
             // A new branch starts: only the worst branch counts for the group.
@@ -53,16 +53,16 @@ pub fn may_search_long(pattern: &str) -> bool {
                     *group =
                         Group { repeats: 0, most: group.most.max(group.repeats), is_varied: true };
                 }
-                at += 1;
+                position += 1;
                 continue;
             }
             ')' if groups.len() > 1 => groups.pop().unwrap_or_default(),
-            '\\' if is_reference(&chars, at) => return true,
+            '\\' if is_reference(&chars, position) => return true,
             _ => Group::default(),
         };
-        let end = atom_end(&chars, at);
+        let end = atom_end(&chars, position);
         let (times, next) = quantifier(&chars, end);
-        at = next;
+        position = next;
         // A repeated group that can match in several ways multiplies the ways at each repetition.
         if within.is_varied && matches!(times, Times::Few | Times::Many) {
             return true;
@@ -84,8 +84,8 @@ pub fn may_search_long(pattern: &str) -> bool {
 }
 
 /// Returns where the content of a group begins.
-fn after_opening(chars: &[char], at: usize) -> usize {
-    let mut next = at + 1;
+fn after_opening(chars: &[char], position: usize) -> usize {
+    let mut next = position + 1;
     if chars.get(next) != Some(&'?') {
         return next;
     }
@@ -106,31 +106,32 @@ fn after_opening(chars: &[char], at: usize) -> usize {
 }
 
 /// Returns whether an escape refers to an earlier match or a named group.
-fn is_reference(chars: &[char], at: usize) -> bool {
-    matches!(chars.get(at + 1), Some('1'..='9' | 'k' | 'g'))
+fn is_reference(chars: &[char], position: usize) -> bool {
+    matches!(chars.get(position + 1), Some('1'..='9' | 'k' | 'g'))
 }
 
 /// Returns the end of an atom: a character, an escape or a class.
-fn atom_end(chars: &[char], at: usize) -> usize {
-    match (chars[at], chars.get(at + 1)) {
-        ('\\', Some('p' | 'P' | 'x' | 'o' | 'u')) if chars.get(at + 2) == Some(&'{') => {
-            skip_to(chars, at, '}') + 1
+fn atom_end(chars: &[char], position: usize) -> usize {
+    match (chars[position], chars.get(position + 1)) {
+        ('\\', Some('p' | 'P' | 'x' | 'o' | 'u')) if chars.get(position + 2) == Some(&'{') => {
+            skip_to(chars, position, '}') + 1
         }
-        ('\\', Some(_)) => at + 2,
-        ('[', _) => class_end(chars, at),
-        _ => at + 1,
+        ('\\', Some(_)) => position + 2,
+        ('[', _) => class_end(chars, position),
+        _ => position + 1,
     }
 }
 
 /// Returns the end of a class in brackets. Classes nest.
-fn class_end(chars: &[char], at: usize) -> usize {
-    let (mut depth, mut next) = (0, at);
+fn class_end(chars: &[char], position: usize) -> usize {
+    let (mut depth, mut next) = (0, position);
     while next < chars.len() {
         match chars[next] {
             '\\' => next += 1,
             '[' => depth += 1,
             // A `]` right after the opening is an ordinary character.
-            ']' if next == at + 1 || (next == at + 2 && chars[at + 1] == '^') => {}
+            ']' if next == position + 1 || (next == position + 2 && chars[position + 1] == '^') => {
+            }
             ']' => {
                 depth -= 1;
                 if depth == 0 {
@@ -145,20 +146,23 @@ fn class_end(chars: &[char], at: usize) -> usize {
 }
 
 /// Returns the position of the next `wanted`, or of the last character.
-fn skip_to(chars: &[char], at: usize, wanted: char) -> usize {
-    chars[at..].iter().position(|&char| char == wanted).map_or(chars.len() - 1, |found| at + found)
+fn skip_to(chars: &[char], position: usize, wanted: char) -> usize {
+    chars[position..]
+        .iter()
+        .position(|&char| char == wanted)
+        .map_or(chars.len() - 1, |found| position + found)
 }
 
 /// Returns the quantifiers at a position, combined, and the position after them.
-fn quantifier(chars: &[char], at: usize) -> (Times, usize) {
-    let (times, next) = match chars.get(at) {
-        Some('?') => (Times::Perhaps, at + 1),
-        Some('*' | '+') => (Times::Many, at + 1),
-        Some('{') => match interval(chars, at) {
+fn quantifier(chars: &[char], position: usize) -> (Times, usize) {
+    let (times, next) = match chars.get(position) {
+        Some('?') => (Times::Perhaps, position + 1),
+        Some('*' | '+') => (Times::Many, position + 1),
+        Some('{') => match interval(chars, position) {
             Some(found) => found,
-            None => return (Times::Once, at),
+            None => return (Times::Once, position),
         },
-        _ => return (Times::Once, at),
+        _ => return (Times::Once, position),
     };
     // `a+?` is lazy, `a++` never gives back, `a{2}{3}` repeats a repetition.
     match chars.get(next) {
@@ -170,9 +174,9 @@ fn quantifier(chars: &[char], at: usize) -> (Times, usize) {
 }
 
 /// Parses `{3}`, `{1,3}` or `{2,}`; returns none if the braces are ordinary text.
-fn interval(chars: &[char], at: usize) -> Option<(Times, usize)> {
-    let end = at + chars[at..].iter().position(|&char| char == '}')?;
-    let text: String = chars[at + 1..end].iter().collect();
+fn interval(chars: &[char], position: usize) -> Option<(Times, usize)> {
+    let end = position + chars[position..].iter().position(|&char| char == '}')?;
+    let text: String = chars[position + 1..end].iter().collect();
     let (low, high) = text.split_once(',').unwrap_or((&text, &text));
     let number = |text: &str| {
         if text.is_empty() { Some(None) } else { text.trim().parse::<u32>().ok().map(Some) }

@@ -157,8 +157,8 @@ fn from_data(form: &Form, id: u32) -> Refusal {
     Refusal::new(
         DropReason::Refused,
         format!(
-            "the tokenizer makes the control token '{token}' of text in which the template does not \
-             spell it"
+            "the tokenizer makes the control token '{token}' of text in which the template does \
+             not spell it"
         ),
     )
 }
@@ -182,11 +182,11 @@ impl Added {
         let (mut lowest, mut highest) = (u32::MAX, 0);
         for id in barred.chain(unknown) {
             (lowest, highest) = (lowest.min(id), highest.max(id));
-            let at = id as usize / 64;
-            if looked_at.len() <= at {
-                looked_at.resize(at + 1, 0);
+            let index = id as usize / 64;
+            if looked_at.len() <= index {
+                looked_at.resize(index + 1, 0);
             }
-            looked_at[at] |= 1 << (id % 64);
+            looked_at[index] |= 1 << (id % 64);
         }
         Self { looked_at, lowest, span: highest.saturating_sub(lowest), unknown }
     }
@@ -229,7 +229,9 @@ mod tests {
     /// special; 2 is unknown.
     fn form() -> Form {
         let token = |id: u32, content: &str, special: bool| {
-            let flags = json!({ "single_word": false, "lstrip": false, "rstrip": false, "normalized": false });
+            let flags = json!({
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            });
             let mut token = json!({ "id": id, "content": content, "special": special });
             token.as_object_mut().unwrap().extend(flags.as_object().unwrap().clone());
             token

@@ -56,7 +56,7 @@ fn added_around(tokenizer: &Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
     let text = Encoding::from_tokens(vec![Token::new(TEXT, "text".to_owned(), (0, 4))], 0);
     let around = caught(|| processor.process(text, None, true)).ok()?.ok()?;
     let ids = around.get_ids();
-    let at = ids.iter().position(|&id| id == TEXT)?;
-    let (before, after) = (ids[..at].to_vec(), ids[at + 1..].to_vec());
+    let position = ids.iter().position(|&id| id == TEXT)?;
+    let (before, after) = (ids[..position].to_vec(), ids[position + 1..].to_vec());
     (!before.is_empty() || !after.is_empty()).then_some((before, after))
 }

@@ -139,7 +139,8 @@ mod tests {
         assert!(refused(&many).contains("has 1048576 bytes"), "{}", refused(&many));
         let pieces = vec![json!({ "Sequence": { "id": "A", "type_id": 0 } }); 5];
         let template = json!({ "type": "TemplateProcessing", "single": pieces });
-        let repeats = json!({ "post_processor": { "type": "Sequence", "processors": [template.clone(), template] } });
+        let processors = [template.clone(), template];
+        let repeats = json!({ "post_processor": { "type": "Sequence", "processors": processors } });
         assert!(refused(&repeats).contains("25 times"), "{}", refused(&repeats));
         assert!(refuse_hostile(b"{}").is_ok());
         let model =

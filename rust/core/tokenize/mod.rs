@@ -105,8 +105,8 @@ impl Encoder {
     pub fn load(plan: &TokenizerPlan, config_file: &str, threads: usize) -> Result<Self> {
         let Some(path) = &plan.file else {
             return Err(Error::config("no tokenizer").file(config_file).remedy(
-                "name one in corpus.toml ([tokenizer] file = \"tokenizer.json\") or with --tokenizer; \
-                 `sabiprep tokenizer train` makes one",
+                "name one in corpus.toml ([tokenizer] file = \"tokenizer.json\") \
+                 or with --tokenizer; `sabiprep tokenizer train` makes one",
             ));
         };
         let bytes = files::whole_bytes(path)

@@ -307,14 +307,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shares_come_out_in_order_however_they_come(order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle()) {
+        fn shares_come_out_in_order_however_they_come(
+            order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let ids_of = |nth: u32| vec![nth; nth as usize % 3];
             let mut ordered = Ordered::default();
             for nth in order {
-                let mut ids = Ids { flat: vec![nth; nth as usize % 3], lengths: vec![nth as usize % 3] };
+                let mut ids = Ids { flat: ids_of(nth), lengths: vec![nth as usize % 3] };
                 ordered.put(nth as usize, &mut ids);
                 prop_assert_eq!(ids, Ids::default());
             }
-            prop_assert_eq!(ordered.ids.flat, (0..20).flat_map(|nth| vec![nth; nth as usize % 3]).collect::<Vec<u32>>());
+            prop_assert_eq!(ordered.ids.flat, (0..20).flat_map(ids_of).collect::<Vec<u32>>());
             prop_assert_eq!(ordered.ids.lengths, (0..20).map(|nth| nth % 3).collect::<Vec<_>>());
         }
     }

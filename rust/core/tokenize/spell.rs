@@ -41,7 +41,7 @@ pub fn ordinary(
             _ if !form.added().is_barred(token.id) => {}
             // The position of the token is unknown, or cutting does not help: cut into characters.
             _ if text.chars().nth(1).is_some() && (first == 0 || depth >= DEEPEST) => {
-                cuts = text.char_indices().map(|(at, _)| at).skip(1).collect();
+                cuts = text.char_indices().map(|(end, _)| end).skip(1).collect();
                 break;
             }
             _ => {
@@ -58,15 +58,15 @@ pub fn ordinary(
     // Each part is encoded by itself; offsets count from the start of the whole text.
     let mut tokens = Vec::new();
     let mut from = 0;
-    for at in cuts.into_iter().chain([text.len()]) {
-        for token in ordinary(form, &text[from..at], depth + 1, unspelled)? {
+    for end in cuts.into_iter().chain([text.len()]) {
+        for token in ordinary(form, &text[from..end], depth + 1, unspelled)? {
             tokens.push(Token::new(
                 token.id,
                 token.value,
                 (token.offsets.0 + from, token.offsets.1 + from),
             ));
         }
-        from = at;
+        from = end;
     }
     Ok(tokens)
 }

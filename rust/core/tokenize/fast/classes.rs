@@ -1,7 +1,7 @@
-//! The class of every code point, as the regex engine that `tokenizers` links sees it.
+//! The class of each code point, as the regex engine that `tokenizers` links sees it.
 //!
-//! Oniguruma is asked once a process, about all code points in one text, so that its Unicode
-//! version and ours cannot differ. Letters are told by case, since some patterns split there.
+//! Oniguruma is asked once a process, about all code points in one text, so that two Unicode
+//! versions cannot differ. Letters are told apart by case, since some patterns split there.
 
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ use onig::Regex;
 pub const LOWER: u8 = 0;
 /// `\p{Lu}` and `\p{Lt}`.
 pub const UPPER: u8 = 1;
-/// Letters of no case: `\p{Lm}` and `\p{Lo}`.
+/// Letters without case: `\p{Lm}` and `\p{Lo}`.
 pub const CASELESS: u8 = 2;
 /// `\p{M}`.
 pub const MARK: u8 = 3;
@@ -19,28 +19,29 @@ pub const MARK: u8 = 3;
 pub const NUMBER: u8 = 4;
 /// `\s`.
 pub const SPACE: u8 = 5;
-/// All else.
+/// Any other character.
 pub const OTHER: u8 = 6;
 
-/// One alternative a class, in the order of the constants.
+/// One alternative for each class, in the order of the constants.
 const PATTERN: &str =
     r"(\p{Ll}+)|([\p{Lu}\p{Lt}]+)|([\p{Lm}\p{Lo}]+)|(\p{M}+)|(\p{N}+)|(\s+)|[^\p{L}\p{M}\p{N}\s]+";
 
-/// The class of each code point, and what folds to a letter of a contraction.
+/// The class of each code point, and the characters that fold to a letter of a contraction.
 #[derive(Debug)]
 pub struct Classes {
     of: Vec<u8>,
-    /// For each of `sdmtlver`: the characters beyond ASCII that it matches whatever the case.
+    /// For each of `sdmtlver`: the characters beyond ASCII that match it in any case.
     folds: Vec<(u8, char)>,
 }
 
 impl Classes {
-    /// The classes, found on first use.
+    /// Returns the classes, computed on first use.
     pub fn get() -> &'static Self {
         static CLASSES: OnceLock<Classes> = OnceLock::new();
         CLASSES.get_or_init(Self::probe)
     }
 
+    /// Asks the regex engine for the class of each code point.
     fn probe() -> Self {
         let all: String = (0..=u32::from(char::MAX)).filter_map(char::from_u32).collect();
         let pattern = Regex::new(PATTERN).expect("a valid pattern");
@@ -52,6 +53,7 @@ impl Classes {
             let (start, end) = found.pos(0).expect("a match has a place");
             all[start..end].chars().for_each(|char| of[char as usize] = class);
         }
+        // Only cased letters can fold to an ASCII letter: the search below stays short.
         let beyond: String =
             ('\u{80}'..=char::MAX).filter(|&char| of[char as usize] <= UPPER).collect();
         let fold = |letter: u8| {
@@ -67,13 +69,13 @@ impl Classes {
         Self { of, folds }
     }
 
-    /// The class of a code point.
+    /// Returns the class of a code point.
     #[inline]
     pub fn of(&self, code: u32) -> u8 {
         self.of.get(code as usize).copied().unwrap_or(OTHER)
     }
 
-    /// Whether `char`, not ASCII, is `letter` whatever the case.
+    /// Returns whether `char`, not ASCII, matches `letter` in any case.
     pub fn folds_to(&self, char: char, letter: u8) -> bool {
         self.folds.contains(&(letter, char))
     }
