@@ -6,27 +6,25 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use serde_json::Value;
-
 use super::queue::{ByRank, Queue};
 
 /// No id, or no rank.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 /// The most symbols for which a linear search beats a queue.
 const SHORT: usize = 32;
 /// The most symbols for which a heap, near the processor, beats lists by rank.
 const MANY: usize = 1 << 16;
 /// Ids have 21 bits and ranks 22, so that a pair and its rank fit in 64 bits.
-const ID_BITS: u32 = 21;
-const RANK_BITS: u32 = 22;
-const EMPTY: u64 = u64::MAX;
+pub(super) const ID_BITS: u32 = 21;
+pub(super) const RANK_BITS: u32 = 22;
+pub(super) const EMPTY: u64 = u64::MAX;
 
 /// A value that equals no pair and no entry.
 const NO_PAIR: u64 = EMPTY >> RANK_BITS;
 
 /// Packs two ids into one key.
 #[inline]
-fn pair(left: u32, right: u32) -> u64 {
+pub(super) fn pair(left: u32, right: u32) -> u64 {
     u64::from(left) << ID_BITS | u64::from(right)
 }
 
@@ -38,7 +36,7 @@ fn bytes_at(first: u8, second: u8) -> usize {
 
 /// Returns the index of the word that holds the bit of two bytes, and the bit.
 #[inline]
-fn join(last: u8, first: u8) -> (usize, u64) {
+pub(super) fn join(last: u8, first: u8) -> (usize, u64) {
     let index = bytes_at(last, first);
     (index / 64, 1 << (index % 64))
 }
@@ -47,30 +45,30 @@ fn join(last: u8, first: u8) -> (usize, u64) {
 #[derive(Debug)]
 pub struct Merges {
     /// By byte: its id.
-    atoms: [u32; 256],
+    pub(super) atoms: [u32; 256],
     /// The unknown token, and whether one token stands for several unknown bytes in a row.
-    unknown: Option<(u32, bool)>,
+    pub(super) unknown: Option<(u32, bool)>,
     /// A hash table with open addressing: left id, right id, rank.
-    pairs: Vec<u64>,
+    pub(super) pairs: Vec<u64>,
     /// The shift that turns a hash into an index.
-    shift: u32,
+    pub(super) shift: u32,
     /// By two bytes: the rank of their pair.
-    byte_ranks: Vec<u32>,
+    pub(super) byte_ranks: Vec<u32>,
     /// By two bytes, a bit each: whether any merge joins a token that ends with the first byte to a
     /// token that starts with the second.
-    joins: Vec<u64>,
+    pub(super) joins: Vec<u64>,
     /// By rank: the id that the merge produces.
-    products: Vec<u32>,
+    pub(super) products: Vec<u32>,
     /// The difference between a rank and the id it produces, if it is one number for all merges.
-    step: Option<u32>,
+    pub(super) step: Option<u32>,
     /// Whether each merge comes after the merges that make its parts.
-    orderly: bool,
+    pub(super) orderly: bool,
     /// The ids of whole words that are looked up first, if the model ignores merges for them.
-    whole: Option<HashMap<Box<[u8]>, u32>>,
+    pub(super) whole: Option<HashMap<Box<[u8]>, u32>>,
     /// By id: the number of bytes of its token.
-    lengths: Vec<u32>,
+    pub(super) lengths: Vec<u32>,
     /// By byte: the character that the vocabulary writes for it.
-    characters: [char; 256],
+    pub(super) characters: [char; 256],
 }
 
 /// A symbol of a word too long for the stack, in a doubly linked list.
@@ -84,123 +82,14 @@ struct Symbol {
 }
 
 impl Merges {
-    /// Builds the model of a tokenizer.json; the error says why the fast encoder does not take it.
-    pub fn of(model: &Value) -> Result<Self, String> {
-        let vocab = model["vocab"].as_object().ok_or("its model has no vocabulary")?;
-        let characters = byte_characters();
-        let byte_of: HashMap<char, u8> = characters.iter().copied().zip(0..=u8::MAX).collect();
-        let (ids, lengths) = ids_and_lengths(vocab)?;
-        let atoms = characters
-            .map(|char| ids.get(&*char.encode_utf8(&mut [0; 4])).copied().unwrap_or(NONE));
-        let unknown = match model["unk_token"].as_str() {
-            Some(token) if atoms.contains(&NONE) => {
-                let id = ids.get(token).ok_or("its unknown token is not in its vocabulary")?;
-                Some((*id, model["fuse_unk"] == true))
-            }
-            _ => None,
-        };
-        let merges = model["merges"].as_array().ok_or("its model has no merges")?;
-        if merges.len() >= (1 << RANK_BITS) - 1 {
-            return Err("its model has more than 4,194,302 merges".to_owned());
-        }
-        // At most half full, so that probes stay short.
-        let size = (merges.len() * 2).max(16).next_power_of_two();
-        let mut this = Self {
-            atoms,
-            unknown,
-            pairs: vec![EMPTY; size],
-            shift: u64::BITS - size.trailing_zeros(),
-            byte_ranks: Vec::new(),
-            joins: vec![0; (1 << 16) / 64],
-            products: Vec::with_capacity(merges.len()),
-            step: None,
-            orderly: false,
-            whole: None,
-            lengths,
-            characters,
-        };
-        this.add_merges(merges, &ids, &byte_of)?;
-        if model["ignore_merges"] == true {
-            this.whole = Some(whole_words(&ids, &byte_of));
-        }
-        Ok(this)
-    }
-
     /// Returns whether the model leaves some bytes out.
     pub fn lacks_letters(&self) -> bool {
         self.unknown.is_none() && self.atoms.contains(&NONE)
     }
 
-    /// Reads the merges, in order of their ranks, and computes the tables that depend on them.
-    fn add_merges(
-        &mut self,
-        merges: &[Value],
-        ids: &HashMap<&str, u32>,
-        byte_of: &HashMap<char, u8>,
-    ) -> Result<(), String> {
-        let mut operands = Vec::with_capacity(merges.len());
-        // Older files begin the list with a line about its version, which has no rank.
-        let lines = merges
-            .iter()
-            .filter(|merge| merge.as_str().is_none_or(|line| !line.starts_with("#version")));
-        for merge in lines {
-            let (left, right) = operands_of(merge)?;
-            let byte = |char: Option<char>| byte_of.get(&char?).copied();
-            if let (Some(last), Some(first)) =
-                (byte(left.chars().next_back()), byte(right.chars().next()))
-            {
-                let (index, bit) = join(last, first);
-                self.joins[index] |= bit;
-            }
-            let id = |token: &str| {
-                ids.get(token).copied().ok_or_else(|| format!("its merge {merge} makes no token"))
-            };
-            let (left, right, product) = (id(left)?, id(right)?, id(&format!("{left}{right}"))?);
-            let rank = self.products.len() as u32;
-            self.products.push(product);
-            self.put(left, right, rank);
-            operands.push((left, right));
-        }
-        let step = |(rank, &product): (usize, &u32)| product.checked_sub(rank as u32);
-        let mut steps = self.products.iter().enumerate().map(step);
-        self.step = steps.next().flatten().filter(|&first| steps.all(|step| step == Some(first)));
-        self.orderly = self.is_orderly(&operands);
-        let pair = |index: usize| (self.atoms[index >> 8], self.atoms[index & 0xff]);
-        let rank = |(left, right)| {
-            if left == NONE || right == NONE { NONE } else { self.rank(left, right) }
-        };
-        self.byte_ranks = (0..1 << 16).map(|index| rank(pair(index))).collect();
-        Ok(())
-    }
-
-    /// Returns whether each merge comes after the merges that make its parts. `operands` has the
-    /// parts by rank.
-    fn is_orderly(&self, operands: &[(u32, u32)]) -> bool {
-        // Of a merge listed twice the last entry counts, as in `tokenizers`.
-        let is_valid = |&rank: &usize| self.rank(operands[rank].0, operands[rank].1) == rank as u32;
-        let mut made_by = vec![None; self.lengths.len()];
-        for rank in (0..operands.len()).filter(is_valid) {
-            made_by[self.products[rank] as usize] = Some(rank);
-        }
-        let is_later = |rank: usize, id: u32| made_by[id as usize].is_none_or(|made| made < rank);
-        (0..operands.len())
-            .filter(is_valid)
-            .all(|rank| is_later(rank, operands[rank].0) && is_later(rank, operands[rank].1))
-    }
-
-    /// Adds a pair with its rank to the table, or replaces the rank that it has.
-    fn put(&mut self, left: u32, right: u32, rank: u32) {
-        let pair = pair(left, right);
-        let mut index = self.place(pair);
-        while self.pairs[index] != EMPTY && self.pairs[index] >> RANK_BITS != pair {
-            index = (index + 1) & (self.pairs.len() - 1);
-        }
-        self.pairs[index] = pair << RANK_BITS | u64::from(rank);
-    }
-
     /// Returns the index at which the search for a pair starts.
     #[inline]
-    fn place(&self, pair: u64) -> usize {
+    pub(super) fn place(&self, pair: u64) -> usize {
         (pair.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
     }
 
@@ -212,7 +101,7 @@ impl Merges {
 
     /// Returns the rank of the merge of two ids.
     #[inline]
-    fn rank(&self, left: u32, right: u32) -> u32 {
+    pub(super) fn rank(&self, left: u32, right: u32) -> u32 {
         let pair = pair(left, right);
         self.find(pair, self.entry(self.place(pair)))
     }
@@ -397,61 +286,10 @@ impl Merges {
     }
 }
 
-/// Returns the character that byte-level models write for each byte: printable bytes as themselves,
-/// the others from U+0100 on.
-fn byte_characters() -> [char; 256] {
-    let mut beyond = (0x100..).filter_map(char::from_u32);
-    std::array::from_fn(|byte| match byte as u8 {
-        byte @ (b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) => char::from(byte),
-        _ => beyond.next().expect("there are more code points than bytes"),
-    })
-}
-
-/// Returns the id of each token of a vocabulary, and by id the number of bytes of its token.
-fn ids_and_lengths(
-    vocab: &serde_json::Map<String, Value>,
-) -> Result<(HashMap<&str, u32>, Vec<u32>), String> {
-    let mut ids: HashMap<&str, u32> = HashMap::with_capacity(vocab.len());
-    let mut lengths = Vec::new();
-    for (token, id) in vocab {
-        let id = id
-            .as_u64()
-            .filter(|&id| id < (1 << ID_BITS) - 1)
-            .ok_or("its model has an id of 2,097,151 or more")?;
-        let id = id as usize;
-        if lengths.len() <= id {
-            lengths.resize(id + 1, NONE);
-        }
-        if lengths[id] != NONE {
-            return Err(format!("two tokens of its model have the id {id}"));
-        }
-        // The vocabulary writes one character for each byte.
-        lengths[id] = token.chars().count() as u32;
-        ids.insert(token, id as u32);
-    }
-    Ok((ids, lengths))
-}
-
-/// Returns the two tokens of a merge, written as one string or as a list of two.
-fn operands_of(merge: &Value) -> Result<(&str, &str), String> {
-    let parts = merge.as_str().and_then(|line| line.split_once(' '));
-    parts
-        .or_else(|| Some((merge[0].as_str()?, merge[1].as_str()?)))
-        .ok_or_else(|| format!("its merge {merge} is not two tokens"))
-}
-
-/// Returns the ids of the words that are tokens as a whole.
-fn whole_words(ids: &HashMap<&str, u32>, byte_of: &HashMap<char, u8>) -> HashMap<Box<[u8]>, u32> {
-    let bytes = |token: &str| {
-        token.chars().map(|char| byte_of.get(&char).copied()).collect::<Option<Box<[u8]>>>()
-    };
-    ids.iter().filter_map(|(token, id)| Some((bytes(token)?, *id))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

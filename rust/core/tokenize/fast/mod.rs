@@ -99,11 +99,14 @@ mod cache;
 mod classes;
 mod machine;
 mod merges;
+mod model;
 mod nfc;
 mod pattern;
 mod queue;
 mod recognise;
 mod split;
+#[cfg(test)]
+mod split_tests;
 mod stress;
 
 use std::ops::Range;
