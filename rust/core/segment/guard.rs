@@ -1,17 +1,17 @@
-//! Guards: noncharacters that keep a rendered template's data from spelling control tokens.
+//! Guards: noncharacters that keep data from spelling control tokens in a rendered template.
 //!
-//! A template engine gives one text, in which data can no longer be told from template. So the data
-//! is rendered with noncharacters in it, which no token holds; whatever spells a control token then
-//! was spelled by the template, and the noncharacters are undone. Two kinds: punctuation that
-//! begins or ends a control token is *swapped*, one for one, so that filters that change case, cut
-//! or count find what they would have found; and where letters or white space begin or end one, a
-//! guard is *inserted* in every occurrence, and at a string's end or start that could begin or end
-//! one.
+//! A template engine returns one text, in which data and template can no longer be told apart. So
+//! the data is rendered with noncharacters in it, which no token holds. Each control token in the
+//! result was then spelled by the template, and the noncharacters are removed again. There are two
+//! kinds. Punctuation that begins or ends a control token is *swapped*, one for one, so that
+//! filters that change case, cut or count work as before. Where letters or white space begin or end
+//! a token, a guard is *inserted* in each occurrence, and at the end or start of a string that
+//! could begin or end a token.
 //!
-//! A string that is the middle of a token (`user` of `<|user|>`; an empty one of any) is guarded
-//! too, in a first attempt. Templates compare such strings (`role == 'user'`), and one that renders
-//! differently for it is rendered again with them as they are: then a control token is the
-//! template's where the template spells both its ends.
+//! A string that is the middle of a token (`user` of `<|user|>`; an empty string of any) is guarded
+//! too, in a first attempt. Templates compare such strings (`role == 'user'`). A template that
+//! renders another text for that reason is rendered again with these strings unguarded: a control
+//! token then counts as the template's if the template spells both its ends.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -27,12 +27,12 @@ pub struct Controls {
 
 #[derive(Debug)]
 struct Inner {
-    /// Every occurrence, overlapping ones too.
+    /// Finds every occurrence, overlaps included.
     look_alikes: AhoCorasick,
-    /// The occurrences that a tokenizer takes.
+    /// Finds the occurrences that a tokenizer takes.
     tokens: AhoCorasick,
     contents: Vec<String>,
-    /// Proper prefixes and suffixes of the contents, and the length of the longest.
+    /// Proper prefixes and suffixes of the contents, and the length of the longest content.
     prefixes: HashSet<String>,
     suffixes: HashSet<String>,
     longest: usize,
@@ -40,19 +40,19 @@ struct Inner {
     swapped: Vec<char>,
 }
 
-/// The guards of one record: characters that nothing in it contains.
+/// The guards of one record: characters that its text does not contain.
 #[derive(Debug, Clone)]
 pub struct Guards {
     /// Breaks a token inside, or at the edge of a string.
     inside: char,
     /// Stands before a token of one character, which has no inside.
     before: char,
-    /// Punctuation and what it is swapped for.
+    /// Pairs of punctuation and its replacement.
     swaps: Vec<(char, char)>,
 }
 
 impl Guards {
-    /// What `text` was before it was guarded.
+    /// Returns `text` as it was before it was guarded.
     #[must_use]
     pub fn undo(&self, text: &str) -> String {
         let undo = |c: char| match self.swaps.iter().find(|(_, swapped)| *swapped == c) {
@@ -64,14 +64,14 @@ impl Guards {
     }
 }
 
-/// The noncharacters of Unicode.
+/// Returns the noncharacters of Unicode.
 fn noncharacters() -> impl Iterator<Item = char> {
     let ends = (0..=16).flat_map(|plane: u32| [plane << 16 | 0xfffe, plane << 16 | 0xffff]);
     (0xfdd0..=0xfdef).chain(ends).filter_map(char::from_u32)
 }
 
 impl Controls {
-    /// The control tokens spelled `contents`.
+    /// Prepares the search for the control tokens spelled `contents`.
     #[must_use]
     pub fn new<'a>(contents: impl IntoIterator<Item = &'a str>) -> Self {
         let mut contents: Vec<String> =
@@ -113,24 +113,24 @@ impl Controls {
         }
     }
 
-    /// The spellings.
+    /// Returns the spellings.
     #[must_use]
     pub fn contents(&self) -> &[String] {
         &self.inner.contents
     }
 
-    /// Every place where `text` spells a control token, overlapping ones too.
+    /// Returns every range where `text` spells a control token, overlaps included.
     pub fn occurrences<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
         self.inner.look_alikes.find_overlapping_iter(text).map(|found| found.range())
     }
 
-    /// Whether `text` spells a control token somewhere.
+    /// Returns whether `text` spells a control token somewhere.
     #[must_use]
     pub fn occur_in(&self, text: &str) -> bool {
         self.inner.look_alikes.is_match(text)
     }
 
-    /// The stretches of `text` between control tokens; none is empty.
+    /// Returns the stretches of `text` between control tokens. None of them is empty.
     pub fn between<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
         let mut from = 0;
         let mut cuts: Vec<&str> = Vec::new();
@@ -142,7 +142,7 @@ impl Controls {
         cuts.into_iter().filter(|text| !text.is_empty())
     }
 
-    /// Noncharacters that do not occur in `texts`.
+    /// Returns noncharacters that do not occur in `texts`.
     pub fn free<'a>(texts: impl Iterator<Item = &'a str>) -> impl Iterator<Item = char> {
         let is_noncharacter =
             |c: &char| (*c as u32) & 0xfffe == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(c);
@@ -150,7 +150,7 @@ impl Controls {
         noncharacters().filter(move |c| !used.contains(c))
     }
 
-    /// Guards that do not occur in `texts`; `None` if those hold every noncharacter there is.
+    /// Returns guards that do not occur in `texts`; none if the texts hold every noncharacter.
     pub fn guards<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Guards> {
         let mut free = Self::free(texts);
         let (inside, before) = (free.next()?, free.next()?);
@@ -214,8 +214,8 @@ impl Controls {
         out
     }
 
-    /// The pieces of a rendered text, guards undone, each with whether it is a control token of the
-    /// template.
+    /// Returns the stretches of a rendered text without guards, each with whether it is a control
+    /// token of the template.
     #[must_use]
     pub fn split(&self, rendered: &str, guards: &Guards) -> Vec<(String, bool)> {
         let mut pieces = Vec::new();
@@ -245,7 +245,7 @@ mod tests {
         ) {
             let controls = Controls::new(["<a>", "<|a|>", "~", "aa", "|a"]);
             let guards = controls.guards([text.as_str()].into_iter()).unwrap();
-            // The template shows one field between two of its own texts: every token that touches
+            // The template shows one field between two texts of its own: each token that touches
             // the data is foreign.
             let rendered = format!("{literal}{}{literal}", controls.guard(&text, &guards, middles));
             prop_assert_eq!(guards.undo(&rendered), format!("{literal}{text}{literal}"));

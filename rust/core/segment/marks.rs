@@ -1,8 +1,7 @@
-//! Marks: noncharacters around what comes from data, while a template is rendered to find out what
-//! does.
+//! Marks: noncharacters around data while a template is rendered to find the origin of its text.
 //!
-//! Takes texts and values of the engine with marks in them or without; gives them without or with.
-//! Knows nothing of templates, nor of what is done with the marks.
+//! Takes and gives texts and values of the engine, with marks or without. Knows nothing of
+//! templates, or of the use of the marks.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -17,56 +16,57 @@ thread_local! {
     static MARKS: Cell<[char; 2]> = const { Cell::new(['\u{fdd0}', '\u{fdd1}']) };
 }
 
-/// Whether numbers that the template shows count as data: a number carries no mark.
+/// Returns whether numbers in the template's output count as data: a number carries no mark.
 pub fn numbers_are_data() -> bool {
     NUMBERS.get()
 }
 
-/// From here on they do, in this render: one was made of data.
+/// Makes numbers count as data from here on in this render: one was made of data.
 pub fn count_numbers_as_data() {
     NUMBERS.set(true);
 }
 
-/// Begins a render of data that has numbers in it, or not, with `marks` where data begins and where
-/// it ends.
+/// Begins a render. `has_numbers` says whether the data holds numbers; `marks` are the characters
+/// at the start and at the end of data.
 pub fn begin(has_numbers: bool, marks: [char; 2]) {
     NUMBERS.set(has_numbers);
     MARKS.set(marks);
 }
 
-/// Whether marks stand in `text`.
+/// Returns whether `text` holds marks.
 pub fn are_in(text: &str) -> bool {
     text.contains(MARKS.get())
 }
 
+/// Returns `text` without marks.
 fn without_marks(text: &str) -> String {
     text.replace(MARKS.get(), "")
 }
 
-/// A text and the stretches of it that are data, in order, apart from each other; an empty one is
-/// an empty string of the data.
+/// A text with the stretches of it that are data, in order and apart. An empty stretch is an empty
+/// string of the data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marked {
     /// The text without marks.
     pub text: String,
-    /// The stretches.
+    /// The stretches of data.
     pub data: Vec<Range<usize>>,
-    /// Whether marks did not pair.
+    /// Whether some marks had no partner.
     torn: bool,
 }
 
 impl Marked {
-    /// A text of the template.
+    /// Returns a text of the template.
     pub fn plain(text: &str) -> Self {
         Self { text: text.to_owned(), ..Self::default() }
     }
 
-    /// A text of the data.
+    /// Returns a text of the data.
     pub fn data(text: String) -> Self {
         Self { data: vec![0..text.len()], text, torn: false }
     }
 
-    /// Reads marks. Where they do not pair, everything in doubt is data.
+    /// Reads a text with marks. If they do not pair, the whole text counts as data.
     pub fn read(marked: &str) -> Self {
         let mut out = Self { text: String::with_capacity(marked.len()), ..Self::default() };
         let [opening, closing] = MARKS.get();
@@ -95,12 +95,12 @@ impl Marked {
         out
     }
 
-    /// Whether every mark had its partner.
+    /// Returns whether each mark had its partner.
     pub fn is_whole(&self) -> bool {
         !self.torn
     }
 
-    /// Writes marks.
+    /// Returns the text with marks.
     pub fn write(&self) -> String {
         let mut out = String::with_capacity(self.text.len() + 6 * self.data.len());
         let [opening, closing] = MARKS.get();
@@ -116,14 +116,14 @@ impl Marked {
         out
     }
 
-    /// A part of it.
+    /// Returns a part of the text.
     pub fn slice(&self, part: Range<usize>) -> Self {
         let mut out = Self::default();
         out.push_slice(self, part);
         out
     }
 
-    /// Appends a part of another.
+    /// Appends a part of another text.
     pub fn push_slice(&mut self, other: &Self, part: Range<usize>) {
         let start = self.text.len();
         self.text.push_str(&other.text[part.clone()]);
@@ -137,6 +137,7 @@ impl Marked {
         }
     }
 
+    /// Appends a stretch of data; joins it to the last if they touch.
     fn push_data(&mut self, data: Range<usize>) {
         match self.data.last_mut() {
             Some(last) if last.end == data.start && !data.is_empty() => last.end = data.end,
@@ -145,7 +146,8 @@ impl Marked {
         }
     }
 
-    /// It with `result` in its place, letter for letter.
+    /// Returns the text with `result` in its place, letter for letter; none if the letters do not
+    /// correspond.
     pub fn respelled(&self, result: &str) -> Option<Self> {
         if self.data.len() == 1 && self.data[0] == (0..self.text.len()) {
             return Some(Self::data(result.to_owned()));
@@ -165,7 +167,8 @@ impl Marked {
         Some(out)
     }
 
-    /// It with the first `most` of `from` replaced: by data, where data is in what was replaced.
+    /// Returns the text with the first `most` occurrences of `from` replaced. A replacement counts
+    /// as data if the replaced text held data.
     pub fn replaced(&self, from: &str, to: &str, most: usize) -> Self {
         let (mut out, mut at) = (Self::default(), 0);
         for (found, _) in self.text.match_indices(from).take(most) {
@@ -182,7 +185,7 @@ impl Marked {
     }
 }
 
-/// Whether marks stand anywhere in `value`.
+/// Returns whether `value` holds marks anywhere.
 pub fn in_value(value: &Value) -> bool {
     if let Some(text) = value.as_str() {
         return are_in(text);
@@ -201,7 +204,7 @@ pub fn in_value(value: &Value) -> bool {
     }
 }
 
-/// `value` without marks.
+/// Returns `value` without marks.
 pub fn bare(value: &Value) -> Value {
     if !in_value(value) {
         return value.clone();
@@ -209,12 +212,12 @@ pub fn bare(value: &Value) -> Value {
     changed(value, &|text| Value::from(without_marks(text)), true)
 }
 
-/// `value` with all of its texts as data.
+/// Returns `value` with all its texts marked as data.
 pub fn data_in(value: &Value) -> Value {
     changed(value, &|text| Value::from(Marked::data(without_marks(text)).write()), false)
 }
 
-/// `value` with its texts through `change`; names of maps too, where `names`.
+/// Returns `value` with its texts passed through `change`; with `names`, the keys of maps too.
 fn changed(value: &Value, change: &dyn Fn(&str) -> Value, names: bool) -> Value {
     if let Some(text) = value.as_str() {
         return change(text);

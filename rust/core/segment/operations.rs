@@ -1,9 +1,8 @@
-//! The operations that templates are rebuilt with: bounded, and carrying marks of what is data.
+//! The operations that rebuilt templates call: bounded, and carrying marks on data.
 //!
-//! Takes values of the engine; gives values of the engine. There are two sets under the same names:
-//! a plain one, and one for a render whose data is marked. In the latter an operation works on
-//! texts without their marks, as it would in the plain one, and marks whatever of its result comes
-//! from data.
+//! Takes and gives values of the engine. There are two sets under the same names: a plain set, and
+//! a set for a render whose data is marked. A marked operation works on texts without their marks,
+//! as the plain one does, and then marks each part of its result that comes from data.
 
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
@@ -12,12 +11,12 @@ use super::filters::TEXT;
 use super::limits::{keep, pay, prepare, solid, walk};
 use super::marks::{self, Marked};
 
-/// Arguments of `map`: the names of filters in filters, and theirs.
+/// The most arguments of `map`: nested filters and their own arguments.
 const MAX_MAP_ARGS: usize = 16;
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// Adds the operations; of marked data where `marked`.
+/// Adds the operations to `environment`, those for marked data if `marked`.
 pub fn install(environment: &mut Environment<'static>, marked: bool) {
     let call = move |kind: CallKind| {
         move |state: &mut State, args: Rest<ValueOrKwargs>| {
@@ -58,7 +57,7 @@ pub fn install(environment: &mut Environment<'static>, marked: bool) {
     });
     environment.add_filter("__iter", move |state: &mut State, value: Value| match value.as_str() {
         _ if marked => Ok(items_of(value)),
-        // As a list, so that the loop knows its last turn.
+        // A list, so that the loop knows its last turn.
         Some(text) => {
             pay(state, 32 * text.len())?;
             Ok(text.chars().map(Value::from).collect())
@@ -71,8 +70,8 @@ pub fn install(environment: &mut Environment<'static>, marked: bool) {
     });
 }
 
-/// A value as it is shown: what is no text counts as data where any of the record's numbers might
-/// be in it.
+/// Returns a value as text. Anything that is no text counts as data if it may hold numbers of the
+/// record.
 fn shown(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
     match value.kind() {
         ValueKind::String | ValueKind::Undefined => Ok(value),
@@ -86,7 +85,7 @@ fn shown(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
     }
 }
 
-/// What a loop goes over: of a text its characters, of a map its names, each marked.
+/// Returns the items of a loop: the characters of a text or the keys of a map, each marked.
 fn items_of(value: Value) -> Value {
     match value.kind() {
         ValueKind::String => {
@@ -102,7 +101,7 @@ fn items_of(value: Value) -> Value {
     }
 }
 
-/// A result that was made of data.
+/// Returns a result that was made of data, marked.
 fn data_of(value: &Value) -> Value {
     if matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
         marks::count_numbers_as_data();
@@ -110,43 +109,44 @@ fn data_of(value: &Value) -> Value {
     marks::data_in(value)
 }
 
-/// A list whose items are texts as they are shown.
+/// Returns a list with each item as the text that is shown for it.
 fn shown_items(state: &mut State<'_, '_>, list: &Value) -> Result<Value> {
     let Ok(items) = list.try_iter() else { return Ok(list.clone()) };
     let has_name = |item: &Value| item.as_object().is_some();
     let items: Vec<Value> = items.checked().collect::<Result<_>>()?;
-    // Items with attributes may yet be joined by one of those.
+    // Items with attributes may still be joined by one of those.
     if items.iter().any(has_name) {
         return Ok(Value::from(items));
     }
     let one = |item: Value| match item.kind() {
-        // A null in a list is shown as `None`, as one in a field is not.
+        // A null in a list is shown as `None`, unlike a null field.
         ValueKind::None => Ok(Value::from(Marked::data("None".to_owned()).write())),
         _ => shown(state, item),
     };
     Ok(Value::from(items.into_iter().map(one).collect::<Result<Vec<_>>>()?))
 }
 
-/// Whether the template spells the format, and shows in it nothing but texts.
+/// Returns whether the template spells the format itself and formats only texts.
 fn is_plain_format(format: &Value, args: &[Value]) -> bool {
     format.as_str().is_some_and(|text| !marks::are_in(text))
         && args.iter().all(|arg| arg.as_str().is_some())
 }
 
-/// Filters and methods.
+/// The kind of a call.
 #[derive(Debug, Clone, Copy)]
 enum CallKind {
     Filter,
     Method,
 }
 
+/// A filter or a method, by name.
 struct Operation<'a> {
     kind: CallKind,
     name: &'a str,
 }
 
 impl Operation<'_> {
-    /// Runs it, within bounds.
+    /// Runs the operation within its bounds.
     fn run(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
         if let Some(mapped) = self.map(state, receiver, args, false) {
             return mapped;
@@ -168,7 +168,7 @@ impl Operation<'_> {
         solid(state, value)
     }
 
-    /// Runs a filter on every item, where it is `map` with the name of one.
+    /// Runs a filter on each item if the operation is `map` with the name of a filter.
     fn map(
         &self,
         state: &mut State<'_, '_>,
@@ -184,7 +184,7 @@ impl Operation<'_> {
             return None;
         }
         if args.len() > MAX_MAP_ARGS {
-            // Each `map` inside a `map` takes stack.
+            // Nested `map`s take stack for each level.
             return Some(Err(Error::from(ErrorKind::TooManyArguments)));
         }
         let items = receiver.try_iter().ok()?;
@@ -202,7 +202,7 @@ impl Operation<'_> {
         Some(Ok(Value::from(mapped)))
     }
 
-    /// Runs it on marked values, and marks what of its result is data.
+    /// Runs the operation on marked values and marks the data in its result.
     fn carry(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
         let is_filter = matches!(self.kind, CallKind::Filter);
         for value in std::iter::once(receiver).chain(args) {
@@ -212,7 +212,7 @@ impl Operation<'_> {
             "select" | "reject" | "selectattr" | "rejectattr" if is_filter => {
                 return self.choose(state, receiver, args);
             }
-            // They put whole texts together or hand one on.
+            // These combine whole texts or return one of them: marks stay as they are.
             "default" | "d" | "safe" => return self.run(state, receiver, args),
             "join" if !is_filter => return self.join(state, receiver, args),
             "format" if is_plain_format(receiver, args) => return self.run(state, receiver, args),
@@ -230,6 +230,9 @@ impl Operation<'_> {
             ValueKind::Seq | ValueKind::Iterable | ValueKind::Map if !self.looks_whole() => {
                 self.carry_items(state, receiver, args)
             }
+            // Neither a text nor items: the marks inside cannot be followed, so all of the result
+            // counts
+            // as data if anything in it may be.
             _ => {
                 let bare_args: Vec<Value> = args.iter().map(marks::bare).collect();
                 let bare_receiver = marks::bare(receiver);
@@ -242,7 +245,8 @@ impl Operation<'_> {
         }
     }
 
-    /// Joins texts by a text, as a method does; what is no text counts as data where numbers do.
+    /// Joins texts with a text, as the method does. A value that is no text counts as data if
+    /// numbers do.
     fn join(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
         match args.split_first() {
             Some((list, rest)) if list.as_object().is_some() => {
@@ -254,7 +258,7 @@ impl Operation<'_> {
         }
     }
 
-    /// Whether it makes one text of all of a list or a map.
+    /// Returns whether the operation makes one text of a whole list or map.
     fn looks_whole(&self) -> bool {
         matches!(
             self.name,
@@ -262,7 +266,7 @@ impl Operation<'_> {
         )
     }
 
-    /// Runs it on a list or a map, whose texts keep their marks.
+    /// Runs the operation on a list or a map whose texts keep their marks.
     fn carry_items(
         &self,
         state: &mut State<'_, '_>,
@@ -326,7 +330,7 @@ impl Operation<'_> {
         }
     }
 
-    /// The items that a test chooses: it is asked about each without its marks.
+    /// Returns the items that a test selects. The test sees each item without its marks.
     fn choose(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
         let args: Vec<Value> = args.iter().map(marks::bare).collect();
         let receiver = items_of(receiver.clone());
@@ -342,7 +346,7 @@ impl Operation<'_> {
         Ok(Value::from(chosen))
     }
 
-    /// Runs it on a text.
+    /// Runs the operation on a text.
     fn carry_text(
         &self,
         state: &mut State<'_, '_>,
@@ -363,8 +367,7 @@ impl Operation<'_> {
         Ok(Value::from(kept.unwrap_or_else(|| Marked::data(result.to_owned())).write()))
     }
 
-    /// The result with the marks that `text` had, where it is known which of its letters come from
-    /// where.
+    /// Returns the result with the marks of `text`, if the origin of each of its letters is known.
     fn keep_marks(&self, text: &Marked, result: &str, args: &[Value]) -> Option<Marked> {
         let from_end = text.text.len().checked_sub(result.len());
         let kept = match self.name {
@@ -391,7 +394,7 @@ impl Operation<'_> {
     }
 }
 
-/// Some of a text's characters or a list's items, as Python's slices are.
+/// Returns some of a text's characters or of a list's items, as Python's slices do.
 fn slice(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -435,7 +438,7 @@ fn slice(
     }
 }
 
-/// The indices of a slice of `len` items.
+/// Returns the indices of a slice of `len` items.
 fn places(
     len: usize,
     start: Option<i64>,
@@ -453,7 +456,7 @@ fn places(
         .map(|at| at as usize)
 }
 
-/// Arguments by name, of `pairs`.
+/// Returns keyword arguments made of `pairs`.
 pub fn kwargs_of(pairs: Vec<(String, Value)>) -> Value {
     Value::from(pairs.into_iter().collect::<Kwargs>())
 }

@@ -1,11 +1,11 @@
-//! A template as a program of the engine, with every operation that could grow without bound under
-//! a guard.
+//! A template as a program of the engine, with a guard on each operation that could grow without
+//! bound.
 //!
-//! Takes a template's text; gives its instructions. The engine's parser makes a tree of the text,
-//! and this module rebuilds the tree so that filters, methods, slices, comparisons and literals
-//! pass through the operations of [`operations`](super::operations), which bound what they make and
-//! carry the marks of provenance. Templates are code from strangers: their text and the tokens of
-//! each tag are counted before anything is parsed, and they are parsed on a stack of known size.
+//! Takes a template's text; gives its instructions. The engine's parser makes a tree of the text.
+//! This module rebuilds the tree so that filters, methods, slices, comparisons and literals call
+//! the operations of [`operations`](super::operations), which bound their results and carry the
+//! marks on data. Templates are code from strangers: their size and the tokens of each tag are
+//! counted before parsing, and they are parsed on a stack of known size.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -16,13 +16,13 @@ use minijinja::machinery::{self, CodeGenerator, Instructions, Span, Token};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
-/// Bytes of a template.
+/// The most bytes of a template.
 const MAX_TEXT: usize = 1 << 20;
-/// Tokens of a template, and of one of its tags: bounds on the depth of its tree.
+/// The most tokens of a template, and of one tag: they bound the depth of the tree.
 const MAX_TOKENS: usize = 20_000;
 const MAX_TAG_TOKENS: usize = 2_000;
-/// The stack that templates are parsed on: a tree as deep as `MAX_TOKENS` allows needs about a
-/// quarter of it.
+/// The stack for parsing a template. A tree as deep as `MAX_TOKENS` allows needs about a quarter of
+/// it.
 const STACK: usize = 128 << 20;
 
 const NAME: &str = "template";
@@ -40,7 +40,7 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
-    /// Compiles `text`; an error if it is wrong, or larger or deeper than templates may be.
+    /// Compiles `text`. Returns an error if it is wrong, too large or too deep.
     pub fn compile(text: &str, syntax: &SyntaxConfig) -> Result<Self, Error> {
         refuse_large(text, syntax)?;
         let text = interned(text);
@@ -51,6 +51,7 @@ impl Program {
             let (main, blocks) = code.finish();
             Ok(Self { main, blocks })
         };
+        // On a thread of its own: the stack of the calling thread may be small.
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
             let thread =
@@ -59,7 +60,7 @@ impl Program {
         })
     }
 
-    /// Renders with the operations of `environment`.
+    /// Renders the template with the operations of `environment`.
     pub fn render(
         &self,
         environment: &Environment<'static>,
@@ -72,13 +73,13 @@ impl Program {
     }
 }
 
-/// An error about a template as a whole.
+/// Returns an error about a whole template.
 fn wrong(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::SyntaxError, why.into())
 }
 
-/// A copy of `text` that lives as long as the process, one for each distinct text: instructions
-/// borrow it.
+/// Returns a copy of `text` that lives as long as the process, one for each distinct text. The
+/// engine's instructions borrow it.
 fn interned(text: &str) -> &'static str {
     static TEXTS: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
     let mut texts =
@@ -91,13 +92,13 @@ fn interned(text: &str) -> &'static str {
     text
 }
 
-/// Refuses a template whose tree could be too deep for the stack that it is parsed on.
+/// Refuses a template whose tree could be too deep for the parser's stack.
 fn refuse_large(text: &str, syntax: &SyntaxConfig) -> Result<(), Error> {
     if text.len() > MAX_TEXT {
         return Err(wrong(format!("it has {} bytes, a template may have {MAX_TEXT}", text.len())));
     }
     let (mut all, mut tag) = (0, 0);
-    // What the lexer cannot read is left to the parser, which says what is wrong with it.
+    // Text that the lexer cannot read is left to the parser, which describes the fault.
     for (token, span) in machinery::tokenize(text, false, syntax.clone()).map_while(Result::ok) {
         let starts =
             matches!(token, Token::TemplateData(_) | Token::VariableStart | Token::BlockStart);
@@ -120,7 +121,7 @@ fn refuse_large(text: &str, syntax: &SyntaxConfig) -> Result<(), Error> {
 
 type Tree = Expr<'static>;
 
-/// `node` with its operations under guard.
+/// Returns a statement with guards on its operations.
 fn statement(node: &Stmt<'static>) -> Stmt<'static> {
     match node {
         Stmt::Template(at) => {
@@ -198,7 +199,7 @@ fn statement(node: &Stmt<'static>) -> Stmt<'static> {
     }
 }
 
-/// The statements that name other templates, of which there are none.
+/// Rebuilds the statements that name other templates. There are no other templates here.
 fn statement_of_many(node: &Stmt<'static>) -> Stmt<'static> {
     match node {
         Stmt::Block(at) => Stmt::Block(same(
@@ -227,10 +228,12 @@ fn statement_of_many(node: &Stmt<'static>) -> Stmt<'static> {
     }
 }
 
+/// Rebuilds a list of statements.
 fn statements(nodes: &[Stmt<'static>]) -> Vec<Stmt<'static>> {
     nodes.iter().map(statement).collect()
 }
 
+/// Rebuilds a macro.
 fn macro_of(node: &ast::Macro<'static>) -> ast::Macro<'static> {
     ast::Macro {
         name: node.name,
@@ -240,12 +243,13 @@ fn macro_of(node: &ast::Macro<'static>) -> ast::Macro<'static> {
     }
 }
 
-/// A call as it is, its arguments under guard.
+/// Rebuilds a call: the call stays, its arguments get guards.
 fn call_of(node: &ast::Call<'static>) -> ast::Call<'static> {
     ast::Call { expr: expression(&node.expr), args: arguments(&node.args) }
 }
 
-/// What is assigned to: no operation stands in it but the object whose attribute is set.
+/// Rebuilds the target of an assignment. It holds no operation, except in the object whose
+/// attribute is set.
 fn expression_as_target(node: &Tree) -> Tree {
     match node {
         Expr::List(at) => Expr::List(same(
@@ -260,7 +264,7 @@ fn expression_as_target(node: &Tree) -> Tree {
     }
 }
 
-/// `node` with its operations under guard.
+/// Returns an expression with guards on its operations.
 fn expression(node: &Tree) -> Tree {
     match node {
         Expr::Var(at) => Expr::Var(same(at, ast::Var { id: at.id })),
@@ -338,6 +342,7 @@ fn expression(node: &Tree) -> Tree {
     }
 }
 
+/// Rebuilds a binary operation.
 fn binary(at: &Spanned<ast::BinOp<'static>>) -> Tree {
     let with = |wrap: fn(&Tree) -> Tree| {
         Expr::BinOp(same(
@@ -348,7 +353,7 @@ fn binary(at: &Spanned<ast::BinOp<'static>>) -> Tree {
     match at.op {
         op if is_comparison(op) => with(bare),
         BinOpKind::Concat => with(shown),
-        // Lists are joined and repeated lazily.
+        // The engine joins and repeats lists lazily.
         BinOpKind::Add | BinOpKind::Mul if !is_text(&at.left) && !is_text(&at.right) => {
             guarded("__solid", with(expression))
         }
@@ -356,14 +361,16 @@ fn binary(at: &Spanned<ast::BinOp<'static>>) -> Tree {
     }
 }
 
+/// Returns whether an operator compares.
 fn is_comparison(op: BinOpKind) -> bool {
     use BinOpKind::{Eq, Gt, Gte, In, Lt, Lte, Ne};
     matches!(op, Eq | Ne | Lt | Lte | Gt | Gte | In)
 }
 
+/// Rebuilds a call of a function, a method or a block.
 fn call(at: &Spanned<ast::Call<'static>>) -> Tree {
     match at.identify_call() {
-        // A string each, or the loop's own affair.
+        // Calls that give a string, or belong to the loop itself.
         CallType::Function("super" | "caller" | "loop") | CallType::Block(_) => {
             Expr::Call(same(at, call_of(at)))
         }
@@ -381,10 +388,12 @@ fn call(at: &Spanned<ast::Call<'static>>) -> Tree {
     }
 }
 
+/// Rebuilds arguments.
 fn arguments(args: &[CallArg<'static>]) -> Vec<CallArg<'static>> {
     arguments_with(args, expression)
 }
 
+/// Rebuilds arguments, each value through `wrap`.
 fn arguments_with(args: &[CallArg<'static>], wrap: fn(&Tree) -> Tree) -> Vec<CallArg<'static>> {
     let argument = |arg: &CallArg<'static>| match arg {
         CallArg::Pos(value) => CallArg::Pos(wrap(value)),
@@ -395,48 +404,53 @@ fn arguments_with(args: &[CallArg<'static>], wrap: fn(&Tree) -> Tree) -> Vec<Cal
     args.iter().map(argument).collect()
 }
 
-/// `node` where its text is compared or counted, not shown.
+/// Rebuilds an expression whose text is compared or counted, not shown.
 fn bare(node: &Tree) -> Tree {
     if is_constant(node) { expression(node) } else { guarded("__bare", expression(node)) }
 }
 
-/// `node` where its text is shown.
+/// Rebuilds an expression whose text is shown.
 fn shown(node: &Tree) -> Tree {
     if is_text(node) { expression(node) } else { guarded("__text", expression(node)) }
 }
 
-/// A literal, which must not nest without end.
+/// Guards a list or a map, which must not nest without end.
 fn kept(node: Tree) -> Tree {
     if node.as_const().is_some() { node } else { guarded("__kept", node) }
 }
 
+/// Returns whether an expression is a constant.
 fn is_constant(node: &Tree) -> bool {
     matches!(node, Expr::Const(_))
 }
 
-/// Whether the template spells a string here.
+/// Returns whether an expression is a string that the template spells.
 fn is_text(node: &Tree) -> bool {
     matches!(node, Expr::Const(at) if at.value.as_str().is_some())
 }
 
+/// Wraps an expression in the operation `name`.
 fn guarded(name: &'static str, node: Tree) -> Tree {
     let span = node.span();
     filter(name, node, Vec::new(), span)
 }
 
+/// Applies the operation `name` with arguments.
 fn filter(name: &'static str, node: Tree, args: Vec<CallArg<'static>>, span: Span) -> Tree {
     Expr::Filter(Spanned::new(ast::Filter { name, expr: Some(node), args }, span))
 }
 
+/// Returns a constant string.
 fn constant(value: &'static str, span: Span) -> Tree {
     Expr::Const(Spanned::new(ast::Const { value: Value::from(value) }, span))
 }
 
+/// Returns a constant null.
 fn none(span: Span) -> Tree {
     Expr::Const(Spanned::new(ast::Const { value: Value::from(()) }, span))
 }
 
-/// `node` in the place of `old`.
+/// Returns `node` with the span of `old`.
 fn same<T, U>(old: &Spanned<T>, node: U) -> Spanned<U> {
     Spanned::new(node, old.span())
 }

@@ -1,9 +1,8 @@
-//! The source of a template: read as Jinja2 reads it, and written for the engine, which differs in
-//! a few words.
+//! The source of a template: read as Jinja2 reads it, and rewritten where the engine differs.
 //!
-//! `a ~ b` becomes `(a)|__str ~ (b)|__str`, and `x | upper` becomes `x |__str|upper`, so that what
-//! becomes text does so as in Python; `{% generation %}`, which marks nothing here, becomes a plain
-//! scope. Places in errors are those of the template as its author wrote it.
+//! `a ~ b` becomes `(a)|__str ~ (b)|__str`, and `x | upper` becomes `x |__str|upper`, so that
+//! values become text as in Python. `{% generation %}`, which has no effect here, becomes a plain
+//! scope. Errors give positions in the template as its author wrote it.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -14,26 +13,28 @@ use minijinja::syntax::SyntaxConfig;
 use super::RECORD;
 use super::filters::{OF_TEXT, TEXT};
 
-/// A template as Jinja2 takes it: line ends are `\n`, and one at the very end is dropped.
+/// Returns a template as Jinja2 reads it: line ends become `\n`, and one at the very end is
+/// dropped.
 pub fn as_jinja_reads(template: &str) -> String {
     let text = template.replace("\r\n", "\n").replace('\r', "\n");
     text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
 }
 
-/// A template written for the engine.
+/// A template rewritten for the engine.
 #[derive(Debug)]
 pub struct Source {
-    /// As it was written.
+    /// The text as its author wrote it.
     pub original: String,
-    /// As the engine gets it.
+    /// The text that the engine gets.
     pub engine: String,
-    /// Whether it neither compares nor calculates.
+    /// Whether the template neither compares nor calculates.
     pub shows_only: bool,
-    /// Whether it names the whole record.
+    /// Whether the template names the whole record.
     pub uses_record: bool,
-    /// Names that it gives to values itself.
+    /// The names that the template itself assigns.
     pub locals: BTreeSet<String>,
-    /// Places in `original`, in order, each with the bytes put in there less those taken out.
+    /// Positions in `original`, in order, each with the number of bytes added there less those
+    /// removed.
     edits: Vec<(usize, isize)>,
 }
 
@@ -41,7 +42,7 @@ type Tokens<'a> = Vec<(Token<'a>, Range<usize>)>;
 
 /// Words that end an operand of `~`.
 const WORDS: [&str; 8] = ["and", "or", "not", "if", "else", "in", "recursive", "elif"];
-/// Words of comparing and calculating; operators aside.
+/// Words that compare or calculate, besides the operators.
 const COMPARE: [&str; 19] = [
     "in",
     "sameas",
@@ -65,8 +66,8 @@ const COMPARE: [&str; 19] = [
 ];
 
 impl Source {
-    /// Writes `original` for the engine. One that the engine's lexer refuses is left as it is, for
-    /// the engine to say so.
+    /// Rewrites `original` for the engine. A template that the engine's lexer refuses stays as it
+    /// is: the engine reports the error.
     pub fn new(original: &str, syntax: &SyntaxConfig) -> Self {
         let tokens: Result<Tokens<'_>, _> = tokenize(original, false, syntax.clone())
             .map(|token| {
@@ -76,7 +77,9 @@ impl Source {
             })
             .collect();
         let tokens = tokens.unwrap_or_default();
+        // All changes are collected first and applied in one pass, so that positions stay valid.
         let mut changes: Vec<(Range<usize>, String)> = Vec::new();
+        // A set: an operand between two tildes belongs to both, and must be wrapped once.
         let mut operands = BTreeSet::new();
         for (index, (token, span)) in tokens.iter().enumerate() {
             match token {
@@ -103,7 +106,7 @@ impl Source {
             changes.push((start..start, "(".to_owned()));
             changes.push((end..end, format!(")|{TEXT}")));
         }
-        // At one place, what closes comes before what opens.
+        // At one position, closing text comes before opening text.
         changes.sort_by_key(|(span, text)| (span.start, !text.starts_with(')')));
         Self {
             shows_only: !(0..tokens.len()).any(|index| compares(&tokens, index)),
@@ -115,6 +118,7 @@ impl Source {
         }
     }
 
+    /// Applies sorted changes to a template and remembers where they are.
     fn changed(original: &str, changes: Vec<(Range<usize>, String)>) -> Self {
         let (mut engine, mut edits, mut from) = (String::new(), Vec::new(), 0);
         for (span, text) in changes {
@@ -128,7 +132,7 @@ impl Source {
         Self { original, engine, shows_only: false, uses_record: false, locals, edits }
     }
 
-    /// The place in the original of a place in the engine's.
+    /// Returns the position in the original of a position in the engine's text.
     pub fn place(&self, offset: usize) -> usize {
         let mut shift = 0;
         for &(at, added) in &self.edits {
@@ -137,6 +141,7 @@ impl Source {
             }
             shift = (shift + added).min(offset as isize - at as isize);
         }
+        // An error may point into text that the author did not write, or inside a character.
         let mut place = (offset as isize - shift).clamp(0, self.original.len() as isize) as usize;
         while !self.original.is_char_boundary(place) {
             place -= 1;
@@ -144,9 +149,9 @@ impl Source {
         place
     }
 
-    /// The tag around a place of the original, its delimiters included.
+    /// Returns the tag around a position in the original, with its delimiters.
     pub fn tag_at(&self, place: usize) -> Option<&str> {
-        // A place may be that of the delimiter itself.
+        // The position may be that of the delimiter itself.
         let end = self.original[place..]
             .char_indices()
             .nth(2)
@@ -158,7 +163,7 @@ impl Source {
         (start + len > place).then(|| &self.original[start..start + len])
     }
 
-    /// Line and column, from 1, of a place of the original.
+    /// Returns the line and the column, both from 1, of a position in the original.
     pub fn line_and_column(&self, place: usize) -> (usize, usize) {
         let before = &self.original[..place];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -166,7 +171,7 @@ impl Source {
     }
 }
 
-/// The names that a template's loops, assignments and macros make.
+/// Returns the names that loops, assignments and macros of a template define.
 fn locals(tokens: &Tokens<'_>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut rest = tokens.iter().map(|(token, _)| token);
@@ -187,14 +192,16 @@ fn locals(tokens: &Tokens<'_>) -> BTreeSet<String> {
     names
 }
 
+/// Returns whether the token before `index` is of the kind of `wanted`.
 fn follows(tokens: &Tokens<'_>, index: usize, wanted: &Token<'_>) -> bool {
     let same = std::mem::discriminant(wanted);
     index > 0 && std::mem::discriminant(&tokens[index - 1].0) == same
 }
 
+/// Returns whether the token at `index` compares or calculates.
 fn compares(tokens: &Tokens<'_>, index: usize) -> bool {
     match &tokens[index].0 {
-        // The `in` of a loop comes after its names.
+        // The `in` of a loop comes after the loop's names.
         Token::Ident("in") => {
             let names = |token: &Token<'_>| matches!(token, Token::Ident(_) | Token::Comma);
             let start = tokens[..index].iter().rposition(|(token, _)| !names(token));
@@ -208,7 +215,7 @@ fn compares(tokens: &Tokens<'_>, index: usize) -> bool {
     }
 }
 
-/// Whether a token opens (1) or closes (-1) a bracket.
+/// Returns 1 if a token opens a bracket, -1 if it closes one, else 0.
 fn bracket(token: &Token<'_>) -> i32 {
     match token {
         Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => 1,
@@ -217,7 +224,8 @@ fn bracket(token: &Token<'_>) -> i32 {
     }
 }
 
-/// Whether the token at `index`, outside brackets, ends an operand of `~`: it binds no tighter.
+/// Returns whether the token at `index`, outside brackets, ends an operand of `~` since it binds no
+/// tighter.
 fn ends_operand(tokens: &Tokens<'_>, index: usize) -> bool {
     match &tokens[index].0 {
         Token::Tilde
@@ -234,7 +242,7 @@ fn ends_operand(tokens: &Tokens<'_>, index: usize) -> bool {
         | Token::Gte
         | Token::Lt
         | Token::Lte => true,
-        // A sign, where no operand stands before it, is part of one.
+        // A sign with no operand before it belongs to an operand.
         Token::Plus | Token::Minus => index > 0 && is_end(tokens, index - 1),
         Token::Ident(name) => {
             let after_is = index > 0 && matches!(tokens[index - 1].0, Token::Ident("is"));
@@ -246,7 +254,7 @@ fn ends_operand(tokens: &Tokens<'_>, index: usize) -> bool {
     }
 }
 
-/// Whether an operand can end with the token at `index`.
+/// Returns whether an operand can end with the token at `index`.
 fn is_end(tokens: &Tokens<'_>, index: usize) -> bool {
     match &tokens[index].0 {
         Token::Ident(name) => {
@@ -259,7 +267,7 @@ fn is_end(tokens: &Tokens<'_>, index: usize) -> bool {
     }
 }
 
-/// The tokens of the operand left of the `~` at `index`.
+/// Returns the tokens of the operand to the left of the `~` at `index`.
 fn left_of(tokens: &Tokens<'_>, index: usize) -> Range<usize> {
     let (mut start, mut depth) = (index, 0);
     while start > 0 {
@@ -274,7 +282,7 @@ fn left_of(tokens: &Tokens<'_>, index: usize) -> Range<usize> {
     start..index
 }
 
-/// The tokens of the operand right of the `~` at `index`.
+/// Returns the tokens of the operand to the right of the `~` at `index`.
 fn right_of(tokens: &Tokens<'_>, index: usize) -> Range<usize> {
     let (mut end, mut depth) = (index + 1, 0);
     while end < tokens.len() {

@@ -19,6 +19,30 @@ struct Group {
     is_varied: bool,
 }
 
+impl Group {
+    /// Starts a new branch: only the worst branch counts for the group.
+    fn begin_branch(&mut self) {
+        *self = Self { repeats: 0, most: self.most.max(self.repeats), is_varied: true };
+    }
+
+    /// Adds an atom, or the group `within`, and its quantifier. Returns whether a search may now
+    /// take long.
+    fn add(&mut self, within: Self, times: Times) -> bool {
+        // A repeated group that can match in several ways multiplies the ways at each repetition.
+        if within.is_varied && matches!(times, Times::Few | Times::Many) {
+            return true;
+        }
+        // Two repetitions in a row are usual; anything after them but an optional atom is a third
+        // share of the same text.
+        if self.repeats >= 2 && times != Times::Perhaps {
+            return true;
+        }
+        self.repeats += within.most.max(within.repeats) + u32::from(times == Times::Many);
+        self.is_varied |= within.is_varied || times != Times::Once;
+        self.repeats > 2
+    }
+}
+
 /// The number of times that a quantifier repeats the atom before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Times {
@@ -47,12 +71,8 @@ pub fn may_search_long(pattern: &str) -> bool {
                 position = after_opening(&chars, position);
                 continue;
             }
-            // A new branch starts: only the worst branch counts for the group.
             '|' => {
-                if let Some(group) = groups.last_mut() {
-                    *group =
-                        Group { repeats: 0, most: group.most.max(group.repeats), is_varied: true };
-                }
+                groups.last_mut().into_iter().for_each(Group::begin_branch);
                 position += 1;
                 continue;
             }
@@ -63,20 +83,7 @@ pub fn may_search_long(pattern: &str) -> bool {
         let end = atom_end(&chars, position);
         let (times, next) = quantifier(&chars, end);
         position = next;
-        // A repeated group that can match in several ways multiplies the ways at each repetition.
-        if within.is_varied && matches!(times, Times::Few | Times::Many) {
-            return true;
-        }
-        let Some(group) = groups.last_mut() else { return true };
-        let inner = within.most.max(within.repeats);
-        // Two repetitions in a row are usual; anything after them but an optional atom is a third
-        // share of the same text.
-        if group.repeats >= 2 && times != Times::Perhaps {
-            return true;
-        }
-        group.repeats += inner + u32::from(times == Times::Many);
-        group.is_varied |= within.is_varied || times != Times::Once;
-        if group.repeats > 2 {
+        if groups.last_mut().is_none_or(|group| group.add(within, times)) {
             return true;
         }
     }

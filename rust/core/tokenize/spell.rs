@@ -28,30 +28,7 @@ pub fn ordinary(
         place(&mut tokens, text);
         unspelled.set(unspelled.get() + u64::from(depth == 0));
     }
-    let mut cuts = Vec::new();
-    for token in &tokens {
-        let Some(kind) = form.control(token.id) else { continue };
-        let spelled = text.get(token.offsets.0..token.offsets.1).unwrap_or_default();
-        let first = spelled.chars().next().map_or(0, char::len_utf8);
-        match kind {
-            // The unknown token stands for unknown text, unless the text itself spells that token.
-            Control::Unknown
-                if form.tokenizer().id_to_token(token.id).as_deref() != Some(spelled) => {}
-            _ if first < spelled.len() && depth < DEEPEST => cuts.push(token.offsets.0 + first),
-            _ if !form.added().is_barred(token.id) => {}
-            // The position of the token is unknown, or cutting does not help: cut into characters.
-            _ if text.chars().nth(1).is_some() && (first == 0 || depth >= DEEPEST) => {
-                cuts = text.char_indices().map(|(end, _)| end).skip(1).collect();
-                break;
-            }
-            _ => {
-                let why = format!(
-                    "its model has no ordinary token for {spelled:?}, which is an added token too"
-                );
-                return Err(why.into());
-            }
-        }
-    }
+    let cuts = cuts_in(form, text, depth, &tokens)?;
     if cuts.is_empty() {
         return Ok(tokens);
     }
@@ -69,6 +46,39 @@ pub fn ordinary(
         from = end;
     }
     Ok(tokens)
+}
+
+/// Returns the positions at which a text is cut because one of its tokens is a control token.
+fn cuts_in(
+    form: &Form,
+    text: &str,
+    depth: u32,
+    tokens: &[Token],
+) -> tokenizers::Result<Vec<usize>> {
+    let mut cuts = Vec::new();
+    for token in tokens {
+        let Some(kind) = form.control(token.id) else { continue };
+        let spelled = text.get(token.offsets.0..token.offsets.1).unwrap_or_default();
+        let first = spelled.chars().next().map_or(0, char::len_utf8);
+        match kind {
+            // The unknown token stands for unknown text, unless the text itself spells that token.
+            Control::Unknown
+                if form.tokenizer().id_to_token(token.id).as_deref() != Some(spelled) => {}
+            _ if first < spelled.len() && depth < DEEPEST => cuts.push(token.offsets.0 + first),
+            _ if !form.added().is_barred(token.id) => {}
+            // The position of the token is unknown, or cutting does not help: cut into characters.
+            _ if text.chars().nth(1).is_some() && (first == 0 || depth >= DEEPEST) => {
+                return Ok(text.char_indices().map(|(end, _)| end).skip(1).collect());
+            }
+            _ => {
+                let why = format!(
+                    "its model has no ordinary token for {spelled:?}, which is an added token too"
+                );
+                return Err(why.into());
+            }
+        }
+    }
+    Ok(cuts)
 }
 
 /// Finds the offsets of tokens in a text from which the model left out letters; the model counts as
