@@ -29,8 +29,8 @@ impl Template {
     pub fn parse(text: &str, tokens: &TokenNames) -> Option<Self> {
         let mut parts = Vec::new();
         let mut rest = text;
-        while let Some(at) = rest.find("{{") {
-            let (literal, tail) = rest.split_at(at);
+        while let Some(start) = rest.find("{{") {
+            let (literal, tail) = rest.split_at(start);
             let (expression, after) = tail[2..].split_once("}}")?;
             parts.push(Part::Literal(literal.to_owned()));
             let path = field_path(expression)?;

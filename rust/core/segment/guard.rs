@@ -86,9 +86,9 @@ impl Controls {
         };
         let (mut prefixes, mut suffixes) = (HashSet::new(), HashSet::new());
         for content in &contents {
-            for (at, _) in content.char_indices().skip(1) {
-                prefixes.insert(content[..at].to_owned());
-                suffixes.insert(content[at..].to_owned());
+            for (position, _) in content.char_indices().skip(1) {
+                prefixes.insert(content[..position].to_owned());
+                suffixes.insert(content[position..].to_owned());
             }
         }
         let ends = contents
@@ -161,7 +161,8 @@ impl Controls {
         })
     }
 
-    /// `text` guarded; with `middles`, also where all of it is the middle of a control token.
+    /// Returns `text` with guards. With `middles`, a text that is the middle of a control token is
+    /// guarded too.
     #[must_use]
     pub fn guard(&self, text: &str, guards: &Guards, middles: bool) -> String {
         let inner = &*self.inner;
@@ -173,6 +174,7 @@ impl Controls {
                 .map_or(c, |(_, swapped)| *swapped)
         };
         let is_middle = |content: &String| content.len() > text.len() && content.contains(text);
+        // A middle spells nothing itself, so every position in it gets a guard.
         if middles && text.len() < inner.longest && inner.contents.iter().any(is_middle) {
             return text
                 .chars()
@@ -181,7 +183,21 @@ impl Controls {
                 .collect();
         }
         let text: String = text.chars().map(swap).collect();
-        let text = text.as_str();
+        let breaks = self.breaks(&text, guards);
+        let mut out = String::with_capacity(text.len() + 3 * breaks.len());
+        let mut from = 0;
+        for (position, guard) in breaks {
+            out.push_str(&text[from..position]);
+            out.push(guard);
+            from = position;
+        }
+        out.push_str(&text[from..]);
+        out
+    }
+
+    /// Returns the guards that a text needs after swapping, with their positions in order.
+    fn breaks(&self, text: &str, guards: &Guards) -> Vec<(usize, char)> {
+        let inner = &*self.inner;
         let mut breaks: Vec<(usize, char)> = Vec::new();
         for found in inner.look_alikes.find_overlapping_iter(text) {
             let first = text[found.start()..].chars().next().map_or(0, char::len_utf8);
@@ -191,6 +207,7 @@ impl Controls {
                 breaks.push((found.start() + first, guards.inside));
             }
         }
+        // A token could also be completed by the text before or after this one.
         let (len, edges) = (text.len(), 1..=text.len().min(inner.longest));
         if edges.clone().any(|n| text.is_char_boundary(n) && inner.suffixes.contains(&text[..n])) {
             breaks.push((0, guards.inside));
@@ -203,15 +220,7 @@ impl Controls {
         }
         breaks.sort_unstable();
         breaks.dedup();
-        let mut out = String::with_capacity(len + 3 * breaks.len());
-        let mut from = 0;
-        for (at, guard) in breaks {
-            out.push_str(&text[from..at]);
-            out.push(guard);
-            from = at;
-        }
-        out.push_str(&text[from..]);
-        out
+        breaks
     }
 
     /// Returns the stretches of a rendered text without guards, each with whether it is a control
@@ -252,13 +261,14 @@ mod tests {
             let pieces = controls.split(&rendered, &guards);
             let joined: String = pieces.iter().map(|(piece, _)| piece.as_str()).collect();
             prop_assert_eq!(&joined, &format!("{literal}{text}{literal}"));
-            let mut at = 0;
+            let mut position = 0;
             for (piece, is_token) in pieces {
-                let end = at + piece.len();
-                let touches = end > literal.len() && at < literal.len() + text.len();
-                let is_around = at < literal.len() && end > literal.len() + text.len();
-                prop_assert!(!(is_token && touches && (middles || !is_around)), "{piece} in {rendered:?}");
-                at = end;
+                let end = position + piece.len();
+                let touches = end > literal.len() && position < literal.len() + text.len();
+                let is_around = position < literal.len() && end > literal.len() + text.len();
+                let is_foreign = is_token && touches && (middles || !is_around);
+                prop_assert!(!is_foreign, "{piece} in {rendered:?}");
+                position = end;
             }
         }
     }

@@ -156,10 +156,10 @@ impl Marked {
             return None;
         }
         let mut out = Self::default();
-        for ((at, old), new) in self.text.char_indices().zip(result.chars()) {
+        for ((position, old), new) in self.text.char_indices().zip(result.chars()) {
             let start = out.text.len();
             out.text.push(new);
-            let part = self.slice(at..at + old.len_utf8());
+            let part = self.slice(position..position + old.len_utf8());
             if !part.data.is_empty() {
                 out.push_data(start..out.text.len());
             }
@@ -170,17 +170,17 @@ impl Marked {
     /// Returns the text with the first `most` occurrences of `from` replaced. A replacement counts
     /// as data if the replaced text held data.
     pub fn replaced(&self, from: &str, to: &str, most: usize) -> Self {
-        let (mut out, mut at) = (Self::default(), 0);
+        let (mut out, mut position) = (Self::default(), 0);
         for (found, _) in self.text.match_indices(from).take(most) {
-            out.push_slice(self, at..found);
+            out.push_slice(self, position..found);
             let start = out.text.len();
             out.text.push_str(to);
-            at = found + from.len();
-            if !self.slice(found..at).data.is_empty() {
+            position = found + from.len();
+            if !self.slice(found..position).data.is_empty() {
                 out.push_data(start..out.text.len());
             }
         }
-        out.push_slice(self, at..self.text.len());
+        out.push_slice(self, position..self.text.len());
         out
     }
 }

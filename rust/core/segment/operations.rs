@@ -10,6 +10,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 use super::filters::TEXT;
 use super::limits::{keep, pay, prepare, solid, walk};
 use super::marks::{self, Marked};
+use super::slices::slice;
 
 /// The most arguments of `map`: nested filters and their own arguments.
 const MAX_MAP_ARGS: usize = 16;
@@ -90,8 +91,9 @@ fn items_of(value: Value) -> Value {
     match value.kind() {
         ValueKind::String => {
             let text = Marked::read(value.as_str().unwrap_or_default());
-            let piece =
-                |(at, c): (usize, char)| Value::from(text.slice(at..at + c.len_utf8()).write());
+            let piece = |(start, c): (usize, char)| {
+                Value::from(text.slice(start..start + c.len_utf8()).write())
+            };
             text.text.char_indices().map(piece).collect()
         }
         ValueKind::Map if !value.is_kwargs() => value
@@ -118,12 +120,12 @@ fn shown_items(state: &mut State<'_, '_>, list: &Value) -> Result<Value> {
     if items.iter().any(has_name) {
         return Ok(Value::from(items));
     }
-    let one = |item: Value| match item.kind() {
+    let show = |item: Value| match item.kind() {
         // A null in a list is shown as `None`, unlike a null field.
         ValueKind::None => Ok(Value::from(Marked::data("None".to_owned()).write())),
         _ => shown(state, item),
     };
-    Ok(Value::from(items.into_iter().map(one).collect::<Result<Vec<_>>>()?))
+    Ok(Value::from(items.into_iter().map(show).collect::<Result<Vec<_>>>()?))
 }
 
 /// Returns whether the template spells the format itself and formats only texts.
@@ -190,12 +192,12 @@ impl Operation<'_> {
         let items = receiver.try_iter().ok()?;
         let mut mapped = Vec::new();
         for item in items.checked() {
-            let mut one = |item: Value| {
+            let mut apply = |item: Value| {
                 pay(state, 96)?;
                 if marked { inner.carry(state, &item, args) } else { inner.run(state, &item, args) }
             };
-            match item.and_then(&mut one) {
-                Ok(one) => mapped.push(one),
+            match item.and_then(&mut apply) {
+                Ok(value) => mapped.push(value),
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -338,8 +340,8 @@ impl Operation<'_> {
         let mut chosen = Vec::new();
         for item in items.checked() {
             let item = item?;
-            let one = Value::from(vec![marks::bare(&item)]);
-            if self.run(state, &one, &args)?.len().unwrap_or(0) > 0 {
+            let alone = Value::from(vec![marks::bare(&item)]);
+            if self.run(state, &alone, &args)?.len().unwrap_or(0) > 0 {
                 chosen.push(item);
             }
         }
@@ -392,68 +394,6 @@ impl Operation<'_> {
         };
         (kept.text == result).then_some(kept)
     }
-}
-
-/// Returns some of a text's characters or of a list's items, as Python's slices do.
-fn slice(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    bounds: [Value; 3],
-    marked: bool,
-) -> Result<Value> {
-    let bad = |why: &str| Error::new(ErrorKind::InvalidOperation, why.to_owned());
-    let [start, stop, step] = bounds.map(|bound| match bound.kind() {
-        ValueKind::None => Ok(None),
-        _ => i64::try_from(bound).map(Some),
-    });
-    let (start, stop, step) = (start?, stop?, step?.unwrap_or(1));
-    if step == 0 {
-        return Err(bad("cannot slice by step size of 0"));
-    }
-    if let Some(text) = value.as_str() {
-        let text = if marked { Marked::read(text) } else { Marked::plain(text) };
-        pay(state, text.text.len())?;
-        let ends: Vec<usize> =
-            text.text.char_indices().map(|(at, _)| at).chain([text.text.len()]).collect();
-        let places = places(ends.len() - 1, start, stop, step);
-        let mut out = Marked::default();
-        places.for_each(|at| out.push_slice(&text, ends[at]..ends[at + 1]));
-        return Ok(Value::from(out.write()));
-    }
-    match value.kind() {
-        ValueKind::Undefined | ValueKind::None => Ok(Value::from(Vec::<Value>::new())),
-        ValueKind::Seq | ValueKind::Iterable => {
-            let mut items = Vec::new();
-            for item in value.try_iter()?.checked() {
-                pay(state, 64)?;
-                items.push(item?);
-            }
-            let chosen = places(items.len(), start, stop, step).map(|at| items[at].clone());
-            if value.is_tuple() {
-                return Ok(Value::from(minijinja::value::Tuple::from(chosen.collect::<Vec<_>>())));
-            }
-            Ok(Value::from(chosen.collect::<Vec<_>>()))
-        }
-        kind => Err(bad(&format!("value of type {kind} cannot be sliced"))),
-    }
-}
-
-/// Returns the indices of a slice of `len` items.
-fn places(
-    len: usize,
-    start: Option<i64>,
-    stop: Option<i64>,
-    step: i64,
-) -> impl Iterator<Item = usize> {
-    let len = len as i64;
-    let (low, high) = if step < 0 { (-1, len - 1) } else { (0, len) };
-    let clamp = |at: i64| if at < 0 { at.saturating_add(len).max(low) } else { at.min(high) };
-    let start = start.map_or(if step < 0 { high } else { low }, clamp);
-    let stop = stop.map_or(if step < 0 { low } else { high }, clamp);
-    let next = move |at: &i64| at.checked_add(step);
-    std::iter::successors(Some(start), next)
-        .take_while(move |&at| if step < 0 { at > stop } else { at < stop })
-        .map(|at| at as usize)
 }
 
 /// Returns keyword arguments made of `pairs`.

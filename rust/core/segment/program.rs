@@ -124,77 +124,84 @@ type Tree = Expr<'static>;
 /// Returns a statement with guards on its operations.
 fn statement(node: &Stmt<'static>) -> Stmt<'static> {
     match node {
-        Stmt::Template(at) => {
-            Stmt::Template(same(at, ast::Template { children: statements(&at.children) }))
+        Stmt::Template(inner) => {
+            Stmt::Template(same(inner, ast::Template { children: statements(&inner.children) }))
         }
-        Stmt::EmitExpr(at) => Stmt::EmitExpr(same(at, ast::EmitExpr { expr: shown(&at.expr) })),
-        Stmt::EmitRaw(at) => Stmt::EmitRaw(same(at, ast::EmitRaw { raw: at.raw })),
-        Stmt::ForLoop(at) => Stmt::ForLoop(same(
-            at,
+        Stmt::EmitExpr(inner) => {
+            Stmt::EmitExpr(same(inner, ast::EmitExpr { expr: shown(&inner.expr) }))
+        }
+        Stmt::EmitRaw(inner) => Stmt::EmitRaw(same(inner, ast::EmitRaw { raw: inner.raw })),
+        Stmt::ForLoop(inner) => Stmt::ForLoop(same(
+            inner,
             ast::ForLoop {
-                target: expression_as_target(&at.target),
-                iter: guarded("__iter", expression(&at.iter)),
-                filter_expr: at.filter_expr.as_ref().map(expression),
-                recursive: at.recursive,
-                body: statements(&at.body),
-                else_body: statements(&at.else_body),
+                target: expression_as_target(&inner.target),
+                iter: guarded("__iter", expression(&inner.iter)),
+                filter_expr: inner.filter_expr.as_ref().map(expression),
+                recursive: inner.recursive,
+                body: statements(&inner.body),
+                else_body: statements(&inner.else_body),
             },
         )),
-        Stmt::IfCond(at) => Stmt::IfCond(same(
-            at,
+        Stmt::IfCond(inner) => Stmt::IfCond(same(
+            inner,
             ast::IfCond {
-                expr: expression(&at.expr),
-                true_body: statements(&at.true_body),
-                false_body: statements(&at.false_body),
+                expr: expression(&inner.expr),
+                true_body: statements(&inner.true_body),
+                false_body: statements(&inner.false_body),
             },
         )),
-        Stmt::WithBlock(at) => {
-            let assignments = at
+        Stmt::WithBlock(inner) => {
+            let assignments = inner
                 .assignments
                 .iter()
                 .map(|(name, value)| (expression_as_target(name), expression(value)));
             let assignments = assignments.collect();
-            Stmt::WithBlock(same(at, ast::WithBlock { assignments, body: statements(&at.body) }))
+            Stmt::WithBlock(same(
+                inner,
+                ast::WithBlock { assignments, body: statements(&inner.body) },
+            ))
         }
-        Stmt::Set(at) => {
+        Stmt::Set(inner) => {
             // Only a namespace carries a value from one turn of a loop to the next.
-            let keeps = matches!(at.target, Expr::GetAttr(_) | Expr::List(_) | Expr::Tuple(_));
-            let value = expression(&at.expr);
+            let keeps = matches!(inner.target, Expr::GetAttr(_) | Expr::List(_) | Expr::Tuple(_));
+            let value = expression(&inner.expr);
             let expr = if keeps { guarded("__kept", value) } else { value };
-            Stmt::Set(same(at, ast::Set { target: expression_as_target(&at.target), expr }))
+            Stmt::Set(same(inner, ast::Set { target: expression_as_target(&inner.target), expr }))
         }
-        Stmt::SetBlock(at) => Stmt::SetBlock(same(
-            at,
+        Stmt::SetBlock(inner) => Stmt::SetBlock(same(
+            inner,
             ast::SetBlock {
-                target: expression_as_target(&at.target),
-                filter: at.filter.as_ref().map(|filter| guarded("__kept", expression(filter))),
-                body: statements(&at.body),
+                target: expression_as_target(&inner.target),
+                filter: inner.filter.as_ref().map(|filter| guarded("__kept", expression(filter))),
+                body: statements(&inner.body),
             },
         )),
-        Stmt::AutoEscape(at) => Stmt::AutoEscape(same(
-            at,
-            ast::AutoEscape { enabled: expression(&at.enabled), body: statements(&at.body) },
+        Stmt::AutoEscape(inner) => Stmt::AutoEscape(same(
+            inner,
+            ast::AutoEscape { enabled: expression(&inner.enabled), body: statements(&inner.body) },
         )),
-        Stmt::FilterBlock(at) => Stmt::FilterBlock(same(
-            at,
+        Stmt::FilterBlock(inner) => Stmt::FilterBlock(same(
+            inner,
             ast::FilterBlock {
-                filter: shown(&at.filter),
-                filter_span: at.filter_span,
-                body: statements(&at.body),
+                filter: shown(&inner.filter),
+                filter_span: inner.filter_span,
+                body: statements(&inner.body),
             },
         )),
-        Stmt::Macro(at) => Stmt::Macro(same(at, macro_of(at))),
-        Stmt::CallBlock(at) => Stmt::CallBlock(same(
-            at,
+        Stmt::Macro(inner) => Stmt::Macro(same(inner, macro_of(inner))),
+        Stmt::CallBlock(inner) => Stmt::CallBlock(same(
+            inner,
             ast::CallBlock {
-                call: same(&at.call, call_of(&at.call)),
-                call_expr_span: at.call_expr_span,
-                macro_decl: same(&at.macro_decl, macro_of(&at.macro_decl)),
+                call: same(&inner.call, call_of(&inner.call)),
+                call_expr_span: inner.call_expr_span,
+                macro_decl: same(&inner.macro_decl, macro_of(&inner.macro_decl)),
             },
         )),
-        Stmt::Continue(at) => Stmt::Continue(same(at, ast::Continue)),
-        Stmt::Break(at) => Stmt::Break(same(at, ast::Break)),
-        Stmt::Do(at) => Stmt::Do(same(at, ast::Do { call: same(&at.call, call_of(&at.call)) })),
+        Stmt::Continue(inner) => Stmt::Continue(same(inner, ast::Continue)),
+        Stmt::Break(inner) => Stmt::Break(same(inner, ast::Break)),
+        Stmt::Do(inner) => {
+            Stmt::Do(same(inner, ast::Do { call: same(&inner.call, call_of(&inner.call)) }))
+        }
         other => statement_of_many(other),
     }
 }
@@ -202,27 +209,33 @@ fn statement(node: &Stmt<'static>) -> Stmt<'static> {
 /// Rebuilds the statements that name other templates. There are no other templates here.
 fn statement_of_many(node: &Stmt<'static>) -> Stmt<'static> {
     match node {
-        Stmt::Block(at) => Stmt::Block(same(
-            at,
-            ast::Block { name: at.name, required: at.required, body: statements(&at.body) },
+        Stmt::Block(inner) => Stmt::Block(same(
+            inner,
+            ast::Block {
+                name: inner.name,
+                required: inner.required,
+                body: statements(&inner.body),
+            },
         )),
-        Stmt::Import(at) => Stmt::Import(same(
-            at,
-            ast::Import { expr: expression(&at.expr), name: expression_as_target(&at.name) },
+        Stmt::Import(inner) => Stmt::Import(same(
+            inner,
+            ast::Import { expr: expression(&inner.expr), name: expression_as_target(&inner.name) },
         )),
-        Stmt::FromImport(at) => {
-            let names = at.names.iter().map(|(name, alias)| {
+        Stmt::FromImport(inner) => {
+            let names = inner.names.iter().map(|(name, alias)| {
                 (expression_as_target(name), alias.as_ref().map(expression_as_target))
             });
             Stmt::FromImport(same(
-                at,
-                ast::FromImport { expr: expression(&at.expr), names: names.collect() },
+                inner,
+                ast::FromImport { expr: expression(&inner.expr), names: names.collect() },
             ))
         }
-        Stmt::Extends(at) => Stmt::Extends(same(at, ast::Extends { name: expression(&at.name) })),
-        Stmt::Include(at) => Stmt::Include(same(
-            at,
-            ast::Include { name: expression(&at.name), ignore_missing: at.ignore_missing },
+        Stmt::Extends(inner) => {
+            Stmt::Extends(same(inner, ast::Extends { name: expression(&inner.name) }))
+        }
+        Stmt::Include(inner) => Stmt::Include(same(
+            inner,
+            ast::Include { name: expression(&inner.name), ignore_missing: inner.ignore_missing },
         )),
         _ => unreachable!("the other statements are handled before"),
     }
@@ -252,13 +265,13 @@ fn call_of(node: &ast::Call<'static>) -> ast::Call<'static> {
 /// attribute is set.
 fn expression_as_target(node: &Tree) -> Tree {
     match node {
-        Expr::List(at) => Expr::List(same(
-            at,
-            ast::List { items: at.items.iter().map(expression_as_target).collect() },
+        Expr::List(inner) => Expr::List(same(
+            inner,
+            ast::List { items: inner.items.iter().map(expression_as_target).collect() },
         )),
-        Expr::Tuple(at) => Expr::Tuple(same(
-            at,
-            ast::Tuple { items: at.items.iter().map(expression_as_target).collect() },
+        Expr::Tuple(inner) => Expr::Tuple(same(
+            inner,
+            ast::Tuple { items: inner.items.iter().map(expression_as_target).collect() },
         )),
         other => expression(other),
     }
@@ -267,94 +280,107 @@ fn expression_as_target(node: &Tree) -> Tree {
 /// Returns an expression with guards on its operations.
 fn expression(node: &Tree) -> Tree {
     match node {
-        Expr::Var(at) => Expr::Var(same(at, ast::Var { id: at.id })),
-        Expr::Const(at) => Expr::Const(same(at, ast::Const { value: at.value.clone() })),
-        Expr::Slice(at) => {
-            let bound =
-                |bound: &Option<Tree>| bound.as_ref().map_or_else(|| none(at.span()), expression);
-            let bounds = [bound(&at.start), bound(&at.stop), bound(&at.step)].map(CallArg::Pos);
-            filter("__slice", expression(&at.expr), bounds.into(), at.span())
+        Expr::Var(inner) => Expr::Var(same(inner, ast::Var { id: inner.id })),
+        Expr::Const(inner) => Expr::Const(same(inner, ast::Const { value: inner.value.clone() })),
+        Expr::Slice(inner) => {
+            let bound = |bound: &Option<Tree>| {
+                bound.as_ref().map_or_else(|| none(inner.span()), expression)
+            };
+            let bounds =
+                [bound(&inner.start), bound(&inner.stop), bound(&inner.step)].map(CallArg::Pos);
+            filter("__slice", expression(&inner.expr), bounds.into(), inner.span())
         }
-        Expr::UnaryOp(at) => {
-            let is_not = matches!(at.op, ast::UnaryOpKind::Not);
+        Expr::UnaryOp(inner) => {
+            let is_not = matches!(inner.op, ast::UnaryOpKind::Not);
             let op = if is_not { ast::UnaryOpKind::Not } else { ast::UnaryOpKind::Neg };
-            Expr::UnaryOp(same(at, ast::UnaryOp { op, expr: expression(&at.expr) }))
+            Expr::UnaryOp(same(inner, ast::UnaryOp { op, expr: expression(&inner.expr) }))
         }
-        Expr::BinOp(at) => binary(at),
-        Expr::Compare(at) => {
-            let ops = at
+        Expr::BinOp(inner) => binary(inner),
+        Expr::Compare(inner) => {
+            let ops = inner
                 .ops
                 .iter()
-                .map(|one| ast::CompareOp { op: one.op, expr: bare(&one.expr) })
+                .map(|comparison| ast::CompareOp {
+                    op: comparison.op,
+                    expr: bare(&comparison.expr),
+                })
                 .collect();
-            Expr::Compare(same(at, ast::Compare { expr: bare(&at.expr), ops }))
+            Expr::Compare(same(inner, ast::Compare { expr: bare(&inner.expr), ops }))
         }
-        Expr::IfExpr(at) => Expr::IfExpr(same(
-            at,
+        Expr::IfExpr(inner) => Expr::IfExpr(same(
+            inner,
             ast::IfExpr {
-                test_expr: expression(&at.test_expr),
-                true_expr: expression(&at.true_expr),
-                false_expr: at.false_expr.as_ref().map(expression),
+                test_expr: expression(&inner.test_expr),
+                true_expr: expression(&inner.true_expr),
+                false_expr: inner.false_expr.as_ref().map(expression),
             },
         )),
-        Expr::Filter(at) => {
-            let mut args = vec![CallArg::Pos(constant(at.name, at.span()))];
-            args.extend(arguments(&at.args));
-            let expr = at.expr.as_ref().map(expression);
-            Expr::Filter(Spanned::new(ast::Filter { name: "__filter", expr, args }, at.span()))
+        Expr::Filter(inner) => {
+            let mut args = vec![CallArg::Pos(constant(inner.name, inner.span()))];
+            args.extend(arguments(&inner.args));
+            let expr = inner.expr.as_ref().map(expression);
+            Expr::Filter(Spanned::new(ast::Filter { name: "__filter", expr, args }, inner.span()))
         }
-        Expr::Test(at) => Expr::Test(same(
-            at,
-            ast::Test { name: at.name, expr: bare(&at.expr), args: arguments_with(&at.args, bare) },
+        Expr::Test(inner) => Expr::Test(same(
+            inner,
+            ast::Test {
+                name: inner.name,
+                expr: bare(&inner.expr),
+                args: arguments_with(&inner.args, bare),
+            },
         )),
-        Expr::GetAttr(at) => {
-            Expr::GetAttr(same(at, ast::GetAttr { expr: expression(&at.expr), name: at.name }))
-        }
-        Expr::GetItem(at) => {
+        Expr::GetAttr(inner) => Expr::GetAttr(same(
+            inner,
+            ast::GetAttr { expr: expression(&inner.expr), name: inner.name },
+        )),
+        Expr::GetItem(inner) => {
             let is_name =
-                matches!(&at.subscript_expr, Expr::Const(key) if key.value.as_str().is_some());
-            let expr = expression(&at.expr);
+                matches!(&inner.subscript_expr, Expr::Const(key) if key.value.as_str().is_some());
+            let expr = expression(&inner.expr);
             let expr = if is_name { expr } else { guarded("__indexed", expr) };
-            Expr::GetItem(same(at, ast::GetItem { expr, subscript_expr: bare(&at.subscript_expr) }))
+            Expr::GetItem(same(
+                inner,
+                ast::GetItem { expr, subscript_expr: bare(&inner.subscript_expr) },
+            ))
         }
-        Expr::Call(at) => call(at),
-        Expr::List(at) => {
+        Expr::Call(inner) => call(inner),
+        Expr::List(inner) => {
             let list = Expr::List(same(
-                at,
-                ast::List { items: at.items.iter().map(expression).collect() },
+                inner,
+                ast::List { items: inner.items.iter().map(expression).collect() },
             ));
             kept(list)
         }
-        Expr::Tuple(at) => {
+        Expr::Tuple(inner) => {
             let tuple = Expr::Tuple(same(
-                at,
-                ast::Tuple { items: at.items.iter().map(expression).collect() },
+                inner,
+                ast::Tuple { items: inner.items.iter().map(expression).collect() },
             ));
             kept(tuple)
         }
-        Expr::Map(at) => {
-            let keys = at.keys.iter().map(bare).collect();
+        Expr::Map(inner) => {
+            let keys = inner.keys.iter().map(bare).collect();
             kept(Expr::Map(same(
-                at,
-                ast::Map { keys, values: at.values.iter().map(expression).collect() },
+                inner,
+                ast::Map { keys, values: inner.values.iter().map(expression).collect() },
             )))
         }
     }
 }
 
 /// Rebuilds a binary operation.
-fn binary(at: &Spanned<ast::BinOp<'static>>) -> Tree {
+fn binary(inner: &Spanned<ast::BinOp<'static>>) -> Tree {
     let with = |wrap: fn(&Tree) -> Tree| {
         Expr::BinOp(same(
-            at,
-            ast::BinOp { op: at.op, left: wrap(&at.left), right: wrap(&at.right) },
+            inner,
+            ast::BinOp { op: inner.op, left: wrap(&inner.left), right: wrap(&inner.right) },
         ))
     };
-    match at.op {
+    match inner.op {
         op if is_comparison(op) => with(bare),
         BinOpKind::Concat => with(shown),
         // The engine joins and repeats lists lazily.
-        BinOpKind::Add | BinOpKind::Mul if !is_text(&at.left) && !is_text(&at.right) => {
+        BinOpKind::Add | BinOpKind::Mul if !is_text(&inner.left) && !is_text(&inner.right) => {
             guarded("__solid", with(expression))
         }
         _ => with(expression),
@@ -368,22 +394,22 @@ fn is_comparison(op: BinOpKind) -> bool {
 }
 
 /// Rebuilds a call of a function, a method or a block.
-fn call(at: &Spanned<ast::Call<'static>>) -> Tree {
-    match at.identify_call() {
+fn call(inner: &Spanned<ast::Call<'static>>) -> Tree {
+    match inner.identify_call() {
         // Calls that give a string, or belong to the loop itself.
         CallType::Function("super" | "caller" | "loop") | CallType::Block(_) => {
-            Expr::Call(same(at, call_of(at)))
+            Expr::Call(same(inner, call_of(inner)))
         }
         CallType::Method(Expr::Var(var), _) if var.id == "loop" => {
-            Expr::Call(same(at, call_of(at)))
+            Expr::Call(same(inner, call_of(inner)))
         }
         CallType::Method(object, name) => {
-            let mut args = vec![CallArg::Pos(constant(name, at.span()))];
-            args.extend(arguments(&at.args));
-            filter("__method", expression(object), args, at.span())
+            let mut args = vec![CallArg::Pos(constant(name, inner.span()))];
+            args.extend(arguments(&inner.args));
+            filter("__method", expression(object), args, inner.span())
         }
         CallType::Function(_) | CallType::Object(_) => {
-            guarded("__solid", Expr::Call(same(at, call_of(at))))
+            guarded("__solid", Expr::Call(same(inner, call_of(inner))))
         }
     }
 }
@@ -426,7 +452,7 @@ fn is_constant(node: &Tree) -> bool {
 
 /// Returns whether an expression is a string that the template spells.
 fn is_text(node: &Tree) -> bool {
-    matches!(node, Expr::Const(at) if at.value.as_str().is_some())
+    matches!(node, Expr::Const(inner) if inner.value.as_str().is_some())
 }
 
 /// Wraps an expression in the operation `name`.

@@ -135,11 +135,11 @@ impl Source {
     /// Returns the position in the original of a position in the engine's text.
     pub fn place(&self, offset: usize) -> usize {
         let mut shift = 0;
-        for &(at, added) in &self.edits {
-            if at as isize + shift >= offset as isize {
+        for &(position, added) in &self.edits {
+            if position as isize + shift >= offset as isize {
                 break;
             }
-            shift = (shift + added).min(offset as isize - at as isize);
+            shift = (shift + added).min(offset as isize - position as isize);
         }
         // An error may point into text that the author did not write, or inside a character.
         let mut place = (offset as isize - shift).clamp(0, self.original.len() as isize) as usize;
@@ -155,7 +155,7 @@ impl Source {
         let end = self.original[place..]
             .char_indices()
             .nth(2)
-            .map_or(self.original.len(), |(at, _)| place + at);
+            .map_or(self.original.len(), |(position, _)| place + position);
         let before = &self.original[..end];
         let start = before.rfind("{{").max(before.rfind("{%"))?;
         let close = if self.original[start..].starts_with("{{") { "}}" } else { "%}" };
@@ -166,7 +166,7 @@ impl Source {
     /// Returns the line and the column, both from 1, of a position in the original.
     pub fn line_and_column(&self, place: usize) -> (usize, usize) {
         let before = &self.original[..place];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line_start = before.rfind('\n').map_or(0, |position| position + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
 }

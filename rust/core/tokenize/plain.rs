@@ -30,14 +30,14 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// Appends the ids of the texts that follow, and empties `more`.
-    fn append(&mut self, more: &mut Self) {
+    /// Appends the ids of the texts that follow, and empties `following`.
+    fn append(&mut self, following: &mut Self) {
         // The first share gives its memory away instead of being copied.
         if self.lengths.is_empty() {
-            std::mem::swap(self, more);
+            std::mem::swap(self, following);
         } else {
-            self.flat.append(&mut more.flat);
-            self.lengths.append(&mut more.lengths);
+            self.flat.append(&mut following.flat);
+            self.lengths.append(&mut following.lengths);
         }
     }
 }

@@ -64,10 +64,10 @@ impl Letters {
         Self::of(&padded, latin, marks, false)
     }
 
-    /// Finds the letters of a chunk, which may start inside a character. If there may be `more`
+    /// Finds the letters of a chunk, which may start inside a character. If there may be `has_rest`
     /// text after it, its last byte does not count.
     #[inline]
-    fn of(chunk: &[u8; WIDTH], latin: bool, marks: bool, more: bool) -> Self {
+    fn of(chunk: &[u8; WIDTH], latin: bool, marks: bool, has_rest: bool) -> Self {
         let (parts, _) = chunk.as_chunks::<16>();
         let mut found = Self::default();
         for (nth, part) in parts.iter().enumerate() {
@@ -77,9 +77,9 @@ impl Letters {
             found.ascii |= u64::from(ascii) << (16 * nth);
         }
         if latin && found.ascii != u64::MAX {
-            found.all |= Self::beyond_ascii(parts, marks, u32::from(more));
+            found.all |= Self::beyond_ascii(parts, marks, u32::from(has_rest));
         }
-        if more {
+        if has_rest {
             (found.all, found.ascii) = (found.all & u64::MAX >> 1, found.ascii & u64::MAX >> 1);
         }
         found
@@ -171,11 +171,11 @@ mod tests {
 
     fn check(text: &str) {
         let with_more_before = format!("{}{text}", "ẹa".repeat(20));
-        let more = with_more_before.len() - text.len();
+        let has_rest = with_more_before.len() - text.len();
         for (latin, marks) in [(false, false), (true, false), (true, true)] {
             let found = Letters::at(text.as_bytes(), 0, latin, marks);
             assert_eq!(
-                Letters::at(with_more_before.as_bytes(), more, latin, marks),
+                Letters::at(with_more_before.as_bytes(), has_rest, latin, marks),
                 found,
                 "{text:?}"
             );
