@@ -44,10 +44,20 @@ pub fn install(environment: &mut Environment<'static>, marked: bool) {
             slice(state, &value, [start, stop, step], marked)
         },
     );
+    install_bounds(environment);
+    install_views(environment, marked);
+}
+
+/// Adds the operations that bound a value and leave it as it is.
+fn install_bounds(environment: &mut Environment<'static>) {
     environment.add_filter("__solid", |state: &mut State, value: Value| solid(state, value));
     environment.add_filter("__kept", |state: &mut State, value: Value| {
         keep(state, &value).map(|()| value)
     });
+}
+
+/// Adds the operations that prepare a value to be compared, shown or walked.
+fn install_views(environment: &mut Environment<'static>, marked: bool) {
     environment.add_filter("__bare", move |state: &mut State, value: Value| {
         walk(state, &value, false)?;
         Ok::<Value, Error>(if marked { marks::bare(&value) } else { value })
@@ -126,6 +136,16 @@ fn shown_items(state: &mut State<'_, '_>, list: &Value) -> Result<Value> {
         _ => shown(state, item),
     };
     Ok(Value::from(items.into_iter().map(show).collect::<Result<Vec<_>>>()?))
+}
+
+/// Returns pairs of names and values with the names marked: the names of fields are data.
+fn with_marked_names(pairs: &Value) -> Result<Value> {
+    let name = |(nth, item): (usize, Value)| if nth == 0 { marks::data_in(&item) } else { item };
+    let pairs = pairs.try_iter()?.map(|pair| {
+        let items: Vec<Value> = pair.try_iter().map(Iterator::collect).unwrap_or_default();
+        Value::from(items.into_iter().enumerate().map(name).collect::<Vec<_>>())
+    });
+    Ok(pairs.collect())
 }
 
 /// Returns whether the template spells the format itself and formats only texts.
@@ -233,8 +253,7 @@ impl Operation<'_> {
                 self.carry_items(state, receiver, args)
             }
             // Neither a text nor items: the marks inside cannot be followed, so all of the result
-            // counts
-            // as data if anything in it may be.
+            // counts as data if anything in it may be.
             _ => {
                 let bare_args: Vec<Value> = args.iter().map(marks::bare).collect();
                 let bare_receiver = marks::bare(receiver);
@@ -275,8 +294,44 @@ impl Operation<'_> {
         receiver: &Value,
         args: &[Value],
     ) -> Result<Value> {
-        let is_map = receiver.kind() == ValueKind::Map;
-        let names_only = matches!(
+        let mut receiver = if receiver.kind() == ValueKind::Map && self.sees_names_only() {
+            items_of(receiver.clone())
+        } else {
+            receiver.clone()
+        };
+        if self.name == "join" {
+            receiver = shown_items(state, &receiver)?;
+        }
+        let shows_args = matches!(self.name, "join" | "sum" | "chain" | "zip" | "batch" | "slice");
+        let looks_up =
+            matches!(self.name, "get" | "attr" | "count" | "index" | "groupby" | "sort" | "unique");
+        let mut args = args.to_vec();
+        let mut had_data = false;
+        // An argument that is compared must have no marks; one that is shown keeps them.
+        if let Some(first) =
+            args.first_mut().filter(|first| !shows_args && first.as_object().is_none())
+        {
+            had_data = marks::in_value(first) && !looks_up;
+            *first = marks::bare(first);
+        }
+        let value = self.run(state, &receiver, &args)?;
+        let value = if had_data { data_of(&value) } else { value };
+        match self.name {
+            "keys" => Ok(marks::data_in(&value)),
+            "items" | "dictsort" => with_marked_names(&value),
+            _ => {
+                // The number may be a field's, or a count of the data's items.
+                if matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
+                    marks::count_numbers_as_data();
+                }
+                Ok(value)
+            }
+        }
+    }
+
+    /// Returns whether the operation sees only the names of a map.
+    fn sees_names_only(&self) -> bool {
+        matches!(
             self.name,
             "list"
                 | "first"
@@ -290,46 +345,7 @@ impl Operation<'_> {
                 | "batch"
                 | "slice"
                 | "map"
-        );
-        let mut receiver =
-            if is_map && names_only { items_of(receiver.clone()) } else { receiver.clone() };
-        if self.name == "join" {
-            receiver = shown_items(state, &receiver)?;
-        }
-        let shows_args = matches!(self.name, "join" | "sum" | "chain" | "zip" | "batch" | "slice");
-        let looks_up =
-            matches!(self.name, "get" | "attr" | "count" | "index" | "groupby" | "sort" | "unique");
-        let mut args = args.to_vec();
-        let mut had_data = false;
-        if let Some(first) =
-            args.first_mut().filter(|first| !shows_args && first.as_object().is_none())
-        {
-            had_data = marks::in_value(first) && !looks_up;
-            *first = marks::bare(first);
-        }
-        let value = self.run(state, &receiver, &args)?;
-        let value = if had_data { data_of(&value) } else { value };
-        match self.name {
-            "keys" => Ok(marks::data_in(&value)),
-            // The names of fields are data.
-            "items" | "dictsort" => {
-                let pairs = value.try_iter()?.map(|pair| {
-                    let items: Vec<Value> =
-                        pair.try_iter().map(Iterator::collect).unwrap_or_default();
-                    let name = |(nth, item): (usize, Value)| {
-                        if nth == 0 { marks::data_in(&item) } else { item }
-                    };
-                    Value::from(items.into_iter().enumerate().map(name).collect::<Vec<_>>())
-                });
-                Ok(pairs.collect())
-            }
-            _ => {
-                if matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
-                    marks::count_numbers_as_data();
-                }
-                Ok(value)
-            }
-        }
+        )
     }
 
     /// Returns the items that a test selects. The test sees each item without its marks.

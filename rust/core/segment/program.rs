@@ -131,17 +131,7 @@ fn statement(node: &Stmt<'static>) -> Stmt<'static> {
             Stmt::EmitExpr(same(inner, ast::EmitExpr { expr: shown(&inner.expr) }))
         }
         Stmt::EmitRaw(inner) => Stmt::EmitRaw(same(inner, ast::EmitRaw { raw: inner.raw })),
-        Stmt::ForLoop(inner) => Stmt::ForLoop(same(
-            inner,
-            ast::ForLoop {
-                target: expression_as_target(&inner.target),
-                iter: guarded("__iter", expression(&inner.iter)),
-                filter_expr: inner.filter_expr.as_ref().map(expression),
-                recursive: inner.recursive,
-                body: statements(&inner.body),
-                else_body: statements(&inner.else_body),
-            },
-        )),
+        Stmt::ForLoop(inner) => Stmt::ForLoop(same(inner, loop_of(inner))),
         Stmt::IfCond(inner) => Stmt::IfCond(same(
             inner,
             ast::IfCond {
@@ -150,32 +140,7 @@ fn statement(node: &Stmt<'static>) -> Stmt<'static> {
                 false_body: statements(&inner.false_body),
             },
         )),
-        Stmt::WithBlock(inner) => {
-            let assignments = inner
-                .assignments
-                .iter()
-                .map(|(name, value)| (expression_as_target(name), expression(value)));
-            let assignments = assignments.collect();
-            Stmt::WithBlock(same(
-                inner,
-                ast::WithBlock { assignments, body: statements(&inner.body) },
-            ))
-        }
-        Stmt::Set(inner) => {
-            // Only a namespace carries a value from one turn of a loop to the next.
-            let keeps = matches!(inner.target, Expr::GetAttr(_) | Expr::List(_) | Expr::Tuple(_));
-            let value = expression(&inner.expr);
-            let expr = if keeps { guarded("__kept", value) } else { value };
-            Stmt::Set(same(inner, ast::Set { target: expression_as_target(&inner.target), expr }))
-        }
-        Stmt::SetBlock(inner) => Stmt::SetBlock(same(
-            inner,
-            ast::SetBlock {
-                target: expression_as_target(&inner.target),
-                filter: inner.filter.as_ref().map(|filter| guarded("__kept", expression(filter))),
-                body: statements(&inner.body),
-            },
-        )),
+        Stmt::WithBlock(_) | Stmt::Set(_) | Stmt::SetBlock(_) => assignment(node),
         Stmt::AutoEscape(inner) => Stmt::AutoEscape(same(
             inner,
             ast::AutoEscape { enabled: expression(&inner.enabled), body: statements(&inner.body) },
@@ -203,6 +168,51 @@ fn statement(node: &Stmt<'static>) -> Stmt<'static> {
             Stmt::Do(same(inner, ast::Do { call: same(&inner.call, call_of(&inner.call)) }))
         }
         other => statement_of_many(other),
+    }
+}
+
+/// Rebuilds a loop. `__iter` makes a text a list, and marks its characters.
+fn loop_of(node: &ast::ForLoop<'static>) -> ast::ForLoop<'static> {
+    ast::ForLoop {
+        target: expression_as_target(&node.target),
+        iter: guarded("__iter", expression(&node.iter)),
+        filter_expr: node.filter_expr.as_ref().map(expression),
+        recursive: node.recursive,
+        body: statements(&node.body),
+        else_body: statements(&node.else_body),
+    }
+}
+
+/// Rebuilds the statements that assign names.
+fn assignment(node: &Stmt<'static>) -> Stmt<'static> {
+    match node {
+        Stmt::WithBlock(inner) => {
+            let assignments = inner
+                .assignments
+                .iter()
+                .map(|(name, value)| (expression_as_target(name), expression(value)));
+            let assignments = assignments.collect();
+            Stmt::WithBlock(same(
+                inner,
+                ast::WithBlock { assignments, body: statements(&inner.body) },
+            ))
+        }
+        Stmt::Set(inner) => {
+            // Only a namespace carries a value from one turn of a loop to the next.
+            let keeps = matches!(inner.target, Expr::GetAttr(_) | Expr::List(_) | Expr::Tuple(_));
+            let value = expression(&inner.expr);
+            let expr = if keeps { guarded("__kept", value) } else { value };
+            Stmt::Set(same(inner, ast::Set { target: expression_as_target(&inner.target), expr }))
+        }
+        Stmt::SetBlock(inner) => Stmt::SetBlock(same(
+            inner,
+            ast::SetBlock {
+                target: expression_as_target(&inner.target),
+                filter: inner.filter.as_ref().map(|filter| guarded("__kept", expression(filter))),
+                body: statements(&inner.body),
+            },
+        )),
+        _ => unreachable!("the other statements are handled before"),
     }
 }
 
@@ -282,31 +292,14 @@ fn expression(node: &Tree) -> Tree {
     match node {
         Expr::Var(inner) => Expr::Var(same(inner, ast::Var { id: inner.id })),
         Expr::Const(inner) => Expr::Const(same(inner, ast::Const { value: inner.value.clone() })),
-        Expr::Slice(inner) => {
-            let bound = |bound: &Option<Tree>| {
-                bound.as_ref().map_or_else(|| none(inner.span()), expression)
-            };
-            let bounds =
-                [bound(&inner.start), bound(&inner.stop), bound(&inner.step)].map(CallArg::Pos);
-            filter("__slice", expression(&inner.expr), bounds.into(), inner.span())
-        }
+        Expr::Slice(inner) => slice(inner),
         Expr::UnaryOp(inner) => {
             let is_not = matches!(inner.op, ast::UnaryOpKind::Not);
             let op = if is_not { ast::UnaryOpKind::Not } else { ast::UnaryOpKind::Neg };
             Expr::UnaryOp(same(inner, ast::UnaryOp { op, expr: expression(&inner.expr) }))
         }
         Expr::BinOp(inner) => binary(inner),
-        Expr::Compare(inner) => {
-            let ops = inner
-                .ops
-                .iter()
-                .map(|comparison| ast::CompareOp {
-                    op: comparison.op,
-                    expr: bare(&comparison.expr),
-                })
-                .collect();
-            Expr::Compare(same(inner, ast::Compare { expr: bare(&inner.expr), ops }))
-        }
+        Expr::Compare(inner) => compare(inner),
         Expr::IfExpr(inner) => Expr::IfExpr(same(
             inner,
             ast::IfExpr {
@@ -315,12 +308,7 @@ fn expression(node: &Tree) -> Tree {
                 false_expr: inner.false_expr.as_ref().map(expression),
             },
         )),
-        Expr::Filter(inner) => {
-            let mut args = vec![CallArg::Pos(constant(inner.name, inner.span()))];
-            args.extend(arguments(&inner.args));
-            let expr = inner.expr.as_ref().map(expression);
-            Expr::Filter(Spanned::new(ast::Filter { name: "__filter", expr, args }, inner.span()))
-        }
+        Expr::Filter(inner) => filter_of(inner),
         Expr::Test(inner) => Expr::Test(same(
             inner,
             ast::Test {
@@ -333,38 +321,64 @@ fn expression(node: &Tree) -> Tree {
             inner,
             ast::GetAttr { expr: expression(&inner.expr), name: inner.name },
         )),
-        Expr::GetItem(inner) => {
-            let is_name =
-                matches!(&inner.subscript_expr, Expr::Const(key) if key.value.as_str().is_some());
-            let expr = expression(&inner.expr);
-            let expr = if is_name { expr } else { guarded("__indexed", expr) };
-            Expr::GetItem(same(
-                inner,
-                ast::GetItem { expr, subscript_expr: bare(&inner.subscript_expr) },
-            ))
-        }
+        Expr::GetItem(inner) => item(inner),
         Expr::Call(inner) => call(inner),
-        Expr::List(inner) => {
-            let list = Expr::List(same(
-                inner,
-                ast::List { items: inner.items.iter().map(expression).collect() },
-            ));
-            kept(list)
-        }
-        Expr::Tuple(inner) => {
-            let tuple = Expr::Tuple(same(
-                inner,
-                ast::Tuple { items: inner.items.iter().map(expression).collect() },
-            ));
-            kept(tuple)
-        }
+        Expr::List(_) | Expr::Tuple(_) | Expr::Map(_) => kept(collection(node)),
+    }
+}
+
+/// Rebuilds a slice as a call: the engine's own slices are not bounded.
+fn slice(inner: &Spanned<ast::Slice<'static>>) -> Tree {
+    let bound =
+        |bound: &Option<Tree>| bound.as_ref().map_or_else(|| none(inner.span()), expression);
+    let bounds = [bound(&inner.start), bound(&inner.stop), bound(&inner.step)].map(CallArg::Pos);
+    filter("__slice", expression(&inner.expr), bounds.into(), inner.span())
+}
+
+/// Rebuilds a chain of comparisons: each side is compared without marks.
+fn compare(inner: &Spanned<ast::Compare<'static>>) -> Tree {
+    let ops = inner
+        .ops
+        .iter()
+        .map(|comparison| ast::CompareOp { op: comparison.op, expr: bare(&comparison.expr) })
+        .collect();
+    Expr::Compare(same(inner, ast::Compare { expr: bare(&inner.expr), ops }))
+}
+
+/// Rebuilds a filter as a call of `__filter` with the filter's name before its arguments.
+fn filter_of(inner: &Spanned<ast::Filter<'static>>) -> Tree {
+    let mut args = vec![CallArg::Pos(constant(inner.name, inner.span()))];
+    args.extend(arguments(&inner.args));
+    let expr = inner.expr.as_ref().map(expression);
+    Expr::Filter(Spanned::new(ast::Filter { name: "__filter", expr, args }, inner.span()))
+}
+
+/// Rebuilds a lookup by key or index.
+fn item(inner: &Spanned<ast::GetItem<'static>>) -> Tree {
+    // A text is never looked up by a name, so only other keys need its characters as a list.
+    let is_name = matches!(&inner.subscript_expr, Expr::Const(key) if key.value.as_str().is_some());
+    let expr = expression(&inner.expr);
+    let expr = if is_name { expr } else { guarded("__indexed", expr) };
+    Expr::GetItem(same(inner, ast::GetItem { expr, subscript_expr: bare(&inner.subscript_expr) }))
+}
+
+/// Rebuilds a literal list, tuple or map.
+fn collection(node: &Tree) -> Tree {
+    match node {
+        Expr::List(inner) => Expr::List(same(
+            inner,
+            ast::List { items: inner.items.iter().map(expression).collect() },
+        )),
+        Expr::Tuple(inner) => Expr::Tuple(same(
+            inner,
+            ast::Tuple { items: inner.items.iter().map(expression).collect() },
+        )),
         Expr::Map(inner) => {
             let keys = inner.keys.iter().map(bare).collect();
-            kept(Expr::Map(same(
-                inner,
-                ast::Map { keys, values: inner.values.iter().map(expression).collect() },
-            )))
+            let values = inner.values.iter().map(expression).collect();
+            Expr::Map(same(inner, ast::Map { keys, values }))
         }
+        _ => unreachable!("the other expressions are handled before"),
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Source {
 
 type Tokens<'a> = Vec<(Token<'a>, Range<usize>)>;
 
+/// A range of a template, and the text that replaces it.
+type Change = (Range<usize>, String);
+
 /// Words that end an operand of `~`.
 const WORDS: [&str; 8] = ["and", "or", "not", "if", "else", "in", "recursive", "elif"];
 /// Words that compare or calculate, besides the operators.
@@ -77,35 +80,7 @@ impl Source {
             })
             .collect();
         let tokens = tokens.unwrap_or_default();
-        // All changes are collected first and applied in one pass, so that positions stay valid.
-        let mut changes: Vec<(Range<usize>, String)> = Vec::new();
-        // A set: an operand between two tildes belongs to both, and must be wrapped once.
-        let mut operands = BTreeSet::new();
-        for (index, (token, span)) in tokens.iter().enumerate() {
-            match token {
-                Token::Tilde => operands.extend(
-                    [left_of(&tokens, index), right_of(&tokens, index)]
-                        .map(|operand| (operand.start, operand.end)),
-                ),
-                Token::Ident(name)
-                    if OF_TEXT.contains(name) && follows(&tokens, index, &Token::Pipe) =>
-                {
-                    changes.push((span.start..span.start, format!("{TEXT}|")));
-                }
-                Token::Ident("generation") if follows(&tokens, index, &Token::BlockStart) => {
-                    changes.push((span.clone(), "with".to_owned()));
-                }
-                Token::Ident("endgeneration") if follows(&tokens, index, &Token::BlockStart) => {
-                    changes.push((span.clone(), "endwith".to_owned()));
-                }
-                _ => {}
-            }
-        }
-        for (first, end) in operands.into_iter().filter(|(first, end)| first < end) {
-            let (start, end) = (tokens[first].1.start, tokens[end - 1].1.end);
-            changes.push((start..start, "(".to_owned()));
-            changes.push((end..end, format!(")|{TEXT}")));
-        }
+        let mut changes = changes(&tokens);
         // At one position, closing text comes before opening text.
         changes.sort_by_key(|(span, text)| (span.start, !text.starts_with(')')));
         Self {
@@ -119,7 +94,7 @@ impl Source {
     }
 
     /// Applies sorted changes to a template and remembers where they are.
-    fn changed(original: &str, changes: Vec<(Range<usize>, String)>) -> Self {
+    fn changed(original: &str, changes: Vec<Change>) -> Self {
         let (mut engine, mut edits, mut from) = (String::new(), Vec::new(), 0);
         for (span, text) in changes {
             engine.push_str(&original[from..span.start]);
@@ -169,6 +144,40 @@ impl Source {
         let line_start = before.rfind('\n').map_or(0, |position| position + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
+}
+
+/// Returns the changes that make a template of Jinja2 one of the engine's.
+fn changes(tokens: &Tokens<'_>) -> Vec<Change> {
+    // All changes are collected first and applied in one pass, so that positions stay valid.
+    let mut changes = Vec::new();
+    // A set: an operand between two tildes belongs to both, and must be wrapped once.
+    let mut operands = BTreeSet::new();
+    for (index, (token, span)) in tokens.iter().enumerate() {
+        match token {
+            Token::Tilde => operands.extend(
+                [left_of(tokens, index), right_of(tokens, index)]
+                    .map(|operand| (operand.start, operand.end)),
+            ),
+            Token::Ident(name)
+                if OF_TEXT.contains(name) && follows(tokens, index, &Token::Pipe) =>
+            {
+                changes.push((span.start..span.start, format!("{TEXT}|")));
+            }
+            Token::Ident("generation") if follows(tokens, index, &Token::BlockStart) => {
+                changes.push((span.clone(), "with".to_owned()));
+            }
+            Token::Ident("endgeneration") if follows(tokens, index, &Token::BlockStart) => {
+                changes.push((span.clone(), "endwith".to_owned()));
+            }
+            _ => {}
+        }
+    }
+    for (first, end) in operands.into_iter().filter(|(first, end)| first < end) {
+        let (start, end) = (tokens[first].1.start, tokens[end - 1].1.end);
+        changes.push((start..start, "(".to_owned()));
+        changes.push((end..end, format!(")|{TEXT}")));
+    }
+    changes
 }
 
 /// Returns the names that loops, assignments and macros of a template define.

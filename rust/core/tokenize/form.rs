@@ -214,14 +214,32 @@ impl Form {
         run: &TextRun<'_>,
         draft: &mut Draft,
     ) -> std::result::Result<PreTokenizedString, String> {
+        let mut text = self.match_added(run).map_err(failed)?;
+        // Tokens found so far are added tokens of the template: `Draft::finish` expects to see them.
+        let matched = text.get_splits(OffsetReferential::Normalized, OffsetType::None);
+        let matched = matched.iter().filter_map(|(_, _, tokens)| tokens.as_ref()).flatten();
+        draft.placed.extend(matched.map(|token| token.id));
+        match (&self.steps, self.tokenizer.get_pre_tokenizer()) {
+            (Some(steps), _) => steps.pre_tokenize(&mut text, run.text.len()).map_err(failed)?,
+            (None, Some(pre_tokenizer)) => {
+                pre_tokenizer.pre_tokenize(&mut text).map_err(failed)?;
+            }
+            (None, None) => {}
+        }
+        let unspelled = Cell::new(0);
+        text.tokenize(|piece| self.ordinary(piece.get(), &unspelled)).map_err(failed)?;
+        draft.unspelled += unspelled.get();
+        Ok(text)
+    }
+
+    /// Normalizes a run and matches the added tokens in it.
+    fn match_added(&self, run: &TextRun<'_>) -> tokenizers::Result<PreTokenizedString> {
         let literals = literals(run);
-        let describe = |error: tokenizers::Error| format!("the tokenizer failed: {error}");
         let mut text = PreTokenizedString::from(run.text);
+        // Tokens that are matched in raw text leave it before the normalizer can change their
+        // spelling.
         if !self.raw.is_empty() {
-            // Tokens that are matched in raw text leave it before the normalizer can change their
-            // spelling.
-            text.split(|_, piece| Ok(cut(&piece, &self.raw.find(piece.get(), &literals))))
-                .map_err(describe)?;
+            text.split(|_, piece| Ok(cut(&piece, &self.raw.find(piece.get(), &literals))))?;
         }
         // Then each stretch is normalized, and the other added tokens are matched in the result.
         text.split(|_, mut piece| {
@@ -232,31 +250,7 @@ impl Form {
             }
             let literals = normalized_ranges(&piece, from, &literals);
             Ok(cut(&piece, &self.normalized.find(piece.get(), &literals)))
-        })
-        .map_err(describe)?;
-        // Tokens found so far are added tokens of the template: `Draft::finish` expects to see
-        // them.
-        let matched = text.get_splits(OffsetReferential::Normalized, OffsetType::None);
-        draft.placed.extend(
-            matched
-                .iter()
-                .filter_map(|(_, _, tokens)| tokens.as_ref())
-                .flatten()
-                .map(|token| token.id),
-        );
-        match (&self.steps, self.tokenizer.get_pre_tokenizer()) {
-            (Some(steps), _) => {
-                let cut = steps.pre_tokenize(&mut text, run.text.len());
-                cut.map_err(|why| format!("the tokenizer failed: {why}"))?;
-            }
-            (None, Some(pre_tokenizer)) => {
-                pre_tokenizer.pre_tokenize(&mut text).map_err(describe)?;
-            }
-            (None, None) => {}
-        }
-        let unspelled = Cell::new(0);
-        text.tokenize(|piece| self.ordinary(piece.get(), &unspelled)).map_err(describe)?;
-        draft.unspelled += unspelled.get();
+        })?;
         Ok(text)
     }
 
@@ -327,9 +321,14 @@ pub fn unusable(error: impl std::fmt::Display) -> Error {
     )
 }
 
+/// Returns the reason for a text on which the tokenizer failed.
+fn failed(error: impl std::fmt::Display) -> String {
+    format!("the tokenizer failed: {error}")
+}
+
 /// Returns the refusal of a record on which the tokenizer failed.
 pub fn refused(error: impl std::fmt::Display) -> Refusal {
-    Refusal::new(DropReason::Refused, format!("the tokenizer failed: {error}"))
+    Refusal::new(DropReason::Refused, failed(error))
 }
 
 /// Returns the stretches that the template spells, in bytes of the run's text. Two stretches that

@@ -100,6 +100,34 @@ pub struct Encoder {
     file: String,
 }
 
+/// The two forms of a tokenizer, with the encoder chosen for both.
+struct Forms {
+    first: Form,
+    continuation: Form,
+    no_continuation: Option<String>,
+    chosen: Chosen,
+}
+
+impl Forms {
+    /// Builds the forms of a tokenizer file on up to `threads` threads.
+    fn of(bytes: &[u8], threads: usize) -> Result<Self> {
+        let Loaded { json, tokenizer, engine } = choice::load(bytes, threads)?;
+        let mut first = Form::new(tokenizer, &json)?;
+        let mut continuation = Form::continuation(&first, &json)?;
+        let no_continuation = form::no_continuation(&json, &first, &continuation)?;
+        let engine = engine.map(|engine| engine.guarding(first.guarded()));
+        // The fast encoder must agree in both forms: one disagreement leaves both to the library.
+        let mut chosen = choice::choose(engine, &first, threads, |engine, text| {
+            first.agrees(engine, text) && continuation.agrees(&engine.continuing(), text)
+        })?;
+        if let Some(engine) = chosen.take() {
+            continuation.engine = Some(engine.continuing());
+            first.engine = Some(engine);
+        }
+        Ok(Self { first, continuation, no_continuation, chosen })
+    }
+}
+
 impl Encoder {
     /// Loads the tokenizer of the plan on up to `threads` threads and resolves its control tokens.
     pub fn load(plan: &TokenizerPlan, config_file: &str, threads: usize) -> Result<Self> {
@@ -138,28 +166,10 @@ impl Encoder {
         threads: usize,
         controls: impl FnOnce(&Tokenizer) -> Result<ControlIds>,
     ) -> Result<Self> {
-        // The two forms and the choice between fast encoder and library, in one closure: a hostile
-        // file
-        // can make the library panic in any of these calls, and `caught` turns that into an error.
-        let load = || -> Result<_> {
-            let Loaded { json, tokenizer, engine } = choice::load(&bytes, threads)?;
-            let mut first = Form::new(tokenizer, &json)?;
-            let mut continuation = Form::continuation(&first, &json)?;
-            let no_continuation = form::no_continuation(&json, &first, &continuation)?;
-            let engine = engine.map(|engine| engine.guarding(first.guarded()));
-            // The fast encoder must agree in both forms: one disagreement leaves both to the
-            // library.
-            let mut chosen = choice::choose(engine, &first, threads, |engine, text| {
-                first.agrees(engine, text) && continuation.agrees(&engine.continuing(), text)
-            })?;
-            if let Some(engine) = chosen.take() {
-                continuation.engine = Some(engine.continuing());
-                first.engine = Some(engine);
-            }
-            Ok((first, continuation, no_continuation, chosen))
-        };
-        let (first, continuation, no_continuation, chosen) =
-            caught(load).unwrap_or_else(|panic| Err(form::unusable(form::panicked(&panic))))?;
+        // A hostile file can make the library panic in any of these calls.
+        let Forms { first, continuation, no_continuation, chosen } =
+            caught(|| Forms::of(&bytes, threads))
+                .unwrap_or_else(|panic| Err(form::unusable(form::panicked(&panic))))?;
         let tokenizer = first.tokenizer();
         let spelled = tokenizer.get_added_tokens_decoder();
         let spellings = Controls::new(spelled.values().map(|token| token.content.as_str()));

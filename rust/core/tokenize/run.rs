@@ -147,8 +147,8 @@ impl Form {
         Ok(())
     }
 
-    /// Returns whether `engine` and the library give equal results for `text`: as data, as
-    /// literal, and as both by turns.
+    /// Returns whether `engine` and the library give equal results for `text`: as data, as literal,
+    /// and as both by turns.
     pub(super) fn agrees(&self, engine: &Engine, text: &str) -> bool {
         let span = |end: usize, literal: bool| Span {
             end,
