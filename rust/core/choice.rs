@@ -4,20 +4,20 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 /// The subject of a choice.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     /// The name of the source. For the validation split, the name of the input: every task made
     /// from a record falls into one split.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// The id of the record. For the validation split, its offset.
-    pub record: u64,
+    pub(crate) record: u64,
     /// The number of the copy.
-    pub copy: u32,
+    pub(crate) copy: u32,
 }
 
 /// Returns the xxh3-64 of (seed, purpose, name, record, copy). A byte that UTF-8 never holds ends
 /// each string.
 #[must_use]
-pub fn choice(seed: u64, purpose: &str, subject: Subject<'_>) -> u64 {
+pub(crate) fn choice(seed: u64, purpose: &str, subject: Subject<'_>) -> u64 {
     let mut hasher = Xxh3Default::new();
     hasher.update(&seed.to_le_bytes());
     for text in [purpose, subject.name] {
@@ -31,7 +31,7 @@ pub fn choice(seed: u64, purpose: &str, subject: Subject<'_>) -> u64 {
 
 /// Returns whether a choice falls within `share` of all choices.
 #[must_use]
-pub fn within(choice: u64, share: f64) -> bool {
+pub(crate) fn within(choice: u64, share: f64) -> bool {
     // The upper 53 bits fit a float exactly, so that every machine decides alike.
     (choice >> 11) as f64 * (-53_f64).exp2() < share
 }

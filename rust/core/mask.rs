@@ -7,7 +7,7 @@ use crate::schema::{LossPolicy, Role, Run};
 
 /// Appends the mask of a document: the policy applied to its roles. The first token is never
 /// trained.
-pub fn push_document_mask(runs: &[Run], policy: LossPolicy, out: &mut Vec<bool>) {
+pub(crate) fn push_document_mask(runs: &[Run], policy: LossPolicy, out: &mut Vec<bool>) {
     let start = out.len();
     for (nth, run) in runs.iter().enumerate() {
         let trained = match policy {
@@ -26,7 +26,7 @@ pub fn push_document_mask(runs: &[Run], policy: LossPolicy, out: &mut Vec<bool>)
 
 /// Returns the number of trained tokens in a document.
 #[must_use]
-pub fn count_targets(runs: &[Run], policy: LossPolicy) -> u32 {
+pub(crate) fn count_targets(runs: &[Run], policy: LossPolicy) -> u32 {
     let mut mask = Vec::new();
     push_document_mask(runs, policy, &mut mask);
     mask.into_iter().map(u32::from).sum()
@@ -57,7 +57,7 @@ pub struct Row {
 
 impl Row {
     /// Empties every column and keeps its memory.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.ids.clear();
         self.mask.clear();
         self.seq_lengths.clear();
@@ -71,7 +71,7 @@ impl Row {
 
     /// Returns whether 95 % or more of the row's tokens come from one source.
     #[must_use]
-    pub fn is_single_source(&self) -> bool {
+    pub(crate) fn is_single_source(&self) -> bool {
         let total: i64 = self.seq_lengths.iter().map(|&len| i64::from(len)).sum();
         let of = |source: u16| -> i64 {
             let documents = self.seq_lengths.iter().zip(&self.source_ids);
@@ -102,7 +102,7 @@ pub struct RowRules {
 
 /// A rule that a row breaks, for example `M4: token 17 of document 2 …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation(pub String);
+pub struct Violation(pub(crate) String);
 
 /// Returns a violation of `rule` unless it holds.
 fn rule(holds: bool, rule: &str, what: impl FnOnce() -> String) -> Result<(), Violation> {

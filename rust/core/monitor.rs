@@ -40,11 +40,11 @@ impl Phase {
 
 /// The request that a job stop, for code that outlives a borrow of the job's [`Monitor`].
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Returns an error once the job has been asked to stop.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.0.load(Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
     }
 }
@@ -66,7 +66,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Begins a phase of `total` units and resets `done`.
-    pub fn begin(&self, phase: Phase, total: u64) {
+    pub(crate) fn begin(&self, phase: Phase, total: u64) {
         self.done.store(0, Relaxed);
         self.total.store(total, Relaxed);
         self.phase.store(phase as u8, Relaxed);
@@ -90,7 +90,7 @@ impl Monitor {
 
     /// Returns the stop request, to be checked elsewhere.
     #[must_use]
-    pub fn stop(&self) -> Stop {
+    pub(crate) fn stop(&self) -> Stop {
         self.stop.clone()
     }
 }

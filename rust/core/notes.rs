@@ -18,7 +18,7 @@ const WELL_FILLED: f64 = 0.95;
 
 /// Returns the notes of a run.
 #[must_use]
-pub fn notes(
+pub(crate) fn notes(
     encoder: &Encoder,
     plan: &Plan,
     settlement: &Settlement<'_>,

@@ -20,7 +20,7 @@ static HOOK: Once = Once::new();
 /// panic.
 ///
 /// After a panic, values that `work` was changing may be half changed: the caller drops them.
-pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     HOOK.call_once(|| {
         // Panics outside `caught` still go to the hook that was there before.
         let shown = panic::take_hook();
@@ -37,7 +37,7 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// Returns the message of a panic.
-pub fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }

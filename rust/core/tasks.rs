@@ -48,7 +48,7 @@ pub fn run<T: Send>(
 
 /// Runs tasks of known sizes, the largest first, so that no thread has much left to do when the
 /// others are done.
-pub fn run_largest_first<T: Send>(
+pub(crate) fn run_largest_first<T: Send>(
     threads: usize,
     sizes: &[u64],
     task: impl Fn(usize) -> Result<T> + Sync,
@@ -63,7 +63,7 @@ pub fn run_largest_first<T: Send>(
 
 /// Returns the results of `first` and `second`, which run at the same time if there is more than
 /// one thread. Panics if one of them panics.
-pub fn both<A: Send, B>(
+pub(crate) fn both<A: Send, B>(
     threads: usize,
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B,
@@ -90,7 +90,7 @@ pub fn both<A: Send, B>(
 }
 
 /// Locks `mutex`, ignoring poisoning. Only for data that is valid after every statement.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

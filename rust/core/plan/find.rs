@@ -11,7 +11,7 @@ use crate::files;
 
 /// Returns the files below `root` that `pattern` matches, sorted. Refuses a match that is no
 /// regular file instead of skipping it.
-pub fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn find_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     if pattern.trim().is_empty() {
         return Err(Error::config("a name in its list of files is empty")
             .remedy("name a file, or remove the entry"));
@@ -163,7 +163,7 @@ fn near_files(root: &Path, path: &Path) -> String {
 }
 
 /// Returns `path` relative to `root`, with `/`, and without `.`: equal on every machine.
-pub fn portable_name(root: &Path, path: &Path) -> String {
+pub(crate) fn portable_name(root: &Path, path: &Path) -> String {
     let Ok(relative) = path.strip_prefix(root) else {
         return path.to_string_lossy().into_owned();
     };

@@ -10,17 +10,17 @@ use crate::schema::MAX_COPIES;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MixPlan {
     /// The property that groups sources into shares.
-    pub by: MixBy,
+    pub(crate) by: MixBy,
     /// The temperature: shares follow the (1 / temperature)-th power of sizes or weights.
-    pub temperature: f64,
+    pub(crate) temperature: f64,
     /// The unit in which shares are counted.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// The most copies of a record, on average over its source.
-    pub max_epochs: Option<f64>,
+    pub(crate) max_epochs: Option<f64>,
 }
 
 /// Returns the mix if there is a `[mix]` or a source has a weight.
-pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<MixPlan>> {
+pub(crate) fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<MixPlan>> {
     let has_weight = |source: &&SourceSpec| source.weight.is_some();
     let weighted = sources.iter().find(has_weight);
     if spec.is_none() && weighted.is_none() {
@@ -75,12 +75,12 @@ pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<
 }
 
 /// Returns a number as TOML writes it.
-pub fn shown(number: f64) -> String {
+pub(crate) fn shown(number: f64) -> String {
     if number.is_nan() { "nan".to_owned() } else { number.to_string() }
 }
 
 /// Refuses a number of copies that is not above 0 or is too large.
-pub fn refuse_epochs(key: &str, epochs: Option<f64>) -> Result<()> {
+pub(crate) fn refuse_epochs(key: &str, epochs: Option<f64>) -> Result<()> {
     match epochs {
         Some(epochs) if !(epochs > 0.0 && epochs <= f64::from(MAX_COPIES)) => {
             let what =

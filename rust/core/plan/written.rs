@@ -114,7 +114,7 @@ fn fault(span: Range<usize>, message: impl Into<String>, remedy: impl Into<Strin
 
 /// Refuses a text that is no TOML, or that has a key or a value that `corpus.toml` does not know.
 /// Errors name `file`.
-pub fn check(text: &str, file: &str) -> Result<()> {
+pub(crate) fn check(text: &str, file: &str) -> Result<()> {
     let checked = match DeTable::parse(text) {
         Ok(table) => check_table(table.get_ref(), table.span(), TOP, ""),
         Err(error) => Err(not_toml(text, error.message(), error.span().unwrap_or(0..0))),

@@ -11,12 +11,12 @@ use crate::schema::{DropReason, Refusal, Role};
 #[derive(Debug)]
 pub struct Template {
     /// The parts, in order.
-    pub parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
 }
 
 /// A part of a compiled template.
 #[derive(Debug)]
-pub enum Part {
+pub(crate) enum Part {
     /// Text that the template spells.
     Literal(String),
     /// A field, by its path.
@@ -26,7 +26,7 @@ pub enum Part {
 impl Template {
     /// Parses a template; returns none if it does more than substitute fields. A name in `tokens`
     /// becomes its token, as text of the template.
-    pub fn parse(text: &str, tokens: &TokenNames) -> Option<Self> {
+    pub(crate) fn parse(text: &str, tokens: &TokenNames) -> Option<Self> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(start) = rest.find("{{") {
@@ -46,7 +46,7 @@ impl Template {
     }
 
     /// Renders a record into `out`. Returns whether the template shows data and all of it is blank.
-    pub fn render(
+    pub(crate) fn render(
         &self,
         fields: &Fields,
         is_target: bool,
@@ -76,7 +76,7 @@ impl Template {
     }
 
     /// Appends the paths of the template's fields.
-    pub fn paths(&self, out: &mut Vec<Vec<Step>>) {
+    pub(crate) fn paths(&self, out: &mut Vec<Vec<Step>>) {
         for part in &self.parts {
             if let Part::Field(path) = part {
                 out.push(path.iter().cloned().map(Step::Key).collect());
@@ -104,7 +104,7 @@ fn shown(value: &Value, path: &[String]) -> Result<String, Refusal> {
 }
 
 /// Returns the path inside the record of a path that starts with `record`.
-pub fn in_record(path: &[String]) -> Option<&[String]> {
+pub(crate) fn in_record(path: &[String]) -> Option<&[String]> {
     path.split_first()
         .filter(|(first, rest)| *first == RECORD && !rest.is_empty())
         .map(|(_, rest)| rest)

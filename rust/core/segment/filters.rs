@@ -15,9 +15,9 @@ use super::python::{is_big, text};
 
 /// The filter that each operand of `~`, and each value before a filter of [`OF_TEXT`], passes
 /// through.
-pub const TEXT: &str = "__str";
+pub(crate) const TEXT: &str = "__str";
 /// Filters that turn any value into text first.
-pub const OF_TEXT: [&str; 5] = ["upper", "lower", "title", "capitalize", "replace"];
+pub(crate) const OF_TEXT: [&str; 5] = ["upper", "lower", "title", "capitalize", "replace"];
 /// The widest column that a format may ask for.
 pub(super) const MAX_WIDTH: usize = 10_000;
 
@@ -29,7 +29,7 @@ pub(super) fn error(what: impl Into<std::borrow::Cow<'static, str>>) -> JinjaErr
 }
 
 /// Adds the filters, tests and functions to `environment`.
-pub fn add_to(environment: &mut Environment<'static>) {
+pub(crate) fn add_to(environment: &mut Environment<'static>) {
     environment.set_formatter(|out, _state, value| match value.as_str() {
         Some(text) => Ok(out.write_str(text)?),
         // An `if` without `else` gives an undefined value: nothing is written.

@@ -42,7 +42,7 @@ struct Inner {
 
 /// The guards of one record: characters that its text does not contain.
 #[derive(Debug, Clone)]
-pub struct Guards {
+pub(crate) struct Guards {
     /// Breaks a token inside, or at the edge of a string.
     inside: char,
     /// Stands before a token of one character, which has no inside.
@@ -54,7 +54,7 @@ pub struct Guards {
 impl Guards {
     /// Returns `text` as it was before it was guarded.
     #[must_use]
-    pub fn undo(&self, text: &str) -> String {
+    pub(crate) fn undo(&self, text: &str) -> String {
         let undo = |c: char| match self.swaps.iter().find(|(_, swapped)| *swapped == c) {
             _ if c == self.inside || c == self.before => None,
             Some((original, _)) => Some(*original),
@@ -73,7 +73,7 @@ fn noncharacters() -> impl Iterator<Item = char> {
 impl Controls {
     /// Prepares the search for the control tokens spelled `contents`.
     #[must_use]
-    pub fn new<'a>(contents: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(contents: impl IntoIterator<Item = &'a str>) -> Self {
         let mut contents: Vec<String> =
             contents.into_iter().filter(|content| !content.is_empty()).map(str::to_owned).collect();
         contents.sort();
@@ -113,25 +113,22 @@ impl Controls {
         }
     }
 
-    /// Returns the spellings.
-    #[must_use]
-    pub fn contents(&self) -> &[String] {
-        &self.inner.contents
-    }
-
     /// Returns every range where `text` spells a control token, overlaps included.
-    pub fn occurrences<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
+    pub(crate) fn occurrences<'a>(
+        &'a self,
+        text: &'a str,
+    ) -> impl Iterator<Item = Range<usize>> + 'a {
         self.inner.look_alikes.find_overlapping_iter(text).map(|found| found.range())
     }
 
     /// Returns whether `text` spells a control token somewhere.
     #[must_use]
-    pub fn occur_in(&self, text: &str) -> bool {
+    pub(crate) fn occur_in(&self, text: &str) -> bool {
         self.inner.look_alikes.is_match(text)
     }
 
     /// Returns the stretches of `text` between control tokens. None of them is empty.
-    pub fn between<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn between<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
         let mut from = 0;
         let mut cuts: Vec<&str> = Vec::new();
         for found in self.inner.tokens.find_iter(text) {
@@ -143,7 +140,7 @@ impl Controls {
     }
 
     /// Returns noncharacters that do not occur in `texts`.
-    pub fn free<'a>(texts: impl Iterator<Item = &'a str>) -> impl Iterator<Item = char> {
+    pub(crate) fn free<'a>(texts: impl Iterator<Item = &'a str>) -> impl Iterator<Item = char> {
         let is_noncharacter =
             |c: &char| (*c as u32) & 0xfffe == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(c);
         let used: HashSet<char> = texts.flat_map(str::chars).filter(is_noncharacter).collect();
@@ -151,7 +148,7 @@ impl Controls {
     }
 
     /// Returns guards that do not occur in `texts`; none if the texts hold every noncharacter.
-    pub fn guards<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Guards> {
+    pub(crate) fn guards<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Guards> {
         let mut free = Self::free(texts);
         let (inside, before) = (free.next()?, free.next()?);
         Some(Guards {
@@ -164,7 +161,7 @@ impl Controls {
     /// Returns `text` with guards. With `middles`, a text that is the middle of a control token is
     /// guarded too.
     #[must_use]
-    pub fn guard(&self, text: &str, guards: &Guards, middles: bool) -> String {
+    pub(crate) fn guard(&self, text: &str, guards: &Guards, middles: bool) -> String {
         let inner = &*self.inner;
         let swap = |c: char| {
             guards
@@ -226,7 +223,7 @@ impl Controls {
     /// Returns the stretches of a rendered text without guards, each with whether it is a control
     /// token of the template.
     #[must_use]
-    pub fn split(&self, rendered: &str, guards: &Guards) -> Vec<(String, bool)> {
+    pub(crate) fn split(&self, rendered: &str, guards: &Guards) -> Vec<(String, bool)> {
         let mut pieces = Vec::new();
         let mut from = 0;
         for found in self.inner.tokens.find_iter(rendered) {

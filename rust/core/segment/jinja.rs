@@ -23,7 +23,7 @@ use crate::schema::{DropReason, Refusal, Role};
 
 /// A compiled template of the engine.
 #[derive(Debug)]
-pub struct Template {
+pub(crate) struct Template {
     program: Program,
     environment: Environment<'static>,
     /// The environment whose operations carry marks.
@@ -37,7 +37,7 @@ pub struct Template {
 
 impl Template {
     /// Compiles `text`; `tokens` are the names that it knows besides the fields.
-    pub fn parse(text: &str, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
+    pub(crate) fn parse(text: &str, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
         let source = Source::new(text, &syntax());
         let program = Program::compile(&source.engine, &syntax()).map_err(|error| {
             let (what, remedy) = words::wrong_template(&source, &error);
@@ -56,7 +56,7 @@ impl Template {
     }
 
     /// Renders a record into `out`. Returns whether the whole text is blank.
-    pub fn render(
+    pub(crate) fn render(
         &self,
         fields: &Fields,
         is_target: bool,
@@ -84,7 +84,7 @@ impl Template {
 
     /// Returns the number of records for which template and data could not be told apart.
     #[must_use]
-    pub fn unmarked(&self) -> u64 {
+    pub(crate) fn unmarked(&self) -> u64 {
         self.unmarked.load(Ordering::Relaxed)
     }
 
@@ -270,7 +270,7 @@ fn collect_from<'a>(value: &'a Value, names: &mut Vec<&'a str>, strings: &mut Ve
 #[cfg(test)]
 impl Template {
     /// Renders the template as it is written, with none of our operations.
-    pub fn rendered_by_the_engine_alone(
+    pub(crate) fn rendered_by_the_engine_alone(
         &self,
         fields: &Fields,
     ) -> std::result::Result<String, JinjaError> {

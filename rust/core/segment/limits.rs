@@ -9,7 +9,7 @@ use minijinja::value::{DynObject, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 /// The steps of a render, in the engine's fuel: one for an instruction, one for 64 bytes.
-pub const FUEL: u64 = 2_000_000;
+pub(crate) const FUEL: u64 = 2_000_000;
 /// The most levels of nested lists and maps.
 const MAX_DEPTH: usize = 200;
 /// The most levels of nested macros, loops and blocks, as the engine counts: a macro is 4.
@@ -23,7 +23,7 @@ const UNITS: u64 = 64;
 const ITEM: u64 = 32;
 
 /// Sets the bounds on templates of `environment`.
-pub fn install(environment: &mut Environment<'static>) {
+pub(crate) fn install(environment: &mut Environment<'static>) {
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(MAX_RECURSION);
     // `debug` prints the engine's state.
@@ -32,7 +32,7 @@ pub fn install(environment: &mut Environment<'static>) {
 
 /// Returns the reason for dropping a record whose render took too much.
 #[must_use]
-pub fn out_of_fuel() -> String {
+pub(crate) fn out_of_fuel() -> String {
     format!(
         "it takes more than {FUEL} steps, or makes more than {} MiB of text and lists",
         (FUEL * UNITS) >> 20
@@ -58,7 +58,7 @@ impl Meter<'_, '_, '_> {
 }
 
 /// Pays for `units` of work, 64 to a step.
-pub fn pay(state: &State<'_, '_>, units: usize) -> Result<(), Error> {
+pub(crate) fn pay(state: &State<'_, '_>, units: usize) -> Result<(), Error> {
     Meter { state, units: 0 }.pay(units)
 }
 
@@ -69,12 +69,12 @@ fn bad(why: impl Into<String>) -> Error {
 
 /// Pays for walking all of `value`, with its text if `with_text`. Returns an error if it nests too
 /// deep.
-pub fn walk(state: &State<'_, '_>, value: &Value, with_text: bool) -> Result<(), Error> {
+pub(crate) fn walk(state: &State<'_, '_>, value: &Value, with_text: bool) -> Result<(), Error> {
     walk_seeing(state, value, with_text, &mut |_| Ok(()))
 }
 
 /// Pays for storing a value in another. Refuses a namespace: it could come to hold itself.
-pub fn keep(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+pub(crate) fn keep(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     let refuse_namespace = |object: &DynObject| {
         let is_namespace = object.type_name().ends_with("::Namespace");
         if is_namespace {
@@ -133,7 +133,7 @@ fn walk_seeing(
 
 /// Returns `value` with nothing lazy in it: lists that the engine makes while they are read are
 /// made here, and paid for.
-pub fn solid(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
+pub(crate) fn solid(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let Some(object) = value.as_object() else { return Ok(value) };
     let is_merged = object.type_name().contains("::Merge");
     let mut meter = Meter { state, units: 0 };
@@ -167,7 +167,7 @@ const SHALLOW: [&str; 18] = [
 
 /// Pays in advance for the filter or method `name` of `receiver` with `args`. Refuses operations
 /// beyond a bound.
-pub fn prepare(
+pub(crate) fn prepare(
     state: &State<'_, '_>,
     name: &str,
     receiver: &Value,

@@ -17,24 +17,24 @@ thread_local! {
 }
 
 /// Returns whether numbers in the template's output count as data: a number carries no mark.
-pub fn numbers_are_data() -> bool {
+pub(crate) fn numbers_are_data() -> bool {
     NUMBERS.get()
 }
 
 /// Makes numbers count as data from here on in this render: one was made of data.
-pub fn count_numbers_as_data() {
+pub(crate) fn count_numbers_as_data() {
     NUMBERS.set(true);
 }
 
 /// Begins a render. `has_numbers` says whether the data holds numbers; `marks` are the characters
 /// at the start and at the end of data.
-pub fn begin(has_numbers: bool, marks: [char; 2]) {
+pub(crate) fn begin(has_numbers: bool, marks: [char; 2]) {
     NUMBERS.set(has_numbers);
     MARKS.set(marks);
 }
 
 /// Returns whether `text` holds marks.
-pub fn are_in(text: &str) -> bool {
+pub(crate) fn are_in(text: &str) -> bool {
     text.contains(MARKS.get())
 }
 
@@ -46,28 +46,28 @@ fn without_marks(text: &str) -> String {
 /// A text with the stretches of it that are data, in order and apart. An empty stretch is an empty
 /// string of the data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Marked {
+pub(crate) struct Marked {
     /// The text without marks.
-    pub text: String,
+    pub(crate) text: String,
     /// The stretches of data.
-    pub data: Vec<Range<usize>>,
+    pub(crate) data: Vec<Range<usize>>,
     /// Whether some marks had no partner.
     torn: bool,
 }
 
 impl Marked {
     /// Returns a text of the template.
-    pub fn plain(text: &str) -> Self {
+    pub(crate) fn plain(text: &str) -> Self {
         Self { text: text.to_owned(), ..Self::default() }
     }
 
     /// Returns a text of the data.
-    pub fn data(text: String) -> Self {
+    pub(crate) fn data(text: String) -> Self {
         Self { data: vec![0..text.len()], text, torn: false }
     }
 
     /// Reads a text with marks. If they do not pair, the whole text counts as data.
-    pub fn read(marked: &str) -> Self {
+    pub(crate) fn read(marked: &str) -> Self {
         let mut out = Self { text: String::with_capacity(marked.len()), ..Self::default() };
         let [opening, closing] = MARKS.get();
         let mut open = None;
@@ -96,12 +96,12 @@ impl Marked {
     }
 
     /// Returns whether each mark had its partner.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         !self.torn
     }
 
     /// Returns the text with marks.
-    pub fn write(&self) -> String {
+    pub(crate) fn write(&self) -> String {
         let mut out = String::with_capacity(self.text.len() + 6 * self.data.len());
         let [opening, closing] = MARKS.get();
         let mut from = 0;
@@ -117,14 +117,14 @@ impl Marked {
     }
 
     /// Returns a part of the text.
-    pub fn slice(&self, part: Range<usize>) -> Self {
+    pub(crate) fn slice(&self, part: Range<usize>) -> Self {
         let mut out = Self::default();
         out.push_slice(self, part);
         out
     }
 
     /// Appends a part of another text.
-    pub fn push_slice(&mut self, other: &Self, part: Range<usize>) {
+    pub(crate) fn push_slice(&mut self, other: &Self, part: Range<usize>) {
         let start = self.text.len();
         self.text.push_str(&other.text[part.clone()]);
         let first = other.data.partition_point(|data| data.end <= part.start);
@@ -148,7 +148,7 @@ impl Marked {
 
     /// Returns the text with `result` in its place, letter for letter; none if the letters do not
     /// correspond.
-    pub fn respelled(&self, result: &str) -> Option<Self> {
+    pub(crate) fn respelled(&self, result: &str) -> Option<Self> {
         if self.data.len() == 1 && self.data[0] == (0..self.text.len()) {
             return Some(Self::data(result.to_owned()));
         }
@@ -169,7 +169,7 @@ impl Marked {
 
     /// Returns the text with the first `most` occurrences of `from` replaced. A replacement counts
     /// as data if the replaced text held data.
-    pub fn replaced(&self, from: &str, to: &str, most: usize) -> Self {
+    pub(crate) fn replaced(&self, from: &str, to: &str, most: usize) -> Self {
         let (mut out, mut position) = (Self::default(), 0);
         for (found, _) in self.text.match_indices(from).take(most) {
             out.push_slice(self, position..found);
@@ -186,7 +186,7 @@ impl Marked {
 }
 
 /// Returns whether `value` holds marks anywhere.
-pub fn in_value(value: &Value) -> bool {
+pub(crate) fn in_value(value: &Value) -> bool {
     if let Some(text) = value.as_str() {
         return are_in(text);
     }
@@ -205,7 +205,7 @@ pub fn in_value(value: &Value) -> bool {
 }
 
 /// Returns `value` without marks.
-pub fn bare(value: &Value) -> Value {
+pub(crate) fn bare(value: &Value) -> Value {
     if !in_value(value) {
         return value.clone();
     }
@@ -213,7 +213,7 @@ pub fn bare(value: &Value) -> Value {
 }
 
 /// Returns `value` with all its texts marked as data.
-pub fn data_in(value: &Value) -> Value {
+pub(crate) fn data_in(value: &Value) -> Value {
     changed(value, &|text| Value::from(Marked::data(without_marks(text)).write()), false)
 }
 

@@ -18,7 +18,7 @@ const MAX_MAP_ARGS: usize = 16;
 type Result<T> = std::result::Result<T, Error>;
 
 /// Adds the operations to `environment`, those for marked data if `marked`.
-pub fn install(environment: &mut Environment<'static>, marked: bool) {
+pub(crate) fn install(environment: &mut Environment<'static>, marked: bool) {
     let call = move |kind: CallKind| {
         move |state: &mut State, args: Rest<ValueOrKwargs>| {
             let mut args = args.into_values();
@@ -413,6 +413,6 @@ impl Operation<'_> {
 }
 
 /// Returns keyword arguments made of `pairs`.
-pub fn kwargs_of(pairs: Vec<(String, Value)>) -> Value {
+pub(crate) fn kwargs_of(pairs: Vec<(String, Value)>) -> Value {
     Value::from(pairs.into_iter().collect::<Kwargs>())
 }

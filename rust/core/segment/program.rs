@@ -28,7 +28,7 @@ const STACK: usize = 128 << 20;
 const NAME: &str = "template";
 
 /// A template's instructions.
-pub struct Program {
+pub(crate) struct Program {
     main: Instructions<'static>,
     blocks: BTreeMap<&'static str, Instructions<'static>>,
 }
@@ -41,7 +41,7 @@ impl fmt::Debug for Program {
 
 impl Program {
     /// Compiles `text`. Returns an error if it is wrong, too large or too deep.
-    pub fn compile(text: &str, syntax: &SyntaxConfig) -> Result<Self, Error> {
+    pub(crate) fn compile(text: &str, syntax: &SyntaxConfig) -> Result<Self, Error> {
         refuse_large(text, syntax)?;
         let text = interned(text);
         let compile = || {
@@ -61,7 +61,7 @@ impl Program {
     }
 
     /// Renders the template with the operations of `environment`.
-    pub fn render(
+    pub(crate) fn render(
         &self,
         environment: &Environment<'static>,
         fields: Value,

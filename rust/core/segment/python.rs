@@ -34,7 +34,7 @@ impl Object for BigInt {
 /// Converts a field's value to a value of the engine. `shows_only` is false if the template also
 /// compares or calculates: it then refuses integers beyond 128 bits, which the engine would compare
 /// wrongly.
-pub fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_only: bool) -> Jinja {
+pub(crate) fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_only: bool) -> Jinja {
     match value {
         Value::Null => Jinja::from(()),
         Value::Bool(truth) => Jinja::from(*truth),
@@ -63,7 +63,7 @@ pub fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_only: boo
 }
 
 /// Returns whether a value is an integer beyond 128 bits.
-pub fn is_big(value: &Jinja) -> bool {
+pub(crate) fn is_big(value: &Jinja) -> bool {
     value.downcast_object_ref::<BigInt>().is_some()
 }
 
@@ -78,7 +78,7 @@ fn error(what: impl Into<std::borrow::Cow<'static, str>>) -> JinjaError {
 }
 
 /// Returns `str(value)`; an error if the value is undefined or null.
-pub fn text(value: &Jinja) -> Result<String, JinjaError> {
+pub(crate) fn text(value: &Jinja) -> Result<String, JinjaError> {
     match value.kind() {
         ValueKind::Undefined => Err(ErrorKind::UndefinedError.into()),
         ValueKind::None => Err(JinjaError::new(ErrorKind::UndefinedError, "null")),
@@ -94,7 +94,7 @@ pub fn text(value: &Jinja) -> Result<String, JinjaError> {
 }
 
 /// Returns `repr(value)`.
-pub fn repr(value: &Jinja) -> Result<String, JinjaError> {
+pub(crate) fn repr(value: &Jinja) -> Result<String, JinjaError> {
     let mut out = String::new();
     write_repr(value, &mut out)?;
     Ok(out)
@@ -240,20 +240,20 @@ fn string_repr(text: &str, out: &mut String) {
 
 /// The arguments of `json.dumps`.
 #[derive(Debug)]
-pub struct Dumps {
+pub(crate) struct Dumps {
     /// Whether characters beyond ASCII are escaped.
-    pub ensure_ascii: bool,
+    pub(crate) ensure_ascii: bool,
     /// The white space of one level, if each item has a line of its own.
-    pub indent: Option<String>,
+    pub(crate) indent: Option<String>,
     /// The text between items, and after a key.
-    pub separators: (String, String),
+    pub(crate) separators: (String, String),
     /// Whether keys are sorted.
-    pub sort_keys: bool,
+    pub(crate) sort_keys: bool,
 }
 
 impl Dumps {
     /// Returns `json.dumps(value)` with these arguments.
-    pub fn text(&self, value: &Jinja) -> Result<String, JinjaError> {
+    pub(crate) fn text(&self, value: &Jinja) -> Result<String, JinjaError> {
         let mut out = String::new();
         self.write(value, 0, &mut out)?;
         Ok(out)

@@ -15,24 +15,24 @@ use super::filters::{OF_TEXT, TEXT};
 
 /// Returns a template as Jinja2 reads it: line ends become `\n`, and one at the very end is
 /// dropped.
-pub fn as_jinja_reads(template: &str) -> String {
+pub(crate) fn as_jinja_reads(template: &str) -> String {
     let text = template.replace("\r\n", "\n").replace('\r', "\n");
     text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
 }
 
 /// A template rewritten for the engine.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// The text as its author wrote it.
-    pub original: String,
+    pub(crate) original: String,
     /// The text that the engine gets.
-    pub engine: String,
+    pub(crate) engine: String,
     /// Whether the template neither compares nor calculates.
-    pub shows_only: bool,
+    pub(crate) shows_only: bool,
     /// Whether the template names the whole record.
-    pub uses_record: bool,
+    pub(crate) uses_record: bool,
     /// The names that the template itself assigns.
-    pub locals: BTreeSet<String>,
+    pub(crate) locals: BTreeSet<String>,
     /// Positions in `original`, in order, each with the number of bytes added there less those
     /// removed.
     edits: Vec<(usize, isize)>,
@@ -71,7 +71,7 @@ const COMPARE: [&str; 19] = [
 impl Source {
     /// Rewrites `original` for the engine. A template that the engine's lexer refuses stays as it
     /// is: the engine reports the error.
-    pub fn new(original: &str, syntax: &SyntaxConfig) -> Self {
+    pub(crate) fn new(original: &str, syntax: &SyntaxConfig) -> Self {
         let tokens: Result<Tokens<'_>, _> = tokenize(original, false, syntax.clone())
             .map(|token| {
                 token.map(|(token, span)| {
@@ -108,7 +108,7 @@ impl Source {
     }
 
     /// Returns the position in the original of a position in the engine's text.
-    pub fn place(&self, offset: usize) -> usize {
+    pub(crate) fn place(&self, offset: usize) -> usize {
         let mut shift = 0;
         for &(position, added) in &self.edits {
             if position as isize + shift >= offset as isize {
@@ -125,7 +125,7 @@ impl Source {
     }
 
     /// Returns the tag around a position in the original, with its delimiters.
-    pub fn tag_at(&self, place: usize) -> Option<&str> {
+    pub(crate) fn tag_at(&self, place: usize) -> Option<&str> {
         // The position may be that of the delimiter itself.
         let end = self.original[place..]
             .char_indices()
@@ -139,7 +139,7 @@ impl Source {
     }
 
     /// Returns the line and the column, both from 1, of a position in the original.
-    pub fn line_and_column(&self, place: usize) -> (usize, usize) {
+    pub(crate) fn line_and_column(&self, place: usize) -> (usize, usize) {
         let before = &self.original[..place];
         let line_start = before.rfind('\n').map_or(0, |position| position + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)

@@ -15,7 +15,7 @@ const TOKENS: [&str; 3] = ["bos_token", "eos_token", "pad_token"];
 const SHOWN: usize = 80;
 
 /// Returns the fault of a template that does not compile, and the remedy.
-pub fn wrong_template(source: &Source, error: &JinjaError) -> (String, String) {
+pub(crate) fn wrong_template(source: &Source, error: &JinjaError) -> (String, String) {
     let tag = tag_of(source, error).or_else(|| error_line(source, error));
     // `{{ my field }}` is a common mistake: several words in one pair of braces.
     let inner = tag.and_then(|tag| tag.strip_prefix("{{")?.strip_suffix("}}")).map(str::trim);
@@ -40,7 +40,7 @@ fn is_word(word: &str) -> bool {
 }
 
 /// Describes the error on which a template failed, and its position.
-pub fn failed(source: &Source, fields: &Fields, error: &JinjaError) -> String {
+pub(crate) fn failed(source: &Source, fields: &Fields, error: &JinjaError) -> String {
     if let Some(name) = field_read_as_expression(source, fields, error) {
         return format!("`{{{{ {name} }}}}` is not the field '{name}': {}", in_brackets(name));
     }
@@ -48,7 +48,7 @@ pub fn failed(source: &Source, fields: &Fields, error: &JinjaError) -> String {
 }
 
 /// Describes the missing value that a template shows.
-pub fn not_there(source: &Source, fields: &Fields, error: &JinjaError) -> String {
+pub(crate) fn not_there(source: &Source, fields: &Fields, error: &JinjaError) -> String {
     if let Some(name) = field_read_as_expression(source, fields, error) {
         return format!("`{{{{ {name} }}}}` is not the field '{name}': {}", in_brackets(name));
     }
@@ -67,7 +67,7 @@ pub fn not_there(source: &Source, fields: &Fields, error: &JinjaError) -> String
 }
 
 /// Describes a field that cannot be read, and the position at which the template reads it.
-pub fn unreadable(source: &Source, error: &JinjaError) -> String {
+pub(crate) fn unreadable(source: &Source, error: &JinjaError) -> String {
     format!(
         "a field that the template reads {}{}",
         error.detail().unwrap_or("is no text"),
@@ -76,7 +76,7 @@ pub fn unreadable(source: &Source, error: &JinjaError) -> String {
 }
 
 /// Says that the field at `path` is missing or null.
-pub fn missing_field(fields: &Fields, path: &[String]) -> String {
+pub(crate) fn missing_field(fields: &Fields, path: &[String]) -> String {
     let shown = path.join(".");
     // A name of a token is no field: the remedy is in the configuration, not in the data.
     if let [name] = path
@@ -93,7 +93,7 @@ pub fn missing_field(fields: &Fields, path: &[String]) -> String {
 }
 
 /// Says that target `nth` of `count` targets has no data.
-pub fn empty_target(nth: usize, count: usize) -> String {
+pub(crate) fn empty_target(nth: usize, count: usize) -> String {
     if count < 2 {
         return "the target's data is empty".to_owned();
     }
@@ -106,7 +106,7 @@ pub fn empty_target(nth: usize, count: usize) -> String {
 }
 
 /// Returns an error if no segment shows a field: every document would be the same.
-pub fn refuse_constant(segments: &[SegmentSpec]) -> Result<()> {
+pub(crate) fn refuse_constant(segments: &[SegmentSpec]) -> Result<()> {
     if segments
         .iter()
         .any(|segment| ["{{", "{%"].iter().any(|tag| segment.template().contains(tag)))

@@ -10,16 +10,16 @@ use tokenizers::AddedToken;
 
 /// A stretch of a text: ordinary text or a control token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The bytes of the stretch.
-    pub range: Range<usize>,
+    pub(crate) range: Range<usize>,
     /// The id of the control token; none for ordinary text.
-    pub id: Option<u32>,
+    pub(crate) id: Option<u32>,
 }
 
 /// The added tokens of one kind: matched before normalization, or after it.
 #[derive(Debug)]
-pub struct Matcher {
+pub(crate) struct Matcher {
     /// Finds the leftmost, longest matches, as `tokenizers` does.
     automaton: AhoCorasick,
     /// Finds every occurrence.
@@ -36,7 +36,7 @@ fn is_word(char: char) -> bool {
 
 impl Matcher {
     /// Builds a matcher of `(spelling, id, token)`.
-    pub fn new(tokens: Vec<(String, u32, AddedToken)>) -> Self {
+    pub(crate) fn new(tokens: Vec<(String, u32, AddedToken)>) -> Self {
         let tokens: Vec<_> =
             tokens.into_iter().filter(|(spelling, _, _)| !spelling.is_empty()).collect();
         let build = |kind| {
@@ -56,18 +56,18 @@ impl Matcher {
     }
 
     /// Returns whether the matcher has no tokens.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
     /// Returns whether any spelling occurs in `text`.
-    pub fn is_in(&self, text: &str) -> bool {
+    pub(crate) fn is_in(&self, text: &str) -> bool {
         !self.is_empty() && self.automaton.is_match(text)
     }
 
     /// Returns the stretches of `text`. Control tokens are matched only inside one of `literals`;
     /// the flags of a token look at the whole text.
-    pub fn find(&self, text: &str, literals: &[Range<usize>]) -> Vec<Piece> {
+    pub(crate) fn find(&self, text: &str, literals: &[Range<usize>]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut from = 0;
         for literal in literals {
@@ -107,7 +107,10 @@ impl Matcher {
     }
 
     /// Returns every occurrence of any spelling, overlaps included.
-    pub fn occurrences<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
+    pub(crate) fn occurrences<'a>(
+        &'a self,
+        text: &'a str,
+    ) -> impl Iterator<Item = Range<usize>> + 'a {
         self.overlapping.find_overlapping_iter(text).map(|found| found.range())
     }
 }

@@ -54,7 +54,7 @@ enum Times {
 
 /// Returns whether a search for `pattern` may take more than a few tries for each position of a
 /// text.
-pub fn may_search_long(pattern: &str) -> bool {
+pub(crate) fn may_search_long(pattern: &str) -> bool {
     let chars: Vec<char> = pattern.chars().collect();
     let mut groups = vec![Group::default()];
     let mut position = 0;

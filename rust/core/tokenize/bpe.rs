@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 
 /// Matches a word with the character before it (letters with their marks), digits by threes,
 /// punctuation, white space.
-pub const PATTERN: &str = concat!(
+pub(crate) const PATTERN: &str = concat!(
     r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|",
     r"\s*[\r\n]+|\s+(?!\S)|\s+",
 );
@@ -33,7 +33,7 @@ pub struct TrainedTokenizer {
     /// The bytes of a tokenizer.json.
     pub json: Vec<u8>,
     /// The number of entries, special tokens included.
-    pub vocab_size: usize,
+    pub(crate) vocab_size: usize,
 }
 
 /// Returns the tags that templates spell, each once, in order of first use.

@@ -25,14 +25,14 @@ pub struct Chosen {
 
 /// A tokenizer.json: its values, the library's tokenizer, and the fast encoder or the reason
 /// against it.
-pub struct Loaded {
-    pub json: Value,
-    pub tokenizer: Tokenizer,
-    pub engine: std::result::Result<Engine, String>,
+pub(crate) struct Loaded {
+    pub(crate) json: Value,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) engine: std::result::Result<Engine, String>,
 }
 
 /// Reads a tokenizer.json. Panics of the library on a senseless file become errors.
-pub fn load(bytes: &[u8], threads: usize) -> Result<Loaded> {
+pub(crate) fn load(bytes: &[u8], threads: usize) -> Result<Loaded> {
     // The JSON and the fast encoder are built beside the library's tokenizer, to halve the wait.
     let own = || -> Result<_> {
         let json = serde_json::from_slice(bytes).map_err(form::unusable)?;
@@ -72,7 +72,7 @@ fn refuse_endless(tokenizer: &Tokenizer) -> Result<()> {
 
 /// Chooses the fast encoder if there is one and `agrees` confirms that its ids equal the library's
 /// on each stress text.
-pub fn choose(
+pub(crate) fn choose(
     engine: std::result::Result<Engine, String>,
     form: &Form,
     threads: usize,

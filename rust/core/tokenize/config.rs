@@ -15,7 +15,11 @@ use crate::plan::{TokenizerPlan, nearest};
 ///
 /// BOS is used if `corpus.toml` names it or `tokenizer_config.json` sets `add_bos_token`; pad
 /// defaults to EOS.
-pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Result<ControlIds> {
+pub(crate) fn resolve(
+    plan: &TokenizerPlan,
+    path: &Path,
+    tokenizer: &Tokenizer,
+) -> Result<ControlIds> {
     let beside = sibling_config(path)?;
     let token = |key: &str| -> Option<String> {
         let value = &beside[key];
@@ -43,7 +47,7 @@ pub fn resolve(plan: &TokenizerPlan, path: &Path, tokenizer: &Tokenizer) -> Resu
 
 /// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else the one in
 /// `tokenizer_config.json`.
-pub fn chat_template(path: &Path) -> Result<Option<String>> {
+pub(crate) fn chat_template(path: &Path) -> Result<Option<String>> {
     let file = path.with_file_name("chat_template.jinja");
     if file.is_file() {
         return files::whole_text(&file).map(Some);
@@ -98,7 +102,7 @@ fn candidates(tokenizer: &Tokenizer) -> String {
 }
 
 /// Refuses a model with dropout: it gives random ids, and a dataset must not depend on chance.
-pub fn refuse_dropout(json: &Value) -> Result<()> {
+pub(crate) fn refuse_dropout(json: &Value) -> Result<()> {
     match json["model"]["dropout"].as_f64() {
         Some(dropout) if dropout > 0.0 => {
             Err(Error::tokenizer(format!("its model has dropout {dropout}: ids would be random"))

@@ -8,39 +8,39 @@ use crate::schema::{DropReason, Refusal, Role, Run, push_run};
 
 /// The ids and roles of a document while it is encoded.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Draft {
+pub(crate) struct Draft {
     /// Token ids.
-    pub ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
     /// Run-lengths of the roles of `ids`.
-    pub runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
     /// The added tokens that the template or the configuration placed, in order.
-    pub placed: Vec<u32>,
+    pub(crate) placed: Vec<u32>,
     /// The number of words from which the model left out unknown letters.
-    pub unspelled: u64,
+    pub(crate) unspelled: u64,
 }
 
 /// Counts about documents for the report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marks {
     /// Unknown tokens that stand for text.
-    pub unknown: u64,
+    pub(crate) unknown: u64,
     /// Words from which the tokenizer left out unknown letters.
-    pub unspelled: u64,
+    pub(crate) unspelled: u64,
     /// Documents whose template begins with the BOS that the configuration also puts there.
-    pub bos: u64,
+    pub(crate) bos: u64,
     /// Documents whose template ends with the EOS that the configuration also puts there.
-    pub eos: u64,
+    pub(crate) eos: u64,
 }
 
 impl Marks {
     /// Returns whether every count is zero.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// Adds the counts of other documents.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.unknown += other.unknown;
         self.unspelled += other.unspelled;
         self.bos += other.bos;
@@ -50,13 +50,13 @@ impl Marks {
 
 impl Draft {
     /// Appends an ordinary token.
-    pub fn push(&mut self, id: u32, role: Role) {
+    pub(crate) fn push(&mut self, id: u32, role: Role) {
         self.ids.push(id);
         push_run(&mut self.runs, 1, role);
     }
 
     /// Appends a control token that the template or the configuration asks for.
-    pub fn place(&mut self, id: u32, role: Role) {
+    pub(crate) fn place(&mut self, id: u32, role: Role) {
         self.push(id, role);
         self.placed.push(id);
     }
@@ -75,7 +75,7 @@ impl Draft {
 
     /// Removes each EOS that the template put at the end, since the configuration adds its own.
     /// Keeps the first `least` tokens. Returns whether an EOS was removed.
-    pub fn without_end(&mut self, least: usize, eos: u32, added: &Added) -> bool {
+    pub(crate) fn without_end(&mut self, least: usize, eos: u32, added: &Added) -> bool {
         let mut doubled = false;
         let is_last = |list: &[u32]| list.len() > least && list.last() == Some(&eos);
         while added.is_barred(eos) && is_last(&self.ids) && self.placed.last() == Some(&eos) {
@@ -87,7 +87,7 @@ impl Draft {
 
     /// Removes each BOS that the template put after the configuration's own. Returns whether a BOS
     /// was removed.
-    pub fn without_beginning(&mut self, bos: u32, added: &Added) -> bool {
+    pub(crate) fn without_beginning(&mut self, bos: u32, added: &Added) -> bool {
         let again = self.ids.iter().skip(1).take_while(|&&id| id == bos).count();
         let placed = self.placed.iter().skip(1).take_while(|&&id| id == bos).count();
         // Fewer placed than found: text became BOS. `finish` must see and refuse it.
@@ -113,7 +113,7 @@ impl Draft {
 
     /// Returns the finished document and counts its unknown tokens. Refuses a document in which
     /// text became an added token.
-    pub fn finish(self, form: &Form, marks: Marks) -> Result<Document, Refusal> {
+    pub(crate) fn finish(self, form: &Form, marks: Marks) -> Result<Document, Refusal> {
         let added = form.added();
         // Nearly every document has as many tokens in this range as were placed: then the ids need
         // no closer look, since placed tokens are never lost.
@@ -165,7 +165,7 @@ fn from_data(form: &Form, id: u32) -> Refusal {
 
 /// Sets of added tokens, a bit for each id.
 #[derive(Debug, Default)]
-pub struct Added {
+pub(crate) struct Added {
     /// The barred ids and the unknown id.
     looked_at: Vec<u64>,
     /// The lowest of these ids, and the distance from it to the highest.
@@ -177,7 +177,7 @@ pub struct Added {
 
 impl Added {
     /// Builds the set from the ids that text must not become, and the model's unknown id.
-    pub fn new(barred: impl Iterator<Item = u32>, unknown: Option<u32>) -> Self {
+    pub(crate) fn new(barred: impl Iterator<Item = u32>, unknown: Option<u32>) -> Self {
         let mut looked_at: Vec<u64> = Vec::new();
         let (mut lowest, mut highest) = (u32::MAX, 0);
         for id in barred.chain(unknown) {
@@ -199,22 +199,22 @@ impl Added {
 
     /// Returns whether an id is barred or unknown.
     #[inline]
-    pub fn has(&self, id: u32) -> bool {
+    pub(crate) fn has(&self, id: u32) -> bool {
         self.looked_at.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
 
     /// Returns whether text must not become this id.
-    pub fn is_barred(&self, id: u32) -> bool {
+    pub(crate) fn is_barred(&self, id: u32) -> bool {
         self.has(id) && !self.is_unknown(id)
     }
 
     /// Returns the id of the unknown token.
-    pub fn unknown(&self) -> Option<u32> {
+    pub(crate) fn unknown(&self) -> Option<u32> {
         self.unknown
     }
 
     /// Returns whether an id is the unknown token.
-    pub fn is_unknown(&self, id: u32) -> bool {
+    pub(crate) fn is_unknown(&self, id: u32) -> bool {
         self.unknown == Some(id)
     }
 }

@@ -11,7 +11,7 @@ const TEXT: u32 = u32::MAX;
 /// Returns a sentence for each edge at which the post-processor and the configuration differ. The
 /// configuration wins. A post-processor that adds no tokens at all says nothing about edges and is
 /// skipped.
-pub fn disagreements(tokenizer: &Tokenizer, controls: ControlIds) -> Vec<String> {
+pub(crate) fn disagreements(tokenizer: &Tokenizer, controls: ControlIds) -> Vec<String> {
     let Some((before, after)) = added_around(tokenizer) else { return Vec::new() };
     let spelled = |ids: &[u32]| {
         let token = |id: &u32| {

@@ -43,7 +43,7 @@ struct ModelParts {
 }
 
 /// Refuses a file for which loading or encoding might not end soon.
-pub fn refuse_hostile(bytes: &[u8]) -> Result<()> {
+pub(crate) fn refuse_hostile(bytes: &[u8]) -> Result<()> {
     let parts: Parts = serde_json::from_slice(bytes).map_err(unusable)?;
     let spellings = || parts.added_tokens.iter().filter_map(|token| token["content"].as_str());
     // Length first: each later check costs time in proportion to it.
@@ -98,7 +98,7 @@ fn refuse_torn_merges(bytes: &[u8], prefix: usize) -> Result<()> {
 }
 
 /// Refuses a model with tokens so long that encoding might not end soon.
-pub fn refuse_long_pieces(model: &Value) -> Result<()> {
+pub(crate) fn refuse_long_pieces(model: &Value) -> Result<()> {
     let pieces = model["vocab"].as_array().into_iter().flatten();
     let longest =
         pieces.filter_map(|piece| piece[0].as_str()).map(str::len).max().unwrap_or_default();

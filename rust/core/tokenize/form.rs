@@ -27,7 +27,7 @@ use crate::segment::{Controls, Span, TextRun};
 
 /// A tokenizer whose added tokens are prepared for matching.
 #[derive(Debug)]
-pub struct Form {
+pub(crate) struct Form {
     tokenizer: Tokenizer,
     /// Added tokens that are matched before normalization, and after it.
     pub(super) raw: Matcher,
@@ -47,7 +47,7 @@ pub struct Form {
 
 /// The kind of an added token, for text that the model gives its id to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
+pub(crate) enum Control {
     /// A special token.
     Special,
     /// An added token that is not special.
@@ -58,7 +58,7 @@ pub enum Control {
 
 impl Form {
     /// Builds the form for text that continues a text: no prefix space, no prepended character.
-    pub fn continuation(first: &Self, json: &Value) -> Result<Self> {
+    pub(crate) fn continuation(first: &Self, json: &Value) -> Result<Self> {
         let mut tokenizer = first.tokenizer.clone();
         let left = without_prepend(json["normalizer"].clone()).unwrap_or_default();
         let normalizer = match left.clone() {
@@ -85,7 +85,7 @@ impl Form {
     }
 
     /// Builds the form of the tokenizer as it is.
-    pub fn new(tokenizer: Tokenizer, json: &Value) -> Result<Self> {
+    pub(crate) fn new(tokenizer: Tokenizer, json: &Value) -> Result<Self> {
         let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
         // There is a table by id: a hostile file must not make it huge.
@@ -117,29 +117,29 @@ impl Form {
     }
 
     /// Returns the added tokens that each finished document is checked against.
-    pub fn added(&self) -> &Added {
+    pub(crate) fn added(&self) -> &Added {
         &self.added
     }
 
     /// Returns whether the library must not encode a whole text at once. Of added tokens with one
     /// spelling, a careful form takes the token with the lowest id.
-    pub fn is_careful(&self) -> bool {
+    pub(crate) fn is_careful(&self) -> bool {
         self.steps.is_some() || self.is_ambiguous
     }
 
     /// Returns by id whether it is an added token.
-    pub fn guarded(&self) -> Vec<bool> {
+    pub(crate) fn guarded(&self) -> Vec<bool> {
         self.controls.iter().map(Option::is_some).collect()
     }
 
     /// Builds the form for plain text: added tokens are matched anywhere, and the model's ids are
     /// kept as they are.
-    pub fn plain(tokenizer: Tokenizer, json: &Value) -> Result<Self> {
+    pub(crate) fn plain(tokenizer: Tokenizer, json: &Value) -> Result<Self> {
         Ok(Self { controls: Vec::new(), ..Self::new(tokenizer, json)? })
     }
 
     /// Returns the tokenizer of the `tokenizers` library.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
@@ -153,7 +153,7 @@ impl Form {
     }
 
     /// Encodes a run of text and appends it to `draft`. A token has the role of its first byte.
-    pub fn encode(
+    pub(crate) fn encode(
         &self,
         run: &TextRun<'_>,
         session: Option<&mut Session>,
@@ -168,7 +168,7 @@ impl Form {
     }
 
     /// Encodes a run of text with the library. A panic becomes a refusal that blames the tokenizer.
-    pub fn encode_by_library(
+    pub(crate) fn encode_by_library(
         &self,
         run: &TextRun<'_>,
         draft: &mut Draft,
@@ -279,7 +279,11 @@ impl Form {
     }
 
     /// Returns a control token that the run's data spells or helps to spell, if there is one.
-    pub fn control_in_data(&self, run: &TextRun<'_>, spellings: &Controls) -> Option<String> {
+    pub(crate) fn control_in_data(
+        &self,
+        run: &TextRun<'_>,
+        spellings: &Controls,
+    ) -> Option<String> {
         let literals = literals(run);
         // Inside one literal the template alone spells the token; any other occurrence touches
         // data.
@@ -309,12 +313,12 @@ impl Form {
 const MOST_IDS: u32 = 1 << 24;
 
 /// Describes a file that makes the library panic: the fault is the file's, not ours.
-pub fn panicked(message: &str) -> String {
+pub(crate) fn panicked(message: &str) -> String {
     format!("it makes the library panic: {message}")
 }
 
 /// Returns the error about a file that the `tokenizers` library cannot use.
-pub fn unusable(error: impl std::fmt::Display) -> Error {
+pub(crate) fn unusable(error: impl std::fmt::Display) -> Error {
     Error::tokenizer(format!("not a usable tokenizer.json: {error}")).remedy(
         "name a tokenizer.json of the Hugging Face `tokenizers` library; \
          `sabiprep tokenizer train` makes one",
@@ -327,13 +331,13 @@ fn failed(error: impl std::fmt::Display) -> String {
 }
 
 /// Returns the refusal of a record on which the tokenizer failed.
-pub fn refused(error: impl std::fmt::Display) -> Refusal {
+pub(crate) fn refused(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(DropReason::Refused, failed(error))
 }
 
 /// Returns the stretches that the template spells, in bytes of the run's text. Two stretches that
 /// meet have an empty field between them.
-pub fn literals(run: &TextRun<'_>) -> Vec<Range<usize>> {
+pub(crate) fn literals(run: &TextRun<'_>) -> Vec<Range<usize>> {
     let starts = std::iter::once(run.start).chain(run.spans.iter().map(|span| span.end));
     let stretches = starts.zip(run.spans).filter(|(_, span)| span.literal);
     stretches.map(|(start, span)| start - run.start..span.end - run.start).collect()
@@ -460,7 +464,11 @@ fn without_prefix(pre_tokenizer: &mut Value) {
 }
 
 /// Returns the reason why the tokenizer has no continuation form, if it has none.
-pub fn no_continuation(json: &Value, first: &Form, continuation: &Form) -> Result<Option<String>> {
+pub(crate) fn no_continuation(
+    json: &Value,
+    first: &Form,
+    continuation: &Form,
+) -> Result<Option<String>> {
     let model = &json["model"];
     if model["type"] == "WordPiece" {
         return Ok(Some(

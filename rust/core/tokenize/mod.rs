@@ -28,12 +28,12 @@ use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 pub use bpe::{TrainedTokenizer, tags_of, train_bpe};
-pub use choice::Chosen;
+pub(crate) use choice::Chosen;
 use choice::Loaded;
 use draft::Draft;
-pub use draft::Marks;
+pub(crate) use draft::Marks;
 pub use plain::{Ids, Share, TextEncoder};
-pub use probe::{Probe, probes};
+pub(crate) use probe::{Probe, probes};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
@@ -48,30 +48,22 @@ use form::Form;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Document {
     /// Token ids.
-    pub ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
     /// Run-lengths of the roles of `ids`.
-    pub runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
     /// Facts about the document that the report counts.
-    pub marks: Marks,
-}
-
-impl Document {
-    /// Returns the number of tokens with `role`.
-    #[must_use]
-    pub fn count(&self, role: Role) -> u32 {
-        self.runs.iter().filter(|run| run.role == role).map(|run| run.len).sum()
-    }
+    pub(crate) marks: Marks,
 }
 
 /// The ids of the control tokens that the configuration puts into rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ControlIds {
+pub(crate) struct ControlIds {
     /// Opens every document; none where documents have no opening token.
-    pub bos: Option<u32>,
+    pub(crate) bos: Option<u32>,
     /// Closes every document.
-    pub eos: u32,
+    pub(crate) eos: u32,
     /// Fills rows.
-    pub pad: u32,
+    pub(crate) pad: u32,
 }
 
 /// The words that one thread has seen, kept from record to record. Empty where the `tokenizers`
@@ -130,7 +122,7 @@ impl Forms {
 
 impl Encoder {
     /// Loads the tokenizer of the plan on up to `threads` threads and resolves its control tokens.
-    pub fn load(plan: &TokenizerPlan, config_file: &str, threads: usize) -> Result<Self> {
+    pub(crate) fn load(plan: &TokenizerPlan, config_file: &str, threads: usize) -> Result<Self> {
         let Some(path) = &plan.file else {
             return Err(Error::config("no tokenizer").file(config_file).remedy(
                 "name one in corpus.toml ([tokenizer] file = \"tokenizer.json\") \
@@ -147,7 +139,7 @@ impl Encoder {
     }
 
     /// Returns the encoder of a packed dataset: its tokenizer file, and the ids in its manifest.
-    pub fn of_dataset(path: &Path, controls: ControlIds) -> Result<Self> {
+    pub(crate) fn of_dataset(path: &Path, controls: ControlIds) -> Result<Self> {
         let shown = path.display().to_string();
         Self::from_bytes(files::whole_bytes(path)?, &shown, 1, |_| Ok(controls))
             .map_err(|error| error.file(shown))
@@ -155,7 +147,7 @@ impl Encoder {
 
     /// Returns this encoder without the fast encoder: the `tokenizers` library encodes.
     #[must_use]
-    pub fn by_library(mut self) -> Self {
+    pub(crate) fn by_library(mut self) -> Self {
         (self.first.engine, self.continuation.engine) = (None, None);
         self
     }
@@ -196,7 +188,7 @@ impl Encoder {
 
     /// Returns an error for a source with a prompt and a target if the tokenizer cannot continue a
     /// text.
-    pub fn check_continuation(&self, source: &str) -> Result<()> {
+    pub(crate) fn check_continuation(&self, source: &str) -> Result<()> {
         match &self.no_continuation {
             None => Ok(()),
             Some(why) => {
@@ -256,7 +248,7 @@ impl Encoder {
     /// Returns the first control token that the record's data spells, alone or together with the
     /// text around it.
     #[must_use]
-    pub fn control_in_data(&self, rendered: &Rendered) -> Option<String> {
+    pub(crate) fn control_in_data(&self, rendered: &Rendered) -> Option<String> {
         let forms = std::iter::once(&self.first).chain(std::iter::repeat(&self.continuation));
         rendered
             .runs()
@@ -280,57 +272,57 @@ impl Encoder {
     /// Returns the name of the encoder with the reason for its choice, and the Unicode versions in
     /// use.
     #[must_use]
-    pub fn engine(&self) -> (String, String) {
+    pub(crate) fn engine(&self) -> (String, String) {
         (self.chosen.name(), probe::unicode())
     }
 
     /// Returns a warning if the fast encoder was rejected for wrong ids.
     #[must_use]
-    pub fn engine_warning(&self) -> Option<String> {
+    pub(crate) fn engine_warning(&self) -> Option<String> {
         self.chosen.warning()
     }
 
     /// Returns the differences between the tokens that the post-processor and the configuration put
     /// around a text, as sentences for the report.
     #[must_use]
-    pub fn disagreements(&self) -> Vec<String> {
+    pub(crate) fn disagreements(&self) -> Vec<String> {
         edges::disagreements(self.first.tokenizer(), self.controls)
     }
 
     /// Returns whether `tag` becomes a single token when a template spells it.
     #[must_use]
-    pub fn is_one_token(&self, tag: &str) -> bool {
+    pub(crate) fn is_one_token(&self, tag: &str) -> bool {
         self.continuation.ids(tag, true).is_ok_and(|ids| ids.len() == 1)
     }
 
     /// Returns the spelling of an id in the tokenizer file.
     #[must_use]
-    pub fn spelling(&self, id: u32) -> String {
+    pub(crate) fn spelling(&self, id: u32) -> String {
         self.first.tokenizer().id_to_token(id).unwrap_or_else(|| id.to_string())
     }
 
     /// Returns the id of the model's unknown token, if the model has one.
     #[must_use]
-    pub fn unknown(&self) -> Option<u32> {
+    pub(crate) fn unknown(&self) -> Option<u32> {
         self.first.added().unknown()
     }
 
     /// Returns the chat template found beside the tokenizer, if there is one.
     #[must_use]
-    pub fn chat_template(&self) -> Option<&str> {
+    pub(crate) fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
 
     /// Returns the ids of the control tokens.
     #[must_use]
-    pub fn controls(&self) -> ControlIds {
+    pub(crate) fn controls(&self) -> ControlIds {
         self.controls
     }
 
     /// Returns the control tokens by the names that templates use; without `bos_token` if there is
     /// no BOS.
     #[must_use]
-    pub fn token_names(&self) -> TokenNames {
+    pub(crate) fn token_names(&self) -> TokenNames {
         let ControlIds { bos, eos, pad } = self.controls;
         let named = [("bos_token", bos), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
         let spelled = |(name, id): (&str, Option<u32>)| {
@@ -341,36 +333,36 @@ impl Encoder {
 
     /// Returns the spellings of the added tokens.
     #[must_use]
-    pub fn spellings(&self) -> &Controls {
+    pub(crate) fn spellings(&self) -> &Controls {
         &self.spellings
     }
 
     /// Returns the largest id + 1.
     #[must_use]
-    pub fn vocab_size(&self) -> usize {
+    pub(crate) fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
     /// Returns the integer type that stores the ids.
     #[must_use]
-    pub fn id_type(&self) -> IdType {
+    pub(crate) fn id_type(&self) -> IdType {
         IdType::for_vocab(self.vocab_size)
     }
 
     /// Returns the bytes of the tokenizer file.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Returns the sha256 of the tokenizer file, in hexadecimal.
     #[must_use]
-    pub fn sha256(&self) -> &str {
+    pub(crate) fn sha256(&self) -> &str {
         self.sha256.get_or_init(|| hex(&Sha256::digest(&self.bytes)))
     }
 
     /// Returns the probe strings with the ids that this tokenizer gives them.
-    pub fn probes(&self) -> Result<Vec<Probe>> {
+    pub(crate) fn probes(&self) -> Result<Vec<Probe>> {
         if let Some(known) = self.probes.get() {
             return Ok(known.clone());
         }
@@ -381,7 +373,7 @@ impl Encoder {
 
 /// Returns `bytes` in lower-case hexadecimal.
 #[must_use]
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("a nibble is a digit");
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

@@ -23,13 +23,13 @@ const STRINGS: [&str; 8] = [
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// The string.
-    pub text: String,
+    pub(crate) text: String,
     /// Its ids, without special tokens added.
-    pub ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
 }
 
 /// Encodes the probe strings with a tokenizer.
-pub fn probes(form: &Form) -> Result<Vec<Probe>> {
+pub(crate) fn probes(form: &Form) -> Result<Vec<Probe>> {
     let mut plain = form.tokenizer().clone();
     plain.with_padding(None);
     plain.with_truncation(None).map_err(|error| Error::tokenizer(error.to_string()))?;
@@ -50,12 +50,12 @@ pub fn probes(form: &Form) -> Result<Vec<Probe>> {
 }
 
 /// Returns the name and version of the library and its regex engine.
-pub fn library() -> String {
+pub(crate) fn library() -> String {
     format!("tokenizers {TOKENIZERS}, oniguruma {}", onig::version())
 }
 
 /// Returns the versions of the Unicode tables in use.
-pub fn unicode() -> String {
+pub(crate) fn unicode() -> String {
     let (major, minor, tiny) = unicode_normalization::UNICODE_VERSION;
     let (nfc_major, nfc_minor, nfc_tiny) = unicode_normalization_alignments::UNICODE_VERSION;
     format!(

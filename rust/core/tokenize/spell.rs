@@ -16,7 +16,7 @@ use super::form::{Control, Form};
 const DEEPEST: u32 = 32;
 
 /// Returns the tokens of a stretch of text. Adds to `unspelled` if the model left out letters.
-pub fn ordinary(
+pub(crate) fn ordinary(
     form: &Form,
     text: &str,
     depth: u32,

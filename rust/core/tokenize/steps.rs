@@ -31,7 +31,7 @@ const TRIES_A_PLACE: usize = 1000;
 
 /// The steps of a tokenizer that needs care.
 #[derive(Debug)]
-pub struct Steps {
+pub(crate) struct Steps {
     normalizers: Vec<Step<NormalizerWrapper>>,
     pre_tokenizers: Vec<Step<PreTokenizerWrapper>>,
 }
@@ -49,12 +49,12 @@ struct Step<T> {
 }
 
 /// A description of the fault in a text or a file, for people.
-pub type Refused = String;
+pub(crate) type Refused = String;
 
 impl Steps {
     /// Returns the steps of a normalizer and a pre-tokenizer; none if the library may run them at
     /// once.
-    pub fn of(normalizer: &Value, pre_tokenizer: &Value) -> Result<Option<Self>, Refused> {
+    pub(crate) fn of(normalizer: &Value, pre_tokenizer: &Value) -> Result<Option<Self>, Refused> {
         let (mut normalizers, mut pre_tokenizers) = (Vec::new(), Vec::new());
         flatten(normalizer, "normalizers", &mut normalizers);
         flatten(pre_tokenizer, "pretokenizers", &mut pre_tokenizers);
@@ -83,7 +83,11 @@ impl Steps {
     }
 
     /// Normalizes a stretch of a text of `whole` bytes.
-    pub fn normalize(&self, piece: &mut NormalizedString, whole: usize) -> Result<(), Refused> {
+    pub(crate) fn normalize(
+        &self,
+        piece: &mut NormalizedString,
+        whole: usize,
+    ) -> Result<(), Refused> {
         let most = most(whole);
         for step in &self.normalizers {
             // The size is computed before the step runs: a step may write gigabytes at once.
@@ -101,7 +105,11 @@ impl Steps {
     }
 
     /// Splits a text of `whole` bytes into words.
-    pub fn pre_tokenize(&self, text: &mut PreTokenizedString, whole: usize) -> Result<(), Refused> {
+    pub(crate) fn pre_tokenize(
+        &self,
+        text: &mut PreTokenizedString,
+        whole: usize,
+    ) -> Result<(), Refused> {
         let most = most(whole);
         for step in &self.pre_tokenizers {
             refuse_growth("pre-tokenizer", size_of(text), most, whole)?;

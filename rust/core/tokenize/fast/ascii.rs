@@ -5,7 +5,7 @@ use super::machine;
 /// Returns the result of `of` on the sixteen bytes of `text` from `position` on. Zeros follow the
 /// last byte.
 #[inline]
-pub fn window<T>(text: &[u8], position: usize, of: impl Fn(&[u8; 16]) -> T) -> T {
+pub(crate) fn window<T>(text: &[u8], position: usize, of: impl Fn(&[u8; 16]) -> T) -> T {
     // A closure, and a rare path of its own: sixteen bytes returned by value would go by the stack.
     #[inline(never)]
     fn last<T>(text: &[u8], position: usize, of: impl Fn(&[u8; 16]) -> T) -> T {
@@ -37,7 +37,7 @@ const WIDTH: usize = 64;
 /// as neither a letter nor ASCII, since its character may go on. Bytes beyond a shorter text count
 /// as ASCII.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Letters {
+pub(crate) struct Letters {
     all: u64,
     small: u64,
     ascii: u64,
@@ -47,7 +47,7 @@ impl Letters {
     /// Finds the letters of the bytes of `text` from `position` on. With `latin`, Latin letters
     /// beyond ASCII count too; with `marks`, the marks above and below them. Only whole characters
     /// count.
-    pub fn at(text: &[u8], position: usize, latin: bool, marks: bool) -> Self {
+    pub(crate) fn at(text: &[u8], position: usize, latin: bool, marks: bool) -> Self {
         let rest = text.get(position..).unwrap_or_default();
         if let Some(chunk) = rest.first_chunk() {
             return Self::of(chunk, latin, marks, true);
@@ -107,47 +107,47 @@ impl Letters {
 
     /// Returns whether byte `position` is ASCII.
     #[inline]
-    pub fn is_ascii(self, position: usize) -> bool {
+    pub(crate) fn is_ascii(self, position: usize) -> bool {
         self.ascii >> position & 1 == 1
     }
 
     /// Returns whether byte `position` belongs to a letter.
     #[inline]
-    pub fn has(self, position: usize) -> bool {
+    pub(crate) fn has(self, position: usize) -> bool {
         self.all >> position & 1 == 1
     }
 
     /// Returns the end of the letters from `position`.
     #[inline]
-    pub fn end(self, position: usize) -> usize {
+    pub(crate) fn end(self, position: usize) -> usize {
         position + (self.all >> position).trailing_ones() as usize
     }
 
     /// Returns the end of the capitals from `position`, all ASCII. Needs letters without `latin`.
     #[inline]
-    pub fn upper_end(self, position: usize) -> usize {
+    pub(crate) fn upper_end(self, position: usize) -> usize {
         position + ((self.all & !self.small) >> position).trailing_ones() as usize
     }
 
     /// Returns the end of the lower-case letters from `position`, all ASCII. Needs letters without
     /// `latin`.
     #[inline]
-    pub fn lower_end(self, position: usize) -> usize {
+    pub(crate) fn lower_end(self, position: usize) -> usize {
         position + ((self.all & self.small) >> position).trailing_ones() as usize
     }
 }
 
 /// Returns whether `Letters` counts a character beyond ASCII as a Latin letter: U+00C0 to U+02BF
 /// except × and ÷, and U+1E00 to U+1EFF.
-pub fn is_latin(char: char) -> bool {
+pub(crate) fn is_latin(char: char) -> bool {
     matches!(char, '\u{c0}'..='\u{2bf}' | '\u{1e00}'..='\u{1eff}') && char != '×' && char != '÷'
 }
 
 /// The first byte of the marks U+0300 to U+033F.
-pub const MARK_LEAD: u8 = 0xcc;
+pub(crate) const MARK_LEAD: u8 = 0xcc;
 
 /// Returns whether `Letters` counts a character as a mark above or below a Latin letter.
-pub fn is_latin_mark(char: char) -> bool {
+pub(crate) fn is_latin_mark(char: char) -> bool {
     matches!(char, '\u{300}'..='\u{33f}')
 }
 

@@ -20,7 +20,7 @@ const RING: usize = 1 << 19;
 /// The most bytes of a short word.
 const SHORT: usize = 15;
 /// The most bytes of a long word.
-pub const LONG: usize = 64;
+pub(crate) const LONG: usize = 64;
 /// The number of ids in a slot.
 const IDS: usize = 4;
 /// The count in the slot of a short word with more ids: they are in the ring.
@@ -31,7 +31,7 @@ const FLAG: u32 = 1 << 31;
 
 /// The ids of words seen before.
 #[derive(Debug)]
-pub struct Cache {
+pub(crate) struct Cache {
     lines: Vec<u64>,
     /// The index at which the first cache line starts.
     aligned: usize,
@@ -43,7 +43,7 @@ pub struct Cache {
 
 /// A short word: its bytes, and its length in the highest byte. All zeros for any other word.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     low: u64,
     high: u64,
 }
@@ -63,7 +63,7 @@ const BITS: [[u64; 2]; SHORT + 1] = {
 impl Key {
     /// Returns the key of the word at `start..end` of `text`.
     #[inline]
-    pub fn of(text: &[u8], start: usize, end: usize) -> Self {
+    pub(crate) fn of(text: &[u8], start: usize, end: usize) -> Self {
         let len = end - start;
         let Some(bits) = BITS.get(len) else { return Self::default() };
         window(text, start, |window| {
@@ -75,7 +75,7 @@ impl Key {
 
     /// Returns whether the key is that of a short word.
     #[inline]
-    pub fn is_short(self) -> bool {
+    pub(crate) fn is_short(self) -> bool {
         self.high != 0
     }
 
@@ -120,7 +120,7 @@ impl Default for Cache {
 impl Cache {
     /// Makes the processor fetch the line that `short` will read. Returns its index.
     #[inline]
-    pub fn expect(&self, key: Key) -> usize {
+    pub(crate) fn expect(&self, key: Key) -> usize {
         let place = self.aligned + key.line() * 8;
         prefetch(&self.lines, place);
         place
@@ -129,7 +129,7 @@ impl Cache {
     /// Appends the ids of a short word to `out` if the cache holds it, and returns its flag.
     /// `place` is the index that `expect` returned.
     #[inline]
-    pub fn short(&self, key: Key, place: usize, out: &mut Vec<u32>) -> Option<bool> {
+    pub(crate) fn short(&self, key: Key, place: usize, out: &mut Vec<u32>) -> Option<bool> {
         let line = self.lines.get(place..)?.first_chunk::<8>()?;
         let differs = |slot: usize| (line[slot] ^ key.low) | (line[slot + 1] ^ key.high);
         // Which of the two slots matches cannot be predicted, so no branch depends on it.
@@ -159,7 +159,7 @@ impl Cache {
     }
 
     /// Stores the ids of a short word.
-    pub fn put_short(&mut self, key: Key, ids: &[u32], flagged: bool) {
+    pub(crate) fn put_short(&mut self, key: Key, ids: &[u32], flagged: bool) {
         let mut slot = [0_u32; IDS];
         if let Some(kept) = slot.get_mut(..ids.len()) {
             kept.copy_from_slice(ids);
@@ -181,7 +181,7 @@ impl Cache {
 
     /// Appends the ids of a word of up to 64 bytes to `out` if the cache holds it, and returns its
     /// flag.
-    pub fn long(&self, word: &[u8], out: &mut Vec<u32>) -> Option<bool> {
+    pub(crate) fn long(&self, word: &[u8], out: &mut Vec<u32>) -> Option<bool> {
         let hash = xxh3_64(word);
         let pointer = self.pointers[hash as usize % POINTERS];
         let place = pointer & ((1 << 40) - 1);
@@ -203,7 +203,7 @@ impl Cache {
     }
 
     /// Stores the ids of a word of up to 64 bytes.
-    pub fn put_long(&mut self, word: &[u8], ids: &[u32], flagged: bool) {
+    pub(crate) fn put_long(&mut self, word: &[u8], ids: &[u32], flagged: bool) {
         let size = 1 + word.len().div_ceil(4) + ids.len();
         let mut index = self.head as usize % RING;
         // An entry is read as one slice, so it never wraps around the end.

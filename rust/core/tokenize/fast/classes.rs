@@ -8,19 +8,19 @@ use std::sync::OnceLock;
 use onig::Regex;
 
 /// `\p{Ll}`.
-pub const LOWER: u8 = 0;
+pub(crate) const LOWER: u8 = 0;
 /// `\p{Lu}` and `\p{Lt}`.
-pub const UPPER: u8 = 1;
+pub(crate) const UPPER: u8 = 1;
 /// Letters without case: `\p{Lm}` and `\p{Lo}`.
-pub const CASELESS: u8 = 2;
+pub(crate) const CASELESS: u8 = 2;
 /// `\p{M}`.
-pub const MARK: u8 = 3;
+pub(crate) const MARK: u8 = 3;
 /// `\p{N}`.
-pub const NUMBER: u8 = 4;
+pub(crate) const NUMBER: u8 = 4;
 /// `\s`.
-pub const SPACE: u8 = 5;
+pub(crate) const SPACE: u8 = 5;
 /// Any other character.
-pub const OTHER: u8 = 6;
+pub(crate) const OTHER: u8 = 6;
 
 /// One alternative for each class, in the order of the constants.
 const PATTERN: &str =
@@ -28,7 +28,7 @@ const PATTERN: &str =
 
 /// The class of each code point, and the characters that fold to a letter of a contraction.
 #[derive(Debug)]
-pub struct Classes {
+pub(crate) struct Classes {
     of: Vec<u8>,
     /// For each of `sdmtlver`: the characters beyond ASCII that match it in any case.
     folds: Vec<(u8, char)>,
@@ -36,7 +36,7 @@ pub struct Classes {
 
 impl Classes {
     /// Returns the classes, computed on first use.
-    pub fn get() -> &'static Self {
+    pub(crate) fn get() -> &'static Self {
         static CLASSES: OnceLock<Classes> = OnceLock::new();
         CLASSES.get_or_init(Self::probe)
     }
@@ -71,12 +71,12 @@ impl Classes {
 
     /// Returns the class of a code point.
     #[inline]
-    pub fn of(&self, code: u32) -> u8 {
+    pub(crate) fn of(&self, code: u32) -> u8 {
         self.of.get(code as usize).copied().unwrap_or(OTHER)
     }
 
     /// Returns whether `char`, not ASCII, matches `letter` in any case.
-    pub fn folds_to(&self, char: char, letter: u8) -> bool {
+    pub(crate) fn folds_to(&self, char: char, letter: u8) -> bool {
         self.folds.contains(&(letter, char))
     }
 }

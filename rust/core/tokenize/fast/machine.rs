@@ -9,7 +9,7 @@
 /// Returns which of sixteen bytes are ASCII letters, which are lower-case letters, and which are
 /// ASCII: a bit each, the first byte lowest.
 #[inline]
-pub fn letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
+pub(crate) fn letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{
@@ -55,7 +55,7 @@ fn portable_letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
 /// Returns which of sixteen bytes are between `from` and `to`, both included: a bit each, the first
 /// byte lowest.
 #[inline]
-pub fn within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
+pub(crate) fn within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{
@@ -84,7 +84,7 @@ fn portable_within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
 /// Prefetches the cache line that holds index `index`, so that reading it soon does not wait.
 /// Changes nothing else.
 #[inline]
-pub fn prefetch(memory: &[u64], index: usize) {
+pub(crate) fn prefetch(memory: &[u64], index: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

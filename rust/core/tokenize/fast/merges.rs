@@ -43,7 +43,7 @@ pub(super) fn join(last: u8, first: u8) -> (usize, u64) {
 
 /// A BPE model over bytes.
 #[derive(Debug)]
-pub struct Merges {
+pub(crate) struct Merges {
     /// By byte: its id.
     pub(super) atoms: [u32; 256],
     /// The unknown token, and whether one token stands for several unknown bytes in a row.
@@ -83,7 +83,7 @@ struct Symbol {
 
 impl Merges {
     /// Returns whether the model leaves some bytes out.
-    pub fn lacks_letters(&self) -> bool {
+    pub(crate) fn lacks_letters(&self) -> bool {
         self.unknown.is_none() && self.atoms.contains(&NONE)
     }
 
@@ -128,17 +128,17 @@ impl Merges {
     }
 
     /// Returns the number of bytes of a token.
-    pub fn length(&self, id: u32) -> usize {
+    pub(crate) fn length(&self, id: u32) -> usize {
         self.lengths.get(id as usize).map_or(0, |&length| length as usize)
     }
 
     /// Returns the character that the vocabulary writes for a byte.
-    pub fn character(&self, byte: u8) -> char {
+    pub(crate) fn character(&self, byte: u8) -> char {
         self.characters[byte as usize]
     }
 
     /// Appends the ids of `word`.
-    pub fn encode(&self, word: &[u8], out: &mut Vec<u32>) {
+    pub(crate) fn encode(&self, word: &[u8], out: &mut Vec<u32>) {
         if let Some(id) = self.whole.as_ref().and_then(|whole| whole.get(word)) {
             out.push(*id);
         } else if word.iter().any(|&byte| self.atoms[byte as usize] == NONE) {

@@ -117,7 +117,7 @@ use serde_json::Value;
 
 use cache::{Cache, Key};
 use merges::Merges;
-pub use nfc::{Composer, Edit};
+pub(crate) use nfc::{Composer, Edit};
 use recognise::{Prefix, Recipe};
 use split::{Cut, Splitter};
 pub(super) use stress::texts as stress_texts;
@@ -147,29 +147,29 @@ struct Words {
 
 /// The memory that one thread keeps between texts.
 #[derive(Debug, Default)]
-pub struct Session {
+pub(crate) struct Session {
     cache: Cache,
     composer: Composer,
 }
 
 /// A session on loan. It goes back when dropped.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     words: Arc<Words>,
     session: Option<Box<Session>>,
 }
 
 /// An encoded word.
 #[derive(Debug)]
-pub struct Word<'a> {
+pub(crate) struct Word<'a> {
     /// The bytes of the word, with the space put before it.
-    pub bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     /// The bytes of the word in the text.
-    pub place: Range<usize>,
+    pub(crate) place: Range<usize>,
     /// The index of its first id.
-    pub from: usize,
+    pub(crate) from: usize,
     /// Whether one of its ids is guarded.
-    pub guarded: bool,
+    pub(crate) guarded: bool,
 }
 
 impl Engine {
@@ -187,7 +187,7 @@ impl Engine {
 
     /// Returns this encoder with a flag on each word that has an id for which `guarded` holds true.
     #[must_use]
-    pub fn guarding(mut self, guarded: Vec<bool>) -> Self {
+    pub(crate) fn guarding(mut self, guarded: Vec<bool>) -> Self {
         let words = Arc::get_mut(&mut self.words)
             .expect("an engine is told what to guard before its words are shared");
         words.guarded = guarded;
@@ -197,7 +197,7 @@ impl Engine {
     /// Returns the encoder for text that continues a text: no space goes first. Both share the
     /// cached words.
     #[must_use]
-    pub fn continuing(&self) -> Self {
+    pub(crate) fn continuing(&self) -> Self {
         Self {
             nfc: self.nfc,
             prefix: Prefix::None,
@@ -208,7 +208,7 @@ impl Engine {
 
     /// Returns a session, if possible the one that this thread used last.
     #[must_use]
-    pub fn session(&self) -> Lease {
+    pub(crate) fn session(&self) -> Lease {
         let mut idle = lock(&self.words.idle);
         let mine = idle.iter().position(|(owner, _)| *owner == thread::current().id());
         let session = mine.or(idle.len().checked_sub(1)).map(|index| idle.swap_remove(index).1);
@@ -218,19 +218,23 @@ impl Engine {
     }
 
     /// Returns the text as it will be split, and its edits; none if it does not change.
-    pub fn normalize(&self, text: &str, session: &mut Session) -> Option<(String, Vec<Edit>)> {
+    pub(crate) fn normalize(
+        &self,
+        text: &str,
+        session: &mut Session,
+    ) -> Option<(String, Vec<Edit>)> {
         if self.nfc { session.composer.compose(text) } else { None }
     }
 
     /// Returns whether a text, and any text cut from it, is split without a change.
-    pub fn is_plain(&self, text: &str, session: &mut Session) -> bool {
+    pub(crate) fn is_plain(&self, text: &str, session: &mut Session) -> bool {
         self.prefix == Prefix::None
             && self.words.guarded.is_empty()
             && (!self.nfc || session.composer.is_normal(text))
     }
 
     /// Appends the ids of plain texts that follow one another, and the number of ids of each text.
-    pub fn encode_each(
+    pub(crate) fn encode_each(
         &self,
         texts: &str,
         ends: &[usize],
@@ -249,7 +253,7 @@ impl Engine {
     /// Appends the ids of a normalized text. Calls `seen` with each word; its ids are then the last
     /// of the list.
     #[inline]
-    pub fn encode(
+    pub(crate) fn encode(
         &self,
         text: &str,
         session: &mut Session,
@@ -342,26 +346,26 @@ impl Engine {
 
     /// Returns the number of bytes of a token.
     #[must_use]
-    pub fn length(&self, id: u32) -> usize {
+    pub(crate) fn length(&self, id: u32) -> usize {
         self.words.merges.length(id)
     }
 
     /// Returns the number of bytes that some tokens spell.
     #[must_use]
-    pub fn spelled_bytes(&self, ids: &[u32]) -> usize {
+    pub(crate) fn spelled_bytes(&self, ids: &[u32]) -> usize {
         ids.iter().map(|&id| self.length(id)).sum()
     }
 
     /// Returns whether the model leaves out some bytes: it has neither a token for them nor an
     /// unknown token.
     #[must_use]
-    pub fn lacks_letters(&self) -> bool {
+    pub(crate) fn lacks_letters(&self) -> bool {
         self.words.merges.lacks_letters()
     }
 
     /// Returns a word as the model's vocabulary spells it.
     #[must_use]
-    pub fn spelled(&self, word: &[u8]) -> String {
+    pub(crate) fn spelled(&self, word: &[u8]) -> String {
         word.iter().map(|&byte| self.words.merges.character(byte)).collect()
     }
 }

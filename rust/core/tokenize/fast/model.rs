@@ -10,7 +10,7 @@ use super::merges::{EMPTY, ID_BITS, Merges, NONE, RANK_BITS, join, pair};
 
 impl Merges {
     /// Builds the model of a tokenizer.json; the error says why the fast encoder does not take it.
-    pub fn of(model: &Value) -> Result<Self, String> {
+    pub(crate) fn of(model: &Value) -> Result<Self, String> {
         let vocab = model["vocab"].as_object().ok_or("its model has no vocabulary")?;
         let characters = byte_characters();
         let byte_of: HashMap<char, u8> = characters.iter().copied().zip(0..=u8::MAX).collect();

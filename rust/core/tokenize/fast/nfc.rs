@@ -17,16 +17,16 @@ const REMEMBERED: usize = 1 << 10;
 
 /// A stretch that normalization changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Edit {
+pub(crate) struct Edit {
     /// The bytes of the stretch in the text.
-    pub original: Range<usize>,
+    pub(crate) original: Range<usize>,
     /// The bytes in the normalized text that replace them.
-    pub normal: Range<usize>,
+    pub(crate) normal: Range<usize>,
 }
 
 /// Normalizes texts, and remembers short stretches that did not change.
 #[derive(Debug)]
-pub struct Composer {
+pub(crate) struct Composer {
     /// By hash: the bytes of a stretch of up to eight bytes.
     stable: Vec<u64>,
 }
@@ -39,7 +39,7 @@ impl Default for Composer {
 
 impl Composer {
     /// Returns the normalized text and its edits; none if the text does not change.
-    pub fn compose(&mut self, text: &str) -> Option<(String, Vec<Edit>)> {
+    pub(crate) fn compose(&mut self, text: &str) -> Option<(String, Vec<Edit>)> {
         let mut found: Option<(String, Vec<Edit>)> = None;
         let mut copied = 0;
         while let Some(stretch) = self.next_change(text, copied) {
@@ -58,7 +58,7 @@ impl Composer {
     }
 
     /// Returns whether normalization leaves a text, and any text cut from it, unchanged.
-    pub fn is_normal(&mut self, text: &str) -> bool {
+    pub(crate) fn is_normal(&mut self, text: &str) -> bool {
         self.next_change(text, 0).is_none()
     }
 

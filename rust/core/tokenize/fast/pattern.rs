@@ -6,12 +6,12 @@
 use super::classes::{CASELESS, LOWER, MARK, UPPER};
 
 /// The pattern of GPT-2, which `ByteLevel` has built in.
-pub const GPT2: &str =
+pub(crate) const GPT2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// The way in which `'s`, `'re` and similar endings are recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Contraction {
+pub(crate) enum Contraction {
     /// Never.
     None,
     /// In lower case only.
@@ -24,7 +24,7 @@ pub enum Contraction {
 
 /// The shape of words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// A space may go before words, numbers and punctuation (GPT-2).
     Gpt2,
     /// Any character but a letter, a number or a line end may go before a word (cl100k and after).
@@ -36,19 +36,19 @@ pub enum Family {
 
 /// A split pattern as rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// The shape of words.
-    pub family: Family,
+    pub(crate) family: Family,
     /// The way in which contractions are recognised.
-    pub contraction: Contraction,
+    pub(crate) contraction: Contraction,
     /// The classes of characters that make words, a bit each.
-    pub word: u8,
+    pub(crate) word: u8,
     /// The most digits in one word.
-    pub digits: usize,
+    pub(crate) digits: usize,
     /// Whether a mark outside a word counts as punctuation.
-    pub marks_are_other: bool,
+    pub(crate) marks_are_other: bool,
     /// Whether slashes stay with the punctuation before them, as line ends do.
-    pub slashes: bool,
+    pub(crate) slashes: bool,
 }
 
 const LETTERS: u8 = 1 << LOWER | 1 << UPPER | 1 << CASELESS;
@@ -88,7 +88,7 @@ const O200K_OTHERS: &str = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|";
 
 impl Rules {
     /// The rules of GPT-2's pattern.
-    pub const GPT2: Self = Self {
+    pub(crate) const GPT2: Self = Self {
         family: Family::Gpt2,
         contraction: Contraction::Exact,
         word: LETTERS,
@@ -98,7 +98,7 @@ impl Rules {
     };
 
     /// Returns the rules of `pattern`, if it is known.
-    pub fn of(pattern: &str) -> Option<Self> {
+    pub(crate) fn of(pattern: &str) -> Option<Self> {
         if pattern == GPT2 {
             return Some(Self::GPT2);
         }
@@ -138,7 +138,7 @@ fn take<'a, T: Copy>(text: &'a str, entries: &[(&str, T)]) -> Option<(T, &'a str
 
 /// Returns every known pattern.
 #[cfg(test)]
-pub fn known() -> Vec<String> {
+pub(crate) fn known() -> Vec<String> {
     let mut patterns = vec![GPT2.to_owned()];
     for (digits, _) in DIGITS {
         patterns.push(format!("{O200K_WORDS}{digits}{O200K_OTHERS}{SPACES}"));

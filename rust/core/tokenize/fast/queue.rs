@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// A queue that returns the least key first.
-pub trait Queue {
+pub(crate) trait Queue {
     /// Adds a key.
     fn push(&mut self, key: u64);
     /// Removes and returns the least key.
@@ -28,7 +28,7 @@ impl Queue for BinaryHeap<Reverse<u64>> {
 /// to it. So a word of 50 MB costs one pass over its symbols for each rank, not the cache misses of
 /// a heap of 400 MB.
 #[derive(Debug)]
-pub struct ByRank {
+pub(crate) struct ByRank {
     lists: Vec<Vec<u32>>,
     ranks: BinaryHeap<Reverse<u32>>,
     /// The current rank and its positions, the last first.
@@ -38,7 +38,7 @@ pub struct ByRank {
 
 impl ByRank {
     /// Builds a queue for ranks below `ranks`.
-    pub fn new(ranks: usize) -> Self {
+    pub(crate) fn new(ranks: usize) -> Self {
         Self {
             lists: vec![Vec::new(); ranks],
             ranks: BinaryHeap::new(),

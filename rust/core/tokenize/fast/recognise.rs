@@ -6,7 +6,7 @@ use super::pattern::{GPT2, Rules};
 
 /// The places where a space is put before text that does not start with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prefix {
+pub(crate) enum Prefix {
     /// Nowhere.
     None,
     /// Before the text.
@@ -17,19 +17,19 @@ pub enum Prefix {
 
 /// The steps that a text takes before the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recipe {
+pub(crate) struct Recipe {
     /// Whether the text is normalized to NFC.
-    pub nfc: bool,
+    pub(crate) nfc: bool,
     /// Where a space is added.
-    pub prefix: Prefix,
+    pub(crate) prefix: Prefix,
     /// How the text is split.
-    pub rules: Rules,
+    pub(crate) rules: Rules,
 }
 
 impl Recipe {
     /// Returns the recipe of a tokenizer.json, or the first thing in it that the fast encoder does
     /// not know.
-    pub fn of(json: &Value) -> Result<Self, String> {
+    pub(crate) fn of(json: &Value) -> Result<Self, String> {
         refuse_model(&json["model"])?;
         let nfc = is_nfc(&json["normalizer"])?;
         // One pre-tokenizer, or a sequence of a split and one: both forms are in use.

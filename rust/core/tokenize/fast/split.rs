@@ -35,7 +35,7 @@ enum Start {
 
 /// A split pattern, ready to use.
 #[derive(Debug, Clone)]
-pub struct Splitter {
+pub(crate) struct Splitter {
     rules: Rules,
     classes: &'static Classes,
     /// By class: the kind of a character.
@@ -52,7 +52,7 @@ pub struct Splitter {
 
 impl Splitter {
     /// Builds the splitter of `rules`.
-    pub fn new(rules: Rules) -> Self {
+    pub(crate) fn new(rules: Rules) -> Self {
         let classes = Classes::get();
         let kinds = std::array::from_fn(|class| match class as u8 {
             class if rules.word >> class & 1 == 1 => Kind::Word,
@@ -90,7 +90,7 @@ impl Splitter {
 
     /// Calls `word` with the start and the end of each word of `text`, in order.
     #[inline]
-    pub fn each(&self, text: &str, mut word: impl FnMut(usize, usize)) {
+    pub(crate) fn each(&self, text: &str, mut word: impl FnMut(usize, usize)) {
         let mut cut = Cut::of(self, text.as_bytes());
         let mut start = 0;
         while let Some(end) = cut.next(text.len()) {
@@ -331,7 +331,7 @@ impl Splitter {
 
 /// A text that is cut into words, from its start.
 #[derive(Debug)]
-pub struct Cut<'a> {
+pub(crate) struct Cut<'a> {
     splitter: &'a Splitter,
     text: &'a [u8],
     /// The start of the next word.
@@ -344,7 +344,7 @@ pub struct Cut<'a> {
 impl<'a> Cut<'a> {
     /// Starts cutting a text.
     #[inline]
-    pub fn of(splitter: &'a Splitter, text: &'a [u8]) -> Self {
+    pub(crate) fn of(splitter: &'a Splitter, text: &'a [u8]) -> Self {
         let mut cut = Self { splitter, text, position: 0, letters: Letters::default(), from: 0 };
         cut.look();
         cut
@@ -352,13 +352,13 @@ impl<'a> Cut<'a> {
 
     /// Returns the text.
     #[inline]
-    pub fn text(&self) -> &'a [u8] {
+    pub(crate) fn text(&self) -> &'a [u8] {
         self.text
     }
 
     /// Returns the start of the next word.
     #[inline]
-    pub fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.position
     }
 
@@ -372,7 +372,7 @@ impl<'a> Cut<'a> {
 
     /// Returns the end of the next word, if one is left. The text counts as if it ended at `stop`.
     #[inline]
-    pub fn next(&mut self, stop: usize) -> Option<usize> {
+    pub(crate) fn next(&mut self, stop: usize) -> Option<usize> {
         let (splitter, bytes) = (self.splitter, &self.text[..stop]);
         let start = splitter.starts[usize::from(*bytes.get(self.position)?)];
         if self.position - self.from > KNOWN {
@@ -413,7 +413,7 @@ fn is_line_end(byte: u8) -> bool {
 
 /// Returns the code point of the UTF-8 character at `position`, and its end.
 #[inline]
-pub fn decode(text: &[u8], position: usize) -> (u32, usize) {
+pub(crate) fn decode(text: &[u8], position: usize) -> (u32, usize) {
     let low = |nth: usize| u32::from(text[position + nth] & 0x3f);
     let first = u32::from(text[position]);
     match first {

@@ -43,7 +43,7 @@ const LETTERS: [&str; 32] = [
 ];
 
 /// Returns the stress texts, and texts with each of `spellings` alone and inside others.
-pub fn texts(spellings: &[String]) -> Vec<String> {
+pub(crate) fn texts(spellings: &[String]) -> Vec<String> {
     let mut texts: Vec<String> = TEXTS.iter().map(|&text| text.to_owned()).collect();
     let mut state = 1_u64;
     let mut next = || {
