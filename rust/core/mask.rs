@@ -19,6 +19,7 @@ pub(crate) fn push_document_mask(runs: &[Run], policy: LossPolicy, out: &mut Vec
         };
         out.resize(out.len() + run.len as usize, trained);
     }
+    // No token of the document predicts it (M1).
     if let Some(first) = out.get_mut(start) {
         *first = false;
     }
@@ -344,9 +345,10 @@ mod tests {
                 record_ids: vec![0],
                 doc_parts: vec![0],
             };
-            let (policies, cuts) = (vec![policy], false);
-            let rules =
-                RowRules { seq_len: 64, bos: Some(1), eos: 1, pad: 0, vocab_size: 2, policies, cuts };
+            let rules = RowRules {
+                seq_len: 64, bos: Some(1), eos: 1, pad: 0, vocab_size: 2,
+                policies: vec![policy], cuts: false,
+            };
             prop_assert_eq!(check_row(&row, &rules), Ok(()));
             row.mask[flip] = !row.mask[flip];
             row.n_targets += if row.mask[flip] { 1 } else { -1 };

@@ -124,6 +124,7 @@ fn without_training(
     }
     let name = &source.name;
     let unique = totals.unique.documents;
+    // The remedy for a mixed source is in the mix, not in its data.
     let is_mixed = plan.mix.is_some() && source.epochs.is_none();
     Some(if is_mixed && unique > 0 {
         let (key, other) = match source.weight {
@@ -198,6 +199,7 @@ fn kept_apart(plan: &Plan, shards: &[ShardSums]) -> Option<String> {
     let apart: u64 = shards().map(|shard| shard.kept_apart).sum();
     let tokens: u64 = shards().map(|shard| shard.sums.tokens).sum();
     let filled = utilisation(tokens, rows, plan.pack.seq_len);
+    // Below a twentieth of the rows the cause lies elsewhere.
     (apart * 20 >= rows && apart > 0 && filled < WELL_FILLED).then(|| {
         format!(
             "Training rows are {:.0} % full: two copies of a record never share a row, \

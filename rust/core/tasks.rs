@@ -26,6 +26,7 @@ pub fn run<T: Send>(
             let Some(slot) = results.get(index) else { return };
             let result = catch_unwind(AssertUnwindSafe(|| task(index)))
                 .unwrap_or_else(|panic| Err(panicked(&*panic)));
+            // Other threads finish their task and take no new one.
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             *slot.lock().expect("nothing panics while it holds a result") = Some(result);
         }

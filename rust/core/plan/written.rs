@@ -314,6 +314,7 @@ fn check_segment(segment: &Spanned<DeValue<'_>>) -> Checked {
     written.sort_by_key(|(name, _)| name.span().start);
     for (name, template) in &written {
         let part = &**name.get_ref();
+        // A segment has one key of two: a third is most likely a misspelled one.
         if !["prompt", "target"].contains(&part) {
             let near = nearest(part, ["prompt", "target"].into_iter());
             let remedy = near.map_or_else(remedy, |near| format!("did you mean `{near}`?"));
@@ -327,6 +328,7 @@ fn check_segment(segment: &Spanned<DeValue<'_>>) -> Checked {
             return fault(template.span(), message, remedy());
         }
     }
+    // Two keys would leave the order of prompt and target open.
     match written.len() {
         1 => Ok(()),
         0 => fault(segment.span(), "a segment is empty", remedy()),
@@ -341,6 +343,7 @@ fn check_segment(segment: &Spanned<DeValue<'_>>) -> Checked {
 /// Returns the value of a whole number, 0 or above; none if it is negative or too large.
 fn whole(number: &DeInteger<'_>) -> Option<u64> {
     let (digits, radix) = (number.as_str(), number.radix());
+    // TOML's integers are signed; larger seeds are accepted as well.
     let signed = i64::from_str_radix(digits, radix).ok().and_then(|value| value.try_into().ok());
     signed.or_else(|| u64::from_str_radix(digits, radix).ok())
 }

@@ -31,6 +31,7 @@ impl Template {
         let mut rest = text;
         while let Some(start) = rest.find("{{") {
             let (literal, tail) = rest.split_at(start);
+            // A string with `}}` in it leaves a torn expression, which is no path: Jinja gets it.
             let (expression, after) = tail[2..].split_once("}}")?;
             parts.push(Part::Literal(literal.to_owned()));
             let path = field_path(expression)?;

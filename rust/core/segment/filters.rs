@@ -186,6 +186,7 @@ pub(super) fn is_true(value: Option<Jinja>) -> bool {
 /// Implements `indent`, with the lines of `str.splitlines`.
 fn indent(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
     let args = args.into_values();
+    // Each argument may be given by position or by name.
     let (given, kwargs): (&[Jinja], Kwargs) = from_args(&args)?;
     let Some((value, given)) = given.split_first().filter(|(_, given)| given.len() <= 3) else {
         return Err(JinjaError::new(ErrorKind::TooManyArguments, "indent takes three arguments"));
@@ -254,6 +255,7 @@ fn int(value: &Jinja, default: Option<Jinja>, base: Option<u32>, kwargs: Kwargs)
         return Err(error("int knows base 10 alone"));
     }
     let made = match value.kind() {
+        // A missing field must be counted as such, not become the default.
         ValueKind::Undefined => return Err(ErrorKind::UndefinedError.into()),
         ValueKind::Bool => Some(Jinja::from(i64::from(value.is_true()))),
         ValueKind::Number if value.is_integer() => Some(value.clone()),

@@ -76,6 +76,7 @@ impl Controls {
     pub(crate) fn new<'a>(contents: impl IntoIterator<Item = &'a str>) -> Self {
         let mut contents: Vec<String> =
             contents.into_iter().filter(|content| !content.is_empty()).map(str::to_owned).collect();
+        // Two tokens may have one spelling; the search needs it once.
         contents.sort();
         contents.dedup();
         let build = |kind| {
@@ -86,11 +87,13 @@ impl Controls {
         };
         let (mut prefixes, mut suffixes) = (HashSet::new(), HashSet::new());
         for content in &contents {
+            // Proper parts only: the whole token is found by the automata.
             for (position, _) in content.char_indices().skip(1) {
                 prefixes.insert(content[..position].to_owned());
                 suffixes.insert(content[position..].to_owned());
             }
         }
+        // Letters and white space are not swapped: filters change their case or strip them.
         let ends = contents
             .iter()
             .flat_map(|content| content.chars().next().into_iter().chain(content.chars().last()));
@@ -227,6 +230,7 @@ impl Controls {
         let mut pieces = Vec::new();
         let mut from = 0;
         for found in self.inner.tokens.find_iter(rendered) {
+            // A token of one character, guarded from outside, comes from data.
             if rendered[..found.start()].ends_with(guards.before) {
                 continue;
             }

@@ -76,6 +76,7 @@ pub(crate) fn walk(state: &State<'_, '_>, value: &Value, with_text: bool) -> Res
 /// Pays for storing a value in another. Refuses a namespace: it could come to hold itself.
 pub(crate) fn keep(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     let refuse_namespace = |object: &DynObject| {
+        // The type is private to the engine: its name is all there is to see.
         let is_namespace = object.type_name().ends_with("::Namespace");
         if is_namespace {
             Err(bad("a namespace cannot be kept in a list, a map or a namespace"))
@@ -135,6 +136,7 @@ fn walk_seeing(
 /// made here, and paid for.
 pub(crate) fn solid(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let Some(object) = value.as_object() else { return Ok(value) };
+    // The engine joins lists and maps lazily, under a type it does not export.
     let is_merged = object.type_name().contains("::Merge");
     let mut meter = Meter { state, units: 0 };
     match value.kind() {
@@ -174,6 +176,7 @@ pub(crate) fn prepare(
     args: &[Value],
 ) -> Result<(), Error> {
     for value in std::iter::once(receiver).chain(args) {
+        // These touch each item once, whatever is in it.
         if SHALLOW.contains(&name) {
             pay(
                 state,
@@ -231,6 +234,7 @@ fn pay_for_format(state: &State<'_, '_>, format: &str, args: &[Value]) -> Result
         numbers_in(arg, &mut numbers);
     }
     let widest = numbers.iter().copied().max().unwrap_or(0);
+    // A width may be an argument: the largest number among them is the worst case.
     let named =
         format.matches(":{").count() + format.matches(".{").count() + format.matches('*').count();
     let bytes = widths.saturating_add((named as u64).saturating_mul(widest));

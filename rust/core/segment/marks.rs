@@ -127,6 +127,7 @@ impl Marked {
     pub(crate) fn push_slice(&mut self, other: &Self, part: Range<usize>) {
         let start = self.text.len();
         self.text.push_str(&other.text[part.clone()]);
+        // Stretches are in order, so the first one is found by halving.
         let first = other.data.partition_point(|data| data.end <= part.start);
         for data in &other.data[first..] {
             if data.start >= part.end {
@@ -152,6 +153,7 @@ impl Marked {
         if self.data.len() == 1 && self.data[0] == (0..self.text.len()) {
             return Some(Self::data(result.to_owned()));
         }
+        // A letter that became two (`ß` to `SS`) leaves the others out of step.
         if self.text.chars().count() != result.chars().count() {
             return None;
         }
@@ -223,11 +225,13 @@ fn changed(value: &Value, change: &dyn Fn(&str) -> Value, names: bool) -> Value 
         return change(text);
     }
     let Some(object) = value.as_object() else { return value.clone() };
+    // Names stay as they are when data is marked: lookups compare them.
     let name = |key: Value| if names { changed(&key, change, names) } else { key };
     match value.kind() {
         ValueKind::Map => {
             let pairs = object.try_iter_pairs().into_iter().flatten();
             let pairs = pairs.map(|(key, item)| (name(key), changed(&item, change, names)));
+            // Keyword arguments must stay what they are, or the call would get a map.
             if value.is_kwargs() {
                 return kwargs_of(pairs.map(|(key, item)| (key.to_string(), item)).collect());
             }

@@ -21,6 +21,7 @@ pub(super) fn method(
         "strip" => Jinja::from(strip(this, chars()?, true, true)),
         "lstrip" => Jinja::from(strip(this, chars()?, true, false)),
         "rstrip" => Jinja::from(strip(this, chars()?, false, true)),
+        // Without a separator Python splits at its own white space.
         "split" if args.first().is_none_or(Jinja::is_none) && args.len() < 2 => {
             this.split(is_space).filter(|word| !word.is_empty()).map(Jinja::from).collect()
         }

@@ -21,6 +21,7 @@ type Result<T> = std::result::Result<T, Error>;
 pub(crate) fn install(environment: &mut Environment<'static>, marked: bool) {
     let call = move |kind: CallKind| {
         move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            // The value comes first, then the name of the operation, then its own arguments.
             let mut args = args.into_values();
             if args.len() < 2 {
                 return Err(Error::from(ErrorKind::MissingArgument));
@@ -227,6 +228,7 @@ impl Operation<'_> {
     /// Runs the operation on marked values and marks the data in its result.
     fn carry(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
         let is_filter = matches!(self.kind, CallKind::Filter);
+        // Paid for here, since reading and writing marks walks the values too.
         for value in std::iter::once(receiver).chain(args) {
             walk(state, value, false)?;
         }
@@ -381,6 +383,7 @@ impl Operation<'_> {
         let args: Vec<Value> = args.iter().map(marks::bare).collect();
         let value = self.run(state, &Value::from(text.text.as_str()), &args)?;
         let Some(result) = value.as_str() else { return Ok(data_of(&value)) };
+        // Data among the arguments may be anywhere in the result.
         let kept = if args_have_data { None } else { self.keep_marks(&text, result, &args) };
         Ok(Value::from(kept.unwrap_or_else(|| Marked::data(result.to_owned())).write()))
     }
@@ -389,6 +392,7 @@ impl Operation<'_> {
     fn keep_marks(&self, text: &Marked, result: &str, args: &[Value]) -> Option<Marked> {
         let from_end = text.text.len().checked_sub(result.len());
         let kept = match self.name {
+            // These change letters one by one.
             "upper" | "lower" | "title" | "capitalize" => return text.respelled(result),
             "lstrip" => text.slice(from_end?..text.text.len()),
             "rstrip" => text.slice(0..result.len()),

@@ -127,6 +127,7 @@ fn statement(node: &Stmt<'static>) -> Stmt<'static> {
         Stmt::Template(inner) => {
             Stmt::Template(same(inner, ast::Template { children: statements(&inner.children) }))
         }
+        // Shown values pass through `__text`, which pays for them and marks their data.
         Stmt::EmitExpr(inner) => {
             Stmt::EmitExpr(same(inner, ast::EmitExpr { expr: shown(&inner.expr) }))
         }
@@ -219,6 +220,7 @@ fn assignment(node: &Stmt<'static>) -> Stmt<'static> {
 /// Rebuilds the statements that name other templates. There are no other templates here.
 fn statement_of_many(node: &Stmt<'static>) -> Stmt<'static> {
     match node {
+        // A block is legal in a lone template, and renders where it stands.
         Stmt::Block(inner) => Stmt::Block(same(
             inner,
             ast::Block {
@@ -293,6 +295,7 @@ fn expression(node: &Tree) -> Tree {
         Expr::Var(inner) => Expr::Var(same(inner, ast::Var { id: inner.id })),
         Expr::Const(inner) => Expr::Const(same(inner, ast::Const { value: inner.value.clone() })),
         Expr::Slice(inner) => slice(inner),
+        // The kind cannot be copied, so it is made again.
         Expr::UnaryOp(inner) => {
             let is_not = matches!(inner.op, ast::UnaryOpKind::Not);
             let op = if is_not { ast::UnaryOpKind::Not } else { ast::UnaryOpKind::Neg };
@@ -309,6 +312,7 @@ fn expression(node: &Tree) -> Tree {
             },
         )),
         Expr::Filter(inner) => filter_of(inner),
+        // A test compares, so it must not see marks.
         Expr::Test(inner) => Expr::Test(same(
             inner,
             ast::Test {

@@ -38,6 +38,7 @@ pub(crate) fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_on
     match value {
         Value::Null => Jinja::from(()),
         Value::Bool(truth) => Jinja::from(*truth),
+        // As 64 bits where they fit: the engine keeps 128-bit integers apart.
         Value::Number(Number::Int(int)) => {
             i64::try_from(*int).map_or_else(|_| Jinja::from(*int), Jinja::from)
         }
@@ -119,6 +120,7 @@ fn write_repr(value: &Jinja, out: &mut String) -> Result<(), JinjaError> {
             out.push('}');
         }
         ValueKind::Seq => {
+            // The engine knows tuples, and Python shows them with parentheses.
             let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
             let items = items(value)?;
             out.push(open);
@@ -126,6 +128,7 @@ fn write_repr(value: &Jinja, out: &mut String) -> Result<(), JinjaError> {
                 out.push_str(if index > 0 { ", " } else { "" });
                 write_repr(item, out)?;
             }
+            // A tuple of one has a comma in Python.
             out.push_str(if value.is_tuple() && items.len() == 1 { "," } else { "" });
             out.push(close);
         }
@@ -219,6 +222,7 @@ static NOT_PRINTABLE: LazyLock<Regex> =
 
 /// Appends `repr` of a string.
 fn string_repr(text: &str, out: &mut String) {
+    // Python uses double quotes only for a text with single quotes and no double ones.
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for c in text.chars() {
@@ -271,6 +275,7 @@ impl Dumps {
             ValueKind::Map => {
                 let mut pairs = pairs(value)?;
                 if self.sort_keys {
+                    // Python fails on keys of mixed types; other keys have no order here either.
                     if pairs.iter().any(|(key, _)| key.kind() != ValueKind::String) {
                         return Err(error("sort_keys sorts keys that are strings"));
                     }

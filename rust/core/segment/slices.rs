@@ -58,6 +58,7 @@ fn places(
     step: i64,
 ) -> impl Iterator<Item = usize> {
     let len = len as i64;
+    // As in Python, a negative step starts at the last item and ends before the first.
     let (low, high) = if step < 0 { (-1, len - 1) } else { (0, len) };
     let clamp =
         |index: i64| if index < 0 { index.saturating_add(len).max(low) } else { index.min(high) };

@@ -185,6 +185,7 @@ fn locals(tokens: &Tokens<'_>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut rest = tokens.iter().map(|(token, _)| token);
     while let Some(token) = rest.next() {
+        // Only a tag can define a name.
         if !matches!(token, Token::BlockStart) {
             continue;
         }

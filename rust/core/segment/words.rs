@@ -49,6 +49,7 @@ pub(crate) fn failed(source: &Source, fields: &Fields, error: &JinjaError) -> St
 
 /// Describes the missing value that a template shows.
 pub(crate) fn not_there(source: &Source, fields: &Fields, error: &JinjaError) -> String {
+    // `{{ word-count }}` is a subtraction to Jinja; people mean the field.
     if let Some(name) = field_read_as_expression(source, fields, error) {
         return format!("`{{{{ {name} }}}}` is not the field '{name}': {}", in_brackets(name));
     }
@@ -87,6 +88,7 @@ pub(crate) fn missing_field(fields: &Fields, path: &[String]) -> String {
             "`{name}` is not known: set `{key}` under [tokenizer], or take it out of the template"
         );
     }
+    // The first few are enough to spot a misspelled name.
     let names: Vec<&str> = fields.keys().map(String::as_str).take(12).collect();
     let state = if value_at(fields, path).is_some_and(Value::is_null) { "null" } else { "missing" };
     format!("field '{shown}' is {state} (fields: {})", names.join(", "))
@@ -163,6 +165,7 @@ fn describe(source: &Source, error: &JinjaError) -> String {
         .detail()
         .map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
     let what = match (error.kind(), std::error::Error::source(error)) {
+        // The engine hides the reason of a failed call in the cause.
         (ErrorKind::InvalidOperation, Some(cause)) => format!("{what}: {cause}"),
         _ => what,
     };

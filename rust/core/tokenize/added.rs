@@ -38,7 +38,9 @@ impl Matcher {
     /// Builds a matcher of `(spelling, id, token)`.
     pub(crate) fn new(tokens: Vec<(String, u32, AddedToken)>) -> Self {
         let tokens: Vec<_> =
+            // An empty spelling would match everywhere.
             tokens.into_iter().filter(|(spelling, _, _)| !spelling.is_empty()).collect();
+        // Two automata: the library takes the longest match, the check of data must see every one.
         let build = |kind| {
             let spellings = tokens.iter().map(|(spelling, _, _)| spelling);
             AhoCorasick::builder()

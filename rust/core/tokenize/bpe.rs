@@ -63,6 +63,7 @@ pub fn train_bpe(
     vocab_size: usize,
     specials: &[String],
 ) -> Result<TrainedTokenizer> {
+    // Every byte must have a token, or some text could not be spelled.
     let least = 256 + specials.len();
     if vocab_size < least {
         return Err(Error::config(format!(
@@ -71,6 +72,7 @@ pub fn train_bpe(
         ))
         .remedy(format!("ask for at least {least}, better 8,000 and more")));
     }
+    // Before the library starts its pool: it cannot recover from a missing thread.
     spare_threads();
     let failed = |error: tokenizers::Error| Error::tokenizer(format!("training failed: {error}"));
     let split = Split::new(
@@ -79,6 +81,7 @@ pub fn train_bpe(
         false,
     )
     .map_err(failed)?;
+    // No prefix space: a target starts with its own space, or with none.
     let bytes = ByteLevel::new(false, false, false);
     let mut tokenizer = TokenizerBuilder::new()
         .with_model(BPE::default())
@@ -90,8 +93,10 @@ pub fn train_bpe(
         .map_err(failed)?;
     let mut trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
+        // Pairs that occur once would fill the vocabulary with single words.
         .min_frequency(2)
         .show_progress(false)
+        // All bytes from the start, also those that the corpus lacks.
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .special_tokens(
             specials.iter().map(|token| AddedToken::from(token.clone(), true)).collect(),

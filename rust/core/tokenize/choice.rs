@@ -54,6 +54,7 @@ pub(crate) fn load(bytes: &[u8], threads: usize) -> Result<Loaded> {
 /// Refuses a file on which the library would loop: it finds an added token of no length forever.
 fn refuse_endless(tokenizer: &Tokenizer) -> Result<()> {
     let added = tokenizer.get_added_vocabulary();
+    // Only tokens that are matched after normalization can become empty.
     let is_endless = |id: u32| added.simple_id_to_token(id).is_some_and(|text| text.is_empty());
     let mut tokens = added.get_added_tokens_decoder().iter();
     match tokens.find(|(id, token)| token.normalized && is_endless(**id)) {

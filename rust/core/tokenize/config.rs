@@ -31,6 +31,7 @@ pub(crate) fn resolve(
             candidates(tokenizer)
         )));
     };
+    // An empty `bos` in corpus.toml turns off the one beside the tokenizer.
     let bos = match &plan.bos {
         Some(bos) if bos.is_empty() => None,
         Some(bos) => Some(bos.clone()),
@@ -64,6 +65,7 @@ pub(crate) fn chat_template(path: &Path) -> Result<Option<String>> {
 /// Reads the `tokenizer_config.json` beside the tokenizer; returns null if there is none.
 fn sibling_config(path: &Path) -> Result<Value> {
     let beside = path.with_file_name("tokenizer_config.json");
+    // Most tokenizers come alone. A broken link is no absence: it is an error below.
     if beside.symlink_metadata().is_err() {
         return Ok(Value::Null);
     }
@@ -80,6 +82,7 @@ fn id_of(key: &str, token: &str, tokenizer: &Tokenizer) -> Result<u32> {
     if let Some((id, _)) = added.iter().find(|(_, added)| added.content == token) {
         return Ok(*id);
     }
+    // A misspelled token is the usual mistake.
     let near = nearest(token, added.values().map(|added| added.content.as_str()));
     let hint = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
     Err(Error::config(format!("{key} = \"{token}\" is not one of the tokenizer's added tokens"))

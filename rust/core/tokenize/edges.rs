@@ -24,6 +24,7 @@ pub(crate) fn disagreements(tokenizer: &Tokenizer, controls: ControlIds) -> Vec<
         }
     };
     let mut notes = Vec::new();
+    // As lists, so that no token and several tokens compare alike.
     let bos: Vec<u32> = controls.bos.into_iter().collect();
     if before != bos {
         notes.push(format!(

@@ -60,6 +60,7 @@ impl Form {
     /// Builds the form for text that continues a text: no prefix space, no prepended character.
     pub(crate) fn continuation(first: &Self, json: &Value) -> Result<Self> {
         let mut tokenizer = first.tokenizer.clone();
+        // A target is no start of a text: anything put before a text would be wrong there.
         let left = without_prepend(json["normalizer"].clone()).unwrap_or_default();
         let normalizer = match left.clone() {
             Value::Null => None,
@@ -215,7 +216,8 @@ impl Form {
         draft: &mut Draft,
     ) -> std::result::Result<PreTokenizedString, String> {
         let mut text = self.match_added(run).map_err(failed)?;
-        // Tokens found so far are added tokens of the template: `Draft::finish` expects to see them.
+        // Tokens found so far are added tokens of the template: `Draft::finish` expects to see
+        // them.
         let matched = text.get_splits(OffsetReferential::Normalized, OffsetType::None);
         let matched = matched.iter().filter_map(|(_, _, tokens)| tokens.as_ref()).flatten();
         draft.placed.extend(matched.map(|token| token.id));
@@ -293,6 +295,7 @@ impl Form {
         if let Some(found) = spellings.occurrences(run.text).find(foreign) {
             return Some(run.text[found].to_owned());
         }
+        // Without such tokens normalization could not complete any.
         if self.normalized.is_empty() {
             return None;
         }
@@ -338,6 +341,7 @@ pub(crate) fn refused(error: impl std::fmt::Display) -> Refusal {
 /// Returns the stretches that the template spells, in bytes of the run's text. Two stretches that
 /// meet have an empty field between them.
 pub(crate) fn literals(run: &TextRun<'_>) -> Vec<Range<usize>> {
+    // A span knows only its end: it starts where the one before it ends.
     let starts = std::iter::once(run.start).chain(run.spans.iter().map(|span| span.end));
     let stretches = starts.zip(run.spans).filter(|(_, span)| span.literal);
     stretches.map(|(start, span)| start - run.start..span.end - run.start).collect()

@@ -163,6 +163,7 @@ impl Encoder {
             caught(|| Forms::of(&bytes, threads))
                 .unwrap_or_else(|panic| Err(form::unusable(form::panicked(&panic))))?;
         let tokenizer = first.tokenizer();
+        // Special or not: any added token that data spells would be taken for control.
         let spelled = tokenizer.get_added_tokens_decoder();
         let spellings = Controls::new(spelled.values().map(|token| token.content.as_str()));
         // Ids may have gaps: the size of the vocabulary is the largest id + 1, not the number of
@@ -249,6 +250,7 @@ impl Encoder {
     /// text around it.
     #[must_use]
     pub(crate) fn control_in_data(&self, rendered: &Rendered) -> Option<String> {
+        // Each run is searched as it will be encoded: only the first one starts a text.
         let forms = std::iter::once(&self.first).chain(std::iter::repeat(&self.continuation));
         rendered
             .runs()
@@ -262,6 +264,7 @@ impl Encoder {
     pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
         let tokenizer = self.first.tokenizer();
         let failed = |error: tokenizers::Error| Error::tokenizer(format!("cannot decode: {error}"));
+        // A stream, since one token may hold only some bytes of a character.
         let mut stream = tokenizer.decode_stream(false);
         let mut step = |id: u32| Ok(stream.step(id).map_err(failed)?.unwrap_or_default());
         caught(|| ids.iter().map(|&id| step(id)).collect()).unwrap_or_else(|panic| {
@@ -363,6 +366,7 @@ impl Encoder {
 
     /// Returns the probe strings with the ids that this tokenizer gives them.
     pub(crate) fn probes(&self) -> Result<Vec<Probe>> {
+        // `OnceLock::get_or_init` takes no closure that can fail.
         if let Some(known) = self.probes.get() {
             return Ok(known.clone());
         }

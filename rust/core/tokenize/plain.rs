@@ -127,7 +127,9 @@ impl TextEncoder {
         threads: usize,
         next: impl FnMut(&mut Share) -> Result<()> + Send,
     ) -> Result<Ids> {
+        // A thread without a text would only cost a session.
         let threads = threads.min(count).max(1);
+        // Two locks: a thread that stores its ids does not keep others from their next share.
         let (source, ordered) =
             (Mutex::new(Source { next: Some(next), given: 0 }), Mutex::new(Ordered::default()));
         let fill = |share: &mut Share| lock(&source).fill(share);
@@ -262,6 +264,7 @@ impl<F: FnMut(&mut Share) -> Result<()>> Source<F> {
         share.ends.clear();
         let Some(next) = &mut self.next else { return Ok(None) };
         let filled = next(share);
+        // Once only: `next` is never called again after its end or an error.
         if filled.is_err() || share.ends.is_empty() {
             self.next = None;
             return filled.map(|()| None);

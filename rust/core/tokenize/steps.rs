@@ -68,6 +68,7 @@ impl Steps {
                     .to_owned(),
             );
         }
+        // Nearly every tokenizer is free: then the library runs without any bound of ours.
         let is_free = |parts: &[&Value]| {
             let growth = parts.iter().map(|part| growth(part)).fold(1, u64::saturating_mul);
             growth <= FREE_GROWTH
@@ -165,6 +166,7 @@ fn flatten<'a>(part: &'a Value, list: &str, out: &mut Vec<&'a Value>) {
 fn steps<T: serde::de::DeserializeOwned>(parts: &[&Value]) -> Result<Vec<Step<T>>, Refused> {
     let step = |part: &&Value| -> Result<_, Refused> {
         let pattern = match (&part["pattern"]["String"], regex(part)) {
+            // Plain text is searched as a pattern too, to count its matches in advance.
             (Value::String(text), _) => Some(Regex::new(&regex::escape(text))),
             (_, Some(pattern)) => Some(Regex::new(pattern)),
             _ => None,
@@ -184,6 +186,7 @@ fn steps<T: serde::de::DeserializeOwned>(parts: &[&Value]) -> Result<Vec<Step<T>
 /// Returns the factor by which a part may lengthen a text, beyond the foldings of Unicode.
 fn growth(part: &Value) -> u64 {
     let length = |key: &str| part[key].as_str().map_or(0, str::len) as u64;
+    // Unicode itself writes up to this much for a character, and the library handles that.
     if let Some(longest) = longest_mapped(part) {
         return if longest <= LONGEST_FOLD { 1 } else { longest as u64 };
     }
@@ -244,6 +247,7 @@ fn regex(part: &Value) -> Option<&str> {
 /// Counts the matches of a pattern as the library finds them. Returns an error if a search
 /// backtracks too much.
 fn count_matches(regex: &Regex, text: &str) -> Result<usize, Refused> {
+    // A long text gets fewer tries at each position, so that the whole search is bounded.
     let tries = (TRIES / (text.len() + 1)).max(TRIES_A_PLACE);
     let (mut region, mut count, mut from, mut last) = (Region::new(), 0, 0, None);
     while from <= text.len() {

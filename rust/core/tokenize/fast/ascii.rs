@@ -76,6 +76,7 @@ impl Letters {
             found.small |= u64::from(small) << (16 * nth);
             found.ascii |= u64::from(ascii) << (16 * nth);
         }
+        // Most English text has no byte beyond ASCII and skips this.
         if latin && found.ascii != u64::MAX {
             found.all |= Self::beyond_ascii(parts, marks, u32::from(has_rest));
         }

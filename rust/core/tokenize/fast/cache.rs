@@ -112,6 +112,7 @@ fn zeros<T: Clone + Default>(len: usize) -> Vec<T> {
 impl Default for Cache {
     fn default() -> Self {
         let lines = zeros(LINES * 8 + 8);
+        // A line must not straddle two cache lines: a lookup would wait twice.
         let aligned = (64 - lines.as_ptr() as usize % 64) % 64 / 8;
         Self { lines, aligned, pointers: zeros(POINTERS), ring: zeros(RING), head: RING as u64 }
     }

@@ -43,6 +43,7 @@ impl Classes {
 
     /// Asks the regex engine for the class of each code point.
     fn probe() -> Self {
+        // One text, so that one search classifies all code points.
         let all: String = (0..=u32::from(char::MAX)).filter_map(char::from_u32).collect();
         let pattern = Regex::new(PATTERN).expect("a valid pattern");
         let mut of = vec![OTHER; char::MAX as usize + 1];

@@ -210,6 +210,8 @@ impl Engine {
     #[must_use]
     pub(crate) fn session(&self) -> Lease {
         let mut idle = lock(&self.words.idle);
+        // The session that this thread used last comes first: its lines are in a near cache. Any
+        // other idle session knows words already.
         let mine = idle.iter().position(|(owner, _)| *owner == thread::current().id());
         let session = mine.or(idle.len().checked_sub(1)).map(|index| idle.swap_remove(index).1);
         // A new session costs megabytes: the lock is released before it is made.
@@ -316,6 +318,7 @@ impl Engine {
         out: &mut Vec<u32>,
         mut seen: impl FnMut(&Word<'_>, &mut Vec<u32>),
     ) {
+        // On the stack: no allocation for a text.
         let mut batch = [(0, Key::default(), 0); BATCH];
         loop {
             let first = cut.position();
@@ -329,6 +332,7 @@ impl Engine {
             if words == 0 {
                 return;
             }
+            // The prefetched lines have arrived by now, or are on their way.
             let mut start = first;
             for &(end, key, place) in &batch[..words] {
                 let (from, bytes) = (out.len(), &cut.text()[start..end]);
@@ -392,6 +396,7 @@ impl Words {
     /// Does the same for a word that is long or not in the cache.
     #[inline(never)]
     fn encode_rare(&self, word: &[u8], key: Key, cache: &mut Cache, out: &mut Vec<u32>) -> bool {
+        // Longer words would push many others out of the ring.
         let is_kept = !key.is_short() && word.len() <= cache::LONG;
         let known = if is_kept { cache.long(word, out) } else { None };
         known.unwrap_or_else(|| self.learn(word, key, cache, out))
@@ -402,6 +407,7 @@ impl Words {
         let from = out.len();
         self.merges.encode(word, out);
         let ids = &out[from..];
+        // Plain encoders guard nothing and skip the search.
         let guarded = !self.guarded.is_empty()
             && ids.iter().any(|&id| self.guarded.get(id as usize) == Some(&true));
         if key.is_short() {

@@ -15,6 +15,7 @@ impl Merges {
         let characters = byte_characters();
         let byte_of: HashMap<char, u8> = characters.iter().copied().zip(0..=u8::MAX).collect();
         let (ids, lengths) = ids_and_lengths(vocab)?;
+        // By byte: the lookup in the hot loops is one load.
         let atoms = characters
             .map(|char| ids.get(&*char.encode_utf8(&mut [0; 4])).copied().unwrap_or(NONE));
         let unknown = match model["unk_token"].as_str() {

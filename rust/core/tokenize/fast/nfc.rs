@@ -41,6 +41,7 @@ impl Composer {
     /// Returns the normalized text and its edits; none if the text does not change.
     pub(crate) fn compose(&mut self, text: &str) -> Option<(String, Vec<Edit>)> {
         let mut found: Option<(String, Vec<Edit>)> = None;
+        // Text between the changes is copied in one piece.
         let mut copied = 0;
         while let Some(stretch) = self.next_change(text, copied) {
             let (normal, edits) =
@@ -87,11 +88,11 @@ impl Composer {
     /// Returns whether normalization leaves a stretch unchanged.
     fn is_stable(&mut self, stretch: &str) -> bool {
         let is_stable = || stretch.chars().eq(stretch.chars().nfc().map(|(char, _)| char));
+        // Only stretches that fit a word of 64 bits are remembered.
         if stretch.len() > 8 {
             return is_stable();
         }
-        // In African-language text a few hundred stretches return again and again: remembering them
-        // saves most calls of the library.
+        // Short stretches return again and again: remembering them saves most calls of the library.
         let bytes = stretch.bytes().fold(0, |bytes, byte| bytes << 8 | u64::from(byte));
         let place = (bytes.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % REMEMBERED;
         if self.stable[place] == bytes {

@@ -102,6 +102,7 @@ impl Rules {
         if pattern == GPT2 {
             return Some(Self::GPT2);
         }
+        // o200k has contractions inside its words, and shares only digits and spaces with cl100k.
         if let Some(rest) = pattern.strip_prefix(O200K_WORDS) {
             let (digits, rest) = take(rest, &DIGITS)?;
             let known = rest.strip_prefix(O200K_OTHERS)? == SPACES;

@@ -52,6 +52,7 @@ impl Queue for ByRank {
     fn push(&mut self, key: u64) {
         let rank = (key >> 32) as u32;
         let list = &mut self.lists[rank as usize];
+        // A rank is queued once, with its first position.
         if list.is_empty() {
             self.ranks.push(Reverse(rank));
         }
@@ -62,8 +63,7 @@ impl Queue for ByRank {
         if self.places.is_empty() {
             self.rank = self.ranks.pop()?.0;
             self.places = std::mem::take(&mut self.lists[self.rank as usize]);
-            // Reversed first: the stretches are ascending, and this sort is fast on descending
-            // ones.
+            // Reversed first: ascending stretches become descending ones, which this sort keeps.
             self.places.reverse();
             self.places.sort_by_key(|&place| Reverse(place));
         }

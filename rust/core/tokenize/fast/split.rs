@@ -67,6 +67,7 @@ impl Splitter {
         let are_words =
             |is: fn(char) -> bool| ('\u{80}'..'\u{2000}').filter(|&char| is(char)).all(is_word);
         let takes_latin = rules.family != Family::O200k && are_words(is_latin);
+        // Marks count only together with Latin letters, since they follow them.
         let takes_marks = takes_latin && are_words(is_latin_mark);
         // By first byte of a word. A line end, a digit and an apostrophe need the slow path.
         let starts = std::array::from_fn(|byte| {

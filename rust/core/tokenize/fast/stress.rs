@@ -55,6 +55,7 @@ pub(crate) fn texts(spellings: &[String]) -> Vec<String> {
     for _ in 0..40 {
         texts.push((0..40).map(|_| next()).collect());
     }
+    // A hostile file may list thousands; loading must stay fast.
     for spelling in spellings.iter().take(64) {
         texts.push(format!(
             "a {spelling} b{spelling}c{spelling}{spelling}\n {spelling} e\u{301}{spelling}\u{301}"
