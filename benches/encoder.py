@@ -1,12 +1,13 @@
-"""Two threads against one: ``python benches/encoder.py TOKENIZER [--corpus DIR] [--rounds N]
-[--repeat-to MB]``.
+"""Compare two threads with one: ``python benches/encoder.py TOKENIZER [options]``.
+
+Options: ``--corpus DIR``, ``--rounds N``, ``--repeat-to MB``.
 
 `sabiprep.Encoder` encodes the texts of a corpus (naija, where it is present) on one and on two
-threads, each time in a process of its own, by turns, given as a list of str and as an Arrow array:
-texts not seen before (a warm-up on others aside, as in ``benches/peers/tokenization.py``), then the
-same again. ``--repeat-to`` also gives them repeated, with a number added to each, until they are MB
-of UTF-8. Printed are the medians in MB a second, the ratio of the medians, and that of the fastest
-rounds.
+threads, by turns, each time in a process of its own. The texts are given as a list of str and as an
+Arrow array. The first pass is over texts not seen before (after a warm-up on other texts, as in
+``benches/peers/tokenization.py``), the second over the same texts again. ``--repeat-to`` also
+encodes the texts repeated, with a number added to each, until they are MB of UTF-8. The output is
+the median speeds in MB a second, the ratio of the medians, and the ratio of the fastest rounds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KINDS = ("list of str", "Arrow array")
 
 
 def run(tokenizer: str, corpus: Path, megabytes: int, kind: str, threads: int) -> None:
-    """One turn: its megabytes and its seconds, as JSON."""
+    """Print the megabytes and the seconds of one turn, as JSON."""
     warm, once = split(texts_of(corpus, "naija"))
     copies = range(1, max(1, round(megabytes / size_of(once))))
     timed = once + [f"{text} {nth}" for nth in copies for text in once]
@@ -40,19 +41,19 @@ def run(tokenizer: str, corpus: Path, megabytes: int, kind: str, threads: int) -
     seconds, kept = [], []
     for _ in range(2):
         start = time.perf_counter()
-        # Kept: to give their memory back is not what is timed.
+        # The results are kept: freeing their memory is not part of the measurement.
         kept.append(encoder.encode(given, threads=threads))
         seconds.append(time.perf_counter() - start)
     print(json.dumps({"megabytes": size_of(timed), "seconds": seconds}))
 
 
 def size_of(texts: list[str]) -> float:
-    """Megabytes of UTF-8."""
+    """Return the megabytes of UTF-8."""
     return sum(len(text.encode()) for text in texts) / 1e6
 
 
 def report(given: argparse.Namespace, megabytes: int, kind: str) -> None:
-    """Print a line for each pass, turns taken with one and with two threads."""
+    """Print a line for each pass; one and two threads take turns."""
     command = [sys.executable, __file__, given.tokenizer, "--corpus", str(given.corpus)]
     command += ["--repeat-to", str(megabytes), "--run", kind]
     turns: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
@@ -68,6 +69,7 @@ def report(given: argparse.Namespace, megabytes: int, kind: str) -> None:
 
 
 def main() -> None:
+    """Measure every kind of input and print a table."""
     parser = command_line(__doc__, 9, ("KIND", "THREADS"))
     parser.add_argument(
         "--repeat-to", type=int, default=0, metavar="MB", help="also with the texts repeated to MB"
@@ -75,9 +77,8 @@ def main() -> None:
     given = arguments(parser)
     if given.run:
         return run(given.tokenizer, given.corpus, given.repeat_to, given.run[0], int(given.run[1]))
-    print(
-        "| given | pass | MB | 1 thread, MB/s | 2 threads, MB/s | ratio of medians | of the fastest |"
-    )
+    columns = "1 thread, MB/s | 2 threads, MB/s | ratio of medians | of the fastest"
+    print(f"| given | pass | MB | {columns} |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for megabytes in dict.fromkeys((0, given.repeat_to)):
         for kind in KINDS:

@@ -1,10 +1,11 @@
-"""Words of 50 MB beside ordinary text: ``python benches/huge_words.py TOKENIZER [--corpus DIR]
-[--rounds N]``.
+"""Compare words of 50 MB with ordinary text: ``python benches/huge_words.py TOKENIZER [options]``.
+
+Options: ``--corpus DIR``, ``--rounds N``.
 
 `sabiprep.Encoder` encodes, on one thread, the English of a corpus five times over, and then texts
-that are one word, or many random ones. Printed are the MB of UTF-8 that each takes a second of
-processor time, the median of the rounds, all over the same text, and how many times slower than
-English that is.
+of one word or of many random words. The output is the speed of each text in MB of UTF-8 a second of
+processor time, the median of the rounds over the same text, and how many times slower than English
+it is.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def inputs(corpus: Path) -> Iterator[tuple[str, list[str]]]:
-    """Names, and texts of some 50 MB of UTF-8, the first ordinary."""
+    """Yield names, and texts of some 50 MB of UTF-8; the first text is ordinary."""
     chance = random.Random(1)
     yield "English, five times over", texts_of(corpus, "english") * 5
     yield "random letters", ["".join(chance.choices(LETTERS, k=SIZE))]
@@ -46,6 +47,7 @@ def inputs(corpus: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def main() -> None:
+    """Print a line for each text."""
     given = arguments(command_line(__doc__, 3))
     encoder = sabiprep.Encoder.from_file(given.tokenizer)
     print("| text | MB | MB/s | times slower than English |\n| --- | ---: | ---: | ---: |")

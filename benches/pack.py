@@ -1,11 +1,11 @@
-"""Packing end to end: ``python benches/pack.py [CORPUS] [--tokenizer FILE] [--repeat-to MB]``.
+"""Measure packing end to end: ``python benches/pack.py [CORPUS] [--tokenizer FILE] [options]``.
 
-Packs a corpus in a process of its own, at one and at two threads in turn, and prints for each the
-median of the runs: MB/s of input read, tokens/s, and the largest peak memory the system saw; then
-how much faster two threads were, by the medians and by the fastest runs. ``--repeat-to`` also packs
-the corpus with its files repeated on disk, each line of a copy made its own by a number, until they
-hold that many MB; all its training rows are one shard. Without arguments: the naija corpus, where
-it is present.
+Packs a corpus in a process of its own, at one and at two threads by turns. Prints for each the
+median of the runs (MB/s of input read, tokens/s) and the largest peak memory that the system saw;
+then the ratio of two threads to one, by the medians and by the fastest runs. ``--repeat-to MB``
+also packs the corpus with its files repeated on disk, each line of a copy made unique by a number,
+until they hold MB; all training rows are then one shard. Without arguments it measures the naija
+corpus, where that is present.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ options = sabiprep.PackOptions(tokenizer=tokenizer or None, threads=int(threads)
 report = sabiprep.pack(corpus, out, options)
 print(json.dumps({
     "seconds": report.timing.total, "bytes": report.bytes, "tokens": report.total.train.tokens,
-    "utilisation": report.utilisation, "single_source": report.single_source_share, "rows": report.train.rows,
+    "utilisation": report.utilisation, "single_source": report.single_source_share,
+    "rows": report.train.rows,
 }))
 """
 
 
 def measure(corpus: Path, tokenizer: str, threads: int, out: Path) -> dict[str, Any]:
-    """One run in a process of its own, with the peak memory (MB) that the system accounts to it."""
+    """Run once in a new process; return its figures with the peak memory (MB) the system saw."""
     arguments = [sys.executable, "-c", PACK, str(corpus), str(out), tokenizer, str(threads)]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -51,16 +52,17 @@ def measure(corpus: Path, tokenizer: str, threads: int, out: Path) -> dict[str, 
 
 
 def repeated(corpus: Path, megabytes: int, folder: Path, one_shard: bool = False) -> Path:
-    """A copy of the corpus whose files are repeated, no two lines alike, until they hold
-    ``megabytes`` on disk.
+    """Write a copy of the corpus whose files are repeated until they hold ``megabytes`` on disk.
 
-    Its training rows are made one shard if ``one_shard``, else shards of the corpus' own size.
+    No two lines are alike. The training rows become one shard if ``one_shard``, else shards of the
+    corpus's own size.
     """
     config = tomllib.loads((corpus / "corpus.toml").read_text())
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files = sorted({name for source in config["source"] for name in source["files"]})
     held = sum((corpus / name).stat().st_size for name in files)
+    # Rounded up, so that the copies hold at least as much as was asked for.
     times = -(-megabytes * 1_000_000 // held)
     copies: dict[str, list[str]] = {}
     for nth, name in enumerate(files):
@@ -69,7 +71,8 @@ def repeated(corpus: Path, megabytes: int, folder: Path, one_shard: bool = False
         lines = (corpus / name).read_bytes().splitlines(keepends=True)
         for time, copy in enumerate(copies[name]):
             numbered = (
-                number(line, suffix, b"%d-%d " % (time, at)) for at, line in enumerate(lines)
+                number(line, suffix, b"%d-%d " % (time, nth_line))
+                for nth_line, line in enumerate(lines)
             )
             (folder / copy).write_bytes(b"".join(numbered))
     for source in config["source"]:
@@ -81,7 +84,7 @@ def repeated(corpus: Path, megabytes: int, folder: Path, one_shard: bool = False
 
 
 def number(line: bytes, suffix: str, mark: bytes) -> bytes:
-    """A line with a mark before its first text; the header of a TSV as it is."""
+    """Return a line with a mark before its first text; the header of a TSV stays as it is."""
     if suffix == ".tsv":
         return line if mark.endswith(b"-0 ") else mark + line
     head, quote, tail = (
@@ -91,7 +94,7 @@ def number(line: bytes, suffix: str, mark: bytes) -> bytes:
 
 
 def toml_text(config: dict[str, Any]) -> str:
-    """A configuration as TOML: JSON's strings, numbers and arrays are TOML's too."""
+    """Return a configuration as TOML: strings, numbers and arrays are written as in JSON."""
     lines = []
     for name in ("tokenizer", "pack"):
         lines += [
@@ -104,8 +107,8 @@ def toml_text(config: dict[str, Any]) -> str:
             if key == "segments":
                 inner = ", ".join(
                     f"{{ {kind} = {json.dumps(text)} }}"
-                    for one in value
-                    for kind, text in one.items()
+                    for segment in value
+                    for kind, text in segment.items()
                 )
                 lines.append(f"segments = [{inner}]")
             else:
@@ -114,34 +117,31 @@ def toml_text(config: dict[str, Any]) -> str:
 
 
 def report(name: str, corpus: Path, tokenizer: str, runs: int) -> None:
-    """Print a line for one and for two threads, runs taken in turn."""
+    """Print a line for one and for two threads; the runs take turns."""
     figures: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
     for _ in range(runs):
         for threads, found in figures.items():
             found.append(measure(corpus, tokenizer, threads, WORK / "out"))
     for threads, found in figures.items():
-        seconds = statistics.median(one["seconds"] for one in found)
-        first = found[0]
+        seconds = statistics.median(run["seconds"] for run in found)
+        first, peak = found[0], max(run["peak"] for run in found)
         print(
-            f"{name:14} {threads:7} {first['bytes'] / 1e6:7.1f} {seconds:8.2f} {first['bytes'] / seconds / 1e6:6.2f} "
-            f"{first['tokens'] / seconds / 1e6:8.3f} {max(one['peak'] for one in found):7.0f} "
-            f"{first['utilisation']:8.5f} {first['single_source']:8.2%}"
+            f"{name:14} {threads:7} {first['bytes'] / 1e6:7.1f} {seconds:8.2f} "
+            f"{first['bytes'] / seconds / 1e6:6.2f} {first['tokens'] / seconds / 1e6:8.3f} "
+            f"{peak:7.0f} {first['utilisation']:8.5f} {first['single_source']:8.2%}"
         )
     ratios = ratios_of(*([run["seconds"] for run in found] for found in figures.values()))
-    print(
-        f"{name:14} two threads are {ratios[0]:.2f} times as fast by the medians, {ratios[1]:.2f} by the fastest"
-    )
+    by_medians, by_fastest = f"{ratios[0]:.2f} times as fast by the medians", f"{ratios[1]:.2f}"
+    print(f"{name:14} two threads are {by_medians}, {by_fastest} by the fastest")
 
 
 def ratios_of(one: list[float], two: list[float]) -> tuple[float, float]:
-    """How many times as fast two threads are, from the seconds of runs: by the medians, and by the
-    fastest.
-    """
+    """Return how many times as fast two threads are: by the medians, and by the fastest runs."""
     return statistics.median(one) / statistics.median(two), min(one) / min(two)
 
 
 def main() -> None:
-    """Measure what the command line names."""
+    """Measure the corpora of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("corpus", nargs="?", type=Path, default=ROOT / "tests" / "naija")
     parser.add_argument(
@@ -165,7 +165,7 @@ def main() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     tokenizer = options.tokenizer
     if not tokenizer:
-        # In a process of its own: the system counts a parent's peak memory into its children's.
+        # In a process of its own: the system adds a parent's peak memory to its children's.
         tokenizer = str(WORK / "tokenizer.json")
         train = [
             sys.executable,

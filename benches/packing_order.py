@@ -1,8 +1,7 @@
-"""What the order of best fit does to rows: ``python benches/packing_order.py OUT``, OUT being a
-packed dataset.
+"""Compare orders of best fit: ``python benches/packing_order.py OUT``, OUT a packed dataset.
 
-Packs the documents of its training split again, by a plain best fit, in file order, in random
-order, longest first, and in the order that sabiprep uses; prints rows, utilisation, and the share
+Packs the documents of its training split again with a plain best fit: in file order, in random
+order, longest first, and in the order that sabiprep uses. Prints rows, utilisation, and the share
 of rows with 95 % or more of their tokens from one source.
 """
 
@@ -18,31 +17,36 @@ from pathlib import Path
 import sabiprep
 
 Document = tuple[int, int, int]
-"""Source, record, length."""
+"""A document: source, record, length."""
 
 
 def best_fit(documents: Iterable[Document], seq_len: int) -> list[list[Document]]:
-    """Each document into the fullest row with room for it."""
+    """Put each document into the fullest row with room for it."""
     rows: list[list[Document]] = []
     room: list[tuple[int, int]] = []
     for document in documents:
-        at = bisect_left(room, (document[2], -1))
-        if at == len(room):
+        index = bisect_left(room, (document[2], -1))
+        if index == len(room):
             rows.append([])
             left, row = seq_len, len(rows) - 1
         else:
-            left, row = room.pop(at)
+            left, row = room.pop(index)
         rows[row].append(document)
         insort(room, (left - document[2], row))
     return rows
 
 
 def is_single_source(row: list[Document]) -> bool:
-    """Whether one source has 95 % or more of the row's tokens."""
+    """Return whether one source has 95 % or more of the row's tokens."""
     tokens: Counter[int] = Counter()
     for source, _, length in row:
         tokens[source] += length
     return 100 * max(tokens.values()) >= 95 * tokens.total()
+
+
+def longest_first(document: Document) -> int:
+    """Return the sort key that puts the longest document first."""
+    return -document[2]
 
 
 def main() -> None:
@@ -62,18 +66,18 @@ def main() -> None:
         documents += zip(*columns, strict=True)
     documents.sort()
     shuffled = random.Random(0).sample(documents, len(documents))
-    long = [one for one in shuffled if one[2] > seq_len // 2]
-    rest = [one for one in shuffled if seq_len // 32 < one[2] <= seq_len // 2]
-    shortest = sorted((one for one in shuffled if one[2] <= seq_len // 32), key=lambda one: -one[2])
+    long = [document for document in shuffled if document[2] > seq_len // 2]
+    rest = [document for document in shuffled if seq_len // 32 < document[2] <= seq_len // 2]
+    shortest = [document for document in shuffled if document[2] <= seq_len // 32]
+    shortest.sort(key=longest_first)
     orders = {
         "file order": documents,
         "random order": shuffled,
-        "longest first": sorted(shuffled, key=lambda one: -one[2]),
+        "longest first": sorted(shuffled, key=longest_first),
         "as sabiprep": [*long, *rest, *shortest],
     }
-    print(
-        f"{len(documents):,} documents\norder             rows  utilisation  rows >= 95 % one source"
-    )
+    print(f"{len(documents):,} documents")
+    print("order             rows  utilisation  rows >= 95 % one source")
     for name, order in orders.items():
         rows = best_fit(order, seq_len)
         tokens = sum(length for _, _, length in order)

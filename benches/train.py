@@ -1,23 +1,23 @@
-"""Training steps by what they compute, beside peers: ``python benches/train.py [--out
-build/train.jsonl]``.
+"""Measure training steps by method, beside peers: ``python benches/train.py [--out FILE]``.
 
-Each cell (model, share of prompt tokens, method) is a process of its own, with the same weights and
-batches: a step to warm up, after which memory is read; then ``--steps`` timed ones, optimizer
-included, each beside one of ``dense`` that goes before or after it in turn, so that what else the
-machine does slows both; speeds are those of the fastest, and the saving is the median over the
-pairs, with that of the fastest steps beside it. On a CPU one thread computes, and its own time
-counts. A cell is a line of JSON in OUT; cells that are there already are not run again, so a run
-that was cut off goes on. At the end it prints a table of all cells, the saving that FLOPs promise
-beside the one reached, and fails if the first loss of any differs from ``dense``'s.
+Each cell (model, share of prompt tokens, method) is a process of its own, with equal weights and
+batches. It runs one step to warm up, after which memory is read, then ``--steps`` timed steps with
+the optimizer. Each step has a ``dense`` step before or after it, by turns, so that other work on
+the machine slows both. Speeds are those of the fastest step. The saving is the median over the
+pairs; the saving of the fastest steps stands beside it. On a CPU one thread computes, and its own
+time counts. A cell is a line of JSON in FILE (build/train.jsonl by default). Cells that are there
+already are not run again, so an interrupted run goes on. At the end it prints a table of all cells,
+with the saving that FLOPs promise beside the measured one, and fails if the first loss of any cell
+differs from that of ``dense``.
 
 Methods: ``dense``, ``head`` and ``full`` of sabitrain; ``linear_cross_entropy``, its model under
 torch's chunked ``F.linear_cross_entropy`` over all positions; ``transformers``,
-``LlamaForCausalLM`` with all logits; ``trl``, the same under the fused head of TRL's trainer, where
-TRL is installed: on a GPU it takes target positions alone, on a CPU all.
+``LlamaForCausalLM`` with all logits; ``trl``, the same model under the fused head of TRL's trainer,
+where TRL is installed: on a GPU it computes target positions alone, on a CPU all positions.
 
 On a GPU: presets 125m (all shares) and 1b (.7) with a vocabulary of 52,000, in bf16. On a CPU:
-``quarter``, 125m with width, MLP and vocabulary divided by four, so that every part takes the share
-of the whole that it takes there.
+``quarter``, 125m with width, MLP and vocabulary divided by four, so that each part takes the same
+share of the whole as in 125m.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ SUBJECTS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure."""
+    """A combination to measure."""
 
     model: str
     prompt: float
@@ -82,8 +82,9 @@ class Cell:
 
 
 def make_rows(subject: Subject, prompt: float) -> BatchDict:
-    """Rows of documents of `DOCUMENT` random tokens, the first ``prompt`` of each a prompt, the
-    rest trained.
+    """Make rows of documents of `DOCUMENT` random tokens.
+
+    The first ``prompt`` of each document is a prompt, the rest is trained.
     """
     shape = subject.rows, SEQ_LEN
     positions = np.tile(np.arange(DOCUMENT), subject.rows * SEQ_LEN // DOCUMENT).reshape(shape)
@@ -104,13 +105,14 @@ def make_rows(subject: Subject, prompt: float) -> BatchDict:
 
 
 def sabitrain_loss(model: Llama, batch: Batch, compute: Compute) -> Callable[[], Tensor]:
-    """The loss as `sabitrain.train` computes it."""
+    """Return a function that computes the loss as `sabitrain.train` does."""
     return lambda: weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch)[0]
 
 
 def linear_cross_entropy_loss(model: Llama, batch: Batch, rows: BatchDict) -> Callable[[], Tensor]:
-    """The same model; head and loss by torch's chunked function, positions that are not trained
-    ignored.
+    """Return a function that computes the loss with torch's chunked head and loss.
+
+    Positions that are not trained are ignored.
     """
     labels_N = torch.from_numpy(np.append(rows["labels"].reshape(-1)[1:], -100)).to(
         batch.ids_N.device
@@ -132,10 +134,10 @@ def linear_cross_entropy_loss(model: Llama, batch: Batch, rows: BatchDict) -> Ca
 def transformers_loss(
     model: Llama, rows: BatchDict, device: torch.device, fused: bool
 ) -> tuple[torch.nn.Module, Callable[[], Tensor]]:
-    """``LlamaForCausalLM`` with the same weights, its documents told apart by their positions, as
-    it packs them.
+    """Return ``LlamaForCausalLM`` with the same weights, and a function that computes its loss.
 
-    ``fused`` gives it TRL's head, which makes logits in tiles.
+    Its documents are told apart by their positions, as it does in packed batches. ``fused`` gives
+    it TRL's head, which makes logits in tiles.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -195,7 +197,7 @@ class Trainer:
         self.optimizers = make_optimizers(trained, OptimConfig(lr=1e-4))
 
     def step(self) -> tuple[float, float]:
-        """One step: its loss and its seconds, of the process where it computes."""
+        """Take one step; return its loss and its seconds, on a CPU those of the process."""
         clock = time.perf_counter if self.device.type == "cuda" else time.process_time
         synchronize(self.device)
         began = clock()
@@ -210,7 +212,7 @@ class Trainer:
 
 
 def in_turn(trainer: Trainer, dense: Trainer, dense_first: bool) -> tuple[float, float]:
-    """The seconds of a step of each, one after the other: which goes first is worth a few percent."""
+    """Return the seconds of one step of each; going first is worth a few percent."""
     if not dense_first:
         return trainer.step()[1], dense.step()[1]
     seconds = dense.step()[1]
@@ -218,7 +220,7 @@ def in_turn(trainer: Trainer, dense: Trainer, dense_first: bool) -> tuple[float,
 
 
 def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
-    """Train the cell's model for ``steps`` steps, beside ``dense``, and say how fast it went."""
+    """Train the cell's model for ``steps`` steps beside ``dense``, and return the figures."""
     subject, ours = SUBJECTS[cell.model], cell.method in OURS
     trainer = Trainer(cell, device)
     loss, _ = trainer.step()
@@ -255,20 +257,20 @@ def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_megabytes(device: torch.device) -> float:
-    """The most memory that this process held: on the GPU, or resident."""
+    """Return the most memory that this process held: on the GPU, or resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def cells(device: torch.device) -> list[Cell]:
-    """What there is to measure on a device; the methods of a share follow each other."""
+    """Return the cells to measure on a device; the methods of one share follow each other."""
     methods = [name for name in METHODS if name != "trl" or importlib.util.find_spec("trl")]
     if device.type != "cuda":
         return [Cell("quarter", *pair) for pair in product(SHARES, methods)]
@@ -279,7 +281,7 @@ def cells(device: torch.device) -> list[Cell]:
 
 
 def show(results: list[dict[str, Any]]) -> bool:
-    """Print the table; whether every method began with the loss of ``dense``."""
+    """Print the table; return whether every method began with the loss of ``dense``."""
     agree = True
     speeds, savings = (
         "tokens/s | targets/s | TFLOP/s | MFU | peak MB",
@@ -291,7 +293,8 @@ def show(results: list[dict[str, Any]]) -> bool:
         rate = "" if result["flops"] is None else f"{result['flops_per_second'] / 1e12:.3f}"
         mfu = "" if result["mfu"] is None else f"{result['mfu']:.1%}"
         promised = "" if result["skipped"] is None else f"{result['skipped']:.1%}"
-        speeds = f"{result['tokens_per_second']:,.0f} | {result['targets_per_second']:,.0f} | {rate} | {mfu}"
+        speeds = f"{result['tokens_per_second']:,.0f} | {result['targets_per_second']:,.0f}"
+        speeds += f" | {rate} | {mfu}"
         print(
             f"| {result['model']} | {result['prompt']:g} | {result['method']} | {speeds} | "
             f"{result['peak_mb']:,.0f} | {promised} | {result['saved']:.1%} | "
@@ -308,6 +311,7 @@ def show(results: list[dict[str, Any]]) -> bool:
 
 
 def main() -> int:
+    """Run the cells that are missing and print all of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

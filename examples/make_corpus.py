@@ -1,9 +1,9 @@
-"""Write the example corpus from the facts tabled below: `python examples/make_corpus.py [FOLDER]`.
+"""Write the example corpus from the tables below: `python examples/make_corpus.py [FOLDER]`.
 
 Everything is composed from small tables of words (numerals, nouns, clauses, days, months) and a few
-hand-written sentences, so a native speaker corrects one entry here, runs the script and finds every
-record that used it corrected. There is no randomness: where only a part of a grid of combinations
-is wanted, it is chosen by the hash of each one. All text is NFC.
+hand-written sentences. So a native speaker corrects one entry here, runs the script, and every
+record that used the entry is corrected. There is no randomness: if only some of a grid of
+combinations are wanted, the hash of each decides. All text is NFC.
 """
 
 import gzip
@@ -17,18 +17,20 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 LANGS = ("en", "yor", "hau", "ibo")
-Parallel = dict[str, str]  # one meaning in each language of LANGS
+# One meaning in each language of LANGS.
+Parallel = dict[str, str]
 Item = TypeVar("Item")
 
 
 def words(text: str) -> list[str]:
-    """A table's row of words."""
+    """Return the words of a table's row."""
     return text.split()
 
 
 class Noun(NamedTuple):
-    """A countable noun; its kind (thing, beast, sight or measure) says which sentences it may
-    enter.
+    """A countable noun.
+
+    Its kind (thing, beast, sight or measure) says which sentences it may enter.
     """
 
     kind: str
@@ -80,8 +82,8 @@ NOUNS = [
 ]
 
 EN_UNITS = words(
-    "_ one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
+    "_ one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
 )
 EN_TENS = words("_ ten twenty thirty forty fifty sixty seventy eighty ninety")
 HAU_UNITS = words("_ ɗaya biyu uku huɗu biyar shida bakwai takwas tara goma")
@@ -90,8 +92,8 @@ IBO_UNITS = words("_ otu abụọ atọ anọ ise isii asaa asatọ itoolu iri")
 # Yorùbá counts by twenties and by subtraction: only the forms that follow a noun, 1 to 19, and the
 # tens are used.
 YOR_AFTER_NOUN = words(
-    "_ kan méjì mẹ́ta mẹ́rin márùn-ún mẹ́fà méje mẹ́jọ mẹ́sàn-án mẹ́wàá mọ́kànlá méjìlá mẹ́tàlá mẹ́rìnlá "
-    "mẹ́ẹ̀ẹ́dógún mẹ́rìndínlógún mẹ́tàdínlógún méjìdínlógún mọ́kàndínlógún"
+    "_ kan méjì mẹ́ta mẹ́rin márùn-ún mẹ́fà méje mẹ́jọ mẹ́sàn-án mẹ́wàá mọ́kànlá méjìlá mẹ́tàlá "
+    "mẹ́rìnlá mẹ́ẹ̀ẹ́dógún mẹ́rìndínlógún mẹ́tàdínlógún méjìdínlógún mọ́kàndínlógún"
 )
 YOR_TENS = words("ogún ọgbọ̀n ogójì àádọ́ta ọgọ́ta àádọ́rin ọgọ́rin àádọ́rùn-ún ọgọ́rùn-ún")
 
@@ -117,7 +119,8 @@ MONTHS = {
     ),
 }
 
-OWN = [  # what is said of things and beasts
+# Clauses about things and beasts.
+OWN = [
     ("I have", "Mo ní", "Ina da", "Enwere m"),
     ("We have", "A ní", "Muna da", "Anyị nwere"),
     ("They have", "Wọ́n ní", "Suna da", "Ha nwere"),
@@ -128,12 +131,14 @@ OWN = [  # what is said of things and beasts
     ("We bought", "A ra", "Mun sayi", "Anyị zụtara"),
     ("They bought", "Wọ́n ra", "Sun sayi", "Ha zụtara"),
 ]
-SEE = [  # what is said of these and of sights
+# Clauses about things, beasts and sights.
+SEE = [
     ("I saw", "Mo rí", "Na ga", "Ahụrụ m"),
     ("We saw", "A rí", "Mun ga", "Anyị hụrụ"),
     ("They saw", "Wọ́n rí", "Sun ga", "Ha hụrụ"),
 ]
-OWNERS = [  # English, Yorùbá, Hausa after a masculine and after a feminine noun, Igbo
+# English, Yorùbá, Hausa after a masculine and after a feminine noun, Igbo.
+OWNERS = [
     ("my", "mi", "na", "ta", "m"),
     ("our", "wa", "nmu", "rmu", "anyị"),
     ("their", "wọn", "nsu", "rsu", "ha"),
@@ -147,7 +152,8 @@ GREETINGS = [
     ("Goodbye", "Ó dàbọ̀", "Sai an jima", "Ka ọ dị"),
     ("Sorry", "Ẹ pẹ̀lẹ́", "Yi haƙuri", "Ndo"),
 ]
-NAMES = {  # a name keeps its own spelling in every language
+# A name keeps its own spelling in every language.
+NAMES = {
     "yor": words("Túndé Bọ́lá Adé Fúnmi Kẹ́hìndé Táíwò Ṣadé"),
     "hau": words("Musa Aisha Ibrahim Fatima Sani Zainab Kabiru"),
     "ibo": words("Ada Emeka Ngozi Chidi Obinna Ifeoma Chinedu"),
@@ -178,7 +184,8 @@ TODAY = {
     "hau": "Yau ranar {today} ce. Gobe ranar {tomorrow} ce.",
     "ibo": "Taa bụ {today}. Echi bụ {tomorrow}.",
 }
-FACTS = {  # hand-written lines of plain text; {days} and {months} are the lists above
+# Hand-written lines of plain text; {days} and {months} are the lists above.
+FACTS = {
     "en": [
         "A week has seven days.",
         "The days of the week are {days}.",
@@ -227,7 +234,7 @@ FACTS = {  # hand-written lines of plain text; {days} and {months} are the lists
 
 
 def english(number: int) -> str:
-    """1 to 999 in English words."""
+    """Return a number from 1 to 999 in English words."""
     if number < 20:
         return EN_UNITS[number]
     if number < 100:
@@ -237,7 +244,7 @@ def english(number: int) -> str:
 
 
 def hausa(number: int) -> str:
-    """1 to 999 in Hausa words: 342 is three hundreds and forty and two."""
+    """Return a number from 1 to 999 in Hausa words: 342 is three hundreds and forty and two."""
     if number <= 10:
         return HAU_UNITS[number]
     if number < 20:
@@ -249,7 +256,7 @@ def hausa(number: int) -> str:
 
 
 def igbo(number: int) -> str:
-    """1 to 999 in Igbo words: 342 is three hundreds and four tens and two."""
+    """Return a number from 1 to 999 in Igbo words: 342 is three hundreds and four tens and two."""
     if number <= 10:
         return IBO_UNITS[number]
     if number < 100:
@@ -260,8 +267,9 @@ def igbo(number: int) -> str:
 
 
 def counted(noun: Noun, number: int) -> Parallel:
-    """The noun with a numeral from 1 to 19; in Igbo "one" goes before the noun, the others after
-    it.
+    """Return the noun with a numeral from 1 to 19.
+
+    In Igbo "one" goes before the noun, the other numerals after it.
     """
     return {
         "en": f"{english(number)} {noun.en if number == 1 else noun.en_plural}",
@@ -272,27 +280,30 @@ def counted(noun: Noun, number: int) -> Parallel:
 
 
 def capital(text: str) -> str:
-    """The text with its first letter in upper case (`str.capitalize` would lower the rest)."""
+    """Return the text with its first letter in upper case (`str.capitalize` lowers the rest)."""
     return text[0].upper() + text[1:]
 
 
 def without_marks(text: str) -> str:
-    """The text as it is often typed: no tone marks, no dots below."""
+    """Return the text as people often type it: no tone marks, no dots below."""
     return "".join(
         char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char)
     )
 
 
 def pick(items: Iterable[Item], count: int) -> list[Item]:
-    """`count` of the items, chosen and ordered by a hash of each: the same ones on every machine
-    and Python version.
+    """Return `count` of the items, chosen and ordered by a hash of each.
+
+    The choice is equal on every machine and under every version of Python.
     """
     return sorted(items, key=lambda item: hashlib.sha256(repr(item).encode()).digest())[:count]
 
 
 def number_records() -> list[dict[str, str]]:
-    """1 to 999. The digits are apart: a tokenizer that joins them could make a held-out number one
-    unseen token.
+    """Return the numbers from 1 to 999 as digits and in words.
+
+    The digits are apart: a tokenizer that joins them could make one unseen token of a held-out
+    number.
     """
     return [
         {"digits": " ".join(str(n)), "en": english(n), "hau": hausa(n), "ibo": igbo(n)}
@@ -301,8 +312,9 @@ def number_records() -> list[dict[str, str]]:
 
 
 def counting_sentences() -> list[Parallel]:
-    """Every "I have three books.": a clause, a noun it fits and a numeral up to ten, ordered by
-    hash.
+    """Return every "I have three books.", ordered by hash.
+
+    Each has a clause, a noun that fits it and a numeral up to ten.
     """
     grid = []
     for clauses, kinds in ((OWN, ("thing", "beast")), (SEE, ("thing", "beast", "sight"))):
@@ -318,7 +330,7 @@ def counting_sentences() -> list[Parallel]:
 
 
 def pattern_sentences() -> list[Parallel]:
-    """What something is, whose it is, where it is; and greetings by name."""
+    """Return sentences that name, own and locate a noun, and greetings by name."""
     sentences = []
     for noun in NOUNS:
         if noun.kind == "measure":
@@ -361,7 +373,7 @@ def pattern_sentences() -> list[Parallel]:
 
 
 def sequence_records() -> list[dict[str, object]]:
-    """One to seven days, months or tens in a row, and the one that comes next, in each language."""
+    """Return one to seven days, months or tens in a row, with the next one, in each language."""
     counts = {"en": english, "hau": hausa, "ibo": igbo}
     tens = {lang: [count(n) for n in range(20, 101, 10)] for lang, count in counts.items()} | {
         "yor": YOR_TENS
@@ -384,8 +396,9 @@ def sequence_records() -> list[dict[str, object]]:
 
 
 def language_rows(sentences: Sequence[Parallel]) -> list[tuple[str, str]]:
-    """Sentences and the name of their language; every third is quoted, for in raw TSV a `"` is
-    text.
+    """Return sentences with the name of their language.
+
+    Every third sentence has quotes, since a `"` is text in raw TSV.
     """
     labels = {"en": "English", "yor": "Yorùbá", "hau": "Hausa", "ibo": "Igbo"}
     said = {"en": "She said:", "yor": "Ó sọ pé:", "hau": "Ta ce:", "ibo": "Ọ sịrị:"}
@@ -398,7 +411,7 @@ def language_rows(sentences: Sequence[Parallel]) -> list[tuple[str, str]]:
 
 
 def text_lines(lang: str) -> list[str]:
-    """Plain text, a few sentences a line: people who say who they are, then days, then facts."""
+    """Return lines of plain text: people who introduce themselves, then days, then facts."""
     owned = [noun for noun in NOUNS if noun.kind in ("thing", "beast")]
     names = NAMES[lang] if lang in NAMES else NAMES["yor"] + NAMES["hau"] + NAMES["ibo"]
     lines = []
@@ -426,8 +439,9 @@ def text_lines(lang: str) -> list[str]:
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
-    """Write lines as UTF-8 in NFC; a `.gz` carries neither time nor name: its bytes depend on its
-    content.
+    """Write lines as UTF-8 in NFC.
+
+    A `.gz` carries neither time nor name: its bytes depend on its content alone.
     """
     data = unicodedata.normalize("NFC", "".join(f"{line}\n" for line in lines)).encode()
     if path.suffix != ".gz":
@@ -441,16 +455,15 @@ def write(path: Path, lines: Iterable[str]) -> None:
 
 
 def as_json(records: Iterable[object]) -> list[str]:
-    """One JSON object a line, letters as they are."""
+    """Return one JSON object a line, with letters as they are."""
     return [json.dumps(record, ensure_ascii=False) for record in records]
 
 
 def main(folder: Path) -> None:
     """Write every data file of the corpus into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    sentences = (
-        counting_sentences()
-    )  # in hash order, so consecutive parts are samples that share no sentence
+    # In the order of hashes: consecutive parts are samples that share no sentence.
+    sentences = counting_sentences()
     translated, marked, labelled = sentences[:500], sentences[500:900], sentences[900:1500]
     phrases = [counted(noun, number) for noun, number in itertools.product(NOUNS, range(1, 20))]
     pairs = [

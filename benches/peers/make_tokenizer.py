@@ -1,8 +1,8 @@
-"""The tokenizer that the benchmarks beside peers use: ``python benches/peers/make_tokenizer.py FILE
-[--corpus DIR]``.
+"""Make the tokenizer of the peer benchmarks: ``python benches/peers/make_tokenizer.py FILE``.
 
-A byte-level BPE of 32,000 tokens with the split pattern of Llama 3, which every peer knows, trained
-by `tokenizers` on a third of the corpus' texts and all of its English; ``</s>`` is a special token.
+With ``--corpus DIR`` it trains on another corpus. The tokenizer is a byte-level BPE of 32,000
+tokens with the split pattern of Llama 3, which every peer knows, trained by `tokenizers` on a third
+of the corpus's texts and all of its English; ``</s>`` is a special token.
 """
 
 from __future__ import annotations

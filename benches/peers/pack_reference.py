@@ -1,15 +1,15 @@
-"""Packing against what a good engineer composes from PyPI: ``python benches/peers/pack_reference.py
-TOKENIZER``.
+"""Compare packing with PyPI's tools: ``python benches/peers/pack_reference.py TOKENIZER``.
 
-The reference: gigatoken's file API reads and encodes the prompts and then the completions of one
-JSON Lines file, NumPy packs the documents best fit, longest first, and lays out rows and loss
-masks, pyarrow writes them. All of it is in memory, without checks, checksums, sources, validation
-or a way to go on after a crash, and a bad line ends the file. Both work on one core, each run in a
-process of its own, by turns; what is timed starts with the libraries imported and the tokenizer not
-loaded. The corpus: prompts and completions made of MAFAND's sentences, both ways, as often as it
-takes to fill the size; from the second time on each prompt has a number. TOKENIZER must be one that
-gigatoken knows and have the token ``</s>``: ``benches/peers/make_tokenizer.py`` makes one. What is
-not installed or not there is said (``benches/peers/requirements.txt``).
+The reference is what a good engineer would compose: gigatoken's file API reads and encodes the
+prompts and then the completions of one JSON Lines file, NumPy packs the documents best fit, longest
+first, and lays out rows and loss masks, and pyarrow writes them. All of it is in memory, without
+checks, checksums, sources, validation or a way to go on after a crash; a bad line ends the file.
+Both sides run on one core, each run in a process of its own, by turns. Timing starts with the
+libraries imported and the tokenizer not loaded. The corpus is prompts and completions made of
+MAFAND's sentences, both ways, as often as it takes to fill the size; from the second time on each
+prompt has a number. TOKENIZER must be one that gigatoken knows and have the token ``</s>``:
+``benches/peers/make_tokenizer.py`` makes one. Anything missing is named
+(``benches/peers/requirements.txt``).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ segments = [{ prompt = "{{ prompt }}" }, { target = "{{ completion }}" }]
 
 
 def pairs() -> Iterator[tuple[str, str]]:
-    """Prompts and completions of MAFAND's training files, both ways, file after file."""
+    """Yield prompts and completions of MAFAND's training files, both ways, file by file."""
     for file in sorted(MAFAND.glob("*/train.json")):
         for line in file.read_text("utf-8").splitlines():
             first, second = json.loads(line)["translation"].items()
@@ -60,7 +60,7 @@ def pairs() -> Iterator[tuple[str, str]]:
 
 
 def write_corpus(folder: Path, megabytes: float) -> None:
-    """A corpus of one JSON Lines file of ``megabytes``."""
+    """Write a corpus of one JSON Lines file of ``megabytes``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "corpus.toml").write_text(CONFIG)
     size, time_ = 0, 0
@@ -78,8 +78,9 @@ def write_corpus(folder: Path, megabytes: float) -> None:
 
 
 def best_fit(lengths: np.ndarray, seq_len: int) -> tuple[np.ndarray, int]:
-    """The row of each document, and how many rows: best fit, longest first, documents of one length
-    at once.
+    """Return the row of each document, and the number of rows.
+
+    Best fit, longest first; all documents of one length are placed at once.
     """
     row_of = np.empty(len(lengths), np.int64)
     order = np.argsort(-lengths, kind="stable")
@@ -117,7 +118,7 @@ def best_fit(lengths: np.ndarray, seq_len: int) -> tuple[np.ndarray, int]:
 
 
 def reference(tokenizer: str, folder: Path, out: Path) -> dict[str, Any]:
-    """One run of the reference."""
+    """Run the reference once and return its figures."""
     import awkward
     import gigatoken
 
@@ -178,7 +179,7 @@ def reference(tokenizer: str, folder: Path, out: Path) -> dict[str, Any]:
 
 
 def ours(tokenizer: str, folder: Path, out: Path) -> dict[str, Any]:
-    """One run of sabiprep."""
+    """Run sabiprep once and return its figures."""
     import sabiprep
 
     started = time.perf_counter()
@@ -232,10 +233,11 @@ def main() -> None:
         print("| | seconds | MB/s | µs a document | documents | tokens | targets | rows |")
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         for side, runs in found.items():
-            seconds, one = statistics.median(run["seconds"] for run in runs), runs[0]
+            seconds, first = statistics.median(run["seconds"] for run in runs), runs[0]
             print(
-                f"| {side} | {seconds:.2f} | {size / seconds:.1f} | {1e6 * seconds / one['documents']:.1f} | "
-                f"{one['documents']} | {one['tokens']} | {one['targets']} | {one['rows']} |"
+                f"| {side} | {seconds:.2f} | {size / seconds:.1f} | "
+                f"{1e6 * seconds / first['documents']:.1f} | {first['documents']} | "
+                f"{first['tokens']} | {first['targets']} | {first['rows']} |"
             )
     shutil.rmtree(WORK, ignore_errors=True)
 

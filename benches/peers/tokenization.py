@@ -1,13 +1,12 @@
-"""Tokenization against what PyPI has: ``python benches/peers/tokenization.py TOKENIZER [--corpus
-DIR] [--rounds N]``.
+"""Compare tokenization with PyPI's encoders: ``python benches/peers/tokenization.py TOKENIZER``.
 
-Each encoder runs in a process of its own on one core, the same texts in each, in turn, for some
-rounds: a list of str goes in, and the ids come out as flat as the encoder gives them. The first
-pass is over texts not seen before (a warm-up on other texts aside), the second over the same texts
-again. Printed are the medians in MB of UTF-8 a second, the ratio to `tokenizers`, and whether the
-ids are equal to its ids. What is not installed is left out, saying so
-(``benches/peers/requirements.txt``). ``benches/peers/make_tokenizer.py`` makes a TOKENIZER that
-every peer knows.
+Options: ``--corpus DIR``, ``--rounds N``. Each encoder runs in a process of its own on one core,
+by turns, with the same texts, for some rounds: a list of str goes in, and the ids come out as flat
+as the encoder returns them. The first pass is over texts not seen before (after a warm-up on other
+texts), the second over the same texts again. The output is the medians in MB of UTF-8 a second, the
+ratio to `tokenizers`, and whether the ids equal its ids. Encoders that are not installed are named
+and left out (``benches/peers/requirements.txt``). ``benches/peers/make_tokenizer.py`` makes a
+TOKENIZER that every peer knows.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Flat = Callable[[list[str]], Any]
 
 
 def strings(value: object) -> Iterator[str]:
-    """Every string in a JSON value."""
+    """Yield every string in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -46,8 +45,10 @@ def strings(value: object) -> Iterator[str]:
 
 
 def texts_of(corpus: Path, kind: str) -> list[str]:
-    """The corpus' texts: every string of the JSON Lines ("naija"), or what is English there
-    ("english"); not none.
+    """Return the texts of a corpus; exit if there are none.
+
+    They are every string of its records ("naija"), or the English strings of translations
+    ("english").
     """
     texts: list[str] = []
     for file in sorted(
@@ -72,7 +73,7 @@ def texts_of(corpus: Path, kind: str) -> list[str]:
 
 
 def split(texts: list[str]) -> tuple[list[str], list[str]]:
-    """Some texts to warm up with, and nine tenths of all, without them, that are timed."""
+    """Return some texts for the warm-up, and nine tenths of all texts, without them, to time."""
     return texts[::10][:2000], [text for nth, text in enumerate(texts) if nth % 10]
 
 
@@ -143,7 +144,7 @@ PEERS: dict[str, Callable[[str], Flat]] = {
 
 
 def digest(ids: Any) -> str:
-    """A hash of flat ids, or of a list of lists of them."""
+    """Return a hash of flat ids, or of a list of lists of ids."""
     flat: Iterable[int] = (
         ids if isinstance(ids, np.ndarray) else [id_ for row in ids for id_ in row]
     )
@@ -151,7 +152,7 @@ def digest(ids: Any) -> str:
 
 
 def run(peer: str, tokenizer: str, corpus: Path, kind: str) -> None:
-    """One peer's turn: its seconds and the digest of its ids, as JSON."""
+    """Print the seconds of one peer's turn and the digest of its ids, as JSON."""
     warm, timed = split(texts_of(corpus, kind))
     encode = PEERS[peer](tokenizer)
     encode(warm)
@@ -170,8 +171,9 @@ def run(peer: str, tokenizer: str, corpus: Path, kind: str) -> None:
 def command_line(
     description: str | None, rounds: int, turn: tuple[str, str] | None = None
 ) -> argparse.ArgumentParser:
-    """The command line of a benchmark; one whose every turn is a process of its own gives it
-    ``turn`` by ``--run``.
+    """Return the command line of a benchmark.
+
+    If each turn is a process of its own, ``turn`` names the arguments of the turn's ``--run``.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -187,7 +189,7 @@ def command_line(
 
 
 def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """What was given; ends the program where there is no corpus."""
+    """Return the parsed arguments; exit if there is no corpus."""
     given = parser.parse_args()
     if not given.corpus.is_dir():
         sys.exit(f"no corpus at {given.corpus}: name one with --corpus")
@@ -233,7 +235,7 @@ def main() -> None:
 
 
 def table(kind: str, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Prints what was measured on one kind of text."""
+    """Print the results on one kind of text."""
     base = found["tokenizers"]
     print(f"\n{kind}, {base[0]['bytes'] / 1e6:.1f} MB, one core, median of {len(base)}\n")
     print("| encoder | MB/s | × tokenizers | again, MB/s | × tokenizers | ids |")

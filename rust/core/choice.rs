@@ -1,22 +1,22 @@
-//! Choices: every random decision is a hash of what it is about, so no order of work can change it.
+//! Random choices: each is a hash of its subject, so that no order of work can change it.
 
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// Whose choice it is.
+/// The subject of a choice.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// The source's name (for the validation split, the input's: every task made from a record
-    /// falls into one split).
-    pub name: &'a str,
-    /// The record's id (for the validation split, its offset).
-    pub record: u64,
-    /// The copy.
-    pub copy: u32,
+pub(crate) struct Subject<'a> {
+    /// The name of the source. For the validation split, the name of the input: every task made
+    /// from a record falls into one split.
+    pub(crate) name: &'a str,
+    /// The id of the record. For the validation split, its offset.
+    pub(crate) record: u64,
+    /// The number of the copy.
+    pub(crate) copy: u32,
 }
 
 /// The decision that a choice is made for: choices of different purposes are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// The virtual bucket of a record.
     Bucket,
     /// Whether a record is held out for validation.
@@ -51,7 +51,7 @@ impl Purpose {
 /// Returns the xxh3-64 of (seed, purpose, name, record, copy). A byte that UTF-8 never holds closes
 /// each text.
 #[must_use]
-pub fn choice(seed: u64, purpose: Purpose, subject: Subject<'_>) -> u64 {
+pub(crate) fn choice(seed: u64, purpose: Purpose, subject: Subject<'_>) -> u64 {
     let mut hasher = Xxh3Default::new();
     hasher.update(&seed.to_le_bytes());
     for text in [purpose.name(), subject.name] {
@@ -63,9 +63,10 @@ pub fn choice(seed: u64, purpose: Purpose, subject: Subject<'_>) -> u64 {
     hasher.digest()
 }
 
-/// Whether a choice falls within `share` of all choices.
+/// Returns whether a choice falls within `share` of all choices.
 #[must_use]
-pub fn within(choice: u64, share: f64) -> bool {
+pub(crate) fn within(choice: u64, share: f64) -> bool {
+    // The upper 53 bits fit a float exactly, so that every machine decides alike.
     (choice >> 11) as f64 * (-53_f64).exp2() < share
 }
 

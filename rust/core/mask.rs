@@ -1,46 +1,48 @@
-//! Masks: which tokens are trained, made from roles and a policy; and the check of every row, M1 to
+//! Masks: makes the mask of each document from its roles and a policy, and checks each row, M1 to
 //! M6.
 //!
 //! The check shares no code with the making: it walks a finished row token by token.
 
 use crate::schema::{DocId, LossPolicy, Role, Run};
 
-/// Appends the mask of a document: the policy on its roles, and never its first token.
-pub fn push_document_mask(runs: &[Run], policy: LossPolicy, out: &mut Vec<bool>) {
+/// Appends the mask of a document: the policy applied to its roles. The first token is never
+/// trained.
+pub(crate) fn push_document_mask(runs: &[Run], policy: LossPolicy, out: &mut Vec<bool>) {
     let start = out.len();
     for (nth, run) in runs.iter().enumerate() {
         let trained = match policy {
             LossPolicy::Full => true,
-            // A control run that is not the first closes the document.
+            // A control run that is not the first one closes the document.
             LossPolicy::TargetOnly => {
                 run.role == Role::Target || run.role == Role::Control && nth > 0
             }
         };
         out.resize(out.len() + run.len as usize, trained);
     }
+    // No token of the document predicts it (M1).
     if let Some(first) = out.get_mut(start) {
         *first = false;
     }
 }
 
-/// Tokens trained of a document.
+/// Returns the number of trained tokens in a document.
 #[must_use]
-pub fn count_targets(runs: &[Run], policy: LossPolicy) -> u32 {
+pub(crate) fn count_targets(runs: &[Run], policy: LossPolicy) -> u32 {
     let mut mask = Vec::new();
     push_document_mask(runs, policy, &mut mask);
     mask.into_iter().map(u32::from).sum()
 }
 
-/// A row as it is stored.
+/// A row as it is stored in a shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
-    /// `seq_len` token ids.
+    /// The `seq_len` token ids.
     pub ids: Vec<u32>,
-    /// `seq_len` flags.
+    /// The `seq_len` flags of the loss mask.
     pub mask: Vec<bool>,
-    /// Document lengths.
+    /// The length of each document.
     pub seq_lengths: Vec<i32>,
-    /// Role run-lengths.
+    /// The run-lengths of roles.
     pub segment_lengths: Vec<i32>,
     /// The role of each run.
     pub segment_roles: Vec<u8>,
@@ -50,13 +52,13 @@ pub struct Row {
     pub record_ids: Vec<u64>,
     /// `copy << 24 | document << 16 | window` of each document.
     pub doc_parts: Vec<u32>,
-    /// True flags of the mask.
+    /// The number of true flags in the mask.
     pub n_targets: i32,
 }
 
 impl Row {
-    /// Empties every column, keeping their room.
-    pub fn clear(&mut self) {
+    /// Empties every column and keeps its memory.
+    pub(crate) fn clear(&mut self) {
         self.ids.clear();
         self.mask.clear();
         self.seq_lengths.clear();
@@ -68,9 +70,9 @@ impl Row {
         self.n_targets = 0;
     }
 
-    /// Whether 95 % or more of its tokens are of one source.
+    /// Returns whether 95 % or more of the row's tokens come from one source.
     #[must_use]
-    pub fn is_single_source(&self) -> bool {
+    pub(crate) fn is_single_source(&self) -> bool {
         let total: i64 = self.seq_lengths.iter().map(|&len| i64::from(len)).sum();
         let of = |source: u16| -> i64 {
             let documents = self.seq_lengths.iter().zip(&self.source_ids);
@@ -80,36 +82,56 @@ impl Row {
     }
 }
 
-/// What rows must fit.
+/// The rules that rows must follow.
 #[derive(Debug, Clone)]
 pub struct RowRules {
-    /// Tokens in a row.
+    /// The number of tokens in a row.
     pub seq_len: usize,
-    /// The id that opens every document, if any does.
+    /// The id that opens every document; none where documents have no opening token.
     pub bos: Option<u32>,
     /// The id that closes every document.
     pub eos: u32,
-    /// The padding's id.
+    /// The id of padding.
     pub pad: u32,
-    /// Ids are below this.
+    /// The bound on ids.
     pub vocab_size: usize,
     /// The policy of each source.
     pub policies: Vec<LossPolicy>,
-    /// Whether documents may be cut anywhere, so that a piece of one may have nothing to learn.
+    /// Whether documents may be cut anywhere, so that a piece may have no trained token.
     pub cuts: bool,
 }
 
-/// A rule that a row breaks, as `M4: token 17 of document 2 …`.
+/// A rule that a row breaks, for example `M4: token 17 of document 2 …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation(pub String);
+pub struct Violation(pub(crate) String);
 
+/// Returns a violation of `rule` unless it holds.
 fn rule(holds: bool, rule: &str, what: impl FnOnce() -> String) -> Result<(), Violation> {
     if holds { Ok(()) } else { Err(Violation(format!("{rule}: {}", what()))) }
 }
 
-/// Checks M1 to M6 on a row, from its stored roles.
+/// Checks M1 to M6 on a row, from its stored roles. Returns the first rule that it breaks.
 pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
+    let used = check_lengths(row, rules)?;
+    check_padding(row, rules, used)?;
+    let roles = roles_of(row, used)?;
+    check_documents(row, rules, &roles)?;
+    if let Some(index) = row.ids.iter().position(|&id| id as usize >= rules.vocab_size) {
+        return Err(Violation(format!(
+            "shape: id {} at {index} is outside the vocabulary",
+            row.ids[index]
+        )));
+    }
+    let targets = row.mask.iter().filter(|&&trained| trained).count();
+    rule(targets as i64 == i64::from(row.n_targets), "shape", || {
+        format!("n_targets is {}, the mask holds {targets}", row.n_targets)
+    })
+}
+
+/// Checks that the columns fit each other. Returns the number of tokens in documents.
+fn check_lengths(row: &Row, rules: &RowRules) -> Result<usize, Violation> {
     let (seq_len, documents) = (rules.seq_len, row.seq_lengths.len());
+    // All later checks index by these lengths: nothing may be assumed about a forged row.
     let shape = row.ids.len() == seq_len
         && row.mask.len() == seq_len
         && row.segment_lengths.len() == row.segment_roles.len()
@@ -122,24 +144,39 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
     rule(total <= seq_len as i64, "M6", || {
         format!("documents of {total} tokens in a row of {seq_len}")
     })?;
-    let used = total as usize;
-    for at in used..seq_len {
-        rule(!row.mask[at], "M2", || format!("padding at {at} is trained"))?;
-        rule(row.ids[at] == rules.pad, "M6", || {
-            format!("id {} at {at}, where padding belongs", row.ids[at])
+    Ok(total as usize)
+}
+
+/// Checks that the tokens from `used` on are untrained padding.
+fn check_padding(row: &Row, rules: &RowRules, used: usize) -> Result<(), Violation> {
+    for index in used..rules.seq_len {
+        rule(!row.mask[index], "M2", || format!("padding at {index} is trained"))?;
+        rule(row.ids[index] == rules.pad, "M6", || {
+            format!("id {} at {index}, where padding belongs", row.ids[index])
         })?;
     }
+    Ok(())
+}
+
+/// Returns the role of each of the `used` tokens, from the stored run-lengths.
+fn roles_of(row: &Row, used: usize) -> Result<Vec<Role>, Violation> {
     let mut roles = Vec::with_capacity(used);
     for (&len, &role) in row.segment_lengths.iter().zip(&row.segment_roles) {
         let Some(role) = Role::from_u8(role) else {
             return Err(Violation(format!("shape: role {role} is none")));
         };
+        // Before it grows: a forged length must not allocate more than a row.
         rule(roles.len() + len as usize <= used, "shape", || {
             "roles beyond the documents".to_owned()
         })?;
         roles.resize(roles.len() + len as usize, role);
     }
     rule(roles.len() == used, "shape", || format!("roles for {} of {used} tokens", roles.len()))?;
+    Ok(roles)
+}
+
+/// Checks each document of a row.
+fn check_documents(row: &Row, rules: &RowRules, roles: &[Role]) -> Result<(), Violation> {
     let mut run_ends = row.segment_lengths.iter().scan(0, |end, &len| {
         *end += len as usize;
         Some(*end)
@@ -147,6 +184,7 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
     let mut start = 0;
     for (nth, &len) in row.seq_lengths.iter().enumerate() {
         let end = start + len as usize;
+        // Roles must be told document by document: no run may reach into the next.
         rule(run_ends.by_ref().find(|&run_end| run_end >= end) == Some(end), "shape", || {
             format!("document {nth} ends inside a run of roles")
         })?;
@@ -154,6 +192,7 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
             return Err(Violation(format!("shape: document {nth} is of no known source")));
         };
         let ids = &row.ids[start..end];
+        // A lone control token closes its document; it cannot open it as well.
         let opens = roles[start] == Role::Control && end - start > 1;
         rule(!opens || Some(ids[0]) == rules.bos, "shape", || {
             format!("document {nth} opens with id {}", ids[0])
@@ -162,46 +201,40 @@ pub fn check_row(row: &Row, rules: &RowRules) -> Result<(), Violation> {
         rule(!closes || ids[ids.len() - 1] == rules.eos, "shape", || {
             format!("document {nth} is not closed by EOS")
         })?;
+        // A piece of a cut document may be all prompt: M3 holds for the whole document.
         let id = DocId::of_row(row.source_ids[nth], row.record_ids[nth], row.doc_parts[nth]);
+        // A piece of a cut document may be all prompt: M3 holds for the whole document.
         let is_cut = rules.cuts && (id.window > 0 || !closes);
-        let learns = row.mask[start..end].contains(&true);
-        rule(learns || is_cut, "M3", || format!("nothing is trained (document {nth})"))?;
+        let trains = row.mask[start..end].contains(&true);
+        rule(trains || is_cut, "M3", || format!("nothing is trained (document {nth})"))?;
         check_document(&row.mask[start..end], &roles[start..end], policy)
             .map_err(|Violation(what)| Violation(format!("{what} (document {nth})")))?;
         start = end;
     }
-    if let Some(at) = row.ids.iter().position(|&id| id as usize >= rules.vocab_size) {
-        return Err(Violation(format!(
-            "shape: id {} at {at} is outside the vocabulary",
-            row.ids[at]
-        )));
-    }
-    let targets = row.mask.iter().filter(|&&trained| trained).count();
-    rule(targets as i64 == i64::from(row.n_targets), "shape", || {
-        format!("n_targets is {}, the mask holds {targets}", row.n_targets)
-    })
+    Ok(())
 }
 
+/// Checks the mask of one document against its roles, token by token.
 fn check_document(mask: &[bool], roles: &[Role], policy: LossPolicy) -> Result<(), Violation> {
     rule(!mask[0], "M1", || "the first token is trained".to_owned())?;
-    for at in 1..mask.len() {
-        let is_closing = at + 1 == mask.len() && roles[at] == Role::Control;
-        match (policy, roles[at]) {
+    for index in 1..mask.len() {
+        let is_closing = index + 1 == mask.len() && roles[index] == Role::Control;
+        match (policy, roles[index]) {
             (_, Role::Target) => {
-                rule(mask[at], "M5", || format!("token {at} of a target is not trained"))?;
+                rule(mask[index], "M5", || format!("token {index} of a target is not trained"))?;
             }
             (_, Role::Control) if is_closing => {
-                rule(mask[at], "M5", || "the closing EOS is not trained".to_owned())?;
+                rule(mask[index], "M5", || "the closing EOS is not trained".to_owned())?;
             }
             (LossPolicy::Full, _) => {
-                rule(mask[at], "full", || format!("token {at} is not trained"))?;
+                rule(mask[index], "full", || format!("token {index} is not trained"))?;
             }
             (LossPolicy::TargetOnly, Role::Template | Role::Data) => {
-                rule(!mask[at], "M4", || format!("token {at} of a prompt is trained"))?;
+                rule(!mask[index], "M4", || format!("token {index} of a prompt is trained"))?;
             }
             (LossPolicy::TargetOnly, Role::Control) => {
                 return Err(Violation(format!(
-                    "shape: control token {at} stands inside a document"
+                    "shape: control token {index} stands inside a document"
                 )));
             }
         }
@@ -289,10 +322,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_made_passes_and_no_other_mask_does(
-            runs in prop::collection::vec((1u32..4, 1u8..4), 1..6), full: bool, bos: bool, flip in 0usize..64,
+            runs in prop::collection::vec((1u32..4, 1u8..4), 1..6),
+            full: bool, bos: bool, flip in 0usize..64,
         ) {
-            let mut runs: Vec<Run> =
-                runs.into_iter().map(|(len, role)| run(len, Role::from_u8(role).unwrap())).collect();
+            let run_of = |(len, role)| run(len, Role::from_u8(role).unwrap());
+            let mut runs: Vec<Run> = runs.into_iter().map(run_of).collect();
             if bos {
                 runs.insert(0, run(1, Role::Control));
             }
@@ -303,7 +337,7 @@ mod tests {
             let len = mask.len();
             mask.resize(64, false);
             let mut row = Row {
-                ids: (0..64).map(|at| u32::from(at < len)).collect(),
+                ids: (0..64).map(|index| u32::from(index < len)).collect(),
                 n_targets: count_targets(&runs, policy) as i32,
                 mask,
                 seq_lengths: vec![len as i32],
@@ -313,7 +347,10 @@ mod tests {
                 record_ids: vec![0],
                 doc_parts: vec![0],
             };
-            let rules = RowRules { seq_len: 64, bos: Some(1), eos: 1, pad: 0, vocab_size: 2, policies: vec![policy], cuts: false };
+            let rules = RowRules {
+                seq_len: 64, bos: Some(1), eos: 1, pad: 0, vocab_size: 2,
+                policies: vec![policy], cuts: false,
+            };
             prop_assert_eq!(check_row(&row, &rules), Ok(()));
             row.mask[flip] = !row.mask[flip];
             row.n_targets += if row.mask[flip] { 1 } else { -1 };

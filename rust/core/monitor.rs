@@ -1,11 +1,12 @@
-//! `Monitor`: what a running job shows to the outside, and the wish that it stop. A leaf.
+//! `Monitor`: shows the progress of a running job to the outside, and carries the request to stop.
+//! A leaf.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 
-/// What a job is doing.
+/// A phase of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
@@ -24,7 +25,7 @@ pub enum Phase {
 impl Phase {
     const ALL: [Self; 5] = [Self::Plan, Self::Map, Self::Reduce, Self::Verify, Self::Train];
 
-    /// Its name.
+    /// Returns the name of the phase.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -37,41 +38,41 @@ impl Phase {
     }
 }
 
-/// The wish that a job stop, for those who outlive a borrow of its [`Monitor`].
+/// The request that a job stop, for code that outlives a borrow of the job's [`Monitor`].
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Returns an error once the job was asked to stop.
-    pub fn check(&self) -> Result<()> {
+    /// Returns an error once the job has been asked to stop.
+    pub(crate) fn check(&self) -> Result<()> {
         if self.0.load(Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
     }
 }
 
-/// Counters that a job moves and others read.
+/// Counters that a job advances and others read.
 #[derive(Debug, Default)]
 pub struct Monitor {
     phase: AtomicU8,
-    /// Records read.
+    /// The number of records read.
     pub records: AtomicU64,
-    /// Bytes (map) or rows (reduce, verify) done in this phase.
+    /// The bytes (map) or rows (reduce, verify) done in this phase.
     pub done: AtomicU64,
-    /// What `done` ends at; 0 if unknown.
+    /// The value of `done` at the end of the phase; 0 if unknown.
     pub total: AtomicU64,
-    /// Tokens made.
+    /// The number of tokens made.
     pub tokens: AtomicU64,
     stop: Stop,
 }
 
 impl Monitor {
-    /// Begins a phase of `total` units.
-    pub fn begin(&self, phase: Phase, total: u64) {
+    /// Begins a phase of `total` units and resets `done`.
+    pub(crate) fn begin(&self, phase: Phase, total: u64) {
         self.done.store(0, Relaxed);
         self.total.store(total, Relaxed);
         self.phase.store(phase as u8, Relaxed);
     }
 
-    /// The current phase.
+    /// Returns the current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         Phase::ALL[usize::from(self.phase.load(Relaxed)) % Phase::ALL.len()]
@@ -82,14 +83,14 @@ impl Monitor {
         self.stop.0.store(true, Relaxed);
     }
 
-    /// An error once the job was asked to stop.
+    /// Returns an error once the job has been asked to stop.
     pub fn check(&self) -> Result<()> {
         self.stop.check()
     }
 
-    /// Returns the wish that the job stop, to be looked at elsewhere.
+    /// Returns the stop request, to be checked elsewhere.
     #[must_use]
-    pub fn stop(&self) -> Stop {
+    pub(crate) fn stop(&self) -> Stop {
         self.stop.clone()
     }
 }

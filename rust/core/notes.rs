@@ -1,7 +1,7 @@
-//! Notes: what a run should say of a corpus that it packs as asked, in plain sentences.
+//! Notes: sentences about a corpus that was packed as asked but may not be as meant.
 //!
-//! Takes what was settled and made; gives sentences that name the source or file, the reason and
-//! the remedy. Nothing here changes a dataset's rows.
+//! Takes the decisions of settle and the sums of shards. Gives sentences that name the source or
+//! file, the reason and the remedy. Nothing here changes a dataset's rows.
 
 use crate::contamination::HeldOut;
 use crate::plan::{Plan, Source};
@@ -11,14 +11,14 @@ use crate::segment::Segmenter;
 use crate::settle::{Decisions, SourceTotals};
 use crate::tokenize::{Encoder, Marks, tags_of};
 
-/// Names listed in one note.
+/// The most names listed in one note.
 const NAMED: usize = 3;
-/// Rows less full than this are worth a note, where copies kept apart are the cause.
+/// Rows less full than this are worth a note, if the cause is copies kept apart.
 const WELL_FILLED: f64 = 0.95;
 
 /// Returns the notes of a run.
 #[must_use]
-pub fn notes(
+pub(crate) fn notes(
     encoder: &Encoder,
     plan: &Plan,
     decisions: &Decisions,
@@ -26,9 +26,9 @@ pub fn notes(
     held_out: Option<&HeldOut>,
 ) -> Vec<String> {
     let mut notes = tokenizer_notes(encoder, plan, decisions);
-    for (at, source) in plan.sources.iter().enumerate() {
-        let totals = &decisions.sources[at];
-        notes.extend(without_training(plan, source, totals, decisions.epochs[at].made));
+    for (index, source) in plan.sources.iter().enumerate() {
+        let totals = &decisions.sources[index];
+        notes.extend(without_training(plan, source, totals, decisions.epochs[index].made));
         notes.extend(idle_files(plan, source, totals));
     }
     notes.extend(held_out.into_iter().flat_map(|held_out| {
@@ -41,7 +41,7 @@ pub fn notes(
     notes
 }
 
-/// Notes of the tokenizer: its own, then each source's.
+/// Returns the notes about the tokenizer: its own, then those of each source.
 fn tokenizer_notes(encoder: &Encoder, plan: &Plan, decisions: &Decisions) -> Vec<String> {
     let mut notes = encoder.disagreements();
     for (source, totals) in plan.sources.iter().zip(&decisions.sources) {
@@ -52,7 +52,7 @@ fn tokenizer_notes(encoder: &Encoder, plan: &Plan, decisions: &Decisions) -> Vec
     notes
 }
 
-/// Names the tags of a source's templates that the tokenizer does not know as one token.
+/// Notes the tags of a source's templates that the tokenizer does not know as one token.
 fn unknown_tags(encoder: &Encoder, source: &Source) -> Option<String> {
     let mut unknown = tags_of(Segmenter::literals(source));
     unknown.retain(|tag| !encoder.is_one_token(tag));
@@ -61,50 +61,58 @@ fn unknown_tags(encoder: &Encoder, source: &Source) -> Option<String> {
     }
     let tags: Vec<String> = unknown.iter().map(|tag| format!("`{tag}`")).collect();
     Some(format!(
-        "its templates spell {}, which the tokenizer does not know as one token: it takes several, as for any text; to \
-         make tags tokens, add them to the tokenizer's `added_tokens`, or train one with `sabiprep tokenizer train`",
+        "its templates spell {}, which the tokenizer does not know as one token: \
+         it takes several, as for any text; to make tags tokens, \
+         add them to the tokenizer's `added_tokens`, \
+         or train one with `sabiprep tokenizer train`",
         tags.join(", ")
     ))
 }
 
-/// Says what the documents of a source are marked with.
+/// Returns a note for each kind of mark on the documents of a source.
 fn marked(encoder: &Encoder, marks: &Marks) -> Vec<String> {
     let controls = encoder.controls();
     let spelling =
         |id: Option<u32>| id.map(|id| format!("`{}`", encoder.spelling(id))).unwrap_or_default();
     let mut notes = Vec::new();
+    // A template that spells a control token is seldom wrong, but its tokens would be doubled.
     if marks.bos > 0 {
         let (count, token) = (marks.bos, spelling(controls.bos));
         notes.push(format!(
-            "its templates begin with {token}, which the configuration puts there too: one stands in each of {count} \
-             documents; leave it out of the templates, or set bos = \"\" under [tokenizer]"
+            "its templates begin with {token}, which the configuration puts there too: \
+             one stands in each of {count} documents; \
+             leave it out of the templates, or set bos = \"\" under [tokenizer]"
         ));
     }
     if marks.eos > 0 {
         let (count, token) = (marks.eos, spelling(Some(controls.eos)));
         notes.push(format!(
-            "its templates end with {token}, which the configuration puts there too: one closes each of {count} \
-             documents, and is trained; leave it out of the templates"
+            "its templates end with {token}, which the configuration puts there too: \
+             one closes each of {count} documents, and is trained; \
+             leave it out of the templates"
         ));
     }
     if marks.unknown > 0 {
         let (count, token) = (marks.unknown, spelling(encoder.unknown()));
         notes.push(format!(
-            "{count} tokens of its documents are {token}, which stands for text that the tokenizer does not know; a \
-             tokenizer with byte fallback, or one of bytes (`sabiprep tokenizer train`), knows all text"
+            "{count} tokens of its documents are {token}, \
+             which stands for text that the tokenizer does not know; \
+             a tokenizer with byte fallback, or one of bytes (`sabiprep tokenizer train`), \
+             knows all text"
         ));
     }
     if marks.unspelled > 0 {
         let count = marks.unspelled;
         notes.push(format!(
-            "the tokenizer has no tokens for letters in {count} of its words, and leaves them out; a tokenizer with \
-             an unknown token, or one of bytes (`sabiprep tokenizer train`), loses none"
+            "the tokenizer has no tokens for letters in {count} of its words, \
+             and leaves them out; a tokenizer with an unknown token, \
+             or one of bytes (`sabiprep tokenizer train`), loses none"
         ));
     }
     notes
 }
 
-/// Notes that a source gives training nothing, and why.
+/// Notes that a source adds nothing to the training split, with the reason.
 fn without_training(
     plan: &Plan,
     source: &Source,
@@ -116,6 +124,7 @@ fn without_training(
     }
     let name = &source.name;
     let unique = totals.unique.documents;
+    // The remedy for a mixed source is in the mix, not in its data.
     let is_mixed = plan.mix.is_some() && source.epochs.is_none();
     Some(if is_mixed && unique > 0 {
         let (key, other) = match source.weight {
@@ -123,8 +132,9 @@ fn without_training(
             None => ("set a higher `temperature` under [mix]", "give the source `epochs`"),
         };
         format!(
-            "Source '{name}' gives training nothing: its share of the mix comes to {epochs} copies of each record, and none of \
-             its {unique} documents is made. {}, or {other}.",
+            "Source '{name}' gives training nothing: \
+             its share of the mix comes to {epochs} copies of each record, \
+             and none of its {unique} documents is made. {}, or {other}.",
             capitalised(key)
         )
     } else if totals.tally.records == 0 {
@@ -134,7 +144,7 @@ fn without_training(
     })
 }
 
-/// Says where the records of a source went.
+/// Returns the number of records of a source by their end: dropped for a reason, or held out.
 fn whereabouts(totals: &SourceTotals) -> String {
     let drops = DropReason::ALL.into_iter().zip(totals.tally.drops).filter(|(_, count)| *count > 0);
     let mut places: Vec<String> =
@@ -145,7 +155,7 @@ fn whereabouts(totals: &SourceTotals) -> String {
     format!("of its {} records, {}", totals.tally.records, places.join(", "))
 }
 
-/// Notes the files of a source that give the dataset nothing, where others of its files do.
+/// Notes the files of a source that add no document, if other files of the source do.
 fn idle_files(plan: &Plan, source: &Source, totals: &SourceTotals) -> Option<String> {
     if totals.kept == 0 {
         return None;
@@ -165,45 +175,48 @@ fn idle_files(plan: &Plan, source: &Source, totals: &SourceTotals) -> Option<Str
     })
 }
 
-/// Notes a file that training is not kept clean of, in whole or in part, since its records are
-/// short.
+/// Notes a file whose records are too short to keep training clean of all of them.
 fn short_file(name: &str, records: u64, short: u64, n: usize) -> Option<String> {
     let remedy = "lower `decontaminate_ngram`, or compare such records by hand";
     match (records, short) {
         (0, _) => Some(format!("Training is not kept clean of {name}: it holds no record.")),
         (_, 0) => None,
         _ if short == records => Some(format!(
-            "Training is not kept clean of {name}: none of its {records} records has {n} words, all fields together; {remedy}."
+            "Training is not kept clean of {name}: \
+             none of its {records} records has {n} words, all fields together; {remedy}."
         )),
         _ => Some(format!(
-            "Training is not kept clean of {short} of the {records} records of {name}: they have fewer than {n} words, all \
-             fields together; {remedy}."
+            "Training is not kept clean of {short} of the {records} records of {name}: \
+             they have fewer than {n} words, all fields together; {remedy}."
         )),
     }
 }
 
-/// Notes training rows that are not full because two copies of a record never share one.
+/// Notes training rows that are not full because two copies of a record never share a row.
 fn kept_apart(plan: &Plan, shards: &[ShardSums]) -> Option<String> {
     let shards = || shards.iter().filter(|shard| shard.split == Split::Train);
     let rows: u64 = shards().map(|shard| shard.written.rows).sum();
     let apart: u64 = shards().map(|shard| shard.kept_apart).sum();
     let tokens: u64 = shards().map(|shard| shard.sums.tokens).sum();
     let filled = utilisation(tokens, rows, plan.pack.seq_len);
+    // Below a twentieth of the rows the cause lies elsewhere.
     (apart * 20 >= rows && apart > 0 && filled < WELL_FILLED).then(|| {
         format!(
-            "Training rows are {:.0} % full: two copies of a record never share a row, and {apart} of {rows} rows were opened \
-             only to keep copies apart. Lower `epochs`, set `max_epochs` under [mix], or add records.",
+            "Training rows are {:.0} % full: two copies of a record never share a row, \
+             and {apart} of {rows} rows were opened only to keep copies apart. \
+             Lower `epochs`, set `max_epochs` under [mix], or add records.",
             filled * 100.0
         )
     })
 }
 
+/// Returns a text with its first letter in upper case.
 fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// Names the first few of `names`, and counts the others.
+/// Returns the first few of `names`, and the number of the others.
 fn listed(names: &[String]) -> String {
     let first = names[..names.len().min(NAMED)].join(", ");
     match names.len().saturating_sub(NAMED) {

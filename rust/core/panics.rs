@@ -1,7 +1,7 @@
-//! Panics of the libraries that we call: caught, and kept off the terminal.
+//! Catches panics of libraries and keeps them off the terminal.
 //!
-//! A file from outside may make a library panic. That is the file's fault, to be told as an error,
-//! not a crash of ours.
+//! A file from outside may make a library panic. The fault is the file's: it becomes an error, not
+//! a crash.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -9,18 +9,20 @@ use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 thread_local! {
-    /// How many calls of [`caught`] this thread is in.
+    /// The number of nested calls of [`caught`] on this thread.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
+/// Installs the hook below once, when it is first needed.
 static HOOK: Once = Once::new();
 
-/// Runs `work`, and returns the message of its panic if it panics. Nothing is printed of that
+/// Runs `work` and returns its result, or the message of its panic. Nothing is printed about the
 /// panic.
 ///
-/// What `work` changes may be half changed after a panic: the caller drops it.
-pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// After a panic, values that `work` was changing may be half changed: the caller drops them.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     HOOK.call_once(|| {
+        // Panics outside `caught` still go to the hook that was there before.
         let shown = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if DEPTH.get() == 0 {
@@ -28,14 +30,15 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
             }
         }));
     });
+    // A counter, not a flag: `caught` may run inside `caught`.
     DEPTH.set(DEPTH.get() + 1);
     let result = catch_unwind(AssertUnwindSafe(work));
     DEPTH.set(DEPTH.get() - 1);
     result.map_err(|panic| message(&*panic).to_owned())
 }
 
-/// The message of a panic.
-pub fn message(panic: &(dyn Any + Send)) -> &str {
+/// Returns the message of a panic.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }

@@ -1,7 +1,7 @@
-//! Tasks: independent pieces of work on a few threads, results in the order of the tasks.
+//! Runs independent tasks on a few threads; the results have the order of the tasks.
 //!
-//! Where the system has no thread left, fewer do the work; the calling thread always does its
-//! share.
+//! If the system has no thread left, fewer threads do the work. The calling thread always takes
+//! part.
 
 use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,8 +11,8 @@ use std::thread;
 
 use crate::error::{Error, Result};
 
-/// Runs tasks `0..count`. The error is that of the first task, by index, that failed before the
-/// rest were stopped.
+/// Runs tasks `0..count` and returns their results in order. The error is that of the first task,
+/// by index, that failed before the rest were stopped.
 pub fn run<T: Send>(
     threads: usize,
     count: usize,
@@ -22,15 +22,17 @@ pub fn run<T: Send>(
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         while !failed.load(Ordering::Relaxed) {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(slot) = results.get(at) else { return };
-            let result = catch_unwind(AssertUnwindSafe(|| task(at)))
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(slot) = results.get(index) else { return };
+            let result = catch_unwind(AssertUnwindSafe(|| task(index)))
                 .unwrap_or_else(|panic| Err(panicked(&*panic)));
+            // Other threads finish their task and take no new one.
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             *slot.lock().expect("nothing panics while it holds a result") = Some(result);
         }
     };
     thread::scope(|scope| {
+        // The calling thread is one of the `threads`, and goes on alone if no other can be made.
         for _ in 1..threads.clamp(1, count.max(1)) {
             if thread::Builder::new().spawn_scoped(scope, work).is_err() {
                 break;
@@ -41,28 +43,28 @@ pub fn run<T: Send>(
     let results = results
         .into_iter()
         .map(|slot| slot.into_inner().expect("nothing panics while it holds a result"));
-    // After a failure the later slots may be empty; the failure itself comes before them.
+    // After a failure later slots may be empty; the failure itself comes before them.
     results.map_while(|result| result).collect()
 }
 
-/// The same for tasks of these sizes, the largest first: no thread is left with much to do when the
+/// Runs tasks of known sizes, the largest first, so that no thread has much left to do when the
 /// others are done.
-pub fn run_largest_first<T: Send>(
+pub(crate) fn run_largest_first<T: Send>(
     threads: usize,
     sizes: &[u64],
     task: impl Fn(usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     let mut order: Vec<usize> = (0..sizes.len()).collect();
-    order.sort_by_key(|&at| Reverse(sizes[at]));
+    order.sort_by_key(|&index| Reverse(sizes[index]));
     let results = run(threads, order.len(), |nth| task(order[nth]))?;
     let mut results: Vec<(usize, T)> = order.into_iter().zip(results).collect();
-    results.sort_unstable_by_key(|(at, _)| *at);
+    results.sort_unstable_by_key(|(index, _)| *index);
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
-/// What `first` and `second` give, at the same time if there is more than one thread. Panics as
-/// they do.
-pub fn both<A: Send, B>(
+/// Returns the results of `first` and `second`, which run at the same time if there is more than
+/// one thread. Panics if one of them panics.
+pub(crate) fn both<A: Send, B>(
     threads: usize,
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B,
@@ -70,8 +72,8 @@ pub fn both<A: Send, B>(
     if threads == 1 {
         return (first(), second());
     }
-    // A closure that no thread was made for is lost; this one leaves `first` to be taken by
-    // another.
+    // A closure whose thread could not be started is lost. This closure leaves `first` behind, so
+    // that the calling thread can still run it.
     let first = Mutex::new(Some(first));
     let run_first = || {
         let first = lock(&first).take();
@@ -88,11 +90,12 @@ pub fn both<A: Send, B>(
     (found.or_else(run_first).expect("one of the two ran it"), second)
 }
 
-/// What a mutex holds, whoever panicked while they had it: for what is whole at any time.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks `mutex`, ignoring poisoning. Only for data that is valid after every statement.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Returns the error about a task that panicked.
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic
         .downcast_ref::<String>()

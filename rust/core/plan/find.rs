@@ -1,4 +1,5 @@
-//! Finding files: what a pattern of `corpus.toml` names, and what a file is called in the dataset.
+//! Finds files: the matches of a pattern in `corpus.toml`, and the name of each file in the
+//! dataset.
 
 use std::io::ErrorKind::{IsADirectory, NotFound};
 use std::path::{Component, Path, PathBuf};
@@ -9,14 +10,20 @@ use super::nearest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
-/// The files that `pattern` names below `root`, sorted. What is no regular file is refused, never
-/// passed over.
-pub fn find_files(storage: &dyn Storage, root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+/// Returns the files below `root` that `pattern` matches, sorted. Refuses a match that is no
+/// regular file instead of skipping it.
+pub(crate) fn find_files(
+    storage: &dyn Storage,
+    root: &Path,
+    pattern: &str,
+) -> Result<Vec<PathBuf>> {
     if pattern.trim().is_empty() {
         return Err(Error::config("a name in its list of files is empty")
             .remedy("name a file, or remove the entry"));
     }
     let plain = root.join(pattern);
+    // A name that exists is taken as it is, even if it holds `*` or a bracket.
+    // A name that exists is taken as it is, even if it holds `*` or a bracket.
     let is_there = storage.is_there(&plain);
     if is_there && storage.is_regular(&plain).map_err(|error| error.file(pattern))? {
         return Ok(vec![plain]);
@@ -41,10 +48,12 @@ pub fn find_files(storage: &dyn Storage, root: &Path, pattern: &str) -> Result<V
     let parts: std::result::Result<Vec<Part>, _> =
         Path::new(pattern).components().map(Part::of).collect();
     let parts = parts.map_err(wrong)?;
+    // One component at a time, so that a folder that cannot be read is an error.
     let mut found = Vec::new();
     find_below(storage, root.to_owned(), &parts, &mut found)?;
     found.sort();
     found.dedup();
+    // Only now, so that each error names one file.
     let mut kept = Vec::new();
     for path in found {
         if storage.is_regular(&path).map_err(|error| error.file(portable_name(root, &path)))? {
@@ -62,7 +71,7 @@ pub fn find_files(storage: &dyn Storage, root: &Path, pattern: &str) -> Result<V
     Ok(kept)
 }
 
-/// Refuses the name of a file that the dataset could not name: it names its inputs in JSON.
+/// Refuses the name of a file that the dataset cannot store: its manifest is JSON.
 fn refuse_bytes(name: &Path) -> Result<()> {
     if name.to_str().is_some() {
         return Ok(());
@@ -77,18 +86,19 @@ fn refuse_bytes(name: &Path) -> Result<()> {
 enum Part {
     /// Any folders, or none: `**`.
     Folders,
-    /// Names that match.
+    /// Names that match a pattern.
     Names(Pattern),
-    /// This name.
+    /// One name.
     Name(PathBuf),
 }
 
 impl Part {
+    /// Parses a component.
     fn of(component: Component<'_>) -> std::result::Result<Self, PatternError> {
         let text = component.as_os_str().to_string_lossy();
         Ok(match component {
             Component::Normal(_) if text == "**" => Self::Folders,
-            // A pattern with `**` in a longer name is an error that `Pattern` names.
+            // `Pattern` itself reports `**` inside a longer name as an error.
             Component::Normal(_) if text.contains(['*', '?', '[']) => {
                 Self::Names(Pattern::new(&text)?)
             }
@@ -97,7 +107,7 @@ impl Part {
     }
 }
 
-/// Adds what `parts` match below `path`.
+/// Adds the matches of `parts` below `path`.
 fn find_below(
     storage: &dyn Storage,
     path: PathBuf,
@@ -108,6 +118,7 @@ fn find_below(
         found.push(path);
         return Ok(());
     };
+    // A fixed name may be `..`, which no listing of a folder holds.
     if let Part::Name(name) = part {
         let next = path.join(name);
         return if storage.is_there(&next) {
@@ -130,7 +141,7 @@ fn find_below(
             _ => {}
         }
     }
-    // A pattern that ends in `**` names folders, not files.
+    // A pattern that ends in `**` matches folders, not files.
     if matches!(part, Part::Folders) && !rest.is_empty() {
         find_below(storage, path, rest, found)
     } else {
@@ -138,14 +149,15 @@ fn find_below(
     }
 }
 
-/// What to do with a folder that was named as a file.
+/// Returns the remedy for a folder that was named as a file.
 fn of_folder(storage: &dyn Storage, folder: &Path, pattern: &str) -> String {
     let has = |name: &str| storage.is_file(&folder.join(name));
     let load = format!("datasets.load_from_disk('{pattern}')");
     if has("dataset_dict.json") {
         return format!(
             "it was saved by `datasets`: export each split as JSON Lines and name those files: \
-             python -c \"import datasets; [d.to_json(f'{pattern}/{{n}}.jsonl') for n, d in {load}.items()]\""
+             python -c \"import datasets; \
+             [d.to_json(f'{pattern}/{{n}}.jsonl') for n, d in {load}.items()]\""
         );
     }
     if has("dataset_info.json") && has("state.json") {
@@ -157,7 +169,7 @@ fn of_folder(storage: &dyn Storage, folder: &Path, pattern: &str) -> String {
     format!("name its files: \"{pattern}/*\"")
 }
 
-/// What the user may have meant instead of the missing `path`.
+/// Returns a guess at the file that the user meant instead of the missing `path`.
 fn near_files(storage: &dyn Storage, root: &Path, path: &Path) -> String {
     let folder = path.parent().unwrap_or(root);
     let names = storage.names_in(folder);
@@ -168,8 +180,8 @@ fn near_files(storage: &dyn Storage, root: &Path, path: &Path) -> String {
     }
 }
 
-/// `path` relative to `root`, with `/`, `.` removed: the same on every machine.
-pub fn portable_name(root: &Path, path: &Path) -> String {
+/// Returns `path` relative to `root`, with `/`, and without `.`: equal on every machine.
+pub(crate) fn portable_name(root: &Path, path: &Path) -> String {
     let Ok(relative) = path.strip_prefix(root) else {
         return path.to_string_lossy().into_owned();
     };

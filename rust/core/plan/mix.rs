@@ -1,4 +1,4 @@
-//! `MixPlan`: how sources without `epochs` are mixed, resolved.
+//! `MixPlan`: the resolved mix of the sources without `epochs`.
 
 use serde::Serialize;
 
@@ -9,18 +9,18 @@ use crate::schema::MAX_COPIES;
 /// `[mix]`, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MixPlan {
-    /// What shares are of.
-    pub by: MixBy,
-    /// Shares go by the (1 / temperature)-th power of sizes or weights.
-    pub temperature: f64,
-    /// What shares are counted in.
-    pub unit: Unit,
+    /// The property that groups sources into shares.
+    pub(crate) by: MixBy,
+    /// The temperature: shares follow the (1 / temperature)-th power of sizes or weights.
+    pub(crate) temperature: f64,
+    /// The unit in which shares are counted.
+    pub(crate) unit: Unit,
     /// The most copies of a record, on average over its source.
-    pub max_epochs: Option<f64>,
+    pub(crate) max_epochs: Option<f64>,
 }
 
-/// The mix, where there is a `[mix]` or a source has a weight.
-pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<MixPlan>> {
+/// Returns the mix if there is a `[mix]` or a source has a weight.
+pub(crate) fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<MixPlan>> {
     let has_weight = |source: &&SourceSpec| source.weight.is_some();
     let weighted = sources.iter().find(has_weight);
     if spec.is_none() && weighted.is_none() {
@@ -36,6 +36,7 @@ pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<
         .remedy("1 keeps shares as they are; above 1 they come nearer to each other"));
     }
     refuse_epochs("max_epochs", spec.max_epochs)?;
+    // Epochs and weights exclude each other; a weight needs the others' weights to compare with.
     for source in sources {
         let refuse = |what: String, remedy: &str| {
             Err(Error::config(what).source(source.name.clone()).remedy(remedy))
@@ -64,6 +65,7 @@ pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<
             _ => {}
         }
     }
+    // Nothing would be left to mix.
     if sources.iter().all(|source| source.epochs.is_some()) {
         return Err(Error::config("[mix], but every source has `epochs`")
             .remedy("remove `epochs` from those that are to be mixed, or remove [mix]"));
@@ -72,13 +74,13 @@ pub fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<Option<
     Ok(Some(MixPlan { by, temperature, unit, max_epochs: spec.max_epochs }))
 }
 
-/// A number as TOML writes it.
-pub fn shown(number: f64) -> String {
+/// Returns a number as TOML writes it.
+pub(crate) fn shown(number: f64) -> String {
     if number.is_nan() { "nan".to_owned() } else { number.to_string() }
 }
 
-/// Refuses a number of copies that cannot be.
-pub fn refuse_epochs(key: &str, epochs: Option<f64>) -> Result<()> {
+/// Refuses a number of copies that is not above 0 or is too large.
+pub(crate) fn refuse_epochs(key: &str, epochs: Option<f64>) -> Result<()> {
     match epochs {
         Some(epochs) if !(epochs > 0.0 && epochs <= f64::from(MAX_COPIES)) => {
             let what =

@@ -1,8 +1,8 @@
-//! Keys of `corpus.toml`: what each may hold, checked on the text, so that an error names its line
-//! and its remedy.
+//! Keys of `corpus.toml`: the values that each may hold. They are checked on the text, so that an
+//! error names its line and its remedy.
 //!
 //! Takes the text; gives nothing, or the first error in it. Serde reads the text afterwards and
-//! finds nothing wrong; a test holds the keys and words listed here against those that it knows.
+//! finds no fault. A test compares the keys and words listed here with those that serde knows.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use super::nearest;
 use crate::error::{Error, Result};
 use crate::read::FormatName;
 
-/// What a key holds.
+/// The values that a key takes.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Text,
@@ -34,15 +34,17 @@ enum Kind {
 struct Key {
     name: &'static str,
     kind: Kind,
-    /// How its value may be written.
+    /// An example of its value.
     example: &'static str,
     is_needed: bool,
 }
 
+/// Returns a key that may be left out.
 const fn key(name: &'static str, kind: Kind, example: &'static str) -> Key {
     Key { name, kind, example, is_needed: false }
 }
 
+/// Returns a key that must be there.
 const fn needed(name: &'static str, kind: Kind, example: &'static str) -> Key {
     Key { name, kind, example, is_needed: true }
 }
@@ -98,7 +100,7 @@ const SOURCE: &[Key] = &[
     key("duplicates", DUPLICATES, "\"exact\""),
 ];
 
-/// What is wrong, its remedy, and where it is.
+/// A fault in the text, its remedy, and its position.
 struct Fault {
     message: String,
     remedy: String,
@@ -107,13 +109,14 @@ struct Fault {
 
 type Checked = std::result::Result<(), Fault>;
 
+/// Returns a fault.
 fn fault(span: Range<usize>, message: impl Into<String>, remedy: impl Into<String>) -> Checked {
     Err(Fault { message: message.into(), remedy: remedy.into(), span })
 }
 
-/// Refuses a text that is no TOML, or has a key or a value that `corpus.toml` does not know. `file`
-/// is its name.
-pub fn check(text: &str, file: &str) -> Result<()> {
+/// Refuses a text that is no TOML, or that has a key or a value that `corpus.toml` does not know.
+/// Errors name `file`.
+pub(crate) fn check(text: &str, file: &str) -> Result<()> {
     let checked = match DeTable::parse(text) {
         Ok(table) => check_table(table.get_ref(), table.span(), TOP, ""),
         Err(error) => Err(not_toml(text, error.message(), error.span().unwrap_or(0..0))),
@@ -124,10 +127,11 @@ pub fn check(text: &str, file: &str) -> Result<()> {
     })
 }
 
-/// The fault of a text that is no TOML.
+/// Returns the fault of a text that is no TOML.
 fn not_toml(text: &str, message: &str, span: Range<usize>) -> Fault {
     let line = text[..span.start].rfind('\n').map_or(0, |end| end + 1);
     let line = text[line..].lines().next().unwrap_or_default().trim();
+    // The parser's own words for common mistakes do not say what to write instead.
     let (message, remedy) = if message.contains("duplicate key") {
         match line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
             Some(name) if name.trim_start_matches('[').trim() == "source" => (
@@ -151,20 +155,22 @@ fn not_toml(text: &str, message: &str, span: Range<usize>) -> Fault {
     } else {
         (
             format!("this line cannot be read as TOML: {message}"),
-            "a key is written name = value, a text in quotes, a list in brackets; [[source]] begins a source"
+            "a key is written name = value, a text in quotes, a list in brackets; \
+             [[source]] begins a source"
                 .to_owned(),
         )
     };
     Fault { message, remedy, span }
 }
 
-/// Checks the keys of a table; `place` says which one it is, as ` under [pack]`.
+/// Checks the keys of a table. `place` names the table in errors, for example ` under [pack]`.
 fn check_table(
     table: &DeTable<'_>,
     span: Range<usize>,
     keys: &'static [Key],
     place: &str,
 ) -> Checked {
+    // In order of the text, so that the first fault in the file is reported.
     let mut written: Vec<_> = table.iter().collect();
     written.sort_by_key(|(name, _)| name.span().start);
     for (name, value) in written {
@@ -183,6 +189,7 @@ fn check_table(
     }
 }
 
+/// Returns the fault of a key that is not known, with the most likely remedy.
 fn unknown_key(name: &str, span: Range<usize>, keys: &[Key], place: &str) -> Checked {
     let elsewhere = |key: &&Key| match key.kind {
         Kind::Table(inner) | Kind::Tables(inner) => inner.iter().any(|inner| inner.name == name),
@@ -203,10 +210,12 @@ fn unknown_key(name: &str, span: Range<usize>, keys: &[Key], place: &str) -> Che
     fault(span, format!("no key `{name}` is known{place}"), remedy)
 }
 
+/// Returns names in backquotes, separated by commas.
 fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// Checks the value of a known key.
 fn check_value(
     value: &Spanned<DeValue<'_>>,
     name_span: Range<usize>,
@@ -214,6 +223,7 @@ fn check_value(
     place: &str,
 ) -> Checked {
     let Key { name, example, .. } = key;
+    // Every fault of a value is mended by the example of its key.
     let remedy = format!("write it as {name} = {example}");
     let refuse = |what: &str| {
         let message = format!("`{name}`{place} takes {what}, not {}", described(value.get_ref()));
@@ -244,6 +254,7 @@ fn check_value(
             None => refuse("a whole number, 0 or above and not too large"),
         },
         (Kind::Whole, _) => refuse("a whole number"),
+        // An integer is a number as well: `temperature = 2` is what people write.
         (Kind::Number, DeValue::Integer(number))
             if i64::from_str_radix(number.as_str(), number.radix()).is_ok() =>
         {
@@ -292,7 +303,7 @@ fn check_value(
     }
 }
 
-/// Checks that a segment is one prompt or one target.
+/// Checks that a segment has one prompt or one target.
 fn check_segment(segment: &Spanned<DeValue<'_>>) -> Checked {
     let remedy = || format!("a segment is one prompt or one target: segments = {SEGMENTS}");
     let DeValue::Table(table) = segment.get_ref() else {
@@ -306,6 +317,7 @@ fn check_segment(segment: &Spanned<DeValue<'_>>) -> Checked {
     written.sort_by_key(|(name, _)| name.span().start);
     for (name, template) in &written {
         let part = &**name.get_ref();
+        // A segment has one key of two: a third is most likely a misspelled one.
         if !["prompt", "target"].contains(&part) {
             let near = nearest(part, ["prompt", "target"].into_iter());
             let remedy = near.map_or_else(remedy, |near| format!("did you mean `{near}`?"));
@@ -319,6 +331,7 @@ fn check_segment(segment: &Spanned<DeValue<'_>>) -> Checked {
             return fault(template.span(), message, remedy());
         }
     }
+    // Two keys would leave the order of prompt and target open.
     match written.len() {
         1 => Ok(()),
         0 => fault(segment.span(), "a segment is empty", remedy()),
@@ -330,14 +343,15 @@ fn check_segment(segment: &Spanned<DeValue<'_>>) -> Checked {
     }
 }
 
-/// The value of a whole number, 0 or above.
+/// Returns the value of a whole number, 0 or above; none if it is negative or too large.
 fn whole(number: &DeInteger<'_>) -> Option<u64> {
     let (digits, radix) = (number.as_str(), number.radix());
+    // TOML's integers are signed; larger seeds are accepted as well.
     let signed = i64::from_str_radix(digits, radix).ok().and_then(|value| value.try_into().ok());
     signed.or_else(|| u64::from_str_radix(digits, radix).ok())
 }
 
-/// A value as an error names it.
+/// Returns a value as an error names it.
 fn described(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) if text.chars().count() > 40 => "a text".to_owned(),
@@ -356,7 +370,7 @@ mod tests {
     use super::*;
     use crate::plan::PlanSpec;
 
-    /// The names in backquotes of serde's "expected one of `a`, `b`".
+    /// Returns the names in backquotes of serde's "expected one of `a`, `b`".
     fn expected(text: &str) -> Vec<String> {
         let error = toml::from_str::<PlanSpec>(text).unwrap_err();
         let list = error.message().split_once("expected ").unwrap().1.to_owned();

@@ -1,4 +1,4 @@
-//! The compiled path: templates that only substitute fields, without a template engine.
+//! The compiled path: templates that only substitute fields, rendered without a template engine.
 
 use unicode_normalization::char::is_combining_mark;
 
@@ -7,30 +7,31 @@ use super::{Fields, RECORD, Rendered, Step, TokenNames, words};
 use crate::read::Value;
 use crate::schema::{DropReason, Refusal, Role};
 
-/// Literal text and dotted fields in turn.
+/// A template of literal text and dotted fields.
 #[derive(Debug)]
 pub struct Template {
-    /// In order.
-    pub parts: Vec<Part>,
+    /// The parts, in order.
+    pub(crate) parts: Vec<Part>,
 }
 
-/// A part of a template.
+/// A part of a compiled template.
 #[derive(Debug)]
-pub enum Part {
-    /// Its own text.
+pub(crate) enum Part {
+    /// Text that the template spells.
     Literal(String),
-    /// A field by its path.
+    /// A field, by its path.
     Field(Vec<String>),
 }
 
 impl Template {
-    /// The template, if it does nothing but substitute fields. A name among `tokens` is its token,
-    /// as the template's text.
-    pub fn parse(text: &str, tokens: &TokenNames) -> Option<Self> {
+    /// Parses a template; returns none if it does more than substitute fields. A name in `tokens`
+    /// becomes its token, as text of the template.
+    pub(crate) fn parse(text: &str, tokens: &TokenNames) -> Option<Self> {
         let mut parts = Vec::new();
         let mut rest = text;
-        while let Some(at) = rest.find("{{") {
-            let (literal, tail) = rest.split_at(at);
+        while let Some(start) = rest.find("{{") {
+            let (literal, tail) = rest.split_at(start);
+            // A string with `}}` in it leaves a torn expression, which is no path: Jinja gets it.
             let (expression, after) = tail[2..].split_once("}}")?;
             parts.push(Part::Literal(literal.to_owned()));
             let path = field_path(expression)?;
@@ -39,13 +40,14 @@ impl Template {
             rest = after;
         }
         parts.push(Part::Literal(rest.to_owned()));
-        let plain = |part: &Part| !matches!(part, Part::Literal(text) if text.contains("{%") || text.contains("{#"));
+        let is_tag = |text: &str| text.contains("{%") || text.contains("{#");
+        let plain = |part: &Part| !matches!(part, Part::Literal(text) if is_tag(text));
         parts.retain(|part| !matches!(part, Part::Literal(text) if text.is_empty()));
         parts.iter().all(plain).then_some(Self { parts })
     }
 
-    /// Renders into `out`. Gives whether there is data and all of it is blank.
-    pub fn render(
+    /// Renders a record into `out`. Returns whether the template shows data and all of it is blank.
+    pub(crate) fn render(
         &self,
         fields: &Fields,
         is_target: bool,
@@ -74,8 +76,8 @@ impl Template {
         Ok(has_data && blank)
     }
 
-    /// Appends the paths of its fields.
-    pub fn paths(&self, out: &mut Vec<Vec<Step>>) {
+    /// Appends the paths of the template's fields.
+    pub(crate) fn paths(&self, out: &mut Vec<Vec<Step>>) {
         for part in &self.parts {
             if let Part::Field(path) = part {
                 out.push(path.iter().cloned().map(Step::Key).collect());
@@ -87,7 +89,7 @@ impl Template {
     }
 }
 
-/// Numbers, booleans, lists: as Python writes them.
+/// Returns a number, a boolean or a list as Python writes it.
 fn shown(value: &Value, path: &[String]) -> Result<String, Refusal> {
     let unreadable = |error: minijinja::Error| {
         let why = error.detail().unwrap_or("holds a value that is no text").to_owned();
@@ -102,19 +104,20 @@ fn shown(value: &Value, path: &[String]) -> Result<String, Refusal> {
     text(&value_of(value, &str::to_owned, true)).map_err(unreadable)
 }
 
-/// The path in the record of `record.…`.
-pub fn in_record(path: &[String]) -> Option<&[String]> {
+/// Returns the path inside the record of a path that starts with `record`.
+pub(crate) fn in_record(path: &[String]) -> Option<&[String]> {
     path.split_first()
         .filter(|(first, rest)| *first == RECORD && !rest.is_empty())
         .map(|(_, rest)| rest)
 }
 
-/// `a.b.c` or `a["b"].c` of an expression that is nothing else. Jinja's own words are left to
-/// Jinja.
+/// Returns the path of an expression `a.b.c` or `a["b"].c`; none for any other expression. Jinja's
+/// own words are left to Jinja.
 fn field_path(expression: &str) -> Option<Vec<String>> {
     const WORDS: [&str; 11] = [
         "true", "false", "none", "True", "False", "None", "not", "self", "loop", "super", "caller",
     ];
+    // A combining mark inside a name (Yorùbá) is no letter to Unicode, but people write it.
     let is_inside = |c: char| c == '_' || c.is_alphanumeric() || is_combining_mark(c);
     let mut rest = expression.trim();
     let mut path = Vec::new();
@@ -124,6 +127,7 @@ fn field_path(expression: &str) -> Option<Vec<String>> {
         {
             let quote = quoted.chars().next().filter(|c| matches!(c, '"' | '\''))?;
             let (name, after) = quoted[1..].split_once(quote)?;
+            // An escape needs the engine's rules for strings.
             if name.contains('\\') {
                 return None;
             }
@@ -144,6 +148,7 @@ fn field_path(expression: &str) -> Option<Vec<String>> {
     }
 }
 
+/// Returns the value at a path; none if it is missing or null.
 fn lookup<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
     let path = in_record(path).filter(|_| !fields.contains_key(RECORD)).unwrap_or(path);
     let mut value = fields.get(&path[0])?;

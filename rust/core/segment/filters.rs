@@ -1,38 +1,38 @@
-//! The filters, functions and methods that templates call, as Jinja2 has them where `transformers`
-//! sets it up.
+//! The filters, tests and functions that templates call, as in Jinja2 set up by `transformers`.
 //!
-//! Only those where the engine differs from Python; where the two cannot agree, the call is an
+//! Only those in which the engine differs from Python. Where the two cannot agree, the call is an
 //! error that says so.
 
 // The engine hands keyword arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
-use minijinja::formatting::{FormatStyle, format};
-use minijinja::value::{
-    Kwargs, Rest, StringInput, Value as Jinja, ValueKind, ValueOrKwargs, from_args,
-};
-use minijinja::{Environment, Error as JinjaError, ErrorKind, State, filters};
+use minijinja::value::{Kwargs, Rest, Value as Jinja, ValueKind, ValueOrKwargs, from_args};
+use minijinja::{Environment, Error as JinjaError, ErrorKind, State};
 
-use super::python::{Dumps, is_big, repr, text};
+use super::formats::{printf, to_json};
+use super::methods::{is_space, lines_of, method, strip};
+use super::python::{is_big, text};
 
-/// The filter that every operand of `~` and the value before a filter of [`OF_TEXT`] pass through.
-pub const TEXT: &str = "__str";
-/// Filters that make text of whatever they are given.
-pub const OF_TEXT: [&str; 5] = ["upper", "lower", "title", "capitalize", "replace"];
+/// The filter that each operand of `~`, and each value before a filter of [`OF_TEXT`], passes
+/// through.
+pub(crate) const TEXT: &str = "__str";
+/// Filters that turn any value into text first.
+pub(crate) const OF_TEXT: [&str; 5] = ["upper", "lower", "title", "capitalize", "replace"];
 /// The widest column that a format may ask for.
-const MAX_WIDTH: usize = 10_000;
+pub(super) const MAX_WIDTH: usize = 10_000;
 
-type Result<T> = std::result::Result<T, JinjaError>;
+pub(super) type Result<T> = std::result::Result<T, JinjaError>;
 
-fn error(what: impl Into<std::borrow::Cow<'static, str>>) -> JinjaError {
+/// Returns the error about a call that templates must not make.
+pub(super) fn error(what: impl Into<std::borrow::Cow<'static, str>>) -> JinjaError {
     JinjaError::new(ErrorKind::InvalidOperation, what)
 }
 
-/// Adds them to `environment`.
-pub fn add_to(environment: &mut Environment<'static>) {
+/// Adds the filters, tests and functions to `environment`.
+pub(crate) fn add_to(environment: &mut Environment<'static>) {
     environment.set_formatter(|out, _state, value| match value.as_str() {
         Some(text) => Ok(out.write_str(text)?),
-        // What an `if` without `else` gives: nothing.
+        // An `if` without `else` gives an undefined value: nothing is written.
         None if value.is_undefined() => Ok(()),
         None => Ok(out.write_str(&text(value)?)?),
     });
@@ -58,18 +58,22 @@ pub fn add_to(environment: &mut Environment<'static>) {
     environment.add_function("raise_exception", |message: String| -> Result<String> {
         Err(error(message))
     });
+    // A date would differ from day to day, and with it the dataset.
     environment.add_function("strftime_now", |_: String| -> Result<String> {
         Err(error(
-            "strftime_now would make the dataset another each day: write the date into the template, or into a field",
+            "strftime_now would make the dataset another each day: \
+             write the date into the template, or into a field",
         ))
     });
     environment.set_unknown_method_callback(method);
 }
 
-fn charge(state: &State, bytes: usize) -> Result<()> {
+/// Pays for `bytes` of text.
+pub(super) fn charge(state: &State, bytes: usize) -> Result<()> {
     state.consume_fuel(bytes as u64 / 64)
 }
 
+/// Returns a value as Python's `str` gives it.
 fn text_filter(state: &State, value: &Jinja) -> Result<Jinja> {
     if value.as_str().is_some() {
         return Ok(value.clone());
@@ -79,7 +83,7 @@ fn text_filter(state: &State, value: &Jinja) -> Result<Jinja> {
     Ok(Jinja::from(text))
 }
 
-/// `default`, for null as for what is missing: that a template says so is how it takes either.
+/// Implements `default`, for null as for missing fields: a template that calls it accepts either.
 fn default(
     value: &Jinja,
     default: Option<Jinja>,
@@ -96,7 +100,8 @@ fn default(
     Ok(if is_missing { default.unwrap_or_else(|| Jinja::from("")) } else { value.clone() })
 }
 
-/// `join`, of an attribute of the items if one is named. A null among them is `None`, as in a list.
+/// Implements `join`, of an attribute of the items if one is named. A null item is `None`, as in a
+/// list.
 fn join(
     state: &State,
     values: &Jinja,
@@ -113,7 +118,8 @@ fn join(
     joined(state, values, separator, attribute)
 }
 
-fn joined(
+/// Joins the texts of `values`, or of an attribute of each.
+pub(super) fn joined(
     state: &State,
     values: &Jinja,
     separator: &str,
@@ -124,6 +130,7 @@ fn joined(
     }
     let mut out = String::new();
     for (index, item) in values.try_iter()?.enumerate() {
+        // A dotted attribute is a path; a part of digits is an index.
         let item = attribute.map_or(Ok(item.clone()), |name| {
             name.split('.').try_fold(item, |item, name| match name.parse::<usize>() {
                 Ok(index) => item.get_item(&Jinja::from(index)),
@@ -138,12 +145,7 @@ fn joined(
     Ok(out)
 }
 
-/// White space as `str.strip` and `str.split` know it: four separators more than Unicode's
-/// property.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
-}
-
+/// Implements `trim`.
 fn trim(value: &Jinja, chars: Option<&str>, kwargs: Kwargs) -> Result<String> {
     let chars =
         chars.map_or_else(|| kwargs.get::<Option<&str>>("chars"), |chars| Ok(Some(chars)))?;
@@ -152,14 +154,8 @@ fn trim(value: &Jinja, chars: Option<&str>, kwargs: Kwargs) -> Result<String> {
     Ok(strip(&text, chars, true, true).to_owned())
 }
 
-fn strip<'a>(text: &'a str, chars: Option<&str>, start: bool, end: bool) -> &'a str {
-    let wanted = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
-    let text = if start { text.trim_start_matches(wanted) } else { text };
-    if end { text.trim_end_matches(wanted) } else { text }
-}
-
-/// `title`: what stands after white space, a hyphen or an opening bracket is in upper case, the
-/// rest in lower.
+/// Implements `title`: a letter after white space, a hyphen or an opening bracket becomes upper
+/// case, any other lower case.
 fn title_filter(value: &Jinja) -> Result<String> {
     let text = text(value)?;
     let is_start = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
@@ -172,18 +168,25 @@ fn title_filter(value: &Jinja) -> Result<String> {
     Ok(out)
 }
 
-/// The argument of a filter, by its place among `given` or by its name.
-fn argument(given: &[Jinja], kwargs: &Kwargs, index: usize, name: &str) -> Result<Option<Jinja>> {
+/// Returns an argument of a filter, given by position or by name.
+pub(super) fn argument(
+    given: &[Jinja],
+    kwargs: &Kwargs,
+    index: usize,
+    name: &str,
+) -> Result<Option<Jinja>> {
     given.get(index).map_or_else(|| kwargs.get(name), |value| Ok(Some(value.clone())))
 }
 
-fn is_true(value: Option<Jinja>) -> bool {
+/// Returns whether an argument is given and true.
+pub(super) fn is_true(value: Option<Jinja>) -> bool {
     value.is_some_and(|value| value.is_true())
 }
 
-/// `indent`, by lines as `str.splitlines` knows them.
+/// Implements `indent`, with the lines of `str.splitlines`.
 fn indent(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
     let args = args.into_values();
+    // Each argument may be given by position or by name.
     let (given, kwargs): (&[Jinja], Kwargs) = from_args(&args)?;
     let Some((value, given)) = given.split_first().filter(|(_, given)| given.len() <= 3) else {
         return Err(JinjaError::new(ErrorKind::TooManyArguments, "indent takes three arguments"));
@@ -207,6 +210,7 @@ fn indent(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
             " ".repeat(width)
         }
     };
+    // As in Jinja2, a line end is added first: an empty text has one line.
     let text = format!("{text}\n");
     let lines = lines_of(&text, false);
     charge(state, text.len() + lines.len() * width.len())?;
@@ -221,15 +225,17 @@ fn indent(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
     Ok(out)
 }
 
-/// What `int` and `float` make of a string: an ASCII number, white space around it aside.
+/// Parses a string as `int` and `float` do: an ASCII number, with white space around it.
 fn number_of<T: std::str::FromStr>(text: &str) -> Result<Option<T>> {
     let text = strip(text, None, true, true);
+    // Python reads `1_000` and digits of other scripts as numbers; Rust's parser does not.
     if text.contains('_') || text.chars().any(|c| c.is_numeric() && !c.is_ascii()) {
         return Err(error("int and float know numbers of ASCII digits without underscores"));
     }
     Ok(text.parse().ok())
 }
 
+/// Returns the integer part of a float; none if it is not finite.
 fn whole(float: f64) -> Result<Option<Jinja>> {
     if float.is_finite() && float.abs() >= 2f64.powi(126) {
         return Err(error(format!("int of {float:e} has more than 126 bits")));
@@ -237,6 +243,7 @@ fn whole(float: f64) -> Result<Option<Jinja>> {
     Ok(float.is_finite().then(|| Jinja::from(float as i128)))
 }
 
+/// Implements `int`.
 fn int(value: &Jinja, default: Option<Jinja>, base: Option<u32>, kwargs: Kwargs) -> Result<Jinja> {
     let default =
         default.map_or_else(|| kwargs.get::<Option<Jinja>>("default"), |value| Ok(Some(value)))?;
@@ -248,6 +255,7 @@ fn int(value: &Jinja, default: Option<Jinja>, base: Option<u32>, kwargs: Kwargs)
         return Err(error("int knows base 10 alone"));
     }
     let made = match value.kind() {
+        // A missing field must be counted as such, not become the default.
         ValueKind::Undefined => return Err(ErrorKind::UndefinedError.into()),
         ValueKind::Bool => Some(Jinja::from(i64::from(value.is_true()))),
         ValueKind::Number if value.is_integer() => Some(value.clone()),
@@ -257,6 +265,7 @@ fn int(value: &Jinja, default: Option<Jinja>, base: Option<u32>, kwargs: Kwargs)
         }
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
+            // As Python does: an integer if the text is one, else the integer part of a float.
             match number_of::<i128>(text)? {
                 Some(int) => {
                     Some(i64::try_from(int).map_or_else(|_| Jinja::from(int), Jinja::from))
@@ -270,6 +279,7 @@ fn int(value: &Jinja, default: Option<Jinja>, base: Option<u32>, kwargs: Kwargs)
     Ok(made.or(default).unwrap_or_else(|| Jinja::from(0)))
 }
 
+/// Implements `float`.
 fn float(value: &Jinja, default: Option<Jinja>, kwargs: Kwargs) -> Result<Jinja> {
     let default =
         default.map_or_else(|| kwargs.get::<Option<Jinja>>("default"), |value| Ok(Some(value)))?;
@@ -285,228 +295,4 @@ fn float(value: &Jinja, default: Option<Jinja>, kwargs: Kwargs) -> Result<Jinja>
         _ => None,
     };
     Ok(made.map(Jinja::from).or(default).unwrap_or_else(|| Jinja::from(0.0)))
-}
-
-/// `tojson` of `transformers`: `json.dumps` with four of its arguments.
-fn to_json(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
-    const NAMES: [&str; 4] = ["ensure_ascii", "indent", "separators", "sort_keys"];
-    let args = args.into_values();
-    let (values, kwargs): (&[Jinja], Kwargs) = from_args(&args)?;
-    let Some((value, given)) = values.split_first().filter(|(_, given)| given.len() <= NAMES.len())
-    else {
-        return Err(JinjaError::new(ErrorKind::TooManyArguments, "tojson takes four arguments"));
-    };
-    let argument = |index: usize| argument(given, &kwargs, index, NAMES[index]);
-    let indent = match argument(1)?.filter(|indent| !indent.is_none()) {
-        None => None,
-        Some(indent) if indent.as_str().is_some() => Some(indent.to_string()),
-        Some(indent) => {
-            let width = if indent.kind() == ValueKind::Bool {
-                i64::from(indent.is_true())
-            } else {
-                i64::try_from(indent)?
-            };
-            if width > MAX_WIDTH as i64 {
-                return Err(error(format!("tojson(indent={width}) is wider than {MAX_WIDTH}")));
-            }
-            Some(" ".repeat(usize::try_from(width).unwrap_or(0)))
-        }
-    };
-    let separators = match argument(2)?.filter(|separators| !separators.is_none()) {
-        None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
-        Some(both) => {
-            let both: Vec<Jinja> = both.try_iter()?.collect();
-            match both.iter().map(Jinja::as_str).collect::<Vec<_>>()[..] {
-                [Some(item), Some(key)] => (item.to_owned(), key.to_owned()),
-                _ => return Err(error("tojson(separators=…) takes two strings")),
-            }
-        }
-    };
-    let dumps = Dumps {
-        ensure_ascii: is_true(argument(0)?),
-        indent,
-        separators,
-        sort_keys: is_true(argument(3)?),
-    };
-    kwargs.assert_all_used()?;
-    let text = dumps.text(value)?;
-    charge(state, text.len())?;
-    Ok(text)
-}
-
-/// Refuses a format that asks for columns wider than [`MAX_WIDTH`].
-fn refuse_wide(format: &str) -> Result<()> {
-    let is_wide = |digits: &str| {
-        digits.len() > 9 || digits.parse::<usize>().is_ok_and(|width| width > MAX_WIDTH)
-    };
-    if format.split(|c: char| !c.is_ascii_digit()).any(is_wide) {
-        return Err(error(format!("the format asks for a column wider than {MAX_WIDTH}")));
-    }
-    Ok(())
-}
-
-/// The filter `format`: Python's `%`. `%s` and `%r` are written here, the others by the engine.
-fn printf(state: &State, args: Rest<ValueOrKwargs>) -> Result<String> {
-    let args = args.into_values();
-    let Some((pattern, args)) = args.split_first() else {
-        return Err(ErrorKind::MissingArgument.into());
-    };
-    let pattern = text(pattern)?;
-    refuse_wide(&pattern)?;
-    if pattern.contains('*') || pattern.contains("%(") {
-        return Err(error(
-            "format knows neither `%(name)s` nor `*`: use `\"{name}\".format(name=…)`",
-        ));
-    }
-    let (mut out, mut given) = (String::new(), args.to_vec());
-    let (mut next, mut rest) = (0, pattern.as_str());
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..=at]);
-        rest = &rest[at + 1..];
-        let Some(end) = rest.find(|c: char| {
-            !matches!(c, '#' | '0'..='9' | ' ' | '+' | '-' | '.' | 'h' | 'l' | 'L')
-        }) else {
-            break;
-        };
-        out.push_str(&rest[..end]);
-        let conversion = rest[end..].chars().next().unwrap_or('%');
-        rest = &rest[end + conversion.len_utf8()..];
-        out.push(if conversion == 'r' { 's' } else { conversion });
-        if conversion == '%' {
-            continue;
-        }
-        if let Some(value) = given.get_mut(next) {
-            match conversion {
-                'r' => *value = Jinja::from(repr(value)?),
-                's' => {
-                    *value =
-                        Jinja::from(if value.is_none() { "None".to_owned() } else { text(value)? });
-                }
-                _ => {}
-            }
-        }
-        next += 1;
-    }
-    out.push_str(rest);
-    if next != given.len() {
-        return Err(error(format!("format is given {} values for {next} places", given.len())));
-    }
-    let text = format(FormatStyle::Printf, &out, &given)?;
-    charge(state, text.len())?;
-    Ok(text)
-}
-
-/// `str.format`. What has no format of its own is written here, other values by the engine.
-fn str_format(pattern: &str, args: &[Jinja]) -> Result<Jinja> {
-    refuse_wide(pattern)?;
-    if pattern.contains('!')
-        && pattern
-            .split('{')
-            .skip(1)
-            .any(|field| field.split('}').next().is_some_and(|f| f.contains('!')))
-    {
-        return Err(error("`str.format` here knows no conversion such as `!r`"));
-    }
-    let shown = |value: &Jinja| match value.kind() {
-        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => text(value).map(Jinja::from),
-        // Without a format of its own, a number is shown as it is.
-        ValueKind::Number if !pattern.contains(':') => text(value).map(Jinja::from),
-        _ => Ok(value.clone()),
-    };
-    let args = args.iter().map(|value| match Kwargs::try_from(value.clone()) {
-        Ok(kwargs) if value.is_kwargs() => {
-            let named = kwargs.args().map(|name| Ok((name, shown(&kwargs.get::<Jinja>(name)?)?)));
-            named.collect::<Result<Kwargs>>().map(Jinja::from)
-        }
-        _ => shown(value),
-    });
-    format(FormatStyle::StrFormat, pattern, &args.collect::<Result<Vec<_>>>()?).map(Jinja::from)
-}
-
-/// The methods of Python's types that templates call.
-fn method(state: &mut State, value: &Jinja, name: &str, args: &[Jinja]) -> Result<Jinja> {
-    let Some(this) = value.as_str() else {
-        return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args);
-    };
-    let chars = || from_args::<(Option<&str>,)>(args).map(|(chars,)| chars);
-    Ok(match name {
-        "strip" => Jinja::from(strip(this, chars()?, true, true)),
-        "lstrip" => Jinja::from(strip(this, chars()?, true, false)),
-        "rstrip" => Jinja::from(strip(this, chars()?, false, true)),
-        "split" if args.first().is_none_or(Jinja::is_none) && args.len() < 2 => {
-            this.split(is_space).filter(|word| !word.is_empty()).map(Jinja::from).collect()
-        }
-        "splitlines" => {
-            let (keep_ends,) = from_args::<(Option<bool>,)>(args)?;
-            lines_of(this, keep_ends.unwrap_or(false)).into_iter().map(Jinja::from).collect()
-        }
-        "title" => {
-            let () = from_args(args)?;
-            title(state, this)?
-        }
-        "join" => {
-            let (values,): (&Jinja,) = from_args(args)?;
-            let texts: Vec<Jinja> = values.try_iter()?.collect();
-            if let Some(other) = texts.iter().find(|text| text.as_str().is_none()) {
-                return Err(error(format!("str.join takes strings, not {}", other.kind())));
-            }
-            Jinja::from(joined(state, &Jinja::from(texts), this, None)?)
-        }
-        "format" => str_format(this, args)?,
-        "isspace" => Jinja::from(!this.is_empty() && this.chars().all(is_space)),
-        "isalpha" | "isalnum" | "isdigit" | "isnumeric" | "isdecimal" if !this.is_ascii() => {
-            return Err(error(format!("str.{name} of text beyond ASCII is not known here")));
-        }
-        "isdecimal" => {
-            Jinja::from(!this.is_empty() && this.bytes().all(|byte| byte.is_ascii_digit()))
-        }
-        "removeprefix" => {
-            Jinja::from(this.strip_prefix(from_args::<(&str,)>(args)?.0).unwrap_or(this))
-        }
-        "removesuffix" => {
-            Jinja::from(this.strip_suffix(from_args::<(&str,)>(args)?.0).unwrap_or(this))
-        }
-        _ => return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
-    })
-}
-
-/// The lines of `str.splitlines`.
-fn lines_of(text: &str, keep_ends: bool) -> Vec<&str> {
-    let is_end = |c: char| {
-        matches!(
-            c,
-            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'
-                ..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
-        )
-    };
-    let mut lines = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(is_end) {
-        let len = if rest[at..].starts_with("\r\n") {
-            2
-        } else {
-            rest[at..].chars().next().map_or(1, char::len_utf8)
-        };
-        lines.push(&rest[..if keep_ends { at + len } else { at }]);
-        rest = &rest[at + len..];
-    }
-    lines.extend(Some(rest).filter(|rest| !rest.is_empty()));
-    lines
-}
-
-/// `str.title`: a word is a run of letters that have a case.
-fn title(state: &mut State, text: &str) -> Result<Jinja> {
-    let is_cased = |c: char| c.is_lowercase() || c.is_uppercase();
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find(is_cased) {
-        out.push_str(&rest[..start]);
-        let word = &rest[start..];
-        let word = &word[..word.find(|c| !is_cased(c)).unwrap_or(word.len())];
-        let value = Jinja::from(word);
-        out.push_str(&filters::capitalize(StringInput::new(state, &value)?).to_string());
-        rest = &rest[start + word.len()..];
-    }
-    out.push_str(rest);
-    Ok(Jinja::from(out))
 }

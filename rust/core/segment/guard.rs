@@ -1,17 +1,17 @@
-//! Guards: noncharacters that keep a rendered template's data from spelling control tokens.
+//! Guards: noncharacters that keep data from spelling control tokens in a rendered template.
 //!
-//! A template engine gives one text, in which data can no longer be told from template. So the data
-//! is rendered with noncharacters in it, which no token holds; whatever spells a control token then
-//! was spelled by the template, and the noncharacters are undone. Two kinds: punctuation that
-//! begins or ends a control token is *swapped*, one for one, so that filters that change case, cut
-//! or count find what they would have found; and where letters or white space begin or end one, a
-//! guard is *inserted* in every occurrence, and at a string's end or start that could begin or end
-//! one.
+//! A template engine returns one text, in which data and template can no longer be told apart. So
+//! the data is rendered with noncharacters in it, which no token holds. Each control token in the
+//! result was then spelled by the template, and the noncharacters are removed again. There are two
+//! kinds. Punctuation that begins or ends a control token is *swapped*, one for one, so that
+//! filters that change case, cut or count work as before. Where letters or white space begin or end
+//! a token, a guard is *inserted* in each occurrence, and at the end or start of a string that
+//! could begin or end a token.
 //!
-//! A string that is the middle of a token (`user` of `<|user|>`; an empty one of any) is guarded
-//! too, in a first attempt. Templates compare such strings (`role == 'user'`), and one that renders
-//! differently for it is rendered again with them as they are: then a control token is the
-//! template's where the template spells both its ends.
+//! A string that is the middle of a token (`user` of `<|user|>`; an empty string of any) is guarded
+//! too, in a first attempt. Templates compare such strings (`role == 'user'`). A template that
+//! renders another text for that reason is rendered again with these strings unguarded: a control
+//! token then counts as the template's if the template spells both its ends.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -27,12 +27,12 @@ pub struct Controls {
 
 #[derive(Debug)]
 struct Inner {
-    /// Every occurrence, overlapping ones too.
+    /// Finds every occurrence, overlaps included.
     look_alikes: AhoCorasick,
-    /// The occurrences that a tokenizer takes.
+    /// Finds the occurrences that a tokenizer takes.
     tokens: AhoCorasick,
     contents: Vec<String>,
-    /// Proper prefixes and suffixes of the contents, and the length of the longest.
+    /// Proper prefixes and suffixes of the contents, and the length of the longest content.
     prefixes: HashSet<String>,
     suffixes: HashSet<String>,
     longest: usize,
@@ -40,21 +40,21 @@ struct Inner {
     swapped: Vec<char>,
 }
 
-/// The guards of one record: characters that nothing in it contains.
+/// The guards of one record: characters that its text does not contain.
 #[derive(Debug, Clone)]
-pub struct Guards {
+pub(crate) struct Guards {
     /// Breaks a token inside, or at the edge of a string.
     inside: char,
     /// Stands before a token of one character, which has no inside.
     before: char,
-    /// Punctuation and what it is swapped for.
+    /// Pairs of punctuation and its replacement.
     swaps: Vec<(char, char)>,
 }
 
 impl Guards {
-    /// What `text` was before it was guarded.
+    /// Returns `text` as it was before it was guarded.
     #[must_use]
-    pub fn undo(&self, text: &str) -> String {
+    pub(crate) fn undo(&self, text: &str) -> String {
         let undo = |c: char| match self.swaps.iter().find(|(_, swapped)| *swapped == c) {
             _ if c == self.inside || c == self.before => None,
             Some((original, _)) => Some(*original),
@@ -64,18 +64,19 @@ impl Guards {
     }
 }
 
-/// The noncharacters of Unicode.
+/// Returns the noncharacters of Unicode.
 fn noncharacters() -> impl Iterator<Item = char> {
     let ends = (0..=16).flat_map(|plane: u32| [plane << 16 | 0xfffe, plane << 16 | 0xffff]);
     (0xfdd0..=0xfdef).chain(ends).filter_map(char::from_u32)
 }
 
 impl Controls {
-    /// The control tokens spelled `contents`.
+    /// Prepares the search for the control tokens spelled `contents`.
     #[must_use]
-    pub fn new<'a>(contents: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(contents: impl IntoIterator<Item = &'a str>) -> Self {
         let mut contents: Vec<String> =
             contents.into_iter().filter(|content| !content.is_empty()).map(str::to_owned).collect();
+        // Two tokens may have one spelling; the search needs it once.
         contents.sort();
         contents.dedup();
         let build = |kind| {
@@ -86,11 +87,13 @@ impl Controls {
         };
         let (mut prefixes, mut suffixes) = (HashSet::new(), HashSet::new());
         for content in &contents {
-            for (at, _) in content.char_indices().skip(1) {
-                prefixes.insert(content[..at].to_owned());
-                suffixes.insert(content[at..].to_owned());
+            // Proper parts only: the whole token is found by the automata.
+            for (position, _) in content.char_indices().skip(1) {
+                prefixes.insert(content[..position].to_owned());
+                suffixes.insert(content[position..].to_owned());
             }
         }
+        // Letters and white space are not swapped: filters change their case or strip them.
         let ends = contents
             .iter()
             .flat_map(|content| content.chars().next().into_iter().chain(content.chars().last()));
@@ -113,25 +116,22 @@ impl Controls {
         }
     }
 
-    /// The spellings.
-    #[must_use]
-    pub fn contents(&self) -> &[String] {
-        &self.inner.contents
-    }
-
-    /// Every place where `text` spells a control token, overlapping ones too.
-    pub fn occurrences<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
+    /// Returns every range where `text` spells a control token, overlaps included.
+    pub(crate) fn occurrences<'a>(
+        &'a self,
+        text: &'a str,
+    ) -> impl Iterator<Item = Range<usize>> + 'a {
         self.inner.look_alikes.find_overlapping_iter(text).map(|found| found.range())
     }
 
-    /// Whether `text` spells a control token somewhere.
+    /// Returns whether `text` spells a control token somewhere.
     #[must_use]
-    pub fn occur_in(&self, text: &str) -> bool {
+    pub(crate) fn occur_in(&self, text: &str) -> bool {
         self.inner.look_alikes.is_match(text)
     }
 
-    /// The stretches of `text` between control tokens; none is empty.
-    pub fn between<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
+    /// Returns the stretches of `text` between control tokens. None of them is empty.
+    pub(crate) fn between<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
         let mut from = 0;
         let mut cuts: Vec<&str> = Vec::new();
         for found in self.inner.tokens.find_iter(text) {
@@ -142,16 +142,16 @@ impl Controls {
         cuts.into_iter().filter(|text| !text.is_empty())
     }
 
-    /// Noncharacters that do not occur in `texts`.
-    pub fn free<'a>(texts: impl Iterator<Item = &'a str>) -> impl Iterator<Item = char> {
+    /// Returns noncharacters that do not occur in `texts`.
+    pub(crate) fn free<'a>(texts: impl Iterator<Item = &'a str>) -> impl Iterator<Item = char> {
         let is_noncharacter =
             |c: &char| (*c as u32) & 0xfffe == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(c);
         let used: HashSet<char> = texts.flat_map(str::chars).filter(is_noncharacter).collect();
         noncharacters().filter(move |c| !used.contains(c))
     }
 
-    /// Guards that do not occur in `texts`; `None` if those hold every noncharacter there is.
-    pub fn guards<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Guards> {
+    /// Returns guards that do not occur in `texts`; none if the texts hold every noncharacter.
+    pub(crate) fn guards<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<Guards> {
         let mut free = Self::free(texts);
         let (inside, before) = (free.next()?, free.next()?);
         Some(Guards {
@@ -161,9 +161,10 @@ impl Controls {
         })
     }
 
-    /// `text` guarded; with `middles`, also where all of it is the middle of a control token.
+    /// Returns `text` with guards. With `middles`, a text that is the middle of a control token is
+    /// guarded too.
     #[must_use]
-    pub fn guard(&self, text: &str, guards: &Guards, middles: bool) -> String {
+    pub(crate) fn guard(&self, text: &str, guards: &Guards, middles: bool) -> String {
         let inner = &*self.inner;
         let swap = |c: char| {
             guards
@@ -173,6 +174,7 @@ impl Controls {
                 .map_or(c, |(_, swapped)| *swapped)
         };
         let is_middle = |content: &String| content.len() > text.len() && content.contains(text);
+        // A middle spells nothing itself, so every position in it gets a guard.
         if middles && text.len() < inner.longest && inner.contents.iter().any(is_middle) {
             return text
                 .chars()
@@ -181,7 +183,21 @@ impl Controls {
                 .collect();
         }
         let text: String = text.chars().map(swap).collect();
-        let text = text.as_str();
+        let breaks = self.breaks(&text, guards);
+        let mut out = String::with_capacity(text.len() + 3 * breaks.len());
+        let mut from = 0;
+        for (position, guard) in breaks {
+            out.push_str(&text[from..position]);
+            out.push(guard);
+            from = position;
+        }
+        out.push_str(&text[from..]);
+        out
+    }
+
+    /// Returns the guards that a text needs after swapping, with their positions in order.
+    fn breaks(&self, text: &str, guards: &Guards) -> Vec<(usize, char)> {
+        let inner = &*self.inner;
         let mut breaks: Vec<(usize, char)> = Vec::new();
         for found in inner.look_alikes.find_overlapping_iter(text) {
             let first = text[found.start()..].chars().next().map_or(0, char::len_utf8);
@@ -191,6 +207,7 @@ impl Controls {
                 breaks.push((found.start() + first, guards.inside));
             }
         }
+        // A token could also be completed by the text before or after this one.
         let (len, edges) = (text.len(), 1..=text.len().min(inner.longest));
         if edges.clone().any(|n| text.is_char_boundary(n) && inner.suffixes.contains(&text[..n])) {
             breaks.push((0, guards.inside));
@@ -203,24 +220,17 @@ impl Controls {
         }
         breaks.sort_unstable();
         breaks.dedup();
-        let mut out = String::with_capacity(len + 3 * breaks.len());
-        let mut from = 0;
-        for (at, guard) in breaks {
-            out.push_str(&text[from..at]);
-            out.push(guard);
-            from = at;
-        }
-        out.push_str(&text[from..]);
-        out
+        breaks
     }
 
-    /// The pieces of a rendered text, guards undone, each with whether it is a control token of the
-    /// template.
+    /// Returns the stretches of a rendered text without guards, each with whether it is a control
+    /// token of the template.
     #[must_use]
-    pub fn split(&self, rendered: &str, guards: &Guards) -> Vec<(String, bool)> {
+    pub(crate) fn split(&self, rendered: &str, guards: &Guards) -> Vec<(String, bool)> {
         let mut pieces = Vec::new();
         let mut from = 0;
         for found in self.inner.tokens.find_iter(rendered) {
+            // A token of one character, guarded from outside, comes from data.
             if rendered[..found.start()].ends_with(guards.before) {
                 continue;
             }
@@ -245,20 +255,21 @@ mod tests {
         ) {
             let controls = Controls::new(["<a>", "<|a|>", "~", "aa", "|a"]);
             let guards = controls.guards([text.as_str()].into_iter()).unwrap();
-            // The template shows one field between two of its own texts: every token that touches
+            // The template shows one field between two texts of its own: each token that touches
             // the data is foreign.
             let rendered = format!("{literal}{}{literal}", controls.guard(&text, &guards, middles));
             prop_assert_eq!(guards.undo(&rendered), format!("{literal}{text}{literal}"));
             let pieces = controls.split(&rendered, &guards);
             let joined: String = pieces.iter().map(|(piece, _)| piece.as_str()).collect();
             prop_assert_eq!(&joined, &format!("{literal}{text}{literal}"));
-            let mut at = 0;
+            let mut position = 0;
             for (piece, is_token) in pieces {
-                let end = at + piece.len();
-                let touches = end > literal.len() && at < literal.len() + text.len();
-                let is_around = at < literal.len() && end > literal.len() + text.len();
-                prop_assert!(!(is_token && touches && (middles || !is_around)), "{piece} in {rendered:?}");
-                at = end;
+                let end = position + piece.len();
+                let touches = end > literal.len() && position < literal.len() + text.len();
+                let is_around = position < literal.len() && end > literal.len() + text.len();
+                let is_foreign = is_token && touches && (middles || !is_around);
+                prop_assert!(!is_foreign, "{piece} in {rendered:?}");
+                position = end;
             }
         }
     }

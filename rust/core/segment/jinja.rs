@@ -1,9 +1,9 @@
-//! The rendered path: any other template, by minijinja, with the settings chat templates are
-//! written for.
+//! The rendered path: templates that do more than substitute fields, rendered by minijinja with the
+//! settings of chat templates.
 //!
-//! What of the text is the template's is found by a second render, with marks around what comes
-//! from data: its text without marks must be the text of the first. Where it is not, all of the
-//! text counts as data but for the control tokens that the template is proved to spell.
+//! A second render, with marks around everything that comes from data, finds the text of the
+//! template itself. Its text without marks must equal the text of the first render. If it does not,
+//! all text counts as data, except the control tokens that the template provably spells.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,23 +21,23 @@ use crate::error::{Error, Result};
 use crate::read::Value;
 use crate::schema::{DropReason, Refusal, Role};
 
-/// A template of the engine.
+/// A compiled template of the engine.
 #[derive(Debug)]
-pub struct Template {
+pub(crate) struct Template {
     program: Program,
     environment: Environment<'static>,
-    /// Where operations carry marks.
+    /// The environment whose operations carry marks.
     marked: Environment<'static>,
     source: Source,
     controls: Controls,
     tokens: TokenNames,
-    /// Records of which it is not known what is the template's.
+    /// The number of records for which template and data could not be told apart.
     unmarked: AtomicU64,
 }
 
 impl Template {
-    /// Compiles `text`; `tokens` are the names it knows beside the fields.
-    pub fn parse(text: &str, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
+    /// Compiles `text`; `tokens` are the names that it knows besides the fields.
+    pub(crate) fn parse(text: &str, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
         let source = Source::new(text, &syntax());
         let program = Program::compile(&source.engine, &syntax()).map_err(|error| {
             let (what, remedy) = words::wrong_template(&source, &error);
@@ -55,8 +55,8 @@ impl Template {
         })
     }
 
-    /// Renders into `out`. Gives whether it shows only blank text.
-    pub fn render(
+    /// Renders a record into `out`. Returns whether the whole text is blank.
+    pub(crate) fn render(
         &self,
         fields: &Fields,
         is_target: bool,
@@ -82,23 +82,24 @@ impl Template {
         Ok(text.trim().is_empty())
     }
 
-    /// Records of which it was not known what is the template's and what is data.
+    /// Returns the number of records for which template and data could not be told apart.
     #[must_use]
-    pub fn unmarked(&self) -> u64 {
+    pub(crate) fn unmarked(&self) -> u64 {
         self.unmarked.load(Ordering::Relaxed)
     }
 
-    /// The rendered `text` with what of it is data; nothing where a render of marked data gives
+    /// Returns the rendered `text` with its data marked; none if a render of marked data gives
     /// another text.
     fn marked(&self, fields: &Fields, text: &str) -> Option<Marked> {
         let (mut names, mut strings) = (Vec::new(), Vec::new());
         collect_strings(fields, &mut names, &mut strings);
+        // Marks must occur in no text of the record or the template.
         let mut free = Controls::free(
             names.iter().chain(&strings).copied().chain([self.source.original.as_str()]),
         );
         let (open, close) = (free.next()?, free.next()?);
         let has_numbers = fields.values().any(has_numbers);
-        // An empty string with marks is not empty, and a template may ask for that.
+        // An empty string with marks is not empty, and a template may test for that.
         let attempts: &[bool] = if strings.contains(&"") { &[true, false] } else { &[true] };
         attempts.iter().find_map(|&marks_empty| {
             let mark = |text: &str| match text {
@@ -111,13 +112,14 @@ impl Template {
         })
     }
 
-    /// The pieces of the rendered `text`, each with whether it is a control token of the template.
-    /// Refused if guards change what the template makes of the data.
+    /// Returns the stretches of the rendered `text`, each with whether it is a control token of the
+    /// template. Refuses a record if guards change the text that the template makes of it.
     fn separate(
         &self,
         fields: &Fields,
         text: &str,
     ) -> std::result::Result<Vec<(String, bool)>, Refusal> {
+        // Without a look-alike there is nothing to tell apart: all text is data.
         let controls = &self.controls;
         if !controls.occur_in(text) {
             return Ok(vec![(text.to_owned(), false)]);
@@ -128,8 +130,8 @@ impl Template {
         let guards = (controls.guards(all)).ok_or_else(|| {
             Refusal::new(DropReason::TemplateError, "its data holds every Unicode noncharacter")
         })?;
-        // Names are looked up by the template, so they stay as they are; one that could help to
-        // spell a token is refused.
+        // The template looks names up, so they stay as they are. A name that could help to spell a
+        // token is refused.
         let is_word = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
         let may_spell =
             |name: &&&str| !is_word(name) && controls.guard(name, &guards, false) != **name;
@@ -139,9 +141,13 @@ impl Template {
                 format!("the field name '{name}' could spell a control token"),
             ));
         }
+        // No guard is needed: the data cannot spell any part of a token, so the template spelled
+        // it.
         if strings.iter().all(|text| controls.guard(text, &guards, true) == *text) {
             return Ok(controls.split(text, &guards));
         }
+        // First with guards in the middles of tokens too; templates that compare such strings then
+        // render another text, and get a second attempt without those guards.
         for middles in [true, false] {
             let guarded = self.render_text(&self.environment, fields, |text| {
                 controls.guard(text, &guards, middles)
@@ -155,18 +161,19 @@ impl Template {
         Err(Refusal::new(DropReason::Refused, self.why_refused(text)))
     }
 
-    /// Why a record is refused whose rendered `text` spells a control token.
+    /// Returns the reason for refusing a record whose rendered `text` spells a control token.
     fn why_refused(&self, text: &str) -> String {
         let token = self.controls.occurrences(text).next().map_or("", |found| &text[found]);
         let line = self.source.original.lines().position(|line| line.contains(token));
         let place = line
             .map_or_else(|| "put together by it".to_owned(), |line| format!("line {}", line + 1));
         format!(
-            "the control token '{token}' of its template ({place}) cannot be told from its data, which holds text like \
-             a control token that the template changes"
+            "the control token '{token}' of its template ({place}) cannot be told from its data, \
+             which holds text like a control token that the template changes"
         )
     }
 
+    /// Renders the template with each string of the fields through `string`.
     fn render_text(
         &self,
         environment: &Environment<'static>,
@@ -177,7 +184,7 @@ impl Template {
         self.program.render(environment, names).map_err(|error| self.refusal(fields, &error))
     }
 
-    /// The names that the template knows: fields, the whole record, control tokens.
+    /// Returns the names that the template knows: fields, the whole record, control tokens.
     fn names(&self, fields: &Fields, string: &impl Fn(&str) -> String) -> Jinja {
         let object = |fields: &Fields| -> Vec<(String, Jinja)> {
             let value = |value| value_of(value, string, self.source.shows_only);
@@ -193,7 +200,7 @@ impl Template {
         Jinja::from_pairs(names)
     }
 
-    /// Why a record is dropped that the engine fails on.
+    /// Returns the refusal of a record on which the engine failed.
     fn refusal(&self, fields: &Fields, error: &JinjaError) -> Refusal {
         match error.kind() {
             ErrorKind::UndefinedError => Refusal::new(
@@ -211,6 +218,7 @@ impl Template {
     }
 }
 
+/// Returns the syntax settings of chat templates.
 fn syntax() -> SyntaxConfig {
     let syntax = SyntaxConfig::builder()
         .trim_blocks(true)
@@ -220,7 +228,8 @@ fn syntax() -> SyntaxConfig {
     syntax.expect("the delimiters are the default ones")
 }
 
-/// The engine with what chat templates are written for; its operations carry marks where `marked`.
+/// Returns an engine with the features that chat templates need. Its operations carry marks if
+/// `marked`.
 fn environment(marked: bool) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
@@ -230,7 +239,7 @@ fn environment(marked: bool) -> Environment<'static> {
     environment
 }
 
-/// The names of fields, and the strings in them, at any depth.
+/// Collects the names of fields, and the strings in them, at any depth.
 fn collect_strings<'a>(fields: &'a Fields, names: &mut Vec<&'a str>, strings: &mut Vec<&'a str>) {
     for (name, value) in fields {
         names.push(name);
@@ -238,7 +247,7 @@ fn collect_strings<'a>(fields: &'a Fields, names: &mut Vec<&'a str>, strings: &m
     }
 }
 
-/// Whether `value` holds anything that is shown but no string.
+/// Returns whether `value` holds a number or a boolean.
 fn has_numbers(value: &Value) -> bool {
     match value {
         Value::Null | Value::String(_) | Value::Unreadable(_) => false,
@@ -248,6 +257,7 @@ fn has_numbers(value: &Value) -> bool {
     }
 }
 
+/// Collects the names and the strings in a value.
 fn collect_from<'a>(value: &'a Value, names: &mut Vec<&'a str>, strings: &mut Vec<&'a str>) {
     match value {
         Value::String(text) => strings.push(text),
@@ -259,8 +269,8 @@ fn collect_from<'a>(value: &'a Value, names: &mut Vec<&'a str>, strings: &mut Ve
 
 #[cfg(test)]
 impl Template {
-    /// The text as the engine renders the template as it is written, by none of our operations.
-    pub fn rendered_by_the_engine_alone(
+    /// Renders the template as it is written, with none of our operations.
+    pub(crate) fn rendered_by_the_engine_alone(
         &self,
         fields: &Fields,
     ) -> std::result::Result<String, JinjaError> {

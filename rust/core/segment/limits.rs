@@ -1,51 +1,52 @@
-//! Bounds on what a render may take: its steps and bytes, and the size and depth of every value.
+//! Bounds on a render: its steps and bytes, and the size and depth of each value.
 //!
-//! The engine's fuel pays for instructions and for the bytes of what they make. It does not pay for
+//! The engine's fuel pays for instructions and for the bytes that they make. It does not pay for
 //! walking a value (a list of one list twice, forty times over, is small in memory and endless to
-//! print), for lazy lists, and for depth, which costs stack. Those are walked here, step by step,
+//! print), for lazy lists, or for depth, which costs stack. This module walks those step by step
 //! before the engine does.
 
 use minijinja::value::{DynObject, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-/// Steps of a render, in the engine's fuel: one an instruction, one for 64 bytes.
-pub const FUEL: u64 = 2_000_000;
-/// How deep lists and maps may nest.
+/// The steps of a render, in the engine's fuel: one for an instruction, one for 64 bytes.
+pub(crate) const FUEL: u64 = 2_000_000;
+/// The most levels of nested lists and maps.
 const MAX_DEPTH: usize = 200;
-/// How deep macros, loops and blocks may nest, as the engine counts: a macro is 4.
+/// The most levels of nested macros, loops and blocks, as the engine counts: a macro is 4.
 const MAX_RECURSION: usize = 200;
-/// The largest number that a filter or method may be told to fill, pad or indent by.
+/// The largest number that a filter or method may fill, pad or indent by.
 const MAX_WIDTH: i64 = 100_000;
 const MAX_JSON_INDENT: i64 = 64;
 
-/// Units of fuel: what one fuel is worth, and an item that is visited.
+/// Units of work: the value of one fuel, and the price of an item that is visited.
 const UNITS: u64 = 64;
 const ITEM: u64 = 32;
 
-/// Bounds what templates of `environment` may do.
-pub fn install(environment: &mut Environment<'static>) {
+/// Sets the bounds on templates of `environment`.
+pub(crate) fn install(environment: &mut Environment<'static>) {
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(MAX_RECURSION);
-    // It prints the engine's state.
+    // `debug` prints the engine's state.
     environment.remove_global("debug");
 }
 
-/// The reason for a render that took more than it may.
+/// Returns the reason for dropping a record whose render took too much.
 #[must_use]
-pub fn out_of_fuel() -> String {
+pub(crate) fn out_of_fuel() -> String {
     format!(
         "it takes more than {FUEL} steps, or makes more than {} MiB of text and lists",
         (FUEL * UNITS) >> 20
     )
 }
 
-/// Fuel in small amounts.
+/// A counter that collects small amounts of work until they are worth one fuel.
 struct Meter<'a, 'b, 'c> {
     state: &'a State<'b, 'c>,
     units: u64,
 }
 
 impl Meter<'_, '_, '_> {
+    /// Pays for `units` of work; returns an error when the fuel is used up.
     fn pay(&mut self, units: usize) -> Result<(), Error> {
         self.units = self.units.saturating_add(units as u64);
         if self.units >= UNITS {
@@ -56,24 +57,26 @@ impl Meter<'_, '_, '_> {
     }
 }
 
-/// Pays for `units` of work, 64 a step.
-pub fn pay(state: &State<'_, '_>, units: usize) -> Result<(), Error> {
+/// Pays for `units` of work, 64 to a step.
+pub(crate) fn pay(state: &State<'_, '_>, units: usize) -> Result<(), Error> {
     Meter { state, units: 0 }.pay(units)
 }
 
+/// Returns the error about an operation beyond a bound.
 fn bad(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, why.into())
 }
 
-/// Pays for walking all of `value`, its text included where `with_text`; an error where it nests
-/// too deep.
-pub fn walk(state: &State<'_, '_>, value: &Value, with_text: bool) -> Result<(), Error> {
+/// Pays for walking all of `value`, with its text if `with_text`. Returns an error if it nests too
+/// deep.
+pub(crate) fn walk(state: &State<'_, '_>, value: &Value, with_text: bool) -> Result<(), Error> {
     walk_seeing(state, value, with_text, &mut |_| Ok(()))
 }
 
-/// Pays for a value that is kept in another. A namespace cannot be: it could come to hold itself.
-pub fn keep(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+/// Pays for storing a value in another. Refuses a namespace: it could come to hold itself.
+pub(crate) fn keep(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     let refuse_namespace = |object: &DynObject| {
+        // The type is private to the engine: its name is all there is to see.
         let is_namespace = object.type_name().ends_with("::Namespace");
         if is_namespace {
             Err(bad("a namespace cannot be kept in a list, a map or a namespace"))
@@ -84,6 +87,7 @@ pub fn keep(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     walk_seeing(state, value, false, &mut { refuse_namespace })
 }
 
+/// Walks all of `value` and calls `see` with each object in it.
 fn walk_seeing(
     state: &State<'_, '_>,
     value: &Value,
@@ -93,6 +97,7 @@ fn walk_seeing(
     if value.as_object().is_none() {
         return Ok(());
     }
+    // An explicit stack: values nest deeper than the thread's stack may allow.
     let mut meter = Meter { state, units: 0 };
     let mut open = vec![(value.clone(), 1)];
     while let Some((value, depth)) = open.pop() {
@@ -127,10 +132,11 @@ fn walk_seeing(
     Ok(())
 }
 
-/// `value` with nothing lazy in it: lists that the engine makes as they are read are made here, and
-/// paid for.
-pub fn solid(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
+/// Returns `value` with nothing lazy in it: lists that the engine makes while they are read are
+/// made here, and paid for.
+pub(crate) fn solid(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let Some(object) = value.as_object() else { return Ok(value) };
+    // The engine joins lists and maps lazily, under a type it does not export.
     let is_merged = object.type_name().contains("::Merge");
     let mut meter = Meter { state, units: 0 };
     match value.kind() {
@@ -155,21 +161,22 @@ pub fn solid(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     }
 }
 
-/// The operations that look at no more of a list or a map than its first level.
+/// The operations that look only at the first level of a list or a map.
 const SHALLOW: [&str; 18] = [
     "length", "count", "first", "last", "default", "d", "items", "list", "batch", "slice",
     "reverse", "zip", "chain", "attr", "map", "keys", "values", "get",
 ];
 
-/// Pays ahead for filter or method `name` of `receiver` with `args`, and refuses what would be too
-/// much of it.
-pub fn prepare(
+/// Pays in advance for the filter or method `name` of `receiver` with `args`. Refuses operations
+/// beyond a bound.
+pub(crate) fn prepare(
     state: &State<'_, '_>,
     name: &str,
     receiver: &Value,
     args: &[Value],
 ) -> Result<(), Error> {
     for value in std::iter::once(receiver).chain(args) {
+        // These touch each item once, whatever is in it.
         if SHALLOW.contains(&name) {
             pay(
                 state,
@@ -180,6 +187,7 @@ pub fn prepare(
         }
     }
     refuse_wide(name, args)?;
+    // Some operations make more than they read: they pay for their result too.
     let text = receiver.as_str().unwrap_or_default();
     let first = args.first().and_then(Value::as_str);
     match name {
@@ -201,7 +209,7 @@ pub fn prepare(
     }
 }
 
-/// Adding texts or lists one by one copies the first ones again and again.
+/// Pays for a sum. Adding texts or lists one by one copies the first ones again and again.
 fn pay_for_sum(state: &State<'_, '_>, list: &Value) -> Result<(), Error> {
     let Ok(items) = list.try_iter() else { return Ok(()) };
     let mut sum = 0usize;
@@ -212,7 +220,8 @@ fn pay_for_sum(state: &State<'_, '_>, list: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// Widths and precisions are digits in the format, or arguments that it names inside braces.
+/// Pays for a format. Widths and precisions are digits in the format, or arguments named inside
+/// braces.
 fn pay_for_format(state: &State<'_, '_>, format: &str, args: &[Value]) -> Result<(), Error> {
     let mut widths = 0u64;
     for digits in format.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty()) {
@@ -225,6 +234,7 @@ fn pay_for_format(state: &State<'_, '_>, format: &str, args: &[Value]) -> Result
         numbers_in(arg, &mut numbers);
     }
     let widest = numbers.iter().copied().max().unwrap_or(0);
+    // A width may be an argument: the largest number among them is the worst case.
     let named =
         format.matches(":{").count() + format.matches(".{").count() + format.matches('*').count();
     let bytes = widths.saturating_add((named as u64).saturating_mul(widest));
@@ -232,12 +242,12 @@ fn pay_for_format(state: &State<'_, '_>, format: &str, args: &[Value]) -> Result
     state.consume_fuel(bytes.saturating_mul(4) / UNITS)
 }
 
-/// The numbers among the arguments: by place, by name, or in a list.
+/// Collects the numbers in an argument: given by position, by name, or in a list.
 fn numbers_in(value: &Value, numbers: &mut Vec<u64>) {
     if let Some(number) = value.as_i64() {
         numbers.push(number.unsigned_abs());
     } else if value.as_str().is_some() {
-        // A text that is all digits can be a width, too.
+        // A text of digits can be a width too.
         numbers.extend(value.as_str().and_then(|text| text.parse::<u64>().ok()));
     } else if let Some(object) = value.as_object() {
         if value.kind() == ValueKind::Map {

@@ -1,8 +1,7 @@
-//! Marks: noncharacters around what comes from data, while a template is rendered to find out what
-//! does.
+//! Marks: noncharacters around data while a template is rendered to find the origin of its text.
 //!
-//! Takes texts and values of the engine with marks in them or without; gives them without or with.
-//! Knows nothing of templates, nor of what is done with the marks.
+//! Takes and gives texts and values of the engine, with marks or without. Knows nothing of
+//! templates, or of the use of the marks.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -17,57 +16,58 @@ thread_local! {
     static MARKS: Cell<[char; 2]> = const { Cell::new(['\u{fdd0}', '\u{fdd1}']) };
 }
 
-/// Whether numbers that the template shows count as data: a number carries no mark.
-pub fn numbers_are_data() -> bool {
+/// Returns whether numbers in the template's output count as data: a number carries no mark.
+pub(crate) fn numbers_are_data() -> bool {
     NUMBERS.get()
 }
 
-/// From here on they do, in this render: one was made of data.
-pub fn count_numbers_as_data() {
+/// Makes numbers count as data from here on in this render: one was made of data.
+pub(crate) fn count_numbers_as_data() {
     NUMBERS.set(true);
 }
 
-/// Begins a render of data that has numbers in it, or not, with `marks` where data begins and where
-/// it ends.
-pub fn begin(has_numbers: bool, marks: [char; 2]) {
+/// Begins a render. `has_numbers` says whether the data holds numbers; `marks` are the characters
+/// at the start and at the end of data.
+pub(crate) fn begin(has_numbers: bool, marks: [char; 2]) {
     NUMBERS.set(has_numbers);
     MARKS.set(marks);
 }
 
-/// Whether marks stand in `text`.
-pub fn are_in(text: &str) -> bool {
+/// Returns whether `text` holds marks.
+pub(crate) fn are_in(text: &str) -> bool {
     text.contains(MARKS.get())
 }
 
+/// Returns `text` without marks.
 fn without_marks(text: &str) -> String {
     text.replace(MARKS.get(), "")
 }
 
-/// A text and the stretches of it that are data, in order, apart from each other; an empty one is
-/// an empty string of the data.
+/// A text with the stretches of it that are data, in order and apart. An empty stretch is an empty
+/// string of the data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Marked {
+pub(crate) struct Marked {
     /// The text without marks.
-    pub text: String,
-    /// The stretches.
-    pub data: Vec<Range<usize>>,
-    /// Whether marks did not pair.
+    pub(crate) text: String,
+    /// The stretches of data.
+    pub(crate) data: Vec<Range<usize>>,
+    /// Whether some marks had no partner.
     torn: bool,
 }
 
 impl Marked {
-    /// A text of the template.
-    pub fn plain(text: &str) -> Self {
+    /// Returns a text of the template.
+    pub(crate) fn plain(text: &str) -> Self {
         Self { text: text.to_owned(), ..Self::default() }
     }
 
-    /// A text of the data.
-    pub fn data(text: String) -> Self {
+    /// Returns a text of the data.
+    pub(crate) fn data(text: String) -> Self {
         Self { data: vec![0..text.len()], text, torn: false }
     }
 
-    /// Reads marks. Where they do not pair, everything in doubt is data.
-    pub fn read(marked: &str) -> Self {
+    /// Reads a text with marks. If they do not pair, the whole text counts as data.
+    pub(crate) fn read(marked: &str) -> Self {
         let mut out = Self { text: String::with_capacity(marked.len()), ..Self::default() };
         let [opening, closing] = MARKS.get();
         let mut open = None;
@@ -95,13 +95,13 @@ impl Marked {
         out
     }
 
-    /// Whether every mark had its partner.
-    pub fn is_whole(&self) -> bool {
+    /// Returns whether each mark had its partner.
+    pub(crate) fn is_whole(&self) -> bool {
         !self.torn
     }
 
-    /// Writes marks.
-    pub fn write(&self) -> String {
+    /// Returns the text with marks.
+    pub(crate) fn write(&self) -> String {
         let mut out = String::with_capacity(self.text.len() + 6 * self.data.len());
         let [opening, closing] = MARKS.get();
         let mut from = 0;
@@ -116,17 +116,18 @@ impl Marked {
         out
     }
 
-    /// A part of it.
-    pub fn slice(&self, part: Range<usize>) -> Self {
+    /// Returns a part of the text.
+    pub(crate) fn slice(&self, part: Range<usize>) -> Self {
         let mut out = Self::default();
         out.push_slice(self, part);
         out
     }
 
-    /// Appends a part of another.
-    pub fn push_slice(&mut self, other: &Self, part: Range<usize>) {
+    /// Appends a part of another text.
+    pub(crate) fn push_slice(&mut self, other: &Self, part: Range<usize>) {
         let start = self.text.len();
         self.text.push_str(&other.text[part.clone()]);
+        // Stretches are in order, so the first one is found by halving.
         let first = other.data.partition_point(|data| data.end <= part.start);
         for data in &other.data[first..] {
             if data.start >= part.end {
@@ -137,6 +138,7 @@ impl Marked {
         }
     }
 
+    /// Appends a stretch of data; joins it to the last if they touch.
     fn push_data(&mut self, data: Range<usize>) {
         match self.data.last_mut() {
             Some(last) if last.end == data.start && !data.is_empty() => last.end = data.end,
@@ -145,19 +147,21 @@ impl Marked {
         }
     }
 
-    /// It with `result` in its place, letter for letter.
-    pub fn respelled(&self, result: &str) -> Option<Self> {
+    /// Returns the text with `result` in its place, letter for letter; none if the letters do not
+    /// correspond.
+    pub(crate) fn respelled(&self, result: &str) -> Option<Self> {
         if self.data.len() == 1 && self.data[0] == (0..self.text.len()) {
             return Some(Self::data(result.to_owned()));
         }
+        // A letter that became two (`ß` to `SS`) leaves the others out of step.
         if self.text.chars().count() != result.chars().count() {
             return None;
         }
         let mut out = Self::default();
-        for ((at, old), new) in self.text.char_indices().zip(result.chars()) {
+        for ((position, old), new) in self.text.char_indices().zip(result.chars()) {
             let start = out.text.len();
             out.text.push(new);
-            let part = self.slice(at..at + old.len_utf8());
+            let part = self.slice(position..position + old.len_utf8());
             if !part.data.is_empty() {
                 out.push_data(start..out.text.len());
             }
@@ -165,25 +169,26 @@ impl Marked {
         Some(out)
     }
 
-    /// It with the first `most` of `from` replaced: by data, where data is in what was replaced.
-    pub fn replaced(&self, from: &str, to: &str, most: usize) -> Self {
-        let (mut out, mut at) = (Self::default(), 0);
+    /// Returns the text with the first `most` occurrences of `from` replaced. A replacement counts
+    /// as data if the replaced text held data.
+    pub(crate) fn replaced(&self, from: &str, to: &str, most: usize) -> Self {
+        let (mut out, mut position) = (Self::default(), 0);
         for (found, _) in self.text.match_indices(from).take(most) {
-            out.push_slice(self, at..found);
+            out.push_slice(self, position..found);
             let start = out.text.len();
             out.text.push_str(to);
-            at = found + from.len();
-            if !self.slice(found..at).data.is_empty() {
+            position = found + from.len();
+            if !self.slice(found..position).data.is_empty() {
                 out.push_data(start..out.text.len());
             }
         }
-        out.push_slice(self, at..self.text.len());
+        out.push_slice(self, position..self.text.len());
         out
     }
 }
 
-/// Whether marks stand anywhere in `value`.
-pub fn in_value(value: &Value) -> bool {
+/// Returns whether `value` holds marks anywhere.
+pub(crate) fn in_value(value: &Value) -> bool {
     if let Some(text) = value.as_str() {
         return are_in(text);
     }
@@ -201,30 +206,32 @@ pub fn in_value(value: &Value) -> bool {
     }
 }
 
-/// `value` without marks.
-pub fn bare(value: &Value) -> Value {
+/// Returns `value` without marks.
+pub(crate) fn bare(value: &Value) -> Value {
     if !in_value(value) {
         return value.clone();
     }
     changed(value, &|text| Value::from(without_marks(text)), true)
 }
 
-/// `value` with all of its texts as data.
-pub fn data_in(value: &Value) -> Value {
+/// Returns `value` with all its texts marked as data.
+pub(crate) fn data_in(value: &Value) -> Value {
     changed(value, &|text| Value::from(Marked::data(without_marks(text)).write()), false)
 }
 
-/// `value` with its texts through `change`; names of maps too, where `names`.
+/// Returns `value` with its texts passed through `change`; with `names`, the keys of maps too.
 fn changed(value: &Value, change: &dyn Fn(&str) -> Value, names: bool) -> Value {
     if let Some(text) = value.as_str() {
         return change(text);
     }
     let Some(object) = value.as_object() else { return value.clone() };
+    // Names stay as they are when data is marked: lookups compare them.
     let name = |key: Value| if names { changed(&key, change, names) } else { key };
     match value.kind() {
         ValueKind::Map => {
             let pairs = object.try_iter_pairs().into_iter().flatten();
             let pairs = pairs.map(|(key, item)| (name(key), changed(&item, change, names)));
+            // Keyword arguments must stay what they are, or the call would get a map.
             if value.is_kwargs() {
                 return kwargs_of(pairs.map(|(key, item)| (key.to_string(), item)).collect());
             }

@@ -9,15 +9,18 @@ mod builder;
 mod compiled;
 mod direct;
 mod filters;
+mod formats;
 mod guard;
 mod jinja;
 mod limits;
 mod marks;
+mod methods;
 mod operations;
 mod program;
 mod python;
 #[cfg(test)]
 mod rendered_tests;
+mod slices;
 mod source;
 mod words;
 

@@ -1,9 +1,8 @@
-//! The operations that templates are rebuilt with: bounded, and carrying marks of what is data.
+//! The operations that rebuilt templates call: bounded, and carrying marks on data.
 //!
-//! Takes values of the engine; gives values of the engine. There are two sets under the same names:
-//! a plain one, and one for a render whose data is marked. In the latter an operation works on
-//! texts without their marks, as it would in the plain one, and marks whatever of its result comes
-//! from data.
+//! Takes and gives values of the engine. There are two sets under the same names: a plain set, and
+//! a set for a render whose data is marked. A marked operation works on texts without their marks,
+//! as the plain one does, and then marks each part of its result that comes from data.
 
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
@@ -11,16 +10,18 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 use super::filters::TEXT;
 use super::limits::{keep, pay, prepare, solid, walk};
 use super::marks::{self, Marked};
+use super::slices::slice;
 
-/// Arguments of `map`: the names of filters in filters, and theirs.
+/// The most arguments of `map`: nested filters and their own arguments.
 const MAX_MAP_ARGS: usize = 16;
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// Adds the operations; of marked data where `marked`.
-pub fn install(environment: &mut Environment<'static>, marked: bool) {
+/// Adds the operations to `environment`, those for marked data if `marked`.
+pub(crate) fn install(environment: &mut Environment<'static>, marked: bool) {
     let call = move |kind: CallKind| {
         move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            // The value comes first, then the name of the operation, then its own arguments.
             let mut args = args.into_values();
             if args.len() < 2 {
                 return Err(Error::from(ErrorKind::MissingArgument));
@@ -44,10 +45,20 @@ pub fn install(environment: &mut Environment<'static>, marked: bool) {
             slice(state, &value, [start, stop, step], marked)
         },
     );
+    install_bounds(environment);
+    install_views(environment, marked);
+}
+
+/// Adds the operations that bound a value and leave it as it is.
+fn install_bounds(environment: &mut Environment<'static>) {
     environment.add_filter("__solid", |state: &mut State, value: Value| solid(state, value));
     environment.add_filter("__kept", |state: &mut State, value: Value| {
         keep(state, &value).map(|()| value)
     });
+}
+
+/// Adds the operations that prepare a value to be compared, shown or walked.
+fn install_views(environment: &mut Environment<'static>, marked: bool) {
     environment.add_filter("__bare", move |state: &mut State, value: Value| {
         walk(state, &value, false)?;
         Ok::<Value, Error>(if marked { marks::bare(&value) } else { value })
@@ -58,7 +69,7 @@ pub fn install(environment: &mut Environment<'static>, marked: bool) {
     });
     environment.add_filter("__iter", move |state: &mut State, value: Value| match value.as_str() {
         _ if marked => Ok(items_of(value)),
-        // As a list, so that the loop knows its last turn.
+        // A list, so that the loop knows its last turn.
         Some(text) => {
             pay(state, 32 * text.len())?;
             Ok(text.chars().map(Value::from).collect())
@@ -71,8 +82,8 @@ pub fn install(environment: &mut Environment<'static>, marked: bool) {
     });
 }
 
-/// A value as it is shown: what is no text counts as data where any of the record's numbers might
-/// be in it.
+/// Returns a value as text. Anything that is no text counts as data if it may hold numbers of the
+/// record.
 fn shown(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
     match value.kind() {
         ValueKind::String | ValueKind::Undefined => Ok(value),
@@ -86,13 +97,14 @@ fn shown(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
     }
 }
 
-/// What a loop goes over: of a text its characters, of a map its names, each marked.
+/// Returns the items of a loop: the characters of a text or the keys of a map, each marked.
 fn items_of(value: Value) -> Value {
     match value.kind() {
         ValueKind::String => {
             let text = Marked::read(value.as_str().unwrap_or_default());
-            let piece =
-                |(at, c): (usize, char)| Value::from(text.slice(at..at + c.len_utf8()).write());
+            let piece = |(start, c): (usize, char)| {
+                Value::from(text.slice(start..start + c.len_utf8()).write())
+            };
             text.text.char_indices().map(piece).collect()
         }
         ValueKind::Map if !value.is_kwargs() => value
@@ -102,7 +114,7 @@ fn items_of(value: Value) -> Value {
     }
 }
 
-/// A result that was made of data.
+/// Returns a result that was made of data, marked.
 fn data_of(value: &Value) -> Value {
     if matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
         marks::count_numbers_as_data();
@@ -110,43 +122,54 @@ fn data_of(value: &Value) -> Value {
     marks::data_in(value)
 }
 
-/// A list whose items are texts as they are shown.
+/// Returns a list with each item as the text that is shown for it.
 fn shown_items(state: &mut State<'_, '_>, list: &Value) -> Result<Value> {
     let Ok(items) = list.try_iter() else { return Ok(list.clone()) };
     let has_name = |item: &Value| item.as_object().is_some();
     let items: Vec<Value> = items.checked().collect::<Result<_>>()?;
-    // Items with attributes may yet be joined by one of those.
+    // Items with attributes may still be joined by one of those.
     if items.iter().any(has_name) {
         return Ok(Value::from(items));
     }
-    let one = |item: Value| match item.kind() {
-        // A null in a list is shown as `None`, as one in a field is not.
+    let show = |item: Value| match item.kind() {
+        // A null in a list is shown as `None`, unlike a null field.
         ValueKind::None => Ok(Value::from(Marked::data("None".to_owned()).write())),
         _ => shown(state, item),
     };
-    Ok(Value::from(items.into_iter().map(one).collect::<Result<Vec<_>>>()?))
+    Ok(Value::from(items.into_iter().map(show).collect::<Result<Vec<_>>>()?))
 }
 
-/// Whether the template spells the format, and shows in it nothing but texts.
+/// Returns pairs of names and values with the names marked: the names of fields are data.
+fn with_marked_names(pairs: &Value) -> Result<Value> {
+    let name = |(nth, item): (usize, Value)| if nth == 0 { marks::data_in(&item) } else { item };
+    let pairs = pairs.try_iter()?.map(|pair| {
+        let items: Vec<Value> = pair.try_iter().map(Iterator::collect).unwrap_or_default();
+        Value::from(items.into_iter().enumerate().map(name).collect::<Vec<_>>())
+    });
+    Ok(pairs.collect())
+}
+
+/// Returns whether the template spells the format itself and formats only texts.
 fn is_plain_format(format: &Value, args: &[Value]) -> bool {
     format.as_str().is_some_and(|text| !marks::are_in(text))
         && args.iter().all(|arg| arg.as_str().is_some())
 }
 
-/// Filters and methods.
+/// The kind of a call.
 #[derive(Debug, Clone, Copy)]
 enum CallKind {
     Filter,
     Method,
 }
 
+/// A filter or a method, by name.
 struct Operation<'a> {
     kind: CallKind,
     name: &'a str,
 }
 
 impl Operation<'_> {
-    /// Runs it, within bounds.
+    /// Runs the operation within its bounds.
     fn run(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
         if let Some(mapped) = self.map(state, receiver, args, false) {
             return mapped;
@@ -168,7 +191,7 @@ impl Operation<'_> {
         solid(state, value)
     }
 
-    /// Runs a filter on every item, where it is `map` with the name of one.
+    /// Runs a filter on each item if the operation is `map` with the name of a filter.
     fn map(
         &self,
         state: &mut State<'_, '_>,
@@ -184,27 +207,28 @@ impl Operation<'_> {
             return None;
         }
         if args.len() > MAX_MAP_ARGS {
-            // Each `map` inside a `map` takes stack.
+            // Nested `map`s take stack for each level.
             return Some(Err(Error::from(ErrorKind::TooManyArguments)));
         }
         let items = receiver.try_iter().ok()?;
         let mut mapped = Vec::new();
         for item in items.checked() {
-            let mut one = |item: Value| {
+            let mut apply = |item: Value| {
                 pay(state, 96)?;
                 if marked { inner.carry(state, &item, args) } else { inner.run(state, &item, args) }
             };
-            match item.and_then(&mut one) {
-                Ok(one) => mapped.push(one),
+            match item.and_then(&mut apply) {
+                Ok(value) => mapped.push(value),
                 Err(error) => return Some(Err(error)),
             }
         }
         Some(Ok(Value::from(mapped)))
     }
 
-    /// Runs it on marked values, and marks what of its result is data.
+    /// Runs the operation on marked values and marks the data in its result.
     fn carry(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
         let is_filter = matches!(self.kind, CallKind::Filter);
+        // Paid for here, since reading and writing marks walks the values too.
         for value in std::iter::once(receiver).chain(args) {
             walk(state, value, false)?;
         }
@@ -212,7 +236,7 @@ impl Operation<'_> {
             "select" | "reject" | "selectattr" | "rejectattr" if is_filter => {
                 return self.choose(state, receiver, args);
             }
-            // They put whole texts together or hand one on.
+            // These combine whole texts or return one of them: marks stay as they are.
             "default" | "d" | "safe" => return self.run(state, receiver, args),
             "join" if !is_filter => return self.join(state, receiver, args),
             "format" if is_plain_format(receiver, args) => return self.run(state, receiver, args),
@@ -230,6 +254,8 @@ impl Operation<'_> {
             ValueKind::Seq | ValueKind::Iterable | ValueKind::Map if !self.looks_whole() => {
                 self.carry_items(state, receiver, args)
             }
+            // Neither a text nor items: the marks inside cannot be followed, so all of the result
+            // counts as data if anything in it may be.
             _ => {
                 let bare_args: Vec<Value> = args.iter().map(marks::bare).collect();
                 let bare_receiver = marks::bare(receiver);
@@ -242,7 +268,8 @@ impl Operation<'_> {
         }
     }
 
-    /// Joins texts by a text, as a method does; what is no text counts as data where numbers do.
+    /// Joins texts with a text, as the method does. A value that is no text counts as data if
+    /// numbers do.
     fn join(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
         match args.split_first() {
             Some((list, rest)) if list.as_object().is_some() => {
@@ -254,7 +281,7 @@ impl Operation<'_> {
         }
     }
 
-    /// Whether it makes one text of all of a list or a map.
+    /// Returns whether the operation makes one text of a whole list or map.
     fn looks_whole(&self) -> bool {
         matches!(
             self.name,
@@ -262,15 +289,51 @@ impl Operation<'_> {
         )
     }
 
-    /// Runs it on a list or a map, whose texts keep their marks.
+    /// Runs the operation on a list or a map whose texts keep their marks.
     fn carry_items(
         &self,
         state: &mut State<'_, '_>,
         receiver: &Value,
         args: &[Value],
     ) -> Result<Value> {
-        let is_map = receiver.kind() == ValueKind::Map;
-        let names_only = matches!(
+        let mut receiver = if receiver.kind() == ValueKind::Map && self.sees_names_only() {
+            items_of(receiver.clone())
+        } else {
+            receiver.clone()
+        };
+        if self.name == "join" {
+            receiver = shown_items(state, &receiver)?;
+        }
+        let shows_args = matches!(self.name, "join" | "sum" | "chain" | "zip" | "batch" | "slice");
+        let looks_up =
+            matches!(self.name, "get" | "attr" | "count" | "index" | "groupby" | "sort" | "unique");
+        let mut args = args.to_vec();
+        let mut had_data = false;
+        // An argument that is compared must have no marks; one that is shown keeps them.
+        if let Some(first) =
+            args.first_mut().filter(|first| !shows_args && first.as_object().is_none())
+        {
+            had_data = marks::in_value(first) && !looks_up;
+            *first = marks::bare(first);
+        }
+        let value = self.run(state, &receiver, &args)?;
+        let value = if had_data { data_of(&value) } else { value };
+        match self.name {
+            "keys" => Ok(marks::data_in(&value)),
+            "items" | "dictsort" => with_marked_names(&value),
+            _ => {
+                // The number may be a field's, or a count of the data's items.
+                if matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
+                    marks::count_numbers_as_data();
+                }
+                Ok(value)
+            }
+        }
+    }
+
+    /// Returns whether the operation sees only the names of a map.
+    fn sees_names_only(&self) -> bool {
+        matches!(
             self.name,
             "list"
                 | "first"
@@ -284,49 +347,10 @@ impl Operation<'_> {
                 | "batch"
                 | "slice"
                 | "map"
-        );
-        let mut receiver =
-            if is_map && names_only { items_of(receiver.clone()) } else { receiver.clone() };
-        if self.name == "join" {
-            receiver = shown_items(state, &receiver)?;
-        }
-        let shows_args = matches!(self.name, "join" | "sum" | "chain" | "zip" | "batch" | "slice");
-        let looks_up =
-            matches!(self.name, "get" | "attr" | "count" | "index" | "groupby" | "sort" | "unique");
-        let mut args = args.to_vec();
-        let mut had_data = false;
-        if let Some(first) =
-            args.first_mut().filter(|first| !shows_args && first.as_object().is_none())
-        {
-            had_data = marks::in_value(first) && !looks_up;
-            *first = marks::bare(first);
-        }
-        let value = self.run(state, &receiver, &args)?;
-        let value = if had_data { data_of(&value) } else { value };
-        match self.name {
-            "keys" => Ok(marks::data_in(&value)),
-            // The names of fields are data.
-            "items" | "dictsort" => {
-                let pairs = value.try_iter()?.map(|pair| {
-                    let items: Vec<Value> =
-                        pair.try_iter().map(Iterator::collect).unwrap_or_default();
-                    let name = |(nth, item): (usize, Value)| {
-                        if nth == 0 { marks::data_in(&item) } else { item }
-                    };
-                    Value::from(items.into_iter().enumerate().map(name).collect::<Vec<_>>())
-                });
-                Ok(pairs.collect())
-            }
-            _ => {
-                if matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
-                    marks::count_numbers_as_data();
-                }
-                Ok(value)
-            }
-        }
+        )
     }
 
-    /// The items that a test chooses: it is asked about each without its marks.
+    /// Returns the items that a test selects. The test sees each item without its marks.
     fn choose(&self, state: &mut State<'_, '_>, receiver: &Value, args: &[Value]) -> Result<Value> {
         let args: Vec<Value> = args.iter().map(marks::bare).collect();
         let receiver = items_of(receiver.clone());
@@ -334,15 +358,15 @@ impl Operation<'_> {
         let mut chosen = Vec::new();
         for item in items.checked() {
             let item = item?;
-            let one = Value::from(vec![marks::bare(&item)]);
-            if self.run(state, &one, &args)?.len().unwrap_or(0) > 0 {
+            let alone = Value::from(vec![marks::bare(&item)]);
+            if self.run(state, &alone, &args)?.len().unwrap_or(0) > 0 {
                 chosen.push(item);
             }
         }
         Ok(Value::from(chosen))
     }
 
-    /// Runs it on a text.
+    /// Runs the operation on a text.
     fn carry_text(
         &self,
         state: &mut State<'_, '_>,
@@ -359,15 +383,16 @@ impl Operation<'_> {
         let args: Vec<Value> = args.iter().map(marks::bare).collect();
         let value = self.run(state, &Value::from(text.text.as_str()), &args)?;
         let Some(result) = value.as_str() else { return Ok(data_of(&value)) };
+        // Data among the arguments may be anywhere in the result.
         let kept = if args_have_data { None } else { self.keep_marks(&text, result, &args) };
         Ok(Value::from(kept.unwrap_or_else(|| Marked::data(result.to_owned())).write()))
     }
 
-    /// The result with the marks that `text` had, where it is known which of its letters come from
-    /// where.
+    /// Returns the result with the marks of `text`, if the origin of each of its letters is known.
     fn keep_marks(&self, text: &Marked, result: &str, args: &[Value]) -> Option<Marked> {
         let from_end = text.text.len().checked_sub(result.len());
         let kept = match self.name {
+            // These change letters one by one.
             "upper" | "lower" | "title" | "capitalize" => return text.respelled(result),
             "lstrip" => text.slice(from_end?..text.text.len()),
             "rstrip" => text.slice(0..result.len()),
@@ -391,69 +416,7 @@ impl Operation<'_> {
     }
 }
 
-/// Some of a text's characters or a list's items, as Python's slices are.
-fn slice(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    bounds: [Value; 3],
-    marked: bool,
-) -> Result<Value> {
-    let bad = |why: &str| Error::new(ErrorKind::InvalidOperation, why.to_owned());
-    let [start, stop, step] = bounds.map(|bound| match bound.kind() {
-        ValueKind::None => Ok(None),
-        _ => i64::try_from(bound).map(Some),
-    });
-    let (start, stop, step) = (start?, stop?, step?.unwrap_or(1));
-    if step == 0 {
-        return Err(bad("cannot slice by step size of 0"));
-    }
-    if let Some(text) = value.as_str() {
-        let text = if marked { Marked::read(text) } else { Marked::plain(text) };
-        pay(state, text.text.len())?;
-        let ends: Vec<usize> =
-            text.text.char_indices().map(|(at, _)| at).chain([text.text.len()]).collect();
-        let places = places(ends.len() - 1, start, stop, step);
-        let mut out = Marked::default();
-        places.for_each(|at| out.push_slice(&text, ends[at]..ends[at + 1]));
-        return Ok(Value::from(out.write()));
-    }
-    match value.kind() {
-        ValueKind::Undefined | ValueKind::None => Ok(Value::from(Vec::<Value>::new())),
-        ValueKind::Seq | ValueKind::Iterable => {
-            let mut items = Vec::new();
-            for item in value.try_iter()?.checked() {
-                pay(state, 64)?;
-                items.push(item?);
-            }
-            let chosen = places(items.len(), start, stop, step).map(|at| items[at].clone());
-            if value.is_tuple() {
-                return Ok(Value::from(minijinja::value::Tuple::from(chosen.collect::<Vec<_>>())));
-            }
-            Ok(Value::from(chosen.collect::<Vec<_>>()))
-        }
-        kind => Err(bad(&format!("value of type {kind} cannot be sliced"))),
-    }
-}
-
-/// The indices of a slice of `len` items.
-fn places(
-    len: usize,
-    start: Option<i64>,
-    stop: Option<i64>,
-    step: i64,
-) -> impl Iterator<Item = usize> {
-    let len = len as i64;
-    let (low, high) = if step < 0 { (-1, len - 1) } else { (0, len) };
-    let clamp = |at: i64| if at < 0 { at.saturating_add(len).max(low) } else { at.min(high) };
-    let start = start.map_or(if step < 0 { high } else { low }, clamp);
-    let stop = stop.map_or(if step < 0 { low } else { high }, clamp);
-    let next = move |at: &i64| at.checked_add(step);
-    std::iter::successors(Some(start), next)
-        .take_while(move |&at| if step < 0 { at > stop } else { at < stop })
-        .map(|at| at as usize)
-}
-
-/// Arguments by name, of `pairs`.
-pub fn kwargs_of(pairs: Vec<(String, Value)>) -> Value {
+/// Returns keyword arguments made of `pairs`.
+pub(crate) fn kwargs_of(pairs: Vec<(String, Value)>) -> Value {
     Value::from(pairs.into_iter().collect::<Kwargs>())
 }

@@ -1,8 +1,8 @@
-//! Values as Python writes them: `str`, `repr` and `json.dumps` of what a template shows.
+//! Values as Python writes them: `str`, `repr` and `json.dumps`.
 //!
-//! Takes the engine's values; gives text equal to that of Python's `json` and Jinja2, or an error
-//! that says why there is none. The engine's own `Display` differs in floats and in characters that
-//! Python escapes.
+//! Takes the engine's values. Gives text equal to that of Python's `json` and Jinja2, or an error
+//! that says why there is none. The engine's own `Display` differs in floats and in escaped
+//! characters.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
@@ -13,7 +13,7 @@ use regex::Regex;
 
 use crate::read::{Number, Value};
 
-/// An integer beyond the engine's 128 bits: it can be shown, not calculated with.
+/// An integer beyond the engine's 128 bits. Templates can show it, but not calculate with it.
 #[derive(Debug)]
 struct BigInt(String);
 
@@ -31,12 +31,14 @@ impl Object for BigInt {
     }
 }
 
-/// A field's value as the engine's. `shows_only` is false where the template also compares or
-/// calculates: it then refuses integers beyond 128 bits, which the engine would compare wrongly.
-pub fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_only: bool) -> Jinja {
+/// Converts a field's value to a value of the engine. `shows_only` is false if the template also
+/// compares or calculates: it then refuses integers beyond 128 bits, which the engine would compare
+/// wrongly.
+pub(crate) fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_only: bool) -> Jinja {
     match value {
         Value::Null => Jinja::from(()),
         Value::Bool(truth) => Jinja::from(*truth),
+        // As 64 bits where they fit: the engine keeps 128-bit integers apart.
         Value::Number(Number::Int(int)) => {
             i64::try_from(*int).map_or_else(|_| Jinja::from(*int), Jinja::from)
         }
@@ -61,22 +63,23 @@ pub fn value_of(value: &Value, string: &impl Fn(&str) -> String, shows_only: boo
     }
 }
 
-/// Whether a value is an integer beyond 128 bits.
-pub fn is_big(value: &Jinja) -> bool {
+/// Returns whether a value is an integer beyond 128 bits.
+pub(crate) fn is_big(value: &Jinja) -> bool {
     value.downcast_object_ref::<BigInt>().is_some()
 }
 
-/// A value that fails where it is read.
+/// Returns a value that fails where it is read.
 fn unreadable(why: &str) -> Jinja {
     Jinja::from(JinjaError::new(ErrorKind::BadSerialization, why.to_owned()))
 }
 
+/// Returns the error about an operation that gives no text.
 fn error(what: impl Into<std::borrow::Cow<'static, str>>) -> JinjaError {
     JinjaError::new(ErrorKind::InvalidOperation, what)
 }
 
-/// `str(value)`. A value that is undefined or null is an error.
-pub fn text(value: &Jinja) -> Result<String, JinjaError> {
+/// Returns `str(value)`; an error if the value is undefined or null.
+pub(crate) fn text(value: &Jinja) -> Result<String, JinjaError> {
     match value.kind() {
         ValueKind::Undefined => Err(ErrorKind::UndefinedError.into()),
         ValueKind::None => Err(JinjaError::new(ErrorKind::UndefinedError, "null")),
@@ -91,13 +94,14 @@ pub fn text(value: &Jinja) -> Result<String, JinjaError> {
     }
 }
 
-/// `repr(value)`.
-pub fn repr(value: &Jinja) -> Result<String, JinjaError> {
+/// Returns `repr(value)`.
+pub(crate) fn repr(value: &Jinja) -> Result<String, JinjaError> {
     let mut out = String::new();
     write_repr(value, &mut out)?;
     Ok(out)
 }
 
+/// Appends `repr(value)`.
 fn write_repr(value: &Jinja, out: &mut String) -> Result<(), JinjaError> {
     match value.kind() {
         ValueKind::Undefined => return Err(ErrorKind::UndefinedError.into()),
@@ -116,6 +120,7 @@ fn write_repr(value: &Jinja, out: &mut String) -> Result<(), JinjaError> {
             out.push('}');
         }
         ValueKind::Seq => {
+            // The engine knows tuples, and Python shows them with parentheses.
             let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
             let items = items(value)?;
             out.push(open);
@@ -123,6 +128,7 @@ fn write_repr(value: &Jinja, out: &mut String) -> Result<(), JinjaError> {
                 out.push_str(if index > 0 { ", " } else { "" });
                 write_repr(item, out)?;
             }
+            // A tuple of one has a comma in Python.
             out.push_str(if value.is_tuple() && items.len() == 1 { "," } else { "" });
             out.push(close);
         }
@@ -138,7 +144,8 @@ fn write_repr(value: &Jinja, out: &mut String) -> Result<(), JinjaError> {
     Ok(())
 }
 
-/// The error that an invalid value carries.
+/// Returns the error that an invalid value carries.
+// The engine keeps the error inside the value and shows it in this text only.
 fn invalid(value: &Jinja) -> JinjaError {
     let shown = value.to_string();
     let why = shown.trim_start_matches("<invalid value: ").trim_end_matches('>');
@@ -151,14 +158,17 @@ fn invalid(value: &Jinja) -> JinjaError {
     }
 }
 
+/// Returns the items of a list.
 fn items(value: &Jinja) -> Result<Vec<Jinja>, JinjaError> {
     Ok(value.try_iter()?.collect())
 }
 
+/// Returns the keys and values of a map.
 fn pairs(value: &Jinja) -> Result<Vec<(Jinja, Jinja)>, JinjaError> {
     items(value)?.into_iter().map(|key| Ok((key.clone(), value.get_item(&key)?))).collect()
 }
 
+/// Appends `repr` of a number.
 fn write_number(value: &Jinja, out: &mut String) {
     match f64::try_from(value.clone()) {
         Ok(float) if !value.is_integer() => write_float(float, out),
@@ -168,8 +178,8 @@ fn write_number(value: &Jinja, out: &mut String) {
     }
 }
 
-/// `repr` of a float: the shortest digits that give it back, with an exponent below 1e-4 and from
-/// 1e16 on.
+/// Appends `repr` of a float: the shortest digits that read back as it, with an exponent below 1e-4
+/// and from 1e16 on.
 fn write_float(float: f64, out: &mut String) {
     if !float.is_finite() {
         out.push_str(if float.is_nan() { "nan" } else { "" });
@@ -177,7 +187,7 @@ fn write_float(float: f64, out: &mut String) {
         out.push_str(if float == f64::NEG_INFINITY { "-inf" } else { "" });
         return;
     }
-    // Of two shortest spellings that are equally near, Python takes the even one.
+    // Of two shortest spellings that are equally near, Python uses the even one.
     let shortest = format!("{float:e}");
     let places =
         shortest.bytes().take_while(|byte| *byte != b'e').filter(u8::is_ascii_digit).count() - 1;
@@ -186,14 +196,14 @@ fn write_float(float: f64, out: &mut String) {
     let (digits, exponent) = scientific.split_once('e').expect("written with an exponent");
     let exponent: i32 = exponent.parse().expect("written as an integer");
     let _ = if (-4..16).contains(&exponent) || float == 0.0 {
-        // From the digits themselves: the point moves, and a whole number has `.0`.
+        // Uses the digits as they are: the point moves, and a whole number gets `.0`.
         out.write_str(&positional(digits, exponent))
     } else {
         write!(out, "{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
     };
 }
 
-/// A number of `digits` (`-d.ddd`) and a power of ten, written without an exponent.
+/// Writes a number of `digits` (`-d.ddd`) and a power of ten without an exponent.
 fn positional(digits: &str, exponent: i32) -> String {
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
     let digits = digits.replace('.', "");
@@ -206,11 +216,13 @@ fn positional(digits: &str, exponent: i32) -> String {
     format!("{sign}{}.{}", &digits[..=whole], &digits[whole + 1..])
 }
 
-/// The characters that Python's `repr` escapes, ASCII aside.
+/// Matches the characters beyond ASCII that Python's `repr` escapes.
 static NOT_PRINTABLE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"[\p{C}\p{Z}&&[^ ]]").expect("the pattern is constant"));
 
+/// Appends `repr` of a string.
 fn string_repr(text: &str, out: &mut String) {
+    // Python uses double quotes only for a text with single quotes and no double ones.
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for c in text.chars() {
@@ -232,25 +244,26 @@ fn string_repr(text: &str, out: &mut String) {
 
 /// The arguments of `json.dumps`.
 #[derive(Debug)]
-pub struct Dumps {
+pub(crate) struct Dumps {
     /// Whether characters beyond ASCII are escaped.
-    pub ensure_ascii: bool,
-    /// The white space of one level, where items stand on lines of their own.
-    pub indent: Option<String>,
-    /// What stands between items, and after a key.
-    pub separators: (String, String),
+    pub(crate) ensure_ascii: bool,
+    /// The white space of one level, if each item has a line of its own.
+    pub(crate) indent: Option<String>,
+    /// The text between items, and after a key.
+    pub(crate) separators: (String, String),
     /// Whether keys are sorted.
-    pub sort_keys: bool,
+    pub(crate) sort_keys: bool,
 }
 
 impl Dumps {
-    /// `json.dumps(value)` with these arguments.
-    pub fn text(&self, value: &Jinja) -> Result<String, JinjaError> {
+    /// Returns `json.dumps(value)` with these arguments.
+    pub(crate) fn text(&self, value: &Jinja) -> Result<String, JinjaError> {
         let mut out = String::new();
         self.write(value, 0, &mut out)?;
         Ok(out)
     }
 
+    /// Appends the JSON of a value at `depth`.
     fn write(&self, value: &Jinja, depth: usize, out: &mut String) -> Result<(), JinjaError> {
         match value.kind() {
             ValueKind::Undefined => return Err(ErrorKind::UndefinedError.into()),
@@ -262,6 +275,7 @@ impl Dumps {
             ValueKind::Map => {
                 let mut pairs = pairs(value)?;
                 if self.sort_keys {
+                    // Python fails on keys of mixed types; other keys have no order here either.
                     if pairs.iter().any(|(key, _)| key.kind() != ValueKind::String) {
                         return Err(error("sort_keys sorts keys that are strings"));
                     }
@@ -286,6 +300,7 @@ impl Dumps {
         Ok(())
     }
 
+    /// Appends the items of a list or a map between brackets.
     fn write_items(
         &self,
         (open, close): (char, char),
@@ -311,6 +326,7 @@ impl Dumps {
         Ok(())
     }
 
+    /// Appends a key, as a string: JSON has no other keys.
     fn write_key(&self, key: &Jinja, out: &mut String) -> Result<(), JinjaError> {
         match key.kind() {
             ValueKind::String => self.write_string(key.as_str().unwrap_or_default(), out),
@@ -324,6 +340,7 @@ impl Dumps {
         Ok(())
     }
 
+    /// Appends a string in quotes, escaped as Python does.
     fn write_string(&self, text: &str, out: &mut String) {
         out.push('"');
         for c in text.chars() {
@@ -347,6 +364,7 @@ impl Dumps {
     }
 }
 
+/// Appends a number; JSON in Python has names for those that are not finite.
 fn write_json_number(value: &Jinja, out: &mut String) {
     match f64::try_from(value.clone()) {
         Ok(float) if !value.is_integer() && !float.is_finite() => out.push_str(match float {

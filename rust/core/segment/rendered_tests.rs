@@ -35,7 +35,8 @@ fn shown(rendered: &Rendered) -> String {
 fn templates_that_grow_or_nest_without_bound_are_refused() {
     let double = |start: &str, grow: &str| {
         format!(
-            "{{% set ns = namespace(s={start}) %}}{{% for i in range(99) %}}{{% set ns.s = {grow} %}}{{% endfor %}}"
+            "{{% set ns = namespace(s={start}) %}}{{% for i in range(99) %}}\
+             {{% set ns.s = {grow} %}}{{% endfor %}}"
         )
     };
     let deep =
@@ -44,9 +45,12 @@ fn templates_that_grow_or_nest_without_bound_are_refused() {
         ["{% set a = [1] %}".to_owned(), "{% set a = [a, a] %}".repeat(60)].concat();
     let templates = [
         "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}".to_owned(),
-        "{% macro m(x) %}{% if x > 0 %}{{ m(x - 1) }}{{ m(x - 1) }}{% endif %}{% endmacro %}{{ m(50) }}".to_owned(),
+        "{% macro m(x) %}{% if x > 0 %}{{ m(x - 1) }}{{ m(x - 1) }}{% endif %}{% endmacro %}\
+         {{ m(50) }}"
+            .to_owned(),
         "{% macro m(x) %}{{ m(x) }}{% endmacro %}{{ m(1) }}".to_owned(),
-        "{% macro m(x, n) %}{% if n %}{{ m([x, x], n - 1) }}{% else %}{{ x }}{% endif %}{% endmacro %}{{ m([1], 40) }}"
+        "{% macro m(x, n) %}{% if n %}{{ m([x, x], n - 1) }}{% else %}{{ x }}{% endif %}\
+         {% endmacro %}{{ m([1], 40) }}"
             .to_owned(),
         double("'xxxxxxxx'", "ns.s ~ ns.s") + "{{ ns.s }}",
         double("'xxxxxxxx'", "ns.s + ns.s") + "{{ ns.s }}",
@@ -62,9 +66,12 @@ fn templates_that_grow_or_nest_without_bound_are_refused() {
         deep.replace("GROW", "(ns.s, 1)"),
         deep.replace("GROW", "dict(a=ns.s)"),
         deep.replace("GROW", "[ns.s] | batch(1) | list"),
-        "{% set ns = namespace(s=range(90000) | list) %}{% for i in range(90000) %}{% set ns.s = ns.s[1:] %}{% endfor %}"
+        "{% set ns = namespace(s=range(90000) | list) %}{% for i in range(90000) %}\
+         {% set ns.s = ns.s[1:] %}{% endfor %}"
             .to_owned(),
-        "{% set r = range(99999) | list %}{% for i in r %}{{ r[99998:] | length }}{% endfor %}".to_owned(),
+        "{% set r = range(99999) | list %}{% for i in r %}{{ r[99998:] | length }}\
+         {% endfor %}"
+            .to_owned(),
         lists.clone() + "{{ a }}",
         lists.clone() + "{{ a ~ '' }}",
         lists.clone() + "{{ a == [1] }}{{ a in [a] }}{{ a < a }}",
@@ -132,7 +139,10 @@ fn templates_too_large_or_deep_to_parse_are_errors() {
 fn a_template_s_own_text_is_no_data_whatever_it_does_with_the_data() {
     let record = json!({
         "q": " one two ", "a": "three", "n": 7, "role": "user", "empty": "", "ls": ["x", "y"],
-        "turns": [{"role": "user", "content": "<think>\nhm\n</think>\n\nok"}, {"role": "bot", "content": "no"}],
+        "turns": [
+            {"role": "user", "content": "<think>\nhm\n</think>\n\nok"},
+            {"role": "bot", "content": "no"},
+        ],
         "m": {"k1": "v1"},
     });
     let cases = [
@@ -149,7 +159,8 @@ fn a_template_s_own_text_is_no_data_whatever_it_does_with_the_data() {
         ("{% for x in ls %}- {{ x }}\n{% endfor %}", "- [x]\n- [y]\n"),
         ("{{ ls | join(', ') }}; {{ ', '.join(ls) }}", "[x], [y]; [x], [y]"),
         (
-            "{% for t in turns %}<{{ t.role }}>{{ t.content.split('</think>')[-1].lstrip('\n') }}{% endfor %}",
+            "{% for t in turns %}<{{ t.role }}>{{ t.content.split('</think>')[-1].lstrip('\n') }}\
+             {% endfor %}",
             "<[user]>[ok]<[bot]>[no]",
         ),
         (
@@ -158,7 +169,8 @@ fn a_template_s_own_text_is_no_data_whatever_it_does_with_the_data() {
         ),
         ("{{ turns | map(attribute='role') | map('upper') | join('/') }}.", "[USER]/[BOT]."),
         (
-            "{% set ns = namespace(x='') %}{% for x in ls %}{% set ns.x = ns.x ~ x ~ ';' %}{% endfor %}{{ ns.x }}",
+            "{% set ns = namespace(x='') %}{% for x in ls %}{% set ns.x = ns.x ~ x ~ ';' %}\
+             {% endfor %}{{ ns.x }}",
             "[x];[y];",
         ),
         ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(a) | upper }}", "<[THREE]>"),
@@ -172,7 +184,8 @@ fn a_template_s_own_text_is_no_data_whatever_it_does_with_the_data() {
         ("{{ 'yes' if n > 3 else a }} {{ a if n > 3 else 'no' }}", "yes [three]"),
         ("{{ n }} {{ n + 1 }} {{ q | length }}:", "[7] [8] [9]:"),
         (
-            "{% for k, v in m.items() %}{{ k }}={{ v }}{% endfor %}{% for k in m %}.{{ m[k] }}{% endfor %}",
+            "{% for k, v in m.items() %}{{ k }}={{ v }}{% endfor %}{% for k in m %}.{{ m[k] }}\
+             {% endfor %}",
             "[k1]=[v1].[v1]",
         ),
         ("{{ m | tojson }}.", "[{\"k1\": \"v1\"}]."),
@@ -181,7 +194,8 @@ fn a_template_s_own_text_is_no_data_whatever_it_does_with_the_data() {
         ("{{ a | list | join('-') }}", "[t]-[h]-[r]-[e]-[e]"),
         ("{% for c in a %}{{ c }}{% if loop.last %}.{% endif %}{% endfor %}", "[three]."),
         (
-            "{{ {'user': 'Human', 'bot': 'AI'}[role] }}: {{ m.get('k1', '?') }}{{ m.get(role, a) }}",
+            "{{ {'user': 'Human', 'bot': 'AI'}[role] }}: {{ m.get('k1', '?') }}\
+             {{ m.get(role, a) }}",
             "Human: [v1][three]",
         ),
     ];
@@ -243,7 +257,8 @@ fn literal() -> impl Strategy<Value = String> {
 /// Expressions that are texts.
 fn expression() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
-        4 => prop::sample::select(&["a", "b.c", "ls[0]", "b['c']", "v", "e"][..]).prop_map(str::to_owned),
+        4 => prop::sample::select(&["a", "b.c", "ls[0]", "b['c']", "v", "e"][..])
+            .prop_map(str::to_owned),
         1 => literal().prop_map(|text| format!("'{text}'")),
         1 => literal().prop_map(|text| format!("(ls | join('{text}'))")),
     ];
@@ -278,9 +293,11 @@ fn expression() -> impl Strategy<Value = String> {
         prop_oneof![
             3 => (inner.clone(), suffix).prop_map(|(of, suffix)| format!("({of}){suffix}")),
             2 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} ~ {b})")),
-            1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} if n > 1 else {b})")),
+            1 => (inner.clone(), inner.clone())
+                .prop_map(|(a, b)| format!("({a} if n > 1 else {b})")),
             1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} or {b})")),
-            1 => (inner.clone(), literal()).prop_map(|(a, b)| format!("([{a}, '{b}', e] | join('<'))")),
+            1 => (inner.clone(), literal()).prop_map(|(a, b)| format!(
+                "([{a}, '{b}', e] | join('<'))")),
             1 => inner.prop_map(|a| format!("(['<', {a}] | map('upper') | join)")),
         ]
     })
@@ -297,11 +314,16 @@ fn template() -> impl Strategy<Value = String> {
         let many = prop::collection::vec(inner.clone(), 1..4).prop_map(|parts| parts.concat());
         prop_oneof![
             3 => many.clone(),
-            1 => many.clone().prop_map(|body| format!("{{% for x in ls %}}{body}<{{{{ x }}}}{{% endfor %}}")),
-            1 => (expression(), many.clone()).prop_map(|(text, body)| format!("{{% if {text} == 'q' %}}{body}{{% else %}}t>{body}{{% endif %}}")),
-            1 => (expression(), many.clone()).prop_map(|(text, body)| format!("{{% if ({text}) | length > 2 %}}{body}{{% endif %}}")),
-            1 => many.clone().prop_map(|body| format!("{{% set y %}}{body}{{% endset %}}{{{{ y | trim }}}}")),
-            1 => (many, expression()).prop_map(|(body, text)| format!("{{% macro m(x) %}}<{{{{ x }}}}{body}{{% endmacro %}}{{{{ m({text}) }}}}")),
+            1 => many.clone().prop_map(|body| format!(
+                "{{% for x in ls %}}{body}<{{{{ x }}}}{{% endfor %}}")),
+            1 => (expression(), many.clone()).prop_map(|(text, body)| format!(
+                "{{% if {text} == 'q' %}}{body}{{% else %}}t>{body}{{% endif %}}")),
+            1 => (expression(), many.clone()).prop_map(|(text, body)| format!(
+                "{{% if ({text}) | length > 2 %}}{body}{{% endif %}}")),
+            1 => many.clone().prop_map(|body| format!(
+                "{{% set y %}}{body}{{% endset %}}{{{{ y | trim }}}}")),
+            1 => (many, expression()).prop_map(|(body, text)| format!(
+                "{{% macro m(x) %}}<{{{{ x }}}}{body}{{% endmacro %}}{{{{ m({text}) }}}}")),
         ]
     });
     body.prop_map(|body| format!("{{% set v = 't' %}}{body}"))
@@ -314,14 +336,18 @@ proptest! {
         text in template(), data in prop::collection::vec("[qw <>t/]{0,7}", 4),
     ) {
         // The template spells neither q nor w, so whatever has one comes from data.
-        let record = json!({"a": data[0], "b": {"c": data[1]}, "ls": [data[2], data[3]], "n": 2, "e": ""});
+        let record = json!({
+            "a": data[0], "b": {"c": data[1]}, "ls": [data[2], data[3]], "n": 2, "e": "",
+        });
         let controls = Controls::new(["<t>", "</t>", "<>", " t", "q<"]);
         let template = Template::parse(&text, &controls, &Vec::new()).unwrap();
         let (mut out, fields) = (Rendered::default(), fields_of(&record));
         let rendered = template.render(&fields, false, &mut out);
         // In a macro the engine does not see names that are sliced: it takes them for undefined,
         // Jinja2 does not.
-        let is_misread = text.contains("{% macro") && ["[1:]", "[:3]", "[::-1]"].iter().any(|part| text.contains(part));
+        let slices = ["[1:]", "[:3]", "[::-1]"];
+        let is_misread =
+            text.contains("{% macro") && slices.iter().any(|slice| text.contains(slice));
         match (template.rendered_by_the_engine_alone(&fields), rendered) {
             _ if is_misread => {}
             (Ok(plain), Ok(_)) => prop_assert_eq!(&out.text, &plain),
@@ -331,7 +357,8 @@ proptest! {
         let mut from = 0;
         for span in &out.spans {
             let piece = &out.text[from..span.end];
-            prop_assert!(!span.literal || !piece.contains(['q', 'w', 'Q', 'W']), "{piece} of {}", out.text);
+            let has_data = piece.contains(['q', 'w', 'Q', 'W']);
+            prop_assert!(!span.literal || !has_data, "{piece} of {}", out.text);
             prop_assert_eq!(span.role, if span.literal { Role::Template } else { Role::Data });
             from = span.end;
         }

@@ -1,9 +1,8 @@
-//! The source of a template: read as Jinja2 reads it, and written for the engine, which differs in
-//! a few words.
+//! The source of a template: read as Jinja2 reads it, and rewritten where the engine differs.
 //!
-//! `a ~ b` becomes `(a)|__str ~ (b)|__str`, and `x | upper` becomes `x |__str|upper`, so that what
-//! becomes text does so as in Python; `{% generation %}`, which marks nothing here, becomes a plain
-//! scope. Places in errors are those of the template as its author wrote it.
+//! `a ~ b` becomes `(a)|__str ~ (b)|__str`, and `x | upper` becomes `x |__str|upper`, so that
+//! values become text as in Python. `{% generation %}`, which has no effect here, becomes a plain
+//! scope. Errors give positions in the template as its author wrote it.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -14,34 +13,39 @@ use minijinja::syntax::SyntaxConfig;
 use super::RECORD;
 use super::filters::{OF_TEXT, TEXT};
 
-/// A template as Jinja2 takes it: line ends are `\n`, and one at the very end is dropped.
-pub fn as_jinja_reads(template: &str) -> String {
+/// Returns a template as Jinja2 reads it: line ends become `\n`, and one at the very end is
+/// dropped.
+pub(crate) fn as_jinja_reads(template: &str) -> String {
     let text = template.replace("\r\n", "\n").replace('\r', "\n");
     text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
 }
 
-/// A template written for the engine.
+/// A template rewritten for the engine.
 #[derive(Debug)]
-pub struct Source {
-    /// As it was written.
-    pub original: String,
-    /// As the engine gets it.
-    pub engine: String,
-    /// Whether it neither compares nor calculates.
-    pub shows_only: bool,
-    /// Whether it names the whole record.
-    pub uses_record: bool,
-    /// Names that it gives to values itself.
-    pub locals: BTreeSet<String>,
-    /// Places in `original`, in order, each with the bytes put in there less those taken out.
+pub(crate) struct Source {
+    /// The text as its author wrote it.
+    pub(crate) original: String,
+    /// The text that the engine gets.
+    pub(crate) engine: String,
+    /// Whether the template neither compares nor calculates.
+    pub(crate) shows_only: bool,
+    /// Whether the template names the whole record.
+    pub(crate) uses_record: bool,
+    /// The names that the template itself assigns.
+    pub(crate) locals: BTreeSet<String>,
+    /// Positions in `original`, in order, each with the number of bytes added there less those
+    /// removed.
     edits: Vec<(usize, isize)>,
 }
 
 type Tokens<'a> = Vec<(Token<'a>, Range<usize>)>;
 
+/// A range of a template, and the text that replaces it.
+type Change = (Range<usize>, String);
+
 /// Words that end an operand of `~`.
 const WORDS: [&str; 8] = ["and", "or", "not", "if", "else", "in", "recursive", "elif"];
-/// Words of comparing and calculating; operators aside.
+/// Words that compare or calculate, besides the operators.
 const COMPARE: [&str; 19] = [
     "in",
     "sameas",
@@ -65,9 +69,9 @@ const COMPARE: [&str; 19] = [
 ];
 
 impl Source {
-    /// Writes `original` for the engine. One that the engine's lexer refuses is left as it is, for
-    /// the engine to say so.
-    pub fn new(original: &str, syntax: &SyntaxConfig) -> Self {
+    /// Rewrites `original` for the engine. A template that the engine's lexer refuses stays as it
+    /// is: the engine reports the error.
+    pub(crate) fn new(original: &str, syntax: &SyntaxConfig) -> Self {
         let tokens: Result<Tokens<'_>, _> = tokenize(original, false, syntax.clone())
             .map(|token| {
                 token.map(|(token, span)| {
@@ -76,34 +80,8 @@ impl Source {
             })
             .collect();
         let tokens = tokens.unwrap_or_default();
-        let mut changes: Vec<(Range<usize>, String)> = Vec::new();
-        let mut operands = BTreeSet::new();
-        for (index, (token, span)) in tokens.iter().enumerate() {
-            match token {
-                Token::Tilde => operands.extend(
-                    [left_of(&tokens, index), right_of(&tokens, index)]
-                        .map(|operand| (operand.start, operand.end)),
-                ),
-                Token::Ident(name)
-                    if OF_TEXT.contains(name) && follows(&tokens, index, &Token::Pipe) =>
-                {
-                    changes.push((span.start..span.start, format!("{TEXT}|")));
-                }
-                Token::Ident("generation") if follows(&tokens, index, &Token::BlockStart) => {
-                    changes.push((span.clone(), "with".to_owned()));
-                }
-                Token::Ident("endgeneration") if follows(&tokens, index, &Token::BlockStart) => {
-                    changes.push((span.clone(), "endwith".to_owned()));
-                }
-                _ => {}
-            }
-        }
-        for (first, end) in operands.into_iter().filter(|(first, end)| first < end) {
-            let (start, end) = (tokens[first].1.start, tokens[end - 1].1.end);
-            changes.push((start..start, "(".to_owned()));
-            changes.push((end..end, format!(")|{TEXT}")));
-        }
-        // At one place, what closes comes before what opens.
+        let mut changes = changes(&tokens);
+        // At one position, closing text comes before opening text.
         changes.sort_by_key(|(span, text)| (span.start, !text.starts_with(')')));
         Self {
             shows_only: !(0..tokens.len()).any(|index| compares(&tokens, index)),
@@ -115,7 +93,8 @@ impl Source {
         }
     }
 
-    fn changed(original: &str, changes: Vec<(Range<usize>, String)>) -> Self {
+    /// Applies sorted changes to a template and remembers where they are.
+    fn changed(original: &str, changes: Vec<Change>) -> Self {
         let (mut engine, mut edits, mut from) = (String::new(), Vec::new(), 0);
         for (span, text) in changes {
             engine.push_str(&original[from..span.start]);
@@ -128,15 +107,16 @@ impl Source {
         Self { original, engine, shows_only: false, uses_record: false, locals, edits }
     }
 
-    /// The place in the original of a place in the engine's.
-    pub fn place(&self, offset: usize) -> usize {
+    /// Returns the position in the original of a position in the engine's text.
+    pub(crate) fn place(&self, offset: usize) -> usize {
         let mut shift = 0;
-        for &(at, added) in &self.edits {
-            if at as isize + shift >= offset as isize {
+        for &(position, added) in &self.edits {
+            if position as isize + shift >= offset as isize {
                 break;
             }
-            shift = (shift + added).min(offset as isize - at as isize);
+            shift = (shift + added).min(offset as isize - position as isize);
         }
+        // An error may point into text that the author did not write, or inside a character.
         let mut place = (offset as isize - shift).clamp(0, self.original.len() as isize) as usize;
         while !self.original.is_char_boundary(place) {
             place -= 1;
@@ -144,13 +124,13 @@ impl Source {
         place
     }
 
-    /// The tag around a place of the original, its delimiters included.
-    pub fn tag_at(&self, place: usize) -> Option<&str> {
-        // A place may be that of the delimiter itself.
+    /// Returns the tag around a position in the original, with its delimiters.
+    pub(crate) fn tag_at(&self, place: usize) -> Option<&str> {
+        // The position may be that of the delimiter itself.
         let end = self.original[place..]
             .char_indices()
             .nth(2)
-            .map_or(self.original.len(), |(at, _)| place + at);
+            .map_or(self.original.len(), |(position, _)| place + position);
         let before = &self.original[..end];
         let start = before.rfind("{{").max(before.rfind("{%"))?;
         let close = if self.original[start..].starts_with("{{") { "}}" } else { "%}" };
@@ -158,19 +138,54 @@ impl Source {
         (start + len > place).then(|| &self.original[start..start + len])
     }
 
-    /// Line and column, from 1, of a place of the original.
-    pub fn line_and_column(&self, place: usize) -> (usize, usize) {
+    /// Returns the line and the column, both from 1, of a position in the original.
+    pub(crate) fn line_and_column(&self, place: usize) -> (usize, usize) {
         let before = &self.original[..place];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line_start = before.rfind('\n').map_or(0, |position| position + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
 }
 
-/// The names that a template's loops, assignments and macros make.
+/// Returns the changes that make a template of Jinja2 one of the engine's.
+fn changes(tokens: &Tokens<'_>) -> Vec<Change> {
+    // All changes are collected first and applied in one pass, so that positions stay valid.
+    let mut changes = Vec::new();
+    // A set: an operand between two tildes belongs to both, and must be wrapped once.
+    let mut operands = BTreeSet::new();
+    for (index, (token, span)) in tokens.iter().enumerate() {
+        match token {
+            Token::Tilde => operands.extend(
+                [left_of(tokens, index), right_of(tokens, index)]
+                    .map(|operand| (operand.start, operand.end)),
+            ),
+            Token::Ident(name)
+                if OF_TEXT.contains(name) && follows(tokens, index, &Token::Pipe) =>
+            {
+                changes.push((span.start..span.start, format!("{TEXT}|")));
+            }
+            Token::Ident("generation") if follows(tokens, index, &Token::BlockStart) => {
+                changes.push((span.clone(), "with".to_owned()));
+            }
+            Token::Ident("endgeneration") if follows(tokens, index, &Token::BlockStart) => {
+                changes.push((span.clone(), "endwith".to_owned()));
+            }
+            _ => {}
+        }
+    }
+    for (first, end) in operands.into_iter().filter(|(first, end)| first < end) {
+        let (start, end) = (tokens[first].1.start, tokens[end - 1].1.end);
+        changes.push((start..start, "(".to_owned()));
+        changes.push((end..end, format!(")|{TEXT}")));
+    }
+    changes
+}
+
+/// Returns the names that loops, assignments and macros of a template define.
 fn locals(tokens: &Tokens<'_>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut rest = tokens.iter().map(|(token, _)| token);
     while let Some(token) = rest.next() {
+        // Only a tag can define a name.
         if !matches!(token, Token::BlockStart) {
             continue;
         }
@@ -187,14 +202,16 @@ fn locals(tokens: &Tokens<'_>) -> BTreeSet<String> {
     names
 }
 
+/// Returns whether the token before `index` is of the kind of `wanted`.
 fn follows(tokens: &Tokens<'_>, index: usize, wanted: &Token<'_>) -> bool {
     let same = std::mem::discriminant(wanted);
     index > 0 && std::mem::discriminant(&tokens[index - 1].0) == same
 }
 
+/// Returns whether the token at `index` compares or calculates.
 fn compares(tokens: &Tokens<'_>, index: usize) -> bool {
     match &tokens[index].0 {
-        // The `in` of a loop comes after its names.
+        // The `in` of a loop comes after the loop's names.
         Token::Ident("in") => {
             let names = |token: &Token<'_>| matches!(token, Token::Ident(_) | Token::Comma);
             let start = tokens[..index].iter().rposition(|(token, _)| !names(token));
@@ -208,7 +225,7 @@ fn compares(tokens: &Tokens<'_>, index: usize) -> bool {
     }
 }
 
-/// Whether a token opens (1) or closes (-1) a bracket.
+/// Returns 1 if a token opens a bracket, -1 if it closes one, else 0.
 fn bracket(token: &Token<'_>) -> i32 {
     match token {
         Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => 1,
@@ -217,7 +234,8 @@ fn bracket(token: &Token<'_>) -> i32 {
     }
 }
 
-/// Whether the token at `index`, outside brackets, ends an operand of `~`: it binds no tighter.
+/// Returns whether the token at `index`, outside brackets, ends an operand of `~` since it binds no
+/// tighter.
 fn ends_operand(tokens: &Tokens<'_>, index: usize) -> bool {
     match &tokens[index].0 {
         Token::Tilde
@@ -234,7 +252,7 @@ fn ends_operand(tokens: &Tokens<'_>, index: usize) -> bool {
         | Token::Gte
         | Token::Lt
         | Token::Lte => true,
-        // A sign, where no operand stands before it, is part of one.
+        // A sign with no operand before it belongs to an operand.
         Token::Plus | Token::Minus => index > 0 && is_end(tokens, index - 1),
         Token::Ident(name) => {
             let after_is = index > 0 && matches!(tokens[index - 1].0, Token::Ident("is"));
@@ -246,7 +264,7 @@ fn ends_operand(tokens: &Tokens<'_>, index: usize) -> bool {
     }
 }
 
-/// Whether an operand can end with the token at `index`.
+/// Returns whether an operand can end with the token at `index`.
 fn is_end(tokens: &Tokens<'_>, index: usize) -> bool {
     match &tokens[index].0 {
         Token::Ident(name) => {
@@ -259,7 +277,7 @@ fn is_end(tokens: &Tokens<'_>, index: usize) -> bool {
     }
 }
 
-/// The tokens of the operand left of the `~` at `index`.
+/// Returns the tokens of the operand to the left of the `~` at `index`.
 fn left_of(tokens: &Tokens<'_>, index: usize) -> Range<usize> {
     let (mut start, mut depth) = (index, 0);
     while start > 0 {
@@ -274,7 +292,7 @@ fn left_of(tokens: &Tokens<'_>, index: usize) -> Range<usize> {
     start..index
 }
 
-/// The tokens of the operand right of the `~` at `index`.
+/// Returns the tokens of the operand to the right of the `~` at `index`.
 fn right_of(tokens: &Tokens<'_>, index: usize) -> Range<usize> {
     let (mut end, mut depth) = (index + 1, 0);
     while end < tokens.len() {

@@ -1,5 +1,5 @@
-//! What is said of templates that are wrong, and of records that they cannot render: the place, the
-//! name, the remedy.
+//! Messages about wrong templates, and about records that a template cannot render: the position,
+//! the name, the remedy.
 
 use minijinja::{Error as JinjaError, ErrorKind};
 
@@ -9,14 +9,15 @@ use crate::error::{Error, Result};
 use crate::plan::SegmentSpec;
 use crate::read::Value;
 
-/// The names under which `transformers` gives templates the tokenizer's tokens.
+/// The names under which `transformers` gives a template the tokenizer's tokens.
 const TOKENS: [&str; 3] = ["bos_token", "eos_token", "pad_token"];
-/// The most characters of a tag that an error shows.
+/// The most characters of a tag in an error.
 const SHOWN: usize = 80;
 
-/// What is wrong with a template that does not compile, and the remedy.
-pub fn wrong_template(source: &Source, error: &JinjaError) -> (String, String) {
+/// Returns the fault of a template that does not compile, and the remedy.
+pub(crate) fn wrong_template(source: &Source, error: &JinjaError) -> (String, String) {
     let tag = tag_of(source, error).or_else(|| error_line(source, error));
+    // `{{ my field }}` is a common mistake: several words in one pair of braces.
     let inner = tag.and_then(|tag| tag.strip_prefix("{{")?.strip_suffix("}}")).map(str::trim);
     let is_words = |text: &&str| {
         text.contains(' ') && text.split(' ').all(|word| !word.is_empty() && is_word(word))
@@ -28,29 +29,33 @@ pub fn wrong_template(source: &Source, error: &JinjaError) -> (String, String) {
     (describe(source, error), remedy)
 }
 
-/// How a field is named whose name is no identifier.
+/// Returns the way to write a field whose name is no identifier.
 fn in_brackets(name: &str) -> String {
     format!("a field whose name is no identifier is written {{{{ {RECORD}[\"{name}\"] }}}}")
 }
 
+/// Returns whether a word could be meant as the name of a field.
 fn is_word(word: &str) -> bool {
     word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '?' | '/'))
 }
 
-/// What a template failed on, and where.
-pub fn failed(source: &Source, fields: &Fields, error: &JinjaError) -> String {
+/// Describes the error on which a template failed, and its position.
+pub(crate) fn failed(source: &Source, fields: &Fields, error: &JinjaError) -> String {
     if let Some(name) = field_read_as_expression(source, fields, error) {
         return format!("`{{{{ {name} }}}}` is not the field '{name}': {}", in_brackets(name));
     }
     describe(source, error)
 }
 
-/// What of a record a template shows that is not there.
-pub fn not_there(source: &Source, fields: &Fields, error: &JinjaError) -> String {
+/// Describes the missing value that a template shows.
+pub(crate) fn not_there(source: &Source, fields: &Fields, error: &JinjaError) -> String {
+    // `{{ word-count }}` is a subtraction to Jinja; people mean the field.
     if let Some(name) = field_read_as_expression(source, fields, error) {
         return format!("`{{{{ {name} }}}}` is not the field '{name}': {}", in_brackets(name));
     }
     let tag = tag_of(source, error);
+    // The engine does not name the missing value: the first path in the tag that the record lacks
+    // is the best guess.
     let missing = tag.into_iter().flat_map(paths).find(|path| {
         let is_local = source.locals.contains(&path[0]) && !fields.contains_key(&path[0]);
         !is_local && !KNOWN.contains(&path[0].as_str()) && !is_there(fields, path)
@@ -62,8 +67,8 @@ pub fn not_there(source: &Source, fields: &Fields, error: &JinjaError) -> String
     }
 }
 
-/// What cannot be read, and where a template reads it.
-pub fn unreadable(source: &Source, error: &JinjaError) -> String {
+/// Describes a field that cannot be read, and the position at which the template reads it.
+pub(crate) fn unreadable(source: &Source, error: &JinjaError) -> String {
     format!(
         "a field that the template reads {}{}",
         error.detail().unwrap_or("is no text"),
@@ -71,9 +76,10 @@ pub fn unreadable(source: &Source, error: &JinjaError) -> String {
     )
 }
 
-/// That the field at `path` is not there.
-pub fn missing_field(fields: &Fields, path: &[String]) -> String {
+/// Says that the field at `path` is missing or null.
+pub(crate) fn missing_field(fields: &Fields, path: &[String]) -> String {
     let shown = path.join(".");
+    // A name of a token is no field: the remedy is in the configuration, not in the data.
     if let [name] = path
         && TOKENS.contains(&name.as_str())
     {
@@ -82,24 +88,27 @@ pub fn missing_field(fields: &Fields, path: &[String]) -> String {
             "`{name}` is not known: set `{key}` under [tokenizer], or take it out of the template"
         );
     }
+    // The first few are enough to spot a misspelled name.
     let names: Vec<&str> = fields.keys().map(String::as_str).take(12).collect();
     let state = if value_at(fields, path).is_some_and(Value::is_null) { "null" } else { "missing" };
     format!("field '{shown}' is {state} (fields: {})", names.join(", "))
 }
 
-/// That a target has no data: `nth` of `count` targets.
-pub fn empty_target(nth: usize, count: usize) -> String {
+/// Says that target `nth` of `count` targets has no data.
+pub(crate) fn empty_target(nth: usize, count: usize) -> String {
     if count < 2 {
         return "the target's data is empty".to_owned();
     }
     format!(
-        "the data of target {nth} of {count} is empty: every record of a source has as many turns as it has `segments`. \
-         For conversations that differ in length, write one source for each number of turns, or one record for each turn"
+        "the data of target {nth} of {count} is empty: \
+         every record of a source has as many turns as it has `segments`. \
+         For conversations that differ in length, \
+         write one source for each number of turns, or one record for each turn"
     )
 }
 
-/// Refuses segments none of which shows anything of a record: every document would be the same.
-pub fn refuse_constant(segments: &[SegmentSpec]) -> Result<()> {
+/// Returns an error if no segment shows a field: every document would be the same.
+pub(crate) fn refuse_constant(segments: &[SegmentSpec]) -> Result<()> {
     if segments
         .iter()
         .any(|segment| ["{{", "{%"].iter().any(|tag| segment.template().contains(tag)))
@@ -107,6 +116,7 @@ pub fn refuse_constant(segments: &[SegmentSpec]) -> Result<()> {
         return Ok(());
     }
     let error = Error::config("its templates show no field: every record would give the same text");
+    // Python's format strings take one brace, so `{name}` is a likely mistake.
     let meant = segments.iter().find_map(|segment| {
         let (_, rest) = segment.template().split_once('{')?;
         rest.split_once('}')
@@ -121,7 +131,7 @@ pub fn refuse_constant(segments: &[SegmentSpec]) -> Result<()> {
     }))
 }
 
-/// Names that are no fields.
+/// Names in tags that are no fields.
 const KNOWN: [&str; 24] = [
     "and",
     "or",
@@ -149,18 +159,20 @@ const KNOWN: [&str; 24] = [
     "with",
 ];
 
-/// An engine's error in one line: what it is, and where.
+/// Describes an error of the engine in one line, with its position.
 fn describe(source: &Source, error: &JinjaError) -> String {
     let what = error
         .detail()
         .map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
     let what = match (error.kind(), std::error::Error::source(error)) {
+        // The engine hides the reason of a failed call in the cause.
         (ErrorKind::InvalidOperation, Some(cause)) => format!("{what}: {cause}"),
         _ => what,
     };
     format!("{what}{}", place_of(source, error))
 }
 
+/// Returns the position of an error in the author's template, in parentheses.
 fn place_of(source: &Source, error: &JinjaError) -> String {
     let Some(range) = error.range() else { return String::new() };
     let place = source.place(range.start);
@@ -170,6 +182,7 @@ fn place_of(source: &Source, error: &JinjaError) -> String {
     format!(" (template line {line}, column {column}{tag})")
 }
 
+/// Returns a text cut to the length that an error shows.
 fn shortened(text: &str) -> String {
     if text.chars().count() <= SHOWN {
         text.to_owned()
@@ -178,18 +191,19 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// Returns the tag in which an error is.
 fn tag_of<'a>(source: &'a Source, error: &JinjaError) -> Option<&'a str> {
     source.tag_at(source.place(error.range()?.start))
 }
 
-/// The first tag on the line of an error.
+/// Returns the first tag on the line of an error.
 fn error_line<'a>(source: &'a Source, error: &JinjaError) -> Option<&'a str> {
     let line = source.original.lines().nth(error.line()?.checked_sub(1)?)?;
     let tag = &line[line.find("{{")?..];
     tag.find("}}").map(|end| &tag[..end + 2])
 }
 
-/// The field whose name, which is no identifier, a tag shows without quotes.
+/// Returns the field whose name is no identifier and stands in a tag without quotes.
 fn field_read_as_expression<'a>(
     source: &Source,
     fields: &'a Fields,
@@ -200,11 +214,12 @@ fn field_read_as_expression<'a>(
     name.contains(|c: char| !c.is_alphanumeric() && c != '_').then_some(name)
 }
 
-/// The dotted paths that a tag names, filters aside.
+/// Returns the dotted paths that a tag names, without the names of filters.
 fn paths(tag: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut quote = None;
     let (mut word, mut after_pipe) = (String::new(), false);
+    // A space at the end closes the last word.
     for c in tag.chars().chain([' ']) {
         if quote.is_some() {
             quote = quote.filter(|open| *open != c);
@@ -213,7 +228,7 @@ fn paths(tag: &str) -> Vec<Vec<String>> {
         } else {
             let is_name = word.starts_with(|c: char| c.is_alphabetic() || c == '_');
             if is_name && !after_pipe {
-                // A call is of a method: what is before it is the path.
+                // The last name of a call is a method; the path is the text before it.
                 let mut path: Vec<String> = word.split('.').map(str::to_owned).collect();
                 if c == '(' && path.len() > 1 {
                     path.pop();
@@ -228,6 +243,7 @@ fn paths(tag: &str) -> Vec<Vec<String>> {
     paths
 }
 
+/// Returns the value at a path, if there is one.
 fn value_at<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
     let path = path
         .strip_prefix(&[RECORD.to_owned()])
@@ -241,6 +257,7 @@ fn value_at<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
     })
 }
 
+/// Returns whether the value at a path exists and is not null.
 fn is_there(fields: &Fields, path: &[String]) -> bool {
     value_at(fields, path).is_some_and(|value| !value.is_null())
 }

@@ -1,6 +1,6 @@
-//! Training a byte-level BPE on a corpus, by the `tokenizers` library.
+//! Trains a byte-level BPE on a corpus with the `tokenizers` library.
 //!
-//! The split keeps combining marks with their letters: with GPT-2's `\p{L}+` a Yorùbá word is cut
+//! The split pattern keeps combining marks with their letters. GPT-2's `\p{L}+` cuts a Yorùbá word
 //! at each tone mark that has no precomposed form: MAFAND Yorùbá then takes a quarter more tokens
 //! (measured: `benches/README.md`).
 
@@ -17,9 +17,12 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder};
 
 use crate::error::{Error, Result};
 
-/// A word with the character before it (letters with their marks), digits by threes, punctuation,
-/// white space.
-pub const PATTERN: &str = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Matches a word with the character before it (letters with their marks), digits by threes,
+/// punctuation, white space.
+pub(crate) const PATTERN: &str = concat!(
+    r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|",
+    r"\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 
 static TAG: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"<[^\s<>{}%'"]+>"#).expect("a valid pattern"));
@@ -27,13 +30,13 @@ static TAG: LazyLock<Regex> =
 /// A trained tokenizer.
 #[derive(Debug)]
 pub struct TrainedTokenizer {
-    /// The bytes of its tokenizer.json.
+    /// The bytes of a tokenizer.json.
     pub json: Vec<u8>,
-    /// Its entries, special tokens included.
-    pub vocab_size: usize,
+    /// The number of entries, special tokens included.
+    pub(crate) vocab_size: usize,
 }
 
-/// The tags that templates spell, each once, in order of first use.
+/// Returns the tags that templates spell, each once, in order of first use.
 pub fn tags_of<'a>(templates: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut tags: Vec<String> = Vec::new();
     for found in templates.flat_map(|template| TAG.find_iter(template)) {
@@ -44,22 +47,23 @@ pub fn tags_of<'a>(templates: impl Iterator<Item = &'a str>) -> Vec<String> {
     tags
 }
 
-/// Has the library train on the thread that calls it where the system has none left: it would
-/// panic.
+/// Makes the library train on the calling thread if the system cannot start threads; otherwise the
+/// library would panic.
 fn spare_threads() {
     let pool = rayon::ThreadPoolBuilder::new().build_global();
-    // A pool that is there already is no failure of the system, and has no source.
+    // A pool that exists already is no failure of the system: that error has no source.
     if pool.is_err_and(|error| std::error::Error::source(&error).is_some()) {
         set_parallelism(false);
     }
 }
 
-/// Trains on `texts`. Each of `specials` becomes one special token, the first with id 0.
+/// Trains a tokenizer on `texts`. Each of `specials` becomes a special token, the first with id 0.
 pub fn train_bpe(
     texts: impl Iterator<Item = String> + Send,
     vocab_size: usize,
     specials: &[String],
 ) -> Result<TrainedTokenizer> {
+    // Every byte must have a token, or some text could not be spelled.
     let least = 256 + specials.len();
     if vocab_size < least {
         return Err(Error::config(format!(
@@ -68,6 +72,7 @@ pub fn train_bpe(
         ))
         .remedy(format!("ask for at least {least}, better 8,000 and more")));
     }
+    // Before the library starts its pool: it cannot recover from a missing thread.
     spare_threads();
     let failed = |error: tokenizers::Error| Error::tokenizer(format!("training failed: {error}"));
     let split = Split::new(
@@ -76,6 +81,7 @@ pub fn train_bpe(
         false,
     )
     .map_err(failed)?;
+    // No prefix space: a target starts with its own space, or with none.
     let bytes = ByteLevel::new(false, false, false);
     let mut tokenizer = TokenizerBuilder::new()
         .with_model(BPE::default())
@@ -87,8 +93,10 @@ pub fn train_bpe(
         .map_err(failed)?;
     let mut trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
+        // Pairs that occur once would fill the vocabulary with single words.
         .min_frequency(2)
         .show_progress(false)
+        // All bytes from the start, also those that the corpus lacks.
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .special_tokens(
             specials.iter().map(|token| AddedToken::from(token.clone(), true)).collect(),

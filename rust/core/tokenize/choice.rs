@@ -1,5 +1,5 @@
-//! Which engine encodes: our own where it knows the file and agrees with the library, else the
-//! library, and why.
+//! Chooses the encoder: the fast encoder if it knows the file and agrees with the library, else the
+//! library with the reason.
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -13,25 +13,27 @@ use crate::error::Result;
 use crate::panics::caught;
 use crate::tasks;
 
-/// The engine of a tokenizer.
+/// The encoder chosen for a tokenizer.
 #[derive(Debug)]
 pub struct Chosen {
     engine: Option<Engine>,
-    /// Why the library encodes, where it does.
+    /// The reason why the library encodes, if it does.
     why: Option<String>,
-    /// A text on which our own engine was wrong.
+    /// A text on which the fast encoder was wrong.
     differs: Option<String>,
 }
 
-/// A tokenizer.json: its values, what the library makes of it, and our engine or why there is none.
-pub struct Loaded {
-    pub json: Value,
-    pub tokenizer: Tokenizer,
-    pub engine: std::result::Result<Engine, String>,
+/// A tokenizer.json: its values, the library's tokenizer, and the fast encoder or the reason
+/// against it.
+pub(crate) struct Loaded {
+    pub(crate) json: Value,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) engine: std::result::Result<Engine, String>,
 }
 
-/// Reads a tokenizer.json. The library panics on some that make no sense.
-pub fn load(bytes: &[u8], threads: usize) -> Result<Loaded> {
+/// Reads a tokenizer.json. Panics of the library on a senseless file become errors.
+pub(crate) fn load(bytes: &[u8], threads: usize) -> Result<Loaded> {
+    // The JSON and the fast encoder are built beside the library's tokenizer, to halve the wait.
     let own = || -> Result<_> {
         let json = serde_json::from_slice(bytes).map_err(form::unusable)?;
         config::refuse_dropout(&json)?;
@@ -39,7 +41,7 @@ pub fn load(bytes: &[u8], threads: usize) -> Result<Loaded> {
         let engine = Engine::of(&json);
         Ok((json, engine))
     };
-    // The library normalizes added tokens as soon as it reads them.
+    // Must come first: the library normalizes added tokens as soon as it reads them.
     file::refuse_hostile(bytes)?;
     let (tokenizer, own) = tasks::both(threads, || caught(|| Tokenizer::from_bytes(bytes)), own);
     let (json, engine) = own?;
@@ -49,9 +51,10 @@ pub fn load(bytes: &[u8], threads: usize) -> Result<Loaded> {
     Ok(Loaded { json, tokenizer, engine })
 }
 
-/// Refuses a file with which the library never ends: it finds a token of no length again and again.
+/// Refuses a file on which the library would loop: it finds an added token of no length forever.
 fn refuse_endless(tokenizer: &Tokenizer) -> Result<()> {
     let added = tokenizer.get_added_vocabulary();
+    // Only tokens that are matched after normalization can become empty.
     let is_endless = |id: u32| added.simple_id_to_token(id).is_some_and(|text| text.is_empty());
     let mut tokens = added.get_added_tokens_decoder().iter();
     match tokens.find(|(id, token)| token.normalized && is_endless(**id)) {
@@ -68,9 +71,9 @@ fn refuse_endless(tokenizer: &Tokenizer) -> Result<()> {
     }
 }
 
-/// Our engine, if there is one and it `agrees` with what the library gives for each of the stress
-/// texts.
-pub fn choose(
+/// Chooses the fast encoder if there is one and `agrees` confirms that its ids equal the library's
+/// on each stress text.
+pub(crate) fn choose(
     engine: std::result::Result<Engine, String>,
     form: &Form,
     threads: usize,
@@ -82,10 +85,11 @@ pub fn choose(
     };
     let added = form.tokenizer().get_added_tokens_decoder();
     let mut spellings: Vec<String> = added.into_values().map(|token| token.content).collect();
+    // The texts must be the same at each load: the order of a map is not.
     spellings.sort();
     let texts = fast::stress_texts(&spellings);
-    let agreed = tasks::run(threads, texts.len(), |at| {
-        caught(|| agrees(&engine, &texts[at]))
+    let agreed = tasks::run(threads, texts.len(), |index| {
+        caught(|| agrees(&engine, &texts[index]))
             .map_err(|panic| form::unusable(form::panicked(&panic)))
     })?;
     Ok(match texts.into_iter().zip(agreed).find(|(_, agreed)| !agreed) {
@@ -99,12 +103,13 @@ pub fn choose(
 }
 
 impl Chosen {
-    /// The engine, if it is our own; it is given once.
+    /// Takes the fast encoder out, if it was chosen. A second call returns none.
     pub(super) fn take(&mut self) -> Option<Engine> {
         self.engine.take()
     }
 
-    /// Its name and the versions that count; why it is not our own, where it is not.
+    /// Returns the encoder's name with the versions that matter, and the reason if the library
+    /// encodes.
     #[must_use]
     pub fn name(&self) -> String {
         let library = probe::library();
@@ -114,7 +119,7 @@ impl Chosen {
         }
     }
 
-    /// What a user should be told: a file that our engine took, and got wrong.
+    /// Returns a warning if the fast encoder accepted the file and then gave wrong ids.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let text: String = self.differs.as_ref()?.chars().take(60).collect();
@@ -132,8 +137,17 @@ mod tests {
     fn an_engine_that_differs_is_not_used_and_the_user_is_told() {
         let json = serde_json::json!({
             "added_tokens": [], "normalizer": null, "decoder": null, "post_processor": null,
-            "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "use_regex": true, "trim_offsets": true },
-            "model": { "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": [["a", "b"]] },
+            "pre_tokenizer": {
+                "type": "ByteLevel",
+                "add_prefix_space": false,
+                "use_regex": true,
+                "trim_offsets": true,
+            },
+            "model": {
+                "type": "BPE",
+                "vocab": { "a": 0, "b": 1, "ab": 2 },
+                "merges": [["a", "b"]],
+            },
         });
         for threads in [1, 2] {
             let choose = |agrees: fn(&Engine, &str) -> bool| {

@@ -1,5 +1,4 @@
-//! The control tokens of a configuration: which ids open, close and fill, and the candidates where
-//! none is named.
+//! Resolves the control tokens of a configuration, and lists candidates where a name is missing.
 
 use std::path::Path;
 
@@ -14,9 +13,9 @@ use crate::storage::Storage;
 /// Resolves BOS, EOS and pad from `corpus.toml`, else from the `tokenizer_config.json` beside the
 /// tokenizer.
 ///
-/// BOS is placed where `corpus.toml` names one or `tokenizer_config.json` says `add_bos_token`; pad
-/// is EOS by default.
-pub fn resolve(
+/// BOS is used if `corpus.toml` names it or `tokenizer_config.json` sets `add_bos_token`; pad
+/// defaults to EOS.
+pub(crate) fn resolve(
     plan: &TokenizerPlan,
     path: &Path,
     tokenizer: &Tokenizer,
@@ -33,6 +32,7 @@ pub fn resolve(
             candidates(tokenizer)
         )));
     };
+    // An empty `bos` in corpus.toml turns off the one beside the tokenizer.
     let bos = match &plan.bos {
         Some(bos) if bos.is_empty() => None,
         Some(bos) => Some(bos.clone()),
@@ -47,24 +47,26 @@ pub fn resolve(
     })
 }
 
-/// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else that of
+/// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else the one in
 /// `tokenizer_config.json`.
-pub fn chat_template(path: &Path, storage: &dyn Storage) -> Result<Option<String>> {
+pub(crate) fn chat_template(path: &Path, storage: &dyn Storage) -> Result<Option<String>> {
     let file = path.with_file_name("chat_template.jinja");
     if storage.is_file(&file) {
         return storage.whole_text(&file).map(Some);
     }
     let beside = sibling_config(path, storage)?;
-    // Where there are several, each has a name; plain chats use the one called `default`.
+    // Where there are several, each has a name; plain chats use the template called `default`.
     let named = beside["chat_template"]
         .as_array()
-        .and_then(|all| all.iter().find(|one| one["name"] == "default"));
-    let written = named.map_or(&beside["chat_template"], |one| &one["template"]);
+        .and_then(|all| all.iter().find(|template| template["name"] == "default"));
+    let written = named.map_or(&beside["chat_template"], |named| &named["template"]);
     Ok(written.as_str().map(str::to_owned))
 }
 
+/// Reads the `tokenizer_config.json` beside the tokenizer; returns null if there is none.
 fn sibling_config(path: &Path, storage: &dyn Storage) -> Result<Value> {
     let beside = path.with_file_name("tokenizer_config.json");
+    // Most tokenizers come alone. A broken link is no absence: it is an error below.
     if !storage.is_there(&beside) {
         return Ok(Value::Null);
     }
@@ -75,19 +77,20 @@ fn sibling_config(path: &Path, storage: &dyn Storage) -> Result<Value> {
     })
 }
 
-/// The id of a control token. It must be an added token: others could be spelled by text.
+/// Returns the id of a control token. Only an added token is accepted: text could spell any other.
 fn id_of(key: &str, token: &str, tokenizer: &Tokenizer) -> Result<u32> {
     let added = tokenizer.get_added_tokens_decoder();
     if let Some((id, _)) = added.iter().find(|(_, added)| added.content == token) {
         return Ok(*id);
     }
+    // A misspelled token is the usual mistake.
     let near = nearest(token, added.values().map(|added| added.content.as_str()));
     let hint = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
     Err(Error::config(format!("{key} = \"{token}\" is not one of the tokenizer's added tokens"))
         .remedy(format!("{hint}candidates: {}", candidates(tokenizer))))
 }
 
-/// The added tokens that could be control tokens: special ones first.
+/// Lists the added tokens that could be control tokens, special ones first.
 fn candidates(tokenizer: &Tokenizer) -> String {
     let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
     added.sort_by_key(|(id, token)| (!token.special, *id));
@@ -102,8 +105,8 @@ fn candidates(tokenizer: &Tokenizer) -> String {
     }
 }
 
-/// Dropout makes a tokenizer give other ids each time; a dataset must not.
-pub fn refuse_dropout(json: &Value) -> Result<()> {
+/// Refuses a model with dropout: it gives random ids, and a dataset must not depend on chance.
+pub(crate) fn refuse_dropout(json: &Value) -> Result<()> {
     match json["model"]["dropout"].as_f64() {
         Some(dropout) if dropout > 0.0 => {
             Err(Error::tokenizer(format!("its model has dropout {dropout}: ids would be random"))

@@ -1,5 +1,4 @@
-//! `Draft`: a document in the making, with what the last look at it needs: which added tokens the
-//! template put where.
+//! `Draft`: a document while it is encoded, and the list of added tokens that the template placed.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,41 +6,41 @@ use super::Document;
 use super::form::Form;
 use crate::schema::{DropReason, Refusal, Role, Run, push_run};
 
-/// Ids and roles as they are made.
+/// The ids and roles of a document while it is encoded.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Draft {
+pub(crate) struct Draft {
     /// Token ids.
-    pub ids: Vec<u32>,
-    /// Run-lengths of their roles.
-    pub runs: Vec<Run>,
-    /// The added tokens that were put there as such, in order.
-    pub placed: Vec<u32>,
-    /// Words of which the model left out letters that it does not have.
-    pub unspelled: u64,
+    pub(crate) ids: Vec<u32>,
+    /// Run-lengths of the roles of `ids`.
+    pub(crate) runs: Vec<Run>,
+    /// The added tokens that the template or the configuration placed, in order.
+    pub(crate) placed: Vec<u32>,
+    /// The number of words from which the model left out unknown letters.
+    pub(crate) unspelled: u64,
 }
 
-/// What a report may have to say of documents.
+/// Counts about documents for the report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marks {
     /// Unknown tokens that stand for text.
-    pub unknown: u64,
-    /// Words of which the tokenizer left out letters that it does not have.
-    pub unspelled: u64,
-    /// Documents whose template begins with the BOS that the configuration puts there.
-    pub bos: u64,
-    /// Documents whose template ends with the EOS that the configuration puts there.
-    pub eos: u64,
+    pub(crate) unknown: u64,
+    /// Words from which the tokenizer left out unknown letters.
+    pub(crate) unspelled: u64,
+    /// Documents whose template begins with the BOS that the configuration also puts there.
+    pub(crate) bos: u64,
+    /// Documents whose template ends with the EOS that the configuration also puts there.
+    pub(crate) eos: u64,
 }
 
 impl Marks {
-    /// Whether there is nothing to say.
+    /// Returns whether every count is zero.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Adds those of other documents.
-    pub fn add(&mut self, other: &Self) {
+    /// Adds the counts of other documents.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.unknown += other.unknown;
         self.unspelled += other.unspelled;
         self.bos += other.bos;
@@ -50,19 +49,19 @@ impl Marks {
 }
 
 impl Draft {
-    /// Adds an ordinary token.
-    pub fn push(&mut self, id: u32, role: Role) {
+    /// Appends an ordinary token.
+    pub(crate) fn push(&mut self, id: u32, role: Role) {
         self.ids.push(id);
         push_run(&mut self.runs, 1, role);
     }
 
-    /// Adds a control token that belongs there.
-    pub fn place(&mut self, id: u32, role: Role) {
+    /// Appends a control token that the template or the configuration asks for.
+    pub(crate) fn place(&mut self, id: u32, role: Role) {
         self.push(id, role);
         self.placed.push(id);
     }
 
-    /// Takes the last token back, which was placed.
+    /// Removes the last token, which must be a placed one.
     fn take_placed(&mut self) {
         self.placed.pop();
         self.ids.pop();
@@ -74,9 +73,9 @@ impl Draft {
         }
     }
 
-    /// Takes out what the template ends with, as far as it is the EOS that is to close it; tells
-    /// whether it was. The first `least` tokens stay.
-    pub fn without_end(&mut self, least: usize, eos: u32, added: &Added) -> bool {
+    /// Removes each EOS that the template put at the end, since the configuration adds its own.
+    /// Keeps the first `least` tokens. Returns whether an EOS was removed.
+    pub(crate) fn without_end(&mut self, least: usize, eos: u32, added: &Added) -> bool {
         let mut doubled = false;
         let is_last = |list: &[u32]| list.len() > least && list.last() == Some(&eos);
         while added.is_barred(eos) && is_last(&self.ids) && self.placed.last() == Some(&eos) {
@@ -86,16 +85,19 @@ impl Draft {
         doubled
     }
 
-    /// Takes out what the template begins with, as far as it is the BOS that stands before it;
-    /// tells whether it was.
-    pub fn without_beginning(&mut self, bos: u32, added: &Added) -> bool {
+    /// Removes each BOS that the template put after the configuration's own. Returns whether a BOS
+    /// was removed.
+    pub(crate) fn without_beginning(&mut self, bos: u32, added: &Added) -> bool {
         let again = self.ids.iter().skip(1).take_while(|&&id| id == bos).count();
         let placed = self.placed.iter().skip(1).take_while(|&&id| id == bos).count();
+        // Fewer placed than found: text became BOS. `finish` must see and refuse it.
         if again == 0 || placed < again || !added.is_barred(bos) {
             return false;
         }
         self.ids.drain(1..=again);
         self.placed.drain(1..=again);
+        // Run 0 is the configuration's BOS; the removed tokens are at the start of the runs after
+        // it.
         let mut left = again as u32;
         let mut runs = self.runs.split_off(1);
         for run in &mut runs {
@@ -109,16 +111,17 @@ impl Draft {
         true
     }
 
-    /// The document, once it is sure that no text became an added token; the unknown tokens in it
-    /// are counted.
-    pub fn finish(self, form: &Form, marks: Marks) -> Result<Document, Refusal> {
+    /// Returns the finished document and counts its unknown tokens. Refuses a document in which
+    /// text became an added token.
+    pub(crate) fn finish(self, form: &Form, marks: Marks) -> Result<Document, Refusal> {
         let added = form.added();
-        // Nearly every document has as many as the template placed, and no unknown one; what is
-        // placed stays in it.
+        // Nearly every document has as many tokens in this range as were placed: then the ids need
+        // no closer look, since placed tokens are never lost.
         if added.count_near(&self.ids) == added.count_near(&self.placed) {
             let marks = Marks { unspelled: self.unspelled, ..marks };
             return Ok(Document { ids: self.ids, runs: self.runs, marks });
         }
+        // The barred ids of the document must be the placed ones, in the same order.
         let mut placed = self.placed.iter().filter(|&&id| added.has(id));
         let mut unknown = 0;
         for &id in &self.ids {
@@ -133,9 +136,11 @@ impl Draft {
                 unknown += 1;
             }
         }
+        // A placed token that the ids lack shows that the two lists went apart: refuse as well.
         if let Some(&id) = placed.find(|&&id| added.is_barred(id)) {
             return Err(from_data(form, id));
         }
+        // The template may spell the unknown token itself; such tokens stand for no lost text.
         let spelled = self.placed.iter().filter(|&&id| added.is_unknown(id)).count() as u64;
         let marks = Marks {
             unknown: u64::saturating_sub(unknown, spelled),
@@ -146,68 +151,70 @@ impl Draft {
     }
 }
 
+/// Returns the refusal of a document in which text became the control token `id`.
 fn from_data(form: &Form, id: u32) -> Refusal {
     let token = form.tokenizer().id_to_token(id).unwrap_or_default();
     Refusal::new(
         DropReason::Refused,
         format!(
-            "the tokenizer makes the control token '{token}' of text in which the template does not spell it"
+            "the tokenizer makes the control token '{token}' of text in which the template does \
+             not spell it"
         ),
     )
 }
 
 /// Sets of added tokens, a bit for each id.
 #[derive(Debug, Default)]
-pub struct Added {
-    /// Those to look at: barred from text, or unknown.
+pub(crate) struct Added {
+    /// The barred ids and the unknown id.
     looked_at: Vec<u64>,
-    /// The lowest of them, and how far above it the highest is.
+    /// The lowest of these ids, and the distance from it to the highest.
     lowest: u32,
     span: u32,
-    /// The unknown token, which stands for what the model does not have.
+    /// The unknown token, which replaces text that the model cannot spell.
     unknown: Option<u32>,
 }
 
 impl Added {
-    /// The sets of the ids that text must not become, and the model's id for what it does not know.
-    pub fn new(barred: impl Iterator<Item = u32>, unknown: Option<u32>) -> Self {
+    /// Builds the set from the ids that text must not become, and the model's unknown id.
+    pub(crate) fn new(barred: impl Iterator<Item = u32>, unknown: Option<u32>) -> Self {
         let mut looked_at: Vec<u64> = Vec::new();
         let (mut lowest, mut highest) = (u32::MAX, 0);
         for id in barred.chain(unknown) {
             (lowest, highest) = (lowest.min(id), highest.max(id));
-            let at = id as usize / 64;
-            if looked_at.len() <= at {
-                looked_at.resize(at + 1, 0);
+            let index = id as usize / 64;
+            if looked_at.len() <= index {
+                looked_at.resize(index + 1, 0);
             }
-            looked_at[at] |= 1 << (id % 64);
+            looked_at[index] |= 1 << (id % 64);
         }
         Self { looked_at, lowest, span: highest.saturating_sub(lowest), unknown }
     }
 
-    /// How many ids are among those of either set, or between them: never fewer than are in the
-    /// sets.
+    /// Returns how many of `ids` are between the lowest and the highest id of the set. The count is
+    /// never below the number of members: it is a fast upper bound.
     fn count_near(&self, ids: &[u32]) -> usize {
         ids.iter().filter(|&&id| id.wrapping_sub(self.lowest) <= self.span).count()
     }
 
-    /// Whether an id is in either set.
+    /// Returns whether an id is barred or unknown.
     #[inline]
-    pub fn has(&self, id: u32) -> bool {
+    pub(crate) fn has(&self, id: u32) -> bool {
         self.looked_at.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
 
-    /// Whether text must not become an id.
-    pub fn is_barred(&self, id: u32) -> bool {
+    /// Returns whether text must not become this id.
+    pub(crate) fn is_barred(&self, id: u32) -> bool {
         self.has(id) && !self.is_unknown(id)
     }
 
-    /// The id of what the model does not have.
-    pub fn unknown(&self) -> Option<u32> {
+    /// Returns the id of the unknown token.
+    pub(crate) fn unknown(&self) -> Option<u32> {
         self.unknown
     }
 
-    /// Whether an id stands for what the model does not have.
-    pub fn is_unknown(&self, id: u32) -> bool {
+    /// Returns whether an id is the unknown token.
+    pub(crate) fn is_unknown(&self, id: u32) -> bool {
         self.unknown == Some(id)
     }
 }
@@ -218,11 +225,13 @@ mod tests {
     use serde_json::json;
     use tokenizers::Tokenizer;
 
-    /// A tokenizer with the added tokens 0, 1 and 9, and a letter 5 that is added without being
+    /// Builds a tokenizer with the special tokens 0, 1 and 9, and an added letter 5 that is not
     /// special; 2 is unknown.
     fn form() -> Form {
         let token = |id: u32, content: &str, special: bool| {
-            let flags = json!({ "single_word": false, "lstrip": false, "rstrip": false, "normalized": false });
+            let flags = json!({
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            });
             let mut token = json!({ "id": id, "content": content, "special": special });
             token.as_object_mut().unwrap().extend(flags.as_object().unwrap().clone());
             token
@@ -252,7 +261,7 @@ mod tests {
         for (ids, placed) in [
             (vec![0, 3, 1, 1], vec![0, 1]),
             (vec![0, 3, 9, 1], vec![0, 1]),
-            // Others than were placed, or fewer.
+            // Other tokens than the placed ones, or fewer.
             (vec![0, 3, 1], vec![5, 0]),
             (vec![5, 9], vec![5]),
             (vec![0, 1], vec![0, 1, 9]),

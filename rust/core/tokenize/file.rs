@@ -1,7 +1,7 @@
-//! What is refused of a tokenizer.json before the library reads it.
+//! Refuses hostile tokenizer files before the library reads them.
 //!
-//! The library normalizes each added token while it loads a file, so a file can make it grow texts
-//! without end at once.
+//! The library normalizes each added token while it loads a file. So a file can make a text grow
+//! without end before anything is encoded.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,15 +12,15 @@ use super::steps::Steps;
 use crate::error::Result;
 use crate::panics::caught;
 
-/// The longest added token, in bytes. In use are some hundred.
+/// The longest added token in bytes. Tokenizers in use have at most some hundred.
 const LONGEST_TOKEN: usize = 1 << 14;
-/// The longest piece of a Unigram model, in bytes: a search from every place of a text may be as
-/// long.
+/// The longest token of a Unigram model in bytes: the model may search this far from each byte of a
+/// text.
 const LONGEST_PIECE: usize = 1 << 12;
-/// Texts that a post-processor may make of one.
+/// The most copies of a text that a post-processor may produce.
 const MOST_SEQUENCES: usize = 16;
 
-/// The parts that can be hostile, without the model.
+/// The parts of a file that can be hostile, except the model.
 #[derive(Deserialize)]
 struct Parts {
     #[serde(default)]
@@ -35,17 +35,18 @@ struct Parts {
     model: ModelParts,
 }
 
-/// Of the model only what tells whether its merges must be looked at.
+/// The part of the model that decides whether its merges are checked.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ModelParts {
     continuing_subword_prefix: Value,
 }
 
-/// Refuses a file with which loading, or encoding any text, would not end soon.
-pub fn refuse_hostile(bytes: &[u8]) -> Result<()> {
+/// Refuses a file for which loading or encoding might not end soon.
+pub(crate) fn refuse_hostile(bytes: &[u8]) -> Result<()> {
     let parts: Parts = serde_json::from_slice(bytes).map_err(unusable)?;
     let spellings = || parts.added_tokens.iter().filter_map(|token| token["content"].as_str());
+    // Length first: each later check costs time in proportion to it.
     if let Some(long) = spellings().find(|text| text.len() > LONGEST_TOKEN) {
         let start: String = long.chars().take(20).collect();
         let size = long.len();
@@ -53,6 +54,7 @@ pub fn refuse_hostile(bytes: &[u8]) -> Result<()> {
             "its added token '{start}…' has {size} bytes; {LONGEST_TOKEN} are the most"
         )));
     }
+    // Parsing the merges takes long, so only models with a prefix pay for it.
     if let Some(prefix) =
         parts.model.continuing_subword_prefix.as_str().filter(|prefix| !prefix.is_empty())
     {
@@ -64,6 +66,8 @@ pub fn refuse_hostile(bytes: &[u8]) -> Result<()> {
             "its post-processor repeats a text {sequences} times; {MOST_SEQUENCES} are the most"
         )));
     }
+    // Steps that can grow a text are tried on the added tokens with their bounds; the library would
+    // take the same steps without any.
     if let Some(steps) = Steps::of(&parts.normalizer, &parts.pre_tokenizer).map_err(unusable)? {
         for spelling in spellings() {
             let mut text = NormalizedString::from(spelling);
@@ -75,11 +79,12 @@ pub fn refuse_hostile(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses merges of which the model's prefix cuts a character in two: the library takes what is
-/// left for text.
+/// Refuses merges in which the model's prefix ends inside a character: the library would slice a
+/// string there and panic.
 fn refuse_torn_merges(bytes: &[u8], prefix: usize) -> Result<()> {
     let file: Value = serde_json::from_slice(bytes).map_err(unusable)?;
     let right = |merge: &'_ Value| -> Option<String> {
+        // Older files write a merge as one string, newer ones as a list of two.
         let parts = merge.as_str().and_then(|line| line.split_once(' ')).map(|(_, right)| right);
         parts.or_else(|| merge[1].as_str()).map(str::to_owned)
     };
@@ -92,8 +97,8 @@ fn refuse_torn_merges(bytes: &[u8], prefix: usize) -> Result<()> {
     }
 }
 
-/// Refuses a model with which encoding any text may not end soon.
-pub fn refuse_long_pieces(model: &Value) -> Result<()> {
+/// Refuses a model with tokens so long that encoding might not end soon.
+pub(crate) fn refuse_long_pieces(model: &Value) -> Result<()> {
     let pieces = model["vocab"].as_array().into_iter().flatten();
     let longest =
         pieces.filter_map(|piece| piece[0].as_str()).map(str::len).max().unwrap_or_default();
@@ -105,7 +110,7 @@ pub fn refuse_long_pieces(model: &Value) -> Result<()> {
     Ok(())
 }
 
-/// How often the templates of a post-processor repeat a text, at most.
+/// Returns the most copies of a text that the templates of a post-processor can produce.
 fn count_sequences(post_processor: &Value) -> usize {
     let nested = post_processor["processors"].as_array().into_iter().flatten().map(count_sequences);
     let own = post_processor["single"].as_array().into_iter().flatten();
@@ -134,7 +139,8 @@ mod tests {
         assert!(refused(&many).contains("has 1048576 bytes"), "{}", refused(&many));
         let pieces = vec![json!({ "Sequence": { "id": "A", "type_id": 0 } }); 5];
         let template = json!({ "type": "TemplateProcessing", "single": pieces });
-        let repeats = json!({ "post_processor": { "type": "Sequence", "processors": [template.clone(), template] } });
+        let processors = [template.clone(), template];
+        let repeats = json!({ "post_processor": { "type": "Sequence", "processors": processors } });
         assert!(refused(&repeats).contains("25 times"), "{}", refused(&repeats));
         assert!(refuse_hostile(b"{}").is_ok());
         let model =

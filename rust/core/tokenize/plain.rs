@@ -1,7 +1,7 @@
-//! `TextEncoder`: a tokenizer.json for text alone, without a configuration.
+//! `TextEncoder`: encodes plain text with a tokenizer.json, without a configuration.
 //!
-//! Its ids are those of the `tokenizers` library's `encode` without special tokens added,
-//! truncation or padding.
+//! Its ids equal those of the `tokenizers` library's `encode` without special tokens, truncation
+//! and padding.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,31 +17,32 @@ use crate::panics::caught;
 use crate::storage::Storage;
 use crate::tasks::{self, lock};
 
-/// Texts that a thread takes at once, in bytes.
+/// Bytes of text that a thread takes at once.
 const SHARE: usize = 1 << 17;
 
 /// The ids of many texts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ids {
-    /// One text's after the other's.
+    /// The ids of all texts, concatenated.
     pub flat: Vec<u32>,
-    /// How many are each text's.
+    /// The number of ids of each text.
     pub lengths: Vec<usize>,
 }
 
 impl Ids {
-    /// Takes the ids of `more`, which follow.
-    fn append(&mut self, more: &mut Self) {
+    /// Appends the ids of the texts that follow, and empties `following`.
+    fn append(&mut self, following: &mut Self) {
+        // The first share gives its memory away instead of being copied.
         if self.lengths.is_empty() {
-            std::mem::swap(self, more);
+            std::mem::swap(self, following);
         } else {
-            self.flat.append(&mut more.flat);
-            self.lengths.append(&mut more.lengths);
+            self.flat.append(&mut following.flat);
+            self.lengths.append(&mut following.lengths);
         }
     }
 }
 
-/// A tokenizer for text alone.
+/// A tokenizer for plain text.
 #[derive(Debug)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
@@ -50,7 +51,7 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// Loads a tokenizer.json.
+    /// Loads a tokenizer.json file.
     pub fn load(path: &Path, storage: &dyn Storage) -> Result<Self> {
         let shown = path.display().to_string();
         let bytes = storage
@@ -59,22 +60,25 @@ impl TextEncoder {
         Self::from_bytes(&bytes).map_err(|error| error.file(shown))
     }
 
-    /// The encoder of a tokenizer.json's bytes.
+    /// Builds an encoder from the bytes of a tokenizer.json.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let load = || -> Result<_> {
             let loaded = choice::load(bytes, 1)?;
             let mut form = Form::plain(loaded.tokenizer, &loaded.json)?;
+            // Only this copy encodes whole texts: a file's own padding and truncation would change
+            // the ids.
             let mut tokenizer = form.tokenizer().clone();
             tokenizer.with_padding(None);
             tokenizer.with_truncation(None).map_err(form::unusable)?;
             let mut chosen = choice::choose(loaded.engine, &form, 1, |engine, text| {
                 let (mut ids, mut session) = (Vec::new(), engine.session());
                 let own = form.plain_ids(engine, text, &mut session, &mut ids);
+                // A text that the fast encoder leaves to the library cannot differ.
                 if own.is_ok_and(|done| !done) {
                     return true;
                 }
                 let Ok(library) = by_library(&form, &tokenizer, text) else { return false };
-                // Among others too, as most texts come.
+                // Two copies in a row as well: most texts are encoded in one batch with others.
                 if form.is_plain(engine, text, &mut session) {
                     let (mut twice, ends) = (Ids::default(), [text.len(), 2 * text.len()]);
                     engine.encode_each(
@@ -96,13 +100,13 @@ impl TextEncoder {
         caught(load).unwrap_or_else(|panic| Err(form::unusable(form::panicked(&panic))))
     }
 
-    /// What encodes, and why.
+    /// Returns the encoder in use and the reason for its choice.
     #[must_use]
     pub fn engine(&self) -> &Chosen {
         &self.chosen
     }
 
-    /// Encodes texts on up to `threads` threads; the order of the ids is that of the texts.
+    /// Encodes texts on up to `threads` threads. The ids have the order of the texts.
     pub fn encode<'a>(
         &self,
         mut texts: impl ExactSizeIterator<Item = &'a str> + Send,
@@ -115,33 +119,38 @@ impl TextEncoder {
         })
     }
 
-    /// Encodes the texts that `next` gives, on up to `threads` threads and not more than `count`,
-    /// which is how many texts there are. Whichever thread is free asks for more, one at a time,
-    /// until none are added; the ids have the order of the texts.
+    /// Encodes the `count` texts that `next` supplies, on up to `threads` threads. A free thread
+    /// calls `next` for its next share, one thread at a time, until `next` adds no text. The ids
+    /// have the order of the texts.
     pub fn encode_from(
         &self,
         count: usize,
         threads: usize,
         next: impl FnMut(&mut Share) -> Result<()> + Send,
     ) -> Result<Ids> {
+        // A thread without a text would only cost a session.
         let threads = threads.min(count).max(1);
+        // Two locks: a thread that stores its ids does not keep others from their next share.
         let (source, ordered) =
             (Mutex::new(Source { next: Some(next), given: 0 }), Mutex::new(Ordered::default()));
         let fill = |share: &mut Share| lock(&source).fill(share);
         let put = |nth: usize, ids: &mut Ids| lock(&ordered).put(nth, ids);
         tasks::run(threads, threads, |_| {
-            // A session is made for who has something to encode: it costs megabytes.
+            // A session costs megabytes, so a thread makes one only when it has something to
+            // encode.
             let mut session = None;
             let (mut share, mut ids) = (Share::default(), Ids::default());
             while let Some(nth) = fill(&mut share)? {
                 let session =
                     session.get_or_insert_with(|| self.form.engine.as_ref().map(Engine::session));
                 let encoded = self.encode_share(&share, session.as_deref_mut(), &mut ids);
+                // Other threads stop at their next share: the first error decides the result.
                 encoded.inspect_err(|_| lock(&source).next = None)?;
                 if threads > 1 {
                     put(nth, &mut ids);
                 }
             }
+            // One thread keeps all ids in one list, so that nothing is copied.
             if threads == 1 {
                 put(0, &mut ids);
             }
@@ -150,13 +159,14 @@ impl TextEncoder {
         Ok(ordered.into_inner().unwrap_or_else(PoisonError::into_inner).ids)
     }
 
-    /// Adds the ids of the texts of a share.
+    /// Appends the ids of the texts of a share.
     fn encode_share(
         &self,
         share: &Share,
         mut session: Option<&mut Session>,
         ids: &mut Ids,
     ) -> Result<()> {
+        // Nothing happens to these texts before the split, so they are encoded back to back.
         if let (Some(engine), Some(session)) = (&self.form.engine, session.as_deref_mut())
             && self.form.is_plain(engine, &share.text, session)
         {
@@ -173,6 +183,7 @@ impl TextEncoder {
         Ok(())
     }
 
+    /// Appends the ids of a text.
     fn encode_one(
         &self,
         text: &str,
@@ -184,6 +195,7 @@ impl TextEncoder {
             if self.form.plain_ids(engine, text, session, out).map_err(Error::tokenizer)? {
                 return Ok(());
             }
+            // The fast encoder gave up in the middle of the text; the library starts again.
             out.truncate(known);
         }
         out.extend(by_library(&self.form, &self.tokenizer, text)?);
@@ -191,8 +203,8 @@ impl TextEncoder {
     }
 }
 
-/// The ids that the library gives a text, or with care the parts of it. A panic of it is the
-/// tokenizer's fault.
+/// Returns the library's ids for a text; a careful form encodes it step by step. A panic becomes an
+/// error about the tokenizer file.
 fn by_library(form: &Form, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     if form.is_careful() {
         return form.ids(text, true);
@@ -204,23 +216,23 @@ fn by_library(form: &Form, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>
     Ok(encoding.get_ids().to_vec())
 }
 
-/// Texts that a thread encodes at once, one after the other.
+/// The texts that a thread encodes at once, concatenated.
 #[derive(Debug, Default)]
 pub struct Share {
     text: String,
-    /// Where each text ends.
+    /// The end of each text in `text`.
     ends: Vec<usize>,
 }
 
 impl Share {
-    /// Adds a text.
+    /// Appends a text.
     #[inline]
     pub fn push(&mut self, text: &str) {
         self.text.push_str(text);
         self.ends.push(self.text.len());
     }
 
-    /// Adds the next of `texts`, as many as it takes.
+    /// Appends texts from `texts` until the share is full.
     pub fn fill<'a>(&mut self, texts: &mut impl Iterator<Item = &'a str>) {
         while !self.is_full()
             && let Some(text) = texts.next()
@@ -229,7 +241,8 @@ impl Share {
         }
     }
 
-    /// Whether it has texts enough.
+    /// Returns whether the share has enough texts. Empty texts count too, so that a share stays
+    /// bounded.
     #[inline]
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -237,21 +250,22 @@ impl Share {
     }
 }
 
-/// Where texts come from, and how many shares of them were given.
+/// The supplier of texts, and the number of shares it has filled.
 struct Source<F> {
-    /// None once it has given all, or something has failed.
+    /// None once the supplier is exhausted or an error occurred.
     next: Option<F>,
     given: usize,
 }
 
 impl<F: FnMut(&mut Share) -> Result<()>> Source<F> {
-    /// Puts the next texts into `share` in the place of what it holds, and gives its number; none
-    /// if there are no more.
+    /// Replaces the content of `share` with the next texts and returns its number; none if no text
+    /// is left.
     fn fill(&mut self, share: &mut Share) -> Result<Option<usize>> {
         share.text.clear();
         share.ends.clear();
         let Some(next) = &mut self.next else { return Ok(None) };
         let filled = next(share);
+        // Once only: `next` is never called again after its end or an error.
         if filled.is_err() || share.ends.is_empty() {
             self.next = None;
             return filled.map(|()| None);
@@ -261,20 +275,20 @@ impl<F: FnMut(&mut Share) -> Result<()>> Source<F> {
     }
 }
 
-/// Ids put in the order of their shares as they come.
+/// The ids of shares, put in order as they arrive.
 #[derive(Debug, Default)]
 struct Ordered {
     ids: Ids,
-    /// The share that goes on from `ids`.
+    /// The number of the share that comes after `ids`.
     next: usize,
-    /// Those that came before their turn.
+    /// Shares that arrived before their turn.
     early: BTreeMap<usize, Ids>,
-    /// Empty lists whose memory can be used again.
+    /// Empty lists whose memory is reused.
     spare: Ids,
 }
 
 impl Ordered {
-    /// Puts the ids of share `nth` where they belong; `ids` is empty afterwards.
+    /// Adds the ids of share `nth` at their place; leaves `ids` empty.
     fn put(&mut self, nth: usize, ids: &mut Ids) {
         if nth != self.next {
             self.early.insert(nth, std::mem::replace(ids, std::mem::take(&mut self.spare)));
@@ -297,14 +311,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shares_come_out_in_order_however_they_come(order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle()) {
+        fn shares_come_out_in_order_however_they_come(
+            order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let ids_of = |nth: u32| vec![nth; nth as usize % 3];
             let mut ordered = Ordered::default();
             for nth in order {
-                let mut ids = Ids { flat: vec![nth; nth as usize % 3], lengths: vec![nth as usize % 3] };
+                let mut ids = Ids { flat: ids_of(nth), lengths: vec![nth as usize % 3] };
                 ordered.put(nth as usize, &mut ids);
                 prop_assert_eq!(ids, Ids::default());
             }
-            prop_assert_eq!(ordered.ids.flat, (0..20).flat_map(|nth| vec![nth; nth as usize % 3]).collect::<Vec<u32>>());
+            prop_assert_eq!(ordered.ids.flat, (0..20).flat_map(ids_of).collect::<Vec<u32>>());
             prop_assert_eq!(ordered.ids.lengths, (0..20).map(|nth| nth % 3).collect::<Vec<_>>());
         }
     }

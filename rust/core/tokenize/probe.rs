@@ -1,11 +1,11 @@
-//! Probes: strings whose ids tell whether a tokenizer is the one a dataset was made with.
+//! Probes: strings whose ids reveal whether a tokenizer is the one that made a dataset.
 
 use super::form::Form;
 use crate::error::{Error, Result};
 use crate::panics::caught;
 use serde::{Deserialize, Serialize};
 
-/// The version of the `tokenizers` library the core is built with.
+/// The version of the `tokenizers` library that the core is built with.
 const TOKENIZERS: &str = "0.23.2";
 
 const STRINGS: [&str; 8] = [
@@ -19,17 +19,17 @@ const STRINGS: [&str; 8] = [
     "<s></s> [CLS] <|endoftext|>",
 ];
 
-/// A string and the ids a tokenizer gives it.
+/// A string with the ids that a tokenizer gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// The string.
-    pub text: String,
+    pub(crate) text: String,
     /// Its ids, without special tokens added.
-    pub ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
 }
 
-/// The probes of a tokenizer.
-pub fn probes(form: &Form) -> Result<Vec<Probe>> {
+/// Encodes the probe strings with a tokenizer.
+pub(crate) fn probes(form: &Form) -> Result<Vec<Probe>> {
     let mut plain = form.tokenizer().clone();
     plain.with_padding(None);
     plain.with_truncation(None).map_err(|error| Error::tokenizer(error.to_string()))?;
@@ -40,7 +40,7 @@ pub fn probes(form: &Form) -> Result<Vec<Probe>> {
         Ok(encoding.get_ids().to_vec())
     };
     let probe = |text: &&str| {
-        // A text that makes the library panic has the ids that a template with it gets.
+        // If the library panics on a text, its ids are those that a template with it gets.
         let by_library = if form.is_careful() { None } else { caught(|| by_library(text)).ok() };
         by_library
             .unwrap_or_else(|| form.ids(text, true))
@@ -49,18 +49,19 @@ pub fn probes(form: &Form) -> Result<Vec<Probe>> {
     STRINGS.iter().map(probe).collect()
 }
 
-/// The library, with its regex engine.
-pub fn library() -> String {
+/// Returns the name and version of the library and its regex engine.
+pub(crate) fn library() -> String {
     format!("tokenizers {TOKENIZERS}, oniguruma {}", onig::version())
 }
 
-/// The origin of the Unicode tables.
-pub fn unicode() -> String {
+/// Returns the versions of the Unicode tables in use.
+pub(crate) fn unicode() -> String {
     let (major, minor, tiny) = unicode_normalization::UNICODE_VERSION;
     let (nfc_major, nfc_minor, nfc_tiny) = unicode_normalization_alignments::UNICODE_VERSION;
     format!(
-        "content keys by Unicode {major}.{minor}.{tiny}, normalizers by {nfc_major}.{nfc_minor}.{nfc_tiny}, classes by \
-         oniguruma {}",
+        "content keys by Unicode {major}.{minor}.{tiny}, \
+         normalizers by {nfc_major}.{nfc_minor}.{nfc_tiny}, \
+         classes by oniguruma {}",
         onig::version()
     )
 }

@@ -1,4 +1,4 @@
-//! A run of text encoded by the engine of our own: what `form` has the library do.
+//! Encodes a run of text with the fast encoder. `form` does the same with the library.
 
 use std::cell::Cell;
 use std::ops::{Range, RangeInclusive};
@@ -11,23 +11,23 @@ use crate::panics::caught;
 use crate::schema::{Refusal, Role, Run, push_run};
 use crate::segment::{Span, TextRun};
 
-/// The roles of a run's tokens, from where each starts.
+/// The roles of a run's tokens, found from the start of each token.
 struct Roles<'a> {
     run: &'a TextRun<'a>,
-    /// The span that the last token lies in.
+    /// The index of the span that holds the last token.
     span: usize,
     runs: Vec<Run>,
 }
 
 impl Roles<'_> {
-    /// Adds the role of a token that starts at `start` in the run's text.
+    /// Appends the role of a token that starts at `start` of the run's text.
     fn put(&mut self, start: usize) {
         self.advance(start);
         push_run(&mut self.runs, 1, self.run.spans[self.span].role);
     }
 
-    /// Adds the role of the `tokens` of a stretch of the run's text, if it lies in one span; else
-    /// gives false.
+    /// Appends the role of the `tokens` of a stretch if the stretch lies in one span; otherwise
+    /// returns false.
     fn put_within(&mut self, stretch: RangeInclusive<usize>, tokens: usize) -> bool {
         self.advance(*stretch.start());
         let span = &self.run.spans[self.span];
@@ -39,7 +39,7 @@ impl Roles<'_> {
         within
     }
 
-    /// Goes on to the span of a token that starts at `start`.
+    /// Moves on to the span of a token that starts at `start`.
     fn advance(&mut self, start: usize) {
         while self.span + 1 < self.run.spans.len()
             && self.run.spans[self.span].end <= self.run.start + start
@@ -48,7 +48,7 @@ impl Roles<'_> {
         }
     }
 
-    /// Whether a stretch of the run's text lies in one span.
+    /// Returns whether a stretch of the run's text lies in one span.
     fn has_whole(&self, stretch: &Range<usize>) -> bool {
         !self
             .run
@@ -59,7 +59,8 @@ impl Roles<'_> {
 }
 
 impl Form {
-    /// Encodes a run by `engine`. Gives false, and adds nothing, where the library has to.
+    /// Encodes a run with `engine`. Returns false, and appends nothing, where the library has to
+    /// encode.
     pub(super) fn encode_by(
         &self,
         engine: &Engine,
@@ -72,7 +73,9 @@ impl Form {
         } else {
             literals(run)
         };
+        // Remembered so that a failed attempt can be undone.
         let (known, placed) = (draft.ids.len(), draft.placed.len());
+        // With one span every token has its role, so none is looked up.
         let mut roles = (run.spans.len() > 1).then(|| Roles { run, span: 0, runs: Vec::new() });
         let done = self.ids_of(engine, run.text, &literals, session, draft, roles.as_mut());
         if !matches!(done, Ok(true)) {
@@ -93,8 +96,8 @@ impl Form {
         Ok(true)
     }
 
-    /// Adds the ids of a text to `out`; added tokens are taken inside `literals` only. Gives false
-    /// where the library has to be asked: what was added is then without meaning.
+    /// Appends the ids of a text to `out`. Added tokens are matched inside `literals` only. Returns
+    /// false where the library has to encode: `out` is then without meaning.
     fn ids_of(
         &self,
         engine: &Engine,
@@ -102,111 +105,33 @@ impl Form {
         literals: &[Range<usize>],
         session: &mut Session,
         out: &mut Draft,
-        mut roles: Option<&mut Roles<'_>>,
+        roles: Option<&mut Roles<'_>>,
     ) -> Result<bool, String> {
         let (whole, found);
-        let pieces = if literals.iter().any(|literal| self.raw.is_in(&text[literal.clone()])) {
+        // Nearly every text is one stretch: no list is made for it.
+        let stretches = if literals.iter().any(|literal| self.raw.is_in(&text[literal.clone()])) {
             found = self.raw.find(text, literals);
             &found
         } else {
             whole = [Piece { range: 0..text.len(), id: None }];
             whole.as_slice()
         };
-        for piece in pieces {
-            if piece.range.start > piece.range.end {
+        let mut encoding = Encoding { form: self, engine, session, draft: out, roles };
+        for Piece { range, id } in stretches {
+            // Two tokens with white-space flags overlap: only the library knows what they give.
+            if range.start > range.end {
                 return Ok(false);
             }
-            if let Some(id) = piece.id {
-                if piece.range.is_empty() {
-                    continue;
-                }
-                out.ids.push(id);
-                out.placed.push(id);
-                if let Some(roles) = &mut roles {
-                    roles.put(piece.range.start);
-                }
-                continue;
-            }
-            let from = piece.range.start;
-            let original = &text[piece.range.clone()];
-            let normal = engine.normalize(original, session);
-            let (normal, edits) =
-                normal.as_ref().map_or((original, [].as_slice()), |(text, edits)| (text, edits));
-            let apart = |edit: &Edit| edit.original.start + from..edit.original.end + from;
-            if roles
-                .as_ref()
-                .is_some_and(|roles| !edits.iter().all(|edit| roles.has_whole(&apart(edit))))
-            {
-                return Ok(false);
-            }
-            let (whole, found);
-            let parts = if literals.is_empty() || !self.normalized.is_in(normal) {
-                whole = [Piece { range: 0..normal.len(), id: None }];
-                whole.as_slice()
-            } else {
-                let literal_in =
-                    |literal: &Range<usize>| literal.start < piece.range.end && literal.end > from;
-                let inside = literals.iter().filter(|literal| literal_in(literal));
-                let inside = inside.map(|literal| {
-                    literal.start.max(from) - from..literal.end.min(piece.range.end) - from
-                });
-                let mut inside: Vec<Range<usize>> = inside.collect();
-                if !edits.is_empty() && inside == [0..original.len()] {
-                    // Where all is literal, so is all that it becomes.
-                    inside = vec![0..normal.len()];
-                } else if !edits.is_empty() && !inside.is_empty() {
-                    return Ok(false);
-                }
-                found = self.normalized.find(normal, &inside);
-                &found
-            };
-            for part in parts {
-                let start = |at: usize| from + original_place(edits, part.range.start + at);
-                if part.range.start > part.range.end {
-                    return Ok(false);
-                }
-                if let Some(id) = part.id {
-                    if part.range.is_empty() {
-                        continue;
-                    }
-                    out.ids.push(id);
-                    out.placed.push(id);
-                    if let Some(roles) = &mut roles {
-                        roles.put(start(0));
-                    }
-                    continue;
-                }
-                let mut failure = None;
-                let unspelled = Cell::new(out.unspelled);
-                let lacks_letters = engine.lacks_letters();
-                engine.encode(&normal[part.range.clone()], session, &mut out.ids, |word, out| {
-                    if lacks_letters
-                        && !word.guarded
-                        && engine.spelled_bytes(&out[word.from..]) < word.bytes.len()
-                    {
-                        unspelled.set(unspelled.get() + 1);
-                    }
-                    if word.guarded
-                        && let Err(why) = self.respell(engine, word, out, &unspelled)
-                    {
-                        failure = Some(Err(why));
-                    }
-                    if let Some(roles) = &mut roles
-                        && !put_word(engine, word, &out[word.from..], roles, start)
-                    {
-                        failure.get_or_insert(Ok(false));
-                    }
-                });
-                out.unspelled = unspelled.get();
-                if let Some(failure) = failure {
-                    return failure;
-                }
+            match id {
+                Some(id) => encoding.place(*id, range, range.start),
+                None if !encoding.stretch(text, range, literals)? => return Ok(false),
+                None => {}
             }
         }
         Ok(true)
     }
 
-    /// Puts ordinary ids in the place of a word's that are control tokens'.
+    /// Replaces the ids of a word, some of them control tokens', by ordinary ids.
     fn respell(
         &self,
         engine: &Engine,
@@ -222,25 +147,26 @@ impl Form {
         Ok(())
     }
 
-    /// Whether `engine` gives what the library gives for `text`, be it data, literal, or both by
-    /// turns.
+    /// Returns whether `engine` and the library give equal results for `text`: as data, as literal,
+    /// and as both by turns.
     pub(super) fn agrees(&self, engine: &Engine, text: &str) -> bool {
         let span = |end: usize, literal: bool| Span {
             end,
             role: if literal { Role::Template } else { Role::Data },
             literal,
         };
+        // Cuts at odd places put most of them inside words.
         let cuts = (1..text.len())
-            .filter(|&at| text.is_char_boundary(at) && at % 7 == 3)
+            .filter(|&index| text.is_char_boundary(index) && index % 7 == 3)
             .chain([text.len()]);
-        let mixed: Vec<Span> = cuts.enumerate().map(|(nth, at)| span(at, nth % 2 == 1)).collect();
+        let mixed: Vec<Span> = cuts.enumerate().map(|(nth, end)| span(end, nth % 2 == 1)).collect();
         let mut session = engine.session();
         [vec![span(text.len(), false)], vec![span(text.len(), true)], mixed].iter().all(|spans| {
             let run = TextRun { text, start: 0, spans };
             let (mut own, mut library) = (Draft::default(), Draft::default());
             let of_library = self.encode_by_library(&run, &mut library);
             match (self.encode_by(engine, &run, &mut session, &mut own), of_library) {
-                // It leaves such text to the library.
+                // The fast encoder leaves such text to the library.
                 (Ok(false), _) => true,
                 (Ok(true), Ok(())) => own == library,
                 (Err(own), Err(library)) => own == library,
@@ -249,14 +175,14 @@ impl Form {
         })
     }
 
-    /// Whether no text within `text` has more to it than its words: no added token, no space put
-    /// before, nothing to normalize.
+    /// Returns whether any text within `text` is nothing but words: it has no added token, gets no
+    /// space before it, and needs no normalization.
     pub(super) fn is_plain(&self, engine: &Engine, text: &str, session: &mut Session) -> bool {
         !self.raw.is_in(text) && !self.normalized.is_in(text) && engine.is_plain(text, session)
     }
 
-    /// Adds the ids of a text in which added tokens are matched anywhere. Gives false where the
-    /// library has to.
+    /// Appends the ids of a text in which added tokens are matched anywhere. Returns false where
+    /// the library has to encode.
     pub(super) fn plain_ids(
         &self,
         engine: &Engine,
@@ -271,8 +197,131 @@ impl Form {
     }
 }
 
-/// Adds the roles of a word's tokens; false where its tokens do not tell where they start.
-/// `original` gives the place in the run's text of a place in the word's.
+/// A run of text on its way through the fast encoder.
+struct Encoding<'a, 'r> {
+    form: &'a Form,
+    engine: &'a Engine,
+    session: &'a mut Session,
+    draft: &'a mut Draft,
+    /// Receives the role of each token; none where one role holds for all.
+    roles: Option<&'a mut Roles<'r>>,
+}
+
+impl Encoding<'_, '_> {
+    /// Appends an added token that matched `range` and starts at `start` of the run's text.
+    fn place(&mut self, id: u32, range: &Range<usize>, start: usize) {
+        // An empty match is a token that normalization deleted: the library makes none either.
+        if range.is_empty() {
+            return;
+        }
+        self.draft.ids.push(id);
+        self.draft.placed.push(id);
+        if let Some(roles) = &mut self.roles {
+            roles.put(start);
+        }
+    }
+
+    /// Normalizes the stretch `range` of `text`, matches the other added tokens in the result, and
+    /// appends the ids. Returns false where the library has to encode.
+    fn stretch(
+        &mut self,
+        text: &str,
+        range: &Range<usize>,
+        literals: &[Range<usize>],
+    ) -> Result<bool, String> {
+        let (from, original) = (range.start, &text[range.clone()]);
+        let normal = self.engine.normalize(original, self.session);
+        let (normal, edits) =
+            normal.as_ref().map_or((original, [].as_slice()), |(text, edits)| (text, edits));
+        // An edit over two spans mixes their roles: the library's offsets decide there.
+        let place = |edit: &Edit| edit.original.start + from..edit.original.end + from;
+        if self
+            .roles
+            .as_ref()
+            .is_some_and(|roles| !edits.iter().all(|edit| roles.has_whole(&place(edit))))
+        {
+            return Ok(false);
+        }
+        let (whole, found);
+        let parts = if literals.is_empty() || !self.form.normalized.is_in(normal) {
+            whole = [Piece { range: 0..normal.len(), id: None }];
+            whole.as_slice()
+        } else {
+            let Some(inside) = normal_literals(literals, range, normal.len(), edits) else {
+                return Ok(false);
+            };
+            found = self.form.normalized.find(normal, &inside);
+            &found
+        };
+        for Piece { range: part, id } in parts {
+            if part.start > part.end {
+                return Ok(false);
+            }
+            let start = |index: usize| from + original_place(edits, part.start + index);
+            match id {
+                Some(id) => self.place(*id, part, start(0)),
+                None if !self.words(&normal[part.clone()], start)? => return Ok(false),
+                None => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Appends the ids of ordinary text. `start` maps a position in it to the run's text. Returns
+    /// false where the library has to encode.
+    fn words(&mut self, text: &str, start: impl Fn(usize) -> usize) -> Result<bool, String> {
+        let Self { form, engine, session, draft, roles } = self;
+        let mut failure = None;
+        let unspelled = Cell::new(draft.unspelled);
+        let lacks_letters = engine.lacks_letters();
+        engine.encode(text, session, &mut draft.ids, |word, out| {
+            // `respell` counts for guarded words itself.
+            if lacks_letters
+                && !word.guarded
+                && engine.spelled_bytes(&out[word.from..]) < word.bytes.len()
+            {
+                unspelled.set(unspelled.get() + 1);
+            }
+            if word.guarded
+                && let Err(why) = form.respell(engine, word, out, &unspelled)
+            {
+                failure = Some(Err(why));
+            }
+            // An error weighs more than a word whose roles are not known.
+            if let Some(roles) = roles
+                && !put_word(engine, word, &out[word.from..], roles, &start)
+            {
+                failure.get_or_insert(Ok(false));
+            }
+        });
+        draft.unspelled = unspelled.get();
+        failure.unwrap_or(Ok(true))
+    }
+}
+
+/// Returns the ranges of `literals` in the normalized text of the stretch `range`, which has `len`
+/// bytes. Returns none if edits leave the ranges unknown.
+fn normal_literals(
+    literals: &[Range<usize>],
+    range: &Range<usize>,
+    len: usize,
+    edits: &[Edit],
+) -> Option<Vec<Range<usize>>> {
+    let from = range.start;
+    let inside: Vec<Range<usize>> = literals
+        .iter()
+        .filter(|literal| literal.start < range.end && literal.end > from)
+        .map(|literal| literal.start.max(from) - from..literal.end.min(range.end) - from)
+        .collect();
+    if edits.is_empty() || inside.is_empty() {
+        return Some(inside);
+    }
+    // If all of a stretch is literal, so is all of its normalized text.
+    (inside == [0..range.len()]).then(|| vec![0..len])
+}
+
+/// Appends the roles of a word's tokens. Returns false if the tokens do not reveal where they
+/// start. `original` maps a position in the word's text to the run's text.
 fn put_word(
     engine: &Engine,
     word: &Word<'_>,
@@ -281,25 +330,26 @@ fn put_word(
     original: impl Fn(usize) -> usize,
 ) -> bool {
     let last = word.place.end.saturating_sub(1).max(word.place.start);
+    // Most words lie in one span: their tokens need no closer look.
     if roles.put_within(original(word.place.start)..=original(last), ids.len()) {
         return true;
     }
-    // A space put before the word has the place of what follows it.
+    // A space put before the word has the place of the byte that follows it.
     let put = word.bytes.len() - word.place.len();
-    let mut at = 0;
+    let mut offset = 0;
     for &id in ids {
-        roles.put(original(word.place.start + at.max(put) - put));
-        at += engine.length(id);
+        roles.put(original(word.place.start + offset.max(put) - put));
+        offset += engine.length(id);
     }
-    at == word.bytes.len()
+    offset == word.bytes.len()
 }
 
-/// Where a place in a normalized text lies in the original.
-fn original_place(edits: &[Edit], at: usize) -> usize {
-    let before = edits.partition_point(|edit| edit.normal.start <= at);
+/// Returns the position in the original text of a position in the normalized text.
+fn original_place(edits: &[Edit], position: usize) -> usize {
+    let before = edits.partition_point(|edit| edit.normal.start <= position);
     match before.checked_sub(1).map(|last| &edits[last]) {
-        None => at,
-        Some(edit) if at < edit.normal.end => edit.original.start,
-        Some(edit) => at - edit.normal.end + edit.original.end,
+        None => position,
+        Some(edit) if position < edit.normal.end => edit.original.start,
+        Some(edit) => position - edit.normal.end + edit.original.end,
     }
 }

@@ -1,10 +1,10 @@
-//! Spelling ordinary text: the model's tokens, none of them a control token.
+//! Spells ordinary text with the model's tokens, none of them a control token.
 //!
-//! Some models hold their control tokens as pieces like any other (Unigram gives them the best
-//! score), so text could become one without any matching. Such text is cut after the first
-//! character of each and its pieces are tried again: few times, since what a cut leaves is shorter
-//! than a control token. Single characters that are added tokens too (a line feed, say) are
-//! ordinary unless they are special.
+//! Some models hold their control tokens as ordinary entries (Unigram gives them the best score),
+//! so text could become one without any matching. Such text is cut after the first character of
+//! each such token, and the parts are tried again. A few rounds are enough, since each part is
+//! shorter than a control token. An added token of one character (a line feed, say) is ordinary
+//! unless it is special.
 
 use std::cell::Cell;
 
@@ -12,36 +12,63 @@ use tokenizers::{Model, Token};
 
 use super::form::{Control, Form};
 
-/// Cuts within cuts; beyond them a text is cut into characters.
+/// The depth of nested cuts beyond which a text is cut into characters.
 const DEEPEST: u32 = 32;
 
-/// The tokens of a piece of text; `unspelled` counts the words of which the model left out letters.
-pub fn ordinary(
+/// Returns the tokens of a stretch of text. Adds to `unspelled` if the model left out letters.
+pub(crate) fn ordinary(
     form: &Form,
     text: &str,
     depth: u32,
     unspelled: &Cell<u64>,
 ) -> tokenizers::Result<Vec<Token>> {
     let mut tokens = form.tokenizer().get_model().tokenize(text)?;
+    // The tokens end before the text does: the model left letters out, and the offsets are wrong.
     if tokens.last().map_or(0, |token| token.offsets.1) < text.len() {
         place(&mut tokens, text);
         unspelled.set(unspelled.get() + u64::from(depth == 0));
     }
+    let cuts = cuts_in(form, text, depth, &tokens)?;
+    if cuts.is_empty() {
+        return Ok(tokens);
+    }
+    // Each part is encoded by itself; offsets count from the start of the whole text.
+    let mut tokens = Vec::new();
+    let mut from = 0;
+    for end in cuts.into_iter().chain([text.len()]) {
+        for token in ordinary(form, &text[from..end], depth + 1, unspelled)? {
+            tokens.push(Token::new(
+                token.id,
+                token.value,
+                (token.offsets.0 + from, token.offsets.1 + from),
+            ));
+        }
+        from = end;
+    }
+    Ok(tokens)
+}
+
+/// Returns the positions at which a text is cut because one of its tokens is a control token.
+fn cuts_in(
+    form: &Form,
+    text: &str,
+    depth: u32,
+    tokens: &[Token],
+) -> tokenizers::Result<Vec<usize>> {
     let mut cuts = Vec::new();
-    for token in &tokens {
+    for token in tokens {
         let Some(kind) = form.control(token.id) else { continue };
         let spelled = text.get(token.offsets.0..token.offsets.1).unwrap_or_default();
         let first = spelled.chars().next().map_or(0, char::len_utf8);
         match kind {
-            // The unknown token stands for what the model does not know, unless that spells it.
+            // The unknown token stands for unknown text, unless the text itself spells that token.
             Control::Unknown
                 if form.tokenizer().id_to_token(token.id).as_deref() != Some(spelled) => {}
             _ if first < spelled.len() && depth < DEEPEST => cuts.push(token.offsets.0 + first),
             _ if !form.added().is_barred(token.id) => {}
-            // Where a token lies is not known, or cutting leads nowhere.
+            // The position of the token is unknown, or cutting does not help: cut into characters.
             _ if text.chars().nth(1).is_some() && (first == 0 || depth >= DEEPEST) => {
-                cuts = text.char_indices().map(|(at, _)| at).skip(1).collect();
-                break;
+                return Ok(text.char_indices().map(|(end, _)| end).skip(1).collect());
             }
             _ => {
                 let why = format!(
@@ -51,35 +78,20 @@ pub fn ordinary(
             }
         }
     }
-    if cuts.is_empty() {
-        return Ok(tokens);
-    }
-    let mut tokens = Vec::new();
-    let mut from = 0;
-    for at in cuts.into_iter().chain([text.len()]) {
-        for token in ordinary(form, &text[from..at], depth + 1, unspelled)? {
-            tokens.push(Token::new(
-                token.id,
-                token.value,
-                (token.offsets.0 + from, token.offsets.1 + from),
-            ));
-        }
-        from = at;
-    }
-    Ok(tokens)
+    Ok(cuts)
 }
 
-/// Finds where tokens lie in a text of which the model left out letters: it counts on as if they
-/// were not there.
+/// Finds the offsets of tokens in a text from which the model left out letters; the model counts as
+/// if those letters did not exist.
 ///
-/// What is left out is never part of a token, so each token's characters are the next of their
-/// kind.
+/// A left-out letter is never part of a token, so each character of a token is the next one of its
+/// kind in the text.
 fn place(tokens: &mut [Token], text: &str) {
     let mut from = 0;
     for token in tokens {
         let mut bounds: Option<(usize, usize)> = None;
         for char in token.value.chars() {
-            // A prefix or a suffix that the model writes to its tokens is not in the text.
+            // The model writes a prefix or a suffix to its tokens that the text does not have.
             let Some(found) = text[from..].find(char) else { continue };
             let start = from + found;
             from = start + char.len_utf8();

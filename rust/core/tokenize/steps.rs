@@ -1,12 +1,11 @@
-//! `Steps`: what a tokenizer does to a text before its model reads it, taken one by one so that
-//! each is bounded.
+//! `Steps`: the normalizers and pre-tokenizers of a file, run one by one with a bound on each.
 //!
-//! A tokenizer.json comes from anywhere. Its normalizer may write a megabyte for a letter, or
-//! double a text forty times; its patterns may take years. What a file can do at worst is read off
-//! its steps: where that is little, as in every tokenizer in use, the library takes them all at
-//! once. Otherwise each step's size is known before it is taken, and patterns that may search for
-//! long are tried with a limit first. Bounds count bytes and searches, never time, so that the same
-//! text is refused everywhere.
+//! A tokenizer.json may come from anywhere. Its normalizer may write a megabyte for a letter, or
+//! double a text forty times; its patterns may search for years. The worst case can be read off the
+//! steps. Where it is small, as in every tokenizer in use, the library runs all steps at once.
+//! Otherwise the size after each step is computed before the step runs, and a pattern that may
+//! search long is tried with a limit first. Bounds count bytes and searches, never time, so every
+//! machine refuses the same texts.
 
 use onig::{MatchParam, Regex, Region, SearchOptions};
 use serde_json::Value;
@@ -17,58 +16,59 @@ use tokenizers::{
 
 use super::backtrack::may_search_long;
 
-/// The most that a text may grow by steps that the library takes at once.
+/// The most growth of a text for which the library runs all steps at once.
 const FREE_GROWTH: u64 = 16;
-/// The longest text that Unicode's own foldings put in the place of a character, with room to
-/// spare.
+/// The longest text that Unicode's own foldings write for a character, with a margin.
 const LONGEST_FOLD: usize = 64;
 /// The most parts that a file may list.
 const PARTS: usize = 256;
-/// The most that a text may grow otherwise: so many times, and so many bytes more.
+/// The most growth otherwise: this factor, and this many bytes more.
 const GROWTH: usize = 64;
 const SLACK: usize = 1 << 16;
-/// What a search may take back, for a text whole; for each place in it at least [`TRIES_A_PLACE`].
+/// The most tries of a search in a whole text; at least [`TRIES_A_PLACE`] for each position.
 const TRIES: usize = 50_000_000;
 const TRIES_A_PLACE: usize = 1000;
 
-/// The steps of a tokenizer, where they need care.
+/// The steps of a tokenizer that needs care.
 #[derive(Debug)]
-pub struct Steps {
+pub(crate) struct Steps {
     normalizers: Vec<Step<NormalizerWrapper>>,
     pre_tokenizers: Vec<Step<PreTokenizerWrapper>>,
 }
 
-/// A step.
+/// A normalizer or a pre-tokenizer with its bounds.
 #[derive(Debug)]
 struct Step<T> {
     part: T,
-    /// The pattern that it searches for.
+    /// The pattern that the step searches for, if it has one.
     pattern: Option<Regex>,
-    /// Bytes that it puts in the place of each match, or once before the text where it searches for
-    /// nothing.
+    /// The bytes that the step writes for each match, or once before the text if it has no pattern.
     written: usize,
-    /// Whether it writes so many for each character.
+    /// Whether the step writes that many bytes for each character.
     is_by_character: bool,
 }
 
-/// What is wrong with a text, or a file, for people.
-pub type Refused = String;
+/// A description of the fault in a text or a file, for people.
+pub(crate) type Refused = String;
 
 impl Steps {
-    /// The steps of a normalizer and a pre-tokenizer; none where the library may take them at once.
-    pub fn of(normalizer: &Value, pre_tokenizer: &Value) -> Result<Option<Self>, Refused> {
+    /// Returns the steps of a normalizer and a pre-tokenizer; none if the library may run them at
+    /// once.
+    pub(crate) fn of(normalizer: &Value, pre_tokenizer: &Value) -> Result<Option<Self>, Refused> {
         let (mut normalizers, mut pre_tokenizers) = (Vec::new(), Vec::new());
         flatten(normalizer, "normalizers", &mut normalizers);
         flatten(pre_tokenizer, "pretokenizers", &mut pre_tokenizers);
         if normalizers.len().max(pre_tokenizers.len()) > PARTS {
             return Err(format!("it has more than {PARTS} normalizers or pre-tokenizers"));
         }
+        // The library would allocate the claimed size at once, whatever it is.
         if normalizers.iter().any(|part| is_torn(part)) {
             return Err(
                 "its precompiled_charsmap is damaged: it says that it is longer than it is"
                     .to_owned(),
             );
         }
+        // Nearly every tokenizer is free: then the library runs without any bound of ours.
         let is_free = |parts: &[&Value]| {
             let growth = parts.iter().map(|part| growth(part)).fold(1, u64::saturating_mul);
             growth <= FREE_GROWTH
@@ -83,10 +83,15 @@ impl Steps {
         }))
     }
 
-    /// Normalizes a piece of a text of `whole` bytes.
-    pub fn normalize(&self, piece: &mut NormalizedString, whole: usize) -> Result<(), Refused> {
+    /// Normalizes a stretch of a text of `whole` bytes.
+    pub(crate) fn normalize(
+        &self,
+        piece: &mut NormalizedString,
+        whole: usize,
+    ) -> Result<(), Refused> {
         let most = most(whole);
         for step in &self.normalizers {
+            // The size is computed before the step runs: a step may write gigabytes at once.
             let matches = match &step.pattern {
                 Some(regex) => count_matches(regex, piece.get())?,
                 None if step.is_by_character => piece.get().chars().count(),
@@ -100,8 +105,12 @@ impl Steps {
         Ok(())
     }
 
-    /// Cuts a text of `whole` bytes into words.
-    pub fn pre_tokenize(&self, text: &mut PreTokenizedString, whole: usize) -> Result<(), Refused> {
+    /// Splits a text of `whole` bytes into words.
+    pub(crate) fn pre_tokenize(
+        &self,
+        text: &mut PreTokenizedString,
+        whole: usize,
+    ) -> Result<(), Refused> {
         let most = most(whole);
         for step in &self.pre_tokenizers {
             refuse_growth("pre-tokenizer", size_of(text), most, whole)?;
@@ -109,6 +118,7 @@ impl Steps {
                 for (word, _, tokens) in
                     text.get_splits(OffsetReferential::Normalized, OffsetType::None)
                 {
+                    // Words that are tokens already are not searched again.
                     if tokens.is_none() {
                         count_matches(regex, word)?;
                     }
@@ -120,7 +130,7 @@ impl Steps {
     }
 }
 
-/// Bytes of a text's words, as they are by now.
+/// Returns the bytes of a text's words at this point.
 fn size_of(text: &PreTokenizedString) -> usize {
     text.get_splits(OffsetReferential::Normalized, OffsetType::None)
         .iter()
@@ -128,10 +138,12 @@ fn size_of(text: &PreTokenizedString) -> usize {
         .sum()
 }
 
+/// Returns the most bytes that a text of `whole` bytes may grow to.
 fn most(whole: usize) -> usize {
     whole.saturating_mul(GROWTH).saturating_add(SLACK)
 }
 
+/// Returns an error if `size` is above `most`.
 fn refuse_growth(what: &str, size: usize, most: usize, whole: usize) -> Result<(), Refused> {
     if size <= most {
         return Ok(());
@@ -141,7 +153,7 @@ fn refuse_growth(what: &str, size: usize, most: usize, whole: usize) -> Result<(
     ))
 }
 
-/// The parts of a normalizer or a pre-tokenizer in order, however they are nested.
+/// Collects the parts of a normalizer or a pre-tokenizer in order, however they are nested.
 fn flatten<'a>(part: &'a Value, list: &str, out: &mut Vec<&'a Value>) {
     match part[list].as_array() {
         Some(parts) => parts.iter().for_each(|part| flatten(part, list, out)),
@@ -150,9 +162,11 @@ fn flatten<'a>(part: &'a Value, list: &str, out: &mut Vec<&'a Value>) {
     }
 }
 
+/// Builds the bounded step of each part.
 fn steps<T: serde::de::DeserializeOwned>(parts: &[&Value]) -> Result<Vec<Step<T>>, Refused> {
     let step = |part: &&Value| -> Result<_, Refused> {
         let pattern = match (&part["pattern"]["String"], regex(part)) {
+            // Plain text is searched as a pattern too, to count its matches in advance.
             (Value::String(text), _) => Some(Regex::new(&regex::escape(text))),
             (_, Some(pattern)) => Some(Regex::new(pattern)),
             _ => None,
@@ -169,9 +183,10 @@ fn steps<T: serde::de::DeserializeOwned>(parts: &[&Value]) -> Result<Vec<Step<T>
     parts.iter().map(step).collect()
 }
 
-/// How many times as long a text may get by one part, beyond what Unicode does to it.
+/// Returns the factor by which a part may lengthen a text, beyond the foldings of Unicode.
 fn growth(part: &Value) -> u64 {
     let length = |key: &str| part[key].as_str().map_or(0, str::len) as u64;
+    // Unicode itself writes up to this much for a character, and the library handles that.
     if let Some(longest) = longest_mapped(part) {
         return if longest <= LONGEST_FOLD { 1 } else { longest as u64 };
     }
@@ -180,14 +195,14 @@ fn growth(part: &Value) -> u64 {
             length("content").div_ceil(text.len() as u64).max(1)
         }
         (_, Some("ByteLevel")) => 2 + u64::from(part["add_prefix_space"] == true),
-        // Some older files do not say what they name.
+        // Some older files leave out the type.
         (_, Some("Metaspace") | None) => 4 + length("content") + length("prepend"),
         _ => 1 + length("content") + length("prepend"),
     }
 }
 
-/// The longest text that a table of `SentencePiece` puts in the place of a character, if the part
-/// has one.
+/// Returns the length of the longest text that a part's `SentencePiece` table writes for a
+/// character, if it has a table.
 fn longest_mapped(part: &Value) -> Option<usize> {
     let table = base64(part["precompiled_charsmap"].as_str()?);
     let (size, rest) = table
@@ -197,7 +212,7 @@ fn longest_mapped(part: &Value) -> Option<usize> {
     texts.split(|&byte| byte == 0).map(<[u8]>::len).max()
 }
 
-/// Whether a part's table says that it is longer than it is; the library would make room for it.
+/// Returns whether a part's table claims to be longer than it is.
 fn is_torn(part: &Value) -> bool {
     let Some(text) = part["precompiled_charsmap"].as_str() else { return false };
     let table = base64(text);
@@ -205,7 +220,7 @@ fn is_torn(part: &Value) -> bool {
     size.is_none_or(|size| size > table.len() - 4)
 }
 
-/// The bytes that a text in base64 spells; what is no digit is passed over.
+/// Decodes base64 text; skips characters that are no digits.
 fn base64(text: &str) -> Vec<u8> {
     let digit = |byte: u8| match byte {
         b'A'..=b'Z' => Some(byte - b'A'),
@@ -224,12 +239,15 @@ fn base64(text: &str) -> Vec<u8> {
     digits.chunks(4).flat_map(chunk).collect()
 }
 
+/// Returns the pattern of a part, if it is a regular expression.
 fn regex(part: &Value) -> Option<&str> {
     part["pattern"]["Regex"].as_str()
 }
 
-/// The matches of a pattern, as the library finds them, unless a search takes back too much.
+/// Counts the matches of a pattern as the library finds them. Returns an error if a search
+/// backtracks too much.
 fn count_matches(regex: &Regex, text: &str) -> Result<usize, Refused> {
+    // A long text gets fewer tries at each position, so that the whole search is bounded.
     let tries = (TRIES / (text.len() + 1)).max(TRIES_A_PLACE);
     let (mut region, mut count, mut from, mut last) = (Region::new(), 0, 0, None);
     while from <= text.len() {
@@ -242,6 +260,7 @@ fn count_matches(regex: &Regex, text: &str) -> Result<usize, Refused> {
         let found =
             found.map_err(|error| format!("one of its patterns searches too long: {error}"))?;
         let Some((start, end)) = found.and_then(|_| region.pos(0)) else { break };
+        // An empty match right after the last match is none: the library skips it too.
         if start == end && last == Some(end) {
             from += text[from..].chars().next().map_or(1, char::len_utf8);
             continue;

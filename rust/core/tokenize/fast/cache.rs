@@ -1,7 +1,8 @@
 //! `Cache`: the ids of words seen before, in bounded memory.
 //!
-//! Words of up to 15 bytes with up to four ids lie whole in a slot of 32 bytes, two slots to a
-//! cache line; longer ones, up to 64 bytes, in a ring that forgets the oldest. Nothing grows.
+//! A word of up to 15 bytes with up to four ids lies whole in a slot of 32 bytes, two slots to a
+//! cache line. A longer word, up to 64 bytes, lies in a ring that overwrites the oldest. The cache
+//! never grows.
 
 use std::hint::black_box;
 
@@ -10,44 +11,44 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::ascii::window;
 use super::machine::prefetch;
 
-/// Lines of two slots of short words: 11 MiB.
+/// The number of lines of two slots: 11 MiB.
 const LINES: usize = 11 << 14;
-/// Slots that point into the ring: half a MiB.
+/// The number of slots that point into the ring: half a MiB.
 const POINTERS: usize = 1 << 16;
-/// Words of 32 bits in the ring: 2 MiB.
+/// The size of the ring in words of 32 bits: 2 MiB.
 const RING: usize = 1 << 19;
-/// Bytes of a short word at most.
+/// The most bytes of a short word.
 const SHORT: usize = 15;
-/// Bytes of a long word at most.
-pub const LONG: usize = 64;
-/// Ids of a short word's slot.
+/// The most bytes of a long word.
+pub(crate) const LONG: usize = 64;
+/// The number of ids in a slot.
 const IDS: usize = 4;
-/// What a slot says of a short word that has more ids: look in the ring.
+/// The count in the slot of a short word with more ids: they are in the ring.
 const IN_RING: u32 = 7;
 
 const COUNT_SHIFT: u32 = 24;
 const FLAG: u32 = 1 << 31;
 
-/// The ids of words.
+/// The ids of words seen before.
 #[derive(Debug)]
-pub struct Cache {
+pub(crate) struct Cache {
     lines: Vec<u64>,
-    /// Where the first cache line starts.
+    /// The index at which the first cache line starts.
     aligned: usize,
     pointers: Vec<u64>,
     ring: Vec<u32>,
-    /// Words written to the ring in all.
+    /// The number of words ever written to the ring.
     head: u64,
 }
 
-/// A short word: its bytes, and its length in the highest; all zeros for a word that is not short.
+/// A short word: its bytes, and its length in the highest byte. All zeros for any other word.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     low: u64,
     high: u64,
 }
 
-/// By length of a word: the bits of its bytes, in the lower and the higher half.
+/// By length of a word: the masks of its bytes, in the lower and the higher half.
 const BITS: [[u64; 2]; SHORT + 1] = {
     let mut bits = [[0; 2]; SHORT + 1];
     let mut len = 1;
@@ -60,9 +61,9 @@ const BITS: [[u64; 2]; SHORT + 1] = {
 };
 
 impl Key {
-    /// The key of the word at `start..end` of `text`.
+    /// Returns the key of the word at `start..end` of `text`.
     #[inline]
-    pub fn of(text: &[u8], start: usize, end: usize) -> Self {
+    pub(crate) fn of(text: &[u8], start: usize, end: usize) -> Self {
         let len = end - start;
         let Some(bits) = BITS.get(len) else { return Self::default() };
         window(text, start, |window| {
@@ -72,23 +73,23 @@ impl Key {
         })
     }
 
-    /// Whether it is a short word's.
+    /// Returns whether the key is that of a short word.
     #[inline]
-    pub fn is_short(self) -> bool {
+    pub(crate) fn is_short(self) -> bool {
         self.high != 0
     }
 
-    /// The line that holds it if any does.
+    /// Returns the only line that can hold the key.
     #[inline]
     fn line(self) -> usize {
         let product = u128::from(self.low ^ 0x243f_6a88_85a3_08d3)
             * u128::from(self.high ^ 0x1319_8a2e_0370_7344);
         let hash = product as u64 ^ (product >> 64) as u64;
-        // Its upper half as a fraction of 2³², of that many lines.
+        // Scales the upper half to the number of lines, without a division.
         (((hash >> 32) * LINES as u64) >> 32) as usize
     }
 
-    /// The word.
+    /// Returns the bytes of the word in a buffer, and their number.
     fn bytes(self) -> ([u8; 16], usize) {
         (
             (u128::from(self.high) << 64 | u128::from(self.low)).to_le_bytes(),
@@ -97,12 +98,12 @@ impl Key {
     }
 }
 
-/// Zeros that are written, not memory that the system would only call zeros. The first use of a
-/// place is a read: the system would show a page of zeros that all share, and change it at the
-/// first write for one of its own, which every processor that another thread runs on has to be told
-/// (some 8 µs a page, where two threads begin at once).
+/// Returns zeros that are really written, not memory that the system only promises as zeros. The
+/// first use of a slot is a read. The system would map a page of zeros that all processes share,
+/// and replace it at the first write; every processor that another thread runs on must then be told
+/// (some 8 µs a page when two threads start at once).
 fn zeros<T: Clone + Default>(len: usize) -> Vec<T> {
-    // Opaque, lest the compiler see zeros asked of the system after all.
+    // Opaque, so that the compiler cannot turn this back into zeros from the system.
     let mut zeros = black_box(Vec::with_capacity(len));
     zeros.resize(len, T::default());
     zeros
@@ -111,27 +112,28 @@ fn zeros<T: Clone + Default>(len: usize) -> Vec<T> {
 impl Default for Cache {
     fn default() -> Self {
         let lines = zeros(LINES * 8 + 8);
+        // A line must not straddle two cache lines: a lookup would wait twice.
         let aligned = (64 - lines.as_ptr() as usize % 64) % 64 / 8;
         Self { lines, aligned, pointers: zeros(POINTERS), ring: zeros(RING), head: RING as u64 }
     }
 }
 
 impl Cache {
-    /// Has the processor fetch what `short` will read; gives where that is.
+    /// Makes the processor fetch the line that `short` will read. Returns its index.
     #[inline]
-    pub fn expect(&self, key: Key) -> usize {
+    pub(crate) fn expect(&self, key: Key) -> usize {
         let place = self.aligned + key.line() * 8;
         prefetch(&self.lines, place);
         place
     }
 
-    /// Adds the ids of a short word to `out`, if they are known; gives its flag. `place` is what
-    /// `expect` gave.
+    /// Appends the ids of a short word to `out` if the cache holds it, and returns its flag.
+    /// `place` is the index that `expect` returned.
     #[inline]
-    pub fn short(&self, key: Key, place: usize, out: &mut Vec<u32>) -> Option<bool> {
+    pub(crate) fn short(&self, key: Key, place: usize, out: &mut Vec<u32>) -> Option<bool> {
         let line = self.lines.get(place..)?.first_chunk::<8>()?;
         let differs = |slot: usize| (line[slot] ^ key.low) | (line[slot + 1] ^ key.high);
-        // Which of the two it is cannot be foretold, so no branch hangs on it.
+        // Which of the two slots matches cannot be predicted, so no branch depends on it.
         let (first, second) = (differs(0) != 0, differs(4) != 0);
         if first & second {
             return None;
@@ -146,7 +148,7 @@ impl Cache {
         }
         let known = out.len();
         let first = head & ((1 << COUNT_SHIFT) - 1);
-        // Four at once and some taken back: cheaper than a copy of unknown length.
+        // Copies four ids and drops some: cheaper than a copy of unknown length.
         out.extend_from_slice(&[
             first,
             (ids[0] >> 32) as u32,
@@ -157,8 +159,8 @@ impl Cache {
         Some(head & FLAG != 0)
     }
 
-    /// Keeps the ids of a short word.
-    pub fn put_short(&mut self, key: Key, ids: &[u32], flagged: bool) {
+    /// Stores the ids of a short word.
+    pub(crate) fn put_short(&mut self, key: Key, ids: &[u32], flagged: bool) {
         let mut slot = [0_u32; IDS];
         if let Some(kept) = slot.get_mut(..ids.len()) {
             kept.copy_from_slice(ids);
@@ -168,9 +170,9 @@ impl Cache {
             let (bytes, len) = key.bytes();
             self.put_long(&bytes[..len], ids, flagged);
         }
-        let at = self.aligned + key.line() * 8;
-        let (first, second) = self.lines[at..at + 8].split_at_mut(4);
-        // The newest comes first, and pushes out the older of the two.
+        let index = self.aligned + key.line() * 8;
+        let (first, second) = self.lines[index..index + 8].split_at_mut(4);
+        // The newest word comes first and pushes out the older of the two.
         if (first[0], first[1]) != (key.low, key.high) {
             second.copy_from_slice(first);
         }
@@ -178,11 +180,14 @@ impl Cache {
         first.copy_from_slice(&[key.low, key.high, pair(slot[0], slot[1]), pair(slot[2], slot[3])]);
     }
 
-    /// Adds the ids of a word of up to 64 bytes to `out`, if they are known; gives its flag.
-    pub fn long(&self, word: &[u8], out: &mut Vec<u32>) -> Option<bool> {
+    /// Appends the ids of a word of up to 64 bytes to `out` if the cache holds it, and returns its
+    /// flag.
+    pub(crate) fn long(&self, word: &[u8], out: &mut Vec<u32>) -> Option<bool> {
         let hash = xxh3_64(word);
         let pointer = self.pointers[hash as usize % POINTERS];
         let place = pointer & ((1 << 40) - 1);
+        // Part of the hash tells words apart; the head tells whether the entry was overwritten
+        // since.
         if pointer >> 40 != hash >> 40 || self.head > place + RING as u64 {
             return None;
         }
@@ -190,6 +195,7 @@ impl Cache {
         let header = *entry.first()?;
         let (len, count) = ((header & 0xff) as usize, (header >> 8 & 0xff) as usize);
         let (key, ids) = entry[1..].split_at(len.div_ceil(4));
+        // The hash alone is no proof: the bytes decide.
         if len != word.len() || word.chunks(4).zip(key).any(|(bytes, &kept)| pack(bytes) != kept) {
             return None;
         }
@@ -197,26 +203,27 @@ impl Cache {
         Some(header & FLAG != 0)
     }
 
-    /// Keeps the ids of a word of up to 64 bytes.
-    pub fn put_long(&mut self, word: &[u8], ids: &[u32], flagged: bool) {
+    /// Stores the ids of a word of up to 64 bytes.
+    pub(crate) fn put_long(&mut self, word: &[u8], ids: &[u32], flagged: bool) {
         let size = 1 + word.len().div_ceil(4) + ids.len();
-        let mut at = self.head as usize % RING;
-        if at + size > RING {
-            self.head += (RING - at) as u64;
-            at = 0;
+        let mut index = self.head as usize % RING;
+        // An entry is read as one slice, so it never wraps around the end.
+        if index + size > RING {
+            self.head += (RING - index) as u64;
+            index = 0;
         }
         let hash = xxh3_64(word);
         self.pointers[hash as usize % POINTERS] = hash >> 40 << 40 | self.head;
-        self.ring[at] =
+        self.ring[index] =
             word.len() as u32 | (ids.len() as u32) << 8 | if flagged { FLAG } else { 0 };
-        let (key, rest) = self.ring[at + 1..at + size].split_at_mut(word.len().div_ceil(4));
+        let (key, rest) = self.ring[index + 1..index + size].split_at_mut(word.len().div_ceil(4));
         key.iter_mut().zip(word.chunks(4)).for_each(|(kept, bytes)| *kept = pack(bytes));
         rest.copy_from_slice(ids);
         self.head += size as u64;
     }
 }
 
-/// Up to four bytes as one word.
+/// Packs up to four bytes into one word.
 fn pack(bytes: &[u8]) -> u32 {
     let mut word = [0; 4];
     word[..bytes.len()].copy_from_slice(bytes);

@@ -1,47 +1,49 @@
-//! The class of every code point, as the regex engine that `tokenizers` links sees it.
+//! The class of each code point, as the regex engine that `tokenizers` links sees it.
 //!
-//! Oniguruma is asked once a process, about all code points in one text, so that its Unicode
-//! version and ours cannot differ. Letters are told by case, since some patterns split there.
+//! Oniguruma is asked once a process, about all code points in one text, so that two Unicode
+//! versions cannot differ. Letters are told apart by case, since some patterns split there.
 
 use std::sync::OnceLock;
 
 use onig::Regex;
 
 /// `\p{Ll}`.
-pub const LOWER: u8 = 0;
+pub(crate) const LOWER: u8 = 0;
 /// `\p{Lu}` and `\p{Lt}`.
-pub const UPPER: u8 = 1;
-/// Letters of no case: `\p{Lm}` and `\p{Lo}`.
-pub const CASELESS: u8 = 2;
+pub(crate) const UPPER: u8 = 1;
+/// Letters without case: `\p{Lm}` and `\p{Lo}`.
+pub(crate) const CASELESS: u8 = 2;
 /// `\p{M}`.
-pub const MARK: u8 = 3;
+pub(crate) const MARK: u8 = 3;
 /// `\p{N}`.
-pub const NUMBER: u8 = 4;
+pub(crate) const NUMBER: u8 = 4;
 /// `\s`.
-pub const SPACE: u8 = 5;
-/// All else.
-pub const OTHER: u8 = 6;
+pub(crate) const SPACE: u8 = 5;
+/// Any other character.
+pub(crate) const OTHER: u8 = 6;
 
-/// One alternative a class, in the order of the constants.
+/// One alternative for each class, in the order of the constants.
 const PATTERN: &str =
     r"(\p{Ll}+)|([\p{Lu}\p{Lt}]+)|([\p{Lm}\p{Lo}]+)|(\p{M}+)|(\p{N}+)|(\s+)|[^\p{L}\p{M}\p{N}\s]+";
 
-/// The class of each code point, and what folds to a letter of a contraction.
+/// The class of each code point, and the characters that fold to a letter of a contraction.
 #[derive(Debug)]
-pub struct Classes {
+pub(crate) struct Classes {
     of: Vec<u8>,
-    /// For each of `sdmtlver`: the characters beyond ASCII that it matches whatever the case.
+    /// For each of `sdmtlver`: the characters beyond ASCII that match it in any case.
     folds: Vec<(u8, char)>,
 }
 
 impl Classes {
-    /// The classes, found on first use.
-    pub fn get() -> &'static Self {
+    /// Returns the classes, computed on first use.
+    pub(crate) fn get() -> &'static Self {
         static CLASSES: OnceLock<Classes> = OnceLock::new();
         CLASSES.get_or_init(Self::probe)
     }
 
+    /// Asks the regex engine for the class of each code point.
     fn probe() -> Self {
+        // One text, so that one search classifies all code points.
         let all: String = (0..=u32::from(char::MAX)).filter_map(char::from_u32).collect();
         let pattern = Regex::new(PATTERN).expect("a valid pattern");
         let mut of = vec![OTHER; char::MAX as usize + 1];
@@ -52,6 +54,7 @@ impl Classes {
             let (start, end) = found.pos(0).expect("a match has a place");
             all[start..end].chars().for_each(|char| of[char as usize] = class);
         }
+        // Only cased letters can fold to an ASCII letter: the search below stays short.
         let beyond: String =
             ('\u{80}'..=char::MAX).filter(|&char| of[char as usize] <= UPPER).collect();
         let fold = |letter: u8| {
@@ -67,14 +70,14 @@ impl Classes {
         Self { of, folds }
     }
 
-    /// The class of a code point.
+    /// Returns the class of a code point.
     #[inline]
-    pub fn of(&self, code: u32) -> u8 {
+    pub(crate) fn of(&self, code: u32) -> u8 {
         self.of.get(code as usize).copied().unwrap_or(OTHER)
     }
 
-    /// Whether `char`, not ASCII, is `letter` whatever the case.
-    pub fn folds_to(&self, char: char, letter: u8) -> bool {
+    /// Returns whether `char`, not ASCII, matches `letter` in any case.
+    pub(crate) fn folds_to(&self, char: char, letter: u8) -> bool {
         self.folds.contains(&(letter, char))
     }
 }

@@ -1,15 +1,15 @@
-//! What the processor does that Rust has no safe word for: sixteen bytes compared at once, and
-//! memory asked for ahead.
+//! Processor features that safe Rust cannot express: comparing sixteen bytes at once, and
+//! prefetching memory.
 //!
-//! The one module of the core that may be `unsafe`. Each function has a portable twin, which the
-//! tests hold it against.
+//! The only module of the core that may be `unsafe`. Each function has a portable twin, and the
+//! tests compare the two.
 
 #![allow(unsafe_code, reason = "intrinsics; each is held against its portable twin")]
 
-/// Which of sixteen bytes are ASCII letters, which small ones, and which are ASCII: a bit each, the
-/// first byte lowest.
+/// Returns which of sixteen bytes are ASCII letters, which are lower-case letters, and which are
+/// ASCII: a bit each, the first byte lowest.
 #[inline]
-pub fn letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
+pub(crate) fn letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{
@@ -17,15 +17,16 @@ pub fn letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
             _mm_set1_epi8, _mm_slli_epi16, _mm_sub_epi8,
         };
         // SAFETY: SSE2 belongs to every x86-64 processor, and sixteen bytes are read from a
-        // reference to sixteen.
+        // reference to sixteen bytes.
         unsafe {
             let bytes = _mm_loadu_si128(chunk.as_ptr().cast());
             let lowered = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
+            // An unsigned minimum stands in for the unsigned comparison that SSE2 lacks.
             let from_a = _mm_sub_epi8(lowered, _mm_set1_epi8(b'a'.cast_signed()));
             let letters =
                 _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(from_a, _mm_set1_epi8(25)), from_a))
                     as u32;
-            // The bit of the case becomes each byte's highest.
+            // Moves the case bit to the highest bit of each byte.
             let small = _mm_movemask_epi8(_mm_slli_epi16::<2>(bytes)) as u32;
             (letters, letters & small, !_mm_movemask_epi8(bytes) as u32 & 0xffff)
         }
@@ -34,26 +35,27 @@ pub fn letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
     portable_letters(chunk)
 }
 
-/// `letters` in arithmetic on one integer.
+/// Computes `letters` with arithmetic on one integer.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 fn portable_letters(chunk: &[u8; 16]) -> (u32, u32, u32) {
-    /// Every byte's highest bit.
+    /// The highest bit of each byte.
     const HIGH: u128 = u128::MAX / 255 * 0x80;
     let chunk = u128::from_le_bytes(*chunk);
     let each = |byte: u8| u128::MAX / 255 * u128::from(byte);
     let lowered = chunk & !HIGH | each(0x20);
-    // The sum reaches the highest bit from the first letter on, and from what follows the last.
+    // The first sum sets the highest bit from `a` on, the second from the byte after `z` on.
     let (from_a, after_z) = (lowered + each(0x80 - b'a'), lowered + each(0x7f - b'z'));
     let all = from_a & !after_z & !chunk & HIGH;
-    // The product moves the highest bits of eight bytes side by side.
+    // The product gathers the highest bits of eight bytes in one byte.
     let half = |bits: u128| ((bits as u64 >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32;
     let mask = |bits: u128| half(bits) | half(bits >> 64) << 8;
     (mask(all), mask(all & chunk << 2), mask(!chunk & HIGH))
 }
 
-/// Which of sixteen bytes are `from` to `to`, both included: a bit each, the first byte lowest.
+/// Returns which of sixteen bytes are between `from` and `to`, both included: a bit each, the first
+/// byte lowest.
 #[inline]
-pub fn within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
+pub(crate) fn within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{
@@ -61,7 +63,7 @@ pub fn within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
             _mm_sub_epi8,
         };
         // SAFETY: SSE2 belongs to every x86-64 processor, and sixteen bytes are read from a
-        // reference to sixteen.
+        // reference to sixteen bytes.
         unsafe {
             let bytes = _mm_loadu_si128(chunk.as_ptr().cast());
             let above = _mm_sub_epi8(bytes, _mm_set1_epi8(from.cast_signed()));
@@ -73,24 +75,24 @@ pub fn within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
     portable_within(chunk, from, to)
 }
 
-/// `within`, byte by byte.
+/// Computes `within` byte by byte.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 fn portable_within(chunk: &[u8; 16], from: u8, to: u8) -> u32 {
     (0..16).fold(0, |mask, nth| mask | u32::from((from..=to).contains(&chunk[nth])) << nth)
 }
 
-/// Asks for the cache line that `at` lies in, so that reading it soon does not wait. Changes
-/// nothing else.
+/// Prefetches the cache line that holds index `index`, so that reading it soon does not wait.
+/// Changes nothing else.
 #[inline]
-pub fn prefetch(memory: &[u64], at: usize) {
+pub(crate) fn prefetch(memory: &[u64], index: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: SSE belongs to every x86-64 processor, and a prefetch may be given any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(at).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(index).cast()) }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (memory, at);
+    let _ = (memory, index);
 }
 
 #[cfg(test)]
@@ -135,8 +137,8 @@ mod tests {
     #[test]
     fn any_address_may_be_asked_for() {
         let memory = [1, 2];
-        for at in [0, 1, 2, usize::MAX] {
-            prefetch(&memory, at);
+        for index in [0, 1, 2, usize::MAX] {
+            prefetch(&memory, index);
         }
         assert_eq!(memory, [1, 2]);
     }

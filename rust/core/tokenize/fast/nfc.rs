@@ -1,5 +1,5 @@
-//! NFC where a text needs it: a quick check finds the few stretches that may change, and those
-//! alone are normalized, by the library that `tokenizers` uses.
+//! NFC where a text needs it. A quick check finds the few stretches that may change; only those are
+//! normalized, by the library that `tokenizers` uses.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -7,27 +7,27 @@ use std::sync::OnceLock;
 use unicode_normalization_alignments::char::canonical_combining_class;
 use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-/// Below, no character changes or combines; its UTF-8 starts with a byte below `FIRST_BYTE`.
+/// Below this code point no character changes or combines; its UTF-8 starts below `FIRST_BYTE`.
 const FIRST: u32 = 0x300;
 const FIRST_BYTE: u8 = 0xcc;
-/// From here on, none does either.
+/// From this code point on no character changes or combines either.
 const LAST: u32 = 0x3_0000;
-/// Stretches remembered to stay as they are.
+/// The number of unchanged stretches that are remembered.
 const REMEMBERED: usize = 1 << 10;
 
 /// A stretch that normalization changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Edit {
-    /// Its bytes in the text.
-    pub original: Range<usize>,
-    /// The bytes in the normalized text that stand for them.
-    pub normal: Range<usize>,
+pub(crate) struct Edit {
+    /// The bytes of the stretch in the text.
+    pub(crate) original: Range<usize>,
+    /// The bytes in the normalized text that replace them.
+    pub(crate) normal: Range<usize>,
 }
 
-/// Normalizes texts; remembers short stretches that it left alone.
+/// Normalizes texts, and remembers short stretches that did not change.
 #[derive(Debug)]
-pub struct Composer {
-    /// By hash: the bytes of a stretch of up to eight.
+pub(crate) struct Composer {
+    /// By hash: the bytes of a stretch of up to eight bytes.
     stable: Vec<u64>,
 }
 
@@ -38,9 +38,10 @@ impl Default for Composer {
 }
 
 impl Composer {
-    /// The normalized text and where it differs; none where it does not.
-    pub fn compose(&mut self, text: &str) -> Option<(String, Vec<Edit>)> {
+    /// Returns the normalized text and its edits; none if the text does not change.
+    pub(crate) fn compose(&mut self, text: &str) -> Option<(String, Vec<Edit>)> {
         let mut found: Option<(String, Vec<Edit>)> = None;
+        // Text between the changes is copied in one piece.
         let mut copied = 0;
         while let Some(stretch) = self.next_change(text, copied) {
             let (normal, edits) =
@@ -57,18 +58,21 @@ impl Composer {
         found
     }
 
-    /// Whether normalization leaves a text alone, and any text cut from it.
-    pub fn is_normal(&mut self, text: &str) -> bool {
+    /// Returns whether normalization leaves a text, and any text cut from it, unchanged.
+    pub(crate) fn is_normal(&mut self, text: &str) -> bool {
         self.next_change(text, 0).is_none()
     }
 
-    /// The next stretch from `from` on that normalization changes.
+    /// Returns the next stretch from `from` on that normalization changes.
     fn next_change(&mut self, text: &str, from: usize) -> Option<Range<usize>> {
-        let mut at = from;
-        while let Some(unsure) = next_unsure(text, at) {
-            // A character that starts anew and combines with none before it bounds what can change.
-            let start =
-                text[at..unsure].char_indices().next_back().map_or(unsure, |(back, _)| at + back);
+        let mut position = from;
+        while let Some(unsure) = next_unsure(text, position) {
+            // The change is bounded by characters that start anew and combine with none before
+            // them.
+            let start = text[position..unsure]
+                .char_indices()
+                .next_back()
+                .map_or(unsure, |(back, _)| position + back);
             let end = text[unsure..]
                 .char_indices()
                 .find(|&(_, char)| is_sure(char))
@@ -76,16 +80,19 @@ impl Composer {
             if !self.is_stable(&text[start..end]) {
                 return Some(start..end);
             }
-            at = end;
+            position = end;
         }
         None
     }
 
+    /// Returns whether normalization leaves a stretch unchanged.
     fn is_stable(&mut self, stretch: &str) -> bool {
         let is_stable = || stretch.chars().eq(stretch.chars().nfc().map(|(char, _)| char));
+        // Only stretches that fit a word of 64 bits are remembered.
         if stretch.len() > 8 {
             return is_stable();
         }
+        // Short stretches return again and again: remembering them saves most calls of the library.
         let bytes = stretch.bytes().fold(0, |bytes, byte| bytes << 8 | u64::from(byte));
         let place = (bytes.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % REMEMBERED;
         if self.stable[place] == bytes {
@@ -99,33 +106,35 @@ impl Composer {
     }
 }
 
-/// Where the next character at or after `from` is that may change or combine.
+/// Returns the position of the next character from `from` on that may change or combine.
 fn next_unsure(text: &str, from: usize) -> Option<usize> {
     let bytes = text.as_bytes();
-    let mut at = from;
+    let mut position = from;
     loop {
         // Whole chunks at once: most text has no such byte.
         let high = |chunk: &[u8]| chunk.iter().fold(0, |most, &byte| most.max(byte)) >= FIRST_BYTE;
-        at += 64 * bytes[at..].chunks_exact(64).take_while(|chunk| !high(chunk)).count();
-        let chunk = &bytes[at..bytes.len().min(at + 64)];
+        position +=
+            64 * bytes[position..].chunks_exact(64).take_while(|chunk| !high(chunk)).count();
+        let chunk = &bytes[position..bytes.len().min(position + 64)];
         for (nth, _) in chunk.iter().enumerate().filter(|&(_, &byte)| byte >= FIRST_BYTE) {
-            let (code, _) = super::split::decode(bytes, at + nth);
+            let (code, _) = super::split::decode(bytes, position + nth);
             if unsure(code) {
-                return Some(at + nth);
+                return Some(position + nth);
             }
         }
-        at += chunk.len();
-        if at == bytes.len() {
+        position += chunk.len();
+        if position == bytes.len() {
             return None;
         }
     }
 }
 
-/// Whether `char` changes with nothing and combines with nothing before it.
+/// Returns whether `char` never changes and never combines with a character before it.
 fn is_sure(char: char) -> bool {
     !unsure(char.into())
 }
 
+/// Returns whether a code point may change or combine, from a table built on first use.
 fn unsure(code: u32) -> bool {
     static UNSURE: OnceLock<Vec<u64>> = OnceLock::new();
     if !(FIRST..LAST).contains(&code) {
@@ -141,6 +150,7 @@ fn unsure(code: u32) -> bool {
     bits[code as usize / 64] >> (code % 64) & 1 == 1
 }
 
+/// Returns whether a character combines, or does not pass the quick check of NFC.
 fn may_change(char: char) -> bool {
     canonical_combining_class(char) != 0 || is_nfc_quick(std::iter::once(char)) != IsNormalized::Yes
 }
@@ -192,7 +202,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
         #[test]
-        fn random_texts(text in "[a-eoọòñńẹḍ\u{300}-\u{345}\u{1100}-\u{1113}\u{1161}-\u{1170}\u{11a8}-\u{11b0}\u{ac00}-\u{ac20}\u{212b}\u{f73}\u{9c7}\u{9be}\u{9d7} ]{0,90}") {
+        fn random_texts(
+            text in concat!(
+                "[a-eoọòñńẹḍ\u{300}-\u{345}\u{1100}-\u{1113}\u{1161}-\u{1170}",
+                "\u{11a8}-\u{11b0}\u{ac00}-\u{ac20}\u{212b}\u{f73}\u{9c7}\u{9be}\u{9d7} ]{0,90}",
+            ),
+        ) {
             check(&text);
         }
     }

@@ -1,14 +1,14 @@
-//! Queues of pending merges, least key first. A key is a rank in the high half and a place in the
-//! low.
+//! Queues of pending merges, the least key first. A key has a rank in its high half and a position
+//! in its low half.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// What gives the least key that was put in.
-pub trait Queue {
-    /// Puts a key in.
+/// A queue that returns the least key first.
+pub(crate) trait Queue {
+    /// Adds a key.
     fn push(&mut self, key: u64);
-    /// Takes the least key out.
+    /// Removes and returns the least key.
     fn pop(&mut self) -> Option<u64>;
 }
 
@@ -22,23 +22,23 @@ impl Queue for BinaryHeap<Reverse<u64>> {
     }
 }
 
-/// Places listed by rank: each key put in must have a higher rank than the last taken out.
+/// Positions listed by rank. Each added key must have a higher rank than the last removed one.
 ///
-/// A list is sorted when its turn comes: it is a few stretches in order, one for each rank that
-/// added to it. So a word of 50 MB costs what reading its symbols from left to right costs, once
-/// for each rank, not the cache misses of a heap of 400 MB.
+/// A list is sorted when its turn comes: it is a few sorted stretches, one for each rank that added
+/// to it. So a word of 50 MB costs one pass over its symbols for each rank, not the cache misses of
+/// a heap of 400 MB.
 #[derive(Debug)]
-pub struct ByRank {
+pub(crate) struct ByRank {
     lists: Vec<Vec<u32>>,
     ranks: BinaryHeap<Reverse<u32>>,
-    /// The rank at hand and its places, the last first.
+    /// The current rank and its positions, the last first.
     rank: u32,
     places: Vec<u32>,
 }
 
 impl ByRank {
-    /// A queue for ranks below `ranks`.
-    pub fn new(ranks: usize) -> Self {
+    /// Builds a queue for ranks below `ranks`.
+    pub(crate) fn new(ranks: usize) -> Self {
         Self {
             lists: vec![Vec::new(); ranks],
             ranks: BinaryHeap::new(),
@@ -52,6 +52,7 @@ impl Queue for ByRank {
     fn push(&mut self, key: u64) {
         let rank = (key >> 32) as u32;
         let list = &mut self.lists[rank as usize];
+        // A rank is queued once, with its first position.
         if list.is_empty() {
             self.ranks.push(Reverse(rank));
         }
@@ -62,6 +63,7 @@ impl Queue for ByRank {
         if self.places.is_empty() {
             self.rank = self.ranks.pop()?.0;
             self.places = std::mem::take(&mut self.lists[self.rank as usize]);
+            // Reversed first: ascending stretches become descending ones, which this sort keeps.
             self.places.reverse();
             self.places.sort_by_key(|&place| Reverse(place));
         }

@@ -1,76 +1,80 @@
 //! `Splitter`: cuts a text into words as a split pattern would, without a regex engine.
 //!
-//! Each function follows the alternatives of its pattern in their order, backtracking included; the
-//! tests hold every known pattern against the regex engine.
+//! Each function follows the alternatives of its pattern in order, backtracking included. The tests
+//! compare every known pattern with the regex engine.
 
 use super::ascii::{Letters, MARK_LEAD, is_latin, is_latin_mark};
 use super::classes::{CASELESS, Classes, LOWER, MARK, NUMBER, SPACE, UPPER};
 use super::pattern::{Contraction, Family, Rules};
 
-/// What a class is to a pattern.
+/// The role of a character in a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ErrorKind {
+enum Kind {
     Word,
     Number,
     Space,
     Other,
-    /// The text's end.
+    /// The end of the text.
     End,
 }
 
-/// How far from where letters were last looked at a word may start: up to here one of fifteen bytes
-/// is seen whole.
+/// The most distance between the start of the known letters and the start of a word: up to here a
+/// word of fifteen bytes is seen whole.
 const KNOWN: usize = 47;
 
-/// What a byte is to a word that starts with it.
+/// The role of a byte at the start of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
-    /// Its first letter's first byte.
+    /// The first byte of the word's first letter.
     Letter,
-    /// What may go before its letters.
+    /// A character that may stand before the letters.
     Lead,
-    /// It starts no word.
+    /// A byte that starts no such word.
     None,
 }
 
-/// A split pattern at work.
+/// A split pattern, ready to use.
 #[derive(Debug, Clone)]
-pub struct Splitter {
+pub(crate) struct Splitter {
     rules: Rules,
     classes: &'static Classes,
-    /// By class.
-    kinds: [ErrorKind; 8],
-    /// By byte.
-    ascii: [ErrorKind; 128],
-    /// By byte.
+    /// By class: the kind of a character.
+    kinds: [Kind; 8],
+    /// By ASCII byte: its kind.
+    ascii: [Kind; 128],
+    /// By byte: its role at the start of a word.
     starts: [Start; 256],
-    /// Whether all Latin letters belong to words whatever their case.
+    /// Whether all Latin letters belong to words, whatever their case.
     takes_latin: bool,
-    /// Whether the marks do that stand above and below letters.
+    /// Whether the marks above and below Latin letters belong to words.
     takes_marks: bool,
 }
 
 impl Splitter {
-    /// The splitter of `rules`.
-    pub fn new(rules: Rules) -> Self {
+    /// Builds the splitter of `rules`.
+    pub(crate) fn new(rules: Rules) -> Self {
         let classes = Classes::get();
         let kinds = std::array::from_fn(|class| match class as u8 {
-            class if rules.word >> class & 1 == 1 => ErrorKind::Word,
-            NUMBER => ErrorKind::Number,
-            SPACE => ErrorKind::Space,
-            _ => ErrorKind::Other,
+            class if rules.word >> class & 1 == 1 => Kind::Word,
+            NUMBER => Kind::Number,
+            SPACE => Kind::Space,
+            _ => Kind::Other,
         });
         let ascii = std::array::from_fn(|byte| kinds[classes.of(byte as u32) as usize]);
-        let is_word = |char: char| kinds[classes.of(char.into()) as usize] == ErrorKind::Word;
+        let is_word = |char: char| kinds[classes.of(char.into()) as usize] == Kind::Word;
+        // Asks the tables, not the pattern: a shortcut is taken only if every letter it covers is a
+        // word character to this regex engine.
         let are_words =
             |is: fn(char) -> bool| ('\u{80}'..'\u{2000}').filter(|&char| is(char)).all(is_word);
         let takes_latin = rules.family != Family::O200k && are_words(is_latin);
+        // Marks count only together with Latin letters, since they follow them.
         let takes_marks = takes_latin && are_words(is_latin_mark);
+        // By first byte of a word. A line end, a digit and an apostrophe need the slow path.
         let starts = std::array::from_fn(|byte| {
             let may_lead = match rules.family {
                 Family::Gpt2 => byte == usize::from(b' '),
                 _ => {
-                    ascii.get(byte).is_some_and(|&kind| kind != ErrorKind::Number)
+                    ascii.get(byte).is_some_and(|&kind| kind != Kind::Number)
                         && !b"\r\n'".contains(&(byte as u8))
                 }
             };
@@ -87,7 +91,7 @@ impl Splitter {
 
     /// Calls `word` with the start and the end of each word of `text`, in order.
     #[inline]
-    pub fn each(&self, text: &str, mut word: impl FnMut(usize, usize)) {
+    pub(crate) fn each(&self, text: &str, mut word: impl FnMut(usize, usize)) {
         let mut cut = Cut::of(self, text.as_bytes());
         let mut start = 0;
         while let Some(end) = cut.next(text.len()) {
@@ -96,179 +100,184 @@ impl Splitter {
         }
     }
 
-    /// The end of a word that is not seen at once; `end` is that of the letters it starts with,
-    /// `at` if none were seen.
+    /// Returns the end of a word that the bit masks do not show whole. `end` is the end of the
+    /// letters it starts with, or `position` if none were seen.
     #[inline(never)]
-    fn other(&self, text: &[u8], at: usize, end: usize) -> usize {
+    fn other(&self, text: &[u8], position: usize, end: usize) -> usize {
         match self.rules.family {
-            Family::Gpt2 | Family::Cl100k if end > at => self.run(text, end, ErrorKind::Word),
-            Family::Gpt2 => self.gpt2(text, at),
-            Family::Cl100k => self.cl100k(text, at),
-            Family::O200k => self.o200k(text, at),
+            Family::Gpt2 | Family::Cl100k if end > position => self.run(text, end, Kind::Word),
+            Family::Gpt2 => self.gpt2(text, position),
+            Family::Cl100k => self.cl100k(text, position),
+            Family::O200k => self.o200k(text, position),
         }
     }
 
-    fn gpt2(&self, text: &[u8], at: usize) -> usize {
-        if text[at] == b'\''
-            && let Some(end) = self.contraction(text, at)
+    /// Returns the end of the word at `position`, by GPT-2's pattern.
+    fn gpt2(&self, text: &[u8], position: usize) -> usize {
+        if text[position] == b'\''
+            && let Some(end) = self.contraction(text, position)
         {
             return end;
         }
-        let (kind, after) = self.kind(text, at);
-        if kind != ErrorKind::Space {
+        let (kind, after) = self.kind(text, position);
+        if kind != Kind::Space {
             return self.run(text, after, kind);
         }
         match self.kind(text, after) {
-            (kind @ (ErrorKind::Word | ErrorKind::Number | ErrorKind::Other), next)
-                if text[at] == b' ' =>
-            {
+            (kind @ (Kind::Word | Kind::Number | Kind::Other), next) if text[position] == b' ' => {
                 self.run(text, next, kind)
             }
-            _ => self.spaces(text, at, false),
+            _ => self.spaces(text, position, false),
         }
     }
 
-    fn cl100k(&self, text: &[u8], at: usize) -> usize {
-        if text[at] == b'\''
-            && let Some(end) = self.contraction(text, at)
+    /// Returns the end of the word at `position`, by a pattern of cl100k's family.
+    fn cl100k(&self, text: &[u8], position: usize) -> usize {
+        if text[position] == b'\''
+            && let Some(end) = self.contraction(text, position)
         {
             return end;
         }
-        let (kind, after) = self.kind(text, at);
-        if kind == ErrorKind::Word {
+        let (kind, after) = self.kind(text, position);
+        if kind == Kind::Word {
             return self.run(text, after, kind);
         }
-        if kind != ErrorKind::Number && !is_line_end(text[at]) {
+        // `[^\r\n\p{L}\p{N}]?` before the letters: one character may lead a word.
+        if kind != Kind::Number && !is_line_end(text[position]) {
             let (next, past) = self.kind(text, after);
-            if next == ErrorKind::Word {
+            if next == Kind::Word {
                 return self.run(text, past, next);
             }
         }
-        self.rest(text, at)
+        self.rest(text, position)
     }
 
-    fn o200k(&self, text: &[u8], at: usize) -> usize {
-        let (class, after) = self.class(text, at);
+    /// Returns the end of the word at `position`, by a pattern of o200k's family.
+    fn o200k(&self, text: &[u8], position: usize) -> usize {
+        let (class, after) = self.class(text, position);
         let found = match class {
             Some(LOWER | UPPER | CASELESS) => {
-                self.ends_lower(text, at).or_else(|| self.upper(text, at))
+                self.ends_lower(text, position).or_else(|| self.upper(text, position))
             }
-            // A mark can go before a word as well as belong to it.
-            Some(MARK) => self.ends_lower(text, after).or_else(|| self.ends_lower(text, at)),
+            // A mark can lead a word as well as belong to it.
+            Some(MARK) => self.ends_lower(text, after).or_else(|| self.ends_lower(text, position)),
             Some(NUMBER) => None,
-            _ if is_line_end(text[at]) => None,
+            _ if is_line_end(text[position]) => None,
             _ => self.ends_lower(text, after).or_else(|| self.upper(text, after)),
         };
-        let Some(end) = found else { return self.rest(text, at) };
+        let Some(end) = found else { return self.rest(text, position) };
         match text.get(end) {
             Some(b'\'') => self.contraction(text, end).unwrap_or(end),
             _ => end,
         }
     }
 
-    /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+`: where it ends, if it matches.
+    /// Returns the end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+`, if it
+    /// matches.
     fn ends_lower(&self, text: &[u8], from: usize) -> Option<usize> {
-        let (mut at, mut of_both) = (from, None);
+        let (mut position, mut of_both) = (from, None);
         loop {
-            match self.class(text, at) {
-                (Some(UPPER), next) => at = next,
-                (Some(CASELESS | MARK), next) => (at, of_both) = (next, Some(next)),
+            match self.class(text, position) {
+                (Some(UPPER), next) => position = next,
+                (Some(CASELESS | MARK), next) => (position, of_both) = (next, Some(next)),
                 (Some(LOWER), next) => {
-                    at = next;
-                    while let (Some(LOWER | CASELESS | MARK), next) = self.class(text, at) {
-                        at = next;
+                    position = next;
+                    while let (Some(LOWER | CASELESS | MARK), next) = self.class(text, position) {
+                        position = next;
                     }
-                    return Some(at);
+                    return Some(position);
                 }
-                // Backtracking: the last that the first set can give to the second.
+                // Backtracks to the last character that the first set can give to the second.
                 _ => return of_both,
             }
         }
     }
 
-    /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+`, where the above does not match.
+    /// Returns the end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+`. Only called where `ends_lower` fails.
     fn upper(&self, text: &[u8], from: usize) -> Option<usize> {
-        let mut at = from;
-        while let (Some(UPPER), next) = self.class(text, at) {
-            at = next;
+        let mut position = from;
+        while let (Some(UPPER), next) = self.class(text, position) {
+            position = next;
         }
-        (at > from).then_some(at)
+        (position > from).then_some(position)
     }
 
-    /// What cl100k and its followers do with what is no word: numbers, punctuation, white space.
-    fn rest(&self, text: &[u8], at: usize) -> usize {
-        let (kind, after) = self.kind(text, at);
+    /// Returns the end of a number, of punctuation or of white space in cl100k and its followers.
+    fn rest(&self, text: &[u8], position: usize) -> usize {
+        let (kind, after) = self.kind(text, position);
         match kind {
-            ErrorKind::Number => {
+            Kind::Number => {
                 let mut end = after;
                 for _ in 1..self.rules.digits {
                     match self.kind(text, end) {
-                        (ErrorKind::Number, next) => end = next,
+                        (Kind::Number, next) => end = next,
                         _ => break,
                     }
                 }
                 end
             }
-            ErrorKind::Space => match self.other_end(text, after) {
-                Some(next) if text[at] == b' ' => self.punctuation(text, next),
-                _ => self.spaces(text, at, true),
+            Kind::Space => match self.other_end(text, after) {
+                Some(next) if text[position] == b' ' => self.punctuation(text, next),
+                _ => self.spaces(text, position, true),
             },
             _ => self.punctuation(text, after),
         }
     }
 
-    /// The end of the punctuation character at `at`, if there is one.
-    fn other_end(&self, text: &[u8], at: usize) -> Option<usize> {
-        let (class, after) = self.class(text, at);
+    /// Returns the end of the punctuation character at `position`, if there is one.
+    fn other_end(&self, text: &[u8], position: usize) -> Option<usize> {
+        let (class, after) = self.class(text, position);
         let is_mark = class? == MARK && self.rules.marks_are_other;
-        (is_mark || self.kinds[class? as usize] == ErrorKind::Other).then_some(after)
+        (is_mark || self.kinds[class? as usize] == Kind::Other).then_some(after)
     }
 
+    /// Returns the end of punctuation, with the line ends (and slashes) after it.
     fn punctuation(&self, text: &[u8], from: usize) -> usize {
-        let mut at = from;
-        while let Some(next) = self.other_end(text, at) {
-            at = next;
+        let mut position = from;
+        while let Some(next) = self.other_end(text, position) {
+            position = next;
         }
         while text
-            .get(at)
+            .get(position)
             .is_some_and(|&byte| is_line_end(byte) || (byte == b'/' && self.rules.slashes))
         {
-            at += 1;
+            position += 1;
         }
-        at
+        position
     }
 
-    /// `\s*[\r\n]+|\s+(?!\S)|\s+`, or without the first.
+    /// Returns the end of `\s*[\r\n]+|\s+(?!\S)|\s+`, without the first alternative unless `lines`.
     fn spaces(&self, text: &[u8], from: usize, lines: bool) -> usize {
-        let (mut at, mut last, mut line_end) = (from, from, None);
-        while let (ErrorKind::Space, next) = self.kind(text, at) {
-            if is_line_end(text[at]) {
+        let (mut position, mut last, mut line_end) = (from, from, None);
+        while let (Kind::Space, next) = self.kind(text, position) {
+            if is_line_end(text[position]) {
                 line_end = Some(next);
             }
-            (last, at) = (at, next);
+            (last, position) = (position, next);
         }
+        // The last space stays for the word after it, unless the text ends or it is the only one.
         match line_end {
             Some(end) if lines => end,
-            _ if at == text.len() || last == from => at,
+            _ if position == text.len() || last == from => position,
             _ => last,
         }
     }
 
-    /// The end of the characters of `kind` from `at`.
-    fn run(&self, text: &[u8], from: usize, kind: ErrorKind) -> usize {
-        let mut at = from;
+    /// Returns the end of the characters of `kind`.
+    fn run(&self, text: &[u8], from: usize, kind: Kind) -> usize {
+        let mut position = from;
         loop {
-            let (found, next) = self.kind(text, at);
+            let (found, next) = self.kind(text, position);
             if found != kind {
-                return at;
+                return position;
             }
-            at = next;
+            position = next;
         }
     }
 
-    /// The end of the contraction whose apostrophe is at `at`, if there is one.
-    fn contraction(&self, text: &[u8], at: usize) -> Option<usize> {
-        let (first, after) = self.letter(text, at + 1)?;
+    /// Returns the end of the contraction whose apostrophe is at `position`, if there is one.
+    fn contraction(&self, text: &[u8], position: usize) -> Option<usize> {
+        let (first, after) = self.letter(text, position + 1)?;
         let second = match first {
             b's' | b't' | b'm' | b'd' => return Some(after),
             b'r' | b'v' => b'e',
@@ -278,16 +287,16 @@ impl Splitter {
         self.letter(text, after).filter(|&(letter, _)| letter == second).map(|(_, end)| end)
     }
 
-    /// The letter of a contraction at `at`, in lower case, and its end.
-    fn letter(&self, text: &[u8], at: usize) -> Option<(u8, usize)> {
-        let byte = *text.get(at)?;
+    /// Returns the letter of a contraction at `position`, in lower case, and its end.
+    fn letter(&self, text: &[u8], position: usize) -> Option<(u8, usize)> {
+        let byte = *text.get(position)?;
         match self.rules.contraction {
             Contraction::None => None,
-            Contraction::Exact => Some((byte, at + 1)),
-            _ if byte.is_ascii() => Some((byte.to_ascii_lowercase(), at + 1)),
+            Contraction::Exact => Some((byte, position + 1)),
+            _ if byte.is_ascii() => Some((byte.to_ascii_lowercase(), position + 1)),
             Contraction::Ascii => None,
             Contraction::Folded => {
-                let (code, end) = decode(text, at);
+                let (code, end) = decode(text, position);
                 let char = char::from_u32(code)?;
                 b"sdmtlver"
                     .iter()
@@ -297,265 +306,121 @@ impl Splitter {
         }
     }
 
-    /// The kind of the character at `at`, and its end.
+    /// Returns the kind of the character at `position`, and its end.
     #[inline]
-    fn kind(&self, text: &[u8], at: usize) -> (ErrorKind, usize) {
-        match text.get(at) {
-            None => (ErrorKind::End, at),
-            Some(&byte) if byte.is_ascii() => (self.ascii[byte as usize], at + 1),
+    fn kind(&self, text: &[u8], position: usize) -> (Kind, usize) {
+        match text.get(position) {
+            None => (Kind::End, position),
+            Some(&byte) if byte.is_ascii() => (self.ascii[byte as usize], position + 1),
             _ => {
-                let (code, end) = decode(text, at);
+                let (code, end) = decode(text, position);
                 (self.kinds[self.classes.of(code) as usize & 7], end)
             }
         }
     }
 
-    /// The class of the character at `at`, and its end.
+    /// Returns the class of the character at `position`, and its end.
     #[inline]
-    fn class(&self, text: &[u8], at: usize) -> (Option<u8>, usize) {
-        if at >= text.len() {
-            return (None, at);
+    fn class(&self, text: &[u8], position: usize) -> (Option<u8>, usize) {
+        if position >= text.len() {
+            return (None, position);
         }
-        let (code, end) = decode(text, at);
+        let (code, end) = decode(text, position);
         (Some(self.classes.of(code)), end)
     }
 }
 
-/// A text that is cut into words, from its start on.
+/// A text that is cut into words, from its start.
 #[derive(Debug)]
-pub struct Cut<'a> {
+pub(crate) struct Cut<'a> {
     splitter: &'a Splitter,
     text: &'a [u8],
-    /// Where the next word starts.
-    at: usize,
+    /// The start of the next word.
+    position: usize,
     /// The letters from `from` on.
     letters: Letters,
     from: usize,
 }
 
 impl<'a> Cut<'a> {
-    /// The words of a text.
+    /// Starts cutting a text.
     #[inline]
-    pub fn of(splitter: &'a Splitter, text: &'a [u8]) -> Self {
-        let mut cut = Self { splitter, text, at: 0, letters: Letters::default(), from: 0 };
+    pub(crate) fn of(splitter: &'a Splitter, text: &'a [u8]) -> Self {
+        let mut cut = Self { splitter, text, position: 0, letters: Letters::default(), from: 0 };
         cut.look();
         cut
     }
 
-    /// The text.
+    /// Returns the text.
     #[inline]
-    pub fn text(&self) -> &'a [u8] {
+    pub(crate) fn text(&self) -> &'a [u8] {
         self.text
     }
 
-    /// Where the next word starts.
+    /// Returns the start of the next word.
     #[inline]
-    pub fn at(&self) -> usize {
-        self.at
+    pub(crate) fn position(&self) -> usize {
+        self.position
     }
 
-    /// Sees which bytes are letters from here on.
+    /// Computes which of the bytes from here on are letters.
     #[inline(never)]
     fn look(&mut self) {
         let Splitter { takes_latin, takes_marks, .. } = *self.splitter;
         (self.letters, self.from) =
-            (Letters::at(self.text, self.at, takes_latin, takes_marks), self.at);
+            (Letters::at(self.text, self.position, takes_latin, takes_marks), self.position);
     }
 
-    /// The end of the next word, if one is left; the text counts as if it ended at `stop`.
+    /// Returns the end of the next word, if one is left. The text counts as if it ended at `stop`.
     #[inline]
-    pub fn next(&mut self, stop: usize) -> Option<usize> {
+    pub(crate) fn next(&mut self, stop: usize) -> Option<usize> {
         let (splitter, bytes) = (self.splitter, &self.text[..stop]);
-        let start = splitter.starts[usize::from(*bytes.get(self.at)?)];
-        if self.at - self.from > KNOWN {
+        let start = splitter.starts[usize::from(*bytes.get(self.position)?)];
+        if self.position - self.from > KNOWN {
             self.look();
         }
-        // Most words are Latin letters, perhaps after a character that may lead a word: every
-        // pattern takes those the same, case aside. Where they end hangs on nothing but where they
-        // start: the processor finds the next word meanwhile.
-        let (letters, at) = (self.letters, self.at - self.from);
-        let first = at + usize::from(start == Start::Lead);
+        // Most words are Latin letters, perhaps after a character that may lead a word. Every
+        // pattern takes those alike, case aside. The end then depends on the start alone, so the
+        // processor can work on the next word meanwhile.
+        let (letters, position) = (self.letters, self.position - self.from);
+        let first = position + usize::from(start == Start::Lead);
         let end = match splitter.rules.family {
             Family::O200k => letters.lower_end(letters.upper_end(first)),
-            _ => letters.end(at + 1),
+            _ => letters.end(position + 1),
         };
         let is_word = start != Start::None && letters.has(first);
         let is_seen = is_word
             && letters.is_ascii(end)
             && (splitter.rules.family != Family::O200k
                 || bytes.get(self.from + end) != Some(&b'\''));
-        // What follows `stop` may be seen too; a word ends there.
-        self.at = if is_seen {
+        // The letters may reach beyond `stop`; the word ends there.
+        self.position = if is_seen {
             stop.min(self.from + end)
         } else {
             splitter.other(
                 bytes,
-                self.at,
-                if is_word { stop.min(self.from + end) } else { self.at },
+                self.position,
+                if is_word { stop.min(self.from + end) } else { self.position },
             )
         };
-        Some(self.at)
+        Some(self.position)
     }
 }
 
+/// Returns whether a byte is a line feed or a carriage return.
 fn is_line_end(byte: u8) -> bool {
     byte == b'\n' || byte == b'\r'
 }
 
-/// The code point at `at`, where a character of UTF-8 starts, and its end.
+/// Returns the code point of the UTF-8 character at `position`, and its end.
 #[inline]
-pub fn decode(text: &[u8], at: usize) -> (u32, usize) {
-    let low = |nth: usize| u32::from(text[at + nth] & 0x3f);
-    let first = u32::from(text[at]);
+pub(crate) fn decode(text: &[u8], position: usize) -> (u32, usize) {
+    let low = |nth: usize| u32::from(text[position + nth] & 0x3f);
+    let first = u32::from(text[position]);
     match first {
-        0..0x80 => (first, at + 1),
-        0x80..0xe0 => ((first & 0x1f) << 6 | low(1), at + 2),
-        0xe0..0xf0 => ((first & 0x0f) << 12 | low(1) << 6 | low(2), at + 3),
-        _ => ((first & 0x07) << 18 | low(1) << 12 | low(2) << 6 | low(3), at + 4),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use onig::Regex;
-    use proptest::prelude::*;
-
-    use super::super::pattern::known;
-    use super::*;
-
-    /// What the regex engine finds, between matches included.
-    fn oracle(pattern: &Regex, text: &str) -> Vec<(usize, usize)> {
-        let (mut words, mut last) = (Vec::new(), 0);
-        for (start, end) in pattern.find_iter(text) {
-            if last < start {
-                words.push((last, start));
-            }
-            words.push((start, end));
-            last = end;
-        }
-        assert_eq!(last, text.len(), "a known pattern covers every text");
-        words
-    }
-
-    fn assert_same(pattern: &str, regex: &Regex, splitter: &Splitter, text: &str) {
-        let mut words = Vec::new();
-        splitter.each(text, |start, end| words.push((start, end)));
-        let expected = oracle(regex, text);
-        // With more after it, and before: each part as by itself.
-        let all = format!("{text}{text}aẹ");
-        let (mut cut, mut start) = (Cut::of(splitter, all.as_bytes()), 0);
-        for nth in 1..=2 {
-            let stop = nth * text.len();
-            for word in &words {
-                assert_eq!(
-                    (start, cut.at()),
-                    (word.0 + stop - text.len(), start),
-                    "{pattern}\n on {text:?} twice"
-                );
-                start = cut.next(stop).expect("a word");
-                assert_eq!(start, word.1 + stop - text.len(), "{pattern}\n on {text:?} twice");
-            }
-            assert_eq!(cut.next(stop), None);
-        }
-        if words != expected {
-            let at = words.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(0);
-            let from = expected[at].0;
-            let shown: String = text[from..].chars().take(20).collect();
-            panic!("{pattern}\n on {shown:?}: {:?}, not {:?}", words.get(at), expected.get(at));
-        }
-    }
-
-    fn all() -> Vec<(String, Regex, Splitter)> {
-        let build = |pattern: String| {
-            let regex = Regex::new(&pattern).expect("a valid pattern");
-            let splitter = Splitter::new(Rules::of(&pattern).expect("a known pattern"));
-            (pattern, regex, splitter)
-        };
-        known().into_iter().map(build).collect()
-    }
-
-    #[test]
-    fn every_code_point_in_several_contexts() {
-        // One pattern of each kind: the others differ from them in what has nothing to do with a
-        // character.
-        let kinds = [
-            r"'s|'t",
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]",
-            r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}|",
-            O200K,
-        ];
-        for kind in kinds {
-            let (pattern, regex, splitter) =
-                all().into_iter().find(|(pattern, ..)| pattern.starts_with(kind)).expect("known");
-            for block in 0..0x440_u32 {
-                let mut text = String::new();
-                for char in (block << 10..(block + 1) << 10).filter_map(char::from_u32) {
-                    text.extend(['a', char, ' ', char, '1', char, 'B', '\'', char, '\n', char]);
-                    // Nothing is assigned from here to the last planes but one.
-                    if !('\u{40000}'..'\u{e0000}').contains(&char) {
-                        text.extend([
-                            'b', ' ', ' ', char, char, 'A', '\'', 'l', char, '.', char, 'ʰ', char,
-                            'B', '\u{301}', char, '!',
-                        ]);
-                        text.extend(['/', char, '\t', char, '\u{301}', 'd']);
-                    }
-                }
-                assert_same(&pattern, &regex, &splitter, &text);
-            }
-        }
-    }
-
-    #[test]
-    fn words_longer_than_a_chunk_and_line_ends() {
-        let texts = [
-            "",
-            " ",
-            "\n",
-            "a",
-            "'",
-            "'s",
-            "'S",
-            "'ſ",
-            "'LL",
-            "it's IT'S we'Re o'clock '' 'll'll",
-            "abcdefghijklmno",
-            "abcdefghijklmnopq",
-            " abcdefghijklmno pq",
-            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopq1",
-            "ABCDEFGHIJKLMNOPQRS",
-            "ABCDEFGHIJKLMNOp'sq",
-            "aBcDeFGhI ABc'd",
-            "x   y",
-            "x \n y\r\n\r\n  z  ",
-            "  \n\n  ",
-            "\t\tx",
-            "a/b//\n/c",
-            "1234567",
-            "ọ́nụ́ ẹ̀kọ́ ʼYaʼya Ǹjẹ́ abcdefghijklmnẹ́opq",
-            "日本語テキスト、中文。",
-            "…—‘’“”",
-            "a\u{a0}b\u{3000}c\u{85}d",
-        ];
-        for (pattern, regex, splitter) in all() {
-            for text in texts {
-                assert_same(&pattern, &regex, &splitter, text);
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
-        #[test]
-        fn random_texts(text in r"([a-eA-E]{0,18}|[ \t\n\r'/]{0,3}|'(s|S|ſ|Ll|rE|ve|D|m)|[0-9²٣]{0,4}|[.,!ẹàʰªǅ中あß\u{301}\u{323}\u{a0}\u{2028}\u{1f600}]|.){0,12}") {
-            for (pattern, regex, splitter) in PATTERNS.with(Clone::clone).iter() {
-                assert_same(pattern, regex, splitter, &text);
-            }
-        }
-    }
-
-    const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}";
-
-    thread_local! {
-        static PATTERNS: std::rc::Rc<Vec<(String, Regex, Splitter)>> = std::rc::Rc::new(all());
+        0..0x80 => (first, position + 1),
+        0x80..0xe0 => ((first & 0x1f) << 6 | low(1), position + 2),
+        0xe0..0xf0 => ((first & 0x0f) << 12 | low(1) << 6 | low(2), position + 3),
+        _ => ((first & 0x07) << 18 | low(1) << 12 | low(2) << 6 | low(3), position + 4),
     }
 }
