@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from sabiprep.dataset import PackedDataset
-from sabitrain.data import make_step
-from sabitrain.loader import Loader, keep_freed_memory
-from sabitrain.masking import Masking
-from sabitrain.mixture import open_datasets
+from sabitrain.data.batches import make_step
+from sabitrain.data.loader import Loader, keep_freed_memory
+from sabitrain.data.masking import Masking
+from sabitrain.data.mixture import open_datasets
 
 ROWS, MICRO_ROWS, STEPS = 128, 16, 300
 STRATEGIES = {

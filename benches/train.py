@@ -43,12 +43,12 @@ from torch import Tensor
 
 from sabiprep.dataset import BatchDict
 from sabitrain.config import PRESETS, Compute, ModelConfig, OptimConfig
-from sabitrain.data import Batch, Step, make_batch
-from sabitrain.evaluate import precision
-from sabitrain.flops import peak_flops, step_flops
-from sabitrain.loss import predicting_states, weighted_loss
-from sabitrain.model import Llama
-from sabitrain.optim import make_optimizers
+from sabitrain.data.batches import Batch, Step, make_batch
+from sabitrain.evaluation.evaluate import precision
+from sabitrain.models.flops import peak_flops, step_flops
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import predicting_states, weighted_loss
+from sabitrain.optim.optimizers import make_optimizers
 
 SHARES = (0.0, 0.5, 0.7, 0.9)
 OURS = ("dense", "head", "full")
@@ -104,7 +104,7 @@ def make_rows(subject: Subject, prompt: float) -> BatchDict:
 
 
 def sabitrain_loss(model: Llama, batch: Batch, compute: Compute) -> Callable[[], Tensor]:
-    """The loss as `sabitrain.train` computes it."""
+    """The loss as `sabitrain.trainer` computes it."""
     return lambda: weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch)[0]
 
 

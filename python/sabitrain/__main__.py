@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(describe(config))
             return 0
         config = parse_command_line(given)
-        from sabitrain.train import (
+        from sabitrain.trainer import (
             run_training,
         )  # only now: help and mistakes need not wait for torch
 

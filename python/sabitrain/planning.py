@@ -5,7 +5,7 @@ types but no numbers, in bf16 as on a GPU, and what autograd keeps for the backw
 up.
 
 What is not seen that way is reckoned: parameters, gradients and optimizer states by their number;
-the copies in bf16 that autocast keeps of the matrices; three chunks of logits (`sabitrain.loss`);
+the copies in bf16 that autocast keeps of the matrices; three chunks of logits (`sabitrain.models.loss`);
 in the backward pass the gradients of the widest layer; and for CUDA itself and for what its
 allocator leaves unused, 1 GB.
 """
@@ -23,14 +23,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sabiprep.dataset import PackedDataset
 from sabitrain.config import OptimConfig, TrainConfig
-from sabitrain.data import PAD_TO, make_batch, make_step, micro_batches
-from sabitrain.flops import Flops, forward_flops, step_flops
-from sabitrain.held_out import all_fit_the_run, sample_rows
-from sabitrain.loss import MAX_LOGITS
-from sabitrain.masking import masking_of, prompt_tokens
-from sabitrain.mixture import MixedOrder, make_order, open_datasets
-from sabitrain.model import Llama
-from sabitrain.optim import parameter_groups
+from sabitrain.data.batches import PAD_TO, make_batch, make_step, micro_batches
+from sabitrain.data.held_out import all_fit_the_run, sample_rows
+from sabitrain.data.masking import masking_of, prompt_tokens
+from sabitrain.data.mixture import MixedOrder, make_order, open_datasets
+from sabitrain.models.flops import Flops, forward_flops, step_flops
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import MAX_LOGITS
+from sabitrain.optim.optimizers import parameter_groups
 from sabitrain.preflight import check_dataset
 
 _RESERVE = 10**9

@@ -5,11 +5,11 @@ from __future__ import annotations
 from sabiprep.dataset import PackedDataset
 from sabiprep.errors import DatasetError, TrainError
 from sabitrain.config import TrainConfig
-from sabitrain.data import micro_batches
-from sabitrain.generate import check_tasks
-from sabitrain.masking import masking_of
-from sabitrain.mixture import Mixture
-from sabitrain.tokenizer import open_tokenizer
+from sabitrain.data.batches import micro_batches
+from sabitrain.data.masking import masking_of
+from sabitrain.data.mixture import Mixture
+from sabitrain.data.tokenizer import open_tokenizer
+from sabitrain.evaluation.generate import check_tasks
 
 _ROWS_AT_ONCE = 256
 

@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from sabiprep.dataset import PackedDataset
-from sabitrain.baseline import Unigram, train_unigram
-from sabitrain.clock import Clock
 from sabitrain.config import TrainConfig
-from sabitrain.evaluate import evaluate_split
-from sabitrain.held_out import all_fit_the_run, sample_rows
-from sabitrain.model import Llama
-from sabitrain.scores import Evaluation
+from sabitrain.data.held_out import all_fit_the_run, sample_rows
+from sabitrain.evaluation.baseline import Unigram, train_unigram
+from sabitrain.evaluation.evaluate import evaluate_split
+from sabitrain.evaluation.scores import Evaluation
+from sabitrain.evaluation.text_bytes import TargetBytes
+from sabitrain.models.llama import Llama
+from sabitrain.monitoring.clock import Clock
+from sabitrain.monitoring.console import Console
 from sabitrain.stopping import GoOn, StopRequest
-from sabitrain.text_bytes import TargetBytes
-from sabitrain.view import View
 
 # What is expected to take a second is given so many, lest the run's hours end before it.
 _MARGIN = 1.1
@@ -27,7 +27,7 @@ _ROWS_SAMPLED = 16  # of which the length of a document is the mean
 class Validator:
     """Validates the model of a run on held-out rows.
 
-    Validations take the sample of ``--eval-rows`` (`sabitrain.held_out.sample_rows`), the same rows
+    Validations take the sample of ``--eval-rows`` (`sabitrain.data.held_out.sample_rows`), the same rows
     each time. The last takes every held-out row where time allows: under ``--hours``, if that is
     expected to be done within them; else, if no more rows are held out than the run has trained on,
     so that it takes a fraction of the run's time.
@@ -45,7 +45,7 @@ class Validator:
         rows_at_once: int,
         autocast: bool,
         clock: Clock,
-        view: View,
+        console: Console,
         stop: StopRequest,
     ) -> None:
         """Prepare to validate ``model``; no row is read yet.
@@ -58,13 +58,13 @@ class Validator:
                 longer than in one.
             autocast: Whether to compute in bf16.
             clock: The run's.
-            view: Where it shows how far it is.
+            console: Where it shows how far it is.
             stop: Says whether a signal asked it to end.
         """
         self._config, self._dataset, self._model = config, dataset, model
         self._rows_at_once = min(rows_at_once, config.batch.rows(dataset.seq_len))
         self._autocast = autocast
-        self._clock, self._view, self._stop = clock, view, stop
+        self._clock, self._console, self._stop = clock, console, stop
         self._sample: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._unigram: Unigram | None = None
         self._bytes = TargetBytes(dataset)
@@ -122,7 +122,7 @@ class Validator:
             if last and self._takes_all(step)
             else self._sample
         )
-        self._view.between_steps("validating")
+        self._console.between_steps("validating")
         began = self._clock.seconds
         evaluation = evaluate_split(
             self._model,
@@ -145,7 +145,7 @@ class Validator:
         """
 
         def go_on(done: int, of: int) -> bool:
-            self._view.progress(doing, done, of, unit)
+            self._console.progress(doing, done, of, unit)
             return not (self._stop.is_requested() or (within_hours and self._clock.is_over()))
 
         return go_on

@@ -9,18 +9,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import VOCAB_SIZE, random_rows
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import varlen
 
 from sabiprep.errors import TrainError
-from sabitrain import attention, flash, grouped
-from sabitrain.attention import check_attention, document_attention
+from sabitrain.attention import documents as attention
+from sabitrain.attention import flash, grouped
+from sabitrain.attention.documents import check_attention, document_attention
 from sabitrain.config import ModelConfig
-from sabitrain.data import make_batch
-from sabitrain.loss import predicting_states, weighted_loss
-from sabitrain.model import Llama
+from sabitrain.data.batches import make_batch
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import predicting_states, weighted_loss
+from support.train.tiny import VOCAB_SIZE, random_rows
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import SOURCES, any_rows, write_tiny
 
 from sabiprep.errors import DatasetError
-from sabitrain.data import PAD_TO, RowOrder, make_batch, make_step, micro_batches, shuffled
-from sabitrain.masking import Masking
+from sabitrain.data.batches import PAD_TO, RowOrder, make_batch, make_step, micro_batches, shuffled
+from sabitrain.data.masking import Masking
+from support.train.tiny import SOURCES, any_rows, write_tiny
 
 TASKS = [source["task"] for source in SOURCES]
 

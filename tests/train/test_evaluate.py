@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import (
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from dataset_writer import Document, write_dataset
+from sabiprep.dataset import PackedDataset, Split, open_dataset
+from sabitrain.config import ModelConfig
+from sabitrain.data.held_out import sample_rows
+from sabitrain.data.masking import documents_of
+from sabitrain.evaluation import baseline as baseline_module
+from sabitrain.evaluation.baseline import train_unigram, unigram_baseline
+from sabitrain.evaluation.evaluate import evaluate_split
+from sabitrain.evaluation.scores import Score, SourceScore, TargetLoss
+from sabitrain.evaluation.text_bytes import TargetBytes
+from sabitrain.models.llama import Llama
+from support.train.tiny import (
     SOURCES,
     VOCAB_SIZE,
     copy_document,
@@ -19,19 +32,6 @@ from tiny import (
     text_document,
     write_tiny,
 )
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-from dataset_writer import Document, write_dataset
-from sabiprep.dataset import PackedDataset, Split, open_dataset
-from sabitrain import baseline as baseline_module
-from sabitrain.baseline import train_unigram, unigram_baseline
-from sabitrain.config import ModelConfig
-from sabitrain.evaluate import evaluate_split
-from sabitrain.held_out import sample_rows
-from sabitrain.masking import documents_of
-from sabitrain.model import Llama
-from sabitrain.scores import Score, SourceScore, TargetLoss
-from sabitrain.text_bytes import TargetBytes
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import itertools
 
 import pytest
 import torch
-from tiny import VOCAB_SIZE, random_rows
 from torch.utils.flop_counter import FlopCounterMode
 
 from sabitrain.config import PRESETS, ModelConfig
-from sabitrain.data import Step, make_batch
-from sabitrain.flops import peak_flops, step_flops, training_flops
-from sabitrain.loss import predicting_states, weighted_loss
-from sabitrain.model import Llama
+from sabitrain.data.batches import Step, make_batch
+from sabitrain.models.flops import peak_flops, step_flops, training_flops
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import predicting_states, weighted_loss
+from support.train.tiny import VOCAB_SIZE, random_rows
 
 SHAPE = ModelConfig(layers=3, width=16, heads=4, kv_heads=2, mlp_width=24, context=1024)
 

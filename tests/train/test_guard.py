@@ -5,7 +5,6 @@ stopping the run.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import re
 import shlex
@@ -15,25 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tear
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny import SOURCES, documents, tiny_config, write_tiny
 from torch import Tensor
 
 from sabiprep.errors import ConfigError, TrainError
-from sabitrain import guard as guard_module
-from sabitrain import train
+from sabitrain import trainer
 from sabitrain.command_line import parse_command_line
 from sabitrain.config import CheckpointConfig, ModelConfig, OptimConfig, TrainConfig
-from sabitrain.guard import UPDATES, StepGuard, records_of
-from sabitrain.masking import Masking
-from sabitrain.mixture import open_datasets
-from sabitrain.model import Llama
-from sabitrain.optim import clip_gradient, make_optimizers, skip_where
-from sabitrain.train import run_training
+from sabitrain.data.masking import Masking
+from sabitrain.data.mixture import open_datasets
+from sabitrain.models.llama import Llama
+from sabitrain.optim import guard as guard_module
+from sabitrain.optim.guard import UPDATES, StepGuard, records_of
+from sabitrain.optim.optimizers import clip_gradient, make_optimizers, skip_where
+from sabitrain.trainer import run_training
+from support.train import tear
+from support.train.runs import read, spoil, stop_after
+from support.train.tiny import SOURCES, documents, tiny_config, write_tiny
 
 SHAPE = ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=40, context=8)
 CPU = torch.device("cpu")
@@ -132,23 +132,6 @@ def bits(value: Any) -> Any:
     return [bits(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def spoil(patch: pytest.MonkeyPatch, steps: set[int], value: float = math.nan) -> None:
-    """Have the gradient of these steps, counted from 1, hold a number that it must not."""
-    clip, taken = train.clip_gradient, [0]
-
-    def clip_spoilt(model: Llama, largest: float) -> Tensor:
-        taken[0] += 1
-        if taken[0] in steps:
-            next(model.parameters()).grad[0, 0] = value
-        return clip(model, largest)
-
-    patch.setattr(train, "clip_gradient", clip_spoilt)
-
-
-def read(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture
 def data(tmp_path) -> Path:
     return write_tiny(tmp_path / "data").path
@@ -184,7 +167,7 @@ def test_three_in_a_row_stop_the_run_and_name_their_records(data, tmp_path, monk
     ]
     assert stopped["kind"] == "stopped" and stopped["step"] == 8
     with open_datasets([data]) as dataset:
-        rows = train.make_order(dataset, config, 4, 40).step(7)
+        rows = trainer.make_order(dataset, config, 4, 40).step(7)
         batch = dataset.train.batch(rows)
     written = documents(60, 0)
     places = [
@@ -281,7 +264,7 @@ def test_resuming_keeps_the_counters(data, tmp_path, monkeypatch):
         run_training(tiny_config(data, tmp_path / "whole", **options))
     with monkeypatch.context() as patch:
         spoil(patch, {2, 4, 5})
-        patch.setattr(train.Loader, "step", stop_after(5, train.Loader.step))
+        patch.setattr(trainer.Loader, "step", stop_after(5, trainer.Loader.step))
         with pytest.raises(KeyError):
             run_training(tiny_config(data, tmp_path / "run", **options))
     shutil.copytree(tmp_path / "run", tmp_path / "again", symlinks=True)
@@ -295,15 +278,6 @@ def test_resuming_keeps_the_counters(data, tmp_path, monkeypatch):
         spoil(patch, {1})
         with pytest.raises(TrainError, match="step 6: the third in a row"):
             run_training(tiny_config(data, tmp_path / "again", resume=True, **options))
-
-
-def stop_after(steps: int, step: Any) -> Any:
-    def stopping(self: Any, index: int) -> Any:
-        if index == steps:
-            raise KeyError(index)
-        return step(self, index)
-
-    return stopping
 
 
 STOPPABLE = {
@@ -332,7 +306,7 @@ def test_going_on_past_what_stopped_a_run(data, tmp_path, monkeypatch):
     with pytest.raises(TrainError, match="step 9: the third in a row"):
         go(monkeypatch, {2, 3, 4}, tiny_config(data, run, resume=True, **STOPPABLE))
     with monkeypatch.context() as patch:
-        patch.setattr(train.Loader, "step", stop_after(10, train.Loader.step))
+        patch.setattr(trainer.Loader, "step", stop_after(10, trainer.Loader.step))
         with pytest.raises(KeyError):
             run_training(
                 tiny_config(data, run, resume=True, skip_batches=(2, 7, 8, 9), **STOPPABLE)

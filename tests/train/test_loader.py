@@ -24,10 +24,10 @@ from dataset_writer import (
     target_only_mask,
     write_dataset,
 )
-from sabitrain.data import PAD_TO, Batch
-from sabitrain.loader import Loader
-from sabitrain.masking import Masking
-from sabitrain.mixture import open_datasets
+from sabitrain.data.batches import PAD_TO, Batch
+from sabitrain.data.loader import Loader
+from sabitrain.data.masking import Masking
+from sabitrain.data.mixture import open_datasets
 
 EOS, PAD = 1, 2
 TASKS = ["copy", "label"]

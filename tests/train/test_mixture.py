@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 from sabiprep.errors import ConfigError, DatasetError
 from sabitrain.command_line import parse_command_line
-from sabitrain.data import RowOrder, RowStream, make_step, shuffled
-from sabitrain.loader import Loader
-from sabitrain.masking import Masking
-from sabitrain.mixture import MixedOrder, Mixture, mix_of_steps, open_datasets
-from sabitrain.train import run_training
+from sabitrain.data.batches import RowOrder, RowStream, make_step, shuffled
+from sabitrain.data.loader import Loader
+from sabitrain.data.masking import Masking
+from sabitrain.data.mixture import MixedOrder, Mixture, mix_of_steps, open_datasets
+from sabitrain.trainer import run_training
+from support.train.tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 
 class Part:

@@ -6,8 +6,13 @@ import pytest
 import torch
 
 from sabitrain.config import ModelConfig, OptimConfig
-from sabitrain.model import Llama
-from sabitrain.optim import clip_gradient, make_optimizers, parameter_groups, set_learning_rate
+from sabitrain.models.llama import Llama
+from sabitrain.optim.optimizers import (
+    clip_gradient,
+    make_optimizers,
+    parameter_groups,
+    set_learning_rate,
+)
 
 SHAPE = ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=40, context=8)
 

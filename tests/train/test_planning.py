@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 from sabiprep.dataset import open_dataset
 from sabitrain import planning
 from sabitrain.__main__ import main
 from sabitrain.command_line import parse_command_line
 from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
-from sabitrain.data import make_step
-from sabitrain.loss import predicting_states, weighted_loss
-from sabitrain.masking import Masking
-from sabitrain.model import Llama
-from sabitrain.optim import make_optimizers
+from sabitrain.data.batches import make_step
+from sabitrain.data.masking import Masking
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import predicting_states, weighted_loss
+from sabitrain.optim.optimizers import make_optimizers
 from sabitrain.planning import memory_of, plan_run, saved_bytes
+from support.train.tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 SHAPE = ModelConfig(layers=3, width=32, heads=4, kv_heads=2, mlp_width=48, context=1024)
 

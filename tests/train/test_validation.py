@@ -10,12 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny import tiny_config, write_tiny
 
 from sabiprep.errors import ConfigError
-from sabitrain import clock, evaluate, generate, train
+from sabitrain import trainer
 from sabitrain.config import BatchConfig, TrainConfig
-from sabitrain.train import run_training
+from sabitrain.evaluation import evaluate, generate
+from sabitrain.monitoring import clock
+from sabitrain.trainer import run_training
+from support.train.tiny import tiny_config, write_tiny
 
 SECONDS = 1 / 3600
 
@@ -60,7 +62,7 @@ class Turned:
     ) -> None:
         self.now, self.step, self.row, self.token = 1e4, step, row, token
         patch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self._pass(patch, train, "weighted_loss", "step")
+        self._pass(patch, trainer, "weighted_loss", "step")
         self._pass(patch, evaluate, "_predict", "row")
         self._pass(patch, generate.F, "linear", "token")
 

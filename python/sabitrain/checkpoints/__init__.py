@@ -1,0 +1,1 @@
+"""Everything a run leaves on the disk and goes on from."""

@@ -1,0 +1,161 @@
+"""Checkpoints: a folder that ``transformers`` reads as a Llama, written whole or not at all.
+Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from sabiprep.dataset import PackedDataset
+from sabiprep.errors import ConfigError, OutputError, TrainError
+from sabiprep.files import CONFIG_LIMIT, read_whole
+from sabitrain.checkpoints import files
+from sabitrain.config import ModelConfig
+from sabitrain.data.tokenizer import (
+    CHAT_TEMPLATE,
+    control_ids,
+    open_tokenizer,
+    tokenizer_config,
+    tokenizer_file,
+)
+from sabitrain.models.llama import Llama
+
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""The files that ``transformers`` reads; `CHAT_TEMPLATE` is one more where the dataset has one."""
+
+
+def save_checkpoint(folder: Path, model: Llama, dataset: PackedDataset) -> None:
+    """Write a model with the tokenizer of its dataset to ``folder``, which must not exist yet.
+
+    The files are written and synced in a folder beside it, which is then renamed: ``folder`` is
+    complete as soon as it exists. Weights are float32; the tied head is stored once, as the
+    embedding, as ``transformers`` does.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    with new_checkpoint(folder) as unfinished:
+        write_model(unfinished, model, dataset)
+
+
+@contextlib.contextmanager
+def new_checkpoint(folder: Path) -> Iterator[Path]:
+    """An empty folder to write a checkpoint in; when all went well it becomes ``folder``, which
+    must not exist yet.
+
+    Raises:
+        OutputError: If it exists, or something cannot be written.
+    """
+    if folder.exists():
+        raise OutputError("there is a checkpoint already", file=str(folder))
+    unfinished = files.unfinished_name(folder)
+    try:
+        files.remove(unfinished)
+        files.make_folder(unfinished)
+        yield unfinished
+        files.sync(unfinished)
+        files.rename(unfinished, folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # half a checkpoint would only keep a full disk full
+            files.remove(unfinished)
+        raise files.output_error(error, "the checkpoint cannot be written", folder) from error
+
+
+def write_model(folder: Path, model: Llama, dataset: PackedDataset) -> None:
+    """Write `FILES` to an empty folder: what ``transformers`` wants to know."""
+    tokenizer = open_tokenizer(dataset)
+    documents = {
+        "config.json": _model_config(model, dataset),
+        "generation_config.json": {**control_ids(dataset), "do_sample": False},
+        "tokenizer_config.json": tokenizer_config(dataset, tokenizer, model.config.context),
+    }
+    for name, content in documents.items():
+        files.write_file(folder / name, f"{json.dumps(content, indent=2)}\n".encode())
+    files.write_file(folder / "tokenizer.json", tokenizer_file(dataset, tokenizer))
+    chat_template = dataset.manifest["tokenizer"].get("chat_template")
+    if chat_template is not None:
+        files.write_file(folder / CHAT_TEMPLATE, chat_template.encode())
+    weights = {
+        name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()
+    }
+    files.save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
+
+
+def load_checkpoint(folder: Path) -> Llama:
+    """The model of a checkpoint that `save_checkpoint` wrote, on the CPU, ready to generate.
+
+    Raises:
+        TrainError: If there is none, or it does not fit together.
+    """
+    try:
+        written = json.loads(read_whole(folder / "config.json", CONFIG_LIMIT))
+        model = Llama(
+            ModelConfig(
+                layers=written["num_hidden_layers"],
+                width=written["hidden_size"],
+                heads=written["num_attention_heads"],
+                kv_heads=written["num_key_value_heads"],
+                mlp_width=written["intermediate_size"],
+                context=written["max_position_embeddings"],
+                rope_theta=written["rope_theta"],
+                norm_eps=written["rms_norm_eps"],
+                init_std=written["initializer_range"],
+            ),
+            written["vocab_size"],
+        )
+        model.load_state_dict(files.load_tensors(folder / "model.safetensors"))
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ConfigError,
+        SafetensorError,
+    ) as error:
+        raise TrainError(
+            f"not a checkpoint of sabitrain: {error}",
+            file=str(folder),
+            remedy="name RUN/checkpoint of a run",
+        ) from error
+    return model.eval()
+
+
+def _model_config(model: Llama, dataset: PackedDataset) -> dict[str, Any]:
+    """``config.json``; the rotary base under its name before and since transformers 5."""
+    config = model.config
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "float32",
+        "vocab_size": model.vocab_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.mlp_width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.key_heads,
+        "head_dim": config.head_size,
+        "max_position_embeddings": config.context,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rms_norm_eps": config.norm_eps,
+        "initializer_range": config.init_std,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        **control_ids(dataset),
+    }

@@ -1,0 +1,119 @@
+"""What a dataset is, kept with each checkpoint, so that a run goes on with the very data it began
+with.
+
+The fingerprint alone says whether anything changed; the parts of the manifest kept beside it say
+what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sabiprep.dataset import PackedDataset
+from sabiprep.errors import DatasetError
+from sabitrain.data.mixture import Mixture
+
+_PARTS = (
+    "datasets",
+    "inputs",
+    "tokenizer",
+    "config",
+    "seq_len",
+    "id_dtype",
+    "seed",
+    "sources",
+    "splits",
+)
+# The keys that name an entry of a list of the manifest, and what is not worth keeping of one.
+_NAMES = ("name", "path", "file")
+_LEFT_OUT = ("examples", "probes", "inputs")
+_SHOWN = 4
+
+
+def fingerprint_of(dataset: PackedDataset) -> dict[str, Any]:
+    """The fingerprint of a dataset and the parts of its manifest that tell what it was made from,
+    as plain JSON.
+    """
+    if isinstance(dataset, Mixture):
+        return {
+            "fingerprint": dataset.fingerprint,
+            "datasets": [
+                {"name": str(number), **fingerprint_of(part)}
+                for number, part in enumerate(dataset.parts, 1)
+            ],
+        }
+    parts = {name: _trim(dataset.manifest[name]) for name in _PARTS if name in dataset.manifest}
+    return {"fingerprint": dataset.fingerprint, **parts}
+
+
+def check_fingerprint(saved: Mapping[str, Any], dataset: PackedDataset) -> None:
+    """Refuse a dataset that is not the one a checkpoint was trained on.
+
+    Raises:
+        DatasetError: If it is another; the message names what changed.
+    """
+    if saved["fingerprint"] == dataset.fingerprint:
+        return
+    now = fingerprint_of(dataset)
+    found = [line for part in _PARTS for line in changes(saved.get(part), now.get(part), part)]
+    told = "; ".join(found[:_SHOWN]) or "its manifest is another"
+    more = f"; and {len(found) - _SHOWN} more differences" if len(found) > _SHOWN else ""
+    raise DatasetError(
+        f"this is not the dataset that the run was trained on so far: {told}{more}",
+        file=str(dataset.path),
+        remedy="name the dataset as it was with --data, or start another run with this one",
+    )
+
+
+def changes(before: Any, now: Any, place: str) -> list[str]:
+    """What is different between two JSON values, a line each, under the place in the manifest where
+    it stands.
+    """
+    before, now = _by_name(before), _by_name(now)
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        lines = []
+        for key in [*before, *(key for key in now if key not in before)]:
+            inside = f"{place} '{key}'" if isinstance(key, _Name) else f"{place}.{key}"
+            if key not in now:
+                lines.append(f"{inside} is gone")
+            elif key not in before:
+                lines.append(f"{inside} is new")
+            else:
+                lines += changes(before[key], now[key], inside)
+        return lines
+    return [] if before == now else [f"{place} was {_short(before)} and is {_short(now)}"]
+
+
+class _Name(str):
+    """The key of an entry that a list holds."""
+
+    __slots__ = ()
+
+
+def _by_name(value: Any) -> Any:
+    """A list of entries with names as a mapping, so that one more entry does not make all others
+    different.
+    """
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        for key in _NAMES:
+            names = [entry.get(key) for entry in value]
+            if all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
+                return {_Name(entry[key]): entry for entry in value}
+    return value
+
+
+def _trim(value: Any) -> Any:
+    """A part of the manifest without what is long and follows from the rest."""
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        return [
+            {key: inner for key, inner in entry.items() if key not in _LEFT_OUT} for entry in value
+        ]
+    if isinstance(value, dict):
+        return {key: inner for key, inner in value.items() if key not in _LEFT_OUT}
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

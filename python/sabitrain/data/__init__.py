@@ -1,0 +1,1 @@
+"""Rows, batches, masking strategies, and what a run reads them from."""

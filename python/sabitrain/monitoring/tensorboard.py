@@ -1,0 +1,95 @@
+"""TensorBoard: the numbers of every step and validation, under the names that ``metrics.jsonl`` has
+for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sabiprep.errors import TrainError
+
+FOLDER = "tensorboard"
+EVENTS = "events.out.tfevents."
+"""How the names of TensorBoard's files begin."""
+
+
+def check_tensorboard(wanted: bool) -> None:
+    """Refuse to go on without TensorBoard where it is wanted.
+
+    Raises:
+        TrainError: If it is not installed.
+    """
+    if wanted and importlib.util.find_spec("tensorboard") is None:
+        raise TrainError(
+            "--tensorboard needs the package tensorboard, which is not installed",
+            remedy="install it (pip install tensorboard), or leave --tensorboard out: metrics.jsonl has every number",
+        )
+
+
+class TensorBoard:
+    """Writes scalars for TensorBoard."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Write to ``folder``; what an earlier session wrote of steps after ``step`` is not shown."""
+        from torch.utils.tensorboard import SummaryWriter  # only now: few runs have it
+
+        self._hook, threading.excepthook = threading.excepthook, self._overhear
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def add(self, kind: str, values: Mapping[str, Any]) -> None:
+        """The numbers of a line of ``metrics.jsonl``, if it is of a step or a validation:
+        ``train/loss`` and so on.
+        """
+        if kind in ("train", "validation"):
+            for name, number in scalars(kind, values):
+                if name != f"{kind}/step":
+                    self._writer.add_scalar(name, number, values["step"])
+
+    def close(self) -> None:
+        """Have everything written.
+
+        Raises:
+            OSError: If it cannot be, as on a full disk; `add` raises it too.
+        """
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _overhear(self, failed: threading.ExceptHookArgs) -> None:
+        """Say nothing when the thread that writes fails: it hands its error on, and the run tells
+        of it.
+        """
+        if type(failed.thread).__name__ != "_AsyncWriterThread":
+            self._hook(failed)
+
+
+@contextlib.contextmanager
+def open_tensorboard(wanted: bool, run: Path, step: int) -> Iterator[TensorBoard | None]:
+    """TensorBoard of a run that begins or goes on after ``step`` steps, closed at the end; None where
+    none is wanted.
+    """
+    tensorboard = TensorBoard(run / FOLDER, step) if wanted else None
+    try:
+        yield tensorboard
+    except BaseException:
+        if tensorboard is not None:
+            with contextlib.suppress(OSError):  # what has ended the run says more
+                tensorboard.close()
+        raise
+    if tensorboard is not None:
+        tensorboard.close()
+
+
+def scalars(path: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The numbers in a value of JSON's types, by the path of names that leads to each."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from scalars(f"{path}/{name}", inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, value
