@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sabiprep.dataset import PackedDataset
 from sabitrain.data.batches import make_step
+from sabitrain.data.datasets import open_datasets
 from sabitrain.data.loader import Loader, keep_freed_memory
 from sabitrain.data.masking import Masking
-from sabitrain.data.mixture import open_datasets
+from sabitrain.data.rows import RowSource
 
 ROWS, MICRO_ROWS, STEPS = 128, 16, 300
 STRATEGIES = {
@@ -62,7 +62,8 @@ def report(name: str, tokens: int, took: list[tuple[float, float]]) -> None:
 
 def main() -> None:
     """Measure the loader under each strategy, and the machine."""
-    with open_datasets([Path(argument) for argument in sys.argv[1:]]) as dataset:
+    with open_datasets([Path(argument) for argument in sys.argv[1:]]) as opened:
+        dataset = opened.rows
         print(
             f"{len(dataset.train):,} rows of {dataset.seq_len}, {dataset.train.n_targets.mean():,.0f} targets in each"
         )
@@ -75,7 +76,7 @@ def main() -> None:
     )
 
 
-def measure(dataset: PackedDataset) -> None:
+def measure(dataset: RowSource) -> None:
     """Report the steps of a dataset, each random rows of its training split."""
     split, tokens = dataset.train, ROWS * dataset.seq_len
     rows = np.random.default_rng(1).integers(0, len(split), (STEPS, ROWS))

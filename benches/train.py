@@ -42,10 +42,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sabiprep.dataset import BatchDict
-from sabitrain.config import PRESETS, Compute, ModelConfig, OptimConfig
+from sabitrain.config import PRESETS, ModelConfig, OptimConfig
 from sabitrain.data.batches import Batch, Step, make_batch
-from sabitrain.evaluation.evaluate import precision
-from sabitrain.models.flops import peak_flops, step_flops
+from sabitrain.data.settings import Compute
+from sabitrain.device import peak_flops, precision
+from sabitrain.models.flops import step_flops
 from sabitrain.models.llama import Llama
 from sabitrain.models.loss import predicting_states, weighted_loss
 from sabitrain.optim.optimizers import make_optimizers
@@ -104,7 +105,7 @@ def make_rows(subject: Subject, prompt: float) -> BatchDict:
 
 
 def sabitrain_loss(model: Llama, batch: Batch, compute: Compute) -> Callable[[], Tensor]:
-    """The loss as `sabitrain.trainer` computes it."""
+    """The loss as `sabitrain.trainer.Trainer` computes it."""
     return lambda: weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch)[0]
 
 
@@ -192,7 +193,7 @@ class Trainer:
             self.loss_of = linear_cross_entropy_loss(model, batch, rows)
         else:
             self.loss_of = sabitrain_loss(model, batch, self.compute)
-        self.optimizers = make_optimizers(trained, OptimConfig(lr=1e-4))
+        self.optimizers = make_optimizers(trained, model.units(), OptimConfig(lr=1e-4))
 
     def step(self) -> tuple[float, float]:
         """One step: its loss and its seconds, of the process where it computes."""

@@ -22,6 +22,7 @@ import tyro
 from sabiprep.errors import ConfigError
 from sabiprep.files import CONFIG_LIMIT, read_whole
 from sabitrain.config import PRESETS, TrainConfig
+from sabitrain.settings import names_where
 
 CONFIG_FILE = "config.toml"
 
@@ -94,12 +95,12 @@ def to_toml(config: TrainConfig) -> str:
 
     TOML has no null: a field that is None is left out.
     """
-    values = dataclasses.asdict(config)
+    values, unsaved = dataclasses.asdict(config), names_where(TrainConfig, "saved", False)
     sections = {name: value for name, value in values.items() if isinstance(value, dict)}
     top = {
         name: value
         for name, value in values.items()
-        if name not in {*sections, "config", "overwrite", "resume"}
+        if name not in sections and name not in unsaved
     }
     blocks = ["\n".join(_toml_lines(top))]
     blocks += [
@@ -161,7 +162,7 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
             return Path(value)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        if option in (int, bool) and type(value) is option:
+        if option in (int, bool, str) and type(value) is option:
             return value
         if typing.get_origin(option) is tuple and isinstance(value, list):
             inner = typing.get_args(option)[0]
@@ -174,7 +175,8 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
 
 def _describe(options: Sequence[Any]) -> str:
     """The types of a field, in words."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    words: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+    words |= {str: "a string", Path: "a path"}
     words |= {tuple[int, ...]: "a list of whole numbers", tuple[str, ...]: "a list of strings"}
     named = []
     for option in options:

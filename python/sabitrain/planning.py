@@ -21,17 +21,20 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sabiprep.dataset import PackedDataset
-from sabitrain.config import OptimConfig, TrainConfig
-from sabitrain.data.batches import PAD_TO, make_batch, make_step, micro_batches
+from sabitrain.config import TrainConfig
+from sabitrain.data.batches import PAD_TO, Step, make_batch, make_step, micro_batches
+from sabitrain.data.datasets import Datasets, open_datasets
 from sabitrain.data.held_out import all_fit_the_run, sample_rows
 from sabitrain.data.masking import masking_of, prompt_tokens
-from sabitrain.data.mixture import MixedOrder, make_order, open_datasets
+from sabitrain.data.order import Order, make_order
+from sabitrain.data.rows import RowSource
+from sabitrain.models.architecture import CausalModel
 from sabitrain.models.flops import Flops, forward_flops, step_flops
-from sabitrain.models.llama import Llama
 from sabitrain.models.loss import MAX_LOGITS
+from sabitrain.models.registry import architecture_of
 from sabitrain.optim.optimizers import parameter_groups
-from sabitrain.preflight import check_dataset
+from sabitrain.optim.settings import OptimConfig
+from sabitrain.preflight import check_datasets
 
 _RESERVE = 10**9
 _SAMPLE = 4  # steps looked at for shares and operations
@@ -102,57 +105,63 @@ class Plan:
     validation: ValidationPlan
 
 
-def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
-    """What training on ``dataset`` as ``config`` says will take.
+def plan_run(config: TrainConfig, data: Datasets) -> Plan:
+    """Returns what training on ``data`` as ``config`` says will take.
 
     Raises:
-        DatasetError, TrainError: If it cannot be trained on.
+        DatasetError: If it cannot be read, or has nothing to train on.
+        TrainError: If it does not fit the model.
     """
-    check_dataset(config, dataset)
-    seq_len = dataset.seq_len
+    check_datasets(config, data)
+    dataset, seq_len = data.rows, data.rows.seq_len
     steps, rows_per_step, micro_rows = config.step_plan(
         len(dataset.train), seq_len, "cuda"
     ).values()
     micro_rows = min(micro_rows, rows_per_step)
-    order = make_order(dataset, config, rows_per_step, steps)
-    masking = masking_of(config, dataset.sources)
-    made = [
-        make_step(dataset.train, order.step(step), 16, masking, config.compute)
-        for step in range(min(_SAMPLE, steps))
-    ]
-    counted = [
-        step_flops(config.model, dataset.vocab_size, step, config.compute, config.recompute)
-        for step in made
-    ]
-    share = sum(step.targets for step in made) / (len(made) * rows_per_step * seq_len)
+    order = make_order(data, config.mix, rows_per_step, config.seed, steps)
+    sample = _sampled_steps(config, dataset, order, min(_SAMPLE, steps))
+    share = sum(step.targets for step in sample) / (len(sample) * rows_per_step * seq_len)
 
     def memory(rows: int) -> Memory:
         return memory_of(config, dataset.vocab_size, rows * seq_len, share)
 
     limit = int(config.memory_limit * 1e9)
     names = [str(path) for path in config.datasets]
-    repeats = order.repeats(steps) if isinstance(order, MixedOrder) else [order.epoch(steps)]
     return Plan(
-        parameters=sum(
-            parameter.numel() for parameter in _imagined(config, dataset.vocab_size).parameters()
-        ),
+        parameters=_imagined(config, dataset.vocab_size).n_parameters(),
         steps=steps,
         micro_rows=micro_rows,
         memory=memory(micro_rows),
         largest_micro_rows=_largest(rows_per_step, lambda rows: memory(rows).total <= limit),
-        flops=Flops(
-            *(
-                sum(getattr(one, name) for one in counted) / len(counted)
-                for name in ("executed", "dense")
-            )
-        ),
-        repeats=dict(zip(names, repeats, strict=True)),
+        flops=_mean_flops(config, dataset.vocab_size, sample),
+        repeats=dict(zip(names, order.repeats(steps), strict=True)),
         validation=plan_validation(config, dataset, steps, rows_per_step, micro_rows),
     )
 
 
+def _sampled_steps(config: TrainConfig, dataset: RowSource, order: Order, count: int) -> list[Step]:
+    """Returns the first steps of a run, cut into micro-batches of any size."""
+    masking = masking_of(config, dataset.sources)
+    return [
+        make_step(dataset.train, order.step(step), 16, masking, config.compute)
+        for step in range(count)
+    ]
+
+
+def _mean_flops(config: TrainConfig, vocab_size: int, steps: list[Step]) -> Flops:
+    """Returns the mean operations of some steps."""
+    counted = [
+        step_flops(config.model, vocab_size, step, config.compute, config.recompute)
+        for step in steps
+    ]
+    return Flops(
+        sum(one.executed for one in counted) / len(counted),
+        sum(one.dense for one in counted) / len(counted),
+    )
+
+
 def plan_validation(
-    config: TrainConfig, dataset: PackedDataset, steps: int, rows_per_step: int, micro_rows: int
+    config: TrainConfig, dataset: RowSource, steps: int, rows_per_step: int, micro_rows: int
 ) -> ValidationPlan:
     """What the validations of a run of ``steps`` steps will take, reckoned from the first rows of
     the sample.
@@ -178,7 +187,8 @@ def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -
     """Bytes at the peak of a step whose micro-batches have ``tokens`` tokens, ``share`` of them
     targets.
     """
-    model, shape = _imagined(config, vocab_size), config.model
+    model = _imagined(config, vocab_size)
+    architecture = architecture_of(config.model.architecture)
     predictions = (
         tokens
         if config.compute == "dense"
@@ -187,23 +197,19 @@ def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -
     parameters = sum(parameter.numel() for parameter in model.parameters())
     matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 2)
     logits = min(predictions * vocab_size, MAX_LOGITS)
-    # SwiGLU's two inputs, their product and its gradient in bf16, the stream and its gradient in
-    # float32.
-    widest = tokens * (4 * shape.mlp_width * 2 + 2 * shape.width * 4)
     return Memory(
         parameters=4 * parameters,
         gradients=4 * parameters,
         optimizer=4 * _optimizer_numbers(model, config.optim),
         autocast=2 * matrices,
-        # On a GPU attention keeps a float32 for each token and head too.
         activations=saved_bytes(model, tokens, predictions if config.compute == "full" else None)
-        + 4 * tokens * shape.heads * (1 if config.recompute else shape.layers),
+        + architecture.kernel_bytes(config.model, tokens, config.recompute),
         logits=3 * 4 * logits,
-        backward=widest,
+        backward=architecture.backward_bytes(config.model, tokens),
     )
 
 
-def saved_bytes(model: Llama, tokens: int, predictions: int | None) -> int:
+def saved_bytes(model: CausalModel, tokens: int, predictions: int | None) -> int:
     """Bytes that autograd keeps of a forward pass in bf16 over ``tokens`` tokens, parameters and
     their copies aside.
 
@@ -244,8 +250,8 @@ def describe(config: TrainConfig) -> str:
     Raises:
         DatasetError, TrainError: If it cannot be run.
     """
-    with open_datasets(config.datasets) as dataset:
-        plan, seq_len = plan_run(config, dataset), dataset.seq_len
+    with open_datasets(config.datasets) as data:
+        plan, seq_len = plan_run(config, data), data.rows.seq_len
     kinds = {field.name: getattr(plan.memory, field.name) / 1e9 for field in fields(plan.memory)}
     largest = plan.largest_micro_rows
     fits = (
@@ -298,17 +304,17 @@ def _wrapped(line: str) -> str:
     return "\n".join(parts)
 
 
-def _imagined(config: TrainConfig, vocab_size: int) -> Llama:
+def _imagined(config: TrainConfig, vocab_size: int) -> CausalModel:
     """The model without its numbers."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = Llama(config.model, vocab_size)
+        model = architecture_of(config.model.architecture).make(config.model, vocab_size)
     model.recompute(config.recompute)
     return model
 
 
-def _optimizer_numbers(model: Llama, config: OptimConfig) -> int:
+def _optimizer_numbers(model: CausalModel, config: OptimConfig) -> int:
     """Numbers that the optimizers keep: two a parameter for AdamW, one for Muon."""
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, model.units(), config.weight_decay)
     sizes = {name: sum(p.numel() for _, p in group["params"]) for name, group in groups.items()}
     return sum(
         (1 if config.name == "muon" and name == "matrices" else 2) * size

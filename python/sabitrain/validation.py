@@ -7,14 +7,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sabiprep.dataset import PackedDataset
 from sabitrain.config import TrainConfig
 from sabitrain.data.held_out import all_fit_the_run, sample_rows
+from sabitrain.data.rows import RowSource
 from sabitrain.evaluation.baseline import Unigram, train_unigram
 from sabitrain.evaluation.evaluate import evaluate_split
 from sabitrain.evaluation.scores import Evaluation
 from sabitrain.evaluation.text_bytes import TargetBytes
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import CausalModel
 from sabitrain.monitoring.clock import Clock
 from sabitrain.monitoring.console import Console
 from sabitrain.stopping import GoOn, StopRequest
@@ -40,8 +40,8 @@ class Validator:
     def __init__(
         self,
         config: TrainConfig,
-        dataset: PackedDataset,
-        model: Llama,
+        dataset: RowSource,
+        model: CausalModel,
         rows_at_once: int,
         autocast: bool,
         clock: Clock,

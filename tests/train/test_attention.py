@@ -16,7 +16,8 @@ from torch.nn.attention import varlen
 from sabiprep.errors import TrainError
 from sabitrain.attention import documents as attention
 from sabitrain.attention import flash, grouped
-from sabitrain.attention.documents import check_attention, document_attention
+from sabitrain.attention.check import check_attention
+from sabitrain.attention.documents import document_attention
 from sabitrain.config import ModelConfig
 from sabitrain.data.batches import make_batch
 from sabitrain.models.llama import Llama

@@ -24,8 +24,9 @@ from sabiprep.errors import ConfigError, TrainError
 from sabitrain import trainer
 from sabitrain.command_line import parse_command_line
 from sabitrain.config import CheckpointConfig, ModelConfig, OptimConfig, TrainConfig
+from sabitrain.data.datasets import open_datasets
 from sabitrain.data.masking import Masking
-from sabitrain.data.mixture import open_datasets
+from sabitrain.data.order import make_order
 from sabitrain.models.llama import Llama
 from sabitrain.optim import guard as guard_module
 from sabitrain.optim.guard import UPDATES, StepGuard, records_of
@@ -97,7 +98,7 @@ def test_a_skipped_step_leaves_no_trace(name, before):
     def steps(with_nan: bool) -> list[Any]:
         torch.manual_seed(0)
         model = Llama(SHAPE, 30)
-        optimizers = make_optimizers(model, OptimConfig(name=name, lr=0.1))
+        optimizers = make_optimizers(model, model.units(), OptimConfig(name=name, lr=0.1))
         guard, random = StepGuard(CPU, 10.0), torch.Generator().manual_seed(1)
         for step in range(before + 1 + with_nan):
             bad = with_nan and step == before
@@ -166,9 +167,9 @@ def test_three_in_a_row_stop_the_run_and_name_their_records(data, tmp_path, monk
         *("not finite", "taken", *["not finite"] * 3, *["stopped"] * (len(steps) - 8))
     ]
     assert stopped["kind"] == "stopped" and stopped["step"] == 8
-    with open_datasets([data]) as dataset:
-        rows = trainer.make_order(dataset, config, 4, 40).step(7)
-        batch = dataset.train.batch(rows)
+    with open_datasets([data]) as opened:
+        rows = make_order(opened, config.mix, 4, config.seed, 40).step(7)
+        batch = opened.rows.train.batch(rows)
     written = documents(60, 0)
     places = [
         (SOURCES[source]["name"], record) for source, record in zip(*ids_of(batch), strict=True)
@@ -239,7 +240,8 @@ def test_a_step_without_a_target_changes_nothing(data, tmp_path, monkeypatch, ca
 
 def test_a_mixture_names_the_dataset_too(data, tmp_path):
     other = write_tiny(tmp_path / "other", train=30).path
-    with open_datasets([data, other]) as mixture:
+    with open_datasets([data, other]) as opened:
+        mixture = opened.rows
         batch = mixture.train.batch([len(mixture.train) - 1])
         first = batch["source_ids"][0] - len(SOURCES), batch["record_ids"][0]
         name = SOURCES[first[0]]["name"]

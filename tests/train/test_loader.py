@@ -25,9 +25,9 @@ from dataset_writer import (
     write_dataset,
 )
 from sabitrain.data.batches import PAD_TO, Batch
+from sabitrain.data.datasets import open_datasets
 from sabitrain.data.loader import Loader
 from sabitrain.data.masking import Masking
-from sabitrain.data.mixture import open_datasets
 
 EOS, PAD = 1, 2
 TASKS = ["copy", "label"]
@@ -192,7 +192,8 @@ def test_steps_are_those_of_a_loop_over_tokens(data: st.DataObject) -> None:
                 rows_per_batch=data.draw(st.integers(1, 3)),
                 shards=data.draw(st.integers(1, 2)),
             )
-        with open_datasets(paths) as dataset:
+        with open_datasets(paths) as opened:
+            dataset = opened.rows
             masking = Masking(dataset.sources, **data.draw(maskings(), label="masking"))
             rows_of_step = [np.array(rows) for rows in steps].__getitem__
             with Loader(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sabitrain.config import ModelConfig
 from sabitrain.data.batches import PAD_TO, make_batch, make_step
 from sabitrain.data.masking import Masking
-from sabitrain.evaluation.evaluate import precision
+from sabitrain.device import precision
 from sabitrain.models.llama import Llama
 from sabitrain.models.loss import predicting_states, target_losses, weighted_loss
 from support.train.tiny import VOCAB_SIZE, write_tiny

@@ -18,6 +18,7 @@ from sabiprep.dataset import open_dataset
 from sabiprep.errors import DatasetError, OutputError, TrainError
 from sabitrain.__main__ import main
 from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
+from sabitrain.data.datasets import Datasets
 from sabitrain.monitoring import metrics
 from sabitrain.monitoring.metrics import Metrics
 from sabitrain.planning import plan_run
@@ -164,7 +165,7 @@ def test_a_run_with_nothing_to_learn_is_refused_before_it_begins(tmp_path, optio
         run_training(config)
     assert remedy in str(refused.value.remedy)
     with open_dataset(data) as dataset, pytest.raises(TrainError, match="nothing to learn"):
-        plan_run(config, dataset)
+        plan_run(config, Datasets([dataset]))
     assert not (tmp_path / "run").exists()
 
 
@@ -248,7 +249,7 @@ def test_what_is_computed_again_is_counted_again(data, tmp_path):
         config = tiny_config(data, tmp_path / f"run-{len(options)}", max_steps=1, **options)
         run_training(config)
         with open_dataset(data) as dataset:
-            planned = plan_run(config, dataset).flops
+            planned = plan_run(config, Datasets([dataset])).flops
         (step,) = (line for line in without_times(config.run) if line["kind"] == "train")
         assert (step["flops"], step["skipped"]) == (planned.executed, planned.skipped)
         return step

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that ``transformers`` reads as a Llama, written whole or not at all.
+"""Checkpoints: a folder that ``transformers`` reads as a CausalModel, written whole or not at all.
 Nothing is pickled.
 """
 
@@ -8,16 +8,14 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from sabiprep.dataset import PackedDataset
 from sabiprep.errors import ConfigError, OutputError, TrainError
 from sabiprep.files import CONFIG_LIMIT, read_whole
 from sabitrain.checkpoints import files
-from sabitrain.config import ModelConfig
+from sabitrain.data.rows import RowSource
 from sabitrain.data.tokenizer import (
     CHAT_TEMPLATE,
     control_ids,
@@ -25,7 +23,8 @@ from sabitrain.data.tokenizer import (
     tokenizer_config,
     tokenizer_file,
 )
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import CausalModel
+from sabitrain.models.registry import architecture_of
 
 FILES = (
     "config.json",
@@ -37,7 +36,7 @@ FILES = (
 """The files that ``transformers`` reads; `CHAT_TEMPLATE` is one more where the dataset has one."""
 
 
-def save_checkpoint(folder: Path, model: Llama, dataset: PackedDataset) -> None:
+def save_checkpoint(folder: Path, model: CausalModel, dataset: RowSource) -> None:
     """Write a model with the tokenizer of its dataset to ``folder``, which must not exist yet.
 
     The files are written and synced in a folder beside it, which is then renamed: ``folder`` is
@@ -74,11 +73,15 @@ def new_checkpoint(folder: Path) -> Iterator[Path]:
         raise files.output_error(error, "the checkpoint cannot be written", folder) from error
 
 
-def write_model(folder: Path, model: Llama, dataset: PackedDataset) -> None:
+def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
     """Write `FILES` to an empty folder: what ``transformers`` wants to know."""
     tokenizer = open_tokenizer(dataset)
+    architecture = architecture_of(model.config.architecture)
     documents = {
-        "config.json": _model_config(model, dataset),
+        "config.json": {
+            **architecture.to_huggingface(model.config, model.vocab_size),
+            **control_ids(dataset),
+        },
         "generation_config.json": {**control_ids(dataset), "do_sample": False},
         "tokenizer_config.json": tokenizer_config(dataset, tokenizer, model.config.context),
     }
@@ -89,12 +92,13 @@ def write_model(folder: Path, model: Llama, dataset: PackedDataset) -> None:
     if chat_template is not None:
         files.write_file(folder / CHAT_TEMPLATE, chat_template.encode())
     weights = {
-        name: value.detach().to("cpu", torch.float32) for name, value in model.state_dict().items()
+        name: value.detach().to("cpu", torch.float32)
+        for name, value in architecture.to_weights(model.state_dict()).items()
     }
     files.save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
 
 
-def load_checkpoint(folder: Path) -> Llama:
+def load_checkpoint(folder: Path) -> CausalModel:
     """The model of a checkpoint that `save_checkpoint` wrote, on the CPU, ready to generate.
 
     Raises:
@@ -102,21 +106,10 @@ def load_checkpoint(folder: Path) -> Llama:
     """
     try:
         written = json.loads(read_whole(folder / "config.json", CONFIG_LIMIT))
-        model = Llama(
-            ModelConfig(
-                layers=written["num_hidden_layers"],
-                width=written["hidden_size"],
-                heads=written["num_attention_heads"],
-                kv_heads=written["num_key_value_heads"],
-                mlp_width=written["intermediate_size"],
-                context=written["max_position_embeddings"],
-                rope_theta=written["rope_theta"],
-                norm_eps=written["rms_norm_eps"],
-                init_std=written["initializer_range"],
-            ),
-            written["vocab_size"],
-        )
-        model.load_state_dict(files.load_tensors(folder / "model.safetensors"))
+        architecture = architecture_of(written["model_type"])
+        model = architecture.make(*architecture.from_huggingface(written))
+        weights = files.load_tensors(folder / "model.safetensors")
+        model.load_state_dict(architecture.from_weights(weights))
     except (
         OSError,
         ValueError,
@@ -132,30 +125,3 @@ def load_checkpoint(folder: Path) -> Llama:
             remedy="name RUN/checkpoint of a run",
         ) from error
     return model.eval()
-
-
-def _model_config(model: Llama, dataset: PackedDataset) -> dict[str, Any]:
-    """``config.json``; the rotary base under its name before and since transformers 5."""
-    config = model.config
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "dtype": "float32",
-        "vocab_size": model.vocab_size,
-        "hidden_size": config.width,
-        "intermediate_size": config.mlp_width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.key_heads,
-        "head_dim": config.head_size,
-        "max_position_embeddings": config.context,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rms_norm_eps": config.norm_eps,
-        "initializer_range": config.init_std,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "tie_word_embeddings": True,
-        **control_ids(dataset),
-    }

@@ -12,7 +12,7 @@ from typing import Any
 
 from sabiprep.dataset import PackedDataset
 from sabiprep.errors import DatasetError
-from sabitrain.data.mixture import Mixture
+from sabitrain.data.datasets import Datasets
 
 _PARTS = (
     "datasets",
@@ -31,37 +31,43 @@ _LEFT_OUT = ("examples", "probes", "inputs")
 _SHOWN = 4
 
 
-def fingerprint_of(dataset: PackedDataset) -> dict[str, Any]:
-    """The fingerprint of a dataset and the parts of its manifest that tell what it was made from,
-    as plain JSON.
+def fingerprint_of(data: Datasets) -> dict[str, Any]:
+    """Returns the fingerprint of the datasets and what they were made from, as plain JSON.
+
+    Of each dataset it keeps the parts of the manifest that tell what changed.
     """
-    if isinstance(dataset, Mixture):
-        return {
-            "fingerprint": dataset.fingerprint,
-            "datasets": [
-                {"name": str(number), **fingerprint_of(part)}
-                for number, part in enumerate(dataset.parts, 1)
-            ],
-        }
+    if len(data.parts) == 1:
+        return _fingerprint_of(data.parts[0])
+    return {
+        "fingerprint": data.rows.fingerprint,
+        "datasets": [
+            {"name": str(number), **_fingerprint_of(part)}
+            for number, part in enumerate(data.parts, 1)
+        ],
+    }
+
+
+def _fingerprint_of(dataset: PackedDataset) -> dict[str, Any]:
+    """Returns the fingerprint of one dataset and parts of its manifest."""
     parts = {name: _trim(dataset.manifest[name]) for name in _PARTS if name in dataset.manifest}
     return {"fingerprint": dataset.fingerprint, **parts}
 
 
-def check_fingerprint(saved: Mapping[str, Any], dataset: PackedDataset) -> None:
-    """Refuse a dataset that is not the one a checkpoint was trained on.
+def check_fingerprint(saved: Mapping[str, Any], data: Datasets) -> None:
+    """Refuses datasets that are not those a checkpoint was trained on.
 
     Raises:
         DatasetError: If it is another; the message names what changed.
     """
-    if saved["fingerprint"] == dataset.fingerprint:
+    if saved["fingerprint"] == data.rows.fingerprint:
         return
-    now = fingerprint_of(dataset)
+    now = fingerprint_of(data)
     found = [line for part in _PARTS for line in changes(saved.get(part), now.get(part), part)]
     told = "; ".join(found[:_SHOWN]) or "its manifest is another"
     more = f"; and {len(found) - _SHOWN} more differences" if len(found) > _SHOWN else ""
     raise DatasetError(
         f"this is not the dataset that the run was trained on so far: {told}{more}",
-        file=str(dataset.path),
+        file=str(data.rows.path),
         remedy="name the dataset as it was with --data, or start another run with this one",
     )
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from sabiprep.dataset import PackedDataset
 from sabiprep.errors import TrainError
 from sabitrain.checkpoints import files
 from sabitrain.checkpoints.checkpoint import FILES, new_checkpoint, write_model
+from sabitrain.checkpoints.settings import CheckpointConfig
 from sabitrain.checkpoints.trainer_state import (
     FACTS_FILE,
     TENSORS_FILE,
@@ -22,9 +22,9 @@ from sabitrain.checkpoints.trainer_state import (
     read_progress,
     save_state,
 )
-from sabitrain.config import CheckpointConfig
+from sabitrain.data.rows import RowSource
 from sabitrain.data.tokenizer import CHAT_TEMPLATE
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import CausalModel
 from sabitrain.optim.guard import StepGuard
 
 FOLDER = "checkpoints"
@@ -47,10 +47,10 @@ class History:
 
     def save(
         self,
-        model: Llama,
+        model: CausalModel,
         optimizers: Sequence[torch.optim.Optimizer],
         guard: StepGuard,
-        dataset: PackedDataset,
+        dataset: RowSource,
         progress: Progress,
     ) -> Path:
         """Write the checkpoint of a step, have the link lead to it, and remove those that need not

@@ -17,41 +17,19 @@ import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sabiprep.errors import ConfigError, OutputError
 from sabitrain.checkpoints import files, history
-from sabitrain.config import TrainConfig, parse_mix
+from sabitrain.config import TrainConfig
 from sabitrain.config_file import CONFIG_FILE, resolve, to_toml
-from sabitrain.monitoring import tensorboard
+from sabitrain.settings import names_where
 
 METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = ".sabitrain.lock"
-# What may be another when a run goes on: none of it changes what is trained.
-_FREE = {
-    *(
-        "run",
-        "preset",
-        "config",
-        "resume",
-        "overwrite",
-        "device",
-        "threads",
-        "hours",
-        "memory_limit",
-    ),
-    *(
-        "eval_every",
-        "eval_rows",
-        "log_every",
-        "tensorboard",
-        "answers",
-        "answer_tasks",
-        "max_new_tokens",
-        "checkpoint",
-    ),
-    "skip_batches",  # it changes what is still to be trained, which the session may say (`take_up`)
-}
+TENSORBOARD_FOLDER = "tensorboard"
+EVENTS = "events.out.tfevents."
+"""How the names of TensorBoard's files begin."""
 
 
 @contextlib.contextmanager
@@ -156,27 +134,43 @@ def take_up(saved: Mapping[str, Any], step: int, config: TrainConfig) -> TrainCo
         ConfigError: If a setting is another; it names the setting.
     """
     now = plain_configuration(config)
-    for name in sorted(saved.keys() | now.keys()):
-        if name in _FREE or saved.get(name) == now.get(name):
-            continue
-        before, after = saved.get(name), now.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            key = next(
-                key
-                for key in sorted(before.keys() | after.keys())
-                if before.get(key) != after.get(key)
-            )
-            name, before, after = f"{name}.{key}", before.get(key), after.get(key)
-        raise ConfigError(
-            f"{name} is {after!r}, but this run was begun with {before!r}, and its checkpoints hold for that alone",
-            file=str(config.run),
-            remedy=f"leave --{name.replace('_', '-')} out, or start another run",
-        )
+    # A setting that is newer than the checkpoint had its default when that was written.
+    filled = {
+        name: {**default, **saved.get(name, {})}
+        if isinstance(default, dict)
+        else saved.get(name, default)
+        for name, default in _defaults().items()
+    }
+    before = {**saved, **filled}
+    free = names_where(TrainConfig, "may_change", True)
+    for name in sorted(before.keys() | now.keys()):
+        if name not in free and before.get(name) != now.get(name):
+            _refuse_change(name, before.get(name), now.get(name), config)
     passed = {
         *saved.get("skip_batches", ()),
         *(batch for batch in config.skip_batches if batch > step),
     }
     return dataclasses.replace(config, skip_batches=tuple(sorted(passed)))
+
+
+def _defaults() -> dict[str, Any]:
+    """Returns the plain configuration of a run that was told nothing."""
+    return plain_configuration(TrainConfig(data=("",), run=Path()))
+
+
+def _refuse_change(name: str, before: Any, after: Any, config: TrainConfig) -> NoReturn:
+    """Raises `ConfigError` for a setting that differs from that of the run to go on with."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        key = next(
+            key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)
+        )
+        name, before, after = f"{name}.{key}", before.get(key), after.get(key)
+    raise ConfigError(
+        f"{name} is {after!r}, but this run was begun with {before!r}, "
+        "and its checkpoints hold for that alone",
+        file=str(config.run),
+        remedy=f"leave --{name.replace('_', '-')} out, or start another run",
+    )
 
 
 def keep_skipped(config: TrainConfig) -> None:
@@ -201,12 +195,10 @@ def plain_configuration(config: TrainConfig) -> dict[str, Any]:
         return str(value) if isinstance(value, Path) else value
 
     result: dict[str, Any] = plain(dataclasses.asdict(config))
-    # Datasets are known by what they are (`sabitrain.checkpoints.fingerprint`), wherever they lie; what binds is
-    # how they are mixed.
-    weights, at_end = (
-        parse_mix(config.data, config.data_end) if len(config.data) > 1 else ({}, None)
-    )
-    result["data"], result["data_end"] = list(weights.values()), at_end
+    # Datasets are known by their fingerprint, wherever they lie; what binds is how they are mixed.
+    mixed = len(config.datasets) > 1
+    result["data"] = list(config.mix.weights) if mixed else []
+    result["data_end"] = config.mix.weights_at_end if mixed else None
     return result
 
 
@@ -242,7 +234,7 @@ def _entries(run: Path) -> Iterator[Path]:
     for path in sorted(run.iterdir()) if run.exists() else ():
         yield path
         if (
-            path.name in (history.FOLDER, tensorboard.FOLDER)
+            path.name in (history.FOLDER, TENSORBOARD_FOLDER)
             and path.is_dir()
             and not path.is_symlink()
         ):
@@ -269,7 +261,7 @@ def _is_ours(place: Path, path: Path) -> bool:
                 METRICS_FILE,
                 LOCK_FILE,
                 history.FOLDER,
-                tensorboard.FOLDER,
+                TENSORBOARD_FOLDER,
                 unfinished,
             }
         case (history.FOLDER, name):
@@ -277,5 +269,5 @@ def _is_ours(place: Path, path: Path) -> bool:
         case (history.FOLDER, _, name):
             return name in history.ALL_FILES
         case (_, name):
-            return name.startswith(tensorboard.EVENTS)
+            return name.startswith(EVENTS)
     return False

@@ -23,6 +23,8 @@ from torch import Tensor, cuda, nn
 from sabiprep.errors import TrainError
 from sabiprep.files import MANIFEST_LIMIT, read_whole
 from sabitrain.checkpoints import files
+from sabitrain.models.architecture import CausalModel
+from sabitrain.models.registry import architecture_of
 from sabitrain.optim.guard import StepGuard
 
 TENSORS_FILE = "trainer.safetensors"
@@ -117,7 +119,7 @@ def read_progress(folder: Path) -> Progress:
 
 
 def restore_state(
-    folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], guard: StepGuard
+    folder: Path, model: CausalModel, optimizers: Sequence[torch.optim.Optimizer], guard: StepGuard
 ) -> None:
     """Put everything but the data back to where it was when a checkpoint was written.
 
@@ -131,7 +133,9 @@ def restore_state(
         TrainError: If the checkpoint is of another model or other optimizers.
     """
     try:
-        model.load_state_dict(files.load_tensors(folder / "model.safetensors"))
+        architecture = architecture_of(model.config.architecture)
+        weights = files.load_tensors(folder / "model.safetensors")
+        model.load_state_dict(architecture.from_weights(weights))
         tensors = files.load_tensors(folder / TENSORS_FILE)
         names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         for optimizer, saved in zip(optimizers, _facts(folder)["optimizers"], strict=True):

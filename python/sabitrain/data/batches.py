@@ -1,4 +1,4 @@
-"""Batches: which rows make which step, and those rows as tensors.
+"""Batches: the rows of a step as tensors.
 
 Dimensions: B rows, T tokens of a row, N = B * T tokens of the rows laid end to end, S segments
 (documents and paddings), M predictions.
@@ -6,7 +6,6 @@ Dimensions: B rows, T tokens of a row, N = B * T tokens of the rows laid end to 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sabiprep.dataset import BatchDict, PackedDataset, Split
+from sabiprep.dataset import BatchDict
 from sabiprep.errors import DatasetError
-from sabitrain.config import Compute
 from sabitrain.data.masking import Masking
+from sabitrain.data.rows import Rows
+from sabitrain.data.settings import Compute
 
 # Predictions and segments are padded to a multiple of this, so that compiled code and kernels see
 # few lengths.
@@ -27,7 +27,7 @@ PAD_TO = 256
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows, laid end to end, and what is trained from them.
+    """Some rows, laid end to end, and the predictions that are trained on them.
 
     Attributes:
         ids_N: int64[N].
@@ -38,9 +38,9 @@ class Batch:
         predict_at_M: int64[M]: the positions that predict, each the one before its target. M is a
             multiple of `PAD_TO` too, never 0: places that are left predict from position 0, with
             weight 0. Under ``compute="dense"`` it is every position.
-        targets_M: int64[M]: what they are to predict.
-        weights_M: float64[M]: what each prediction counts for.
-        targets: Predictions that count for something. They come first, but under
+        targets_M: int64[M]: the ids they are to predict.
+        weights_M: float64[M]: the weight of each prediction in the loss.
+        targets: Predictions of a weight that is not 0. They come first, but under
             ``compute="dense"``.
         tokens: Tokens of documents, without padding.
     """
@@ -56,8 +56,9 @@ class Batch:
     tokens: int
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; to a GPU from pinned memory, so that the copy runs beside the
-        computation.
+        """Returns the batch on a device.
+
+        From pinned memory the copy to a GPU runs beside the computation.
         """
         return (
             self
@@ -66,10 +67,11 @@ class Batch:
         )
 
     def pin(self) -> Batch:
-        """The same batch in page-locked memory."""
+        """Returns the batch in page-locked memory."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, of: Callable[[Tensor], Tensor]) -> Batch:
+        """Returns the batch with ``of`` applied to each tensor."""
         changed = {
             name: of(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -83,7 +85,7 @@ class Step:
     Attributes:
         batches: The micro-batches.
         tokens: Tokens of their documents, without padding.
-        targets: Predictions that count for something.
+        targets: Predictions of a weight that is not 0.
     """
 
     batches: list[Batch]
@@ -94,21 +96,20 @@ class Step:
 def make_batch(
     rows: BatchDict, weights_N: npt.NDArray[np.float64 | np.bool_], compute: Compute = "full"
 ) -> Batch:
-    """Rows from the loader as one batch on the CPU.
+    """Makes one batch of rows from the loader, on the CPU.
 
     Args:
         rows: The rows.
-        weights_N: What predicting each token counts for.
-        compute: ``"dense"`` predicts at every position, whether it counts or not.
+        weights_N: The weight of each token's prediction: float64[N] or bool[N].
+        compute: ``"dense"`` predicts at every position, whatever its weight.
 
     Raises:
-        DatasetError: If the first token of a document counts: nothing of its own document could
-            predict it.
+        DatasetError: If the first token of a document has a weight: nothing of its own document
+            could predict it.
     """
     ids_N = rows["input_ids"].reshape(-1)
     positions_N = rows["position_ids"].reshape(-1)
-    # Of booleans places are found several times as fast as of floats, and what they count for is
-    # known.
+    # Finding the true booleans is several times as fast as finding floats that are not 0.
     counted_at = np.flatnonzero(weights_N if weights_N.dtype == np.bool_ else weights_N != 0)
     counted = len(counted_at)
     if weights_N[rows["cu_seqlens"][:-1]].any():
@@ -116,6 +117,7 @@ def make_batch(
             "the first token of a document is a target", remedy="pack the dataset again"
         )
     if compute == "dense":
+        # Every position predicts the token after it; the last has none, and weight 0.
         predict_at_M, targets_M = np.arange(len(ids_N)), np.append(ids_N[1:], 0)
         weights_M = np.zeros(len(ids_N))
         weights_M[counted_at - 1] = weights_N[counted_at]
@@ -131,6 +133,7 @@ def make_batch(
             counted_at, out=targets_M[:counted], mode="clip"
         )  # the other modes copy once more
         weights_M[:counted] = 1 if weights_N.dtype == np.bool_ else weights_N[counted_at]
+    # Empty segments at the end make few different lengths, so that little is compiled again.
     cu_seqlens = np.full(_round_up(len(rows["cu_seqlens"]) - 1) + 1, len(ids_N), np.int32)
     cu_seqlens[: len(rows["cu_seqlens"])] = rows["cu_seqlens"]
     return Batch(
@@ -147,16 +150,23 @@ def make_batch(
 
 
 def make_step(
-    split: Split,
+    split: Rows,
     rows: Sequence[int] | npt.NDArray[np.int64],
     at_once: int,
     masking: Masking,
     compute: Compute = "full",
 ) -> Step:
-    """The micro-batches of a step over ``rows``, at most ``at_once`` each, normalised together.
+    """Makes the micro-batches of a step, normalised together.
 
     Dividing each micro-batch by its own total would weigh a token by how few targets stand beside
     it; the step's total makes the gradient the same however the step is cut.
+
+    Args:
+        split: Where the rows are.
+        rows: The rows.
+        at_once: Most rows of a micro-batch.
+        masking: The weight of each prediction.
+        compute: What is left out (`make_batch`).
 
     Raises:
         DatasetError: If a shard is damaged.
@@ -165,8 +175,7 @@ def make_step(
         make_batch(read, masking.weights(read), compute)
         for read in micro_batches(split, rows, at_once)
     ]
-    # In NumPy, which shares the memory: torch would wake its threads, and a loader is to make do
-    # with one.
+    # In NumPy, on the same memory: torch would wake its threads, and the loader has one.
     total = sum(float(batch.weights_M.numpy().sum()) for batch in batches) or 1.0
     for batch in batches:
         np.divide(batch.weights_M.numpy(), total, out=batch.weights_M.numpy())
@@ -177,74 +186,14 @@ def make_step(
     )
 
 
-class RowStream:
-    """The rows of a split without end: epochs follow each other without a gap, each in an order of
-    its own.
-
-    Which row comes at a place is a pure function of the key and the place, and every row comes once
-    an epoch.
-    """
-
-    def __init__(self, rows: int, key: str) -> None:
-        """Order ``rows`` rows, at least one; ``key`` names the order."""
-        self.rows = rows
-        self._key = key
-        self._epochs: dict[int, npt.NDArray[np.int64]] = {}
-
-    def take(self, begin: int, end: int) -> npt.NDArray[np.int64]:
-        """The rows at places ``begin`` to below ``end``: int64[end - begin]."""
-        epochs, places = np.divmod(np.arange(begin, end), self.rows)
-        needed = range(begin // self.rows, -(-end // self.rows))
-        # The orders of the epochs at hand are kept: making one takes longer than a step.
-        self._epochs = {
-            epoch: self._epochs[epoch]
-            if epoch in self._epochs
-            else shuffled(self.rows, f"{self._key} {epoch}")
-            for epoch in needed
-        }
-        parts = [self._epochs[epoch][places[epochs == epoch]] for epoch in needed]
-        return np.concatenate([np.empty(0, np.int64), *parts])
-
-
-class RowOrder:
-    """Which rows each step takes: a pure function of seed, step and the dataset's fingerprint.
-
-    The rows left over at the end of an epoch begin the step that the next one completes.
-    """
-
-    def __init__(self, dataset: PackedDataset, rows_per_step: int, seed: int) -> None:
-        """Order the training split of ``dataset``, which must have a row."""
-        self.rows = len(dataset.train)
-        self.rows_per_step = rows_per_step
-        self._stream = RowStream(self.rows, f"sabitrain rows {seed} {dataset.fingerprint}")
-
-    def epoch(self, step: int) -> float:
-        """The passes over the split completed once ``step`` steps are."""
-        return step * self.rows_per_step / self.rows
-
-    def step(self, step: int) -> npt.NDArray[np.int64]:
-        """The rows of a step, counted from 0: int64[rows_per_step]."""
-        return self._stream.take(step * self.rows_per_step, (step + 1) * self.rows_per_step)
-
-
-def shuffled(count: int, key: str) -> npt.NDArray[np.int64]:
-    """A permutation of ``range(count)`` that depends on ``key`` alone, in every version of NumPy.
-
-    NumPy promises the raw stream of a bit generator for good, but not what
-    ``Generator.permutation`` makes of it (NEP 19): so the numbers are drawn raw and sorted.
-    """
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
-    return np.argsort(np.random.Philox(key=seed).random_raw(count), kind="stable")
-
-
 def micro_batches(
-    split: Split, rows: Sequence[int] | npt.NDArray[np.int64], at_once: int
+    split: Rows, rows: Sequence[int] | npt.NDArray[np.int64], at_once: int
 ) -> Iterator[BatchDict]:
-    """``rows`` of a split in their order, at most ``at_once`` at a time."""
+    """Reads ``rows`` of a split in their order, at most ``at_once`` at a time, without labels."""
     for first in range(0, len(rows), at_once):
-        yield split.batch(rows[first : first + at_once])
+        yield split.batch(rows[first : first + at_once], labels=False)
 
 
 def _round_up(count: int) -> int:
-    """The next multiple of `PAD_TO`."""
+    """Returns the next multiple of `PAD_TO`."""
     return -(-count // PAD_TO) * PAD_TO

@@ -11,16 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sabiprep.dataset import PackedDataset, Split
-from sabitrain.data.batches import micro_batches, shuffled
+from sabitrain.data.batches import micro_batches
 from sabitrain.data.masking import documents_of
+from sabitrain.data.order import shuffled
+from sabitrain.data.rows import Rows, RowSource
 from sabitrain.stopping import GoOn
 
 _ROWS_AT_ONCE = 256
 
 
 def sample_rows(
-    dataset: PackedDataset, split: Split, count: int, seed: int, go_on: GoOn | None = None
+    dataset: RowSource, split: Rows, count: int, seed: int, go_on: GoOn | None = None
 ) -> npt.NDArray[np.int64] | None:
     """The rows to validate on: int64[rows], the same for the same dataset, ``count`` and ``seed``.
 
@@ -72,9 +73,7 @@ def all_fit_the_run(held_out_rows: int, trained_rows: int) -> bool:
     return held_out_rows <= trained_rows
 
 
-def _sources_of_rows(
-    split: Split, sources: int, go_on: GoOn | None
-) -> npt.NDArray[np.bool_] | None:
+def _sources_of_rows(split: Rows, sources: int, go_on: GoOn | None) -> npt.NDArray[np.bool_] | None:
     """Which sources have a target in which row: bool[R, S]; None where ``go_on`` said no."""
     present_RS = np.zeros((len(split), sources), np.bool_)
     first = 0

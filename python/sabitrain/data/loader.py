@@ -12,10 +12,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from sabiprep.dataset import Split
-from sabitrain.config import Compute
 from sabitrain.data.batches import Step, make_step
 from sabitrain.data.masking import Masking
+from sabitrain.data.rows import Rows
+from sabitrain.data.settings import Compute
 
 # Half of the largest that counts, 32 MB: what is kept goes up to twice as much.
 _LARGE_BLOCK = 16 << 20
@@ -33,7 +33,7 @@ class Loader:
 
     def __init__(
         self,
-        split: Split,
+        split: Rows,
         rows_of_step: Callable[[int], npt.NDArray[np.int64]],
         steps: int,
         micro_rows: int,

@@ -1,8 +1,9 @@
-"""Masking strategies: what predicting each token counts for, from the loss mask and the stored
-roles.
+"""Masking strategies: the weight of each token's prediction, from the loss mask and stored roles.
 
 The same packed rows serve every strategy; nothing is packed again. Weights are not normalised here:
 a step divides by the total of all its micro-batches (`sabitrain.data.batches.make_step`).
+
+A new strategy is a function, a line of `STRATEGIES` and a word of `sabitrain.data.settings.Loss`.
 
 Dimensions: B rows, T tokens of a row, N = B * T tokens of the rows laid end to end, S segments, D
 documents.
@@ -10,18 +11,74 @@ documents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from sabiprep.dataset import BatchDict, SourceInfo
-from sabitrain.config import Loss, TrainConfig, WeighBy
+from sabitrain.data.settings import Loss, MaskingConfig, WeighBy
 
 # The roles that are no target: the trainer imports the loader of sabiprep, not its vocabulary for
 # people.
 CONTROL, TEMPLATE, DATA = 0, 1, 2
+
+
+def loss_mask(rows: BatchDict) -> npt.NDArray[np.bool_]:
+    """Returns the loss mask of the rows itself: bool[N]."""
+    mask_N: npt.NDArray[np.bool_] = rows["loss_mask"].reshape(-1)
+    return mask_N
+
+
+def all_but_first(rows: BatchDict) -> npt.NDArray[np.bool_]:
+    """Returns the tokens of documents that a token of their document precedes: bool[N]."""
+    found_N = np.repeat(_document_of_segments(rows) >= 0, np.diff(rows["cu_seqlens"]))
+    found_N[rows["cu_seqlens"][:-1]] = False
+    return found_N
+
+
+def not_from_templates(rows: BatchDict) -> npt.NDArray[np.bool_]:
+    """Returns `all_but_first` without the text that templates spell: bool[N]."""
+    found_N = all_but_first(rows)
+    found_N &= rows["roles"].reshape(-1) != TEMPLATE
+    return found_N
+
+
+def prompt_tokens(rows: BatchDict) -> npt.NDArray[np.bool_]:
+    """Returns the tokens of prompts that a token of their document precedes: bool[N]."""
+    # 0 and 1 for the two roles of prompts, anything else for the rest.
+    kind_N = rows["roles"].reshape(-1) - np.uint8(TEMPLATE)
+    found_N: npt.NDArray[np.bool_] = kind_N <= DATA - TEMPLATE
+    found_N[rows["cu_seqlens"][:-1]] = False
+    return found_N
+
+
+def prompt_data(rows: BatchDict) -> npt.NDArray[np.bool_]:
+    """Returns `prompt_tokens` without the text that templates spell: bool[N]."""
+    found_N = prompt_tokens(rows)
+    found_N &= rows["roles"].reshape(-1) != TEMPLATE
+    return found_N
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Which tokens a loss trains.
+
+    Attributes:
+        trained: The tokens of weight 1: bool[N]; the rows' own loss mask may be returned.
+        prompt: The tokens that ``prompt_weight`` is the weight of: bool[N].
+    """
+
+    trained: Callable[[BatchDict], npt.NDArray[np.bool_]]
+    prompt: Callable[[BatchDict], npt.NDArray[np.bool_]]
+
+
+STRATEGIES: Mapping[Loss, Strategy] = {
+    "target": Strategy(loss_mask, prompt_tokens),
+    "full": Strategy(all_but_first, prompt_tokens),
+    "template-masked": Strategy(not_from_templates, prompt_data),
+}
 
 
 @dataclass(frozen=True)
@@ -30,11 +87,9 @@ class Masking:
 
     Attributes:
         sources: The dataset's sources.
-        loss: Which tokens count: ``"target"`` those of the loss mask, ``"full"`` every token of a
-            document but its first, ``"template-masked"`` the same without template text.
-        prompt_weight: What a token of a prompt counts for (of roles template and data; under
-            ``"template-masked"`` of role data); None leaves it to ``loss``.
-        task_weights: What every token of a task is multiplied by; 1 where a task is not named.
+        loss: The strategy, by its name in `STRATEGIES`.
+        prompt_weight: The weight of a token of a prompt; None leaves it to the strategy.
+        task_weights: Factors of every token's weight by task; 1 where a task is not named.
         weigh_by: ``"token"``, or ``"example"``: the weights of a document are divided by their sum,
             so that each document counts the same whatever its length. A window of a split record is
             a document.
@@ -47,26 +102,19 @@ class Masking:
     weigh_by: WeighBy = "token"
 
     def weights(self, rows: BatchDict) -> npt.NDArray[np.float64 | np.bool_]:
-        """What predicting each token of ``rows`` counts for: float64[N], 0 on padding and on first
-        tokens.
+        """Returns the weight of each token's prediction: float64[N], 0 on padding and first tokens.
 
-        Where each counts for 1 or 0 it is bool[N], which takes a fraction of the time; it may be
-        the loss mask itself.
+        Where each is 1 or 0 it is bool[N], which takes a fraction of the time; it may be the loss
+        mask itself.
         """
-        counted_N = rows["loss_mask"].reshape(-1) if self.loss == "target" else _learnable(rows)
-        if self.loss == "template-masked":
-            counted_N &= rows["roles"].reshape(-1) != TEMPLATE
+        strategy = STRATEGIES[self.loss]
+        trained_N = strategy.trained(rows)
         scaled = self.task_weights or self.weigh_by == "example"
         if self.prompt_weight is None and not scaled:
-            return counted_N
-        weights_N = counted_N.astype(np.float64)
+            return trained_N
+        weights_N = trained_N.astype(np.float64)
         if self.prompt_weight is not None:
-            template_N = (
-                rows["roles"].reshape(-1) == TEMPLATE
-                if self.loss == "template-masked"
-                else np.False_
-            )
-            weights_N[prompt_tokens(rows) & ~template_N] = self.prompt_weight
+            weights_N[strategy.prompt(rows)] = self.prompt_weight
         if scaled:
             weights_N *= np.repeat(self._scales(rows, weights_N), np.diff(rows["cu_seqlens"]))
         return weights_N
@@ -74,7 +122,7 @@ class Masking:
     def _scales(
         self, rows: BatchDict, weights_N: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
-        """What the weights of each segment are multiplied by: float64[S]."""
+        """Returns the factor of the weights of each segment: float64[S]."""
         scales_S = np.ones(len(rows["cu_seqlens"]) - 1)
         if self.weigh_by == "example":
             sums_S = np.add.reduceat(weights_N, rows["cu_seqlens"][:-1])
@@ -87,39 +135,23 @@ class Masking:
         return scales_S
 
 
-def masking_of(config: TrainConfig, sources: Sequence[SourceInfo]) -> Masking:
+def masking_of(config: MaskingConfig, sources: Sequence[SourceInfo]) -> Masking:
     """Returns the strategy that a configuration asks for, for a dataset of these sources."""
     return Masking(
         sources, config.loss, config.prompt_weight, config.weight_of_task(), config.weigh_by
     )
 
 
-def prompt_tokens(rows: BatchDict) -> npt.NDArray[np.bool_]:
-    """Tokens of prompts that something of their document precedes: bool[N]."""
-    kind_N = rows["roles"].reshape(-1) - np.uint8(
-        TEMPLATE
-    )  # 0 and 1 for the two of them, anything else for the rest
-    found_N: npt.NDArray[np.bool_] = kind_N <= DATA - TEMPLATE
-    found_N[rows["cu_seqlens"][:-1]] = False
-    return found_N
-
-
 def documents_of(rows: BatchDict) -> npt.NDArray[np.int64]:
-    """The document that each token belongs to, as an index into what `BatchDict` holds of them; -1
-    on padding.
+    """Returns the document of each token, by its place among the rows' documents: int64[N].
+
+    It is -1 on padding.
     """
     return np.repeat(_document_of_segments(rows), np.diff(rows["cu_seqlens"]))
 
 
-def _learnable(rows: BatchDict) -> npt.NDArray[np.bool_]:
-    """Tokens of documents that something of their document precedes: bool[N]."""
-    learnable_N = np.repeat(_document_of_segments(rows) >= 0, np.diff(rows["cu_seqlens"]))
-    learnable_N[rows["cu_seqlens"][:-1]] = False
-    return learnable_N
-
-
 def _document_of_segments(rows: BatchDict) -> npt.NDArray[np.int64]:
-    """The document that each segment is, as `documents_of` gives it: int64[S]."""
+    """Returns the document that each segment is, as `documents_of` numbers them: int64[S]."""
     starts, seq_len = rows["cu_seqlens"][:-1], rows["input_ids"].shape[1]
     # The documents of a row are its first segments, in order; its padding, if any, is one more.
     row_of_S = starts // seq_len

@@ -15,16 +15,16 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from sabiprep.dataset import PackedDataset
 from sabiprep.errors import DatasetError
 from sabiprep.files import TOKENIZER_LIMIT, read_whole
+from sabitrain.data.rows import RowSource
 
 REMEDY = "pack the dataset again, or put back the tokenizer.json it came with"
 CHAT_TEMPLATE = "chat_template.jinja"
 """The file of a chat template beside a tokenizer, as ``transformers`` names it."""
 
 
-def open_tokenizer(dataset: PackedDataset) -> Tokenizer:
+def open_tokenizer(dataset: RowSource) -> Tokenizer:
     """The tokenizer of a dataset.
 
     Raises:
@@ -64,7 +64,7 @@ def open_tokenizer(dataset: PackedDataset) -> Tokenizer:
     return tokenizer
 
 
-def read_tokenizer(dataset: PackedDataset) -> bytes:
+def read_tokenizer(dataset: RowSource) -> bytes:
     """The bytes of the tokenizer's file.
 
     Raises:
@@ -86,7 +86,7 @@ def read_tokenizer(dataset: PackedDataset) -> bytes:
     return content
 
 
-def _probes(dataset: PackedDataset) -> Iterator[tuple[str, list[int]]]:
+def _probes(dataset: RowSource) -> Iterator[tuple[str, list[int]]]:
     return ((probe["text"], probe["ids"]) for probe in dataset.manifest["tokenizer"]["probes"])
 
 
@@ -95,7 +95,7 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def control_ids(dataset: PackedDataset) -> dict[str, int | None]:
+def control_ids(dataset: RowSource) -> dict[str, int | None]:
     """The control tokens under the names of ``transformers``."""
     return {
         "bos_token_id": dataset.bos_id,
@@ -104,7 +104,7 @@ def control_ids(dataset: PackedDataset) -> dict[str, int | None]:
     }
 
 
-def tokenizer_config(dataset: PackedDataset, tokenizer: Tokenizer, context: int) -> dict[str, Any]:
+def tokenizer_config(dataset: RowSource, tokenizer: Tokenizer, context: int) -> dict[str, Any]:
     """``tokenizer_config.json``: the class that takes ``tokenizer.json`` as it is, and the control
     tokens by text.
 
@@ -131,7 +131,7 @@ def tokenizer_config(dataset: PackedDataset, tokenizer: Tokenizer, context: int)
     }
 
 
-def tokenizer_file(dataset: PackedDataset, tokenizer: Tokenizer) -> bytes:
+def tokenizer_file(dataset: RowSource, tokenizer: Tokenizer) -> bytes:
     """Returns the ``tokenizer.json`` of a checkpoint: the dataset's, made to begin a text as the
     rows do.
 

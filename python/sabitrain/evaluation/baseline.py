@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sabiprep.dataset import PackedDataset, Split
-from sabitrain.data.batches import micro_batches, shuffled
+from sabitrain.data.batches import micro_batches
 from sabitrain.data.masking import CONTROL, documents_of
+from sabitrain.data.order import shuffled
+from sabitrain.data.rows import Rows, RowSource
 from sabitrain.evaluation.scores import TargetLoss
 from sabitrain.stopping import GoOn
 
@@ -41,7 +42,7 @@ class Unigram:
     one that is better may owe it to the tokens of the answer before, not to the prompt.
     """
 
-    def __init__(self, dataset: PackedDataset) -> None:
+    def __init__(self, dataset: RowSource) -> None:
         """Describe the groups of a dataset; nothing is counted yet."""
         pairs = [(source.task, source.lang) for source in dataset.sources]
         groups = sorted(set(pairs))
@@ -56,7 +57,7 @@ class Unigram:
             self._vocabulary, 1 / max(1, self._vocabulary)
         )
 
-    def count(self, split: Split, rows: npt.NDArray[np.int64], go_on: GoOn | None = None) -> bool:
+    def count(self, split: Rows, rows: npt.NDArray[np.int64], go_on: GoOn | None = None) -> bool:
         """Count the targets in some rows; False where ``go_on`` said no, and the counts are of no
         use.
 
@@ -115,7 +116,7 @@ class Unigram:
         return keys_M
 
 
-def train_unigram(dataset: PackedDataset, go_on: GoOn | None = None) -> Unigram | None:
+def train_unigram(dataset: RowSource, go_on: GoOn | None = None) -> Unigram | None:
     """The baseline of a dataset, counted in its training split: in `MOST_ROWS` rows of it, chosen
     once, if it has more.
 
@@ -131,7 +132,7 @@ def train_unigram(dataset: PackedDataset, go_on: GoOn | None = None) -> Unigram 
     return unigram if unigram.count(dataset.train, rows, go_on) else None
 
 
-def unigram_baseline(dataset: PackedDataset) -> TargetLoss | None:
+def unigram_baseline(dataset: RowSource) -> TargetLoss | None:
     """The loss of `Unigram`, counted in the training split, on the targets of the whole validation
     split.
 

@@ -5,7 +5,6 @@ Dimensions: N tokens of some rows laid end to end, M of them chosen, D documents
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -14,22 +13,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sabiprep.dataset import BatchDict, PackedDataset, Split
+from sabiprep.dataset import BatchDict
 from sabiprep.doc_id import windows_of
 from sabitrain.data.batches import make_batch
 from sabitrain.data.masking import CONTROL, DATA, TEMPLATE, documents_of, prompt_tokens
+from sabitrain.data.rows import Rows, RowSource
+from sabitrain.device import precision
 from sabitrain.evaluation.baseline import Unigram
 from sabitrain.evaluation.scores import Evaluation, Score, SourceScore, TargetLoss
 from sabitrain.evaluation.text_bytes import TargetBytes
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import CausalModel
 from sabitrain.models.loss import predicting_states, target_losses
 from sabitrain.stopping import GoOn
 
 
 def evaluate_split(
-    model: Llama,
-    dataset: PackedDataset,
-    split: Split,
+    model: CausalModel,
+    dataset: RowSource,
+    split: Rows,
     rows_at_once: int,
     autocast: bool = False,
     text_bytes: TargetBytes | None = None,
@@ -73,11 +74,6 @@ def evaluate_split(
     return _evaluation(sums, dataset, done, len(split)) if sums.targets_S.any() else None
 
 
-def precision(device: torch.device, autocast: bool) -> contextlib.AbstractContextManager[object]:
-    """Where matrix products run in bf16, if they do."""
-    return torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
-
-
 class _Sums:
     """What an evaluation adds up, by the source that it comes from: float64[S], or int64[S] of what
     is counted.
@@ -107,7 +103,7 @@ class _Sums:
 
 
 def _score(
-    model: Llama, rows: BatchDict, autocast: bool, baseline: Unigram | None, sums: _Sums
+    model: CausalModel, rows: BatchDict, autocast: bool, baseline: Unigram | None, sums: _Sums
 ) -> None:
     """Add what some rows come to."""
     sources = len(sums.targets_S)
@@ -160,7 +156,7 @@ def _in_documents(
 
 
 def _predict(
-    model: Llama, rows: BatchDict, read_N: npt.NDArray[np.bool_], autocast: bool
+    model: CausalModel, rows: BatchDict, read_N: npt.NDArray[np.bool_], autocast: bool
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Cross-entropy of the tokens to read, float64[N], and whether each is the most likely,
     bool[N]; elsewhere 0.
@@ -176,7 +172,7 @@ def _predict(
     return nats_N, right_N
 
 
-def _evaluation(sums: _Sums, dataset: PackedDataset, rows: int, held_out_rows: int) -> Evaluation:
+def _evaluation(sums: _Sums, dataset: RowSource, rows: int, held_out_rows: int) -> Evaluation:
     """The scores of all groups of sources that have a target."""
     sources = dataset.sources
     tasks, languages = [source.task for source in sources], [source.lang for source in sources]

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
-from sabiprep.dataset import PackedDataset
 from sabiprep.errors import TrainError
-from sabitrain.data.batches import micro_batches, shuffled
+from sabitrain.data.batches import micro_batches
+from sabitrain.data.order import shuffled
+from sabitrain.data.rows import RowSource
 from sabitrain.data.tokenizer import open_tokenizer
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import CausalModel
 from sabitrain.stopping import GoOn
 
 _TARGET = 3
@@ -52,7 +53,7 @@ class _Question:
 
 
 def greedy(
-    model: Llama,
+    model: CausalModel,
     prompts: Sequence[Sequence[int]],
     eos_id: int,
     max_new_tokens: int,
@@ -104,8 +105,8 @@ def greedy(
 
 
 def answer_held_out(
-    model: Llama,
-    dataset: PackedDataset,
+    model: CausalModel,
+    dataset: RowSource,
     count: int,
     *,
     seed: int = 0,
@@ -151,7 +152,7 @@ def answer_held_out(
     return answers
 
 
-def check_tasks(dataset: PackedDataset, tasks: Collection[str]) -> None:
+def check_tasks(dataset: RowSource, tasks: Collection[str]) -> None:
     """Raise `TrainError` unless the dataset has every one of these tasks."""
     known = {source.task for source in dataset.sources}
     for task in tasks:
@@ -163,9 +164,7 @@ def check_tasks(dataset: PackedDataset, tasks: Collection[str]) -> None:
             )
 
 
-def _questions(
-    dataset: PackedDataset, tasks: Collection[str], go_on: GoOn | None
-) -> list[_Question]:
+def _questions(dataset: RowSource, tasks: Collection[str], go_on: GoOn | None) -> list[_Question]:
     """The documents of the validation split that are a prompt, one target and EOS; none where
     ``go_on`` says no.
     """
@@ -201,7 +200,7 @@ def _questions(
 
 
 def _answer(
-    dataset: PackedDataset, tokenizer: Tokenizer, question: _Question, produced: list[int]
+    dataset: RowSource, tokenizer: Tokenizer, question: _Question, produced: list[int]
 ) -> Answer:
     """A question and its answer as text."""
     prompt = question.prompt[1:] if question.prompt[0] == dataset.bos_id else question.prompt

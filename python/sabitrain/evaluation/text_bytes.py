@@ -8,15 +8,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sabiprep.dataset import BatchDict, PackedDataset
+from sabiprep.dataset import BatchDict
 from sabitrain.data.masking import CONTROL, documents_of
+from sabitrain.data.rows import RowSource
 from sabitrain.data.tokenizer import open_tokenizer
 
 
 class TargetBytes:
     """Counts them; what was counted for some rows once is remembered."""
 
-    def __init__(self, dataset: PackedDataset) -> None:
+    def __init__(self, dataset: RowSource) -> None:
         """Count by the tokenizer of a dataset.
 
         Raises:

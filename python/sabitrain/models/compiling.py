@@ -7,17 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sabitrain.config import Compute
 from sabitrain.data.batches import Batch
-from sabitrain.evaluation.evaluate import precision
-from sabitrain.models.llama import Llama
+from sabitrain.data.settings import Compute
+from sabitrain.device import precision
+from sabitrain.models.architecture import CausalModel
 from sabitrain.models.loss import predicting_states, weighted_loss
 from sabitrain.stopping import StopRequest
 
 
 def compile_ahead(
     forward: Callable[..., Tensor],
-    model: Llama,
+    model: CausalModel,
     batch: Batch,
     compute: Compute,
     autocast: bool,

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sabitrain.config import Compute
 from sabitrain.data.batches import PAD_TO, Batch
+from sabitrain.data.settings import Compute
 
 # Most logits held at once: half a gigabyte of float32.
 MAX_LOGITS = 1 << 27
@@ -30,7 +30,7 @@ MAX_LOGITS = 1 << 27
 def predicting_states(
     model: Callable[..., Tensor], batch: Batch, compute: Compute = "full"
 ) -> Tensor:
-    """The hidden states [M, C] from which a batch predicts; ``model`` is a `sabitrain.models.llama.Llama`,
+    """The hidden states [M, C] from which a batch predicts; ``model`` is a `CausalModel`,
     compiled or not.
 
     ``"full"`` leaves out, in the last block, whatever the predictions do not need; ``"head"`` picks

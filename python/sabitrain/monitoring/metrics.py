@@ -19,10 +19,10 @@ from torch import Tensor
 
 from sabitrain.checkpoints.files import Log
 from sabitrain.data.batches import Step
-from sabitrain.device import peak_memory
+from sabitrain.device import peak_flops, peak_memory
 from sabitrain.evaluation.generate import Answer
 from sabitrain.evaluation.scores import Evaluation, TargetLoss
-from sabitrain.models.flops import Flops, peak_flops
+from sabitrain.models.flops import Flops
 from sabitrain.monitoring.clock import Clock
 from sabitrain.monitoring.console import Console
 from sabitrain.monitoring.step_metrics import StepMetrics, summarise

@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sabiprep.errors import TrainError
-
-FOLDER = "tensorboard"
-EVENTS = "events.out.tfevents."
-"""How the names of TensorBoard's files begin."""
+from sabitrain.checkpoints.run_folder import TENSORBOARD_FOLDER
 
 
 def check_tensorboard(wanted: bool) -> None:
@@ -74,7 +71,7 @@ def open_tensorboard(wanted: bool, run: Path, step: int) -> Iterator[TensorBoard
     """TensorBoard of a run that begins or goes on after ``step`` steps, closed at the end; None where
     none is wanted.
     """
-    tensorboard = TensorBoard(run / FOLDER, step) if wanted else None
+    tensorboard = TensorBoard(run / TENSORBOARD_FOLDER, step) if wanted else None
     try:
         yield tensorboard
     except BaseException:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sabiprep.dataset import BatchDict, PackedDataset
+from sabiprep.dataset import BatchDict
 from sabiprep.errors import TrainError
+from sabitrain.data.rows import RowSource
 
 # What becomes of a step, by the number that `StepGuard.judge` gives it.
 TAKEN, NOT_FINITE, SPIKE, STOPPED, NO_TARGET = range(5)
@@ -137,7 +138,7 @@ def stop_error(step: int, records: Sequence[str], going_on: str) -> TrainError:
     )
 
 
-def records_of(dataset: PackedDataset, batch: BatchDict) -> list[str]:
+def records_of(dataset: RowSource, batch: BatchDict) -> list[str]:
     """The records that the documents of some rows come from: source, file and byte, each once, in
     order.
     """

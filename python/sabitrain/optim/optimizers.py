@@ -9,18 +9,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from sabitrain.config import OptimConfig
+from sabitrain.optim.settings import OptimConfig
 
 
-def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
+def make_optimizers(
+    model: nn.Module, units: Sequence[nn.Module], config: OptimConfig
+) -> list[torch.optim.Optimizer]:
+    """Makes AdamW for everything, or Muon for the matrices of the units and AdamW for the rest.
 
     AdamW (arXiv:1711.05101) is fused into one kernel. Muon (Jordan et al., 2024) makes each update
     of a matrix nearly orthogonal; scaled by 0.2 sqrt(longer side) it is as large as AdamW's, so
     both share a rate and a weight decay (Liu et al., arXiv:2502.16982, section 2.2). Norms never
     decay.
+
+    Args:
+        model: The model, on the device to train on.
+        units: Its units (`sabitrain.models.architecture.CausalModel.units`).
+        config: The settings.
     """
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, units, config.weight_decay)
     optimizers: list[torch.optim.Optimizer] = []
     if config.name == "muon":
         matrices = [groups.pop("matrices")]
@@ -99,12 +106,20 @@ def skip_where(optimizers: Sequence[torch.optim.Optimizer], skip: torch.Tensor) 
         optimizer.found_inf = skip  # type: ignore[attr-defined]
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> dict[str, dict[str, Any]]:
-    """The named parameters of each group, by its name, with their weight decay.
+def parameter_groups(
+    model: nn.Module, units: Sequence[nn.Module], weight_decay: float
+) -> dict[str, dict[str, Any]]:
+    """Returns the named parameters of each group, by the group's name, with their weight decay.
 
-    ``matrices`` are the projections of the blocks, ``embedding`` is the embedding, which is the
-    head too, and ``norms`` are the vectors.
+    ``matrices`` are those of the units, ``embedding`` are all others (embedding and head), and
+    ``norms`` are the vectors.
+
+    Args:
+        model: The model.
+        units: Its units.
+        weight_decay: The decay of all but the norms.
     """
+    in_units = {parameter for unit in units for parameter in unit.parameters()}
     groups: dict[str, dict[str, Any]] = {
         name: {
             "params": [],
@@ -114,7 +129,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> dict[str, dict[st
         for name in ("matrices", "embedding", "norms")
     }
     for name, parameter in model.named_parameters():
-        of_rank_2 = "embedding" if "embed_tokens" in name else "matrices"
+        of_rank_2 = "matrices" if parameter in in_units else "embedding"
         group = of_rank_2 if parameter.ndim == 2 else "norms"
         groups[group]["params"].append((name, parameter))
     return groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sabitrain.config import OptimConfig
+from sabitrain.optim.settings import OptimConfig
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
