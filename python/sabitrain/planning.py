@@ -28,10 +28,9 @@ from sabitrain.data.held_out import all_fit_the_run, sample_rows
 from sabitrain.data.masking import masking_of, prompt_tokens
 from sabitrain.data.order import Order, make_order
 from sabitrain.data.rows import RowSource
-from sabitrain.models.architecture import CausalModel
+from sabitrain.models.architecture import CausalModel, architecture_of
 from sabitrain.models.flops import Flops, forward_flops, step_flops
 from sabitrain.models.loss import MAX_LOGITS
-from sabitrain.models.registry import architecture_of
 from sabitrain.optim.optimizers import parameter_groups
 from sabitrain.optim.settings import OptimConfig
 from sabitrain.preflight import check_datasets

@@ -46,10 +46,10 @@ from sabitrain.device import (
 )
 from sabitrain.evaluation.generate import answer_held_out
 from sabitrain.evaluation.scores import Evaluation
+from sabitrain.models.architecture import architecture_of
 from sabitrain.models.compiling import compile_ahead
 from sabitrain.models.flops import step_flops
 from sabitrain.models.loss import predicting_states, weighted_loss
-from sabitrain.models.registry import architecture_of
 from sabitrain.monitoring.clock import Clock
 from sabitrain.monitoring.console import open_console
 from sabitrain.monitoring.metrics import Metrics

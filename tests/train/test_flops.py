@@ -13,11 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from sabitrain.config import PRESETS, ModelConfig
 from sabitrain.data.batches import Step, make_batch
 from sabitrain.device import peak_flops
-from sabitrain.models.architecture import Work
+from sabitrain.models.architecture import Work, architecture_of
 from sabitrain.models.flops import step_flops
 from sabitrain.models.llama import Llama
 from sabitrain.models.loss import predicting_states, weighted_loss
-from sabitrain.models.registry import architecture_of
 from support.train.tiny import VOCAB_SIZE, random_rows
 
 SHAPE = ModelConfig(layers=3, width=16, heads=4, kv_heads=2, mlp_width=24, context=1024)

@@ -23,8 +23,7 @@ from sabitrain.data.tokenizer import (
     tokenizer_config,
     tokenizer_file,
 )
-from sabitrain.models.architecture import CausalModel
-from sabitrain.models.registry import architecture_of
+from sabitrain.models.architecture import CausalModel, architecture_of
 
 FILES = (
     "config.json",

@@ -23,8 +23,7 @@ from torch import Tensor, cuda, nn
 from sabiprep.errors import TrainError
 from sabiprep.files import MANIFEST_LIMIT, read_whole
 from sabitrain.checkpoints import files
-from sabitrain.models.architecture import CausalModel
-from sabitrain.models.registry import architecture_of
+from sabitrain.models.architecture import CausalModel, architecture_of
 from sabitrain.optim.guard import StepGuard
 
 TENSORS_FILE = "trainer.safetensors"

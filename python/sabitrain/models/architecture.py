@@ -9,6 +9,7 @@ Dimensions: N tokens, C width, V vocabulary, S segments; M positions that are wa
 
 from __future__ import annotations
 
+import importlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sabiprep.errors import ConfigError
 from sabitrain.data.settings import Compute
+from sabitrain.models.registry import ARCHITECTURES
 from sabitrain.models.settings import ModelConfig
 
 
@@ -174,3 +177,18 @@ class Architecture(Protocol):
 
     def backward_bytes(self, config: ModelConfig, tokens: int) -> int:
         """Returns the bytes at the peak of the backward pass of the widest layer."""
+
+
+def architecture_of(model_type: str) -> Architecture:
+    """Returns an architecture by its name in `sabitrain.models.registry.ARCHITECTURES`.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    if model_type not in ARCHITECTURES:
+        raise ConfigError(
+            f"no architecture {model_type!r}", remedy=f"use one of {', '.join(ARCHITECTURES)}"
+        )
+    module, _, name = ARCHITECTURES[model_type].partition(":")
+    made: Architecture = getattr(importlib.import_module(module), name)()
+    return made

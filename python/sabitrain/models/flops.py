@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from sabitrain.data.batches import Batch, Step
 from sabitrain.data.settings import Compute
-from sabitrain.models.architecture import Work
-from sabitrain.models.registry import architecture_of
+from sabitrain.models.architecture import Work, architecture_of
 from sabitrain.models.settings import ModelConfig
 
 
