@@ -91,7 +91,7 @@ class RunConfig(Section):
     )
     """Go on with the run in the folder from its newest checkpoint; where there is none yet, begin.
     Its settings are read from its config.toml."""
-    # They change what is still to be trained, which a session may say (`run_folder.take_up`).
+    # They change the training that is to come, which a session may do (`run_folder.take_up`).
     skip_batches: Annotated[tuple[int, ...], tyro.conf.arg(metavar="STEP ...")] = field(
         default=(), metadata=MAY_CHANGE
     )

@@ -1,4 +1,4 @@
-"""The device to train on, what it can do, and the promise that it computes the same again."""
+"""The device to train on, its peak and memory, and the promise of the same bits again."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""What a run will take, found without a GPU: ``python -m sabitrain plan --data OUT --preset 125m``.
+"""What a run will take, found without a GPU.
+
+The command is ``python -m sabitrain plan --data OUT --preset 125m``.
 
 Activations are not estimated by a formula: a forward pass is run on tensors that have shapes and
 types but no numbers, in bf16 as on a GPU, and what autograd keeps for the backward pass is added
 up.
 
 What is not seen that way is reckoned: parameters, gradients and optimizer states by their number;
-the copies in bf16 that autocast keeps of the matrices; three chunks of logits (`sabitrain.models.loss`);
-in the backward pass the gradients of the widest layer; and for CUDA itself and for what its
-allocator leaves unused, 1 GB.
+the copies in bf16 that autocast keeps of the matrices; three chunks of logits
+(`sabitrain.models.loss`); by the architecture, the bytes of its kernels and of the backward pass of
+the widest layer; and 1 GB for CUDA itself and its allocator.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from sabitrain.preflight import check_datasets
 _RESERVE = 10**9
 _SAMPLE = 4  # steps looked at for shares and operations
 _ROWS_LOOKED_AT = 64  # held-out rows likewise
-_WIDTH = 80  # columns of what is described; a word that is longer stays whole
+_WIDTH = 80  # columns of a description; a longer word stays whole
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,9 @@ def _mean_flops(config: TrainConfig, vocab_size: int, steps: list[Step]) -> Flop
 def plan_validation(
     config: TrainConfig, dataset: RowSource, steps: int, rows_per_step: int, micro_rows: int
 ) -> ValidationPlan:
-    """What the validations of a run of ``steps`` steps will take, reckoned from the first rows of
-    the sample.
+    """Returns what the validations of a run of ``steps`` steps will take.
+
+    It is reckoned from the first rows of the sample.
 
     Raises:
         DatasetError: If a shard is damaged.
@@ -183,8 +186,9 @@ def plan_validation(
 
 
 def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -> Memory:
-    """Bytes at the peak of a step whose micro-batches have ``tokens`` tokens, ``share`` of them
-    targets.
+    """Returns the bytes at the peak of a step.
+
+    Its micro-batches have ``tokens`` tokens, ``share`` of them targets.
     """
     model = _imagined(config, vocab_size)
     architecture = architecture_of(config.model.architecture)
@@ -209,8 +213,9 @@ def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -
 
 
 def saved_bytes(model: CausalModel, tokens: int, predictions: int | None) -> int:
-    """Bytes that autograd keeps of a forward pass in bf16 over ``tokens`` tokens, parameters and
-    their copies aside.
+    """Returns the bytes that autograd keeps of a forward pass in bf16.
+
+    Parameters and their copies are not counted.
 
     Args:
         model: A model, of fake tensors or real ones.
@@ -244,7 +249,7 @@ def saved_bytes(model: CausalModel, tokens: int, predictions: int | None) -> int
 
 
 def describe(config: TrainConfig) -> str:
-    """The plan of a run, in lines for people.
+    """Returns the plan of a run, in lines for people.
 
     Raises:
         DatasetError, TrainError: If it cannot be run.
@@ -266,7 +271,8 @@ def describe(config: TrainConfig) -> str:
         f"of {config.memory_limit:g} GB",
         *(f"  {name:12}{size:8.2f} GB" for name, size in kinds.items()),
         f"largest micro-batch within {config.memory_limit:g} GB: {fits}",
-        f"{plan.flops.executed / 1e12:,.3f} TFLOP a step, {plan.flops.skipped:.1%} of the dense computation skipped",
+        f"{plan.flops.executed / 1e12:,.3f} TFLOP a step, "
+        f"{plan.flops.skipped:.1%} of the dense computation skipped",
         *_described_validation(config, plan),
         *(f"{name}: {passes:.2f} passes" for name, passes in plan.repeats.items()),
     ]
@@ -274,7 +280,7 @@ def describe(config: TrainConfig) -> str:
 
 
 def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
-    """What the validations come to beside the training."""
+    """Returns the lines about validations, beside the training."""
     validation, training = plan.validation, plan.steps * plan.flops.executed
     if not validation.held_out_rows:
         return ["no validation: no row is held out"]
@@ -283,14 +289,15 @@ def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
     )
     allowed = " at most, as the hours allow" if config.hours is not None else ""
     return [
-        f"validation: {during}{validation.last_rows:,} at the end{allowed}, of {validation.held_out_rows:,} held out",
+        f"validation: {during}{validation.last_rows:,} at the end{allowed}, "
+        f"of {validation.held_out_rows:,} held out",
         f"{training / 1e12:,.3f} TFLOP of training, {validation.flops / 1e12:,.3f} of validation "
         f"({validation.flops / training:.1%})",
     ]
 
 
 def _wrapped(line: str) -> str:
-    """A line in as many as it takes, no word cut."""
+    """Returns a line in as many as it takes, no word cut."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     parts = textwrap.wrap(
         line,
@@ -304,7 +311,7 @@ def _wrapped(line: str) -> str:
 
 
 def _imagined(config: TrainConfig, vocab_size: int) -> CausalModel:
-    """The model without its numbers."""
+    """Makes the model without its numbers."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = architecture_of(config.model.architecture).make(config.model, vocab_size)
     model.recompute(config.recompute)
@@ -312,7 +319,7 @@ def _imagined(config: TrainConfig, vocab_size: int) -> CausalModel:
 
 
 def _optimizer_numbers(model: CausalModel, config: OptimConfig) -> int:
-    """Numbers that the optimizers keep: two a parameter for AdamW, one for Muon."""
+    """Counts the numbers that the optimizers keep: two a parameter for AdamW, one for Muon."""
     groups = parameter_groups(model, model.units(), config.weight_decay)
     sizes = {name: sum(p.numel() for _, p in group["params"]) for name, group in groups.items()}
     return sum(
@@ -322,8 +329,9 @@ def _optimizer_numbers(model: CausalModel, config: OptimConfig) -> int:
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to ``most`` that fits, where every smaller one does too; 0 if none
-    does.
+    """Returns the largest number up to ``most`` that fits; 0 if none does.
+
+    Every number below one that fits must fit too.
     """
     low, high = 0, most
     while low < high:

@@ -53,7 +53,7 @@ from sabitrain.models.loss import predicting_states, weighted_loss
 from sabitrain.monitoring.clock import Clock
 from sabitrain.monitoring.console import open_console
 from sabitrain.monitoring.metrics import Metrics
-from sabitrain.monitoring.report import Report, report_end, report_stop, saved_so_far
+from sabitrain.monitoring.report import Report, report_begin, report_end, report_stop, saved_so_far
 from sabitrain.monitoring.tensorboard import check_tensorboard, open_tensorboard
 from sabitrain.optim.guard import StepGuard, records_of, stop_error
 from sabitrain.optim.optimizers import (
@@ -83,6 +83,7 @@ def run_training(config: TrainConfig) -> Report:
         check_datasets(config, data)
         check_tensorboard(config.tensorboard)
         device = choose_device(config.device)
+        # Before CUDA is set up for the model: cuBLAS reads its settings then.
         set_deterministic(config.deterministic)
         limit_memory(device, config.memory_limit)
         try:
@@ -157,6 +158,7 @@ class Trainer:
             check_fingerprint(progress.dataset, self.data)
             self.config = take_up(progress.config, progress.step, self.config)
             self.history.settle(self.saved)
+        # Before anything is trained: a run that ends here passes over the same batches again.
         keep_skipped(self.config)
         self._make_model()
         self._plan_steps(progress)
@@ -165,7 +167,15 @@ class Trainer:
             self._begin_record()
         else:
             self._go_on_from(self.saved)
-        self._say_what_is_trained()
+        report_begin(
+            self.config,
+            self.console,
+            self.dataset,
+            self.model,
+            f"{self.device}{' in bf16' if self.bf16 else ''}",
+            self.order,
+            self.plan["steps"],
+        )
         self.validator = Validator(
             self.config,
             self.dataset,
@@ -305,6 +315,7 @@ class Trainer:
         check_attention(*architecture.attention_heads(config.model), self.device, dtype)
         self.model = architecture.make(config.model, self.dataset.vocab_size).to(self.device)
         self.model.recompute(config.recompute)
+        # The model itself stays as it is: checkpoints and answers go by its own names.
         self.forward = torch.compile(self.model, dynamic=True) if config.compile else self.model
         self.optimizers = make_optimizers(self.model, self.model.units(), config.optim)
         self.guard = StepGuard(self.device, config.optim.spike)
@@ -353,6 +364,7 @@ class Trainer:
                 pin=self.bf16,
             )
         )
+        # From here on a signal is acknowledged on the console, not printed into its drawing.
         self.stop.say_by(self.console.say)
         for note in self._notes:
             self.console.say(note, "bold")
@@ -382,23 +394,6 @@ class Trainer:
             skip_batches=self.config.skip_batches,
         )
         self.console.say(f"going on from {saved}, after step {self.done:,}")
-
-    def _say_what_is_trained(self) -> None:
-        """Says which model is trained, on which rows, for how long."""
-        dataset, rows = self.dataset, len(self.dataset.train)
-        steps, rows_per_step = self.plan["steps"], self.plan["rows_per_step"]
-        self.console.say(
-            f"{self.config.preset}: {self.model.n_parameters():,} parameters, "
-            f"vocabulary {dataset.vocab_size:,}, on {self.device}{' in bf16' if self.bf16 else ''}\n"
-            f"{', '.join(self.config.data)}: {rows:,} rows of {dataset.seq_len} tokens "
-            f"to train on, {len(dataset.validation):,} held out\n"
-            f"{steps:,} steps of {rows_per_step} rows, {self.order.epoch(steps):.2f} epochs"
-        )
-        if rows_per_step > rows:
-            self.console.say(
-                "note: one step repeats every row there is; "
-                f"--batch.tokens {rows * dataset.seq_len} would be one epoch"
-            )
 
     def _compile(self) -> None:
         """Compiles the model before the first step, if that is wanted and a step is to come."""

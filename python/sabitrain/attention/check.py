@@ -51,7 +51,8 @@ def check_attention(
         if not worst <= _TOLERANCE:
             raise TrainError(
                 f"attention on {device} in {dtype} is wrong by {worst:.2g} ({what})",
-                remedy="install another version of torch or of the GPU's driver, or use --device cpu",
+                remedy="install another version of torch or of the GPU's driver, "
+                "or use --device cpu",
             )
 
 

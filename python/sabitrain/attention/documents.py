@@ -1,7 +1,8 @@
 """Causal attention that never leaves its document, as one opaque op on every device.
 
 ``torch.compile`` sees a single node, whatever the backend and however many documents there are. The
-backends are `sabitrain.attention.flash` (CUDA, half precision) and `sabitrain.attention.grouped` (everything else).
+backends are `sabitrain.attention.flash` (CUDA, half precision) and `sabitrain.attention.grouped`
+(everything else).
 
 Dimensions: N tokens of all segments laid end to end, S segments (documents and paddings), H query
 heads, K key and value heads, D dimensions of a head.

@@ -1,5 +1,4 @@
-"""The attention of CUDA in half precision: the kernels behind
-``torch.nn.attention.varlen.varlen_attn``.
+"""The attention of CUDA in half precision: the kernels behind torch's ``varlen_attn``.
 
 Its ops are called by themselves, since autograd does not reach inside an op of ours. Their
 arguments came and went between torch 2.10 and 2.15 (scale, window_size, enable_gqa, backend); their
@@ -20,15 +19,16 @@ from torch.nn.attention import varlen
 
 
 def takes(q: Tensor) -> bool:
-    """Whether the kernels take these queries: half precision on CUDA, heads of 8 to 256 in steps of
-    8.
+    """Returns whether the kernels take these queries.
+
+    They take half precision on CUDA, in heads of 8 to 256 dimensions in steps of 8.
     """
     half = q.dtype in (torch.bfloat16, torch.float16)
     return q.is_cuda and half and q.shape[2] % 8 == 0 and q.shape[2] <= 256
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """The flash kernel's output and log-sum-exps."""
+    """Computes the flash kernel's output [N, H, D] and log-sum-exps float32[H, N]."""
     out, lse, _ = _call_varlen(
         "_varlen_attn",
         query=q,
@@ -49,7 +49,7 @@ def backward(
     cu: Tensor,
     longest: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The flash kernel's gradients; a key's are summed over the query heads it serves."""
+    """Computes the flash kernel's gradients; those of a key are summed over its query heads."""
     dq, dk, dv = _call_varlen(
         "_varlen_attn_backward",
         grad_out=grad,
@@ -67,13 +67,13 @@ def backward(
 
 
 def _bounds(cu: Tensor, longest: int) -> dict[str, Any]:
-    """The arguments that make the kernel causal and keep it within segments."""
+    """Returns the arguments that make the kernel causal and keep it within segments."""
     segments = {"cu_seq_q": cu, "cu_seq_k": cu, "max_q": longest, "max_k": longest}
     return {**segments, "is_causal": True, "window_size": [-1, 0]}
 
 
 def _call_varlen(name: str, **arguments: Any) -> tuple[Tensor, ...]:
-    """Call an op of ``torch.nn.attention.varlen`` with those of the arguments that it declares."""
+    """Calls an op of ``torch.nn.attention.varlen`` with the arguments that it declares."""
     op = getattr(varlen, name)
     declared = {argument.name for argument in op._opoverload._schema.arguments}
     result: tuple[Tensor, ...] = op(
@@ -83,7 +83,7 @@ def _call_varlen(name: str, **arguments: Any) -> tuple[Tensor, ...]:
 
 
 def repeat_heads(x_NKD: Tensor, heads: int) -> Tensor:
-    """Each key or value head once for every query head it serves."""
+    """Repeats each key or value head for every query head it serves: [N, H, D]."""
     return (
         x_NKD
         if x_NKD.shape[1] == heads
@@ -92,7 +92,7 @@ def repeat_heads(x_NKD: Tensor, heads: int) -> Tensor:
 
 
 def sum_heads(dx_NHD: Tensor, kv_heads: int) -> Tensor:
-    """The gradient of `repeat_heads`."""
+    """Returns the gradient of `repeat_heads`: [N, K, D]."""
     tokens, heads, size = dx_NHD.shape
     return (
         dx_NHD

@@ -1,5 +1,4 @@
-"""The attention of any device and type: segments laid out anew, group by group of about the same
-length.
+"""The attention of any device and type: segments laid out by groups of about one length.
 
 Each segment is padded at its end, and a group is attended causally as one batch. A causal query
 never sees what comes after it, so the padding needs no mask: real queries come before it, and the
@@ -34,8 +33,9 @@ _MAX_SCORES = 1 << 22
 
 
 class _Group(NamedTuple):
-    """Segments of about the same length, padded to the longest: where they begin in the layout, and
-    their shape.
+    """Segments of about the same length, padded to the longest.
+
+    It notes where they begin in the layout, and their shape.
     """
 
     start: int
@@ -43,7 +43,7 @@ class _Group(NamedTuple):
     longest: int
 
     def cut(self, x_PXHD: Tensor) -> Tensor:
-        """The group's part of X tensors in the layout, as a view [X, G, H, L, D]."""
+        """Returns the group's part of X tensors in the layout, as a view [X, G, H, L, D]."""
         part = x_PXHD[self.start : self.start + self.segments * self.longest]
         return part.view(self.segments, self.longest, *x_PXHD.shape[1:]).permute(2, 0, 3, 1, 4)
 
@@ -62,7 +62,7 @@ class _Layout(NamedTuple):
 
 
 def _lay_out(cu_seqlens: Tensor, heads: int) -> _Layout:
-    """Group the segments by length."""
+    """Groups the segments by length."""
     ends = cu_seqlens.cpu().numpy().astype(np.int64)
     starts, lengths = ends[:-1], np.diff(ends)
     rounded = -(-lengths // _ROUND_TO)
@@ -90,7 +90,7 @@ def _lay_out(cu_seqlens: Tensor, heads: int) -> _Layout:
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """Attention group by group; the backward pass wants nothing beside it."""
+    """Computes attention group by group: [N, H, D], and nothing beside it."""
     heads, size = q.shape[1:]
     layout = _lay_out(cu, heads)
     qkv = torch.cat((q, repeat_heads(k, heads), repeat_heads(v, heads)), 1).index_select(
@@ -114,12 +114,13 @@ def backward(
     cu: Tensor,
     longest: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients group by group, in float32 at least, from probabilities computed anew.
+    """Computes the gradients group by group, in float32 at least, from new probabilities.
 
     With P = softmax(Q K^T / sqrt(D)) and O = P V: dV = P^T dO, dS = P * (dO V^T - rowsum(dO * O)),
     dQ = dS K / sqrt(D), dK = dS^T Q / sqrt(D) (FlashAttention, arXiv:2205.14135, appendix B.2).
     """
     heads, size = q.shape[1:]
+    # Sums over a segment are not safe in half precision.
     dtype, scale = torch.promote_types(q.dtype, torch.float32), size**-0.5
     layout = _lay_out(cu, heads)
     grad, out = grad.to(dtype), out.to(dtype)
@@ -132,11 +133,13 @@ def backward(
         ),
         1,
     )
+    # One gather for all four: many small ones wait for each other on busy machines.
     inputs = inputs.index_select(0, layout.token_at_P).view(-1, 4, heads, size)
     rowsums = (grad * out).sum(-1).index_select(0, layout.token_at_P).view(-1, 1, heads, 1)
     padding = torch.ones(len(inputs), dtype=torch.bool, device=q.device).index_fill_(
         0, layout.place_of_N, False
     )
+    # Padding repeats its segment's last token, whose gradient must count once.
     inputs[:, 3].masked_fill_(padding[:, None, None], 0)
     rowsums.masked_fill_(padding[:, None, None, None], 0)
     side = max(group.longest for group in layout.groups)

@@ -1,1 +1,1 @@
-"""Everything a run leaves on the disk and goes on from."""
+"""The run folder and its checkpoints: all that a run goes on from."""

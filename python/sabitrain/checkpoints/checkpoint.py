@@ -1,4 +1,5 @@
-"""Checkpoints: a folder that ``transformers`` reads as a CausalModel, written whole or not at all.
+"""Checkpoints: folders that ``transformers`` reads, written whole or not at all.
+
 Nothing is pickled.
 """
 
@@ -36,7 +37,7 @@ FILES = (
 
 
 def save_checkpoint(folder: Path, model: CausalModel, dataset: RowSource) -> None:
-    """Write a model with the tokenizer of its dataset to ``folder``, which must not exist yet.
+    """Writes a model with the tokenizer of its dataset to ``folder``, which must not exist yet.
 
     The files are written and synced in a folder beside it, which is then renamed: ``folder`` is
     complete as soon as it exists. Weights are float32; the tied head is stored once, as the
@@ -51,8 +52,9 @@ def save_checkpoint(folder: Path, model: CausalModel, dataset: RowSource) -> Non
 
 @contextlib.contextmanager
 def new_checkpoint(folder: Path) -> Iterator[Path]:
-    """An empty folder to write a checkpoint in; when all went well it becomes ``folder``, which
-    must not exist yet.
+    """Makes an empty folder to write a checkpoint in, which then becomes ``folder``.
+
+    It becomes ``folder``, which must not exist yet, when all went well.
 
     Raises:
         OutputError: If it exists, or something cannot be written.
@@ -73,7 +75,7 @@ def new_checkpoint(folder: Path) -> Iterator[Path]:
 
 
 def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
-    """Write `FILES` to an empty folder: what ``transformers`` wants to know."""
+    """Writes `FILES` for ``transformers`` to an empty folder."""
     tokenizer = open_tokenizer(dataset)
     architecture = architecture_of(model.config.architecture)
     documents = {
@@ -98,7 +100,7 @@ def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
 
 
 def load_checkpoint(folder: Path) -> CausalModel:
-    """The model of a checkpoint that `save_checkpoint` wrote, on the CPU, ready to generate.
+    """Loads the model of a checkpoint that `save_checkpoint` wrote, on the CPU, to generate.
 
     Raises:
         TrainError: If there is none, or it does not fit together.

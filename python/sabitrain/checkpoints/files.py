@@ -1,5 +1,6 @@
-"""Every change that training makes to a disk, one operation at a time, and the hook by which tests
-tear any of them.
+"""Every change that training makes to a disk, one operation at a time.
+
+A hook lets tests tear any of them.
 
 A file is written whole under another name, synced, and renamed: what bears its own name is
 complete. The one exception is the record of a run, which grows line by line and is cut back to a
@@ -37,14 +38,14 @@ _operations = 0
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those it lies in, unless they are there."""
+    """Makes a folder and those it lies in, unless they are there."""
     if not path.is_dir():
         _is_torn()
         path.mkdir(parents=True, exist_ok=True)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a new file and have the disk hold it.
+    """Writes a new file and has the disk hold it.
 
     Raises:
         OSError: If it cannot be written, or a link bears its name: what that leads to is left
@@ -61,8 +62,9 @@ def write_file(path: Path, content: bytes) -> None:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors (on the CPU, contiguous, sharing nothing) as a new safetensors file, and have
-    the disk hold it.
+    """Writes tensors as a new safetensors file, and has the disk hold it.
+
+    The tensors are on the CPU and contiguous, and share no memory.
 
     The file has the mode that the umask gives every new file; safetensors alone would let only its
     owner read it.
@@ -85,7 +87,7 @@ def save_tensors(
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, onto the CPU.
+    """Reads a safetensors file, onto the CPU.
 
     Raises:
         OSError: If it is no regular file, or cannot be read.
@@ -96,14 +98,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in the place of one of the same name."""
+    """Writes a file whole or not at all, in the place of one of the same name."""
     unfinished = unfinished_name(path)
     write_file(unfinished, content)
     rename(unfinished, path)
 
 
 def point(link: Path, target: str) -> None:
-    """Have the symbolic link ``link`` lead to ``target`` (relative to its folder), in one step."""
+    """Has the symbolic link ``link`` lead to ``target`` (relative to its folder), in one step."""
     unfinished = unfinished_name(link)
     if unfinished.is_symlink():
         remove(unfinished)
@@ -113,15 +115,16 @@ def point(link: Path, target: str) -> None:
 
 
 def rename(old: Path, new: Path) -> None:
-    """Give a file or folder another name in the same folder; a file of that name is replaced."""
+    """Gives a file or folder another name in the same folder; a file of that name is replaced."""
     _is_torn()
     old.rename(new)
     sync(new.parent)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it, entry by entry; nothing, if it is
-    not there.
+    """Removes a file, a link, or a folder with its content, entry by entry.
+
+    It does nothing if there is none.
 
     Of a link, the link alone goes: whatever it leads to stays.
     """
@@ -136,7 +139,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold what was written to a file or folder."""
+    """Has the disk hold what was written to a file or folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _is_torn()
@@ -146,12 +149,12 @@ def sync(path: Path) -> None:
 
 
 def unfinished_name(path: Path) -> Path:
-    """Where something lies until it is complete: hidden, beside the place it will have."""
+    """Returns where a file or folder lies until it is complete: hidden, beside its place."""
     return path.with_name(f".{path.name}.unfinished")
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal."""
+    """Returns the sha256 of a file's content, in hexadecimal."""
     with os.fdopen(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -159,8 +162,9 @@ def sha256(path: Path) -> str:
 def output_error(
     error: OSError, what: str, path: Path, going_on: str = "the same command with --resume"
 ) -> OutputError:
-    """Returns the error to raise where ``path`` could not be written, with a remedy if the disk is
-    full.
+    """Returns the error to raise where ``path`` could not be written.
+
+    It has a remedy if the disk is full.
 
     Args:
         error: What the system said.
@@ -185,7 +189,7 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock.
+        """Takes the lock.
 
         Raises:
             BlockingIOError: If another process holds it; its ``strerror`` is the id of that
@@ -211,20 +215,20 @@ class Lock:
             os.close(self._descriptor)  # its holder has removed the file since it was opened
 
     def _sign(self) -> None:
-        """Write down who holds the lock, if there is room: it is only for people."""
+        """Writes down who holds the lock, if there is room: it is only for people."""
         with contextlib.suppress(OSError):
             os.truncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def _is_named(self) -> bool:
-        """Whether the file that is locked is the one that others will open."""
+        """Returns whether the locked file is the one that others will open."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self._path.lstat())
         except FileNotFoundError:
             return False
 
     def __enter__(self) -> Self:
-        """The lock, let go at the end of the ``with``."""
+        """Returns the lock, let go at the end of the ``with``."""
         return self
 
     def __exit__(
@@ -233,7 +237,7 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Remove the file while it is still held, then let go."""
+        """Removes the file while it is still held, then lets go."""
         _is_torn()
         with contextlib.suppress(OSError):
             if self._is_named():
@@ -242,11 +246,15 @@ class Lock:
 
 
 class Log:
-    """A file that grows line by line; each line is with the operating system when `write` returns."""
+    """A file that grows line by line.
+
+    Each line is with the operating system when `write` returns.
+    """
 
     def __init__(self, path: Path, keep: int) -> None:
-        """Open the file, cut to its first ``keep`` bytes: what a run had written when its
-        checkpoint was made.
+        """Opens the file, cut to its first ``keep`` bytes.
+
+        A checkpoint notes how many a run had written when it was made.
         """
         _is_torn()
         self._file = os.fdopen(_open_no_link(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
@@ -255,7 +263,7 @@ class Log:
         self.size = self._file.tell()
 
     def write(self, line: str) -> None:
-        """Add a line."""
+        """Adds a line."""
         content = f"{line}\n".encode()
         if _is_torn(die=False):
             content = content[: len(content) // 2]
@@ -265,29 +273,30 @@ class Log:
         _die_if_torn()
 
     def sync(self) -> None:
-        """Have the disk hold every line so far, so that a checkpoint may count on them."""
+        """Has the disk hold every line so far, so that a checkpoint may count on them."""
         _is_torn()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._file.close()
 
 
 def _open_no_link(path: Path, flags: int) -> int:
-    """A descriptor of a file opened or made, and never of what a link of that name leads to."""
+    """Opens or makes a file and returns its descriptor, never that of a link's target."""
     return open_regular(path, flags | os.O_NOFOLLOW)
 
 
 def _os_error(error: SafetensorError) -> OSError:
-    """What the system said to safetensors, which has it in its words alone: ``(os error 28)``."""
+    """Returns the system's error, which safetensors gives in words: ``(os error 28)``."""
     number = re.search(r"os error (\d+)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
 def _is_torn(die: bool = True) -> bool:
-    """Count an operation; if it is the one to tear, die at once, or let the caller do half of it
-    first.
+    """Counts an operation and returns whether it is the one to tear.
+
+    If it is, the process dies at once, or the caller does half of it first.
     """
     global _operations
     _operations += 1
@@ -302,6 +311,6 @@ def _at_fault() -> bool:
 
 
 def _die_if_torn() -> None:
-    """End the process as ``kill -9`` does, if the operation at hand is the one to tear."""
+    """Ends the process as ``kill -9`` does, if the operation at hand is the one to tear."""
     if _at_fault():
         os.kill(os.getpid(), signal.SIGKILL)

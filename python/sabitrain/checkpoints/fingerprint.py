@@ -1,5 +1,4 @@
-"""What a dataset is, kept with each checkpoint, so that a run goes on with the very data it began
-with.
+"""The fingerprint of datasets, kept with each checkpoint: a run goes on with the same data.
 
 The fingerprint alone says whether anything changed; the parts of the manifest kept beside it say
 what.
@@ -25,14 +24,14 @@ _PARTS = (
     "sources",
     "splits",
 )
-# The keys that name an entry of a list of the manifest, and what is not worth keeping of one.
+# The keys that name an entry of a list of the manifest, and those not worth keeping.
 _NAMES = ("name", "path", "file")
 _LEFT_OUT = ("examples", "probes", "inputs")
 _SHOWN = 4
 
 
 def fingerprint_of(data: Datasets) -> dict[str, Any]:
-    """Returns the fingerprint of the datasets and what they were made from, as plain JSON.
+    """Returns the fingerprint of the datasets and their origin, as plain JSON.
 
     Of each dataset it keeps the parts of the manifest that tell what changed.
     """
@@ -73,8 +72,9 @@ def check_fingerprint(saved: Mapping[str, Any], data: Datasets) -> None:
 
 
 def changes(before: Any, now: Any, place: str) -> list[str]:
-    """What is different between two JSON values, a line each, under the place in the manifest where
-    it stands.
+    """Returns the differences between two JSON values, a line each, with their places.
+
+    A place is that in the manifest.
     """
     before, now = _by_name(before), _by_name(now)
     if isinstance(before, Mapping) and isinstance(now, Mapping):
@@ -98,8 +98,9 @@ class _Name(str):
 
 
 def _by_name(value: Any) -> Any:
-    """A list of entries with names as a mapping, so that one more entry does not make all others
-    different.
+    """Returns a list of entries with names as a mapping.
+
+    One more entry then does not make all others different.
     """
     if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         for key in _NAMES:
@@ -110,7 +111,7 @@ def _by_name(value: Any) -> Any:
 
 
 def _trim(value: Any) -> Any:
-    """A part of the manifest without what is long and follows from the rest."""
+    """Returns a part of the manifest without long values that follow from the rest."""
     if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         return [
             {key: inner for key, inner in entry.items() if key not in _LEFT_OUT} for entry in value

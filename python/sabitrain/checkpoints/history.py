@@ -1,6 +1,4 @@
-"""The checkpoints of a run: which are kept, which is the newest that is whole, and the link that
-leads to it.
-"""
+"""The checkpoints of a run: which are kept, and the link to the newest."""
 
 from __future__ import annotations
 
@@ -35,12 +33,13 @@ _LEFT_OVER = re.compile(r"\.step-\d{8,}\.unfinished")
 
 
 class History:
-    """The checkpoints in ``RUN/checkpoints``, one folder a step; ``RUN/checkpoint`` leads to the
-    newest.
+    """The checkpoints in ``RUN/checkpoints``, one folder a step.
+
+    The link ``RUN/checkpoint`` leads to the newest.
     """
 
     def __init__(self, run: Path, config: CheckpointConfig) -> None:
-        """Look after the checkpoints of a run folder."""
+        """Notes the run folder and which of its checkpoints to keep."""
         self.newest = run / LINK
         self._folder = run / FOLDER
         self._config = config
@@ -53,8 +52,9 @@ class History:
         dataset: RowSource,
         progress: Progress,
     ) -> Path:
-        """Write the checkpoint of a step, have the link lead to it, and remove those that need not
-        be kept.
+        """Writes the checkpoint of a step, and removes those that need not be kept.
+
+        The link then leads to it.
 
         One of the same step that is there already was found damaged when the run was resumed, and
         is replaced.
@@ -75,7 +75,7 @@ class History:
         return folder
 
     def resume(self, say: Callable[[str], None]) -> tuple[Path, Progress] | None:
-        """The newest checkpoint that is whole, and how far it was; None where there is none at all.
+        """Returns the newest checkpoint that is whole, and its progress; None if there is none.
 
         Args:
             say: Takes a line about each damaged one that is passed over.
@@ -94,13 +94,15 @@ class History:
             raise TrainError(
                 "every checkpoint of this run is damaged",
                 file=str(self._folder),
-                remedy=f"remove {self._folder} to begin at the first step again, or put back a copy of a checkpoint",
+                remedy=f"remove {self._folder} to begin at the first step again, "
+                "or put back a copy of a checkpoint",
             ) from damaged
         return None
 
     def settle(self, newest: Path) -> None:
-        """Have the link lead to the newest checkpoint, and remove those that need not be kept, and
-        what is unfinished.
+        """Has the link lead to the newest checkpoint, and removes those that need not be kept.
+
+        Unfinished ones are removed too.
 
         Those of later steps go too: they were found damaged when the run was resumed.
         """
@@ -123,7 +125,7 @@ class History:
                 files.remove(path)
 
     def _all(self) -> list[Path]:
-        """The folders of all checkpoints, oldest first."""
+        """Returns the folders of all checkpoints, oldest first."""
         if not self._folder.is_dir():
             return []
         return sorted(
@@ -132,10 +134,10 @@ class History:
 
 
 def is_ours(name: str) -> bool:
-    """Whether an entry of ``RUN/checkpoints`` bears a name that a run gives."""
+    """Returns whether an entry of ``RUN/checkpoints`` bears a name that a run gives."""
     return bool(_NAME.fullmatch(name) or _LEFT_OVER.fullmatch(name))
 
 
 def _step(folder: Path) -> int:
-    """The step a checkpoint was written after."""
+    """Returns the step a checkpoint was written after."""
     return int(folder.name.removeprefix("step-"))

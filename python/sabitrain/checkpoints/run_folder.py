@@ -1,5 +1,4 @@
-"""The folder of a run: begun empty, taken up again with ``--resume``, or replaced with
-``--overwrite``.
+"""The folder of a run: begun empty, taken up again with ``--resume``, or replaced.
 
 It holds ``config.toml`` (what is run), ``metrics.jsonl`` (what happened), ``checkpoints/`` (one
 folder a step), ``checkpoint``, a link to the newest of them, and ``tensorboard/`` where that is
@@ -34,8 +33,7 @@ EVENTS = "events.out.tfevents."
 
 @contextlib.contextmanager
 def begin_run(config: TrainConfig) -> Iterator[None]:
-    """Makes the run folder and its ``config.toml``, unless a run is there that ``resume`` takes up
-    again.
+    """Makes the run folder and its ``config.toml``, unless there is a run to resume.
 
     Inside the ``with`` no other run can begin in the folder, go on in it or replace it.
 
@@ -50,9 +48,8 @@ def begin_run(config: TrainConfig) -> Iterator[None]:
         try:
             lock = run / LOCK_FILE
             if lock.is_symlink() or not lock.exists():
-                _refuse_foreign(
-                    run
-                )  # so that nothing is made, not even the lock, where no run has been
+                # So that nothing is made, not even the lock, where no run has been.
+                _refuse_foreign(run)
             files.make_folder(run)
             held.enter_context(files.Lock(lock))
             _make_ready(config)
@@ -61,7 +58,8 @@ def begin_run(config: TrainConfig) -> Iterator[None]:
             raise OutputError(
                 f"another run is at work in it{holder}",
                 file=str(run),
-                remedy="wait until that has ended, stop it with Ctrl-C, or name another folder with --run",
+                remedy="wait until that has ended, stop it with Ctrl-C, "
+                "or name another folder with --run",
             ) from error
         except OSError as error:
             raise files.output_error(error, "cannot be written to", run) from error
@@ -69,7 +67,7 @@ def begin_run(config: TrainConfig) -> Iterator[None]:
 
 
 def _make_ready(config: TrainConfig) -> None:
-    """Leave in a run folder that is locked either the run to go on with, or ``config.toml`` alone."""
+    """Leaves in a locked run folder the run to go on with, or ``config.toml`` alone."""
     run = config.run
     _refuse_foreign(run)
     present = {path.name for path in run.iterdir()} - {
@@ -91,16 +89,15 @@ def _make_ready(config: TrainConfig) -> None:
                 file=str(run),
                 remedy=f"use --run {shlex.quote(str(run.resolve()))}",
             )
-        files.remove(
-            run / CONFIG_FILE
-        )  # first of all, so that what is half removed is not taken for a run
+        # First of all, so that a folder that is half removed is not taken for a run.
+        files.remove(run / CONFIG_FILE)
         for name in sorted(present):
             files.remove(run / name)
     files.replace_file(run / CONFIG_FILE, _written(config))
 
 
 def _written(config: TrainConfig) -> bytes:
-    """``config.toml`` of a run.
+    """Returns the bytes of a run's ``config.toml``.
 
     Raises:
         ConfigError: If a path is not UTF-8: TOML cannot name it.
@@ -119,8 +116,9 @@ def _written(config: TrainConfig) -> bytes:
 
 
 def take_up(saved: Mapping[str, Any], step: int, config: TrainConfig) -> TrainConfig:
-    """The configuration to go on with from a checkpoint, no setting changed that what has been
-    trained depends on.
+    """Returns the configuration to go on with from a checkpoint.
+
+    No setting may have changed that affects the trained weights.
 
     Its ``skip_batches`` are those that the run has passed over, and the session's own from there
     on.
@@ -174,8 +172,9 @@ def _refuse_change(name: str, before: Any, after: Any, config: TrainConfig) -> N
 
 
 def keep_skipped(config: TrainConfig) -> None:
-    """Have ``config.toml`` name all of ``skip_batches``: they need not be named when the run is
-    resumed once more.
+    """Has ``config.toml`` name all of ``skip_batches``.
+
+    They need not be named when the run is resumed once more.
     """
     file = config.run / CONFIG_FILE
     kept = resolve(None, file, {})
@@ -185,7 +184,7 @@ def keep_skipped(config: TrainConfig) -> None:
 
 
 def plain_configuration(config: TrainConfig) -> dict[str, Any]:
-    """The resolved configuration in the types of JSON."""
+    """Returns the resolved configuration in the types of JSON."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -203,17 +202,16 @@ def plain_configuration(config: TrainConfig) -> dict[str, Any]:
 
 
 def resume_command(config: TrainConfig, past: Sequence[int] = ()) -> str:
-    """The command that takes a run up again; ``past`` the batches of these steps too, if there are
-    any.
-    """
+    """Returns the command that resumes a run, past the batches of the steps ``past``."""
     skip = sorted({*config.skip_batches, *past}) if past else ()
     command = f"python -m sabitrain --run {shlex.quote(str(config.run))} --resume"
     return " ".join([command, "--skip-batches", *map(str, skip)] if skip else [command])
 
 
 def _refuse_foreign(run: Path) -> None:
-    """Raise `OutputError` if a folder holds something that no run has written: it is neither
-    resumed nor removed.
+    """Raises `OutputError` if a folder holds an entry that no run has written.
+
+    Such a folder is neither resumed nor removed.
     """
     foreign = next(
         (path for path in _entries(run) if not _is_ours(path.relative_to(run), path)), None
@@ -228,8 +226,9 @@ def _refuse_foreign(run: Path) -> None:
 
 
 def _entries(run: Path) -> Iterator[Path]:
-    """What lies in a run folder, in order, and in the folders in it that a run makes; links are not
-    followed.
+    """Yields the entries of a run folder, in order, and of the folders that a run makes in it.
+
+    Links are not followed.
     """
     for path in sorted(run.iterdir()) if run.exists() else ():
         yield path
@@ -245,7 +244,7 @@ def _entries(run: Path) -> Iterator[Path]:
 
 
 def _is_ours(place: Path, path: Path) -> bool:
-    """Whether a run writes something like ``path`` at this place in its folder."""
+    """Returns whether a run writes something like ``path`` at this place in its folder."""
     match place.parts:
         case (name,) if name in (
             history.LINK,

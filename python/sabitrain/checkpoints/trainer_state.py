@@ -1,4 +1,6 @@
-"""Where a run is: everything beside the weights that its next step depends on. Nothing is pickled.
+"""The progress of a run: all that its next step depends on beside the weights.
+
+Nothing is pickled.
 
 Two files of a checkpoint: ``trainer.safetensors`` (the state of the optimizers, of the watch over
 steps and of the random generators) and ``trainer.json`` (the rest, with the sha256 of every other
@@ -33,7 +35,7 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, and what binds it from there on.
+    """How far a run is, and the decisions that bind it from there on.
 
     Attributes:
         step: Optimizer steps taken: with the seed, all that the order of the rows depends on.
@@ -73,7 +75,7 @@ def save_state(
     guard: StepGuard,
     progress: Progress,
 ) -> None:
-    """Write both files to a folder that has the others of its checkpoint already."""
+    """Writes both files to a folder that has the others of its checkpoint already."""
     tensors = {f"rng.{name}": state for name, state in _random_states(guard.device).items()}
     tensors |= {f"guard.{name}": value.cpu().contiguous() for name, value in guard.state.items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
@@ -94,12 +96,13 @@ def save_state(
         "optimizers": [_hyperparameters(optimizer, names) for optimizer in optimizers],
         **dataclasses.asdict(progress),
     }
+    # Last, since it holds the sha256 of all other files: without it a checkpoint is no checkpoint.
     text = json.dumps({"sha256": _digest(facts), **facts}, indent=1, ensure_ascii=False)
     files.write_file(folder / FACTS_FILE, f"{text}\n".encode())
 
 
 def read_progress(folder: Path) -> Progress:
-    """How far the run of a checkpoint was, once every file of it is known to be as it was written.
+    """Returns the progress of a checkpoint, once every file of it is known to be undamaged.
 
     Raises:
         TrainError: If one is not.
@@ -120,7 +123,7 @@ def read_progress(folder: Path) -> Progress:
 def restore_state(
     folder: Path, model: CausalModel, optimizers: Sequence[torch.optim.Optimizer], guard: StepGuard
 ) -> None:
-    """Put everything but the data back to where it was when a checkpoint was written.
+    """Puts all state but the data back to where a checkpoint has it.
 
     Args:
         folder: A checkpoint that `read_progress` has passed.
@@ -157,9 +160,7 @@ def _restore_optimizer(
     saved: Sequence[Mapping[str, Any]],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Hand an optimizer its saved state in the form of its own ``state_dict``, which knows what
-    goes where.
-    """
+    """Hands an optimizer its saved state in the form of its own ``state_dict``."""
     own = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     grouped = [
@@ -191,8 +192,9 @@ def _restore_optimizer(
 def _hyperparameters(
     optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]
 ) -> list[dict[str, Any]]:
-    """The groups of an optimizer with the names of their parameters; tensors among the values
-    become numbers.
+    """Returns the groups of an optimizer with the names of their parameters.
+
+    Tensors among the values become numbers.
     """
     return [
         {
@@ -208,14 +210,17 @@ def _plain(value: Any) -> Any:
 
 
 def _like(own: Any, saved: Any) -> Any:
-    """A saved hyperparameter as the optimizer has it: JSON knows neither tuples nor tensors."""
+    """Returns a saved hyperparameter in the type of the optimizer's own.
+
+    JSON knows neither tuples nor tensors.
+    """
     if isinstance(own, Tensor):
         return torch.as_tensor(saved, dtype=own.dtype, device=own.device)
     return tuple(saved) if isinstance(own, tuple) else saved
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
-    """The states of torch's generators: the CPU's, and that of the GPU that is trained on.
+    """Returns the states of torch's generators: the CPU's, and that of the training GPU.
 
     A GPU that is not is left alone: asking for its state sets up CUDA on it, which takes hundreds
     of megabytes there. Nothing here draws from Python's or NumPy's global generators.
@@ -227,7 +232,7 @@ def _random_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """What ``trainer.json`` says, checked against its own sha256."""
+    """Returns the content of ``trainer.json``, checked against its own sha256."""
     place = folder / FACTS_FILE
     try:
         facts = json.loads(read_whole(place, MANIFEST_LIMIT))
@@ -256,5 +261,5 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
-    """The sha256 of facts, whatever their layout: JSON gives numbers back exactly."""
+    """Returns the sha256 of facts, whatever their layout: JSON gives numbers back exactly."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

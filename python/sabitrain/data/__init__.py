@@ -1,1 +1,1 @@
-"""Rows, batches, masking strategies, and what a run reads them from."""
+"""The datasets of a run, and their rows as batches with a masking strategy."""

@@ -1,5 +1,4 @@
-"""The held-out rows to validate on: a fixed order of them, every beginning of which is a stratified
-sample.
+"""The held-out rows to validate on: an order whose every beginning is a stratified sample.
 
 Dimensions: R rows of the split, S sources, G groups of sources, N tokens of some rows.
 """
@@ -23,7 +22,7 @@ _ROWS_AT_ONCE = 256
 def sample_rows(
     dataset: RowSource, split: Rows, count: int, seed: int, go_on: GoOn | None = None
 ) -> npt.NDArray[np.int64] | None:
-    """The rows to validate on: int64[rows], the same for the same dataset, ``count`` and ``seed``.
+    """Chooses the rows to validate on: int64[rows], the same for the same dataset and seed.
 
     They hold a target of every task in every language that has one in the split, even where that
     takes more rows than ``count``; then, as far as ``count`` allows, of every source. The rest
@@ -55,6 +54,7 @@ def sample_rows(
         [present_RS[:, [other == pair for other in pairs]].any(1) for pair in sorted(set(pairs))],
         axis=1,
     )
+    # Every task in every language comes first, then every source, then the rest by shares.
     needed = _cover(in_pair_RG, order_R, [])
     count = max(count, len(needed))
     chosen = _cover(present_RS, order_R, needed)[:count]
@@ -64,8 +64,7 @@ def sample_rows(
 
 
 def all_fit_the_run(held_out_rows: int, trained_rows: int) -> bool:
-    """Whether a run without ``--hours`` ends with a validation of all held-out rows, and not of a
-    sample.
+    """Returns whether a run without ``--hours`` ends with a validation of all held-out rows.
 
     A row takes at most about as long to validate as to train on, so that such a validation is a
     fraction of the run.
@@ -74,7 +73,7 @@ def all_fit_the_run(held_out_rows: int, trained_rows: int) -> bool:
 
 
 def _sources_of_rows(split: Rows, sources: int, go_on: GoOn | None) -> npt.NDArray[np.bool_] | None:
-    """Which sources have a target in which row: bool[R, S]; None where ``go_on`` said no."""
+    """Finds which sources have a target in which row: bool[R, S]; None if ``go_on`` said no."""
     present_RS = np.zeros((len(split), sources), np.bool_)
     first = 0
     for rows in micro_batches(split, range(len(split)), _ROWS_AT_ONCE):
@@ -91,8 +90,9 @@ def _sources_of_rows(split: Rows, sources: int, go_on: GoOn | None) -> npt.NDArr
 def _cover(
     present_RG: npt.NDArray[np.bool_], order_R: npt.NDArray[np.int64], chosen: Sequence[int]
 ) -> list[int]:
-    """``chosen``, and the first row in the order of each group that none of them holds, the rarest
-    group first.
+    """Returns ``chosen`` and a row for each group that none of them holds.
+
+    It is the first such row in the order; the rarest group comes first.
     """
     rows = list(chosen)
     counts_G = present_RG.sum(0)
@@ -105,7 +105,10 @@ def _cover(
 def _by_stratum(
     present_RS: npt.NDArray[np.bool_], order_R: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """All rows, every beginning of which has of each stratum its share to within one row: int64[R]."""
+    """Orders all rows so that each beginning has its share of every stratum: int64[R].
+
+    The shares hold to within one row.
+    """
     counts_S = present_RS.sum(0)
     rarest_R = np.where(present_RS, counts_S, counts_S.max(initial=0) + 1).argmin(1)
     stratum_R = np.where(present_RS.any(1), rarest_R, -1)[order_R]

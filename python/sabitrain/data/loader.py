@@ -17,7 +17,7 @@ from sabitrain.data.masking import Masking
 from sabitrain.data.rows import Rows
 from sabitrain.data.settings import Compute
 
-# Half of the largest that counts, 32 MB: what is kept goes up to twice as much.
+# Half of the largest block that counts, 32 MB: glibc keeps up to twice as much.
 _LARGE_BLOCK = 16 << 20
 
 
@@ -41,7 +41,7 @@ class Loader:
         compute: Compute = "full",
         pin: bool = False,
     ) -> None:
-        """Prepare to read; nothing is read yet.
+        """Prepares to read; nothing is read yet.
 
         Args:
             split: Where the rows are.
@@ -65,7 +65,7 @@ class Loader:
         self._ahead: dict[int, Future[Step]] = {}
 
     def step(self, step: int) -> Step:
-        """A step, counted from 0; the one after it is begun.
+        """Returns a step, counted from 0; the one after it is begun.
 
         Raises:
             DatasetError: If a shard is damaged.
@@ -87,7 +87,7 @@ class Loader:
         return replace(made, batches=[batch.pin() for batch in made.batches]) if self._pin else made
 
     def __enter__(self) -> Self:
-        """The loader, its thread ended with the ``with``."""
+        """Returns the loader, its thread ended with the ``with``."""
         return self
 
     def __exit__(
@@ -96,12 +96,12 @@ class Loader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the thread, once it is done with what it is at."""
+        """Ends the thread, once it has made the step at hand."""
         self._thread.shutdown(cancel_futures=True)
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what one step lets go of for the next.
+    """Has the C library keep the memory that one step frees for the next.
 
     glibc gives memory that is free at the top of its heap back to the system, so that each step
     would have its pages made anew: a quarter of its time. It gives back less the larger the largest

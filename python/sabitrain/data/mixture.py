@@ -1,4 +1,4 @@
-"""Several packed datasets as one: their rows one dataset after the other, and their sources likewise."""
+"""Several packed datasets as one: their rows and their sources, one dataset after the other."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class MixedOrder:
         ]
 
     def step(self, step: int) -> npt.NDArray[np.int64]:
-        """Returns the rows of a step, counted from 0, of all datasets in a mixed order: int64[R]."""
+        """Returns the rows of a step, of all datasets in a mixed order: int64[R]."""
         taken = [
             first + stream.take(begin, end)
             for first, stream, begin, end in zip(

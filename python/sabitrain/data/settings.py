@@ -1,4 +1,4 @@
-"""Settings of the data: the datasets and their mix, how long a run is, its steps, what is trained."""
+"""Settings of the data: datasets and their mix, the length of a run, its steps, its loss."""
 
 from __future__ import annotations
 

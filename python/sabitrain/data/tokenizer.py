@@ -1,5 +1,4 @@
-"""The tokenizer that a dataset came with: checked to be the right one, and as a checkpoint has it
-for ``transformers``.
+"""The tokenizer that a dataset came with, checked, and its files of a checkpoint.
 
 What the tokenizer of a checkpoint gives for a prompt is what the rows hold: BOS where the dataset
 was packed with one, and nothing at the end. Pack never runs a tokenizer's post-processor, so
@@ -25,7 +24,7 @@ CHAT_TEMPLATE = "chat_template.jinja"
 
 
 def open_tokenizer(dataset: RowSource) -> Tokenizer:
-    """The tokenizer of a dataset.
+    """Opens the tokenizer of a dataset.
 
     Raises:
         DatasetError: If it cannot be read, its vocabulary is not the dataset's, or it has drifted:
@@ -41,9 +40,8 @@ def open_tokenizer(dataset: RowSource) -> Tokenizer:
         drifted = next(
             (text for text, ids in _probes(dataset) if _ids(tokenizer, text) != ids), None
         )
-    except (
-        BaseException
-    ) as error:  # the library raises `Exception`; where it panics, a class that is no `Exception`
+    # The library raises `Exception`; where it panics, a class that is no `Exception`.
+    except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise DatasetError(
@@ -51,13 +49,15 @@ def open_tokenizer(dataset: RowSource) -> Tokenizer:
         ) from error
     if known != dataset.vocab_size:
         raise DatasetError(
-            f"the dataset was packed with a vocabulary of {dataset.vocab_size}, but this tokenizer has one of {known}",
+            f"the dataset was packed with a vocabulary of {dataset.vocab_size}, "
+            f"but this tokenizer has one of {known}",
             file=file,
             remedy=REMEDY,
         )
     if drifted is not None:
         raise DatasetError(
-            f"gives {drifted!r} other ids than when the dataset was packed: the tokenizer has drifted",
+            f"gives {drifted!r} other ids than when the dataset was packed: "
+            "the tokenizer has drifted",
             file=file,
             remedy=REMEDY,
         )
@@ -65,7 +65,7 @@ def open_tokenizer(dataset: RowSource) -> Tokenizer:
 
 
 def read_tokenizer(dataset: RowSource) -> bytes:
-    """The bytes of the tokenizer's file.
+    """Reads the bytes of the tokenizer's file.
 
     Raises:
         DatasetError: If it cannot be read, or is not the one that the dataset was packed with.
@@ -96,7 +96,7 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def control_ids(dataset: RowSource) -> dict[str, int | None]:
-    """The control tokens under the names of ``transformers``."""
+    """Returns the control tokens under the names of ``transformers``."""
     return {
         "bos_token_id": dataset.bos_id,
         "eos_token_id": dataset.eos_id,
@@ -105,8 +105,9 @@ def control_ids(dataset: RowSource) -> dict[str, int | None]:
 
 
 def tokenizer_config(dataset: RowSource, tokenizer: Tokenizer, context: int) -> dict[str, Any]:
-    """``tokenizer_config.json``: the class that takes ``tokenizer.json`` as it is, and the control
-    tokens by text.
+    """Returns the content of ``tokenizer_config.json``.
+
+    It names the class that takes ``tokenizer.json`` as it is, and the control tokens by text.
 
     ``add_bos_token`` and ``add_eos_token`` say what the post-processor of `tokenizer_file` does:
     some versions of ``transformers`` go by the one, some by the other.
@@ -132,8 +133,7 @@ def tokenizer_config(dataset: RowSource, tokenizer: Tokenizer, context: int) -> 
 
 
 def tokenizer_file(dataset: RowSource, tokenizer: Tokenizer) -> bytes:
-    """Returns the ``tokenizer.json`` of a checkpoint: the dataset's, made to begin a text as the
-    rows do.
+    """Returns the ``tokenizer.json`` of a checkpoint, made to begin a text as the rows do.
 
     It neither cuts nor pads. The dataset's own bytes are returned if they do all that already.
 
@@ -162,8 +162,9 @@ def tokenizer_file(dataset: RowSource, tokenizer: Tokenizer) -> bytes:
 
 
 def _post_processor(written: Any, bos: tuple[str, int] | None) -> dict[str, Any] | None:
-    """Returns a post-processor that puts BOS (its text and id) first, if there is one, and adds
-    nothing else.
+    """Returns a post-processor that puts BOS first, if there is one, and adds nothing else.
+
+    ``bos`` is its text and id.
 
     Of ``written`` only what trims offsets stays.
     """
@@ -187,7 +188,7 @@ def _post_processor(written: Any, bos: tuple[str, int] | None) -> dict[str, Any]
 
 
 def _parts(written: Any) -> list[Any]:
-    """The post-processors that one is a sequence of, at any depth; itself if it is none."""
+    """Returns the post-processors of a sequence, at any depth; itself if it is none."""
     if written is None:
         return []
     if written["type"] == "Sequence":

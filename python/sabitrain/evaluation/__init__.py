@@ -1,1 +1,1 @@
-"""Scores of held-out targets, what they are compared with, and greedy answers."""
+"""Scores of held-out targets, their baseline, and greedy answers."""

@@ -1,5 +1,4 @@
-"""The baseline of a validation: what targets cost that are predicted by how frequent they are,
-without any context.
+"""The baseline of a validation: the cost of targets predicted by their frequency alone.
 
 Dimensions: S sources, G groups (a task in a language), V vocabulary, M tokens.
 """
@@ -43,7 +42,7 @@ class Unigram:
     """
 
     def __init__(self, dataset: RowSource) -> None:
-        """Describe the groups of a dataset; nothing is counted yet."""
+        """Describes the groups of a dataset; nothing is counted yet."""
         pairs = [(source.task, source.lang) for source in dataset.sources]
         groups = sorted(set(pairs))
         self._group_of_S = np.array([groups.index(pair) for pair in pairs], np.int64)
@@ -58,8 +57,7 @@ class Unigram:
         )
 
     def count(self, split: Rows, rows: npt.NDArray[np.int64], go_on: GoOn | None = None) -> bool:
-        """Count the targets in some rows; False where ``go_on`` said no, and the counts are of no
-        use.
+        """Counts the targets in some rows; False if ``go_on`` said no, and the counts are useless.
 
         Raises:
             DatasetError: If a shard is damaged.
@@ -79,7 +77,7 @@ class Unigram:
         return True
 
     def _settle(self) -> None:
-        """Derive from the counts what probabilities are made of."""
+        """Derives from the counts the terms of the probabilities."""
         groups, tokens = np.divmod(self._keys, self._vocabulary)
         self._totals_G = np.bincount(groups, self._counts, len(self._totals_G)).astype(np.float64)
         self._distinct_G = np.bincount(groups, minlength=len(self._totals_G)).astype(np.float64)
@@ -89,7 +87,7 @@ class Unigram:
     def nats(
         self, source_M: npt.NDArray[np.uint16], ids_M: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
-        """What target tokens cost, none of them a closing EOS: float64[M].
+        """Returns the cost of target tokens, none of them a closing EOS: float64[M].
 
         Args:
             source_M: The source of each.
@@ -117,8 +115,9 @@ class Unigram:
 
 
 def train_unigram(dataset: RowSource, go_on: GoOn | None = None) -> Unigram | None:
-    """The baseline of a dataset, counted in its training split: in `MOST_ROWS` rows of it, chosen
-    once, if it has more.
+    """Counts the baseline of a dataset in its training split; None where ``go_on`` said no.
+
+    Of a larger split it takes `MOST_ROWS` rows, chosen once.
 
     None where ``go_on`` said no.
 
@@ -133,8 +132,9 @@ def train_unigram(dataset: RowSource, go_on: GoOn | None = None) -> Unigram | No
 
 
 def unigram_baseline(dataset: RowSource) -> TargetLoss | None:
-    """The loss of `Unigram`, counted in the training split, on the targets of the whole validation
-    split.
+    """Returns the loss of `Unigram` on the targets of the whole validation split.
+
+    It is counted in the training split.
 
     In nats per target, closing EOS included at no cost. None if there is no target to validate on.
 

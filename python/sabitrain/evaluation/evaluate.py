@@ -39,7 +39,7 @@ def evaluate_split(
     baseline: Unigram | None = None,
     go_on: GoOn | None = None,
 ) -> Evaluation | None:
-    """How well a split's targets are predicted: in total, and by task, language, both, and source.
+    """Scores the targets of a split: in total, by task, language, both, and source.
 
     Args:
         model: The model, on the device to compute on; it is left as it was.
@@ -75,8 +75,7 @@ def evaluate_split(
 
 
 class _Sums:
-    """What an evaluation adds up, by the source that it comes from: float64[S], or int64[S] of what
-    is counted.
+    """The sums of an evaluation by source: float64[S], or int64[S] of counts.
 
     Attributes:
         targets_S: Targets.
@@ -105,7 +104,7 @@ class _Sums:
 def _score(
     model: CausalModel, rows: BatchDict, autocast: bool, baseline: Unigram | None, sums: _Sums
 ) -> None:
-    """Add what some rows come to."""
+    """Adds the counts and costs of some rows to the sums."""
     sources = len(sums.targets_S)
     mask_N, prompt_N = rows["loss_mask"].reshape(-1), prompt_tokens(rows)
     nats_N, right_N = _predict(model, rows, mask_N | prompt_N, autocast)
@@ -134,7 +133,7 @@ def _score(
 def _answers(
     rows: BatchDict, document_N: npt.NDArray[np.int64], closes_N: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
-    """The documents that are answers: a prompt and all of its targets; bool[D].
+    """Finds the documents that are answers, a prompt and all of its targets: bool[D].
 
     Of a document that was cut into windows the first alone has no window before it, and the last
     alone is closed.
@@ -149,7 +148,7 @@ def _answers(
 def _in_documents(
     rows: BatchDict, document_N: npt.NDArray[np.int64], tokens_N: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
-    """The documents that have some of these tokens, none of which is padding: bool[D]."""
+    """Finds the documents that have some of these tokens, none of them padding: bool[D]."""
     counts_D = np.bincount(document_N[tokens_N], minlength=len(rows["source_ids"]))
     found_D: npt.NDArray[np.bool_] = counts_D > 0
     return found_D
@@ -158,8 +157,9 @@ def _in_documents(
 def _predict(
     model: CausalModel, rows: BatchDict, read_N: npt.NDArray[np.bool_], autocast: bool
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Cross-entropy of the tokens to read, float64[N], and whether each is the most likely,
-    bool[N]; elsewhere 0.
+    """Returns the cross-entropy of the tokens to read, and whether each is the most likely.
+
+    They are float64[N] and bool[N], 0 elsewhere.
     """
     device = model.head_VC.device
     batch = make_batch(rows, read_N).to(device)
@@ -173,7 +173,7 @@ def _predict(
 
 
 def _evaluation(sums: _Sums, dataset: RowSource, rows: int, held_out_rows: int) -> Evaluation:
-    """The scores of all groups of sources that have a target."""
+    """Returns the scores of all groups of sources that have a target."""
     sources = dataset.sources
     tasks, languages = [source.task for source in sources], [source.lang for source in sources]
     every_S = np.ones(len(sources), np.bool_)
@@ -190,6 +190,7 @@ def _evaluation(sums: _Sums, dataset: RowSource, rows: int, held_out_rows: int) 
         }
 
     by_task = scores(tasks, every_S)
+    # Two datasets of a mixture may have sources of one name.
     names = _distinct([source.name for source in sources])
     source_of = dict(zip(names, sources, strict=True))
     return Evaluation(
@@ -212,7 +213,7 @@ def _evaluation(sums: _Sums, dataset: RowSource, rows: int, held_out_rows: int) 
 
 
 def _score_of(sums: _Sums, of_S: npt.NDArray[np.bool_]) -> Score:
-    """The score of some sources, at least one of which has a target."""
+    """Returns the score of some sources, at least one of which has a target."""
     (targets, text, right, size, prompts, answers, answers_right) = (
         int(counts_S[of_S].sum())
         for counts_S in (

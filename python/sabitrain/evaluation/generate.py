@@ -59,7 +59,7 @@ def greedy(
     max_new_tokens: int,
     go_on: GoOn | None = None,
 ) -> list[list[int]]:
-    """The most likely continuation, token by token, of each prompt: up to and with EOS, or cut off.
+    """Continues each prompt by the most likely tokens: up to and with EOS, or cut off.
 
     Prompts are laid end to end as the documents of one row, so any number of them, of any lengths,
     takes one forward pass a token. Nothing is cached: each pass computes the prompts anew, which
@@ -74,6 +74,7 @@ def greedy(
     """
     device = model.head_VC.device
     texts = [list(prompt) for prompt in prompts]
+    # The prompts whose answers go on; one that fills the context has no room for any.
     going = [index for index, text in enumerate(texts) if len(text) < model.config.context]
     for written in range(max_new_tokens):
         if not going:
@@ -114,8 +115,9 @@ def answer_held_out(
     max_new_tokens: int = 64,
     go_on: GoOn | None = None,
 ) -> list[Answer]:
-    """Greedy answers to ``count`` prompts of the validation split, or as many as it has, chosen by
-    ``seed``.
+    """Answers greedily ``count`` prompts of the validation split, chosen by ``seed``.
+
+    It answers all if there are fewer.
 
     A prompt is everything of a document before its first target token. Documents that go on after
     their target (a conversation), or have nothing before it (plain text), are left out.
@@ -153,7 +155,7 @@ def answer_held_out(
 
 
 def check_tasks(dataset: RowSource, tasks: Collection[str]) -> None:
-    """Raise `TrainError` unless the dataset has every one of these tasks."""
+    """Raises `TrainError` unless the dataset has every one of these tasks."""
     known = {source.task for source in dataset.sources}
     for task in tasks:
         if task not in known:
@@ -165,8 +167,9 @@ def check_tasks(dataset: RowSource, tasks: Collection[str]) -> None:
 
 
 def _questions(dataset: RowSource, tasks: Collection[str], go_on: GoOn | None) -> list[_Question]:
-    """The documents of the validation split that are a prompt, one target and EOS; none where
-    ``go_on`` says no.
+    """Finds the held-out documents that are a prompt, one target and EOS.
+
+    There are none where ``go_on`` says no.
     """
     split, looked_at = dataset.validation, 0
     found: list[_Question] = []
@@ -174,6 +177,7 @@ def _questions(dataset: RowSource, tasks: Collection[str], go_on: GoOn | None) -
         if looked_at and go_on is not None and not go_on(looked_at, len(split)):
             return []
         looked_at += len(rows["n_targets"])
+        # Documents come in the order of their rows, so each begins where the one before it ends.
         begun_row, end = -1, 0
         for row, length, source in zip(
             rows["doc_rows"], rows["seq_lengths"], rows["source_ids"], strict=True
@@ -187,6 +191,7 @@ def _questions(dataset: RowSource, tasks: Collection[str], go_on: GoOn | None) -
             if len(targets_at) == 0:
                 continue
             first, after = targets_at[0], targets_at[-1] + 1
+            # Something but control tokens comes before the target, and nothing but EOS after it.
             asked = roles[:first].any()
             one_target = after - first == len(targets_at)
             closed = after == length - 1 and ids[after] == dataset.eos_id
@@ -202,7 +207,7 @@ def _questions(dataset: RowSource, tasks: Collection[str], go_on: GoOn | None) -
 def _answer(
     dataset: RowSource, tokenizer: Tokenizer, question: _Question, produced: list[int]
 ) -> Answer:
-    """A question and its answer as text."""
+    """Returns a question and its answer as text."""
     prompt = question.prompt[1:] if question.prompt[0] == dataset.bos_id else question.prompt
     written = produced[:-1] if produced and produced[-1] == dataset.eos_id else produced
     return Answer(

@@ -34,8 +34,8 @@ class Score(TargetLoss):
             compares models of different tokenizers; None if they have no text.
         prompt: The loss on the tokens of the prompts beside them, trained or not: a probe of how
             well prompts are modelled; None if there are none.
-        baseline: What the same targets cost `sabitrain.evaluation.baseline.Unigram`, in nats per target; None
-            if none was asked.
+        baseline: The loss of `sabitrain.evaluation.baseline.Unigram` on the same targets; None if
+            none was asked.
         answers: How many answers there are.
         answers_right: The share of them that is right; None if there are none.
     """

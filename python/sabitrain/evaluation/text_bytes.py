@@ -15,10 +15,10 @@ from sabitrain.data.tokenizer import open_tokenizer
 
 
 class TargetBytes:
-    """Counts them; what was counted for some rows once is remembered."""
+    """A counter of the bytes of targets, which remembers the rows it has counted."""
 
     def __init__(self, dataset: RowSource) -> None:
-        """Count by the tokenizer of a dataset.
+        """Opens the tokenizer of a dataset to count by.
 
         Raises:
             DatasetError: If it cannot be read, or is not the one the dataset was packed with.
@@ -28,7 +28,7 @@ class TargetBytes:
         self._known: dict[tuple[int, ...], npt.NDArray[np.int64]] = {}
 
     def of(self, rows: BatchDict, numbers: tuple[int, ...] | None = None) -> npt.NDArray[np.int64]:
-        """The bytes of text (UTF-8) in the targets of each source in some rows: int64[S].
+        """Counts the bytes of text (UTF-8) in the targets of each source in some rows: int64[S].
 
         What a run of targets adds to the text of the tokens before it in its document, control
         tokens aside: they have none. A character whose bytes are cut by the edge of a run (that of

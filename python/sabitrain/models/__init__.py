@@ -1,1 +1,1 @@
-"""Architectures: one table of them, one file each, and what all of them share."""
+"""Architectures, one file each and one table of them, and what all models share."""

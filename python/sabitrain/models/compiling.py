@@ -23,8 +23,9 @@ def compile_ahead(
     autocast: bool,
     stop: StopRequest,
 ) -> None:
-    """Run a forward and a backward pass over ``batch`` that nothing is kept of: torch compiles both
-    on their first.
+    """Runs a forward and a backward pass over ``batch``, which makes torch compile both.
+
+    No result is kept.
 
     A signal ends it at once, half done: nothing has been trained by it.
 

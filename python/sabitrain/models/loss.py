@@ -1,4 +1,4 @@
-"""The loss: cross-entropy of what is predicted, each prediction times its weight.
+"""The loss: the cross-entropy of each prediction times its weight.
 
 Weights carry the normalisation: those of an optimizer step sum to one over all of its
 micro-batches, so micro-batches are just added up, and one in which nothing counts adds a zero that
@@ -30,8 +30,7 @@ MAX_LOGITS = 1 << 27
 def predicting_states(
     model: Callable[..., Tensor], batch: Batch, compute: Compute = "full"
 ) -> Tensor:
-    """The hidden states [M, C] from which a batch predicts; ``model`` is a `CausalModel`,
-    compiled or not.
+    """Computes the states [M, C] from which a batch predicts; ``model`` may be compiled.
 
     ``"full"`` leaves out, in the last block, whatever the predictions do not need; ``"head"`` picks
     them only before the head; ``"dense"`` wants a batch that predicts at every position. All three
@@ -47,7 +46,7 @@ def predicting_states(
 def weighted_loss(
     hidden_MC: Tensor, head_VC: Tensor, batch: Batch, z_loss: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The weighted sum of the losses of a batch, and the cross-entropy's part of it.
+    """Computes the weighted sum of the losses of a batch, and the cross-entropy's part of it.
 
     A prediction's loss is its cross-entropy in nats plus ``z_loss`` times the square of its
     log-sum-exp, which keeps logits from drifting (PaLM, arXiv:2204.02311, section 5). The softmax
@@ -70,8 +69,9 @@ def weighted_loss(
 
 
 def target_losses(hidden_MC: Tensor, head_VC: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
-    """The cross-entropy of each prediction in nats, float32[M] (float64 from float64), without
-    gradient.
+    """Computes the cross-entropy of each prediction in nats, without gradient.
+
+    It is float32[M], float64 from float64.
 
     And whether its target is the most likely token, bool[M].
     """
@@ -103,7 +103,7 @@ class _WeightedLoss(torch.autograd.Function):
         weights_M: Tensor,
         z_loss: float,
     ) -> tuple[Tensor, Tensor]:
-        """Both scalars; the gradients of states and head are kept."""
+        """Computes both scalars, and keeps the gradients of states and head."""
         states_MC, weight_VC = _for_products(hidden_MC, head_VC)
         wide = torch.promote_types(states_MC.dtype, torch.float32)
         weights_M1 = weights_M.to(wide).unsqueeze(1)
@@ -135,13 +135,13 @@ class _WeightedLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """What was kept, times the gradient of the loss."""
+        """Returns the kept gradients times the gradient of the loss."""
         dhidden_MC, dhead_VC = ctx.saved_tensors
         return dhidden_MC * grad, dhead_VC * grad, None, None, None
 
 
 def _for_products(hidden_MC: Tensor, head_VC: Tensor) -> tuple[Tensor, Tensor]:
-    """States and head in the type that their product is computed in: autocast's where it is on."""
+    """Returns states and head in the type of their product: autocast's where it is on."""
     device = hidden_MC.device.type
     dtype = (
         torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_MC.dtype
@@ -150,12 +150,12 @@ def _for_products(hidden_MC: Tensor, head_VC: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _widened(logits_MV: Tensor) -> Tensor:
-    """Logits in float32 at least."""
+    """Returns logits in float32 at least."""
     return logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))
 
 
 def _chunks(predictions: int, vocabulary: int) -> Iterator[slice]:
-    """Slices of the predictions, each of at most `MAX_LOGITS` logits or `PAD_TO` predictions."""
+    """Yields slices of the predictions, each of at most `MAX_LOGITS` logits or `PAD_TO` rows."""
     at_once = max(PAD_TO, MAX_LOGITS // vocabulary // PAD_TO * PAD_TO)
     for first in range(0, predictions, at_once):
         yield slice(first, min(first + at_once, predictions))

@@ -56,11 +56,13 @@ class ModelConfig:
             )
         require(
             self.width % (2 * self.heads) == 0,
-            f"model.width must be a multiple of twice model.heads ({2 * self.heads}), not {self.width}",
+            f"model.width must be a multiple of twice model.heads ({2 * self.heads}), "
+            f"not {self.width}",
         )
         require(
             self.key_heads >= 1 and self.heads % self.key_heads == 0,
-            f"model.kv_heads must divide model.heads: {self.key_heads} does not divide {self.heads}",
+            "model.kv_heads must divide model.heads: "
+            f"{self.key_heads} does not divide {self.heads}",
         )
         require(self.rope_theta > 1, f"model.rope_theta must be above 1, not {self.rope_theta}")
         require(

@@ -1,1 +1,1 @@
-"""What a run tells: its record, the console, TensorBoard, its report."""
+"""The record of a run, its console, TensorBoard and report."""

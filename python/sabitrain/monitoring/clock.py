@@ -1,6 +1,4 @@
-"""The time of a run: what has passed over all its sessions, and what is left until the first of its
-stops.
-"""
+"""The time of a run: the seconds of all its sessions, and the seconds that are left."""
 
 from __future__ import annotations
 
@@ -25,8 +23,7 @@ class Clock:
     def __init__(
         self, steps: int, hours: float | None = None, step: int = 0, seconds: float = 0.0
     ) -> None:
-        """Go on counting at ``step`` steps and ``seconds`` seconds, what earlier sessions took of
-        the run.
+        """Goes on counting at the steps and seconds that earlier sessions took of the run.
 
         Args:
             steps: Optimizer steps of the whole run.
@@ -46,7 +43,7 @@ class Clock:
         return time.monotonic() - self._began
 
     def is_over(self) -> bool:
-        """Whether its hours are."""
+        """Returns whether the time budget (``--hours``) is used up."""
         return self._limit is not None and self.seconds >= self._limit
 
     @property
@@ -56,20 +53,20 @@ class Clock:
 
     @property
     def seconds_a_step(self) -> float | None:
-        """The pace of the last marks, whatever lies between them; None if there is none to tell it
-        by.
+        """The pace of the last marks; None if there are too few.
+
+        Whatever lies between the marks counts.
         """
         (first, began), (last, ended) = self._marks[0], self._marks[-1]
         return None if last == first else (ended - began) / (last - first)
 
     def mark(self, step: int) -> None:
-        """Note that ``step`` steps, more than at the last mark, are taken."""
+        """Notes that ``step`` steps, more than at the last mark, are taken."""
         self._marks.append((step, self.seconds))
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the first stop, at the pace of the last marks; None if there is none to
-        tell it by.
+        """Seconds until the first stop, at the pace of the last marks; None if it is unknown.
 
         Whatever lies between the marks counts, since validations and checkpoints come again.
         """

@@ -1,4 +1,4 @@
-"""What people see of a run: a view that is redrawn in place on a terminal, plain lines elsewhere."""
+"""The console of a run: redrawn in place on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ _BAR_WIDTH = 40
 
 
 def open_console(clock: Clock) -> Console:
-    """The view that suits standard output; a terminal that cannot be redrawn (``TERM=dumb``) has
-    lines too.
+    """Returns the console that suits standard output.
+
+    A terminal that cannot be redrawn (``TERM=dumb``) gets lines too.
     """
     rich = RichConsole(highlight=False, markup=False, emoji=False, soft_wrap=True)
     return LiveConsole(rich, clock) if rich.is_interactive else Console(rich, clock)
@@ -46,42 +47,51 @@ class Console:
     """Plain lines, each of which stays; a context manager, at the end of which it is closed."""
 
     def __init__(self, rich: RichConsole, clock: Clock) -> None:
-        """Show on ``rich`` a run that ``clock`` times."""
+        """Shows on ``rich`` a run that ``clock`` times."""
         self._rich, self._clock = rich, clock
         self._told = time.monotonic()
 
     def say(self, line: str, style: str = "") -> None:
-        """A line."""
+        """Shows a line."""
         self._rich.print(Text(line, style))
 
     def step(self, step: int) -> None:
-        """So many steps are under way or done."""
+        """Notes that so many steps are under way or done."""
 
     def between_steps(self, doing: str) -> None:
-        """Something else is being done for a while, before the next step."""
+        """Notes that something else is being done for a while, before the next step."""
         self._told = time.monotonic()
 
     def progress(self, doing: str, done: int, of: int, unit: str) -> None:
-        """So many rows or tokens of something that takes a while are done: a line now and then, if
-        it does.
-        """
+        """Shows now and then, in a line, how much of a long work is done."""
         if time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             self.say(_progress(doing, done, of, unit))
 
     def step_metrics(self, summary: Summary, not_taken: int) -> None:
-        """The figures of the steps since the last; ``not_taken`` of all steps so far were skipped."""
+        """Shows the metrics of the steps since the last line.
+
+        ``not_taken`` of all steps so far were skipped.
+        """
         last, steps = summary.last, self._clock.steps
+        parts = (
+            f"{summary.tokens_per_second:,.0f} tokens/s",
+            f"{summary.targets_per_second:,.0f} targets/s",
+            _utilisation(summary),
+            f"{summary.skipped:.0%} skipped",
+            _gigabytes(last.memory_bytes),
+            f"data wait {summary.data_wait:.1%}",
+            f"ETA {_duration(last.eta_seconds)}",
+            *([f"{not_taken} steps skipped"] if not_taken else []),
+        )
         self.say(
-            f"step {last.step:{len(str(steps))}}/{steps}  epoch {last.epoch:5.2f}  loss {_decimals(summary.loss, 4)}  "
-            f"lr {last.lr:.2e}  grad {_decimals(last.grad_norm, 2):>5}  {summary.tokens_per_second:,.0f} tokens/s, "
-            f"{summary.targets_per_second:,.0f} targets/s, {_utilisation(summary)}, {summary.skipped:.0%} skipped, "
-            f"{_gigabytes(last.memory_bytes)}, data wait {summary.data_wait:.1%}, ETA {_duration(last.eta_seconds)}"
-            + (f", {not_taken} steps skipped" if not_taken else "")
+            f"step {last.step:{len(str(steps))}}/{steps}  epoch {last.epoch:5.2f}  "
+            f"loss {_decimals(summary.loss, 4)}  lr {last.lr:.2e}  "
+            f"grad {_decimals(last.grad_norm, 2):>5}  {', '.join(parts)}"
         )
 
     def validation(self, step: int, evaluation: Evaluation) -> None:
-        """A validation after ``step`` steps."""
+        """Shows a validation after ``step`` steps."""
         rows, held_out = evaluation.rows, evaluation.held_out_rows
         sample = f" ({rows:,} of {held_out:,} held-out rows)" if rows < held_out else ""
         self.say(
@@ -96,7 +106,7 @@ class Console:
         )
 
     def answers(self, answers: Sequence[Answer]) -> None:
-        """Held-out prompts and what the model wrote."""
+        """Shows held-out prompts and the model's answers."""
         for answer in answers:
             self.say("")
             self.say(f"[{answer.task}] {_one_line(answer.prompt)}", "dim")
@@ -116,7 +126,7 @@ class Console:
             )
 
     def end(self, evaluation: Evaluation | None, baseline: TargetLoss | None) -> None:
-        """What came of it, beside what predicting without context costs."""
+        """Shows the final loss beside the baseline's."""
         if evaluation is None or baseline is None:
             self.say(
                 "held-out target loss: none, since the dataset has no validation targets", "bold"
@@ -124,16 +134,16 @@ class Console:
             return
         side = "below" if evaluation.total.loss < baseline.loss else "NOT below"
         self.say(
-            f"held-out target loss {evaluation.total.loss:.4f}, {side} the unigram-of-targets baseline "
-            f"{baseline.loss:.4f} (nats per target, {baseline.targets:,} targets)",
+            f"held-out target loss {evaluation.total.loss:.4f}, {side} the unigram-of-targets "
+            f"baseline {baseline.loss:.4f} (nats per target, {baseline.targets:,} targets)",
             "bold",
         )
 
     def settle(self) -> None:
-        """Training is over: what is still to come is lines alone."""
+        """Notes that training is over: only lines are still to come."""
 
     def __enter__(self) -> Self:
-        """The view."""
+        """Returns the console."""
         return self
 
     def __exit__(
@@ -142,21 +152,21 @@ class Console:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the terminal as it was, however the run ended."""
+        """Leaves the terminal as it was, however the run ended."""
         self.settle()
 
 
 class LiveConsole(Console):
-    """On a terminal: how far the run is and its latest figures, redrawn below all other lines as
-    steps are taken.
+    """On a terminal: progress and the latest metrics, redrawn below all other lines.
 
     It is redrawn by the steps, not by a thread. Once settled, what was drawn last stays. The cursor
     is never hidden, so that not even ``kill -9`` leaves a terminal without one.
     """
 
     def __init__(self, rich: RichConsole, clock: Clock) -> None:
-        """Show on ``rich``, a terminal, a run that ``clock`` times; nothing is drawn before a
-        step is taken.
+        """Shows on ``rich``, a terminal, a run that ``clock`` times.
+
+        Nothing is drawn before a step is taken.
         """
         super().__init__(rich, clock)
         self._step, self._doing, self._not_taken, self._drawn = 0, "", 0, -math.inf
@@ -171,20 +181,20 @@ class LiveConsole(Console):
         )
 
     def step(self, step: int) -> None:
-        """So many steps are under way or done: drawn unless the last drawing is too fresh."""
+        """Draws that so many steps are under way or done, unless the last drawing is too fresh."""
         self._step, self._doing = step, ""
         if time.monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWINGS:
             self._draw()
 
     def between_steps(self, doing: str) -> None:
-        """Say so beside the bar until the next step."""
+        """Shows beside the bar, until the next step, that something else is being done."""
         super().between_steps(doing)
         self._doing = doing
         if self._live.is_started:
             self._draw()
 
     def progress(self, doing: str, done: int, of: int, unit: str) -> None:
-        """Say so beside the bar; once settled, in lines."""
+        """Shows beside the bar how much of a work is done; once settled, in lines."""
         if self._settled:
             super().progress(doing, done, of, unit)
         elif time.monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWINGS:
@@ -192,12 +202,12 @@ class LiveConsole(Console):
             self._draw()
 
     def step_metrics(self, summary: Summary, not_taken: int) -> None:
-        """The latest figures, drawn at once."""
+        """Draws the latest metrics at once."""
         self._step, self._summary, self._not_taken = summary.last.step, summary, not_taken
         self._draw()
 
     def settle(self) -> None:
-        """Draw a last time, and below it nothing in place."""
+        """Draws a last time, and nothing in place after that."""
         self._doing, self._settled = "", True
         self._live.stop()
 
@@ -209,7 +219,7 @@ class LiveConsole(Console):
         self._drawn = time.monotonic()
 
     def _drawing(self) -> RenderableType:
-        """A line with a bar, and the latest figures in as many columns as the terminal is wide."""
+        """Returns a line with a bar, and the latest metrics in columns below it."""
         steps = self._clock.steps
         taken, left = (
             f"step {self._step:,} of {steps:,}",
@@ -235,7 +245,7 @@ class LiveConsole(Console):
         return Group(bar, Columns(cells, padding=(0, 3)))
 
     def _cells(self, summary: Summary) -> dict[str, str]:
-        """The figures by what they are called."""
+        """Returns the metrics by their names."""
         last = summary.last
         cells = {
             "loss": _decimals(summary.loss, 4),
@@ -257,7 +267,7 @@ def _progress(doing: str, done: int, of: int, unit: str) -> str:
 
 
 def _utilisation(summary: Summary) -> str:
-    """The operations executed a second, as a share of what the device can do where that is known."""
+    """Returns the operations a second, as a share of the device's peak if that is known."""
     return (
         f"{summary.flops_per_second / 1e12:.2f} TFLOP/s"
         if summary.mfu is None
@@ -270,15 +280,15 @@ def _gigabytes(size: int) -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    """Hours, minutes and seconds, and days if need be."""
+    """Returns hours, minutes and seconds, and days if need be."""
     return "unknown" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))
 
 
 def _decimals(value: float | None, digits: int) -> str:
-    """A number with so many digits after the point, or ``none`` where there is none."""
+    """Returns a number with so many digits after the point, or ``none`` where there is none."""
     return "none" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _one_line(text: str) -> str:
-    """A text on one line, its line breaks visible."""
+    """Returns a text on one line, its line breaks visible."""
     return text.replace("\r", "\\r").replace("\n", "\\n").strip()

@@ -1,5 +1,6 @@
-"""The record of a run, one JSON object a line in ``metrics.jsonl``; whoever watches the run is
-shown what it says.
+"""The record of a run, one JSON object a line in ``metrics.jsonl``.
+
+The console shows its lines.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ class _Shared(NamedTuple):
 
 
 class Metrics:
-    """Writes it; a context manager that closes the file.
+    """Writes the record of a run; a context manager that closes the file.
 
-    Every line of the file has a ``kind``: ``start``, ``resume``, ``train`` (a step, as
-    `sabitrain.monitoring.step_metrics.StepMetrics` has it), ``validation`` (`sabitrain.evaluation.scores.Evaluation`),
-    ``stopped``, ``answer`` and ``end``. Times, speeds and memory aside, a run on the CPU writes the
-    same lines again.
+    Every line of the file has a ``kind``: ``start``, ``resume``, ``train`` (a step, a
+    `sabitrain.monitoring.step_metrics.StepMetrics`), ``validation`` (a
+    `sabitrain.evaluation.scores.Evaluation`), ``stopped``, ``answer`` and ``end``. Times, speeds
+    and memory aside, a run on the CPU writes the same lines again.
 
     Attributes:
         not_finite: Steps skipped because their loss or gradient was no number, as of the last line
@@ -75,15 +76,16 @@ class Metrics:
         keep: int = 0,
         tensorboard: TensorBoard | None = None,
     ) -> None:
-        """Start the record of a run, or go on after the first ``keep`` bytes, those of earlier
-        sessions.
+        """Starts the record of a run, or goes on after the first ``keep`` bytes.
+
+        Earlier sessions have written these.
 
         Args:
             file: The file.
             console: Where it is shown.
             clock: The run's.
             device: What it runs on.
-            log_every: Steps between figures that are shown.
+            log_every: Steps between metrics that are shown.
             keep: Bytes of the file to keep.
             tensorboard: Where its numbers go too.
         """
@@ -98,23 +100,21 @@ class Metrics:
         self._waited = self._waited_before = 0.0
 
     def start(self, **facts: Any) -> None:
-        """What is being run."""
+        """Writes the facts of a run that begins."""
         self._write("start", **facts)
 
     def resume(self, **facts: Any) -> None:
-        """From where an earlier session's run goes on."""
+        """Writes from where an earlier session's run goes on."""
         self._write("resume", **facts)
 
     def sync(self) -> int:
-        """Have the disk hold the record so far, and return its length in bytes."""
+        """Has the disk hold the record so far, and returns its length in bytes."""
         self.flush()
         self._log.sync()
         return self._log.size
 
     def begin_step(self) -> None:
-        """Begin a step: unless others are under way, time counts from here, and not what was done
-        since the last.
-        """
+        """Begins a step: unless others are under way, its time counts from here."""
         if not self._pending:
             self._began = time.perf_counter()
 
@@ -129,11 +129,19 @@ class Metrics:
         outcome: Tensor,
         waited: float,
     ) -> None:
-        """An optimizer step, by its number from 1.
+        """Notes an optimizer step, by its number from 1.
 
-        ``outcome`` is what `sabitrain.optim.guard.StepGuard.judge` says of it. It is left on the device
-        until figures are to be shown, or `flush` is called: until then the device need not be
-        waited for. ``waited`` are the seconds that the loader has kept the session waiting so far.
+        The outcome is left on the device until metrics are to be shown, or `flush` is called: until
+        then the device need not be waited for.
+
+        Args:
+            number: Its number.
+            step: The step.
+            flops: Its operations.
+            epoch: Passes over the data once it is done.
+            lr: The learning rate.
+            outcome: float64[5], the second result of `sabitrain.optim.guard.StepGuard.judge`.
+            waited: Seconds that the loader has kept the session waiting so far.
         """
         self._pending.append(_Pending(number, epoch, lr, outcome, step.tokens, step.targets, flops))
         self._waited = waited
@@ -144,7 +152,7 @@ class Metrics:
             self._unseen.clear()
 
     def flush(self) -> None:
-        """Write the lines of the steps so far.
+        """Writes the lines of the steps so far.
 
         Times, speeds, memory and shares of time are those of all steps since the last flush, since
         between them nothing was waited for.
@@ -169,23 +177,23 @@ class Metrics:
         self._pending.clear()
 
     def stopped(self, step: int, records: Sequence[str]) -> None:
-        """A step that stops the run, and the records in its batch."""
+        """Writes the step that stops the run, and the records in its batch."""
         self.flush()
         self._write("stopped", step=step, records=list(records))
 
     def validation(self, step: int, evaluation: Evaluation) -> None:
-        """A validation after ``step`` steps."""
+        """Writes and shows a validation after ``step`` steps."""
         self._write("validation", step=step, **dataclasses.asdict(evaluation))
         self._console.validation(step, evaluation)
 
     def answers(self, answers: Sequence[Answer]) -> None:
-        """Held-out prompts and what the model wrote."""
+        """Writes and shows held-out prompts and the model's answers."""
         for answer in answers:
             self._write("answer", **dataclasses.asdict(answer))
         self._console.answers(answers)
 
     def end(self, evaluation: Evaluation | None, baseline: TargetLoss | None, **facts: Any) -> None:
-        """What came of it."""
+        """Writes and shows the result of the run."""
         loss = None if evaluation is None else evaluation.total.loss
         skipped = {"not_finite": self.not_finite, "spikes": self.spikes}
         self._write(
@@ -200,7 +208,7 @@ class Metrics:
     def _step_metrics(
         self, step: _Pending, loss: float, grad_norm: float, update: str, shared: _Shared
     ) -> StepMetrics:
-        """The figures of a step, once its outcome is known."""
+        """Returns the metrics of a step, once its outcome is known."""
         seconds, rate = shared.seconds, step.flops.executed / shared.seconds
         return StepMetrics(
             step=step.number,
@@ -225,13 +233,13 @@ class Metrics:
         )
 
     def _write(self, kind: str, **values: Any) -> None:
-        """One line of the file, there even if the run is killed right after."""
+        """Writes one line of the file, there even if the run is killed right after."""
         self._log.write(json.dumps({"kind": kind, **values}, ensure_ascii=False))
         if self._tensorboard is not None:
             self._tensorboard.add(kind, values)
 
     def __enter__(self) -> Self:
-        """The record, closed at the end of the ``with``."""
+        """Returns the record, closed at the end of the ``with``."""
         return self
 
     def __exit__(
@@ -240,11 +248,11 @@ class Metrics:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the file; of an error that ends the run, that is what is told."""
+        """Closes the file; an error that ends the run goes before one of closing."""
         with contextlib.suppress(*() if error is None else (OSError,)):
             self._log.close()
 
 
 def _number(value: float) -> float | None:
-    """A number as JSON has it, which knows neither NaN nor infinity."""
+    """Returns a number for JSON, which knows neither NaN nor infinity."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The end of a run: what came of it, whether it was stopped or done."""
+"""The beginning and the end of a run in words, and its result."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 from sabitrain.checkpoints import history
 from sabitrain.checkpoints.run_folder import resume_command
 from sabitrain.config import TrainConfig
+from sabitrain.data.order import Order
+from sabitrain.data.rows import RowSource
 from sabitrain.evaluation.generate import Answer
 from sabitrain.evaluation.scores import Evaluation, TargetLoss
+from sabitrain.models.architecture import CausalModel
 from sabitrain.monitoring.console import Console
 from sabitrain.monitoring.metrics import Metrics
 from sabitrain.stopping import StopRequest
@@ -18,7 +21,7 @@ from sabitrain.stopping import StopRequest
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         steps: Optimizer steps taken.
@@ -38,9 +41,34 @@ class Report:
 
 
 def saved_so_far(run: Path) -> str:
-    """What a run that ends at once leaves in its folder, in words."""
+    """Returns in words which checkpoint a run that ends at once has."""
     newest = run / history.LINK
     return f"saved is {newest.resolve()}" if newest.exists() else "no checkpoint is saved yet"
+
+
+def report_begin(
+    config: TrainConfig,
+    console: Console,
+    dataset: RowSource,
+    model: CausalModel,
+    where: str,
+    order: Order,
+    steps: int,
+) -> None:
+    """Says which model is trained on which rows, ``where``, and for how many steps."""
+    rows = len(dataset.train)
+    console.say(
+        f"{config.preset}: {model.n_parameters():,} parameters, vocabulary "
+        f"{dataset.vocab_size:,}, on {where}\n"
+        f"{', '.join(config.data)}: {rows:,} rows of {dataset.seq_len} tokens to train on, "
+        f"{len(dataset.validation):,} held out\n"
+        f"{steps:,} steps of {order.rows_per_step} rows, {order.epoch(steps):.2f} epochs"
+    )
+    if order.rows_per_step > rows:
+        console.say(
+            "note: one step repeats every row there is; "
+            f"--batch.tokens {rows * dataset.seq_len} would be one epoch"
+        )
 
 
 def report_stop(
@@ -51,7 +79,7 @@ def report_stop(
     evaluation: Evaluation | None,
     saved: Path,
 ) -> Report:
-    """Say that a signal ended the run after ``step`` steps, and how it goes on."""
+    """Says that a signal ended the run after ``step`` steps, and how it goes on."""
     stop.wait_until_said()
     console.say(f"stopped by {stop.signal} after step {step:,}, all of it in {saved}", "bold")
     console.say(f"go on with: {resume_command(config)}")
@@ -65,7 +93,7 @@ def report_end(
     answers: Sequence[Answer],
     saved: Path,
 ) -> Report:
-    """Say what came of a run that is done, and put it on record."""
+    """Writes the result of a run that is done, and returns it."""
     metrics.answers(answers)
     total = None if evaluation is None else evaluation.total
     baseline = (

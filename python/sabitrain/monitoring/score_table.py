@@ -1,6 +1,4 @@
-"""The table of a validation: how well targets are predicted, by task and language, in as many
-columns as there are.
-"""
+"""The table of a validation: how well targets are predicted, by task and language."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ class _Row(NamedTuple):
 
 
 def score_table(evaluation: Evaluation, width: int) -> Table:
-    """A row for each task in each language, then for each task, for each language, and for all.
+    """Makes a row for each task in each language, each task, each language, and for all.
 
     A task that has one language, and a language of one task, have no row of their own: it would be
     another's again. The sources of a task in a language stand below it, where there are several.
@@ -78,9 +76,7 @@ def score_table(evaluation: Evaluation, width: int) -> Table:
 
 
 def elide(name: str, width: int) -> str:
-    """``name`` in at most ``width`` columns, at least 1, an ellipsis in its middle where it is
-    longer.
-    """
+    """Returns ``name`` in at most ``width`` columns, an ellipsis in its middle if it is longer."""
     if cell_len(name) <= width:
         return name
     tail = (width - 1) // 3
@@ -118,12 +114,12 @@ def _other_rows(evaluation: Evaluation) -> Iterator[_Row]:
 
 
 def _task(row: _Row) -> str:
-    """What the first column says: a source stands a little further in than its task."""
+    """Returns the first column of a row: a source stands a little further in than its task."""
     return f"  {row.task}" if row.source else row.task
 
 
 def _numbers(score: Score) -> list[str]:
-    """The cells of `_NUMBERS`, empty where there is none."""
+    """Returns the cells of `_NUMBERS`, empty where there is no number."""
 
     def cell(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
@@ -140,8 +136,9 @@ def _numbers(score: Score) -> list[str]:
 
 
 def _name_widths(room: int, task: int, language: int) -> tuple[int, int]:
-    """The columns of both names within ``room``, from what their longest would take: tasks give way
-    first.
+    """Returns the columns of both names within ``room``; tasks give way first.
+
+    ``task`` and ``language`` are the widths of the longest names.
     """
     task = min(task, max(_LEAST_NAME, room - language))
     return task, min(language, max(_LEAST_NAME, room - task))

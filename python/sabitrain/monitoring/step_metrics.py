@@ -1,6 +1,4 @@
-"""The figures that a run is watched by: of each step, as ``metrics.jsonl`` has them, and of several
-together.
-"""
+"""The metrics of steps: of each, as ``metrics.jsonl`` has them, and of several together."""
 
 from __future__ import annotations
 
@@ -11,8 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """An optimizer step. Times, speeds and shares of time are means over the steps that were waited
-    for together.
+    """The metrics of an optimizer step.
+
+    Times, speeds and shares of time are means over the steps that were waited for together.
 
     Attributes:
         step: Its number, from 1.
@@ -35,7 +34,7 @@ class StepMetrics:
             known.
         memory_bytes: The most memory held so far (`sabitrain.device.peak_memory`).
         data_wait: The share of the time in which rows were waited for.
-        eta_seconds: Seconds until the run stops (`sabitrain.monitoring.clock`); None if that cannot be told.
+        eta_seconds: Seconds until the run stops (`sabitrain.monitoring.clock`); None if unknown.
     """
 
     step: int
@@ -86,7 +85,7 @@ class Summary:
 
 
 def summarise(steps: Sequence[StepMetrics]) -> Summary:
-    """The figures of at least one step together."""
+    """Returns the metrics of at least one step together."""
     last, taken = steps[-1], [step for step in steps if step.update == "taken"]
     seconds = sum(step.seconds for step in steps)
     trained = sum(step.targets for step in taken)

@@ -1,6 +1,4 @@
-"""TensorBoard: the numbers of every step and validation, under the names that ``metrics.jsonl`` has
-for them.
-"""
+"""TensorBoard: the numbers of steps and validations, under the names of ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from sabitrain.checkpoints.run_folder import TENSORBOARD_FOLDER
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Refuse to go on without TensorBoard where it is wanted.
+    """Refuses to go on without TensorBoard where it is wanted.
 
     Raises:
         TrainError: If it is not installed.
@@ -24,7 +22,8 @@ def check_tensorboard(wanted: bool) -> None:
     if wanted and importlib.util.find_spec("tensorboard") is None:
         raise TrainError(
             "--tensorboard needs the package tensorboard, which is not installed",
-            remedy="install it (pip install tensorboard), or leave --tensorboard out: metrics.jsonl has every number",
+            remedy="install it (pip install tensorboard), or leave --tensorboard out: "
+            "metrics.jsonl has every number",
         )
 
 
@@ -32,15 +31,16 @@ class TensorBoard:
     """Writes scalars for TensorBoard."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Write to ``folder``; what an earlier session wrote of steps after ``step`` is not shown."""
+        """Writes to ``folder``, and hides the steps after ``step`` of an earlier session."""
         from torch.utils.tensorboard import SummaryWriter  # only now: few runs have it
 
         self._hook, threading.excepthook = threading.excepthook, self._overhear
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def add(self, kind: str, values: Mapping[str, Any]) -> None:
-        """The numbers of a line of ``metrics.jsonl``, if it is of a step or a validation:
-        ``train/loss`` and so on.
+        """Adds the numbers of a line of ``metrics.jsonl``: ``train/loss`` and so on.
+
+        Only those of steps and validations are added.
         """
         if kind in ("train", "validation"):
             for name, number in scalars(kind, values):
@@ -48,7 +48,7 @@ class TensorBoard:
                     self._writer.add_scalar(name, number, values["step"])
 
     def close(self) -> None:
-        """Have everything written.
+        """Has everything written.
 
         Raises:
             OSError: If it cannot be, as on a full disk; `add` raises it too.
@@ -59,17 +59,16 @@ class TensorBoard:
             threading.excepthook = self._hook
 
     def _overhear(self, failed: threading.ExceptHookArgs) -> None:
-        """Say nothing when the thread that writes fails: it hands its error on, and the run tells
-        of it.
-        """
+        """Prints nothing when the writing thread fails: it hands its error to the run."""
         if type(failed.thread).__name__ != "_AsyncWriterThread":
             self._hook(failed)
 
 
 @contextlib.contextmanager
 def open_tensorboard(wanted: bool, run: Path, step: int) -> Iterator[TensorBoard | None]:
-    """TensorBoard of a run that begins or goes on after ``step`` steps, closed at the end; None where
-    none is wanted.
+    """Opens TensorBoard for a run after ``step`` steps; None if it is not wanted.
+
+    It is closed at the end of the ``with``.
     """
     tensorboard = TensorBoard(run / TENSORBOARD_FOLDER, step) if wanted else None
     try:
@@ -84,7 +83,7 @@ def open_tensorboard(wanted: bool, run: Path, step: int) -> Iterator[TensorBoard
 
 
 def scalars(path: str, value: Any) -> Iterator[tuple[str, float]]:
-    """The numbers in a value of JSON's types, by the path of names that leads to each."""
+    """Yields the numbers in a value of JSON's types, by the path of names that leads to each."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from scalars(f"{path}/{name}", inner)

@@ -1,5 +1,6 @@
-"""Watching over steps: one whose loss or gradient is no number, or spikes, must not touch the
-model.
+"""The guard over steps: no bad one touches the model.
+
+A step is bad if its loss or gradient is no number, or spikes.
 
 All of it happens on the device, where loss and gradient are: the host asks for nothing until it has
 to wait anyway.
@@ -29,8 +30,9 @@ _SHOWN = 5
 
 
 class StepGuard:
-    """Decides, on the device, which steps are taken. After three in a row that are not, none is any
-    more.
+    """Decides, on the device, which steps are taken.
+
+    After three bad ones in a row none is taken any more.
 
     A step in which no token counts is not taken either, but says nothing about the run: it is not
     one in a row.
@@ -45,7 +47,7 @@ class StepGuard:
     """
 
     def __init__(self, device: torch.device, spike: float) -> None:
-        """Watch steps computed on a device.
+        """Watches steps computed on a device.
 
         Args:
             device: Where they are computed.
@@ -65,8 +67,9 @@ class StepGuard:
     def judge(
         self, loss: Tensor, grad_norm: Tensor, step: int, targets: int
     ) -> tuple[Tensor, Tensor]:
-        """Decide about a step, from its loss and its gradient's norm before clipping, two scalars
-        on the device.
+        """Decides about a step, from its loss and its gradient's norm before clipping.
+
+        Both are scalars on the device.
 
         Args:
             loss: The loss.
@@ -108,8 +111,9 @@ class StepGuard:
         )
 
     def stopping_steps(self) -> list[int]:
-        """The numbers of the steps in a row after which none is taken any more, or none; waits for
-        the device.
+        """Returns the numbers of the three steps that stop the run, if there are any.
+
+        It waits for the device.
         """
         if int(self.state["in_a_row"]) < _MOST_IN_A_ROW:
             return []
@@ -117,7 +121,7 @@ class StepGuard:
 
 
 def stop_error(step: int, records: Sequence[str], going_on: str) -> TrainError:
-    """The error that stops a run, which names the records in the batch of the step that did.
+    """Returns the error that stops a run, with the records in the batch of its last step.
 
     Args:
         step: The step, counted from 1.
@@ -130,17 +134,21 @@ def stop_error(step: int, records: Sequence[str], going_on: str) -> TrainError:
         else ""
     )
     return TrainError(
-        f"step {step}: the third in a row whose loss or gradient is no number or spikes; none of them has touched the "
-        "model. The records in its batch:\n  " + "\n  ".join(records[:_SHOWN]) + more,
-        remedy="look at these records and at the losses in metrics.jsonl; if the records are at fault, go on without "
-        f"the three batches: {going_on}\n  if they are as they should be, start another run with a lower --optim.lr, a "
-        "higher --optim.warmup or another --optim.spike",
+        f"step {step}: the third in a row whose loss or gradient is no number or spikes; none of "
+        "them has touched the model. The records in its batch:\n  "
+        + "\n  ".join(records[:_SHOWN])
+        + more,
+        remedy="look at these records and at the losses in metrics.jsonl; if the records are at "
+        f"fault, go on without the three batches: {going_on}\n  if they are as they should be, "
+        "start another run with a lower --optim.lr, a higher --optim.warmup or another "
+        "--optim.spike",
     )
 
 
 def records_of(dataset: RowSource, batch: BatchDict) -> list[str]:
-    """The records that the documents of some rows come from: source, file and byte, each once, in
-    order.
+    """Returns the records of the documents of some rows: source, file and byte.
+
+    Each comes once, in order.
     """
     found = zip(batch["source_ids"].tolist(), batch["record_ids"].tolist(), strict=True)
     return [

@@ -42,6 +42,7 @@ def make_optimizers(
             list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=True
         )
     )
+    # A run on the CPU must set up no CUDA, whatever GPU is there.
     if next(model.parameters()).device.type == "cpu":
         for optimizer in optimizers:
             _leave_gpus_alone(optimizer)
@@ -49,7 +50,7 @@ def make_optimizers(
 
 
 def _leave_gpus_alone(optimizer: torch.optim.Optimizer) -> None:
-    """Have the steps of an optimizer on the CPU ask no GPU whether it is capturing a graph.
+    """Has an optimizer on the CPU ask no GPU whether it is capturing a graph.
 
     Since torch 2.15 they do wherever there is one, which sets up CUDA on it.
     """
@@ -59,8 +60,9 @@ def _leave_gpus_alone(optimizer: torch.optim.Optimizer) -> None:
 
 
 class SkippingMuon(torch.optim.Muon):
-    """Muon whose step changes nothing where the device says so, as fused AdamW's: `skip_where`
-    tells both.
+    """Muon whose step changes nothing where the device says so, as fused AdamW's.
+
+    `skip_where` tells both.
 
     A matrix and its momentum are kept aside while they are changed, one pair at a time.
     """
@@ -69,7 +71,7 @@ class SkippingMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; with ``found_inf``, ``closure`` must be None."""
+        """Takes one step; with ``found_inf``, ``closure`` must be None."""
         if self.found_inf is None:
             return super().step(closure)  # type: ignore[no-untyped-call]
         if closure is not None:
@@ -96,8 +98,9 @@ class SkippingMuon(torch.optim.Muon):
 
 
 def skip_where(optimizers: Sequence[torch.optim.Optimizer], skip: torch.Tensor) -> None:
-    """Have the next step leave parameters and states as they are, to the bit, if ``skip``
-    (float32[]) is 1 and not 0.
+    """Has the next step leave parameters and states as they are, to the bit, if ``skip`` is 1.
+
+    ``skip`` is float32[], 1 or 0.
 
     Nothing waits for it. Fused AdamW reads it in its kernel, where mixed precision with scaled
     gradients has it from.
@@ -136,15 +139,16 @@ def parameter_groups(
 
 
 def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
-    """Use ``rate`` in the next step."""
+    """Has the next step use ``rate``."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
 
 
 def clip_gradient(model: nn.Module, largest: float) -> torch.Tensor:
-    """Scale the whole gradient down to norm ``largest`` if it is longer (0: never), and return its
-    norm before that.
+    """Scales the whole gradient to norm ``largest`` if it is longer, and returns its norm.
+
+    The norm, a scalar, is that before scaling; ``largest`` 0 never scales.
 
     The gradient is that of the step's mean loss, so ``largest`` means the same whatever the number
     of targets.

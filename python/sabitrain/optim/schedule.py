@@ -8,7 +8,7 @@ from sabitrain.optim.settings import OptimConfig
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """The learning rate of ``step``, counted from 0, of a run of ``steps``.
+    """Returns the learning rate of ``step``, counted from 0, of a run of ``steps``.
 
     It rises in a line to ``lr`` over the first ``warmup * steps`` steps, and is ``floor * lr`` at
     the last. Between:
