@@ -54,9 +54,8 @@ def report(name: str, tokens: int, took: list[tuple[float, float]]) -> None:
         for of in (min, statistics.median)
     ]
     print(
-        "{:23} processor {:6.1f}, median {:6.1f}   clock {:6.1f}, median {:6.1f}   M tokens/s".format(
-            name, *rates
-        )
+        "{:23} processor {:6.1f}, median {:6.1f}   "
+        "clock {:6.1f}, median {:6.1f}   M tokens/s".format(name, *rates)
     )
 
 
@@ -65,7 +64,8 @@ def main() -> None:
     with open_datasets([Path(argument) for argument in sys.argv[1:]]) as opened:
         dataset = opened.rows
         print(
-            f"{len(dataset.train):,} rows of {dataset.seq_len}, {dataset.train.n_targets.mean():,.0f} targets in each"
+            f"{len(dataset.train):,} rows of {dataset.seq_len}, "
+            f"{dataset.train.n_targets.mean():,.0f} targets in each"
         )
         measure(dataset)
     ids = np.zeros(1 << 15, np.uint16)

@@ -211,7 +211,7 @@ class Trainer:
 
 
 def in_turn(trainer: Trainer, dense: Trainer, dense_first: bool) -> tuple[float, float]:
-    """The seconds of a step of each, one after the other: which goes first is worth a few percent."""
+    """The seconds of a step of each, in turn: which goes first is worth a few percent."""
     if not dense_first:
         return trainer.step()[1], dense.step()[1]
     seconds = dense.step()[1]
@@ -292,7 +292,10 @@ def show(results: list[dict[str, Any]]) -> bool:
         rate = "" if result["flops"] is None else f"{result['flops_per_second'] / 1e12:.3f}"
         mfu = "" if result["mfu"] is None else f"{result['mfu']:.1%}"
         promised = "" if result["skipped"] is None else f"{result['skipped']:.1%}"
-        speeds = f"{result['tokens_per_second']:,.0f} | {result['targets_per_second']:,.0f} | {rate} | {mfu}"
+        speeds = (
+            f"{result['tokens_per_second']:,.0f} | {result['targets_per_second']:,.0f} "
+            f"| {rate} | {mfu}"
+        )
         print(
             f"| {result['model']} | {result['prompt']:g} | {result['method']} | {speeds} | "
             f"{result['peak_mb']:,.0f} | {promised} | {result['saved']:.1%} | "

@@ -93,7 +93,8 @@ class Validator:
                 self._dataset, self.going_on("counting targets of", "rows", False)
             )
         # Each token of an answer takes a pass over its document so far.
-        lengths = held_out.batch(range(min(_ROWS_SAMPLED, len(held_out))))["seq_lengths"]
+        sampled = range(min(_ROWS_SAMPLED, len(held_out)))
+        lengths = held_out.batch(sampled, labels=False)["seq_lengths"]
         passes = self._config.answers * self._config.max_new_tokens
         self._rows_of_answers = passes * float(lengths.mean()) / self._dataset.seq_len
 

@@ -1,4 +1,4 @@
-"""Another architecture needs its file and a line of the table; nothing outside models/ knows one."""
+"""An architecture is a file and a line of the table; nothing outside models/ knows one."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_a_larger_card_is_used_up_to_the_limit(monkeypatch):
 
 
 def test_the_set_up_of_a_run_passes_the_checks_of_torch_cuda(tmp_path, monkeypatch):
-    """From the first call to the last checkpoint, and resumed: the generator is kept and put back."""
+    """From first call to last checkpoint, and resumed: the generator is kept and put back."""
     data = write_tiny(tmp_path / "data").path
     gpu = stand_in_gpu.install(monkeypatch)
     options = {

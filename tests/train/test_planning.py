@@ -1,4 +1,4 @@
-"""The plan: what it says of memory is what autograd keeps and optimizers hold, and a limit is kept."""
+"""The plan: its memory is that of autograd and optimizers, and a limit is kept."""
 
 from __future__ import annotations
 

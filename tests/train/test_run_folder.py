@@ -1,4 +1,4 @@
-"""The run folder: one run at a time, nothing reached through a link, and a full disk told in words."""
+"""The run folder: one run at a time, no way through a link, a full disk told in words."""
 
 from __future__ import annotations
 

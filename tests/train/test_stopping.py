@@ -123,7 +123,7 @@ def test_a_signal_is_honoured_between_batches(data, tmp_path, capsys, monkeypatc
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_signal_ends_compiling_at_once(data, tmp_path, capsys, monkeypatch, whole, killed):
-    """It may take minutes; and Ctrl-C reaches the compiler too, which is then said to have failed."""
+    """It may take minutes; Ctrl-C reaches the compiler too, which is then said to have failed."""
     run, options = tmp_path / "run", {"compile": True}
 
     def compiles(*_: object, **__: object) -> Callable[..., Any]:

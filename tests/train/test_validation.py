@@ -128,7 +128,7 @@ def test_a_validation_that_is_slower_than_expected_ends_with_the_hours(
 
 @pytest.mark.parametrize(("steps", "eval_rows"), [(4, 7), (4, 0), (60, 7)])
 def test_without_hours_the_last_is_no_more_than_the_run(data, tmp_path, held_out, steps, eval_rows):
-    """Fifty steps of one row do not end in a thousand rows of validation, unless all are asked for."""
+    """Few steps of one row do not end in many rows of validation, unless all are asked for."""
     config = one_row_a_step(
         data, tmp_path / "run", eval_rows=eval_rows, max_steps=steps, eval_every=0
     )

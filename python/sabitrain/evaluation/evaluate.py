@@ -67,7 +67,7 @@ def evaluate_split(
         if done and go_on is not None and not go_on(done, len(rows)):
             break
         numbers = tuple(rows[done : done + rows_at_once].tolist())
-        batch = split.batch(numbers)
+        batch = split.batch(numbers, labels=False)
         sums.bytes_S += text_bytes.of(batch, numbers)
         _score(model, batch, autocast, baseline, sums)
         done += len(numbers)

@@ -1,4 +1,4 @@
-"""An architecture unlike Llama: no attention, an MLP on each token, a head of its own, other names."""
+"""An architecture unlike Llama: an MLP on each token, a head of its own, other names."""
 
 from __future__ import annotations
 

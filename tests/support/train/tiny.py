@@ -164,7 +164,7 @@ def random_rows(seed: int, count: int, seq_len: int, longest: int, share: float)
 
 
 def any_rows(seq_len: int = 32) -> st.SearchStrategy[BatchDict]:
-    """Rows of documents of any lengths, roles, sources and masks; with nothing to learn, at times."""
+    """Rows of documents of any lengths, roles, sources and masks; at times nothing is trained."""
     return st.builds(
         random_rows,
         seed=st.integers(0, 2**32 - 1),
