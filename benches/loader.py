@@ -1,14 +1,14 @@
-"""Measure the loader on one core: ``taskset -c 1 python benches/loader.py OUT...``.
+"""How fast the loader makes steps on one core: ``taskset -c 1 python benches/loader.py OUT``.
 
-OUT is a packed dataset. Several datasets are mixed.
+OUT is a packed dataset, or several, which are then mixed.
 
-Each step makes all that training reads: ids, labels, positions, ``cu_seqlens`` of fixed length,
+Everything that training reads is made: ids, labels, positions, ``cu_seqlens`` of fixed length,
 padded predictions and their weights, in steps of 128 random rows, 16 to a micro-batch.
 
-Each masking strategy gets a line: the fastest step and the median step, by this process's time on
-the processor and by the clock. Other processes slow the clock; they do not add to the processor's
-time, but they share its caches. The next line is the mean of all steps read ahead by the loader's
-thread. The last line is NumPy widening ids alone: the speed of the machine at that moment.
+A line for each masking strategy: the fastest step and the median one, by this process's time on the
+processor and by the clock. The clock is for other processes too; the processor's time is not, but
+they share its caches. Then the same steps read ahead by the loader's thread, the mean of all; and
+NumPy widening ids alone, what the machine gives at that moment.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sabiprep.dataset import PackedDataset
-from sabitrain.data import make_step
-from sabitrain.loader import Loader, keep_freed_memory
-from sabitrain.masking import Masking
-from sabitrain.mixture import open_datasets
+from sabitrain.data.batches import make_step
+from sabitrain.data.datasets import open_datasets
+from sabitrain.data.loader import Loader, keep_freed_memory
+from sabitrain.data.masking import Masking
+from sabitrain.data.rows import RowSource
 
 ROWS, MICRO_ROWS, STEPS = 128, 16, 300
 STRATEGIES = {
@@ -38,31 +38,35 @@ STRATEGIES = {
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds that ``work`` takes: of the processor's time, and by the clock."""
+    """What ``work`` takes: of the processor's time, and by the clock."""
     processor, clock = time.process_time(), time.perf_counter()
     work()
     return time.process_time() - processor, time.perf_counter() - clock
 
 
 def report(name: str, tokens: int, took: list[tuple[float, float]]) -> None:
-    """Print the tokens a second of the fastest and of the median call, ``tokens`` to a call."""
+    """Print how many tokens a second the fastest and the median of some calls made, ``tokens``
+    each.
+    """
     rates = [
         tokens / of(times) / 1e6
         for times in zip(*took, strict=True)
         for of in (min, statistics.median)
     ]
-    processor, processor_median, clock, clock_median = (f"{rate:6.1f}" for rate in rates)
     print(
-        f"{name:23} processor {processor}, median {processor_median}   "
-        f"clock {clock}, median {clock_median}   M tokens/s"
+        "{:23} processor {:6.1f}, median {:6.1f}   "
+        "clock {:6.1f}, median {:6.1f}   M tokens/s".format(name, *rates)
     )
 
 
 def main() -> None:
-    """Measure the loader under each masking strategy, then the machine."""
-    with open_datasets([Path(argument) for argument in sys.argv[1:]]) as dataset:
-        targets = f"{dataset.train.n_targets.mean():,.0f} targets in each"
-        print(f"{len(dataset.train):,} rows of {dataset.seq_len}, {targets}")
+    """Measure the loader under each strategy, and the machine."""
+    with open_datasets([Path(argument) for argument in sys.argv[1:]]) as opened:
+        dataset = opened.rows
+        print(
+            f"{len(dataset.train):,} rows of {dataset.seq_len}, "
+            f"{dataset.train.n_targets.mean():,.0f} targets in each"
+        )
         measure(dataset)
     ids = np.zeros(1 << 15, np.uint16)
     report(
@@ -72,8 +76,8 @@ def main() -> None:
     )
 
 
-def measure(dataset: PackedDataset) -> None:
-    """Print the speed of each strategy over random rows of the training split."""
+def measure(dataset: RowSource) -> None:
+    """Report the steps of a dataset, each random rows of its training split."""
     split, tokens = dataset.train, ROWS * dataset.seq_len
     rows = np.random.default_rng(1).integers(0, len(split), (STEPS, ROWS))
     keep_freed_memory()
@@ -86,7 +90,7 @@ def measure(dataset: PackedDataset) -> None:
 
 
 def run_through(loader: Loader) -> None:
-    """Request every step and drop it."""
+    """Ask for every step, and let go of it."""
     for step in range(STEPS):
         loader.step(step)
 

@@ -1,23 +1,23 @@
-"""Measure training steps by method, beside peers: ``python benches/train.py [--out FILE]``.
+"""Training steps by what they compute, beside peers: ``python benches/train.py [--out
+build/train.jsonl]``.
 
-Each cell (model, share of prompt tokens, method) is a process of its own, with equal weights and
-batches. It runs one step to warm up, after which memory is read, then ``--steps`` timed steps with
-the optimizer. Each step has a ``dense`` step before or after it, by turns, so that other work on
-the machine slows both. Speeds are those of the fastest step. The saving is the median over the
-pairs; the saving of the fastest steps stands beside it. On a CPU one thread computes, and its own
-time counts. A cell is a line of JSON in FILE (build/train.jsonl by default). Cells that are there
-already are not run again, so an interrupted run goes on. At the end it prints a table of all cells,
-with the saving that FLOPs promise beside the measured one, and fails if the first loss of any cell
-differs from that of ``dense``.
+Each cell (model, share of prompt tokens, method) is a process of its own, with the same weights and
+batches: a step to warm up, after which memory is read; then ``--steps`` timed ones, optimizer
+included, each beside one of ``dense`` that goes before or after it in turn, so that what else the
+machine does slows both; speeds are those of the fastest, and the saving is the median over the
+pairs, with that of the fastest steps beside it. On a CPU one thread computes, and its own time
+counts. A cell is a line of JSON in OUT; cells that are there already are not run again, so a run
+that was cut off goes on. At the end it prints a table of all cells, the saving that FLOPs promise
+beside the one reached, and fails if the first loss of any differs from ``dense``'s.
 
 Methods: ``dense``, ``head`` and ``full`` of sabitrain; ``linear_cross_entropy``, its model under
 torch's chunked ``F.linear_cross_entropy`` over all positions; ``transformers``,
-``LlamaForCausalLM`` with all logits; ``trl``, the same model under the fused head of TRL's trainer,
-where TRL is installed: on a GPU it computes target positions alone, on a CPU all positions.
+``LlamaForCausalLM`` with all logits; ``trl``, the same under the fused head of TRL's trainer, where
+TRL is installed: on a GPU it takes target positions alone, on a CPU all.
 
 On a GPU: presets 125m (all shares) and 1b (.7) with a vocabulary of 52,000, in bf16. On a CPU:
-``quarter``, 125m with width, MLP and vocabulary divided by four, so that each part takes the same
-share of the whole as in 125m.
+``quarter``, 125m with width, MLP and vocabulary divided by four, so that every part takes the share
+of the whole that it takes there.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sabiprep.dataset import BatchDict
-from sabitrain.config import PRESETS, Compute, ModelConfig, OptimConfig
-from sabitrain.data import Batch, Step, make_batch
-from sabitrain.evaluate import precision
-from sabitrain.flops import peak_flops, step_flops
-from sabitrain.loss import predicting_states, weighted_loss
-from sabitrain.model import Llama
-from sabitrain.optim import make_optimizers
+from sabitrain.config import PRESETS, ModelConfig, OptimConfig
+from sabitrain.data.batches import Batch, Step, make_batch
+from sabitrain.data.settings import Compute
+from sabitrain.device import peak_flops, precision
+from sabitrain.models.flops import step_flops
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import predicting_states, weighted_loss
+from sabitrain.optim.optimizers import make_optimizers
 
 SHARES = (0.0, 0.5, 0.7, 0.9)
 OURS = ("dense", "head", "full")
@@ -74,7 +75,7 @@ SUBJECTS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A combination to measure."""
+    """One thing to measure."""
 
     model: str
     prompt: float
@@ -82,9 +83,8 @@ class Cell:
 
 
 def make_rows(subject: Subject, prompt: float) -> BatchDict:
-    """Make rows of documents of `DOCUMENT` random tokens.
-
-    The first ``prompt`` of each document is a prompt, the rest is trained.
+    """Rows of documents of `DOCUMENT` random tokens, the first ``prompt`` of each a prompt, the
+    rest trained.
     """
     shape = subject.rows, SEQ_LEN
     positions = np.tile(np.arange(DOCUMENT), subject.rows * SEQ_LEN // DOCUMENT).reshape(shape)
@@ -105,14 +105,13 @@ def make_rows(subject: Subject, prompt: float) -> BatchDict:
 
 
 def sabitrain_loss(model: Llama, batch: Batch, compute: Compute) -> Callable[[], Tensor]:
-    """Return a function that computes the loss as `sabitrain.train` does."""
+    """The loss as `sabitrain.trainer.Trainer` computes it."""
     return lambda: weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch)[0]
 
 
 def linear_cross_entropy_loss(model: Llama, batch: Batch, rows: BatchDict) -> Callable[[], Tensor]:
-    """Return a function that computes the loss with torch's chunked head and loss.
-
-    Positions that are not trained are ignored.
+    """The same model; head and loss by torch's chunked function, positions that are not trained
+    ignored.
     """
     labels_N = torch.from_numpy(np.append(rows["labels"].reshape(-1)[1:], -100)).to(
         batch.ids_N.device
@@ -134,10 +133,10 @@ def linear_cross_entropy_loss(model: Llama, batch: Batch, rows: BatchDict) -> Ca
 def transformers_loss(
     model: Llama, rows: BatchDict, device: torch.device, fused: bool
 ) -> tuple[torch.nn.Module, Callable[[], Tensor]]:
-    """Return ``LlamaForCausalLM`` with the same weights, and a function that computes its loss.
+    """``LlamaForCausalLM`` with the same weights, its documents told apart by their positions, as
+    it packs them.
 
-    Its documents are told apart by their positions, as it does in packed batches. ``fused`` gives
-    it TRL's head, which makes logits in tiles.
+    ``fused`` gives it TRL's head, which makes logits in tiles.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -194,10 +193,10 @@ class Trainer:
             self.loss_of = linear_cross_entropy_loss(model, batch, rows)
         else:
             self.loss_of = sabitrain_loss(model, batch, self.compute)
-        self.optimizers = make_optimizers(trained, OptimConfig(lr=1e-4))
+        self.optimizers = make_optimizers(trained, model.units(), OptimConfig(lr=1e-4))
 
     def step(self) -> tuple[float, float]:
-        """Take one step; return its loss and its seconds, on a CPU those of the process."""
+        """One step: its loss and its seconds, of the process where it computes."""
         clock = time.perf_counter if self.device.type == "cuda" else time.process_time
         synchronize(self.device)
         began = clock()
@@ -212,7 +211,7 @@ class Trainer:
 
 
 def in_turn(trainer: Trainer, dense: Trainer, dense_first: bool) -> tuple[float, float]:
-    """Return the seconds of one step of each; going first is worth a few percent."""
+    """The seconds of a step of each, in turn: which goes first is worth a few percent."""
     if not dense_first:
         return trainer.step()[1], dense.step()[1]
     seconds = dense.step()[1]
@@ -220,7 +219,7 @@ def in_turn(trainer: Trainer, dense: Trainer, dense_first: bool) -> tuple[float,
 
 
 def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
-    """Train the cell's model for ``steps`` steps beside ``dense``, and return the figures."""
+    """Train the cell's model for ``steps`` steps, beside ``dense``, and say how fast it went."""
     subject, ours = SUBJECTS[cell.model], cell.method in OURS
     trainer = Trainer(cell, device)
     loss, _ = trainer.step()
@@ -257,20 +256,20 @@ def measure(cell: Cell, device: torch.device, steps: int) -> dict[str, Any]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
+    """Wait until the device has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_megabytes(device: torch.device) -> float:
-    """Return the most memory that this process held: on the GPU, or resident."""
+    """The most memory that this process held: on the GPU, or resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def cells(device: torch.device) -> list[Cell]:
-    """Return the cells to measure on a device; the methods of one share follow each other."""
+    """What there is to measure on a device; the methods of a share follow each other."""
     methods = [name for name in METHODS if name != "trl" or importlib.util.find_spec("trl")]
     if device.type != "cuda":
         return [Cell("quarter", *pair) for pair in product(SHARES, methods)]
@@ -281,7 +280,7 @@ def cells(device: torch.device) -> list[Cell]:
 
 
 def show(results: list[dict[str, Any]]) -> bool:
-    """Print the table; return whether every method began with the loss of ``dense``."""
+    """Print the table; whether every method began with the loss of ``dense``."""
     agree = True
     speeds, savings = (
         "tokens/s | targets/s | TFLOP/s | MFU | peak MB",
@@ -293,8 +292,10 @@ def show(results: list[dict[str, Any]]) -> bool:
         rate = "" if result["flops"] is None else f"{result['flops_per_second'] / 1e12:.3f}"
         mfu = "" if result["mfu"] is None else f"{result['mfu']:.1%}"
         promised = "" if result["skipped"] is None else f"{result['skipped']:.1%}"
-        speeds = f"{result['tokens_per_second']:,.0f} | {result['targets_per_second']:,.0f}"
-        speeds += f" | {rate} | {mfu}"
+        speeds = (
+            f"{result['tokens_per_second']:,.0f} | {result['targets_per_second']:,.0f} "
+            f"| {rate} | {mfu}"
+        )
         print(
             f"| {result['model']} | {result['prompt']:g} | {result['method']} | {speeds} | "
             f"{result['peak_mb']:,.0f} | {promised} | {result['saved']:.1%} | "
@@ -311,7 +312,6 @@ def show(results: list[dict[str, Any]]) -> bool:
 
 
 def main() -> int:
-    """Run the cells that are missing and print all of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -26,7 +26,7 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, SupportsIndex, TypedDict
+from typing import Any, NotRequired, Self, SupportsIndex, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +80,7 @@ class BatchDict(TypedDict):
 
     Attributes:
         input_ids: int64[B, T].
-        labels: int64[B, T].
+        labels: int64[B, T]; left out where they are not asked for.
         loss_mask: bool[B, T].
         position_ids: int64[B, T].
         cu_seqlens: int32[S + 1] over the B * T tokens of the rows laid end to end; it ends with B *
@@ -96,7 +96,7 @@ class BatchDict(TypedDict):
     """
 
     input_ids: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
+    labels: NotRequired[npt.NDArray[np.int64]]
     loss_mask: npt.NDArray[np.bool_]
     position_ids: npt.NDArray[np.int64]
     cu_seqlens: npt.NDArray[np.int32]
@@ -164,14 +164,18 @@ class Split:
             n_targets=int(batch["n_targets"][0]),
         )
 
-    def batch(self, indices: Iterable[SupportsIndex]) -> BatchDict:
+    def batch(self, indices: Iterable[SupportsIndex], labels: bool = True) -> BatchDict:
         """Returns the rows at ``indices``, in that order, negative ones counted from the end.
+
+        Args:
+            indices: The rows.
+            labels: Whether to make ``labels``; the trainer goes by ``loss_mask`` instead.
 
         Raises:
             IndexError: If there is no such row.
             DatasetError: If a shard is damaged there.
         """
-        return batch_of(self.find(indices), self._seq_len)
+        return batch_of(self.find(indices), self._seq_len, labels)
 
     def find(self, indices: Iterable[SupportsIndex]) -> list[Place]:
         """Returns the places of the rows at ``indices``, each in its block.
@@ -342,7 +346,7 @@ def open_dataset(path: str | Path) -> PackedDataset:
     return dataset
 
 
-def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
+def batch_of(places: Sequence[Place], seq_len: int, labels: bool = True) -> BatchDict:
     """Returns the rows at ``places`` as one batch.
 
     Each has ``seq_len`` tokens, and all ids have one width.
@@ -358,8 +362,6 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
     stored_BT, bits_BK = _ids(places, T), _mask_bits(places, T)
     ids_BT = stored_BT.astype(np.int64)
     mask_BT = np.unpackbits(bits_BK, axis=1, count=T, bitorder="little").view(np.bool_)
-    labels_BT = np.full((B, T), IGNORED_LABEL, np.int64)
-    np.copyto(labels_BT, ids_BT, where=mask_BT)
     documents = _pieces([(block.documents, row) for block, row in places], DOCUMENT_COLUMNS)
     runs = _pieces([(block.runs, row) for block, row in places], RUN_COLUMNS)
     padding_B = np.array([block.padding[row] for block, row in places], np.int32)
@@ -374,9 +376,8 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
     _refuse_firsts(places, mask_BT, starts[:-1])
     run_lengths = _joined(_each_followed(runs["segment_lengths"], padding_B), np.int32)
     run_roles = _joined(_each_followed(runs["segment_roles"], np.zeros(B, np.uint8)), np.uint8)
-    return BatchDict(
+    batch = BatchDict(
         input_ids=ids_BT,
-        labels=labels_BT,
         loss_mask=mask_BT,
         position_ids=_positions(starts, lengths_S).reshape(B, T),
         cu_seqlens=starts,
@@ -391,6 +392,10 @@ def batch_of(places: Sequence[Place], seq_len: int) -> BatchDict:
         n_targets=n_targets_B,
         max_seqlen=int(lengths_S.max(initial=0)),
     )
+    if labels:
+        batch["labels"] = np.full((B, T), IGNORED_LABEL, np.int64)
+        np.copyto(batch["labels"], ids_BT, where=mask_BT)
+    return batch
 
 
 def _refuse_damaged(

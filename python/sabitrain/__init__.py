@@ -1,9 +1,8 @@
-"""Train causal language models on datasets packed by ``sabiprep``, learning from the target tokens
-only.
+"""Trains causal language models on datasets packed by ``sabiprep``, on their target tokens only.
 
 The command is ``python -m sabitrain --data OUT --run DIR``; `run_training` is the same from Python.
-What needs torch is imported when it is first asked for, so that the command can show its help at
-once.
+Names that need torch are imported when they are first asked for, so that the command shows its help
+at once.
 """
 
 from __future__ import annotations
@@ -11,23 +10,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sabitrain.config import PRESETS, BatchConfig, ModelConfig, OptimConfig, TrainConfig
+from sabitrain.config import (
+    PRESETS,
+    BatchConfig,
+    CheckpointConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+)
 
 if TYPE_CHECKING:
-    from sabitrain.attention import document_attention
-    from sabitrain.baseline import unigram_baseline
-    from sabitrain.checkpoint import load_checkpoint, save_checkpoint
-    from sabitrain.evaluate import evaluate_split
-    from sabitrain.generate import Answer, answer_held_out, greedy
-    from sabitrain.model import Llama
-    from sabitrain.report import Report
-    from sabitrain.scores import Evaluation, Score, SourceScore, TargetLoss
-    from sabitrain.train import run_training
+    from sabitrain.attention.documents import document_attention
+    from sabitrain.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+    from sabitrain.evaluation.baseline import unigram_baseline
+    from sabitrain.evaluation.evaluate import evaluate_split
+    from sabitrain.evaluation.generate import Answer, answer_held_out, greedy
+    from sabitrain.evaluation.scores import Evaluation, Score, SourceScore, TargetLoss
+    from sabitrain.models.llama import Llama
+    from sabitrain.monitoring.report import Report
+    from sabitrain.trainer import run_training
 
 __all__ = [
     "PRESETS",
     "Answer",
     "BatchConfig",
+    "CheckpointConfig",
     "Evaluation",
     "Llama",
     "ModelConfig",
@@ -48,20 +55,24 @@ __all__ = [
 ]
 
 _MODULES = {
-    "attention": ("document_attention",),
-    "checkpoint": ("load_checkpoint", "save_checkpoint"),
-    "baseline": ("unigram_baseline",),
-    "evaluate": ("evaluate_split",),
-    "report": ("Report",),
-    "scores": ("Evaluation", "Score", "SourceScore", "TargetLoss"),
-    "generate": ("Answer", "answer_held_out", "greedy"),
-    "model": ("Llama",),
-    "train": ("run_training",),
+    "attention.documents": ("document_attention",),
+    "checkpoints.checkpoint": ("load_checkpoint", "save_checkpoint"),
+    "evaluation.baseline": ("unigram_baseline",),
+    "evaluation.evaluate": ("evaluate_split",),
+    "evaluation.generate": ("Answer", "answer_held_out", "greedy"),
+    "evaluation.scores": ("Evaluation", "Score", "SourceScore", "TargetLoss"),
+    "models.llama": ("Llama",),
+    "monitoring.report": ("Report",),
+    "trainer": ("run_training",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """What is exported from a module that needs torch."""
+    """Imports an exported name from its module, which needs torch.
+
+    Raises:
+        AttributeError: If nothing of that name is exported.
+    """
     for module, names in _MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f"sabitrain.{module}"), name)

@@ -1,5 +1,6 @@
-"""The commands ``python -m sabitrain`` (train) and ``python -m sabitrain plan``; errors become exit
-codes.
+"""Runs ``python -m sabitrain`` (train) and ``python -m sabitrain plan`` as commands.
+
+Errors become exit codes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from sabitrain.command_line import PLAN_DESCRIPTION, parse_command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 if all went well, 1 if it could not be done, 130 if it was stopped."""
+    """Runs the command and returns its exit code.
+
+    The code is 0 if all went well, 1 if it could not be done, 130 if it was stopped.
+    """
     accept_any_text()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -27,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(describe(config))
             return 0
         config = parse_command_line(given)
-        from sabitrain.train import (
+        from sabitrain.trainer import (
             run_training,
         )  # only now: help and mistakes need not wait for torch
 

@@ -1,5 +1,4 @@
-"""The command line of a run: a preset, a TOML file over it, and over both what stands on the line
-itself.
+"""The command line of a run: its options over a TOML file, and that over a preset.
 
 A field of a section is spelt ``--optim.lr``.
 """
@@ -19,11 +18,13 @@ from sabiprep.errors import ConfigError
 from sabitrain.config import TrainConfig
 from sabitrain.config_file import CONFIG_FILE, check_preset, resolve
 
-DESCRIPTION = """Train a causal language model on a packed dataset, learning from the target tokens only.
+DESCRIPTION = """\
+Train a causal language model on a packed dataset, learning from the target tokens only.
 
 `python -m sabitrain plan`, with the same options, says beforehand what a run will take."""
-PLAN_DESCRIPTION = """Say what a run with these options will take: parameters, steps, GPU memory, the largest
-micro-batch that fits, operations a step. Nothing is trained or written, and no GPU is needed."""
+PLAN_DESCRIPTION = """\
+Say what a run with these options will take: parameters, steps, GPU memory, the largest micro-batch
+that fits, operations a step. Nothing is trained or written, and no GPU is needed."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class _Base:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
     def file(self) -> Path | None:
-        """The TOML file to read; that of the run to resume where no other is named."""
+        """Returns the TOML file to read; that of the run to resume where no other is named."""
         if (
             self.config is None
             and self.resume
@@ -55,7 +56,7 @@ def parse_command_line(
     run: Any = tyro.MISSING,
     description: str = DESCRIPTION,
 ) -> TrainConfig:
-    """The configuration that the command line (by default the process's own) asks for.
+    """Returns the configuration that a command line asks for.
 
     Args:
         arguments: What stands on it.
@@ -72,7 +73,8 @@ def parse_command_line(
     )
     if any(other.split("=")[0] in ("--init", "--init-from") for other in others):
         _refuse(
-            "--init: starting from the weights of a checkpoint is not there yet: every run starts from random ones\n"
+            "--init: starting from the weights of a checkpoint is not there yet: "
+            "every run starts from random ones\n"
             "Remedy: leave --init out; to go on with a run of sabitrain, use --run DIR --resume"
         )
     try:
@@ -95,6 +97,6 @@ def parse_command_line(
 
 
 def _refuse(message: str) -> NoReturn:
-    """End the process as a command line that is wrong does."""
+    """Ends the process as a wrong command line does."""
     print(f"sabitrain: {message}", file=sys.stderr)
     raise SystemExit(2)

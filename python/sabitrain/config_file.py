@@ -1,5 +1,4 @@
-"""The configuration in a file: a TOML file read over a preset, and a resolved configuration written
-as one.
+"""The configuration in a file: TOML that is read over a preset and written as resolved.
 
 Every key of the file is a field of `sabitrain.config`, under the same name. The resolved
 configuration of a run is kept in its folder as ``config.toml``, which ``--config`` reads back.
@@ -22,12 +21,13 @@ import tyro
 from sabiprep.errors import ConfigError
 from sabiprep.files import CONFIG_LIMIT, read_whole
 from sabitrain.config import PRESETS, TrainConfig
+from sabitrain.settings import names_where
 
 CONFIG_FILE = "config.toml"
 
 
 def resolve(preset: str | None, file: Path | None, required: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a preset and a TOML file; ``required`` stands in for what neither gives.
+    """Returns the configuration of a preset and a TOML file.
 
     Args:
         preset: The preset; the file's own if None, and ``nano`` if it names none.
@@ -71,7 +71,7 @@ def check_preset(name: Any, file: str | None) -> Mapping[str, Any]:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The parsed file.
+    """Reads and parses a TOML file.
 
     Raises:
         ConfigError: If it cannot be read or is no TOML.
@@ -89,17 +89,18 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The configuration as the TOML file that gives it back, but for what one session alone is
-    told.
+    """Returns the configuration as the TOML file that gives it back.
+
+    Settings of one session alone are left out.
 
     TOML has no null: a field that is None is left out.
     """
-    values = dataclasses.asdict(config)
+    values, unsaved = dataclasses.asdict(config), names_where(TrainConfig, "saved", False)
     sections = {name: value for name, value in values.items() if isinstance(value, dict)}
     top = {
         name: value
         for name, value in values.items()
-        if name not in {*sections, "config", "overwrite", "resume"}
+        if name not in sections and name not in unsaved
     }
     blocks = ["\n".join(_toml_lines(top))]
     blocks += [
@@ -109,7 +110,7 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def _toml_lines(values: Mapping[str, Any]) -> list[str]:
-    """``key = value`` of each value that is not None."""
+    """Returns ``key = value`` of each value that is not None."""
     lines = []
     for name, value in values.items():
         if isinstance(value, Path):
@@ -127,7 +128,11 @@ _T = TypeVar("_T")
 
 
 def _build(kind: type[_T], values: Mapping[str, Any], file: str | None, prefix: str) -> _T:
-    """A dataclass from a mapping, its sections included; unknown keys and wrong types are refused."""
+    """Makes a dataclass from a mapping, its sections included.
+
+    Raises:
+        ConfigError: If a key is unknown or a type is wrong.
+    """
     hints = typing.get_type_hints(kind)
     arguments = {}
     for key, value in values.items():
@@ -144,7 +149,7 @@ def _build(kind: type[_T], values: Mapping[str, Any], file: str | None, prefix: 
 
 
 def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
-    """A TOML value as the type of its field."""
+    """Returns a TOML value as the type of its field."""
     if value is tyro.MISSING or value is None:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -161,7 +166,7 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
             return Path(value)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        if option in (int, bool) and type(value) is option:
+        if option in (int, bool, str) and type(value) is option:
             return value
         if typing.get_origin(option) is tuple and isinstance(value, list):
             inner = typing.get_args(option)[0]
@@ -173,8 +178,9 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
 
 
 def _describe(options: Sequence[Any]) -> str:
-    """The types of a field, in words."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    """Returns the types of a field, in words."""
+    words: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+    words |= {str: "a string", Path: "a path"}
     words |= {tuple[int, ...]: "a list of whole numbers", tuple[str, ...]: "a list of strings"}
     named = []
     for option in options:

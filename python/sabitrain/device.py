@@ -1,7 +1,8 @@
-"""The device to train on, and the promise that it computes the same again."""
+"""The device to train on, its peak and memory, and the promise of the same bits again."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -10,10 +11,29 @@ import torch
 
 from sabiprep.errors import TrainError
 
+# Dense bf16 with float32 accumulation, by the name that CUDA reports.
+_PEAKS = {
+    # NVIDIA H100 and H200 Tensor Core GPU datasheets: half of the figures given with sparsity.
+    "NVIDIA H100 80GB HBM3": 989.5e12,
+    "NVIDIA H100 PCIe": 756.5e12,
+    "NVIDIA H200": 989.5e12,
+    # NVIDIA A100 Tensor Core GPU datasheet.
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    # NVIDIA A10, L4 (half of the figure with sparsity) and L40S datasheets.
+    "NVIDIA A10": 125e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40S": 362e12,
+    # NVIDIA Ampere GA102 and Ada GPU architecture whitepapers, appendix A.
+    "NVIDIA GeForce RTX 3090": 71e12,
+    "NVIDIA GeForce RTX 4090": 165.2e12,
+}
+
 
 def choose_device(wanted: str) -> torch.device:
-    """Returns the device to train on: the CPU, or for ``cuda`` and ``auto`` the current GPU, by its
-    index.
+    """Returns the device: the CPU, or for ``cuda`` and ``auto`` the current GPU, by its index.
 
     Several functions of ``torch.cuda`` refuse a device without an index. Nothing of CUDA is set up
     for a CPU.
@@ -37,13 +57,14 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def runs_in_bf16(device: torch.device) -> bool:
-    """Whether matrix products run in bf16, and batches come from page-locked memory: on a GPU."""
+    """Returns whether products run in bf16 from page-locked batches: on a GPU."""
     return device.type == "cuda"
 
 
 def limit_memory(device: torch.device, gigabytes: float) -> None:
-    """Have a GPU's allocator hand out so many GB (10^9 bytes) at most, as a smaller card would; a
-    CPU is left alone.
+    """Limits a GPU's allocator to so many GB (10^9 bytes), as a smaller card would.
+
+    A CPU is left alone.
     """
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
@@ -51,8 +72,9 @@ def limit_memory(device: torch.device, gigabytes: float) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory held so far, in bytes: a GPU's, by torch's allocator; on a CPU, resident, by
-    the process.
+    """Returns the most memory held so far, in bytes.
+
+    On a GPU that is by torch's allocator; on a CPU, resident, by the process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
@@ -61,7 +83,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Have torch use algorithms that give the same bits each time, or leave it free.
+    """Has torch use algorithms that give the same bits each time, or leaves it free.
 
     An operation that has none raises an error, rather than break the promise. On CUDA, cuBLAS must
     be told before its first product (CUDA toolkit documentation, cuBLAS, "Results
@@ -71,3 +93,16 @@ def set_deterministic(wanted: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted)
     torch.backends.cudnn.benchmark = False
+
+
+def precision(device: torch.device, autocast: bool) -> contextlib.AbstractContextManager[object]:
+    """Returns a context in which matrix products run in bf16 if ``autocast`` is wanted."""
+    return torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Returns the most operations a second of a device in bf16.
+
+    None if there is no figure with a source.
+    """
+    return _PEAKS.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

@@ -1,13 +1,15 @@
-"""What a run will take, found without a GPU: ``python -m sabitrain plan --data OUT --preset 125m``.
+"""What a run will take, found without a GPU.
+
+The command is ``python -m sabitrain plan --data OUT --preset 125m``.
 
 Activations are not estimated by a formula: a forward pass is run on tensors that have shapes and
 types but no numbers, in bf16 as on a GPU, and what autograd keeps for the backward pass is added
 up.
 
 What is not seen that way is reckoned: parameters, gradients and optimizer states by their number;
-the copies in bf16 that autocast keeps of the matrices; three chunks of logits (`sabitrain.loss`);
-in the backward pass the gradients of the widest layer; and for CUDA itself and for what its
-allocator leaves unused, 1 GB.
+the copies in bf16 that autocast keeps of the matrices; three chunks of logits
+(`sabitrain.models.loss`); by the architecture, the bytes of its kernels and of the backward pass of
+the widest layer; and 1 GB for CUDA itself and its allocator.
 """
 
 from __future__ import annotations
@@ -21,22 +23,24 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sabiprep.dataset import PackedDataset
-from sabitrain.config import OptimConfig, TrainConfig
-from sabitrain.data import PAD_TO, make_batch, make_step, micro_batches
-from sabitrain.flops import Flops, forward_flops, step_flops
-from sabitrain.held_out import all_fit_the_run, sample_rows
-from sabitrain.loss import MAX_LOGITS
-from sabitrain.masking import masking_of, prompt_tokens
-from sabitrain.mixture import MixedOrder, make_order, open_datasets
-from sabitrain.model import Llama
-from sabitrain.optim import parameter_groups
-from sabitrain.preflight import check_dataset
+from sabitrain.config import TrainConfig
+from sabitrain.data.batches import PAD_TO, Step, make_batch, make_step, micro_batches
+from sabitrain.data.datasets import Datasets, open_datasets
+from sabitrain.data.held_out import all_fit_the_run, sample_rows
+from sabitrain.data.masking import masking_of, prompt_tokens
+from sabitrain.data.order import Order, make_order
+from sabitrain.data.rows import RowSource
+from sabitrain.models.architecture import CausalModel, architecture_of
+from sabitrain.models.flops import Flops, forward_flops, step_flops
+from sabitrain.models.loss import MAX_LOGITS
+from sabitrain.optim.optimizers import parameter_groups
+from sabitrain.optim.settings import OptimConfig
+from sabitrain.preflight import check_datasets
 
 _RESERVE = 10**9
 _SAMPLE = 4  # steps looked at for shares and operations
 _ROWS_LOOKED_AT = 64  # held-out rows likewise
-_WIDTH = 80  # columns of what is described; a word that is longer stays whole
+_WIDTH = 80  # columns of a description; a longer word stays whole
 
 
 @dataclass(frozen=True)
@@ -102,60 +106,67 @@ class Plan:
     validation: ValidationPlan
 
 
-def plan_run(config: TrainConfig, dataset: PackedDataset) -> Plan:
-    """What training on ``dataset`` as ``config`` says will take.
+def plan_run(config: TrainConfig, data: Datasets) -> Plan:
+    """Returns what training on ``data`` as ``config`` says will take.
 
     Raises:
-        DatasetError, TrainError: If it cannot be trained on.
+        DatasetError: If it cannot be read, or has nothing to train on.
+        TrainError: If it does not fit the model.
     """
-    check_dataset(config, dataset)
-    seq_len = dataset.seq_len
+    check_datasets(config, data)
+    dataset, seq_len = data.rows, data.rows.seq_len
     steps, rows_per_step, micro_rows = config.step_plan(
         len(dataset.train), seq_len, "cuda"
     ).values()
     micro_rows = min(micro_rows, rows_per_step)
-    order = make_order(dataset, config, rows_per_step, steps)
-    masking = masking_of(config, dataset.sources)
-    made = [
-        make_step(dataset.train, order.step(step), 16, masking, config.compute)
-        for step in range(min(_SAMPLE, steps))
-    ]
-    counted = [
-        step_flops(config.model, dataset.vocab_size, step, config.compute, config.recompute)
-        for step in made
-    ]
-    share = sum(step.targets for step in made) / (len(made) * rows_per_step * seq_len)
+    order = make_order(data, config.mix, rows_per_step, config.seed, steps)
+    sample = _sampled_steps(config, dataset, order, min(_SAMPLE, steps))
+    share = sum(step.targets for step in sample) / (len(sample) * rows_per_step * seq_len)
 
     def memory(rows: int) -> Memory:
         return memory_of(config, dataset.vocab_size, rows * seq_len, share)
 
     limit = int(config.memory_limit * 1e9)
     names = [str(path) for path in config.datasets]
-    repeats = order.repeats(steps) if isinstance(order, MixedOrder) else [order.epoch(steps)]
     return Plan(
-        parameters=sum(
-            parameter.numel() for parameter in _imagined(config, dataset.vocab_size).parameters()
-        ),
+        parameters=_imagined(config, dataset.vocab_size).n_parameters(),
         steps=steps,
         micro_rows=micro_rows,
         memory=memory(micro_rows),
         largest_micro_rows=_largest(rows_per_step, lambda rows: memory(rows).total <= limit),
-        flops=Flops(
-            *(
-                sum(getattr(one, name) for one in counted) / len(counted)
-                for name in ("executed", "dense")
-            )
-        ),
-        repeats=dict(zip(names, repeats, strict=True)),
+        flops=_mean_flops(config, dataset.vocab_size, sample),
+        repeats=dict(zip(names, order.repeats(steps), strict=True)),
         validation=plan_validation(config, dataset, steps, rows_per_step, micro_rows),
     )
 
 
+def _sampled_steps(config: TrainConfig, dataset: RowSource, order: Order, count: int) -> list[Step]:
+    """Returns the first steps of a run, cut into micro-batches of any size."""
+    masking = masking_of(config, dataset.sources)
+    return [
+        make_step(dataset.train, order.step(step), 16, masking, config.compute)
+        for step in range(count)
+    ]
+
+
+def _mean_flops(config: TrainConfig, vocab_size: int, steps: list[Step]) -> Flops:
+    """Returns the mean operations of some steps."""
+    counted = [
+        step_flops(config.model, vocab_size, step, config.compute, config.recompute)
+        for step in steps
+    ]
+    return Flops(
+        sum(one.executed for one in counted) / len(counted),
+        sum(one.dense for one in counted) / len(counted),
+    )
+
+
 def plan_validation(
-    config: TrainConfig, dataset: PackedDataset, steps: int, rows_per_step: int, micro_rows: int
+    config: TrainConfig, dataset: RowSource, steps: int, rows_per_step: int, micro_rows: int
 ) -> ValidationPlan:
-    """What the validations of a run of ``steps`` steps will take, reckoned from the first rows of
-    the sample.
+    """Returns what the validations of a run of ``steps`` steps will take.
+
+    It is reckoned from the first rows of the sample.
 
     Raises:
         DatasetError: If a shard is damaged.
@@ -175,10 +186,12 @@ def plan_validation(
 
 
 def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -> Memory:
-    """Bytes at the peak of a step whose micro-batches have ``tokens`` tokens, ``share`` of them
-    targets.
+    """Returns the bytes at the peak of a step.
+
+    Its micro-batches have ``tokens`` tokens, ``share`` of them targets.
     """
-    model, shape = _imagined(config, vocab_size), config.model
+    model = _imagined(config, vocab_size)
+    architecture = architecture_of(config.model.architecture)
     predictions = (
         tokens
         if config.compute == "dense"
@@ -187,25 +200,22 @@ def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -
     parameters = sum(parameter.numel() for parameter in model.parameters())
     matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 2)
     logits = min(predictions * vocab_size, MAX_LOGITS)
-    # SwiGLU's two inputs, their product and its gradient in bf16, the stream and its gradient in
-    # float32.
-    widest = tokens * (4 * shape.mlp_width * 2 + 2 * shape.width * 4)
     return Memory(
         parameters=4 * parameters,
         gradients=4 * parameters,
         optimizer=4 * _optimizer_numbers(model, config.optim),
         autocast=2 * matrices,
-        # On a GPU attention keeps a float32 for each token and head too.
         activations=saved_bytes(model, tokens, predictions if config.compute == "full" else None)
-        + 4 * tokens * shape.heads * (1 if config.recompute else shape.layers),
+        + architecture.kernel_bytes(config.model, tokens, config.recompute),
         logits=3 * 4 * logits,
-        backward=widest,
+        backward=architecture.backward_bytes(config.model, tokens),
     )
 
 
-def saved_bytes(model: Llama, tokens: int, predictions: int | None) -> int:
-    """Bytes that autograd keeps of a forward pass in bf16 over ``tokens`` tokens, parameters and
-    their copies aside.
+def saved_bytes(model: CausalModel, tokens: int, predictions: int | None) -> int:
+    """Returns the bytes that autograd keeps of a forward pass in bf16.
+
+    Parameters and their copies are not counted.
 
     Args:
         model: A model, of fake tensors or real ones.
@@ -239,13 +249,13 @@ def saved_bytes(model: Llama, tokens: int, predictions: int | None) -> int:
 
 
 def describe(config: TrainConfig) -> str:
-    """The plan of a run, in lines for people.
+    """Returns the plan of a run, in lines for people.
 
     Raises:
         DatasetError, TrainError: If it cannot be run.
     """
-    with open_datasets(config.datasets) as dataset:
-        plan, seq_len = plan_run(config, dataset), dataset.seq_len
+    with open_datasets(config.datasets) as data:
+        plan, seq_len = plan_run(config, data), data.rows.seq_len
     kinds = {field.name: getattr(plan.memory, field.name) / 1e9 for field in fields(plan.memory)}
     largest = plan.largest_micro_rows
     fits = (
@@ -261,7 +271,8 @@ def describe(config: TrainConfig) -> str:
         f"of {config.memory_limit:g} GB",
         *(f"  {name:12}{size:8.2f} GB" for name, size in kinds.items()),
         f"largest micro-batch within {config.memory_limit:g} GB: {fits}",
-        f"{plan.flops.executed / 1e12:,.3f} TFLOP a step, {plan.flops.skipped:.1%} of the dense computation skipped",
+        f"{plan.flops.executed / 1e12:,.3f} TFLOP a step, "
+        f"{plan.flops.skipped:.1%} of the dense computation skipped",
         *_described_validation(config, plan),
         *(f"{name}: {passes:.2f} passes" for name, passes in plan.repeats.items()),
     ]
@@ -269,7 +280,7 @@ def describe(config: TrainConfig) -> str:
 
 
 def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
-    """What the validations come to beside the training."""
+    """Returns the lines about validations, beside the training."""
     validation, training = plan.validation, plan.steps * plan.flops.executed
     if not validation.held_out_rows:
         return ["no validation: no row is held out"]
@@ -278,14 +289,15 @@ def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
     )
     allowed = " at most, as the hours allow" if config.hours is not None else ""
     return [
-        f"validation: {during}{validation.last_rows:,} at the end{allowed}, of {validation.held_out_rows:,} held out",
+        f"validation: {during}{validation.last_rows:,} at the end{allowed}, "
+        f"of {validation.held_out_rows:,} held out",
         f"{training / 1e12:,.3f} TFLOP of training, {validation.flops / 1e12:,.3f} of validation "
         f"({validation.flops / training:.1%})",
     ]
 
 
 def _wrapped(line: str) -> str:
-    """A line in as many as it takes, no word cut."""
+    """Returns a line in as many as it takes, no word cut."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     parts = textwrap.wrap(
         line,
@@ -298,17 +310,17 @@ def _wrapped(line: str) -> str:
     return "\n".join(parts)
 
 
-def _imagined(config: TrainConfig, vocab_size: int) -> Llama:
-    """The model without its numbers."""
+def _imagined(config: TrainConfig, vocab_size: int) -> CausalModel:
+    """Makes the model without its numbers."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = Llama(config.model, vocab_size)
+        model = architecture_of(config.model.architecture).make(config.model, vocab_size)
     model.recompute(config.recompute)
     return model
 
 
-def _optimizer_numbers(model: Llama, config: OptimConfig) -> int:
-    """Numbers that the optimizers keep: two a parameter for AdamW, one for Muon."""
-    groups = parameter_groups(model, config.weight_decay)
+def _optimizer_numbers(model: CausalModel, config: OptimConfig) -> int:
+    """Counts the numbers that the optimizers keep: two a parameter for AdamW, one for Muon."""
+    groups = parameter_groups(model, model.units(), config.weight_decay)
     sizes = {name: sum(p.numel() for _, p in group["params"]) for name, group in groups.items()}
     return sum(
         (1 if config.name == "muon" and name == "matrices" else 2) * size
@@ -317,8 +329,9 @@ def _optimizer_numbers(model: Llama, config: OptimConfig) -> int:
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to ``most`` that fits, where every smaller one does too; 0 if none
-    does.
+    """Returns the largest number up to ``most`` that fits; 0 if none does.
+
+    Every number below one that fits must fit too.
     """
     low, high = 0, most
     while low < high:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from sabiprep.dataset import PackedDataset
 from sabiprep.errors import DatasetError, TrainError
 from sabitrain.config import TrainConfig
-from sabitrain.data import micro_batches
-from sabitrain.generate import check_tasks
-from sabitrain.masking import masking_of
-from sabitrain.mixture import Mixture
-from sabitrain.tokenizer import open_tokenizer
+from sabitrain.data.batches import micro_batches
+from sabitrain.data.datasets import Datasets
+from sabitrain.data.masking import masking_of
+from sabitrain.data.rows import RowSource
+from sabitrain.data.tokenizer import open_tokenizer
+from sabitrain.evaluation.generate import check_tasks
 
 _ROWS_AT_ONCE = 256
 
 
-def check_dataset(config: TrainConfig, dataset: PackedDataset) -> None:
-    """Refuse a dataset that this run cannot train on.
+def check_datasets(config: TrainConfig, data: Datasets) -> None:
+    """Refuses datasets that a run cannot train on.
 
     Raises:
         DatasetError: If it has no row to train on, or its tokenizer is not the one it was packed
@@ -23,18 +23,18 @@ def check_dataset(config: TrainConfig, dataset: PackedDataset) -> None:
         TrainError: If its rows are longer than the model's context, a task to answer is none of its
             own, or none of its tokens counts.
     """
-    place = str(dataset.path)
-    for part in dataset.parts if isinstance(dataset, Mixture) else [dataset]:
+    for part in data.parts:
         if len(part.train) == 0:
             raise DatasetError(
                 "there is no row to train on",
                 file=str(part.path),
                 remedy="pack it with more records",
             )
+    dataset = data.rows
     if dataset.seq_len > config.model.context:
         raise TrainError(
             f"its rows have {dataset.seq_len} tokens, the model's context {config.model.context}",
-            file=place,
+            file=str(dataset.path),
             remedy=f"use --model.context {dataset.seq_len}, or pack with a smaller --seq-len",
         )
     check_tasks(dataset, (*config.answer_tasks, *config.weight_of_task()))
@@ -42,8 +42,8 @@ def check_dataset(config: TrainConfig, dataset: PackedDataset) -> None:
     _check_targets(config, dataset)
 
 
-def _check_targets(config: TrainConfig, dataset: PackedDataset) -> None:
-    """Raise `TrainError` if no token of the training split counts; the first rows mostly tell."""
+def _check_targets(config: TrainConfig, dataset: RowSource) -> None:
+    """Raises `TrainError` if no token of the training split counts; the first rows mostly tell."""
     masking = masking_of(config, dataset.sources)
     batches = micro_batches(dataset.train, range(len(dataset.train)), _ROWS_AT_ONCE)
     if any(masking.weights(rows).any() for rows in batches):

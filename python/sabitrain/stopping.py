@@ -11,8 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 GoOn = Callable[[int, int], bool]
-"""Asked between batches, with what is done and of how much; where it says no, the work ends there.
-"""
+"""Asked between batches with the work done and all of the work; a no ends the work there."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_TO_SAY_IT = 1.0
@@ -35,7 +34,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        """Listen to nothing yet."""
+        """Listens to nothing yet."""
         self.signal: str | None = None
         self._noted = self._raises = False
         self._before: dict[signal.Signals, Any] = {}
@@ -46,23 +45,24 @@ class StopRequest:
         self._wakeup_before = -1
 
     def is_requested(self) -> bool:
-        """Whether a signal came: long work asks this between its batches."""
+        """Returns whether a signal came: long work asks this between its batches."""
         return self._noted
 
     def say_by(self, say: Callable[[str], None]) -> None:
-        """Have ``say`` show the line that acknowledges a signal; before that it is printed."""
+        """Has ``say`` show the line that acknowledges a signal; before that it is printed."""
         self._say = say
 
     def wait_until_said(self) -> None:
-        """Wait (a second at most) until the signal that came is acknowledged, so that lines come in
-        order.
+        """Waits (a second at most) until the signal that came is acknowledged.
+
+        Lines then come in order.
         """
         if self._noted:
             self._said.wait(_SECONDS_TO_SAY_IT)
 
     @contextlib.contextmanager
     def ends_at_once(self) -> Iterator[None]:
-        """Inside a ``with``, have the first signal end what is done there, wherever it is.
+        """Has the first signal end the work inside the ``with``, wherever it is.
 
         It must be safe to leave half done. An error that comes after the signal ends with it:
         Ctrl-C reaches a compiler that runs beside, too.
@@ -79,7 +79,7 @@ class StopRequest:
             self._raises = False
 
     def __enter__(self) -> Self:
-        """Listen."""
+        """Begins to listen."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
@@ -98,7 +98,7 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Put back what was there before."""
+        """Puts back the handlers of before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._thread is not None:
@@ -127,7 +127,8 @@ class StopRequest:
                     OSError, ValueError
                 ):  # a console that is gone is no reason to die
                     self._say(
-                        f"{signal.Signals(asked[0]).name}: the run ends after the batch at hand and saves; "
+                        f"{signal.Signals(asked[0]).name}: "
+                        "the run ends after the batch at hand and saves; "
                         "Ctrl-C once more ends it at once"
                     )
                 self._said.set()

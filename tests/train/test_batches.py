@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import SOURCES, any_rows, write_tiny
 
 from sabiprep.errors import DatasetError
-from sabitrain.data import PAD_TO, RowOrder, make_batch, make_step, micro_batches, shuffled
-from sabitrain.masking import Masking
+from sabitrain.data.batches import PAD_TO, make_batch, make_step, micro_batches
+from sabitrain.data.masking import Masking
+from sabitrain.data.order import RowOrder, shuffled
+from support.train.tiny import SOURCES, any_rows, write_tiny
 
 TASKS = [source["task"] for source in SOURCES]
 

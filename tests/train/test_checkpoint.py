@@ -11,17 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from tiny import BOS, EOS, PAD, VOCAB_SIZE, write_tiny
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from sabiprep.dataset import open_dataset
 from sabiprep.errors import OutputError, TrainError
-from sabitrain import files
-from sabitrain.checkpoint import FILES, load_checkpoint, save_checkpoint
+from sabitrain.checkpoints import files
+from sabitrain.checkpoints.checkpoint import FILES, load_checkpoint, save_checkpoint
 from sabitrain.config import ModelConfig
-from sabitrain.model import Llama
+from sabitrain.models.llama import Llama
 from support.dataset_writer import write_dataset, write_manifest
+from support.train.tiny import BOS, EOS, PAD, VOCAB_SIZE, write_tiny
 
 
 @pytest.fixture

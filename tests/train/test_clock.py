@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sabitrain import clock as clock_module
-from sabitrain.clock import INTERVALS, Clock
+from sabitrain.monitoring import clock as clock_module
+from sabitrain.monitoring.clock import INTERVALS, Clock
 
 intervals = st.lists(st.tuples(st.integers(1, 50), st.floats(0.01, 1000)), max_size=2 * INTERVALS)
 

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import VOCAB_SIZE, any_rows, random_rows
 
-from sabitrain import loss as loss_module
 from sabitrain.config import ModelConfig
-from sabitrain.data import PAD_TO, make_batch
-from sabitrain.loss import predicting_states, target_losses, weighted_loss
-from sabitrain.model import Llama
+from sabitrain.data.batches import PAD_TO, make_batch
+from sabitrain.models import loss as loss_module
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import predicting_states, target_losses, weighted_loss
+from support.train.tiny import VOCAB_SIZE, any_rows, random_rows
 
 SHAPES = [
     ModelConfig(layers=1, width=8, heads=2, kv_heads=2, mlp_width=12, context=1024),

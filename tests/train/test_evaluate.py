@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import (
-    SOURCES,
-    VOCAB_SIZE,
-    copy_document,
-    documents,
-    label_document,
-    text_document,
-    write_tiny,
-)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from sabiprep.dataset import PackedDataset, Split, open_dataset
-from sabitrain import baseline as baseline_module
-from sabitrain.baseline import train_unigram, unigram_baseline
+from sabiprep.dataset import open_dataset
 from sabitrain.config import ModelConfig
-from sabitrain.evaluate import evaluate_split
-from sabitrain.held_out import sample_rows
-from sabitrain.masking import documents_of
-from sabitrain.model import Llama
-from sabitrain.scores import Score, SourceScore, TargetLoss
-from sabitrain.text_bytes import TargetBytes
+from sabitrain.evaluation.baseline import unigram_baseline
+from sabitrain.evaluation.evaluate import evaluate_split
+from sabitrain.evaluation.scores import Score, SourceScore, TargetLoss
+from sabitrain.evaluation.text_bytes import TargetBytes
+from sabitrain.models.llama import Llama
 from support.dataset_writer import Document, write_dataset
+from support.train.tiny import (
+    SOURCES,
+    VOCAB_SIZE,
+    documents,
+    write_tiny,
+)
 
 
 @pytest.mark.parametrize(
@@ -177,103 +171,6 @@ def test_there_may_be_no_prompt(tmp_path):
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
-def targets_of(seed: int, count: int) -> list[tuple[int, int | None]]:
-    """The source and the token of every target, None for the EOS that closes a document."""
-    return [
-        (document.source_id, token if role == 3 else None)
-        for document in documents(count, seed)
-        for i, (token, role) in enumerate(zip(document.ids, document.roles, strict=True))
-        if i > 0 and role in (0, 3)
-    ]
-
-
-@pytest.mark.parametrize("train", [50, 2, 0])
-def test_the_baseline_by_hand(tmp_path, train):
-    """Two sources of one task and language are one group; of few documents, or none, some tokens
-    were never seen.
-    """
-    sources = [
-        {**source, "task": "t", "lang": lang} for source, lang in zip(SOURCES, "aba", strict=True)
-    ]
-    dataset = write_tiny(tmp_path, train=train, held_out=20, sources=sources)
-    seen: dict[str, Counter[int]] = {"a": Counter(), "b": Counter()}
-    for source, token in targets_of(0, train):
-        if token is not None:
-            seen["aba"[source]][token] += 1
-    everywhere = seen["a"] + seen["b"]
-    nats = []
-    for source, token in targets_of(1, 20):
-        if token is None:
-            nats.append(0.0)
-            continue
-        counts = seen["aba"[source]]
-        q = (everywhere[token] + 1) / (sum(everywhere.values()) + VOCAB_SIZE)
-        types = len(counts) or 1
-        nats.append(-math.log((counts[token] + types * q) / (sum(counts.values()) + types)))
-    baseline = unigram_baseline(dataset)
-    assert baseline is not None
-    assert (baseline.loss, baseline.targets) == (pytest.approx(sum(nats) / len(nats)), len(nats))
-    model = Llama(
-        ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
-    )
-    evaluation = evaluate_split(
-        model, dataset, dataset.validation, 2, baseline=train_unigram(dataset)
-    )
-    assert evaluation is not None and evaluation.total.baseline == pytest.approx(baseline.loss)
-    costs = [cost for cost, (source, _) in zip(nats, targets_of(1, 20), strict=True) if source == 1]
-    assert evaluation.languages["b"].baseline == pytest.approx(sum(costs) / len(costs))
-
-
-def test_the_baseline_is_a_distribution_and_of_a_sample_of_many_rows(tmp_path, monkeypatch):
-    dataset = write_tiny(tmp_path, train=300)
-    monkeypatch.setattr(baseline_module, "MOST_ROWS", 4)
-    one, other = train_unigram(dataset), train_unigram(dataset)
-    assert one is not None and other is not None
-    for source in range(3):
-        nats = one.nats(np.full(VOCAB_SIZE, source, np.uint16), np.arange(VOCAB_SIZE))
-        assert np.exp(-nats).sum() == pytest.approx(1)
-        assert (
-            nats.tolist()
-            == other.nats(np.full(VOCAB_SIZE, source, np.uint16), np.arange(VOCAB_SIZE)).tolist()
-        )
-    assert int(one._counts.sum()) < 4 * 32
-
-
-def test_labels_by_chance_are_no_better_than_the_baseline(tmp_path):
-    """Labels that no prompt tells: knowing their shares, and that EOS follows, is what the baseline
-    knows.
-    """
-    rng = np.random.default_rng(0)
-
-    def flips(count: int) -> list[Document]:
-        return [
-            Document(
-                [4, *rng.integers(6, 20, 3).tolist(), 5, int(rng.integers(6, 8)), 0],
-                [1, 2, 2, 2, 1, 3, 0],
-                1,
-                i,
-            )
-            for i in range(count)
-        ]
-
-    train, held_out = flips(400), flips(200)
-    dataset = open_dataset(
-        write_dataset(
-            tmp_path,
-            train,
-            validation=held_out,
-            sources=SOURCES,
-            seq_len=32,
-            vocab_size=VOCAB_SIZE,
-            eos_id=0,
-            pad_id=1,
-        )
-    )
-    baseline = unigram_baseline(dataset)
-    assert baseline is not None and baseline.targets == 400
-    assert baseline.loss == pytest.approx(math.log(2) / 2, abs=0.01)
-
-
 class Knows(Llama):
     """Predicts every token right but ``unknown``, of which it makes the PAD."""
 
@@ -338,64 +235,6 @@ def test_windows_and_plain_text_are_no_answers(tmp_path):
         "text": 0,
     }
     assert evaluation.tasks["text"].answers_right is None and evaluation.total.answers == 2
-
-
-def pairs_in(dataset: PackedDataset, split: Split, rows: list[int]) -> set[tuple[str, str, str]]:
-    """The tasks, languages and sources that have a target in some rows."""
-    batch = split.batch(rows)
-    sources = batch["source_ids"][documents_of(batch)[batch["loss_mask"].reshape(-1)]]
-    return {
-        (dataset.sources[s].task, dataset.sources[s].lang, dataset.sources[s].name)
-        for s in set(sources.tolist())
-    }
-
-
-def test_a_sample_has_every_task_and_language_and_is_the_same_each_time(tmp_path):
-    """Hundreds of documents of one source, three of another, one of a third: those are in however
-    small the sample.
-    """
-    rng = np.random.default_rng(3)
-    held_out = [copy_document(rng, i) for i in range(600)]
-    held_out[100:400:100] = [label_document(rng, i) for i in range(3)]
-    held_out[450] = text_document(rng, 0)
-    dataset = write_tiny(tmp_path, validation=held_out)
-    split = dataset.validation
-    every = pairs_in(dataset, split, list(range(len(split))))
-    samples = {}
-    for count in (1, 8, 40):
-        rows = sample_rows(dataset, split, count, 7)
-        assert rows is not None and rows.tolist() == sample_rows(dataset, split, count, 7).tolist()
-        samples[count] = rows.tolist()
-        assert len(set(samples[count])) == len(samples[count]) == max(2, count), (
-            "two rows hold all three sources"
-        )
-        assert pairs_in(dataset, split, samples[count]) == every
-    assert samples[40][:8] == samples[8] and samples[8][:2] == samples[1]
-    assert samples[40] != sample_rows(dataset, split, 40, 8).tolist()
-    for count in (0, len(split), len(split) + 1):
-        assert sample_rows(dataset, split, count, 7).tolist() == list(range(len(split)))
-    assert sample_rows(dataset, split, 5, 7, lambda done, of: False) is not None, (
-        "one batch of rows has no pause"
-    )
-
-
-def test_a_sample_is_in_proportion(tmp_path):
-    """Rows of one document each: a third of them labels, so of any sample too, to within one row."""
-    rng = np.random.default_rng(4)
-    roles = [1, *[2] * 20, 1, 3, 0]
-    held_out = [
-        Document(
-            [3, *rng.integers(6, 20, 20).tolist(), 5, 6, 0], roles, int(source % 3 == 0), source
-        )
-        for source in range(90)
-    ]
-    dataset = write_tiny(tmp_path, validation=held_out)
-    assert len(dataset.validation) == 90
-    for count in (9, 31, 60):
-        rows = sample_rows(dataset, dataset.validation, count, 0)
-        assert rows is not None
-        labels = int((dataset.validation.batch(rows.tolist())["source_ids"] == 1).sum())
-        assert abs(labels - count / 3) <= 1
 
 
 def test_an_evaluation_that_is_ended_is_of_the_rows_so_far(tmp_path):

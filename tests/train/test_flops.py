@@ -8,14 +8,16 @@ import itertools
 
 import pytest
 import torch
-from tiny import VOCAB_SIZE, random_rows
 from torch.utils.flop_counter import FlopCounterMode
 
 from sabitrain.config import PRESETS, ModelConfig
-from sabitrain.data import Step, make_batch
-from sabitrain.flops import peak_flops, step_flops, training_flops
-from sabitrain.loss import predicting_states, weighted_loss
-from sabitrain.model import Llama
+from sabitrain.data.batches import Step, make_batch
+from sabitrain.device import peak_flops
+from sabitrain.models.architecture import Work, architecture_of
+from sabitrain.models.flops import step_flops
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import predicting_states, weighted_loss
+from support.train.tiny import VOCAB_SIZE, random_rows
 
 SHAPE = ModelConfig(layers=3, width=16, heads=4, kv_heads=2, mlp_width=24, context=1024)
 
@@ -55,7 +57,9 @@ def test_what_is_saved_at_125m_with_a_vocabulary_of_52k(share, saved):
     shape = ModelConfig(**PRESETS["125m"]["model"])
     tokens, pairs = 32_768, 256 * 128 * 129 // 2
     dense, full = (
-        training_flops(shape, 52_000, tokens, round(tokens * (1 - share)), pairs, compute)
+        architecture_of("llama").training_flops(
+            shape, 52_000, Work(tokens, round(tokens * (1 - share)), pairs, compute)
+        )
         for compute in ("dense", "full")
     )
     assert 1 - full / dense == pytest.approx(saved, abs=0.004)

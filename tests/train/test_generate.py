@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import ANSWER, BOS, COPY, EOS, VOCAB_SIZE, documents, write_tiny
 
 from sabiprep.errors import TrainError
 from sabitrain.config import ModelConfig
-from sabitrain.generate import answer_held_out, greedy
-from sabitrain.model import Llama
+from sabitrain.evaluation.generate import answer_held_out, greedy
+from sabitrain.models.llama import Llama
 from support.dataset_writer import CONTROL, DATA, TARGET, TEMPLATE, Document
+from support.train.tiny import ANSWER, BOS, COPY, EOS, VOCAB_SIZE, documents, write_tiny
 
 
 @pytest.fixture

@@ -10,18 +10,18 @@ import json
 import warnings
 
 import pytest
-import stand_in_gpu
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_config, write_tiny
 from torch import Tensor
 
 from sabiprep.errors import TrainError
-from sabitrain import train
+from sabitrain import trainer
 from sabitrain.config import CheckpointConfig
-from sabitrain.data import make_batch
+from sabitrain.data.batches import make_batch
 from sabitrain.device import choose_device, limit_memory
-from sabitrain.train import run_training
+from sabitrain.trainer import run_training
+from support.train import stand_in_gpu
+from support.train.tiny import tiny_config, write_tiny
 
 
 def test_a_gpu_is_chosen_where_there_is_one_by_its_index(monkeypatch):
@@ -56,7 +56,7 @@ def test_a_larger_card_is_used_up_to_the_limit(monkeypatch):
 
 
 def test_the_set_up_of_a_run_passes_the_checks_of_torch_cuda(tmp_path, monkeypatch):
-    """From the first call to the last checkpoint, and resumed: the generator is kept and put back."""
+    """From first call to last checkpoint, and resumed: the generator is kept and put back."""
     data = write_tiny(tmp_path / "data").path
     gpu = stand_in_gpu.install(monkeypatch)
     options = {
@@ -112,7 +112,7 @@ def test_a_run_in_bf16_from_page_locked_memory(tmp_path, monkeypatch):
     pinned: list[Tensor] = []
     for run in ("float32", "bf16"):
         if run == "bf16":
-            monkeypatch.setattr(train, "runs_in_bf16", lambda device: True)
+            monkeypatch.setattr(trainer, "runs_in_bf16", lambda device: True)
             monkeypatch.setattr(
                 Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone()
             )

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_config, write_tiny
 
 from sabiprep.errors import ConfigError, DatasetError, TrainError
 from sabitrain.__main__ import main
-from sabitrain.checkpoint import load_checkpoint
+from sabitrain.checkpoints.checkpoint import load_checkpoint
+from sabitrain.checkpoints.trainer_state import FACTS_FILE, read_progress
 from sabitrain.config_file import read_toml
-from sabitrain.tokenizer import open_tokenizer
-from sabitrain.train import run_training
-from sabitrain.trainer_state import FACTS_FILE, read_progress
+from sabitrain.data.tokenizer import open_tokenizer
+from sabitrain.trainer import run_training
+from support.train.tiny import tiny_config, write_tiny
 
 TINY = [
     "--model.layers=1",

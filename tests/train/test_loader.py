@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sabitrain.data import PAD_TO, Batch
-from sabitrain.loader import Loader
-from sabitrain.masking import Masking
-from sabitrain.mixture import open_datasets
+from sabitrain.data.batches import PAD_TO, Batch
+from sabitrain.data.datasets import open_datasets
+from sabitrain.data.loader import Loader
+from sabitrain.data.masking import Masking
 from support.dataset_writer import (
     CONTROL,
     DATA,
@@ -192,7 +192,8 @@ def test_steps_are_those_of_a_loop_over_tokens(data: st.DataObject) -> None:
                 rows_per_batch=data.draw(st.integers(1, 3)),
                 shards=data.draw(st.integers(1, 2)),
             )
-        with open_datasets(paths) as dataset:
+        with open_datasets(paths) as opened:
+            dataset = opened.rows
             masking = Masking(dataset.sources, **data.draw(maskings(), label="masking"))
             rows_of_step = [np.array(rows) for rows in steps].__getitem__
             with Loader(

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import VOCAB_SIZE, write_tiny
 
 from sabitrain.config import ModelConfig
-from sabitrain.data import PAD_TO, make_batch, make_step
-from sabitrain.evaluate import precision
-from sabitrain.loss import predicting_states, target_losses, weighted_loss
-from sabitrain.masking import Masking
-from sabitrain.model import Llama
+from sabitrain.data.batches import PAD_TO, make_batch, make_step
+from sabitrain.data.masking import Masking
+from sabitrain.device import precision
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import predicting_states, target_losses, weighted_loss
+from support.train.tiny import VOCAB_SIZE, write_tiny
 
 
 def make_model() -> Llama:

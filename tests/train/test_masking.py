@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import SOURCES, any_rows, write_tiny
 
 from sabiprep.dataset import SourceInfo
-from sabitrain.masking import Masking, documents_of
+from sabitrain.data.masking import Masking, documents_of
+from support.train.tiny import SOURCES, any_rows, write_tiny
 
 INFOS = [
     SourceInfo(i, source["name"], source["task"], source["lang"])

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 from sabiprep.errors import ConfigError, DatasetError
 from sabitrain.command_line import parse_command_line
-from sabitrain.data import RowOrder, RowStream, make_step, shuffled
-from sabitrain.loader import Loader
-from sabitrain.masking import Masking
-from sabitrain.mixture import MixedOrder, Mixture, mix_of_steps, open_datasets
-from sabitrain.train import run_training
+from sabitrain.data.batches import make_step
+from sabitrain.data.datasets import open_datasets
+from sabitrain.data.loader import Loader
+from sabitrain.data.masking import Masking
+from sabitrain.data.mixture import MixedRows, Mixture
+from sabitrain.data.order import MixedOrder, RowOrder, RowStream, mix_of_steps, shuffled
+from sabitrain.data.settings import Mix
+from sabitrain.trainer import run_training
+from support.train.tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 
 class Part:
@@ -28,12 +31,17 @@ class Part:
         self.train, self.fingerprint = range(rows), fingerprint
 
 
-class Parts:
-    """What the order wants of a mixture."""
+def order_of(rows, per_step, seed, steps, begin, end, along="linear") -> MixedOrder:
+    """The order of a mixture of datasets with so many rows each."""
+    parts = [Part(count, f"print {index}") for index, count in enumerate(rows)]
+    return MixedOrder(parts, "mixed", per_step, seed, steps, Mix([], begin, end, along))
 
-    def __init__(self, rows: list[int]) -> None:
-        self.parts = [Part(count, f"print {index}") for index, count in enumerate(rows)]
-        self.train, self.fingerprint = range(sum(rows)), "mixed"
+
+def row_of(split: MixedRows, row: int) -> dict:
+    """A row by itself, the arrays of tokens as `RowDict` has them."""
+    batch = split.batch([row])
+    stacked = ("input_ids", "labels", "loss_mask", "position_ids", "roles", "n_targets")
+    return {name: value[0] if name in stacked else value for name, value in batch.items()}
 
 
 weights = st.floats(0.01, 10)
@@ -48,7 +56,7 @@ weights = st.floats(0.01, 10)
 )
 def test_shares_and_epochs_are_those_of_a_slow_count(mix, per_step, steps, changes, along):
     rows, begin, end = ([entry[i] for entry in mix] for i in range(3))
-    order = MixedOrder(Parts(rows), per_step, 3, steps, begin, end if changes else None, along)
+    order = order_of(rows, per_step, 3, steps, begin, end if changes else None, along)
     starts = [sum(rows[:index]) for index in range(len(rows))]
     streams = [
         RowStream(count, f"sabitrain rows 3 print {index}") for index, count in enumerate(rows)
@@ -82,7 +90,7 @@ def test_shares_and_epochs_are_those_of_a_slow_count(mix, per_step, steps, chang
 
 def test_a_step_is_a_pure_function():
     def order(seed: int) -> MixedOrder:
-        return MixedOrder(Parts([7, 5]), 4, seed, 40, [0.7, 0.3], [0.2, 0.8])
+        return order_of([7, 5], 4, seed, 40, [0.7, 0.3], [0.2, 0.8])
 
     asked = order(0)
     for step in (30, 2, 39, 2):
@@ -110,10 +118,11 @@ def paths(tmp_path) -> list[Path]:
 
 def test_a_mixture_has_the_rows_of_its_datasets(paths):
     with (
-        open_datasets(paths) as mixed,
-        open_datasets(paths[:1]) as a,
-        open_datasets(paths[1:]) as b,
+        open_datasets(paths) as opened,
+        open_datasets(paths[:1]) as first_alone,
+        open_datasets(paths[1:]) as second_alone,
     ):
+        mixed, a, b = opened.rows, first_alone.rows, second_alone.rows
         assert isinstance(mixed, Mixture) and not isinstance(a, Mixture)
         assert [source.id for source in mixed.sources] == list(range(6))
         split, first = mixed.train, len(a.train)
@@ -121,7 +130,7 @@ def test_a_mixture_has_the_rows_of_its_datasets(paths):
         assert split.n_targets.tolist() == [*a.train.n_targets, *b.train.n_targets]
         for row in range(len(split)):
             want = a.train[row] if row < first else b.train[row - first]
-            got = split[row]
+            got = row_of(split, row)
             for name, value in want.items():
                 shift = 3 if name == "source_ids" and row >= first else 0
                 assert np.array_equal(got[name], value + shift if shift else value)
@@ -213,7 +222,8 @@ def test_the_mix_on_the_command_line(paths, tmp_path):
 
 
 def test_reading_ahead_changes_nothing(paths):
-    with open_datasets(paths[:1]) as dataset:
+    with open_datasets(paths[:1]) as opened:
+        dataset = opened.rows
         order, masking = RowOrder(dataset, 4, 0), Masking(dataset.sources)
         with Loader(dataset.train, order.step, 9, 2, masking) as loader:
             for step in (0, 1, 2, 5, 8):
@@ -235,8 +245,8 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_the_step_is_wanted(paths)
         return shuffled(4, str(step))
 
     with (
-        open_datasets(paths[:1]) as dataset,
-        Loader(dataset.train, broken, 5, 4, Masking(dataset.sources)) as loader,
+        open_datasets(paths[:1]) as opened,
+        Loader(opened.rows.train, broken, 5, 4, Masking(opened.rows.sources)) as loader,
     ):
         loader.step(0)
         with pytest.raises(DatasetError, match="damaged"):
@@ -250,7 +260,8 @@ def test_metrics_of_a_run_are_those_without_a_loader(paths, tmp_path):
     lines = [
         json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]
-    with open_datasets(paths[:1]) as dataset:
+    with open_datasets(paths[:1]) as opened:
+        dataset = opened.rows
         order = RowOrder(dataset, 4, 0)
         want = [int(dataset.train.n_targets[order.step(step)].sum()) for step in range(5)]
     assert [line["targets"] for line in lines if line["kind"] == "train"] == want

@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
-from tiny import VOCAB_SIZE, write_tiny
 
 from sabitrain.config import PRESETS, ModelConfig
-from sabitrain.data import make_step
-from sabitrain.masking import Masking
-from sabitrain.model import Llama, rotary_tables, rotate
+from sabitrain.data.batches import make_step
+from sabitrain.data.masking import Masking
+from sabitrain.models.llama import Llama, rotary_tables, rotate
+from support.train.tiny import VOCAB_SIZE, write_tiny
 
 CONFIG = ModelConfig(layers=3, width=32, heads=4, kv_heads=2, mlp_width=48, context=64)
 

@@ -6,8 +6,13 @@ import pytest
 import torch
 
 from sabitrain.config import ModelConfig, OptimConfig
-from sabitrain.model import Llama
-from sabitrain.optim import clip_gradient, make_optimizers, parameter_groups, set_learning_rate
+from sabitrain.models.llama import Llama
+from sabitrain.optim.optimizers import (
+    clip_gradient,
+    make_optimizers,
+    parameter_groups,
+    set_learning_rate,
+)
 
 SHAPE = ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=40, context=8)
 
@@ -22,7 +27,7 @@ def model() -> Llama:
 
 
 def test_every_parameter_is_in_the_group_of_its_name(model):
-    groups = parameter_groups(model, 0.1)
+    groups = parameter_groups(model, model.units(), 0.1)
     names = {group: [name for name, _ in of["params"]] for group, of in groups.items()}
     assert sorted(name for of_group in names.values() for name in of_group) == sorted(
         name for name, _ in model.named_parameters()
@@ -42,7 +47,9 @@ def test_norms_do_not_decay(model, name):
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    for optimizer in make_optimizers(model, OptimConfig(name=name, lr=0.1, weight_decay=0.5)):
+    for optimizer in make_optimizers(
+        model, model.units(), OptimConfig(name=name, lr=0.1, weight_decay=0.5)
+    ):
         optimizer.step()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(
@@ -61,7 +68,9 @@ def test_muon_takes_the_matrices_and_adamw_the_rest(model):
         for name, parameter in model.named_parameters():
             parameter.data.copy_(before[name])
             parameter.grad = gradients[name].clone()
-        for optimizer in make_optimizers(model, OptimConfig(name=kind, lr=0.1, weight_decay=0.0)):
+        for optimizer in make_optimizers(
+            model, model.units(), OptimConfig(name=kind, lr=0.1, weight_decay=0.0)
+        ):
             optimizer.step()
         moved[kind] = {
             name: parameter.detach() - before[name] for name, parameter in model.named_parameters()
@@ -78,7 +87,7 @@ def test_muon_takes_the_matrices_and_adamw_the_rest(model):
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_the_rate_is_set_everywhere(model, name):
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    optimizers = make_optimizers(model, OptimConfig(name=name))
+    optimizers = make_optimizers(model, model.units(), OptimConfig(name=name))
     set_learning_rate(optimizers, 0.0)
     for optimizer in optimizers:
         optimizer.step()

@@ -1,4 +1,4 @@
-"""The plan: what it says of memory is what autograd keeps and optimizers hold, and a limit is kept."""
+"""The plan: its memory is that of autograd and optimizers, and a limit is kept."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 from sabiprep.dataset import open_dataset
 from sabitrain import planning
 from sabitrain.__main__ import main
 from sabitrain.command_line import parse_command_line
 from sabitrain.config import BatchConfig, ModelConfig, OptimConfig
-from sabitrain.data import make_step
-from sabitrain.loss import predicting_states, weighted_loss
-from sabitrain.masking import Masking
-from sabitrain.model import Llama
-from sabitrain.optim import make_optimizers
+from sabitrain.data.batches import make_step
+from sabitrain.data.datasets import Datasets
+from sabitrain.data.masking import Masking
+from sabitrain.models.llama import Llama
+from sabitrain.models.loss import predicting_states, weighted_loss
+from sabitrain.optim.optimizers import make_optimizers
 from sabitrain.planning import memory_of, plan_run, saved_bytes
+from support.train.tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 SHAPE = ModelConfig(layers=3, width=32, heads=4, kv_heads=2, mlp_width=48, context=1024)
 
@@ -58,7 +59,7 @@ def test_recomputing_keeps_less_and_gives_the_same_gradients(tmp_path):
 def test_parameters_and_optimizer_are_those_of_a_real_one(name):
     config = tiny_config("data", "run", model=SHAPE, optim=OptimConfig(name=name))
     model = Llama(SHAPE, VOCAB_SIZE)
-    optimizers = make_optimizers(model, config.optim)
+    optimizers = make_optimizers(model, model.units(), config.optim)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     for optimizer in optimizers:
@@ -82,12 +83,12 @@ def test_parameters_and_optimizer_are_those_of_a_real_one(name):
 def test_the_largest_micro_batch_fits_and_one_row_more_does_not(tmp_path):
     with write_tiny(tmp_path / "data") as dataset:
         batch = {"max_steps": 3, "model": SHAPE}
-        whole = plan_run(tiny_config(dataset.path, tmp_path / "run", **batch), dataset)
+        whole = plan_run(tiny_config(dataset.path, tmp_path / "run", **batch), Datasets([dataset]))
         assert (whole.steps, whole.micro_rows, whole.largest_micro_rows) == (3, 4, 4)
         assert whole.flops.executed > 0 and whole.repeats == {str(dataset.path): 1.0}
         limit = whole.memory.total / 1e9 - 1e-6
         config = tiny_config(dataset.path, tmp_path / "run", memory_limit=limit, **batch)
-        largest = plan_run(config, dataset).largest_micro_rows
+        largest = plan_run(config, Datasets([dataset])).largest_micro_rows
         share = sum(dataset.train.n_targets) / (12 * 32)
         assert 0 < largest < 4
         assert memory_of(config, VOCAB_SIZE, 32 * largest, share).total <= limit * 1e9
@@ -122,7 +123,7 @@ def test_validations_are_counted(tmp_path):
         rows = len(dataset.validation)
         of = {"eval_every": 10, "eval_rows": 5}
         planned = plan_run(
-            tiny_config(dataset.path, tmp_path / "run", max_steps=30, **of), dataset
+            tiny_config(dataset.path, tmp_path / "run", max_steps=30, **of), Datasets([dataset])
         ).validation
         assert (planned.held_out_rows, planned.rows, planned.times, planned.last_rows) == (
             rows,
@@ -131,11 +132,12 @@ def test_validations_are_counted(tmp_path):
             rows,
         )
         short = plan_run(
-            tiny_config(dataset.path, tmp_path / "run", max_steps=5, **of), dataset
+            tiny_config(dataset.path, tmp_path / "run", max_steps=5, **of), Datasets([dataset])
         ).validation
         assert (short.times, short.last_rows) == (0, 5)
         long = plan_run(
-            tiny_config(dataset.path, tmp_path / "run", max_steps=5, hours=1.0, **of), dataset
+            tiny_config(dataset.path, tmp_path / "run", max_steps=5, hours=1.0, **of),
+            Datasets([dataset]),
         ).validation
         assert long.last_rows == rows
 
@@ -152,7 +154,7 @@ def test_a_validation_takes_the_operations_of_a_forward_pass(tmp_path):
             "max_steps": 3,
         }
         config = tiny_config(dataset.path, tmp_path / "run", eval_every=1, eval_rows=0, **options)
-        planned = plan_run(config, dataset)
+        planned = plan_run(config, Datasets([dataset]))
         rows = len(dataset.validation)
         assert (
             planned.validation.rows,
@@ -186,4 +188,6 @@ def test_presets_fit_a_card_of_24_gb(preset):
 def test_the_dataset_is_the_one_that_is_opened(tmp_path):
     path = write_tiny(tmp_path / "data").path
     with open_dataset(path) as dataset:
-        assert plan_run(tiny_config(path, tmp_path / "run"), dataset).repeats == {str(path): 4 / 3}
+        assert plan_run(tiny_config(path, tmp_path / "run"), Datasets([dataset])).repeats == {
+            str(path): 4 / 3
+        }

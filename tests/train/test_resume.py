@@ -12,20 +12,20 @@ import threading
 from pathlib import Path
 
 import pytest
-import tear
 import torch
-from tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 import sabitrain
 from sabiprep.errors import ConfigError, DatasetError, OutputError, TrainError
-from sabitrain import train
+from sabitrain import trainer
 from sabitrain.__main__ import main
+from sabitrain.checkpoints.trainer_state import restore_state
 from sabitrain.config import CheckpointConfig, OptimConfig, TrainConfig
-from sabitrain.config_file import to_toml
-from sabitrain.guard import StepGuard
+from sabitrain.optim.guard import StepGuard
 from sabitrain.stopping import StopRequest
-from sabitrain.train import run_training
-from sabitrain.trainer_state import restore_state
+from sabitrain.trainer import run_training
+from support.train import tear
+from support.train.runs import begin, environment, wait_for
+from support.train.tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 EVERY_TEN = CheckpointConfig(every=10)
 
@@ -35,37 +35,11 @@ def data(tmp_path) -> Path:
     return write_tiny(tmp_path / "data").path
 
 
-def environment() -> dict[str, str]:
-    """Where a process of its own finds the package and the tests' modules."""
-    paths = [str(Path(sabitrain.__file__).parents[1]), *sys.path, os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-
-
 def twenty(data: Path, run: Path, **options: object) -> TrainConfig:
     """Twenty steps on one thread, a checkpoint after ten."""
     return tiny_config(
         data, run, **{"max_steps": 20, "eval_every": 0, "log_every": 1, "threads": 1, **options}
     )
-
-
-def begin(config: TrainConfig) -> subprocess.Popen[str]:
-    """The command, begun in a process of its own with the run's configuration."""
-    file = config.run.with_suffix(".toml")
-    file.write_text(to_toml(config), encoding="utf-8")
-    return subprocess.Popen(
-        [sys.executable, "-m", "sabitrain", "--config", str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-
-
-def wait_for(process: subprocess.Popen[str], start: str) -> None:
-    """Read what a process prints up to a line that starts so."""
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith(start):
-        assert process.poll() is None
 
 
 def checkpoints(run: Path) -> list[int]:
@@ -150,7 +124,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch
     sessions = 0
     config = twenty(data, tmp_path / "run", **options)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "StopRequest", StopsAt)
+        patch.setattr(trainer, "StopRequest", StopsAt)
         while (report := run_training(config)).stopped and sessions < 20:
             assert report.stopped == "SIGTERM" and report.answers == ()
             sessions += 1

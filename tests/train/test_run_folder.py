@@ -1,4 +1,4 @@
-"""The run folder: one run at a time, nothing reached through a link, and a full disk told in words."""
+"""The run folder: one run at a time, no way through a link, a full disk told in words."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tear
-from tiny import tiny_config, write_tiny
 
 from sabiprep.errors import OutputError
-from sabitrain import files, train
-from sabitrain.board import Board
+from sabitrain import trainer
+from sabitrain.checkpoints import files
+from sabitrain.checkpoints.run_folder import LOCK_FILE, begin_run
+from sabitrain.checkpoints.trainer_state import read_progress
 from sabitrain.config import CheckpointConfig, TrainConfig
-from sabitrain.run_folder import LOCK_FILE, begin_run
-from sabitrain.train import run_training
-from sabitrain.trainer_state import read_progress
+from sabitrain.monitoring.tensorboard import TensorBoard
+from sabitrain.trainer import run_training
+from support.train import tear
+from support.train.tiny import tiny_config, write_tiny
 
 OPTIONS: dict[str, Any] = {
     "threads": 1,
@@ -208,7 +209,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(
     """It fills up at the third step, so that a line of metrics or the second checkpoint has no
     room.
     """
-    run, step = tmp_path / "run", train.Loader.step
+    run, step = tmp_path / "run", trainer.Loader.step
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(self: Any, index: int) -> Any:
@@ -217,7 +218,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(
         return step(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Loader, "step", fill)
+        patch.setattr(trainer.Loader, "step", fill)
         with pytest.raises(OutputError, match=what) as full:
             try:
                 run_training(tiny_config(data, run, log_every=1, **OPTIONS))
@@ -244,7 +245,7 @@ def test_no_room_even_for_the_configuration(data, tmp_path):
 
 def test_tensorboard_without_room_raises_and_prints_nothing(tmp_path, capfd):
     hook = threading.excepthook
-    board = Board(tmp_path / "board", 0)
+    board = TensorBoard(tmp_path / "board", 0)
     with largest_file(300), pytest.raises(OSError, match="File too large"):
         for step in range(100):
             board.add("train", {"step": step, "loss": 1.0})

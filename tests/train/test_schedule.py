@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sabitrain.config import OptimConfig
-from sabitrain.schedule import learning_rate
+from sabitrain.optim.schedule import learning_rate
 
 
 @given(

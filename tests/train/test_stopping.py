@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tear
-from tiny import tiny_config, write_tiny
 
 from sabiprep.errors import Interrupted
-from sabitrain import baseline, evaluate, generate, held_out, train, validation
+from sabitrain import trainer, validation
 from sabitrain.config import BatchConfig, CheckpointConfig, TrainConfig
+from sabitrain.data import held_out
+from sabitrain.evaluation import baseline, evaluate, generate
 from sabitrain.stopping import StopRequest
-from sabitrain.train import run_training
+from sabitrain.trainer import run_training
+from support.train import tear
+from support.train.tiny import tiny_config, write_tiny
 
 LINE = "SIGTERM: the run ends after the batch at hand and saves; Ctrl-C once more ends it at once"
 
@@ -81,8 +83,8 @@ def signalled(
 PLACES = {
     "choosing rows": (held_out, "documents_of", 1, 0, 0),
     "counting": (baseline, "documents_of", 1, 0, 0),
-    "in a step": (train, "weighted_loss", 6, 1, 0),
-    "saving": (train, "plain_configuration", 1, 2, 0),
+    "in a step": (trainer, "weighted_loss", 6, 1, 0),
+    "saving": (trainer, "plain_configuration", 1, 2, 0),
     "validating": (evaluate, "_predict", 2, 2, 0),
     "the last validation": (evaluate, "_predict", 10, 4, 1),
     "looking for prompts": (generate, "_questions", 1, 4, 2),
@@ -121,7 +123,7 @@ def test_a_signal_is_honoured_between_batches(data, tmp_path, capsys, monkeypatc
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_signal_ends_compiling_at_once(data, tmp_path, capsys, monkeypatch, whole, killed):
-    """It may take minutes; and Ctrl-C reaches the compiler too, which is then said to have failed."""
+    """It may take minutes; Ctrl-C reaches the compiler too, which is then said to have failed."""
     run, options = tmp_path / "run", {"compile": True}
 
     def compiles(*_: object, **__: object) -> Callable[..., Any]:
@@ -134,7 +136,7 @@ def test_a_signal_ends_compiling_at_once(data, tmp_path, capsys, monkeypatch, wh
         return forward
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.torch, "compile", compiles)
+        patch.setattr(trainer.torch, "compile", compiles)
         if killed:  # the error comes before Python hears of the signal
             patch.setattr(
                 StopRequest,
@@ -144,7 +146,7 @@ def test_a_signal_ends_compiling_at_once(data, tmp_path, capsys, monkeypatch, wh
         report = run_training(four(data, run, **options))
     assert (report.stopped, report.steps) == ("SIGTERM", 0)
     assert capsys.readouterr().out.splitlines()[-3] == LINE
-    monkeypatch.setattr(train.torch, "compile", lambda model, **_: model)
+    monkeypatch.setattr(trainer.torch, "compile", lambda model, **_: model)
     assert run_training(four(data, run, resume=True, **options)).steps == 4
     weights = "checkpoints/step-00000004/model.safetensors"
     assert tear.outcome(run)[weights] == whole[weights]

@@ -245,9 +245,8 @@ def test_the_saved_file_can_be_run_again_into_another_folder(tmp_path):
 def test_steps_and_rows():
     def steps(**limits: object) -> int:
         batch = BatchConfig(tokens=4 * 64, micro_tokens=64)
-        return TrainConfig(data=Path(), run=Path(), batch=batch, **limits).steps(
-            rows=10, seq_len=64
-        )
+        config = TrainConfig(data=Path(), run=Path(), batch=batch, **limits)
+        return config.step_plan(10, 64, "cpu")["steps"]
 
     assert steps() == 3
     assert steps(epochs=2) == 5

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny import tiny_config, write_tiny
 
 from sabiprep.errors import ConfigError
-from sabitrain import clock, evaluate, generate, train
+from sabitrain import trainer
 from sabitrain.config import BatchConfig, TrainConfig
-from sabitrain.train import run_training
+from sabitrain.evaluation import evaluate, generate
+from sabitrain.monitoring import clock
+from sabitrain.trainer import run_training
+from support.train.tiny import tiny_config, write_tiny
 
 SECONDS = 1 / 3600
 
@@ -60,7 +62,7 @@ class Turned:
     ) -> None:
         self.now, self.step, self.row, self.token = 1e4, step, row, token
         patch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self._pass(patch, train, "weighted_loss", "step")
+        self._pass(patch, trainer, "weighted_loss", "step")
         self._pass(patch, evaluate, "_predict", "row")
         self._pass(patch, generate.F, "linear", "token")
 
@@ -126,7 +128,7 @@ def test_a_validation_that_is_slower_than_expected_ends_with_the_hours(
 
 @pytest.mark.parametrize(("steps", "eval_rows"), [(4, 7), (4, 0), (60, 7)])
 def test_without_hours_the_last_is_no_more_than_the_run(data, tmp_path, held_out, steps, eval_rows):
-    """Fifty steps of one row do not end in a thousand rows of validation, unless all are asked for."""
+    """Few steps of one row do not end in many rows of validation, unless all are asked for."""
     config = one_row_a_step(
         data, tmp_path / "run", eval_rows=eval_rows, max_steps=steps, eval_every=0
     )

@@ -1,0 +1,1 @@
+"""Attention within documents: the one operation, its backends, and its self-check."""

@@ -1,0 +1,143 @@
+"""The checkpoints of a run: which are kept, and the link to the newest."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from sabiprep.errors import TrainError
+from sabitrain.checkpoints import files
+from sabitrain.checkpoints.checkpoint import FILES, new_checkpoint, write_model
+from sabitrain.checkpoints.settings import CheckpointConfig
+from sabitrain.checkpoints.trainer_state import (
+    FACTS_FILE,
+    TENSORS_FILE,
+    Progress,
+    read_progress,
+    save_state,
+)
+from sabitrain.data.rows import RowSource
+from sabitrain.data.tokenizer import CHAT_TEMPLATE
+from sabitrain.models.architecture import CausalModel
+from sabitrain.optim.guard import StepGuard
+
+FOLDER = "checkpoints"
+LINK = "checkpoint"
+ALL_FILES = (*FILES, CHAT_TEMPLATE, TENSORS_FILE, FACTS_FILE)
+_NAME = re.compile(r"step-\d{8,}")
+_LEFT_OVER = re.compile(r"\.step-\d{8,}\.unfinished")
+
+
+class History:
+    """The checkpoints in ``RUN/checkpoints``, one folder a step.
+
+    The link ``RUN/checkpoint`` leads to the newest.
+    """
+
+    def __init__(self, run: Path, config: CheckpointConfig) -> None:
+        """Notes the run folder and which of its checkpoints to keep."""
+        self.newest = run / LINK
+        self._folder = run / FOLDER
+        self._config = config
+
+    def save(
+        self,
+        model: CausalModel,
+        optimizers: Sequence[torch.optim.Optimizer],
+        guard: StepGuard,
+        dataset: RowSource,
+        progress: Progress,
+    ) -> Path:
+        """Writes the checkpoint of a step, and removes those that need not be kept.
+
+        The link then leads to it.
+
+        One of the same step that is there already was found damaged when the run was resumed, and
+        is replaced.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        folder = self._folder / f"step-{progress.step:08d}"
+        try:
+            files.make_folder(self._folder)
+            files.remove(folder)
+            with new_checkpoint(folder) as unfinished:
+                write_model(unfinished, model, dataset)
+                save_state(unfinished, model, optimizers, guard, progress)
+            self.settle(folder)
+        except OSError as error:
+            raise files.output_error(error, "cannot be written to", self._folder) from error
+        return folder
+
+    def resume(self, say: Callable[[str], None]) -> tuple[Path, Progress] | None:
+        """Returns the newest checkpoint that is whole, and its progress; None if there is none.
+
+        Args:
+            say: Takes a line about each damaged one that is passed over.
+
+        Raises:
+            TrainError: If there are some, but all are damaged.
+        """
+        damaged = None
+        for folder in reversed(self._all()):
+            try:
+                return folder, read_progress(folder)
+            except TrainError as error:
+                say(f"{error.file}: {error.message}; going back to the checkpoint before it")
+                damaged = error
+        if damaged is not None:
+            raise TrainError(
+                "every checkpoint of this run is damaged",
+                file=str(self._folder),
+                remedy=f"remove {self._folder} to begin at the first step again, "
+                "or put back a copy of a checkpoint",
+            ) from damaged
+        return None
+
+    def settle(self, newest: Path) -> None:
+        """Has the link lead to the newest checkpoint, and removes those that need not be kept.
+
+        Unfinished ones are removed too.
+
+        Those of later steps go too: they were found damaged when the run was resumed.
+        """
+        target = f"{FOLDER}/{newest.name}"
+        if not (self.newest.is_symlink() and os.readlink(self.newest) == target):
+            files.point(self.newest, target)
+        found = self._all()
+        whole = [folder for folder in found if _step(folder) <= _step(newest)]
+        keep = set(whole[-self._config.keep_last :])
+        if self._config.keep_every:
+            keep |= {folder for folder in whole if _step(folder) % self._config.keep_every == 0}
+        for folder in found:
+            if folder not in keep:
+                # Under another name first: half a checkpoint must not be taken for one.
+                doomed = files.unfinished_name(folder)
+                files.remove(doomed)
+                files.rename(folder, doomed)
+        for path in sorted(self._folder.iterdir()):
+            if _LEFT_OVER.fullmatch(path.name):
+                files.remove(path)
+
+    def _all(self) -> list[Path]:
+        """Returns the folders of all checkpoints, oldest first."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(
+            (path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)), key=_step
+        )
+
+
+def is_ours(name: str) -> bool:
+    """Returns whether an entry of ``RUN/checkpoints`` bears a name that a run gives."""
+    return bool(_NAME.fullmatch(name) or _LEFT_OVER.fullmatch(name))
+
+
+def _step(folder: Path) -> int:
+    """Returns the step a checkpoint was written after."""
+    return int(folder.name.removeprefix("step-"))

@@ -1,0 +1,1 @@
+"""The datasets of a run, and their rows as batches with a masking strategy."""

@@ -1,0 +1,111 @@
+"""The steps of a run, read ahead: while one is computed, a thread makes the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sabitrain.data.batches import Step, make_step
+from sabitrain.data.masking import Masking
+from sabitrain.data.rows import Rows
+from sabitrain.data.settings import Compute
+
+# Half of the largest block that counts, 32 MB: glibc keeps up to twice as much.
+_LARGE_BLOCK = 16 << 20
+
+
+class Loader:
+    """Makes steps, in memory that a GPU can read by itself if asked to; usable in ``with``.
+
+    Which rows a step has, and what becomes of them, is a pure function of the step: reading ahead
+    changes nothing.
+
+    Attributes:
+        waited: Seconds that `step` has kept its caller waiting.
+    """
+
+    def __init__(
+        self,
+        split: Rows,
+        rows_of_step: Callable[[int], npt.NDArray[np.int64]],
+        steps: int,
+        micro_rows: int,
+        masking: Masking,
+        compute: Compute = "full",
+        pin: bool = False,
+    ) -> None:
+        """Prepares to read; nothing is read yet.
+
+        Args:
+            split: Where the rows are.
+            rows_of_step: The rows of each step, counted from 0.
+            steps: Steps of the run: there is nothing to read after the last.
+            micro_rows: Most rows of a micro-batch.
+            masking: What each prediction counts for.
+            compute: What is left out (`sabitrain.data.batches.make_batch`).
+            pin: Whether to lay batches in page-locked memory.
+        """
+        self.waited = 0.0
+        self._split, self._rows_of_step, self._steps = split, rows_of_step, steps
+        self._micro_rows, self._masking, self._compute, self._pin = (
+            micro_rows,
+            masking,
+            compute,
+            pin,
+        )
+        keep_freed_memory()
+        self._thread = ThreadPoolExecutor(1, "sabitrain-loader")
+        self._ahead: dict[int, Future[Step]] = {}
+
+    def step(self, step: int) -> Step:
+        """Returns a step, counted from 0; the one after it is begun.
+
+        Raises:
+            DatasetError: If a shard is damaged.
+        """
+        began = time.perf_counter()
+        coming = self._ahead.pop(step, None) or self._thread.submit(self._make, step)
+        if step + 1 < self._steps:
+            self._ahead = {
+                step + 1: self._ahead.get(step + 1) or self._thread.submit(self._make, step + 1)
+            }
+        made = coming.result()
+        self.waited += time.perf_counter() - began
+        return made
+
+    def _make(self, step: int) -> Step:
+        made = make_step(
+            self._split, self._rows_of_step(step), self._micro_rows, self._masking, self._compute
+        )
+        return replace(made, batches=[batch.pin() for batch in made.batches]) if self._pin else made
+
+    def __enter__(self) -> Self:
+        """Returns the loader, its thread ended with the ``with``."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the thread, once it has made the step at hand."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep the memory that one step frees for the next.
+
+    glibc gives memory that is free at the top of its heap back to the system, so that each step
+    would have its pages made anew: a quarter of its time. It gives back less the larger the largest
+    block that it has seen come and go (mallopt(3), ``M_MMAP_THRESHOLD``), which is why training
+    does without this once a model is made. Nothing is written to this block, so it takes no memory.
+    """
+    np.empty(_LARGE_BLOCK, np.uint8)

@@ -1,0 +1,98 @@
+"""What a run reads rows from: one packed dataset or a mixture of several, which look the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from sabiprep.dataset import BatchDict, SourceInfo
+
+
+class Rows(Protocol):
+    """The rows of a split, numbered from 0."""
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+
+    @property
+    def n_targets(self) -> npt.NDArray[np.int32]:
+        """The targets of every row: int32[rows]."""
+
+    def batch(self, indices: Iterable[SupportsIndex], labels: bool = True) -> BatchDict:
+        """Returns the rows at ``indices``; of a mixture, dataset by dataset.
+
+        Args:
+            indices: The rows.
+            labels: Whether to make ``labels``.
+
+        Raises:
+            IndexError: If there is no such row.
+            DatasetError: If a shard is damaged there.
+        """
+
+
+class RowSource(Protocol):
+    """Where the rows of a run come from.
+
+    `sabiprep.PackedDataset` is one as it is, `sabitrain.data.mixture.Mixture` another. The
+    properties have the meaning and the names of `sabiprep.PackedDataset`.
+    """
+
+    @property
+    def path(self) -> Path:
+        """The folder, for messages; of a mixture, that of its first dataset."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 that changes with anything in the rows."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The manifest; of a mixture, that of its first dataset, whose tokenizer all share."""
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens in a row."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Largest id of the tokenizer + 1."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that opens each document, if one does."""
+
+    @property
+    def eos_id(self) -> int:
+        """The token that closes a document."""
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills a row up."""
+
+    @property
+    def sources(self) -> Sequence[SourceInfo]:
+        """The sources, by id."""
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer's file."""
+
+    @property
+    def train(self) -> Rows:
+        """The training split."""
+
+    @property
+    def validation(self) -> Rows:
+        """The validation split; it may have no row."""
+
+    def place(self, source_id: int, record_id: int) -> str:
+        """Returns where a record of a source is, in words: its file and the byte in it.
+
+        Raises:
+            DatasetError: If a dataset has no such source, or no such input of it.
+        """

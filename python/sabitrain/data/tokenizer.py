@@ -1,0 +1,196 @@
+"""The tokenizer that a dataset came with, checked, and its files of a checkpoint.
+
+What the tokenizer of a checkpoint gives for a prompt is what the rows hold: BOS where the dataset
+was packed with one, and nothing at the end. Pack never runs a tokenizer's post-processor, so
+whatever that would add is taken out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from sabiprep.errors import DatasetError
+from sabiprep.files import TOKENIZER_LIMIT, read_whole
+from sabitrain.data.rows import RowSource
+
+REMEDY = "pack the dataset again, or put back the tokenizer.json it came with"
+CHAT_TEMPLATE = "chat_template.jinja"
+"""The file of a chat template beside a tokenizer, as ``transformers`` names it."""
+
+
+def open_tokenizer(dataset: RowSource) -> Tokenizer:
+    """Opens the tokenizer of a dataset.
+
+    Raises:
+        DatasetError: If it cannot be read, its vocabulary is not the dataset's, or it has drifted:
+            it gives the manifest's probe strings other ids.
+    """
+    file = str(dataset.tokenizer_path)
+    content = read_tokenizer(dataset)
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+        known = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        drifted = next(
+            (text for text, ids in _probes(dataset) if _ids(tokenizer, text) != ids), None
+        )
+    # The library raises `Exception`; where it panics, a class that is no `Exception`.
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise DatasetError(
+            f"cannot be read as a tokenizer: {error}", file=file, remedy=REMEDY
+        ) from error
+    if known != dataset.vocab_size:
+        raise DatasetError(
+            f"the dataset was packed with a vocabulary of {dataset.vocab_size}, "
+            f"but this tokenizer has one of {known}",
+            file=file,
+            remedy=REMEDY,
+        )
+    if drifted is not None:
+        raise DatasetError(
+            f"gives {drifted!r} other ids than when the dataset was packed: "
+            "the tokenizer has drifted",
+            file=file,
+            remedy=REMEDY,
+        )
+    return tokenizer
+
+
+def read_tokenizer(dataset: RowSource) -> bytes:
+    """Reads the bytes of the tokenizer's file.
+
+    Raises:
+        DatasetError: If it cannot be read, or is not the one that the dataset was packed with.
+    """
+    file = str(dataset.tokenizer_path)
+    try:
+        content = read_whole(dataset.tokenizer_path, TOKENIZER_LIMIT)
+    except OSError as error:
+        raise DatasetError(
+            f"cannot be read as a tokenizer: {error.strerror or error}", file=file, remedy=REMEDY
+        ) from error
+    if hashlib.sha256(content).hexdigest() != dataset.manifest["tokenizer"]["sha256"]:
+        raise DatasetError(
+            "is not the tokenizer this dataset was packed with: its sha256 is not the manifest's",
+            file=file,
+            remedy=REMEDY,
+        )
+    return content
+
+
+def _probes(dataset: RowSource) -> Iterator[tuple[str, list[int]]]:
+    return ((probe["text"], probe["ids"]) for probe in dataset.manifest["tokenizer"]["probes"])
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def control_ids(dataset: RowSource) -> dict[str, int | None]:
+    """Returns the control tokens under the names of ``transformers``."""
+    return {
+        "bos_token_id": dataset.bos_id,
+        "eos_token_id": dataset.eos_id,
+        "pad_token_id": dataset.pad_id,
+    }
+
+
+def tokenizer_config(dataset: RowSource, tokenizer: Tokenizer, context: int) -> dict[str, Any]:
+    """Returns the content of ``tokenizer_config.json``.
+
+    It names the class that takes ``tokenizer.json`` as it is, and the control tokens by text.
+
+    ``add_bos_token`` and ``add_eos_token`` say what the post-processor of `tokenizer_file` does:
+    some versions of ``transformers`` go by the one, some by the other.
+
+    Args:
+        dataset: The dataset.
+        tokenizer: Its tokenizer.
+        context: The longest text that the model takes, in tokens.
+    """
+    ids = control_ids(dataset)
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+        "add_bos_token": dataset.bos_id is not None,
+        "add_eos_token": False,
+        **{
+            name.removesuffix("_id"): tokenizer.id_to_token(id_)
+            for name, id_ in ids.items()
+            if id_ is not None
+        },
+    }
+
+
+def tokenizer_file(dataset: RowSource, tokenizer: Tokenizer) -> bytes:
+    """Returns the ``tokenizer.json`` of a checkpoint, made to begin a text as the rows do.
+
+    It neither cuts nor pads. The dataset's own bytes are returned if they do all that already.
+
+    Args:
+        dataset: The dataset.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        DatasetError: If the file cannot be read.
+    """
+    file = dataset.tokenizer_path
+    token = None if dataset.bos_id is None else tokenizer.id_to_token(dataset.bos_id)
+    bos = None if dataset.bos_id is None or token is None else (token, dataset.bos_id)
+    content = read_tokenizer(dataset)
+    try:
+        written = json.loads(content)
+        wanted = {"post_processor": _post_processor(written.get("post_processor"), bos)}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(
+            f"cannot be read as a tokenizer: {error}", file=str(file), remedy=REMEDY
+        ) from error
+    wanted |= {"truncation": None, "padding": None}
+    if all(written.get(name) == value for name, value in wanted.items()):
+        return content
+    return json.dumps({**written, **wanted}, ensure_ascii=False, indent=2).encode()
+
+
+def _post_processor(written: Any, bos: tuple[str, int] | None) -> dict[str, Any] | None:
+    """Returns a post-processor that puts BOS first, if there is one, and adds nothing else.
+
+    ``bos`` is its text and id.
+
+    Of ``written`` only what trims offsets stays.
+    """
+    parts = [part for part in _parts(written) if part["type"] == "ByteLevel"]
+    if bos is not None:
+        token, id_ = bos
+        first = {"SpecialToken": {"id": token, "type_id": 0}}
+        text, second = (
+            {"Sequence": {"id": name, "type_id": type_}} for type_, name in enumerate("AB")
+        )
+        special = {token: {"id": token, "ids": [id_], "tokens": [token]}}
+        template = {
+            "type": "TemplateProcessing",
+            "single": [first, text],
+            "pair": [first, text, second],
+        }
+        parts.append({**template, "special_tokens": special})
+    if len(parts) > 1:
+        return {"type": "Sequence", "processors": parts}
+    return parts[0] if parts else None
+
+
+def _parts(written: Any) -> list[Any]:
+    """Returns the post-processors of a sequence, at any depth; itself if it is none."""
+    if written is None:
+        return []
+    if written["type"] == "Sequence":
+        return [part for inner in written["processors"] for part in _parts(inner)]
+    return [written]

@@ -1,0 +1,1 @@
+"""Scores of held-out targets, their baseline, and greedy answers."""

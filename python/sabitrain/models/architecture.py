@@ -1,0 +1,194 @@
+"""What every architecture is asked for, and what all models have in common.
+
+Outside this folder nothing knows which architectures there are. A model works on tokens laid end to
+end, with no batch dimension: rows, documents and prompts of different lengths are all segments,
+told apart by ``cu_seqlens``.
+
+Dimensions: N tokens, C width, V vocabulary, S segments; M positions that are wanted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sabiprep.errors import ConfigError
+from sabitrain.data.settings import Compute
+from sabitrain.models.registry import ARCHITECTURES
+from sabitrain.models.settings import ModelConfig
+
+
+class Unit(nn.Module):
+    """A part of a model that is wrapped or compiled as a whole and recomputed in the backward pass.
+
+    A transformer block is one.
+
+    Attributes:
+        recomputes: Whether only its inputs are kept for the backward pass.
+    """
+
+    recomputes = False
+
+    def run(self, *inputs: Any) -> Tensor:
+        """Computes the unit, keeping what its backward pass needs, or its inputs alone."""
+        if self.recomputes and torch.is_grad_enabled():
+            # Nothing in a unit is random, so the state of the generators need not be kept.
+            out: Tensor = checkpoint(self, *inputs, use_reentrant=False, preserve_rng_state=False)
+        else:
+            out = self(*inputs)
+        return out
+
+
+class CausalModel(nn.Module):
+    """A causal language model.
+
+    Attributes:
+        config: Its architecture and shape.
+        vocab_size: Tokens it knows: exactly the dataset's, never padded.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        """Notes shape and vocabulary; an architecture makes the parameters."""
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+
+    @property
+    @abstractmethod
+    def head_VC(self) -> Tensor:
+        """The weight of the head, [V, C]."""
+
+    @abstractmethod
+    def units(self) -> Sequence[Unit]:
+        """Returns the units of the model, in the order they are computed in."""
+
+    @abstractmethod
+    def forward(
+        self,
+        ids_N: Tensor,
+        positions_N: Tensor,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        at_M: Tensor | None = None,
+    ) -> Tensor:
+        """Computes the states that the head reads; ``F.linear(states, head_VC)`` are the logits.
+
+        Args:
+            ids_N: int64[N], segments laid end to end.
+            positions_N: int64[N], from 0 in each segment, below ``config.context``.
+            cu_seqlens: int32[S + 1]: where each segment starts, and N; segments may be empty.
+            max_seqlen: At least the length of the longest segment.
+            at_M: int64[M]: the positions wanted, if not all. The rest of the last block and all
+                after it run on those alone, and compute the same for them.
+
+        Returns:
+            float[N, C], or float[M, C].
+        """
+
+    def recompute(self, wanted: bool) -> None:
+        """Has the units keep only their inputs for the backward pass, or all they need."""
+        for unit in self.units():
+            unit.recomputes = wanted
+
+    def n_parameters(self) -> int:
+        """Returns the number of parameters, those that are shared counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of a forward and a backward pass.
+
+    Attributes:
+        tokens: Tokens, padding included.
+        predictions: Positions that predict, if not all do.
+        pairs: Pairs of a query and a key that attention computes, over all documents.
+        compute: What is left out.
+        recompute: Whether units are computed again in the backward pass.
+    """
+
+    tokens: int
+    predictions: int
+    pairs: int
+    compute: Compute
+    recompute: bool = False
+
+
+class AttentionHeads(NamedTuple):
+    """The heads that an architecture hands to `sabitrain.attention`.
+
+    Attributes:
+        query: Query heads.
+        key: Key and value heads.
+        size: Dimensions of a head.
+    """
+
+    query: int
+    key: int
+    size: int
+
+
+class Architecture(Protocol):
+    """A family of models: how one is made, described to Hugging Face, counted and planned."""
+
+    def make(self, config: ModelConfig, vocab_size: int) -> CausalModel:
+        """Makes a model, its weights drawn from torch's global random state.
+
+        Raises:
+            ConfigError: If the architecture has no such shape.
+        """
+
+    def to_huggingface(self, config: ModelConfig, vocab_size: int) -> dict[str, Any]:
+        """Returns the content of ``config.json``, the control tokens aside."""
+
+    def from_huggingface(self, written: Mapping[str, Any]) -> tuple[ModelConfig, int]:
+        """Returns the shape and the vocabulary that a ``config.json`` describes.
+
+        Raises:
+            KeyError: If a key is missing.
+            ConfigError: If a value cannot be right.
+        """
+
+    def to_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the tensors of a model's ``state_dict`` under Hugging Face's names."""
+
+    def from_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the ``state_dict`` of a model from tensors under Hugging Face's names."""
+
+    def attention_heads(self, config: ModelConfig) -> AttentionHeads:
+        """Returns the heads of the attention, which is checked before a run."""
+
+    def training_flops(self, config: ModelConfig, vocab_size: int, work: Work) -> float:
+        """Returns the operations of a forward and a backward pass.
+
+        A backward pass takes twice the operations of the forward; `sabitrain.models.flops` says
+        what counts.
+        """
+
+    def kernel_bytes(self, config: ModelConfig, tokens: int, recompute: bool) -> int:
+        """Returns the bytes that GPU kernels keep for the backward pass beside autograd's."""
+
+    def backward_bytes(self, config: ModelConfig, tokens: int) -> int:
+        """Returns the bytes at the peak of the backward pass of the widest layer."""
+
+
+def architecture_of(model_type: str) -> Architecture:
+    """Returns an architecture by its name in `sabitrain.models.registry.ARCHITECTURES`.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    if model_type not in ARCHITECTURES:
+        raise ConfigError(
+            f"no architecture {model_type!r}", remedy=f"use one of {', '.join(ARCHITECTURES)}"
+        )
+    module, _, name = ARCHITECTURES[model_type].partition(":")
+    made: Architecture = getattr(importlib.import_module(module), name)()
+    return made

@@ -1,0 +1,108 @@
+"""Settings of the model: its architecture and shape, and how it is computed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from sabitrain.data.settings import Compute
+from sabitrain.models.registry import ARCHITECTURES
+from sabitrain.settings import Section, require
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture and its shape; the vocabulary is the dataset's."""
+
+    architecture: str = "llama"
+    """The family of models, by the name that Hugging Face has for it (model_type)."""
+    layers: int = 4
+    """Transformer blocks."""
+    width: int = 128
+    """Size of the residual stream (Hugging Face: hidden_size)."""
+    heads: int = 4
+    """Query heads; width / heads is the size of a head, an even number."""
+    kv_heads: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Key and value heads, a divisor of heads (grouped-query attention); as many as heads where not
+    given.
+    """
+    mlp_width: int = 384
+    """Inner size of the SwiGLU layer (Hugging Face: intermediate_size)."""
+    context: int = 2048
+    """Longest row the model takes, in tokens (Hugging Face: max_position_embeddings)."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary frequencies."""
+    norm_eps: float = 1e-5
+    """What RMSNorm adds to the mean square."""
+    init_std: float = 0.02
+    """Standard deviation of the initial weights; that of o_proj and down_proj is divided by sqrt(2
+    layers).
+    """
+
+    def __post_init__(self) -> None:
+        """Checks every setting, and that heads and width fit together."""
+        require(
+            self.architecture in ARCHITECTURES,
+            f"model.architecture must be one of {', '.join(ARCHITECTURES)}, "
+            f"not {self.architecture!r}",
+        )
+        for name in ("layers", "width", "heads", "mlp_width", "context"):
+            require(
+                getattr(self, name) >= 1,
+                f"model.{name} must be at least 1, not {getattr(self, name)}",
+            )
+        require(
+            self.width % (2 * self.heads) == 0,
+            f"model.width must be a multiple of twice model.heads ({2 * self.heads}), "
+            f"not {self.width}",
+        )
+        require(
+            self.key_heads >= 1 and self.heads % self.key_heads == 0,
+            "model.kv_heads must divide model.heads: "
+            f"{self.key_heads} does not divide {self.heads}",
+        )
+        require(self.rope_theta > 1, f"model.rope_theta must be above 1, not {self.rope_theta}")
+        require(
+            0 < self.norm_eps < 1, f"model.norm_eps must be between 0 and 1, not {self.norm_eps}"
+        )
+        require(
+            0 < self.init_std < 1, f"model.init_std must be between 0 and 1, not {self.init_std}"
+        )
+
+    @property
+    def head_size(self) -> int:
+        """Dimensions of one head."""
+        return self.width // self.heads
+
+    @property
+    def key_heads(self) -> int:
+        """Key and value heads."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig(Section):
+    """How the model and its loss are computed."""
+
+    z_loss: float = 0.0
+    """Times the square of each prediction's log-sum-exp, added to its loss so that logits do not
+    drift (PaLM: 1e-4).
+    """
+    compute: Compute = "full"
+    """What to leave out where nothing is trained, with the same gradients: full, the end of the
+    last block and the head; head, the head; dense, nothing."""
+    recompute: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep of each block its input alone and compute the rest again in the backward pass
+    (activation checkpointing): a third more computation for a fraction of the memory."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the model into one graph first (torch.compile), which takes a C compiler and a
+    minute.
+    """
+
+    def __post_init__(self) -> None:
+        """Checks every setting."""
+        super().__post_init__()
+        require(0 <= self.z_loss < math.inf, f"z_loss must be 0 or more, not {self.z_loss}")

@@ -1,0 +1,106 @@
+"""The beginning and the end of a run in words, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sabitrain.checkpoints import history
+from sabitrain.checkpoints.run_folder import resume_command
+from sabitrain.config import TrainConfig
+from sabitrain.data.order import Order
+from sabitrain.data.rows import RowSource
+from sabitrain.evaluation.generate import Answer
+from sabitrain.evaluation.scores import Evaluation, TargetLoss
+from sabitrain.models.architecture import CausalModel
+from sabitrain.monitoring.console import Console
+from sabitrain.monitoring.metrics import Metrics
+from sabitrain.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a run.
+
+    Attributes:
+        steps: Optimizer steps taken.
+        evaluation: The losses on the validation split at the end; None if it has no target.
+        baseline: What predicting the same targets without context costs; None likewise.
+        answers: Held-out prompts and the model's answers.
+        checkpoint: The folder of the last checkpoint.
+        stopped: The signal that ended it before it was done; None if it ran to its end.
+    """
+
+    steps: int
+    evaluation: Evaluation | None
+    baseline: TargetLoss | None
+    answers: Sequence[Answer]
+    checkpoint: Path
+    stopped: str | None = None
+
+
+def saved_so_far(run: Path) -> str:
+    """Returns in words which checkpoint a run that ends at once has."""
+    newest = run / history.LINK
+    return f"saved is {newest.resolve()}" if newest.exists() else "no checkpoint is saved yet"
+
+
+def report_begin(
+    config: TrainConfig,
+    console: Console,
+    dataset: RowSource,
+    model: CausalModel,
+    where: str,
+    order: Order,
+    steps: int,
+) -> None:
+    """Says which model is trained on which rows, ``where``, and for how many steps."""
+    rows = len(dataset.train)
+    console.say(
+        f"{config.preset}: {model.n_parameters():,} parameters, vocabulary "
+        f"{dataset.vocab_size:,}, on {where}\n"
+        f"{', '.join(config.data)}: {rows:,} rows of {dataset.seq_len} tokens to train on, "
+        f"{len(dataset.validation):,} held out\n"
+        f"{steps:,} steps of {order.rows_per_step} rows, {order.epoch(steps):.2f} epochs"
+    )
+    if order.rows_per_step > rows:
+        console.say(
+            "note: one step repeats every row there is; "
+            f"--batch.tokens {rows * dataset.seq_len} would be one epoch"
+        )
+
+
+def report_stop(
+    config: TrainConfig,
+    console: Console,
+    stop: StopRequest,
+    step: int,
+    evaluation: Evaluation | None,
+    saved: Path,
+) -> Report:
+    """Says that a signal ended the run after ``step`` steps, and how it goes on."""
+    stop.wait_until_said()
+    console.say(f"stopped by {stop.signal} after step {step:,}, all of it in {saved}", "bold")
+    console.say(f"go on with: {resume_command(config)}")
+    return Report(step, evaluation, None, (), saved, stop.signal)
+
+
+def report_end(
+    metrics: Metrics,
+    step: int,
+    evaluation: Evaluation | None,
+    answers: Sequence[Answer],
+    saved: Path,
+) -> Report:
+    """Writes the result of a run that is done, and returns it."""
+    metrics.answers(answers)
+    total = None if evaluation is None else evaluation.total
+    baseline = (
+        None
+        if total is None or total.baseline is None
+        else TargetLoss(total.baseline, total.targets)
+    )
+    exact = sum(answer.exact for answer in answers)
+    metrics.end(evaluation, baseline, steps=step, answers=len(answers), exact=exact)
+    return Report(step, evaluation, baseline, answers, saved)

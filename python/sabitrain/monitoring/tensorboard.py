@@ -1,0 +1,91 @@
+"""TensorBoard: the numbers of steps and validations, under the names of ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sabiprep.errors import TrainError
+from sabitrain.checkpoints.run_folder import TENSORBOARD_FOLDER
+
+
+def check_tensorboard(wanted: bool) -> None:
+    """Refuses to go on without TensorBoard where it is wanted.
+
+    Raises:
+        TrainError: If it is not installed.
+    """
+    if wanted and importlib.util.find_spec("tensorboard") is None:
+        raise TrainError(
+            "--tensorboard needs the package tensorboard, which is not installed",
+            remedy="install it (pip install tensorboard), or leave --tensorboard out: "
+            "metrics.jsonl has every number",
+        )
+
+
+class TensorBoard:
+    """Writes scalars for TensorBoard."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Writes to ``folder``, and hides the steps after ``step`` of an earlier session."""
+        from torch.utils.tensorboard import SummaryWriter  # only now: few runs have it
+
+        self._hook, threading.excepthook = threading.excepthook, self._overhear
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def add(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Adds the numbers of a line of ``metrics.jsonl``: ``train/loss`` and so on.
+
+        Only those of steps and validations are added.
+        """
+        if kind in ("train", "validation"):
+            for name, number in scalars(kind, values):
+                if name != f"{kind}/step":
+                    self._writer.add_scalar(name, number, values["step"])
+
+    def close(self) -> None:
+        """Has everything written.
+
+        Raises:
+            OSError: If it cannot be, as on a full disk; `add` raises it too.
+        """
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _overhear(self, failed: threading.ExceptHookArgs) -> None:
+        """Prints nothing when the writing thread fails: it hands its error to the run."""
+        if type(failed.thread).__name__ != "_AsyncWriterThread":
+            self._hook(failed)
+
+
+@contextlib.contextmanager
+def open_tensorboard(wanted: bool, run: Path, step: int) -> Iterator[TensorBoard | None]:
+    """Opens TensorBoard for a run after ``step`` steps; None if it is not wanted.
+
+    It is closed at the end of the ``with``.
+    """
+    tensorboard = TensorBoard(run / TENSORBOARD_FOLDER, step) if wanted else None
+    try:
+        yield tensorboard
+    except BaseException:
+        if tensorboard is not None:
+            with contextlib.suppress(OSError):  # what has ended the run says more
+                tensorboard.close()
+        raise
+    if tensorboard is not None:
+        tensorboard.close()
+
+
+def scalars(path: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Yields the numbers in a value of JSON's types, by the path of names that leads to each."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from scalars(f"{path}/{name}", inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, value

@@ -1,0 +1,156 @@
+"""The optimizers, which parameters each takes, and clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sabitrain.optim.settings import OptimConfig
+
+
+def make_optimizers(
+    model: nn.Module, units: Sequence[nn.Module], config: OptimConfig
+) -> list[torch.optim.Optimizer]:
+    """Makes AdamW for everything, or Muon for the matrices of the units and AdamW for the rest.
+
+    AdamW (arXiv:1711.05101) is fused into one kernel. Muon (Jordan et al., 2024) makes each update
+    of a matrix nearly orthogonal; scaled by 0.2 sqrt(longer side) it is as large as AdamW's, so
+    both share a rate and a weight decay (Liu et al., arXiv:2502.16982, section 2.2). Norms never
+    decay.
+
+    Args:
+        model: The model, on the device to train on.
+        units: Its units (`sabitrain.models.architecture.CausalModel.units`).
+        config: The settings.
+    """
+    groups = parameter_groups(model, units, config.weight_decay)
+    optimizers: list[torch.optim.Optimizer] = []
+    if config.name == "muon":
+        matrices = [groups.pop("matrices")]
+        optimizers.append(
+            SkippingMuon(
+                matrices, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    betas = config.beta1, config.beta2
+    optimizers.append(
+        torch.optim.AdamW(
+            list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=True
+        )
+    )
+    # A run on the CPU must set up no CUDA, whatever GPU is there.
+    if next(model.parameters()).device.type == "cpu":
+        for optimizer in optimizers:
+            _leave_gpus_alone(optimizer)
+    return optimizers
+
+
+def _leave_gpus_alone(optimizer: torch.optim.Optimizer) -> None:
+    """Has an optimizer on the CPU ask no GPU whether it is capturing a graph.
+
+    Since torch 2.15 they do wherever there is one, which sets up CUDA on it.
+    """
+    for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+        if hasattr(optimizer, check):
+            setattr(optimizer, check, lambda: None)
+
+
+class SkippingMuon(torch.optim.Muon):
+    """Muon whose step changes nothing where the device says so, as fused AdamW's.
+
+    `skip_where` tells both.
+
+    A matrix and its momentum are kept aside while they are changed, one pair at a time.
+    """
+
+    found_inf: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Takes one step; with ``found_inf``, ``closure`` must be None."""
+        if self.found_inf is None:
+            return super().step(closure)  # type: ignore[no-untyped-call]
+        if closure is not None:
+            raise ValueError("a step that may be skipped takes no closure")
+        skip, groups = self.found_inf > 0, self.param_groups
+        try:
+            for group in groups:
+                for parameter in group["params"]:
+                    if parameter.grad is None:
+                        continue
+                    before = parameter.clone()
+                    momentum = (
+                        self.state[parameter]
+                        .get("momentum_buffer", torch.zeros_like(before))
+                        .clone()
+                    )
+                    self.param_groups = [{**group, "params": [parameter]}]
+                    super().step()  # type: ignore[no-untyped-call]
+                    parameter.copy_(torch.where(skip, before, parameter))
+                    after = self.state[parameter]["momentum_buffer"]
+                    after.copy_(torch.where(skip, momentum, after))
+        finally:
+            self.param_groups = groups
+
+
+def skip_where(optimizers: Sequence[torch.optim.Optimizer], skip: torch.Tensor) -> None:
+    """Has the next step leave parameters and states as they are, to the bit, if ``skip`` is 1.
+
+    ``skip`` is float32[], 1 or 0.
+
+    Nothing waits for it. Fused AdamW reads it in its kernel, where mixed precision with scaled
+    gradients has it from.
+    """
+    for optimizer in optimizers:
+        optimizer.found_inf = skip  # type: ignore[attr-defined]
+
+
+def parameter_groups(
+    model: nn.Module, units: Sequence[nn.Module], weight_decay: float
+) -> dict[str, dict[str, Any]]:
+    """Returns the named parameters of each group, by the group's name, with their weight decay.
+
+    ``matrices`` are those of the units, ``embedding`` are all others (embedding and head), and
+    ``norms`` are the vectors.
+
+    Args:
+        model: The model.
+        units: Its units.
+        weight_decay: The decay of all but the norms.
+    """
+    in_units = {parameter for unit in units for parameter in unit.parameters()}
+    groups: dict[str, dict[str, Any]] = {
+        name: {
+            "params": [],
+            "weight_decay": 0.0 if name == "norms" else weight_decay,
+            "group": name,
+        }
+        for name in ("matrices", "embedding", "norms")
+    }
+    for name, parameter in model.named_parameters():
+        of_rank_2 = "matrices" if parameter in in_units else "embedding"
+        group = of_rank_2 if parameter.ndim == 2 else "norms"
+        groups[group]["params"].append((name, parameter))
+    return groups
+
+
+def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """Has the next step use ``rate``."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def clip_gradient(model: nn.Module, largest: float) -> torch.Tensor:
+    """Scales the whole gradient to norm ``largest`` if it is longer, and returns its norm.
+
+    The norm, a scalar, is that before scaling; ``largest`` 0 never scales.
+
+    The gradient is that of the step's mean loss, so ``largest`` means the same whatever the number
+    of targets.
+    """
+    return nn.utils.clip_grad_norm_(model.parameters(), largest if largest > 0 else math.inf)

@@ -1,0 +1,38 @@
+"""How settings are declared: sections of a configuration, each checked where it is made.
+
+A section is a frozen dataclass in the ``settings`` module of the wing that it configures. Some are
+tables of the TOML file (``[optim]``, ``--optim.lr``); `sabitrain.config.TrainConfig` inherits from
+the others, so that their settings have plain names (``--epochs``). These modules do without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sabiprep.errors import ConfigError
+
+MAY_CHANGE: Mapping[str, Any] = {"may_change": True}
+"""Metadata of a setting that may change on resume: it does not affect the trained weights."""
+THIS_SESSION: Mapping[str, Any] = {"may_change": True, "saved": False}
+"""Metadata of a setting that one session alone is given: ``config.toml`` does not keep it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Settings that belong together."""
+
+    def __post_init__(self) -> None:
+        """Checks nothing: the sections of a configuration call each other up to here."""
+
+
+def require(right: bool, message: str) -> None:
+    """Raises `ConfigError` with ``message`` unless a condition on a setting holds."""
+    if not right:
+        raise ConfigError(message)
+
+
+def names_where(section: type[Section], key: str, value: bool) -> set[str]:
+    """Returns the settings of a section whose metadata has ``value`` under ``key``."""
+    return {one.name for one in fields(section) if one.metadata.get(key) is value}
