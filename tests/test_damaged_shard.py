@@ -76,7 +76,7 @@ def test_a_shard_with_other_rows_than_its_manifest_says_is_refused(
 
 
 def test_a_record_batch_of_other_rows_in_the_middle_is_refused(tmp_path: Path) -> None:
-    """Only the last batch is looked at when the dataset is opened; the others when they are read."""
+    """Opening a dataset looks at the last batch only; the others are checked when they are read."""
     out = write_dataset(
         tmp_path / "out",
         some_documents(12),

@@ -46,7 +46,7 @@ def words(text: str) -> set[str]:
 
 @pytest.fixture
 def wide(packed: PackReport) -> PackReport:
-    """A report whose counts are large, whose names are long, and which has every column and a note."""
+    """A report with large counts, long names, every column and a note."""
     sources = tuple(
         dataclasses.replace(
             source,

@@ -1,4 +1,4 @@
-"""Validation and duplicates: which records are held out, and which are dropped for another's sake."""
+"""Validation and duplicates: which records are held out, which are dropped for another."""
 
 from __future__ import annotations
 

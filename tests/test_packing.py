@@ -79,7 +79,7 @@ def test_what_is_reported_is_the_manifest(tmp_path: Path) -> None:
 
 
 def test_rows_hold_prompt_data_as_such(tmp_path: Path) -> None:
-    """The roles of a row tell template from data, so that any masking strategy can be made of them."""
+    """The roles of a row tell template from data, so that they serve any masking strategy."""
     with one_source(tmp_path, [{"a": "x", "b": "y", "c": "z"}], 64, segments=LABEL) as dataset:
         row = dataset.train[0]
     assert DATA in row["roles"] and oracle.TEMPLATE in row["roles"]

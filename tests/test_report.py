@@ -1,4 +1,4 @@
-"""The report of a packed corpus: its numbers against a count over the loader's rows, and its table."""
+"""The report of a packed corpus: its numbers against the loader's rows, and its table."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def test_a_report_says_of_which_source_letters_are_left_out(tmp_path: Path) -> N
 def pack_one(
     folder: Path, file: dict[str, Any], segments: list[dict[str, str]], **tokenizer: str
 ) -> Any:
-    """Pack one record ``{"p": "one", "t": "two"}``; the report, and ids and mask of its document."""
+    """Pack one record ``{"p": "one", "t": "two"}``; give the report, and its ids and mask."""
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(file), "utf-8")
     (folder / "a.jsonl").write_text('{"p": "one", "t": "two"}\n', "utf-8")

@@ -97,7 +97,7 @@ def mutate_json(rng: random.Random, document: Any) -> None:
 
 
 def mutate_bytes(rng: random.Random, content: bytes) -> bytes:
-    """Change some bytes: flipped, cut, zeroed, doubled, or a whole number that is something else."""
+    """Change some bytes: flip, cut, zero or double them, or put in another whole number."""
     changed = bytearray(content)
     at = rng.randrange(len(changed))
     match rng.randrange(6):
@@ -153,7 +153,7 @@ def sign(out: Path, manifest: Any, checksum: Callable[[bytes], str] | None = Non
 
 
 def replace_by_what_is_no_file(rng: random.Random, path: Path, elsewhere: Path) -> str:
-    """Put something in the place of a file that is none, or too large, or leads out of the dataset."""
+    """Replace a file with no file, one too large, or one that leads out of the dataset."""
     path.unlink()
     match rng.randrange(8):
         case 0:

@@ -57,7 +57,7 @@ def write_config(
     pack: Mapping[str, Any] | None = None,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write ``corpus.toml``; the tokenizer closes documents with ``EOS`` unless it says otherwise."""
+    """Write ``corpus.toml``; ``EOS`` closes documents unless it names another token."""
     named = {"tokenizer": {"eos": EOS, **(tokenizer or {})}, "pack": pack or {}, **(tables or {})}
     all_tables = [(f"[{name}]", table) for name, table in named.items()]
     all_tables += [("[[source]]", source) for source in sources]
