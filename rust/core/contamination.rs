@@ -29,7 +29,7 @@ pub struct HeldOut {
 
 /// What a file that training is kept clean of holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldOutFile {
+pub(crate) struct HeldOutFile {
     /// Its name.
     pub name: String,
     /// Its records.
@@ -40,7 +40,7 @@ pub struct HeldOutFile {
 
 impl HeldOut {
     /// Reads the files that the plan names, if it names any.
-    pub fn read(plan: &Plan, context: &Context<'_>) -> Result<Option<Self>> {
+    pub(crate) fn read(plan: &Plan, context: &Context<'_>) -> Result<Option<Self>> {
         let Some(n) = plan.pack.decontaminate_ngram else { return Ok(None) };
         let mut held_out = Self { n, ..Self::default() };
         for &input in &plan.decontaminate {
@@ -56,13 +56,13 @@ impl HeldOut {
 
     /// Returns what each file holds, in the order they were read.
     #[must_use]
-    pub fn files(&self) -> &[HeldOutFile] {
+    pub(crate) fn files(&self) -> &[HeldOutFile] {
         &self.files
     }
 
     /// Returns the words of an n-gram.
     #[must_use]
-    pub fn n(&self) -> usize {
+    pub(crate) fn n(&self) -> usize {
         self.n
     }
 
@@ -118,13 +118,13 @@ impl HeldOut {
 
     /// Whether `text` has a run of words of these.
     #[must_use]
-    pub fn has_part_of(&self, text: &str) -> bool {
+    pub(crate) fn has_part_of(&self, text: &str) -> bool {
         any_run(text, self.n, |run| self.runs.contains(&run))
     }
 
     /// A digest of all runs: what is found depends on nothing else.
     #[must_use]
-    pub fn digest(&self) -> u128 {
+    pub(crate) fn digest(&self) -> u128 {
         let mut runs: Vec<u64> = self.runs.iter().copied().collect();
         runs.sort_unstable();
         runs.push(self.n as u64);

@@ -95,13 +95,13 @@ impl Error {
 
     /// The error of a run that its user stopped.
     #[must_use]
-    pub fn interrupted() -> Self {
+    pub(crate) fn interrupted() -> Self {
         Self::new(ErrorKind::Interrupted, "stopped by the user")
     }
 
     /// Returns the operating system's `error` about `path` as an error of `kind`.
     #[must_use]
-    pub fn io(kind: ErrorKind, path: &Path, error: &io::Error) -> Self {
+    pub(crate) fn io(kind: ErrorKind, path: &Path, error: &io::Error) -> Self {
         let (message, remedy) = match error.kind() {
             io::ErrorKind::NotFound => {
                 ("no such file or folder", "check the path and the working folder")
@@ -130,28 +130,28 @@ impl Error {
 
     /// Names the file it is about.
     #[must_use]
-    pub fn file(mut self, file: impl Into<String>) -> Self {
+    pub(crate) fn file(mut self, file: impl Into<String>) -> Self {
         self.file = Some(file.into());
         self
     }
 
     /// Names the line it is about, from 1.
     #[must_use]
-    pub fn line(mut self, line: u64) -> Self {
+    pub(crate) fn line(mut self, line: u64) -> Self {
         self.line = Some(line);
         self
     }
 
     /// Names the source it is about.
     #[must_use]
-    pub fn source(mut self, name: impl Into<String>) -> Self {
+    pub(crate) fn source(mut self, name: impl Into<String>) -> Self {
         self.source_name = Some(name.into());
         self
     }
 
     /// Names the failure of the operating system that it amounts to.
     #[must_use]
-    pub fn io_kind(mut self, kind: io::ErrorKind) -> Self {
+    pub(crate) fn io_kind(mut self, kind: io::ErrorKind) -> Self {
         self.io_kind = Some(kind);
         self
     }

@@ -33,7 +33,7 @@ impl Job {
     }
 
     /// Compiles the templates of `plan` for `encoder`.
-    pub fn with_encoder(plan: Plan, encoder: Encoder) -> Result<Self> {
+    pub(crate) fn with_encoder(plan: Plan, encoder: Encoder) -> Result<Self> {
         let names = encoder.token_names();
         let compile = |source: &Source| -> Result<Box<dyn SegmentBuilder>> {
             Ok(Box::new(Segmenter::compile(source, encoder.spellings(), &names)?))

@@ -56,7 +56,7 @@ pub struct Timing {
 
 /// What a reduce task made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ShardSums {
+pub(crate) struct ShardSums {
     /// Its split.
     pub split: Split,
     /// Its file in the dataset.
@@ -78,7 +78,7 @@ pub struct ShardSums {
 impl ShardSums {
     /// A shard with nothing in it yet.
     #[must_use]
-    pub fn new(split: Split, file: String) -> Self {
+    pub(crate) fn new(split: Split, file: String) -> Self {
         Self {
             split,
             file,
@@ -92,7 +92,7 @@ impl ShardSums {
 }
 
 /// An input's entry: its name, size and checksum.
-pub fn input_entry(input: &Input, context: &Context<'_>) -> Result<InputEntry> {
+pub(crate) fn input_entry(input: &Input, context: &Context<'_>) -> Result<InputEntry> {
     let xxh3_128 = context.storage.xxh3_128_of_file(&input.path, || context.monitor.check())?;
     Ok(InputEntry { path: input.name.clone(), size: input.size, xxh3_128 })
 }
@@ -100,13 +100,17 @@ pub fn input_entry(input: &Input, context: &Context<'_>) -> Result<InputEntry> {
 /// The configuration as it was resolved: what the manifest records, and a resumed run must not
 /// differ in.
 #[must_use]
-pub fn resolved_config(plan: &Plan) -> Value {
+pub(crate) fn resolved_config(plan: &Plan) -> Value {
     json!({ "pack": plan.pack, "mix": plan.mix, "source": plan.sources })
 }
 
 /// Refuses a corpus of which nothing is left to train on, and a source that no record of fits,
 /// saying where it went.
-pub fn refuse_nothing(plan: &Plan, decisions: &Decisions, context: &Context<'_>) -> Result<()> {
+pub(crate) fn refuse_nothing(
+    plan: &Plan,
+    decisions: &Decisions,
+    context: &Context<'_>,
+) -> Result<()> {
     let first_drop = |source: &Source, totals: &SourceTotals| -> Result<Option<String>> {
         let Some(example) = totals.tally.examples.iter().min_by_key(|example| example.reason)
         else {
@@ -147,7 +151,7 @@ pub fn refuse_nothing(plan: &Plan, decisions: &Decisions, context: &Context<'_>)
 }
 
 /// The manifest of a finished run.
-pub fn manifest(
+pub(crate) fn manifest(
     job: &Job,
     decisions: &Decisions,
     shards: &[ShardSums],
@@ -206,7 +210,7 @@ pub fn manifest(
 }
 
 /// M7: every record is kept or dropped for a reason, and the shards hold what the sources say.
-pub fn account(manifest: &Manifest) -> std::result::Result<(), String> {
+pub(crate) fn account(manifest: &Manifest) -> std::result::Result<(), String> {
     let broken = |what: String| Err(format!("M7: {what}"));
     for source in &manifest.sources {
         let drops: u64 = source.drops.values().sum();
@@ -279,7 +283,7 @@ fn source_entry(
 }
 
 /// The place of a dropped record: its file and its line.
-pub fn example_entry(
+pub(crate) fn example_entry(
     plan: &Plan,
     source: &Source,
     example: &Dropped,
@@ -319,6 +323,6 @@ fn split_entry(plan: &Plan, split: Split, shards: &[ShardSums]) -> SplitEntry {
 
 /// Tokens over the room of `rows` rows; 0 where there is none.
 #[must_use]
-pub fn utilisation(tokens: u64, rows: u64, seq_len: usize) -> f64 {
+pub(crate) fn utilisation(tokens: u64, rows: u64, seq_len: usize) -> f64 {
     if rows == 0 { 0.0 } else { tokens as f64 / (rows * seq_len as u64) as f64 }
 }

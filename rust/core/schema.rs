@@ -6,19 +6,20 @@ mod doc_id;
 
 use std::sync::Arc;
 
-pub use doc_id::{DocId, MAX_COPIES, MAX_PARTS, MAX_WINDOWS, OFFSET_BITS, RecordId};
+pub use doc_id::DocId;
+pub(crate) use doc_id::{MAX_COPIES, MAX_WINDOWS, OFFSET_BITS, RecordId};
 
 use arrow_schema::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
 
 /// The version of the dataset on disk that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Rows in every record batch of a shard but its last, so that row i is found in O(1).
-pub const ROWS_PER_BATCH: usize = 256;
+pub(crate) const ROWS_PER_BATCH: usize = 256;
 /// `seq_len` is a multiple of this, so that a row's mask fills whole 64-bit words.
-pub const SEQ_LEN_MULTIPLE: usize = 64;
+pub(crate) const SEQ_LEN_MULTIPLE: usize = 64;
 /// The largest `seq_len`; a row's token count then fits every 32-bit field with room to spare.
-pub const MAX_SEQ_LEN: usize = 1 << 20;
+pub(crate) const MAX_SEQ_LEN: usize = 1 << 20;
 
 /// Who a token comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,14 +39,14 @@ pub enum Role {
 impl Role {
     /// The role stored as `value`, if there is one.
     #[must_use]
-    pub fn from_u8(value: u8) -> Option<Self> {
+    pub(crate) fn from_u8(value: u8) -> Option<Self> {
         [Self::Control, Self::Template, Self::Data, Self::Target].get(usize::from(value)).copied()
     }
 }
 
 /// A run of consecutive tokens of one role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub(crate) struct Run {
     /// Tokens in the run, at least one.
     pub len: u32,
     /// Their role.
@@ -53,7 +54,7 @@ pub struct Run {
 }
 
 /// Adds `len` tokens of `role` to the run-lengths `runs`.
-pub fn push_run(runs: &mut Vec<Run>, len: u32, role: Role) {
+pub(crate) fn push_run(runs: &mut Vec<Run>, len: u32, role: Role) {
     match runs.last_mut() {
         Some(last) if last.role == role => last.len += len,
         _ if len > 0 => runs.push(Run { len, role }),
@@ -140,7 +141,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the report.
-    pub const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Malformed,
         Self::MissingField,
         Self::TemplateError,
@@ -157,7 +158,7 @@ impl DropReason {
     /// Whether the record does not fit its source's format or template, rather than being left out
     /// by choice.
     #[must_use]
-    pub fn is_unfit(self) -> bool {
+    pub(crate) fn is_unfit(self) -> bool {
         matches!(
             self,
             Self::Malformed
@@ -198,13 +199,13 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal for `reason`.
-    pub fn new(reason: DropReason, why: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: DropReason, why: impl Into<String>) -> Self {
         Self { reason, why: why.into() }
     }
 
     /// It with the place of the segment among its source's, from 0, where the template is at fault.
     #[must_use]
-    pub fn in_segment(self, nth: usize) -> Self {
+    pub(crate) fn in_segment(self, nth: usize) -> Self {
         match self.reason {
             DropReason::Refused | DropReason::TemplateError => {
                 Self { why: format!("segment {}: {}", nth + 1, self.why), ..self }
@@ -219,7 +220,7 @@ impl Refusal {
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum Split {
+pub(crate) enum Split {
     /// Trained on.
     #[default]
     Train,
@@ -229,11 +230,11 @@ pub enum Split {
 
 impl Split {
     /// Both splits, in the order they are written.
-    pub const ALL: [Self; 2] = [Self::Train, Self::Validation];
+    pub(crate) const ALL: [Self; 2] = [Self::Train, Self::Validation];
 
     /// Returns the folder and the manifest key of this split.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
             Self::Validation => "validation",
@@ -243,7 +244,7 @@ impl Split {
 
 /// How token ids are stored: two bytes when every id fits, else four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IdType {
+pub(crate) enum IdType {
     /// Every id is below 65,536.
     U16,
     /// Some id is not.
@@ -253,13 +254,13 @@ pub enum IdType {
 impl IdType {
     /// The type for ids below `vocab_size`.
     #[must_use]
-    pub fn for_vocab(vocab_size: usize) -> Self {
+    pub(crate) fn for_vocab(vocab_size: usize) -> Self {
         if vocab_size <= 1 << 16 { Self::U16 } else { Self::U32 }
     }
 
     /// Bytes an id.
     #[must_use]
-    pub fn width(self) -> usize {
+    pub(crate) fn width(self) -> usize {
         match self {
             Self::U16 => 2,
             Self::U32 => 4,
@@ -268,7 +269,7 @@ impl IdType {
 
     /// Its name in the manifest.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::U16 => "uint16",
             Self::U32 => "uint32",
@@ -277,7 +278,7 @@ impl IdType {
 
     /// Its Arrow type.
     #[must_use]
-    pub fn arrow(self) -> DataType {
+    pub(crate) fn arrow(self) -> DataType {
         match self {
             Self::U16 => DataType::UInt16,
             Self::U32 => DataType::UInt32,
@@ -287,7 +288,7 @@ impl IdType {
 
 /// The Arrow schema of a shard.
 #[must_use]
-pub fn shard_schema(seq_len: usize, ids: IdType) -> Arc<Schema> {
+pub(crate) fn shard_schema(seq_len: usize, ids: IdType) -> Arc<Schema> {
     let item = |data_type| Arc::new(Field::new("item", data_type, false));
     let fixed = |data_type| DataType::FixedSizeList(item(data_type), seq_len as i32);
     let list = |data_type| DataType::List(item(data_type));

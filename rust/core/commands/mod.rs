@@ -5,5 +5,5 @@ mod explain;
 mod train_tokenizer;
 
 pub use derive::{Against, verify_against};
-pub use explain::{Explanation, ShownToken, explain};
-pub use train_tokenizer::{TokenizerReport, train_tokenizer};
+pub use explain::{Explanation, explain};
+pub use train_tokenizer::train_tokenizer;

@@ -13,16 +13,18 @@ mod packing;
 mod rows;
 mod windows;
 
-pub use items::{Item, Items};
+pub use items::Item;
+pub(crate) use items::Items;
 pub use order::Sorting;
-pub use packing::{PACKERS, Packing};
-pub use rows::Rows;
-pub use windows::{window_count, windows};
+pub use packing::Packing;
+pub(crate) use rows::Rows;
+pub(crate) use windows::window_count;
+pub use windows::windows;
 
 use crate::error::Result;
 
 /// A packing policy.
-pub trait Packer: std::fmt::Debug + Sync {
+pub(crate) trait Packer: std::fmt::Debug + Sync {
     /// Returns the value of `pack` in `corpus.toml` that chooses the policy.
     fn name(&self) -> &'static str;
 

@@ -44,7 +44,7 @@ struct Pass {
 
 /// Calls `place` with each item, by `tier` of its length, then by its seeded order, record, copy
 /// and window.
-pub fn for_each_in_order(
+pub(crate) fn for_each_in_order(
     items: &dyn Items,
     tier: impl Fn(u32) -> u32 + Sync,
     sorting: Sorting,

@@ -9,7 +9,8 @@ use super::{Items, Packed, Packer, Sorting, best_fit, concat, none};
 use crate::error::Result;
 
 /// Every policy; the first is the default.
-pub static PACKERS: [&dyn Packer; 3] = [&best_fit::BestFit, &concat::Concat, &none::NoPacking];
+pub(crate) static PACKERS: [&dyn Packer; 3] =
+    [&best_fit::BestFit, &concat::Concat, &none::NoPacking];
 
 /// A packing policy, known by its name.
 #[derive(Clone, Copy)]
@@ -18,30 +19,30 @@ pub struct Packing(&'static dyn Packer);
 impl Packing {
     /// Returns the policy called `name`.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         PACKERS.into_iter().find(|packer| packer.name() == name).map(Self)
     }
 
     /// Returns the names of all policies.
-    pub fn names() -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         PACKERS.into_iter().map(Packer::name)
     }
 
     /// Returns the name of the policy.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.0.name()
     }
 
     /// Returns how many windows a document of `len` tokens is split into before it is packed.
     #[must_use]
-    pub fn window_count(self, len: usize, seq_len: usize) -> usize {
+    pub(crate) fn window_count(self, len: usize, seq_len: usize) -> usize {
         if self.may_cut() { 1 } else { window_count(len, seq_len) }
     }
 
     /// Returns whether rows cut documents anywhere, so that a piece of one may hold no target.
     #[must_use]
-    pub fn may_cut(self) -> bool {
+    pub(crate) fn may_cut(self) -> bool {
         self.0.may_cut()
     }
 

@@ -19,27 +19,21 @@ pub struct Rows {
 impl Rows {
     /// No rows yet, with space for `items` items.
     #[must_use]
-    pub fn with_capacity(items: usize) -> Self {
+    pub(crate) fn with_capacity(items: usize) -> Self {
         Self { next: Vec::with_capacity(items), ..Self::default() }
     }
 
     /// A row for each of `items` items.
     #[must_use]
-    pub fn of_one_each(items: usize) -> Self {
+    pub(crate) fn of_one_each(items: usize) -> Self {
         let first: Vec<u32> = (0..items as u32).collect();
         Self { last: first.clone(), first, next: vec![NONE; items], kept_apart: 0 }
     }
 
     /// Returns the number of rows.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.first.len()
-    }
-
-    /// Returns whether there is no row.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.first.is_empty()
     }
 
     /// Opens a row with `item` in it and returns the row.
@@ -65,12 +59,12 @@ impl Rows {
 
     /// Returns the first item of `row`.
     #[must_use]
-    pub fn first(&self, row: u32) -> u32 {
+    pub(crate) fn first(&self, row: u32) -> u32 {
         self.first[row as usize]
     }
 
     /// Returns the items of `row`, in the order they were placed.
-    pub fn items(&self, row: u32) -> impl Iterator<Item = u32> {
+    pub(crate) fn items(&self, row: u32) -> impl Iterator<Item = u32> {
         let known = |item: u32| (item != NONE).then_some(item);
         std::iter::successors(known(self.first[row as usize]), move |&item| {
             known(self.next[item as usize])

@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Returns how many windows a document of `len` tokens is split into: one where it fits a row, else
 /// as many as it needs when each but the first starts with the last token of the one before.
 #[must_use]
-pub fn window_count(len: usize, seq_len: usize) -> usize {
+pub(crate) fn window_count(len: usize, seq_len: usize) -> usize {
     if len <= seq_len { 1 } else { (len - 1).div_ceil(seq_len - 1) }
 }
 

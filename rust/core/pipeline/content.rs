@@ -6,7 +6,7 @@ use crate::tokenize::fast::Composer;
 
 /// Makes keys; holds what is used again for each.
 #[derive(Debug, Default)]
-pub struct Contents {
+pub(crate) struct Contents {
     composer: Composer,
     normalised: String,
 }
@@ -14,7 +14,7 @@ pub struct Contents {
 impl Contents {
     /// The xxh3-128 of a text in NFC and lower case, white space runs as one space, none at the
     /// ends.
-    pub fn key(&mut self, text: &str) -> u128 {
+    pub(crate) fn key(&mut self, text: &str) -> u128 {
         let composed = self.composer.compose(text);
         let text = composed.as_ref().map_or(text, |(text, _)| text);
         self.normalised.clear();

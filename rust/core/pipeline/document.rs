@@ -8,7 +8,7 @@ use crate::tokenize::{Document, Session};
 
 /// The buffers that one thread uses again for every record.
 #[derive(Debug)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// The text of the last document.
     pub rendered: Rendered,
     /// The documents of the record at hand.
@@ -23,7 +23,7 @@ pub struct Scratch {
 
 impl Scratch {
     /// Returns empty buffers.
-    pub fn new(job: &Job) -> Self {
+    pub(crate) fn new(job: &Job) -> Self {
         Self {
             rendered: Rendered::default(),
             documents: Vec::new(),
@@ -34,20 +34,20 @@ impl Scratch {
     }
 
     /// Returns the text of each document of the record at hand.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         let starts = std::iter::once(0).chain(self.ends.iter().map(|end| end + 1));
         starts.zip(&self.ends).map(|(start, &end)| &self.text[start..end])
     }
 
     /// Returns the tokens of the longest document of the record at hand.
-    pub fn longest(&self) -> usize {
+    pub(crate) fn longest(&self) -> usize {
         self.documents.iter().map(|document| document.ids.len()).max().unwrap_or(0)
     }
 }
 
 /// Makes the documents of `record`, whatever their length, in `scratch.documents`. Refuses the
 /// whole record where one of them cannot be made.
-pub fn prepare_record(
+pub(crate) fn prepare_record(
     job: &Job,
     source: usize,
     record: &Record<'_>,
@@ -60,7 +60,7 @@ pub fn prepare_record(
 }
 
 /// Makes the documents of the record with these `fields`, as [`prepare_record`] does.
-pub fn prepare(
+pub(crate) fn prepare(
     job: &Job,
     source: usize,
     fields: &Fields,
@@ -71,7 +71,7 @@ pub fn prepare(
 
 /// Makes documents as [`prepare`] does, if `is_wanted` says so of every rendered text. Returns
 /// whether they were made.
-pub fn prepare_if(
+pub(crate) fn prepare_if(
     job: &Job,
     source: usize,
     fields: &Fields,

@@ -7,7 +7,7 @@ use crate::segment::{Fields, Step, value_at_mut};
 
 /// Makes the documents of a record as rows have them, in `scratch`. Returns whether data was
 /// shortened, or why the record has no documents.
-pub fn fit(
+pub(crate) fn fit(
     job: &Job,
     source: usize,
     fields: Fields,
@@ -38,7 +38,7 @@ fn too_long(len: usize, seq_len: usize, why: &str) -> Refusal {
 ///
 /// At least a word of each field stays, and targets stay as they are (plain text, which is all
 /// target, is itself shortened). `scratch` holds the record's documents before and after.
-pub fn truncate(
+pub(crate) fn truncate(
     job: &Job,
     source: usize,
     mut fields: Fields,

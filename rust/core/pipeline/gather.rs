@@ -15,7 +15,7 @@ use crate::tasks;
 
 /// Bytes held for each document of a shard while it is packed, its tokens and what is sorted at
 /// once aside: its [`Entry`], its link to the next one of its row, and its role runs.
-pub const DOCUMENT_BYTES: u64 = 24;
+pub(crate) const DOCUMENT_BYTES: u64 = 24;
 
 /// Parts looked through at once, for each thread.
 const PARTS_A_THREAD: usize = 16;
@@ -25,7 +25,7 @@ const PARTS_A_THREAD: usize = 16;
 /// An item below `whole` is the first window of the document of that index; an item from `whole` on
 /// is a piece.
 #[derive(Debug)]
-pub struct Documents<'a> {
+pub(crate) struct Documents<'a> {
     job: &'a Job,
     blocks: Vec<Block<'a>>,
     entries: Vec<Entry>,
@@ -64,7 +64,7 @@ impl Block<'_> {
 
 impl<'a> Documents<'a> {
     /// Reads the documents of the shard of `plan`.
-    pub fn gather(stage: &ReduceStage<'a>, plan: &ShardPlan) -> Result<Self> {
+    pub(crate) fn gather(stage: &ReduceStage<'a>, plan: &ShardPlan) -> Result<Self> {
         let ReduceStage { job, corpus, context, .. } = *stage;
         let sizes: Vec<u64> = corpus.parts.iter().map(|of| of.part.layout.payload).collect();
         let entries = Vec::with_capacity(plan.documents as usize);
@@ -105,7 +105,7 @@ impl<'a> Documents<'a> {
 
     /// Puts pieces in the place of documents. Returns how often the documents of each source were
     /// cut.
-    pub fn cut(&mut self, pieces: Vec<Piece>) -> Vec<u64> {
+    pub(crate) fn cut(&mut self, pieces: Vec<Piece>) -> Vec<u64> {
         let mut cuts = vec![0; self.job.plan.sources.len()];
         for piece in pieces.iter().filter(|piece| piece.window > 0) {
             cuts[usize::from(self.block(piece.item).source)] += 1;
@@ -139,7 +139,12 @@ impl<'a> Documents<'a> {
 
     /// Returns the choice of `purpose` about an item, from its id and the number that tells it from
     /// other items of its record: the place of the item among all, whatever the order of work.
-    pub fn choice_of(&self, item: u32, purpose: Purpose, number: impl Fn(DocId) -> u32) -> u64 {
+    pub(crate) fn choice_of(
+        &self,
+        item: u32,
+        purpose: Purpose,
+        number: impl Fn(DocId) -> u32,
+    ) -> u64 {
         let id = self.id(item);
         let plan = &self.job.plan;
         let name = &plan.sources[usize::from(id.source)].name;
@@ -148,7 +153,7 @@ impl<'a> Documents<'a> {
     }
 
     /// Makes `row` of `items`, padding aside.
-    pub fn fill(&self, items: impl Iterator<Item = u32>, row: &mut Row) {
+    pub(crate) fn fill(&self, items: impl Iterator<Item = u32>, row: &mut Row) {
         let mut runs = Vec::new();
         row.clear();
         for item in items {

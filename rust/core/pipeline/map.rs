@@ -25,7 +25,7 @@ use crate::spool::{BUCKETS, DocMeta, Dropped, Key, Spool, SpoolWriter, Store};
 
 /// A map task: plain data, the same on whatever machine it is run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MapTask {
+pub(crate) struct MapTask {
     /// The input split to read.
     pub split: InputSplit,
     /// The names of the spools to make.
@@ -40,7 +40,7 @@ pub struct MapTask {
 
 /// Everything a map task needs beside its own data.
 #[derive(Debug, Clone, Copy)]
-pub struct MapStage<'a> {
+pub(crate) struct MapStage<'a> {
     /// The job.
     pub job: &'a Job,
     /// The store that spools go to.
@@ -51,7 +51,7 @@ pub struct MapStage<'a> {
 
 impl MapStage<'_> {
     /// Fills the slots of `task`. Returns whether its whole documents were there already.
-    pub fn run(&self, task: &MapTask) -> Result<bool> {
+    pub(crate) fn run(&self, task: &MapTask) -> Result<bool> {
         let MapTask { split, names, slot, fitted_slot, keep } = task;
         let (store, monitor) = (self.store, self.context.monitor);
         let mut missing = None;
@@ -74,7 +74,7 @@ impl MapStage<'_> {
 }
 
 /// Returns the bytes of input that a split covers.
-pub fn input_bytes(plan: &Plan, split: &InputSplit) -> u64 {
+pub(crate) fn input_bytes(plan: &Plan, split: &InputSplit) -> u64 {
     split.range.end.min(plan.inputs[split.input].size) - split.range.start
 }
 

@@ -19,12 +19,12 @@ mod tests;
 use std::path::Path;
 use std::time::Instant;
 
-pub use document::{Scratch, prepare};
-pub use fit::fit;
-pub use map::{MapStage, MapTask};
-pub use names::SpoolNames;
-pub use reduce::{ReduceStage, ReduceTask};
-pub use runner::{Runner, Threads};
+pub(crate) use document::Scratch;
+pub(crate) use fit::fit;
+pub(crate) use map::{MapStage, MapTask};
+pub(crate) use names::SpoolNames;
+pub(crate) use reduce::{ReduceStage, ReduceTask};
+pub(crate) use runner::{Runner, Threads};
 
 use crate::contamination::HeldOut;
 use crate::context::Context;
@@ -161,7 +161,7 @@ fn resumable(error: Error) -> Error {
 }
 
 /// Returns everything that the bytes of the job's dataset depend on.
-pub fn identity(job: &Job, inputs: &[InputEntry]) -> Identity {
+pub(crate) fn identity(job: &Job, inputs: &[InputEntry]) -> Identity {
     let ControlIds { bos, eos, pad } = job.encoder.controls();
     Identity {
         program: Program::this(),
@@ -173,7 +173,7 @@ pub fn identity(job: &Job, inputs: &[InputEntry]) -> Identity {
 }
 
 /// Returns the entry of every input, with its checksum.
-pub fn input_entries(plan: &Plan, context: &Context<'_>) -> Result<Vec<InputEntry>> {
+pub(crate) fn input_entries(plan: &Plan, context: &Context<'_>) -> Result<Vec<InputEntry>> {
     tasks::run(context.threads, plan.inputs.len(), |index| {
         report::input_entry(&plan.inputs[index], context)
     })

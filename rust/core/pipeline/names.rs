@@ -12,7 +12,7 @@ use crate::write::InputEntry;
 
 /// The names of a split's spools.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpoolNames {
+pub(crate) struct SpoolNames {
     /// The spool of its whole documents.
     pub whole: String,
     /// The spool of its documents made to fit a row, where its source shortens them.
@@ -21,7 +21,7 @@ pub struct SpoolNames {
 
 impl SpoolNames {
     /// Returns the names of the spools of `split`, whose file is `input`.
-    pub fn of(job: &Job, split: &InputSplit, input: &InputEntry) -> Self {
+    pub(crate) fn of(job: &Job, split: &InputSplit, input: &InputEntry) -> Self {
         let source = &job.plan.sources[split.source];
         let controls = job.encoder.controls();
         let held_out = job.held_out.as_ref();

@@ -25,14 +25,14 @@ const BATCHES_A_THREAD: usize = 4;
 
 /// A reduce task: plain data, the same on whatever machine it is run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReduceTask {
+pub(crate) struct ReduceTask {
     /// The shard to make.
     pub shard: ShardPlan,
 }
 
 /// Everything a reduce task needs beside its own data.
 #[derive(Debug, Clone, Copy)]
-pub struct ReduceStage<'a> {
+pub(crate) struct ReduceStage<'a> {
     /// The job.
     pub job: &'a Job,
     /// The mapped corpus.
@@ -47,12 +47,12 @@ pub struct ReduceStage<'a> {
 
 impl ReduceStage<'_> {
     /// Returns the same stage with another number of threads.
-    pub fn with_threads(self, threads: usize) -> Self {
+    pub(crate) fn with_threads(self, threads: usize) -> Self {
         Self { context: self.context.with_threads(threads), ..self }
     }
 
     /// Makes the shard of `task`, unless an earlier run made it. Returns its sums.
-    pub fn run(&self, task: &ReduceTask) -> Result<ShardSums> {
+    pub(crate) fn run(&self, task: &ReduceTask) -> Result<ShardSums> {
         let ShardPlan { split, index, .. } = task.shard;
         if let Some(saved) = self.folder.saved::<ShardSums>(split, index)
             && self.is_whole(&task.shard, &saved.written)?

@@ -11,7 +11,7 @@ use crate::report::ShardSums;
 use crate::tasks;
 
 /// A way to carry out the tasks of a run.
-pub trait Runner: std::fmt::Debug + Sync {
+pub(crate) trait Runner: std::fmt::Debug + Sync {
     /// Runs every map task. Returns, in the order of `tasks`, whether each found its whole
     /// documents there already.
     fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>>;
@@ -22,7 +22,7 @@ pub trait Runner: std::fmt::Debug + Sync {
 
 /// Runs tasks on threads of this process, as many as the stage's context says.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Threads;
+pub(crate) struct Threads;
 
 impl Runner for Threads {
     fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>> {

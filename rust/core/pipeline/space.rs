@@ -26,7 +26,7 @@ const SPOOLED_DOCUMENT: f64 = 76.0;
 const PACKED_DOCUMENT: f64 = 40.0;
 
 /// Refuses to start where the disk of `out` has too little room.
-pub fn refuse_too_little(
+pub(crate) fn refuse_too_little(
     job: &Job,
     out: &Path,
     options: &PackOptions,

@@ -30,7 +30,7 @@ impl Plan {
 
     /// Opens the records of `split`, to be read by way of all their fields. Reading ends with an
     /// error once the job is to stop.
-    pub fn open(&self, split: &InputSplit, context: &Context<'_>) -> Result<Records> {
+    pub(crate) fn open(&self, split: &InputSplit, context: &Context<'_>) -> Result<Records> {
         self.open_for(split, None, context)
     }
 

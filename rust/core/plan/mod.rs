@@ -16,11 +16,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use mix::MixPlan;
+pub(crate) use mix::MixPlan;
 pub use options::{PackOptions, SPOOL_BYTES};
-pub use spec::{
-    MixBy, MixSpec, PackSpec, PlanSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest,
-};
+pub use spec::PlanSpec;
+pub(crate) use spec::{MixBy, MixSpec, PackSpec, SegmentSpec, SourceSpec, Unit, nearest};
 
 use find::{find_files, portable_name};
 
@@ -33,7 +32,7 @@ use crate::schema::{
 use crate::storage::Storage;
 
 /// The name of the configuration in a corpus folder.
-pub const CONFIG_FILE: &str = "corpus.toml";
+pub(crate) const CONFIG_FILE: &str = "corpus.toml";
 
 /// Words in a run that tells of contamination, by default: as Brown et al. 2020 (GPT-3), appendix
 /// C, took at most.
@@ -100,13 +99,13 @@ pub struct PackPlan {
 impl PackPlan {
     /// Returns how many windows a document of `len` tokens is split into before it is packed.
     #[must_use]
-    pub fn window_count(&self, len: usize) -> usize {
+    pub(crate) fn window_count(&self, len: usize) -> usize {
         self.pack.window_count(len, self.seq_len)
     }
 
     /// Returns the windows that a document of `len` tokens is split into before it is packed.
     #[must_use]
-    pub fn windows(&self, len: usize) -> Vec<Range<usize>> {
+    pub(crate) fn windows(&self, len: usize) -> Vec<Range<usize>> {
         if self.window_count(len) == 1 {
             return std::iter::once(0..len).collect();
         }
@@ -115,7 +114,7 @@ impl PackPlan {
 
     /// Returns the most windows that a document of `len` tokens is in, cuts by rows included.
     #[must_use]
-    pub fn most_windows(&self, len: usize) -> usize {
+    pub(crate) fn most_windows(&self, len: usize) -> usize {
         window_count(len, self.seq_len) + usize::from(self.pack.may_cut())
     }
 }
@@ -164,13 +163,13 @@ pub struct Source {
 impl Source {
     /// Whether its input `nth` is held out.
     #[must_use]
-    pub fn holds_out(&self, nth: usize) -> bool {
+    pub(crate) fn holds_out(&self, nth: usize) -> bool {
         nth >= self.training_inputs
     }
 
     /// Whether it is plain text: nothing but targets.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         is_plain(&self.segments)
     }
 }
@@ -269,14 +268,14 @@ impl Plan {
 
     /// Whether records may be held out.
     #[must_use]
-    pub fn holds_out(&self) -> bool {
+    pub(crate) fn holds_out(&self) -> bool {
         self.pack.validation > 0.0
             || self.sources.iter().any(|source| source.holds_out(source.inputs.len() - 1))
     }
 
     /// Whether it matters what else has a record's content.
     #[must_use]
-    pub fn looks_at_content(&self) -> bool {
+    pub(crate) fn looks_at_content(&self) -> bool {
         self.holds_out() || self.sources.iter().any(|source| source.duplicates != Duplicates::Keep)
     }
 

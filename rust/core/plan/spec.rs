@@ -155,7 +155,7 @@ pub enum SegmentSpec {
 impl SegmentSpec {
     /// The template, whichever part it plays.
     #[must_use]
-    pub fn template(&self) -> &str {
+    pub(crate) fn template(&self) -> &str {
         match self {
             Self::Prompt(template) | Self::Target(template) => template,
         }
@@ -177,7 +177,10 @@ impl PlanSpec {
 }
 
 /// The candidate most like `word`, if any is like it at all.
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
     candidates
         .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
         .max_by(|a, b| a.0.total_cmp(&b.0))

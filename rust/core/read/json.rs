@@ -45,13 +45,13 @@ pub enum Number {
 impl Value {
     /// Its text, if it is a string.
     #[must_use]
-    pub fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         if let Self::String(text) = self { Some(text) } else { None }
     }
 
     /// Whether it is `null`.
     #[must_use]
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
 }
@@ -64,7 +64,7 @@ impl From<&str> for Value {
 
 /// Reads a JSON text that is an object. Returns what is wrong with it otherwise, the column counted
 /// in bytes from 1.
-pub fn parse_object(text: &str) -> Result<Fields, String> {
+pub(crate) fn parse_object(text: &str) -> Result<Fields, String> {
     let mut parser = Parser { text, at: 0, depth: 0 };
     parser.skip_blank();
     let value = parser.value()?;

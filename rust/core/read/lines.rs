@@ -10,11 +10,11 @@ use crate::storage::BOM;
 
 /// Longer lines are not records; they are passed over in bounded memory. (A tokenizer takes some 30
 /// bytes a byte.)
-pub const MAX_LINE: usize = 16 << 20;
+pub(crate) const MAX_LINE: usize = 16 << 20;
 
 /// One line, without its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Line<'a> {
+pub(crate) enum Line<'a> {
     /// Its bytes, without `\n` or `\r\n`.
     Text(&'a [u8]),
     /// It is longer than [`MAX_LINE`].
@@ -22,7 +22,7 @@ pub enum Line<'a> {
 }
 
 /// A cursor over lines.
-pub struct Lines {
+pub(crate) struct Lines {
     content: Content,
     end: u64,
     /// Offset of the current line.
@@ -35,7 +35,7 @@ pub struct Lines {
 impl Lines {
     /// Opens the lines of `path` that start in `start..end`; reading ends with an error once the
     /// job is to stop.
-    pub fn open(path: &Path, start: u64, end: u64, context: &Context<'_>) -> Result<Self> {
+    pub(crate) fn open(path: &Path, start: u64, end: u64, context: &Context<'_>) -> Result<Self> {
         // A line starts at `start` only if the byte before is an end of line: read from there and
         // drop that line.
         let from = start.saturating_sub(1);
@@ -48,7 +48,7 @@ impl Lines {
     }
 
     /// Goes to the next line; `false` after the last one that starts in the range.
-    pub fn step(&mut self) -> Result<bool> {
+    pub(crate) fn step(&mut self) -> Result<bool> {
         self.start = self.content.offset();
         if self.start >= self.end {
             return Ok(false);
@@ -60,7 +60,7 @@ impl Lines {
 
     /// The line gone to, with the offset of its first byte.
     #[must_use]
-    pub fn current(&self) -> (u64, Line<'_>) {
+    pub(crate) fn current(&self) -> (u64, Line<'_>) {
         if !self.fits {
             return (self.start, Line::TooLong);
         }

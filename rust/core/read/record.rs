@@ -42,7 +42,7 @@ pub struct Record<'a> {
 impl Record<'_> {
     /// Returns about how many bytes the record takes in its file.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.reader.bytes()
     }
 

@@ -4,13 +4,13 @@
 //! unpacked here and nowhere else (in Python: `sabiprep/doc_id.py`).
 
 /// Bits of a record id below the index of its input.
-pub const OFFSET_BITS: u32 = 40;
+pub(crate) const OFFSET_BITS: u32 = 40;
 /// The most copies of one record: a copy's number fits the top byte of `doc_parts`.
-pub const MAX_COPIES: u32 = 255;
+pub(crate) const MAX_COPIES: u32 = 255;
 /// The most documents that one record may make.
-pub const MAX_PARTS: u32 = 256;
+pub(crate) const MAX_PARTS: u32 = 256;
 /// The most windows of one document.
-pub const MAX_WINDOWS: u32 = 1 << 16;
+pub(crate) const MAX_WINDOWS: u32 = 1 << 16;
 
 const COPY_SHIFT: u32 = 24;
 const PART_SHIFT: u32 = 16;
@@ -33,7 +33,7 @@ pub struct DocId {
 impl DocId {
     /// Packs copy, part and window into the word of `doc_parts`: `copy << 24 | part << 16 | window`.
     #[must_use]
-    pub fn doc_parts(self) -> u32 {
+    pub(crate) fn doc_parts(self) -> u32 {
         let Self { copy, part, window, .. } = self;
         debug_assert!(copy < MAX_COPIES && part < MAX_PARTS && window < MAX_WINDOWS);
         copy << COPY_SHIFT | part << PART_SHIFT | window
@@ -41,7 +41,7 @@ impl DocId {
 
     /// Unpacks the words of a row's document.
     #[must_use]
-    pub fn of_row(source: u16, record: u64, doc_parts: u32) -> Self {
+    pub(crate) fn of_row(source: u16, record: u64, doc_parts: u32) -> Self {
         Self {
             source,
             record,
@@ -53,20 +53,20 @@ impl DocId {
 
     /// Returns the id of the whole document that this window is of.
     #[must_use]
-    pub fn whole(self) -> Self {
+    pub(crate) fn whole(self) -> Self {
         Self { window: 0, ..self }
     }
 
     /// Returns whether both belong to one record.
     #[must_use]
-    pub fn is_of_record_of(self, other: Self) -> bool {
+    pub(crate) fn is_of_record_of(self, other: Self) -> bool {
         (self.source, self.record) == (other.source, other.record)
     }
 }
 
 /// A record of a source: the index of its input within the source, and where it starts there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RecordId {
+pub(crate) struct RecordId {
     /// The index of its input within its source.
     pub nth_input: usize,
     /// The byte of the decompressed input, or the row, where it starts.
@@ -76,14 +76,14 @@ pub struct RecordId {
 impl RecordId {
     /// Packs both into the word of `record_ids`: `input << 40 | offset`.
     #[must_use]
-    pub fn pack(self) -> u64 {
+    pub(crate) fn pack(self) -> u64 {
         debug_assert!(self.offset >> OFFSET_BITS == 0);
         (self.nth_input as u64) << OFFSET_BITS | self.offset
     }
 
     /// Unpacks a word of `record_ids`.
     #[must_use]
-    pub fn unpack(id: u64) -> Self {
+    pub(crate) fn unpack(id: u64) -> Self {
         Self { nth_input: (id >> OFFSET_BITS) as usize, offset: id & ((1 << OFFSET_BITS) - 1) }
     }
 }

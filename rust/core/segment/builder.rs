@@ -8,7 +8,7 @@ use crate::read::{FieldTree, Record};
 use crate::schema::Refusal;
 
 /// Receives the text of one document after another; may refuse the whole record.
-pub type Each<'a> = dyn FnMut(&Rendered) -> Result<(), Refusal> + 'a;
+pub(crate) type Each<'a> = dyn FnMut(&Rendered) -> Result<(), Refusal> + 'a;
 
 /// A way from a record to the texts of its documents. Each way is one file of this room.
 pub trait SegmentBuilder: fmt::Debug + Send + Sync {

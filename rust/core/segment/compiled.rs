@@ -9,7 +9,7 @@ use crate::schema::{DropReason, Refusal, Role};
 
 /// A template of literal text and dotted fields.
 #[derive(Debug)]
-pub struct Template {
+pub(crate) struct Template {
     /// The parts, in order.
     pub(crate) parts: Vec<Part>,
 }

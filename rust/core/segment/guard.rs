@@ -21,7 +21,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 /// The spellings of a tokenizer's control tokens.
 #[derive(Debug, Clone)]
-pub struct Controls {
+pub(crate) struct Controls {
     inner: Arc<Inner>,
 }
 

@@ -24,9 +24,9 @@ mod slices;
 mod source;
 mod words;
 
-pub use builder::{Each, SegmentBuilder};
+pub(crate) use builder::{Each, SegmentBuilder};
 use direct::Direct;
-pub use guard::Controls;
+pub(crate) use guard::Controls;
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ use crate::schema::{DropReason, Refusal, Role};
 const RECORD: &str = "record";
 
 /// The tokenizer's tokens by the names that templates have for them: `bos_token` and its like.
-pub type TokenNames = Vec<(String, String)>;
+pub(crate) type TokenNames = Vec<(String, String)>;
 
 /// The text of a record and, in order, the spans that cover it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Rendered {
     /// The spans with their starts, grouped into runs: a prompt's roles are one run, a target's
     /// another.
     #[must_use]
-    pub fn runs(&self) -> Vec<TextRun<'_>> {
+    pub(crate) fn runs(&self) -> Vec<TextRun<'_>> {
         let mut runs: Vec<TextRun<'_>> = Vec::new();
         let (mut start, mut first) = (0, 0);
         for (nth, span) in self.spans.iter().enumerate() {
@@ -111,14 +111,14 @@ impl Rendered {
 
     /// The text of every target run, in order.
     #[must_use]
-    pub fn targets(&self) -> Vec<&str> {
+    pub(crate) fn targets(&self) -> Vec<&str> {
         self.runs().into_iter().filter(TextRun::is_target).map(|run| run.text).collect()
     }
 }
 
 /// Adjacent text that is encoded in one go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextRun<'a> {
+pub(crate) struct TextRun<'a> {
     /// Its text.
     pub text: &'a str,
     /// Where it starts in the record's text; span ends count from there too.
@@ -130,14 +130,14 @@ pub struct TextRun<'a> {
 impl TextRun<'_> {
     /// Whether it is trained.
     #[must_use]
-    pub fn is_target(&self) -> bool {
+    pub(crate) fn is_target(&self) -> bool {
         self.spans[0].role == Role::Target
     }
 }
 
 /// A source's templates, ready to render.
 #[derive(Debug)]
-pub struct Segmenter {
+pub(crate) struct Segmenter {
     segments: Vec<(bool, Compiled)>,
     direct: Option<Direct>,
 }
@@ -166,13 +166,17 @@ pub enum Step {
 impl Segmenter {
     /// Compiles the templates of `source`; `controls` are the tokenizer's control tokens, `tokens`
     /// those that templates know by name. Returns an error for a template that is wrong.
-    pub fn compile(source: &Source, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
+    pub(crate) fn compile(
+        source: &Source,
+        controls: &Controls,
+        tokens: &TokenNames,
+    ) -> Result<Self> {
         Self::of_segments(&source.segments, controls, tokens)
             .map_err(|error| error.source(source.name.clone()))
     }
 
     /// Refuses a source none of whose templates shows a field.
-    pub fn refuse_constant(source: &Source) -> Result<()> {
+    pub(crate) fn refuse_constant(source: &Source) -> Result<()> {
         words::refuse_constant(&source.segments).map_err(|error| error.source(source.name.clone()))
     }
 
@@ -218,7 +222,11 @@ impl Segmenter {
     }
 
     /// Renders the fields of a record into `out`, whose old content is dropped.
-    pub fn render(&self, fields: &Fields, out: &mut Rendered) -> std::result::Result<(), Refusal> {
+    pub(crate) fn render(
+        &self,
+        fields: &Fields,
+        out: &mut Rendered,
+    ) -> std::result::Result<(), Refusal> {
         out.clear();
         let mut any_target = false;
         for (index, (is_target, template)) in self.segments.iter().enumerate() {
@@ -253,7 +261,7 @@ impl Segmenter {
     /// Paths of the fields that may be shortened, in order of first use: those the prompts show, or
     /// where there is no prompt those the targets show.
     #[must_use]
-    pub fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
+    pub(crate) fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
         let has_prompt = self.segments.iter().any(|(is_target, _)| !is_target);
         let mut paths = Vec::new();
         for (is_target, template) in &self.segments {
@@ -278,7 +286,7 @@ impl Segmenter {
 
     /// Records of which it was not known what is the template's text: all of it counted as data.
     #[must_use]
-    pub fn unmarked(&self) -> u64 {
+    pub(crate) fn unmarked(&self) -> u64 {
         let counts = self.segments.iter().map(|(_, template)| match template {
             Compiled::Plain(_) => 0,
             Compiled::Jinja(template) => template.unmarked(),
@@ -287,7 +295,7 @@ impl Segmenter {
     }
 
     /// The templates' own text: where the corpus' tags stand.
-    pub fn literals(source: &Source) -> impl Iterator<Item = &str> {
+    pub(crate) fn literals(source: &Source) -> impl Iterator<Item = &str> {
         source.segments.iter().map(SegmentSpec::template)
     }
 }
@@ -319,7 +327,7 @@ fn string_leaves(value: &Value, path: &mut Vec<Step>, out: &mut Vec<Vec<Step>>) 
 }
 
 /// The value at `path`, to be changed.
-pub fn value_at_mut<'a>(fields: &'a mut Fields, path: &[Step]) -> Option<&'a mut Value> {
+pub(crate) fn value_at_mut<'a>(fields: &'a mut Fields, path: &[Step]) -> Option<&'a mut Value> {
     let (Step::Key(first), rest) = path.split_first()? else { return None };
     rest.iter().try_fold(fields.get_mut(first)?, |value, step| match (step, value) {
         (Step::Key(key), Value::Object(fields)) => fields.get_mut(key),

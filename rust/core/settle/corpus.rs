@@ -7,7 +7,7 @@ use crate::spool::{DocMeta, Part, Tally};
 
 /// A part of a spool, with the source and input of its documents.
 #[derive(Debug, Clone, Copy)]
-pub struct PartOf<'a> {
+pub(crate) struct PartOf<'a> {
     /// The source.
     pub source: usize,
     /// The input's index within the source.
@@ -22,7 +22,7 @@ pub struct PartOf<'a> {
 
 /// A mapped corpus.
 #[derive(Debug)]
-pub struct Corpus<'a> {
+pub(crate) struct Corpus<'a> {
     /// The plan of the run.
     pub plan: &'a Plan,
     /// All parts, by source and input.
@@ -43,7 +43,7 @@ pub(super) struct Facts {
 
 impl Facts {
     /// Returns the facts of a record with these documents, of which there is at least one.
-    pub fn of(documents: &[DocMeta]) -> Self {
+    pub(crate) fn of(documents: &[DocMeta]) -> Self {
         Self {
             record_id: documents[0].record_id,
             longest: documents.iter().map(|document| document.tokens).max().unwrap_or(0),

@@ -11,7 +11,7 @@ use crate::spool::{DocMeta, Tally};
 
 /// The counts of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceTotals {
+pub(crate) struct SourceTotals {
     /// Counts of its records; drops decided when settling included.
     pub tally: Tally,
     /// Records in the dataset.
@@ -30,7 +30,7 @@ pub struct SourceTotals {
 
 /// Every decision over a mapped corpus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Decisions {
+pub(crate) struct Decisions {
     /// Records dropped for their content: by part, a bit for the first document of each.
     pub(super) dropped: Vec<Vec<u64>>,
     /// Copies of each source's records, on average.
@@ -43,7 +43,7 @@ pub struct Decisions {
 
 /// A record of the dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Made {
+pub(crate) struct Made {
     /// Its split.
     pub split: Split,
     /// Copies made of it; 0 where it was not sampled.
@@ -54,14 +54,14 @@ impl Decisions {
     /// Returns the most copies of a record of `source`. Held-out records have one, however small
     /// the share of the others.
     #[must_use]
-    pub fn max_copies(&self, source: usize) -> u32 {
+    pub(crate) fn max_copies(&self, source: usize) -> u32 {
         (self.epochs[source].made.ceil() as u32).max(1)
     }
 
     /// Returns what is made of the record with these `documents`, the first of which has the index
     /// `first` in part `at` of `corpus`; `None` if it was dropped.
     #[must_use]
-    pub fn made(
+    pub(crate) fn made(
         &self,
         corpus: &Corpus<'_>,
         at: usize,

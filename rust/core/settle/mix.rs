@@ -19,7 +19,7 @@ use crate::schema::MAX_COPIES;
 
 /// Copies of a source's records, on average.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Epochs {
+pub(crate) struct Epochs {
     /// As the configuration asks for.
     pub asked: f64,
     /// As they are made: no more than `max_epochs`.
@@ -29,13 +29,13 @@ pub struct Epochs {
 impl Epochs {
     /// Asked for and made alike.
     #[must_use]
-    pub fn of(epochs: f64) -> Self {
+    pub(crate) fn of(epochs: f64) -> Self {
         Self { asked: epochs, made: epochs }
     }
 }
 
 /// The epochs of every source, given what there is of each to train on.
-pub fn epochs(plan: &Plan, unique: &[Sums]) -> Result<Vec<Epochs>> {
+pub(crate) fn epochs(plan: &Plan, unique: &[Sums]) -> Result<Vec<Epochs>> {
     let mut epochs: Vec<Epochs> =
         plan.sources.iter().map(|source| Epochs::of(source.epochs.unwrap_or(1.0))).collect();
     let Some(mix) = &plan.mix else { return Ok(epochs) };

@@ -12,11 +12,11 @@ mod mix;
 mod shards;
 mod sums;
 
-pub use corpus::{Corpus, PartOf};
-pub use decisions::{Decisions, Made, SourceTotals};
-pub use mix::Epochs;
-pub use shards::{ShardPlan, buckets_of_copy};
-pub use sums::Sums;
+pub(crate) use corpus::{Corpus, PartOf};
+pub(crate) use decisions::{Decisions, Made, SourceTotals};
+pub(crate) use mix::Epochs;
+pub(crate) use shards::{ShardPlan, buckets_of_copy};
+pub(crate) use sums::Sums;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ use crate::spool::Dropped;
 use sums::{PartSums, sum_all};
 
 /// Settles a mapped corpus.
-pub fn settle(corpus: &Corpus<'_>, context: &Context<'_>) -> Result<Decisions> {
+pub(crate) fn settle(corpus: &Corpus<'_>, context: &Context<'_>) -> Result<Decisions> {
     let plan = corpus.plan;
     let mut tallies = corpus.tallies.clone();
     let dropped = if plan.looks_at_content() {
@@ -78,7 +78,7 @@ fn refuse_too_long(
 }
 
 /// Returns the error of a record that is too long for its source.
-pub fn too_long(
+pub(crate) fn too_long(
     plan: &Plan,
     source: &Source,
     record: &Dropped,

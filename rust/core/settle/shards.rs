@@ -13,7 +13,7 @@ const COPY_STRIDE: u32 = 1597;
 
 /// A shard to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardPlan {
+pub(crate) struct ShardPlan {
     /// Its split.
     pub split: Split,
     /// Its number within its split.
@@ -34,7 +34,7 @@ pub(super) fn bucket_of_copy(bucket: u16, copy: u32) -> u32 {
 /// Returns the buckets whose copy `copy` belongs to `buckets`: one range, or two where it wraps
 /// around.
 #[must_use]
-pub fn buckets_of_copy(buckets: &Range<u32>, copy: u32) -> [Range<u32>; 2] {
+pub(crate) fn buckets_of_copy(buckets: &Range<u32>, copy: u32) -> [Range<u32>; 2] {
     let shift = copy * COPY_STRIDE % BUCKETS;
     let start = (buckets.start + BUCKETS - shift) % BUCKETS;
     let end = start + (buckets.end - buckets.start);

@@ -38,7 +38,7 @@ impl Sums {
     }
 
     /// Adds other sums.
-    pub fn add_sums(&mut self, other: Self) {
+    pub(crate) fn add_sums(&mut self, other: Self) {
         self.documents += other.documents;
         self.tokens += other.tokens;
         self.targets += other.targets;

@@ -12,20 +12,20 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
-pub use part::{Keys, Part};
-pub use store::{Spool, SpoolWriter, Store};
-pub use writer::{PartWriter, decode};
+pub(crate) use part::{Keys, Part};
+pub(crate) use store::{Spool, SpoolWriter, Store};
+pub(crate) use writer::{PartWriter, decode};
 
 use crate::schema::{DropReason, RecordId};
 use crate::tokenize::Marks;
 
 /// Virtual buckets of a dataset. A shard is made of whole buckets, so this bounds how evenly shards
 /// are filled.
-pub const BUCKETS: u32 = 4096;
+pub(crate) const BUCKETS: u32 = 4096;
 
 /// What is known of a document without its tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DocMeta {
+pub(crate) struct DocMeta {
     /// Its record.
     pub record_id: u64,
     /// Where its tokens start in its part.
@@ -50,19 +50,25 @@ impl DocMeta {
 
     /// That of a document whose tokens lie nowhere yet.
     #[must_use]
-    pub fn new(record_id: u64, part: u8, targets: u32, bucket: u16, contaminated: bool) -> Self {
+    pub(crate) fn new(
+        record_id: u64,
+        part: u8,
+        targets: u32,
+        bucket: u16,
+        contaminated: bool,
+    ) -> Self {
         Self { record_id, part, targets, bucket, contaminated, ..Self::default() }
     }
 
     /// Its place in the order of its part.
     #[must_use]
-    pub fn order(&self) -> u32 {
+    pub(crate) fn order(&self) -> u32 {
         self.at
     }
 
     /// Returns whether both are documents of one record.
     #[must_use]
-    pub fn is_of_record_of(&self, other: &Self) -> bool {
+    pub(crate) fn is_of_record_of(&self, other: &Self) -> bool {
         self.record_id == other.record_id
     }
 
@@ -99,7 +105,7 @@ impl DocMeta {
 
 /// The keys that a record's content is known by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     /// The xxh3-128 of its normalised text.
     pub content: u128,
     /// The xxh3-64 of its text as it is.
@@ -140,7 +146,7 @@ impl Key {
 
 /// A record that was dropped, as an example for the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dropped {
+pub(crate) struct Dropped {
     /// The reason it is counted under.
     pub reason: DropReason,
     /// The record.
@@ -152,23 +158,17 @@ pub struct Dropped {
 impl Dropped {
     /// The index of its input within its source.
     #[must_use]
-    pub fn nth_input(&self) -> usize {
+    pub(crate) fn nth_input(&self) -> usize {
         RecordId::unpack(self.record_id).nth_input
-    }
-
-    /// Its offset in the (decompressed) input.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        RecordId::unpack(self.record_id).offset
     }
 }
 
 /// Examples kept per reason.
-pub const EXAMPLES: usize = 3;
+pub(crate) const EXAMPLES: usize = 3;
 
 /// What happened to the records of a source, or of a part of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Records read.
     pub records: u64,
     /// Records dropped, by the order of [`DropReason::ALL`].
@@ -182,7 +182,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts a dropped record.
-    pub fn drop_record(
+    pub(crate) fn drop_record(
         &mut self,
         reason: DropReason,
         record_id: u64,
@@ -216,7 +216,7 @@ impl Tally {
     }
 
     /// Adds what happened to other records of the same source.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.marks.add(&other.marks);
         for (count, more) in self.drops.iter_mut().zip(other.drops) {

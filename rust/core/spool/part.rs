@@ -27,7 +27,7 @@ const GAP: u64 = 64 << 10;
 
 /// How a block is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// Bytes of tokens.
     pub payload: u64,
     /// Documents.
@@ -51,13 +51,13 @@ impl Layout {
 
     /// Bytes of the block.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.groups_at() + (GROUPS as u64 + 1) * 4
     }
 
     /// The same of a layout that was read, if a block can be divided so.
     #[must_use]
-    pub fn checked_bytes(&self) -> Option<u64> {
+    pub(crate) fn checked_bytes(&self) -> Option<u64> {
         let is_possible = u32::try_from(self.payload).is_ok() && self.keys <= self.documents;
         is_possible.then(|| self.bytes())
     }
@@ -65,7 +65,7 @@ impl Layout {
 
 /// Where a block lies.
 #[derive(Debug, Clone)]
-pub enum Block {
+pub(crate) enum Block {
     /// In memory.
     Memory(Arc<Vec<u8>>),
     /// In a file, from an offset on.
@@ -74,7 +74,7 @@ pub enum Block {
 
 /// Documents of a split.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub(crate) struct Part {
     /// How its block is divided.
     pub layout: Layout,
     /// Its block.
@@ -93,13 +93,13 @@ impl Part {
     }
 
     /// The whole block.
-    pub fn bytes(&self, storage: &dyn Storage) -> Result<Cow<'_, [u8]>> {
+    pub(crate) fn bytes(&self, storage: &dyn Storage) -> Result<Cow<'_, [u8]>> {
         self.read(storage, 0..self.layout.bytes())
     }
 
     /// Calls `each` with the documents of every record, in the part's order, and with the index of
     /// the first of them.
-    pub fn for_each_record(
+    pub(crate) fn for_each_record(
         &self,
         storage: &dyn Storage,
         mut each: impl FnMut(u32, &[DocMeta]),
@@ -125,7 +125,7 @@ impl Part {
     }
 
     /// The metas at `range`.
-    pub fn metas(&self, storage: &dyn Storage, range: Range<usize>) -> Result<Vec<DocMeta>> {
+    pub(crate) fn metas(&self, storage: &dyn Storage, range: Range<usize>) -> Result<Vec<DocMeta>> {
         let at = self.layout.metas_at();
         let bytes = self.read(
             storage,
@@ -135,7 +135,7 @@ impl Part {
     }
 
     /// Returns the metas whose bucket lies in `buckets`, and the index of the first of them.
-    pub fn in_buckets(
+    pub(crate) fn in_buckets(
         &self,
         storage: &dyn Storage,
         buckets: Range<u32>,
@@ -162,7 +162,7 @@ impl Part {
 
     /// Bytes that hold the stored documents of `metas`, which come in the part's order: the block,
     /// if it is in memory; else theirs, one after another. Calls `place` with where each starts.
-    pub fn documents<'a>(
+    pub(crate) fn documents<'a>(
         &self,
         storage: &dyn Storage,
         metas: impl Iterator<Item = &'a DocMeta>,
@@ -197,7 +197,7 @@ impl Part {
 
     /// The content keys whose content lies in `contents`, in order of key, read `at_once` at a
     /// time.
-    pub fn keys<'a>(
+    pub(crate) fn keys<'a>(
         &'a self,
         storage: &'a dyn Storage,
         contents: &RangeInclusive<u128>,
@@ -236,7 +236,7 @@ impl Part {
 
 /// The content keys of a part, in order, read as they are needed.
 #[derive(Debug)]
-pub struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     part: &'a Part,
     storage: &'a dyn Storage,
     next: u64,
@@ -247,7 +247,7 @@ pub struct Keys<'a> {
 
 impl Keys<'_> {
     /// The next key, or `None` after the last.
-    pub fn advance(&mut self) -> Result<Option<Key>> {
+    pub(crate) fn advance(&mut self) -> Result<Option<Key>> {
         if let Some(key) = self.held.next() {
             return Ok(Some(key));
         }

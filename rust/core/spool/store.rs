@@ -33,7 +33,7 @@ const MAX_INDEX: u64 = 256 << 20;
 
 /// The documents of a split, or its fitted documents, and what happened to its records.
 #[derive(Debug, Clone, Default)]
-pub struct Spool {
+pub(crate) struct Spool {
     /// The documents.
     pub parts: Vec<Part>,
     /// What happened to the records.
@@ -61,7 +61,7 @@ impl Spool {
 
 /// The spools of a run.
 #[derive(Debug)]
-pub struct Store<'a> {
+pub(crate) struct Store<'a> {
     storage: &'a dyn Storage,
     folder: PathBuf,
     /// Folders of other datasets whose kept spools may serve.
@@ -83,7 +83,7 @@ impl<'a> Store<'a> {
     /// A store that spills into `folder` once it holds more than `budget` bytes; 0 spills
     /// everything.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         storage: &'a dyn Storage,
         folder: PathBuf,
         others: Vec<PathBuf>,
@@ -101,7 +101,7 @@ impl<'a> Store<'a> {
     /// Whether the spool `name` is there already, and whole; if so it takes its slot. A spool of
     /// another dataset is linked if spools are to be kept, and refused if it is damaged: that is
     /// not ours to mend.
-    pub fn take_finished(
+    pub(crate) fn take_finished(
         &self,
         slot: usize,
         name: &str,
@@ -140,7 +140,7 @@ impl<'a> Store<'a> {
 
     /// Begins the spool `name`, which takes `slot` when it is finished.
     #[must_use]
-    pub fn begin(&self, slot: usize, name: String) -> SpoolWriter<'_> {
+    pub(crate) fn begin(&self, slot: usize, name: String) -> SpoolWriter<'_> {
         let open = PartWriter::new(self.id_type);
         SpoolWriter {
             store: self,
@@ -180,7 +180,7 @@ impl<'a> Store<'a> {
     }
 
     /// Writes what is in memory to files, so that it outlives the process.
-    pub fn keep(&self) -> Result<()> {
+    pub(crate) fn keep(&self) -> Result<()> {
         let mut held = self.held();
         held.spilling = true;
         self.spill(&mut held)
@@ -188,7 +188,7 @@ impl<'a> Store<'a> {
 
     /// The finished spools by slot; those of slots that never were finished are empty.
     #[must_use]
-    pub fn spools(&self, slots: usize) -> Vec<Spool> {
+    pub(crate) fn spools(&self, slots: usize) -> Vec<Spool> {
         let mut spools = vec![Spool::default(); slots];
         for (slot, _, spool) in &self.held().spools {
             spools[*slot] = spool.clone();
@@ -201,7 +201,7 @@ impl<'a> Store<'a> {
     /// # Panics
     /// If the slot was not filled.
     #[must_use]
-    pub fn spool(&self, slot: usize) -> Spool {
+    pub(crate) fn spool(&self, slot: usize) -> Spool {
         let held = self.held();
         let found = held.spools.iter().find(|(at, _, _)| *at == slot);
         found.map(|(_, _, spool)| spool.clone()).expect("the slot was filled")
@@ -210,7 +210,7 @@ impl<'a> Store<'a> {
 
 /// A spool being made.
 #[derive(Debug)]
-pub struct SpoolWriter<'a> {
+pub(crate) struct SpoolWriter<'a> {
     store: &'a Store<'a>,
     slot: usize,
     name: String,
@@ -223,12 +223,12 @@ pub struct SpoolWriter<'a> {
 
 impl SpoolWriter<'_> {
     /// Its counts.
-    pub fn tally(&mut self) -> &mut Tally {
+    pub(crate) fn tally(&mut self) -> &mut Tally {
         &mut self.tally
     }
 
     /// Adds the documents of a record; the metas and `key` say everything but where tokens lie.
-    pub fn push<'d>(
+    pub(crate) fn push<'d>(
         &mut self,
         documents: impl IntoIterator<Item = (DocMeta, &'d Document)>,
         key: Option<Key>,
@@ -260,7 +260,7 @@ impl SpoolWriter<'_> {
     }
 
     /// Ends the spool: it is whole, and takes its slot.
-    pub fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.close_part()?;
         let spool = match self.file {
             Some(file) => file.finish(self.tally)?,

@@ -9,7 +9,7 @@ use crate::tokenize::Document;
 
 /// Collects documents in reading order.
 #[derive(Debug)]
-pub struct PartWriter {
+pub(crate) struct PartWriter {
     id_type: IdType,
     metas: Vec<DocMeta>,
     keys: Vec<Key>,
@@ -19,19 +19,19 @@ pub struct PartWriter {
 impl PartWriter {
     /// An empty part.
     #[must_use]
-    pub fn new(id_type: IdType) -> Self {
+    pub(crate) fn new(id_type: IdType) -> Self {
         Self { id_type, metas: Vec::new(), keys: Vec::new(), payload: Vec::new() }
     }
 
     /// Bytes held.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.payload.len() + self.metas.len() * DocMeta::BYTES + self.keys.len() * Key::BYTES
     }
 
     /// Adds the documents of a record, which share a bucket. The metas and `key` say everything but
     /// where tokens lie; a part has a key for each record or for none.
-    pub fn push<'d>(
+    pub(crate) fn push<'d>(
         &mut self,
         documents: impl IntoIterator<Item = (DocMeta, &'d Document)>,
         key: Option<Key>,
@@ -57,7 +57,7 @@ impl PartWriter {
     }
 
     /// The block, and how it is divided. The writer is empty afterwards.
-    pub fn finish(&mut self) -> (Layout, Vec<u8>) {
+    pub(crate) fn finish(&mut self) -> (Layout, Vec<u8>) {
         let layout = Layout {
             payload: self.payload.len() as u64,
             documents: self.metas.len() as u32,
@@ -95,7 +95,7 @@ impl PartWriter {
 
 /// Tokens `range` of a stored document of `tokens` tokens: appends their ids, and puts their role
 /// runs into `runs`.
-pub fn decode(
+pub(crate) fn decode(
     mut bytes: &[u8],
     tokens: usize,
     range: Range<usize>,

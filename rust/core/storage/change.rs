@@ -19,7 +19,7 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
 
 /// Returns whether a file has the name of one that was never published.
 #[must_use]
-pub fn is_temporary(name: &str) -> bool {
+pub(crate) fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(TEMPORARY)
 }
 
@@ -30,7 +30,7 @@ fn failed(path: &Path, error: &io::Error) -> Error {
 
 impl dyn Storage + '_ {
     /// Syncs `file` and gives it its name.
-    pub fn finish(&self, mut file: Box<dyn NewFile>) -> io::Result<()> {
+    pub(crate) fn finish(&self, mut file: Box<dyn NewFile>) -> io::Result<()> {
         file.sync()?;
         file.publish()
     }
@@ -55,7 +55,7 @@ impl dyn Storage + '_ {
     }
 
     /// Removes a file or a link; does nothing where there is none.
-    pub fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn remove_if_there(&self, path: &Path) -> io::Result<()> {
         match self.remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -63,7 +63,7 @@ impl dyn Storage + '_ {
     }
 
     /// Removes a file or a link, or a folder with its content; does nothing where there is none.
-    pub fn remove_all(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn remove_all(&self, path: &Path) -> io::Result<()> {
         match self.symlink_metadata(path) {
             Ok(metadata) if metadata.kind == FileKind::Folder => {}
             _ => return self.remove_if_there(path),

@@ -18,9 +18,9 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub use change::is_temporary;
+pub(crate) use change::is_temporary;
 pub use local::Local;
-pub use read::{BOM, Stamp, is_gzip, unreadable};
+pub(crate) use read::{BOM, Stamp, is_gzip, unreadable};
 
 /// The local file system, for unit tests.
 #[cfg(test)]

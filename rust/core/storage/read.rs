@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 const BUFFER: usize = 256 << 10;
 /// The byte order mark that some programs begin a text file with.
-pub const BOM: &[u8] = "\u{feff}".as_bytes();
+pub(crate) const BOM: &[u8] = "\u{feff}".as_bytes();
 
 /// The largest file that is read whole: tokenizers of a million entries and manifests of a million
 /// inputs are smaller.
@@ -25,17 +25,17 @@ const MAX_WHOLE: u64 = 512 << 20;
 const MAX_SMALL: u64 = 64 << 20;
 
 /// The size of a file in bytes and the time of its last change, if the storage tells it.
-pub type Stamp = (u64, Option<SystemTime>);
+pub(crate) type Stamp = (u64, Option<SystemTime>);
 
 /// Returns whether a file is gzip, by its suffix.
 #[must_use]
-pub fn is_gzip(path: &Path) -> bool {
+pub(crate) fn is_gzip(path: &Path) -> bool {
     path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gz"))
 }
 
 /// Returns the error of a file whose content cannot be read on from `offset`.
 #[must_use]
-pub fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Error {
+pub(crate) fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Error {
     if !is_gzip(path) {
         return Error::io(ErrorKind::Input, path, error);
     }
@@ -69,7 +69,7 @@ fn disturbed(path: &Path, error: &io::Error) -> Error {
 impl dyn Storage + '_ {
     /// Returns whether anything is at `path`, a link to nowhere included.
     #[must_use]
-    pub fn is_there(&self, path: &Path) -> bool {
+    pub(crate) fn is_there(&self, path: &Path) -> bool {
         self.symlink_metadata(path).is_ok()
     }
 
@@ -81,25 +81,25 @@ impl dyn Storage + '_ {
 
     /// Returns whether `path` leads to a regular file.
     #[must_use]
-    pub fn is_file(&self, path: &Path) -> bool {
+    pub(crate) fn is_file(&self, path: &Path) -> bool {
         self.metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Regular)
     }
 
     /// Returns whether `path` leads to a folder.
     #[must_use]
-    pub fn is_folder(&self, path: &Path) -> bool {
+    pub(crate) fn is_folder(&self, path: &Path) -> bool {
         self.metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Folder)
     }
 
     /// Returns whether `path` itself is a link, wherever it leads.
     #[must_use]
-    pub fn is_link(&self, path: &Path) -> bool {
+    pub(crate) fn is_link(&self, path: &Path) -> bool {
         self.symlink_metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Link)
     }
 
     /// Returns whether `path` leads to a regular file rather than to a folder; refuses anything
     /// else, a link to nowhere included.
-    pub fn is_regular(&self, path: &Path) -> Result<bool> {
+    pub(crate) fn is_regular(&self, path: &Path) -> Result<bool> {
         match self.metadata(path) {
             Ok(metadata) if metadata.kind == FileKind::Folder => Ok(false),
             Ok(metadata) => regular_size(ErrorKind::Input, path, &metadata).map(|_| true),
@@ -114,39 +114,43 @@ impl dyn Storage + '_ {
     }
 
     /// Returns the size in bytes of a regular file.
-    pub fn file_size(&self, path: &Path) -> Result<u64> {
+    pub(crate) fn file_size(&self, path: &Path) -> Result<u64> {
         let failed = |error: io::Error| Error::io(ErrorKind::Input, path, &error);
         regular_size(ErrorKind::Input, path, &self.metadata(path).map_err(failed)?)
     }
 
     /// Returns the stamp of a file.
-    pub fn stamp(&self, path: &Path) -> Result<Stamp> {
+    pub(crate) fn stamp(&self, path: &Path) -> Result<Stamp> {
         let failed = |error: io::Error| Error::io(ErrorKind::Input, path, &error);
         self.metadata(path).map(|metadata| (metadata.size, metadata.modified)).map_err(failed)
     }
 
     /// Returns whether two paths lead to one file.
     #[must_use]
-    pub fn is_same_file(&self, a: &Path, b: &Path) -> bool {
+    pub(crate) fn is_same_file(&self, a: &Path, b: &Path) -> bool {
         let real = |path: &Path| self.canonicalize(path);
         a == b || matches!((real(a), real(b)), (Ok(a), Ok(b)) if a == b)
     }
 
     /// Returns the absolute path of `path`, or `path` where it leads nowhere.
     #[must_use]
-    pub fn real_path(&self, path: &Path) -> PathBuf {
+    pub(crate) fn real_path(&self, path: &Path) -> PathBuf {
         self.canonicalize(path).unwrap_or_else(|_| path.to_owned())
     }
 
     /// Returns the names in a folder, sorted; none where it cannot be listed.
     #[must_use]
-    pub fn names_in(&self, folder: &Path) -> Vec<String> {
+    pub(crate) fn names_in(&self, folder: &Path) -> Vec<String> {
         let names = self.list(folder).unwrap_or_default();
         names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect()
     }
 
     /// Opens a regular file and returns its size; refuses anything else without waiting for it.
-    pub fn open_regular(&self, kind: ErrorKind, path: &Path) -> Result<(Box<dyn StoredFile>, u64)> {
+    pub(crate) fn open_regular(
+        &self,
+        kind: ErrorKind,
+        path: &Path,
+    ) -> Result<(Box<dyn StoredFile>, u64)> {
         let failed = |error: io::Error| Error::io(kind, path, &error);
         let mut file = self.open(path).map_err(failed)?;
         let size = regular_size(kind, path, &file.metadata().map_err(failed)?)?;
@@ -164,7 +168,7 @@ impl dyn Storage + '_ {
 
     /// Opens the content of a file from `start`; decompresses it if its suffix says so (then
     /// `start` is 0).
-    pub fn open_content(&self, path: &Path, start: u64) -> Result<Box<dyn BufRead + Send>> {
+    pub(crate) fn open_content(&self, path: &Path, start: u64) -> Result<Box<dyn BufRead + Send>> {
         let (mut file, size) = self.open_regular(ErrorKind::Input, path)?;
         if is_gzip(path) {
             debug_assert_eq!(start, 0, "a compressed input is one input split");
@@ -177,13 +181,13 @@ impl dyn Storage + '_ {
     }
 
     /// Opens a shard for the Arrow library.
-    pub fn open_shard(&self, path: &Path) -> Result<BufReader<Box<dyn StoredFile>>> {
+    pub(crate) fn open_shard(&self, path: &Path) -> Result<BufReader<Box<dyn StoredFile>>> {
         let (file, _) = self.open_regular(ErrorKind::Dataset, path)?;
         Ok(BufReader::with_capacity(BUFFER, file))
     }
 
     /// Reads a text file of ours, whole.
-    pub fn whole_text(&self, path: &Path) -> Result<String> {
+    pub(crate) fn whole_text(&self, path: &Path) -> Result<String> {
         text_of(path, self.whole_bytes(path)?)
     }
 
@@ -193,7 +197,7 @@ impl dyn Storage + '_ {
     }
 
     /// Reads a file that a person wrote, whole; refuses one larger than any such file.
-    pub fn small_bytes(&self, path: &Path) -> Result<Vec<u8>> {
+    pub(crate) fn small_bytes(&self, path: &Path) -> Result<Vec<u8>> {
         self.bytes_up_to(path, MAX_SMALL)
     }
 
@@ -215,7 +219,7 @@ impl dyn Storage + '_ {
     }
 
     /// Reads `len` bytes of a file of ours, from `offset` on.
-    pub fn bytes_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+    pub(crate) fn bytes_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
         let (mut file, size) = self.open_regular(ErrorKind::Dataset, path)?;
         if offset.checked_add(len as u64).is_none_or(|end| end > size) {
             return Err(disturbed(path, &io::ErrorKind::UnexpectedEof.into()));
@@ -227,7 +231,7 @@ impl dyn Storage + '_ {
 
     /// Returns the xxh3-64 of ranges of a file of ours that follow each other from its start.
     /// `check` is asked now and then whether to go on.
-    pub fn xxh3_64_of_ranges(
+    pub(crate) fn xxh3_64_of_ranges(
         &self,
         path: &Path,
         ranges: &[Range<u64>],
@@ -253,7 +257,11 @@ impl dyn Storage + '_ {
 
     /// Returns the xxh3-128 of a file's bytes, in hexadecimal. `check` is asked now and then
     /// whether to go on.
-    pub fn xxh3_128_of_file(&self, path: &Path, check: impl Fn() -> Result<()>) -> Result<String> {
+    pub(crate) fn xxh3_128_of_file(
+        &self,
+        path: &Path,
+        check: impl Fn() -> Result<()>,
+    ) -> Result<String> {
         let (file, size) = self.open_regular(ErrorKind::Input, path)?;
         let mut file = file.take(size);
         let mut hasher = Xxh3Default::new();

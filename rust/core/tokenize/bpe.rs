@@ -37,7 +37,7 @@ pub struct TrainedTokenizer {
 }
 
 /// Returns the tags that templates spell, each once, in order of first use.
-pub fn tags_of<'a>(templates: impl Iterator<Item = &'a str>) -> Vec<String> {
+pub(crate) fn tags_of<'a>(templates: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut tags: Vec<String> = Vec::new();
     for found in templates.flat_map(|template| TAG.find_iter(template)) {
         if !tags.iter().any(|tag| tag == found.as_str()) {

@@ -21,7 +21,7 @@ pub(crate) struct Draft {
 
 /// Counts about documents for the report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marks {
+pub(crate) struct Marks {
     /// Unknown tokens that stand for text.
     pub(crate) unknown: u64,
     /// Words from which the tokenizer left out unknown letters.

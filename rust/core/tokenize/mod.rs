@@ -27,7 +27,8 @@ use std::sync::OnceLock;
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
-pub use bpe::{TrainedTokenizer, tags_of, train_bpe};
+pub(crate) use bpe::tags_of;
+pub use bpe::train_bpe;
 pub(crate) use choice::Chosen;
 use choice::Loaded;
 use draft::Draft;

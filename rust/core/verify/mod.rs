@@ -29,7 +29,7 @@ use crate::write::{Manifest, ShardEntry};
 
 use sha2::{Digest, Sha256};
 
-pub use row::row_of;
+pub(crate) use row::row_of;
 use windows::{Window, verify_windows};
 
 /// What verifying a dataset found.

@@ -15,7 +15,7 @@ fn values<T: ArrowPrimitiveType>(batch: &RecordBatch, column: usize, at: usize) 
 
 /// Row `at` of a batch of a shard that was verified.
 #[must_use]
-pub fn row_of(batch: &RecordBatch, at: usize, ids: IdType) -> Row {
+pub(crate) fn row_of(batch: &RecordBatch, at: usize, ids: IdType) -> Row {
     let stored = batch.column(0).as_fixed_size_list().value(at);
     let mask = batch.column(1).as_fixed_size_list().value(at);
     Row {

@@ -16,7 +16,7 @@ use crate::storage::Storage;
 use crate::tokenize::Probe;
 
 /// The manifest's name in a dataset.
-pub const MANIFEST_FILE: &str = "manifest.json";
+pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 
 /// The manifest of a dataset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub struct Program {
 impl Program {
     /// This one.
     #[must_use]
-    pub fn this() -> Self {
+    pub(crate) fn this() -> Self {
         Self { name: "sabiprep".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
     }
 }
@@ -200,14 +200,14 @@ pub struct ShardEntry {
 impl Manifest {
     /// Its text.
     #[must_use]
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("a manifest is plain data");
         text.push('\n');
         text
     }
 
     /// Fills in its digest.
-    pub fn seal(&mut self) {
+    pub(crate) fn seal(&mut self) {
         ZEROS.clone_into(&mut self.sha256);
         self.sha256 = digest_of(&self.to_text());
     }
@@ -226,7 +226,7 @@ impl Manifest {
     /// Whether `out` holds a manifest of sabiprep, of whatever version and however damaged beyond
     /// that word.
     #[must_use]
-    pub fn is_ours(storage: &dyn Storage, out: &Path) -> bool {
+    pub(crate) fn is_ours(storage: &dyn Storage, out: &Path) -> bool {
         let text = storage.whole_text(&out.join(MANIFEST_FILE)).unwrap_or_default();
         serde_json::from_str::<Value>(&text).is_ok_and(|value| value["format"] == "sabiprep")
     }
@@ -264,7 +264,7 @@ impl Manifest {
     ///
     /// An error if a link leads out of it, or it is no regular file. One that is not there is for
     /// its reader to miss.
-    pub fn file_in(storage: &dyn Storage, out: &Path, file: &str) -> Result<PathBuf> {
+    pub(crate) fn file_in(storage: &dyn Storage, out: &Path, file: &str) -> Result<PathBuf> {
         let path = out.join(file);
         match (storage.canonicalize(out), storage.canonicalize(&path)) {
             (Ok(inside), Ok(real)) if !real.starts_with(&inside) => Err(Error::dataset(format!(

@@ -13,19 +13,19 @@ mod work;
 
 use std::path::Path;
 
-pub use manifest::{
-    ExampleEntry, InputEntry, MANIFEST_FILE, Manifest, Program, ShardEntry, SourceEntry,
-    SplitEntry, TokenizerEntry,
+pub use manifest::Manifest;
+pub(crate) use manifest::{
+    ExampleEntry, InputEntry, Program, ShardEntry, SourceEntry, SplitEntry, TokenizerEntry,
 };
-pub use shard::{Batch, ShardWriter, Written};
-pub use state::{Identity, Stage, State};
-pub use work::{Survey, WORK, WorkFolder, clear_leftover, spool_of, survey};
+pub(crate) use shard::{Batch, ShardWriter, Written};
+pub(crate) use state::{Identity, Stage, State};
+pub(crate) use work::{Survey, WorkFolder, clear_leftover, spool_of, survey};
 
 use crate::error::{Error, ErrorKind};
 use crate::schema::Split;
 
 /// The tokenizer's copy in a dataset.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
+pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
 
 fn failed(path: &Path, error: &std::io::Error) -> Error {
     Error::io(ErrorKind::Output, path, error)
@@ -33,6 +33,6 @@ fn failed(path: &Path, error: &std::io::Error) -> Error {
 
 /// Returns the file of a shard in its dataset: `train/shard-00000.arrow`.
 #[must_use]
-pub fn shard_name(split: Split, index: usize) -> String {
+pub(crate) fn shard_name(split: Split, index: usize) -> String {
     format!("{}/shard-{index:05}.arrow", split.name())
 }

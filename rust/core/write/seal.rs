@@ -11,21 +11,21 @@ use sha2::{Digest, Sha256};
 use crate::tokenize::hex;
 
 /// What stands for a digest while it is computed.
-pub const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+pub(crate) const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const SHA256: &str = "sha256";
 
 /// Returns the digest of a text whose own digest is read as zeros.
-pub fn digest_of(zeroed: &str) -> String {
+pub(crate) fn digest_of(zeroed: &str) -> String {
     hex(&Sha256::digest(zeroed.as_bytes()))
 }
 
 /// Whether `digest`, which `text` says is its own, is.
-pub fn is_sealed(text: &str, digest: &str) -> bool {
+pub(crate) fn is_sealed(text: &str, digest: &str) -> bool {
     digest.len() == ZEROS.len() && digest_of(&text.replacen(digest, ZEROS, 1)) == digest
 }
 
 /// Returns `object` as JSON with its seal, which comes first.
-pub fn sealed_text(object: &impl Serialize) -> serde_json::Result<String> {
+pub(crate) fn sealed_text(object: &impl Serialize) -> serde_json::Result<String> {
     let mut sealed = Map::from_iter([(SHA256.to_owned(), Value::from(ZEROS))]);
     if let Value::Object(fields) = serde_json::to_value(object)? {
         sealed.extend(fields);
@@ -35,7 +35,7 @@ pub fn sealed_text(object: &impl Serialize) -> serde_json::Result<String> {
 }
 
 /// Reads what [`sealed_text`] wrote, or says what is wrong with it.
-pub fn unsealed<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(crate) fn unsealed<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let digest = value[SHA256].as_str().ok_or("it has no sha256 of itself")?;
     if !is_sealed(text, digest) {

@@ -24,7 +24,7 @@ use crate::storage::{NewFile, Storage};
 
 /// A finished shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
+pub(crate) struct Written {
     /// Its rows.
     pub rows: u64,
     /// Its size in bytes.
@@ -54,7 +54,7 @@ impl<W: Write> Write for Summing<W> {
 }
 
 /// Writes record batches of [`ROWS_PER_BATCH`] rows, the last one aside.
-pub struct ShardWriter<'a> {
+pub(crate) struct ShardWriter<'a> {
     storage: &'a dyn Storage,
     writer: FileWriter<Summing<BufWriter<Box<dyn NewFile>>>>,
     path: PathBuf,
@@ -63,7 +63,7 @@ pub struct ShardWriter<'a> {
 
 impl<'a> ShardWriter<'a> {
     /// Opens the shard `path`, which appears under its name once it is finished.
-    pub fn create(
+    pub(crate) fn create(
         storage: &'a dyn Storage,
         path: &Path,
         seq_len: usize,
@@ -84,7 +84,7 @@ impl<'a> ShardWriter<'a> {
     }
 
     /// Adds the rows of a batch.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         debug_assert!(
             self.rows.is_multiple_of(ROWS_PER_BATCH as u64),
             "only the last batch is short"
@@ -94,7 +94,7 @@ impl<'a> ShardWriter<'a> {
     }
 
     /// Completes the file: synced and renamed.
-    pub fn finish(mut self) -> Result<Written> {
+    pub(crate) fn finish(mut self) -> Result<Written> {
         self.writer.finish().map_err(|error| broken(&self.path, &error))?;
         let sink = self.writer.into_inner().map_err(|error| broken(&self.path, &error))?;
         let (bytes, xxh3_128) = (sink.bytes, format!("{:032x}", sink.hasher.digest128()));
@@ -113,7 +113,7 @@ fn broken(path: &Path, error: &arrow_schema::ArrowError) -> Error {
 }
 
 /// Rows on their way into a record batch.
-pub struct Batch {
+pub(crate) struct Batch {
     schema: SchemaRef,
     ids: Ids,
     mask: BooleanBufferBuilder,
@@ -146,7 +146,7 @@ fn append<T: ArrowPrimitiveType>(
 impl Batch {
     /// An empty batch of rows of `seq_len` tokens.
     #[must_use]
-    pub fn new(seq_len: usize, ids: IdType) -> Self {
+    pub(crate) fn new(seq_len: usize, ids: IdType) -> Self {
         Self {
             schema: shard_schema(seq_len, ids),
             ids: match ids {
@@ -165,7 +165,7 @@ impl Batch {
     }
 
     /// Adds a row.
-    pub fn push(&mut self, row: &Row) {
+    pub(crate) fn push(&mut self, row: &Row) {
         match &mut self.ids {
             Ids::U16(ids) => ids.extend(row.ids.iter().map(|&id| id as u16)),
             Ids::U32(ids) => ids.extend_from_slice(&row.ids),
@@ -181,7 +181,7 @@ impl Batch {
     }
 
     /// The rows as a record batch.
-    pub fn finish(self) -> Result<RecordBatch> {
+    pub(crate) fn finish(self) -> Result<RecordBatch> {
         self.assemble()
             .map_err(|error| Error::internal(format!("rows that make no record batch: {error}")))
     }

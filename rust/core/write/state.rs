@@ -17,7 +17,7 @@ use crate::storage::Storage;
 
 /// Everything that the bytes of a dataset depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The program.
     pub program: Program,
     /// The sha256 of the tokenizer's bytes.
@@ -33,7 +33,7 @@ pub struct Identity {
 impl Identity {
     /// That of a finished dataset.
     #[must_use]
-    pub fn of_dataset(manifest: &Manifest) -> Self {
+    pub(crate) fn of_dataset(manifest: &Manifest) -> Self {
         let tokenizer = &manifest.tokenizer;
         Self {
             program: manifest.program.clone(),
@@ -46,7 +46,7 @@ impl Identity {
 
     /// What is different in `now`, in words; `None` if nothing is.
     #[must_use]
-    pub fn change(&self, now: &Self) -> Option<String> {
+    pub(crate) fn change(&self, now: &Self) -> Option<String> {
         if self.program != now.program {
             let version = |program: &Program| format!("{} {}", program.name, program.version);
             return Some(format!(
@@ -75,7 +75,7 @@ impl Identity {
     }
 
     /// Refuses to go on in `out` with what is no longer the same.
-    pub fn refuse_changes(&self, now: &Self, out: &Path) -> Result<()> {
+    pub(crate) fn refuse_changes(&self, now: &Self, out: &Path) -> Result<()> {
         match self.change(now) {
             None => Ok(()),
             Some(what) => Err(Error::output(format!("cannot be resumed: {what}"))
@@ -111,7 +111,7 @@ fn changed_value(was: &Value, is: &Value, path: &str) -> Option<String> {
 /// How far a run has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Spools or shards are being made.
     Working,
     /// The dataset is whole and on its way into place.
@@ -122,7 +122,7 @@ pub enum Stage {
 
 /// What is known of a run in its work folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct State {
+pub(crate) struct State {
     /// What it makes.
     pub identity: Identity,
     /// Bytes of its input splits.
@@ -141,7 +141,7 @@ pub struct State {
 
 impl State {
     /// That of the run whose work folder is in `out`, if there is one.
-    pub fn of(storage: &dyn Storage, out: &Path) -> Result<Option<Self>> {
+    pub(crate) fn of(storage: &dyn Storage, out: &Path) -> Result<Option<Self>> {
         let path = out.join(WORK).join(STATE_FILE);
         if !storage.is_there(&path) {
             return Ok(None);
@@ -198,11 +198,14 @@ impl AnyPath {
 mod any_path {
     use super::{AnyPath, Deserialize, Path, PathBuf, Serialize};
 
-    pub fn serialize<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: serde::Serializer>(
+        path: &Path,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         AnyPath::of(path).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<PathBuf, D::Error> {
         AnyPath::deserialize(deserializer).map(AnyPath::into_path)
@@ -213,14 +216,14 @@ mod any_path_or_none {
     use super::{AnyPath, Deserialize, PathBuf, Serialize};
 
     #[expect(clippy::ref_option, reason = "serde gives it so")]
-    pub fn serialize<S: serde::Serializer>(
+    pub(crate) fn serialize<S: serde::Serializer>(
         path: &Option<PathBuf>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         path.as_deref().map(AnyPath::of).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<PathBuf>, D::Error> {
         Option::<AnyPath>::deserialize(deserializer).map(|path| path.map(AnyPath::into_path))

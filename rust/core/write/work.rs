@@ -25,7 +25,7 @@ use crate::storage::{Lock, Storage, is_temporary};
 use crate::tokenize::hex;
 
 /// The folder of unfinished work inside OUT.
-pub const WORK: &str = ".work";
+pub(crate) const WORK: &str = ".work";
 /// What is known of the run.
 pub(super) const STATE_FILE: &str = "state.json";
 const LOCK_FILE: &str = "lock";
@@ -35,7 +35,7 @@ const DONE: &str = "done";
 
 /// What is to be done in a folder.
 #[derive(Debug)]
-pub enum Survey {
+pub(crate) enum Survey {
     /// A dataset is made anew; if a spool was kept in the folder, this is its state.
     Fresh(Option<State>),
     /// A run was stopped there, and is to go on.
@@ -46,7 +46,12 @@ pub enum Survey {
 
 /// Looks at `out`, and refuses what must not be written to: it must be missing or empty, or with
 /// `overwrite` or `resume` a folder of ours.
-pub fn survey(storage: &dyn Storage, out: &Path, overwrite: bool, resume: bool) -> Result<Survey> {
+pub(crate) fn survey(
+    storage: &dyn Storage,
+    out: &Path,
+    overwrite: bool,
+    resume: bool,
+) -> Result<Survey> {
     let shown = out.display().to_string();
     if storage.exists(out) && !storage.is_folder(out) {
         return Err(Error::output("is not a folder")
@@ -118,7 +123,7 @@ fn refuse_links(storage: &dyn Storage, work: &Path) -> Result<()> {
 
 /// The work folder of a run; no other run works in it at the same time.
 #[derive(Debug)]
-pub struct WorkFolder<'a> {
+pub(crate) struct WorkFolder<'a> {
     storage: &'a dyn Storage,
     out: PathBuf,
     /// The folders that did not exist before, the innermost first.
@@ -131,7 +136,7 @@ pub struct WorkFolder<'a> {
 
 impl<'a> WorkFolder<'a> {
     /// Begins a run in `out`, or goes on with the one that `survey` found there.
-    pub fn open(
+    pub(crate) fn open(
         storage: &'a dyn Storage,
         out: &Path,
         survey: &Survey,
@@ -191,13 +196,13 @@ impl<'a> WorkFolder<'a> {
 
     /// Where spools are.
     #[must_use]
-    pub fn spool(&self) -> PathBuf {
+    pub(crate) fn spool(&self) -> PathBuf {
         spool_of(&self.out)
     }
 
     /// Where shard `index` of `split` is written.
     #[must_use]
-    pub fn shard_path(&self, split: Split, index: usize) -> PathBuf {
+    pub(crate) fn shard_path(&self, split: Split, index: usize) -> PathBuf {
         self.work().join(shard_name(split, index))
     }
 
@@ -206,7 +211,7 @@ impl<'a> WorkFolder<'a> {
     }
 
     /// Notes what is known of a finished shard.
-    pub fn save(&self, split: Split, index: usize, sums: &impl Serialize) -> Result<()> {
+    pub(crate) fn save(&self, split: Split, index: usize, sums: &impl Serialize) -> Result<()> {
         let text = sealed_text(sums).expect("sums are plain data");
         self.storage.write_file(&self.done_path(split, index), text.as_bytes())
     }
@@ -214,7 +219,7 @@ impl<'a> WorkFolder<'a> {
     /// What [`WorkFolder::save`] noted of a shard, if it was finished, and the note is as it was
     /// written.
     #[must_use]
-    pub fn saved<T: DeserializeOwned>(&self, split: Split, index: usize) -> Option<T> {
+    pub(crate) fn saved<T: DeserializeOwned>(&self, split: Split, index: usize) -> Option<T> {
         let path = self.done_path(split, index);
         if self.storage.is_file(&path) {
             unsealed(&self.storage.whole_text(&path).ok()?).ok()
@@ -224,7 +229,7 @@ impl<'a> WorkFolder<'a> {
     }
 
     /// Removes what the run made, since it can never go on; a spool that was kept before stays.
-    pub fn abandon(self) {
+    pub(crate) fn abandon(self) {
         let work = self.work();
         // Best effort: what cannot be removed is an unfinished run, and --overwrite takes it.
         let remove = || -> Result<()> {
@@ -245,7 +250,7 @@ impl<'a> WorkFolder<'a> {
     }
 
     /// Moves the finished dataset into place, in the stead of an old one.
-    pub fn commit(
+    pub(crate) fn commit(
         mut self,
         tokenizer: &[u8],
         manifest: &Manifest,
@@ -266,7 +271,7 @@ impl<'a> WorkFolder<'a> {
     }
 
     /// Refuses to go on with a move of what was damaged since it was made.
-    pub fn check_move(&self, monitor: &Monitor) -> Result<()> {
+    pub(crate) fn check_move(&self, monitor: &Monitor) -> Result<()> {
         let work = self.work();
         if !self.storage.exists(&work.join(MANIFEST_FILE)) {
             return Ok(());
@@ -299,7 +304,7 @@ impl<'a> WorkFolder<'a> {
     }
 
     /// Ends a move, wherever it stopped.
-    pub fn end_move(mut self) -> Result<()> {
+    pub(crate) fn end_move(mut self) -> Result<()> {
         let (out, work) = (self.out.clone(), self.work());
         let moved = || -> std::io::Result<()> {
             if self.storage.exists(&work.join(MANIFEST_FILE)) {
@@ -337,7 +342,7 @@ impl<'a> WorkFolder<'a> {
 }
 
 /// Removes what a run left in `out` that was killed while it cleared its work folder away.
-pub fn clear_leftover(storage: &dyn Storage, out: &Path) -> Result<()> {
+pub(crate) fn clear_leftover(storage: &dyn Storage, out: &Path) -> Result<()> {
     match State::of(storage, out)? {
         Some(_) => Ok(()),
         None => storage.remove_all(&out.join(WORK)).map_err(|error| failed(out, &error)),
@@ -346,7 +351,7 @@ pub fn clear_leftover(storage: &dyn Storage, out: &Path) -> Result<()> {
 
 /// Where the spools of the dataset `out` are.
 #[must_use]
-pub fn spool_of(out: &Path) -> PathBuf {
+pub(crate) fn spool_of(out: &Path) -> PathBuf {
     out.join(WORK).join(SPOOL)
 }
 
