@@ -22,7 +22,7 @@ pub struct Names {
 pub fn names(job: &Job<'_>, split: &InputSplit, input: &InputEntry) -> Names {
     let source = &job.plan.sources[split.source];
     let controls = job.encoder.controls();
-    let whole = json!({
+    let mut whole = json!({
         "program": env!("CARGO_PKG_VERSION"),
         "tokenizer": job.encoder.sha256(),
         "controls": [controls.bos, Some(controls.eos), Some(controls.pad)],
@@ -40,6 +40,9 @@ pub fn names(job: &Job<'_>, split: &InputSplit, input: &InputEntry) -> Names {
         "keyed": job.keyed,
         "held_out": job.held_out.as_ref().map(|held_out| format!("{:032x}", held_out.digest())),
     });
+    if let Some(delimiter) = &source.options.delimiter {
+        whole["delimiter"] = json!(delimiter);
+    }
     let name =
         |facts: &serde_json::Value| format!("{:032x}", xxh3_128(facts.to_string().as_bytes()));
     let fitted = (source.overflow == Overflow::Truncate)

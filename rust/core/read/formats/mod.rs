@@ -1,5 +1,6 @@
 //! The table of formats. A format is one file here and one line of the table.
 
+mod csv;
 mod jsonl;
 mod text;
 mod tsv;
@@ -8,4 +9,4 @@ use super::format::Format;
 
 /// Every format, in the order in which messages name them. Of two formats that may both be meant,
 /// the first is.
-pub(super) static FORMATS: [&dyn Format; 3] = [&jsonl::Jsonl, &tsv::Tsv, &text::Text];
+pub(super) static FORMATS: [&dyn Format; 4] = [&jsonl::Jsonl, &tsv::Tsv, &csv::Csv, &text::Text];
