@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::{BOM, open_content, unreadable};
 use crate::monitor::Stop;
 
@@ -50,6 +50,11 @@ impl Content {
     pub(super) fn consume(&mut self, len: usize) {
         self.reader.consume(len);
         self.offset += len as u64;
+    }
+
+    /// Returns the error of content that is not as its format has it.
+    pub(super) fn fault(&self, what: &str) -> Error {
+        Error::input(what).file(self.path.display().to_string())
     }
 
     /// Moves past a byte order mark, if the file begins with one.

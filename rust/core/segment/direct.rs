@@ -198,6 +198,9 @@ mod tests {
             let mut line = serde_json::to_vec(&line).unwrap();
             line.truncate(cut.unwrap_or(line.len()));
             agree("jsonl", None, &line)?;
+            if cut.is_none() {
+                agree("json", None, &[b"[", line.as_slice(), b" ,\n", &line, b"]"].concat())?;
+            }
         }
 
         #[test]
