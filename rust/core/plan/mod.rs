@@ -351,7 +351,8 @@ impl Plan {
         if inputs.is_empty() {
             return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
         }
-        let options = FormatOptions { columns: spec.columns, header: spec.header };
+        let options =
+            FormatOptions { columns: spec.columns, header: spec.header, delimiter: spec.delimiter };
         let format = self.resolve_format(spec.format, &options, &inputs, storage)?;
         let options = options.resolve(format)?;
         let segments = resolve_segments(spec.segments, format)?;

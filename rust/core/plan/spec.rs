@@ -126,6 +126,8 @@ pub struct SourceSpec {
     pub columns: Option<Vec<String>>,
     /// Whether the first record of a file is a header, which `columns` then renames.
     pub header: Option<bool>,
+    /// The character between the fields of quoted CSV.
+    pub delimiter: Option<String>,
     /// Prompts and targets, in order.
     pub segments: Option<Vec<SegmentSpec>>,
     /// How often each record is trained on in one pass over the dataset.

@@ -91,6 +91,7 @@ const SOURCE: &[Key] = &[
     key("format", Kind::Word(FormatName::all), "\"jsonl\""),
     key("columns", Kind::Texts, "[\"question\", \"answer\"]"),
     key("header", Kind::Truth, "true"),
+    key("delimiter", Kind::Text, "\";\""),
     key("segments", Kind::Segments, SEGMENTS),
     key("epochs", Kind::Number, "2.0"),
     key("weight", Kind::Number, "1.0"),

@@ -42,6 +42,11 @@ impl Columns {
         Self { names, slots }
     }
 
+    /// Returns how many columns there are.
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
     /// Fills the slots of the wanted columns; `false` if there are not as many fields as columns.
     pub(super) fn fill<'a>(
         &self,

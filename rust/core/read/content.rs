@@ -1,13 +1,13 @@
 //! `Content`: the decompressed bytes of a file, from an offset on. Every file of records is opened
 //! here.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::monitor::Stop;
-use crate::storage::unreadable;
+use crate::storage::{BOM, unreadable};
 
 /// A cursor over the content of a file.
 pub(super) struct Content {
@@ -50,6 +50,26 @@ impl Content {
     pub(super) fn consume(&mut self, len: usize) {
         self.reader.consume(len);
         self.offset += len as u64;
+    }
+
+    /// Returns the error of content that is not as its format has it.
+    pub(super) fn fault(&self, what: &str) -> Error {
+        Error::input(what).file(self.path.display().to_string())
+    }
+
+    /// Moves past a byte order mark, if the file begins with one.
+    pub(super) fn skip_bom(&mut self) -> Result<()> {
+        self.stop.check()?;
+        let mut first = Vec::new();
+        let read = self.reader.by_ref().take(BOM.len() as u64).read_to_end(&mut first);
+        read.map_err(|error| unreadable(&self.path, self.offset, &error))?;
+        if first == BOM {
+            self.offset += first.len() as u64;
+        } else {
+            let rest = std::mem::replace(&mut self.reader, Box::new(io::empty()));
+            self.reader = Box::new(Cursor::new(first).chain(rest));
+        }
+        Ok(())
     }
 }
 

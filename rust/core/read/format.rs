@@ -147,6 +147,9 @@ pub struct FormatOptions {
     /// Whether a file whose columns are named has a header to pass over, where that is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
+    /// The character between fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<String>,
 }
 
 impl FormatOptions {
@@ -161,6 +164,14 @@ impl FormatOptions {
             }
             refuse_repeated(columns)?;
         }
+        if let Some(delimiter) = &self.delimiter
+            && (!delimiter.is_ascii() || delimiter.len() != 1 || "\"\r\n".contains(delimiter))
+        {
+            return Err(Error::config(format!(
+                "delimiter = {delimiter:?}: must be one ASCII character, no quote or end of line"
+            ))
+            .remedy("write delimiter = \";\" or delimiter = \"\\t\", whichever the file has"));
+        }
         self.refuse_unknown(format)?;
         if self.header == Some(false) && self.columns.is_none() {
             return Err(Error::config("header = false leaves the columns without names")
@@ -171,9 +182,12 @@ impl FormatOptions {
 
     /// Returns the names of the options that are given.
     fn given(&self) -> impl Iterator<Item = &'static str> {
-        [("columns", self.columns.is_some()), ("header", self.header.is_some())]
-            .into_iter()
-            .filter_map(|(name, is_given)| is_given.then_some(name))
+        let options = [
+            ("columns", self.columns.is_some()),
+            ("header", self.header.is_some()),
+            ("delimiter", self.delimiter.is_some()),
+        ];
+        options.into_iter().filter_map(|(name, is_given)| is_given.then_some(name))
     }
 
     /// Refuses an option that `format` does not have.
@@ -258,6 +272,10 @@ mod tests {
             ("a.jsonl", "x", Some("jsonl")),
             ("a.NDJSON", "", Some("jsonl")),
             ("a.json", "{}", Some("jsonl")),
+            ("a.json", " [\n{", Some("json")),
+            ("a.jsonl", "[1]", Some("json")),
+            ("a.gz", "", None),
+            ("a", "\u{feff}[ {", Some("json")),
             ("a.txt", "{\"a\": 1}", Some("text")),
             ("a.txt", "[{\"a\": 1}]", Some("text")),
             ("a.tsv", "{\"a\": 1}", Some("tsv")),

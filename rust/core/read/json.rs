@@ -94,7 +94,14 @@ enum Text {
 
 impl Parser<'_> {
     fn error(&self, what: &str) -> String {
-        format!("not JSON: {what} at column {}", self.at + 1)
+        let before = &self.text.as_bytes()[..self.at];
+        match before.iter().rposition(|&byte| byte == b'\n') {
+            None => format!("not JSON: {what} at column {}", self.at + 1),
+            Some(newline) => {
+                let line = 1 + memchr::memchr_iter(b'\n', before).count();
+                format!("not JSON: {what} at column {} of its line {line}", self.at - newline)
+            }
+        }
     }
 
     fn peek(&self) -> Option<u8> {

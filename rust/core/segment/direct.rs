@@ -130,7 +130,8 @@ mod tests {
         let path = &folder.path().join("a");
         crate::storage::LOCAL.write_file(path, content).unwrap();
         let columns = columns.map(|names| names.iter().map(|&name| name.to_owned()).collect());
-        let options = &FormatOptions { header: columns.as_ref().map(|_| false), columns };
+        let options =
+            &FormatOptions { header: columns.as_ref().map(|_| false), columns, delimiter: None };
         let context =
             &Context { threads: 1, monitor: &Monitor::default(), storage: crate::storage::LOCAL };
         let segmenter = segmenter();
@@ -198,6 +199,9 @@ mod tests {
             let mut line = serde_json::to_vec(&line).unwrap();
             line.truncate(cut.unwrap_or(line.len()));
             agree("jsonl", None, &line)?;
+            if cut.is_none() {
+                agree("json", None, &[b"[", line.as_slice(), b" ,\n", &line, b"]"].concat())?;
+            }
         }
 
         #[test]
@@ -205,6 +209,15 @@ mod tests {
             for line in [line.as_bytes(), &bytes] {
                 agree("tsv", Some(&["a", "x", "text"]), line)?;
                 agree("text", None, line)?;
+            }
+        }
+
+        #[test]
+        fn quoted_columns_are_rendered_as_by_way_of_fields(
+            text in "([a,\"\n]|ọ|,\"a\"\"\n\"){0,20}", bytes in prop::collection::vec(any::<u8>(), 0..9),
+        ) {
+            for content in [text.as_bytes(), &bytes] {
+                agree("csv", Some(&["a", "x", "text"]), content)?;
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The table of formats. A format is one file here and one line of the table.
 
+mod csv;
+mod json_array;
 mod jsonl;
 mod text;
 mod tsv;
@@ -8,4 +10,5 @@ use super::format::Format;
 
 /// Every format, in the order in which messages name them. Of two formats that may both be meant,
 /// the first is.
-pub(super) static FORMATS: [&dyn Format; 3] = [&jsonl::Jsonl, &tsv::Tsv, &text::Text];
+pub(super) static FORMATS: [&dyn Format; 5] =
+    [&json_array::JsonArray, &jsonl::Jsonl, &tsv::Tsv, &csv::Csv, &text::Text];

@@ -1,0 +1,313 @@
+//! Quoted comma-separated values, as RFC 4180 has them: a field in quotes may hold delimiters, ends
+//! of line, and quotes written twice. The first record names the columns, unless the source does.
+//!
+//! The `csv-core` crate finds the fields. A record is held in memory up to [`MAX_LINE`] bytes; the
+//! rest of a longer one, such as all that follows a quote that nobody closed, is passed over.
+
+use csv_core::{ReadFieldResult, ReaderBuilder};
+
+use crate::error::{Error, Result};
+use crate::read::columns::Columns;
+use crate::read::content::Content;
+use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::json::{Fields, Value};
+use crate::read::lines::MAX_LINE;
+use crate::read::record::{Reader, malformed};
+use crate::read::slots::Slots;
+use crate::schema::Refusal;
+
+/// Characters beside the comma that separate the fields of files named `.csv`.
+const OTHER_DELIMITERS: [u8; 3] = [b';', b'\t', b'|'];
+
+pub(super) struct Csv;
+
+impl Format for Csv {
+    fn name(&self) -> &'static str {
+        "csv"
+    }
+
+    fn suffixes(&self) -> &'static [&'static str] {
+        &["csv"]
+    }
+
+    fn sniff(&self, content: &[u8], options: &FormatOptions) -> Result<Likeness> {
+        let other = first_line_unquoted(content).find(|byte| OTHER_DELIMITERS.contains(byte));
+        match other {
+            Some(other) if options.delimiter.is_none() => {
+                let shown = other.escape_ascii();
+                let what = format!("holds '{shown}' outside of quotes in its first line");
+                Err(Error::config(format!("{what}: its delimiter cannot be guessed")).remedy(
+                    format!(
+                        "say format = \"csv\" in its source, and delimiter = \"{shown}\" or \",\", \
+                     whichever it is"
+                    ),
+                ))
+            }
+            _ => Ok(Likeness::Possible),
+        }
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &["columns", "header", "delimiter"]
+    }
+
+    fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
+        let mut rows = Rows::open(request)?;
+        let mut has_first = false;
+        let (columns, skips_first) = Columns::resolve(request, true, || {
+            has_first = rows.advance()?;
+            rows.row.names()
+        })?;
+        rows.row.most_fields = columns.len();
+        Ok(Box::new(CsvReader { rows, columns, has_first, skips_first }))
+    }
+}
+
+/// Returns the bytes of the first line that are outside of quotes.
+fn first_line_unquoted(content: &[u8]) -> impl Iterator<Item = u8> {
+    let mut is_quoted = false;
+    let unquoted = content.iter().copied().filter(move |&byte| {
+        is_quoted ^= byte == b'"';
+        !is_quoted
+    });
+    unquoted.take_while(|byte| !matches!(byte, b'\r' | b'\n'))
+}
+
+/// A cursor over the records, with the names of their fields.
+struct CsvReader {
+    rows: Rows,
+    columns: Columns,
+    /// Whether the first record is read already.
+    has_first: bool,
+    skips_first: bool,
+}
+
+impl Reader for CsvReader {
+    fn advance(&mut self) -> Result<bool> {
+        let skips_first = std::mem::take(&mut self.skips_first);
+        if std::mem::take(&mut self.has_first) {
+            if !skips_first {
+                return Ok(true);
+            }
+        } else if skips_first {
+            self.rows.advance()?;
+        }
+        self.rows.advance()
+    }
+
+    fn offset(&self) -> u64 {
+        self.rows.row.start
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.row.bytes
+    }
+
+    fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
+        let row = &self.rows.row;
+        row.flaw.is_none()
+            && row.count == row.ends.len()
+            && row.text().is_some_and(|text| self.columns.fill(row.fields(text), slots))
+    }
+
+    fn fields(&self) -> std::result::Result<Fields, Refusal> {
+        let row = &self.rows.row;
+        let text = match (&row.flaw, row.text()) {
+            (Some(flaw), _) => return Err(malformed(flaw.clone())),
+            (None, Some(text)) => text,
+            (None, None) => return Err(malformed(row.not_utf8())),
+        };
+        self.columns.fields(row.count, row.fields(text).map(Value::from)).map_err(malformed)
+    }
+}
+
+/// A cursor over records without names.
+struct Rows {
+    content: Content,
+    parser: csv_core::Reader,
+    row: Row,
+}
+
+/// A record.
+#[derive(Default)]
+struct Row {
+    start: u64,
+    /// Bytes of the record in the content.
+    bytes: usize,
+    /// The fields, unquoted, one after another in the first `filled` bytes.
+    data: Vec<u8>,
+    filled: usize,
+    /// Where fields end in `data`; of at most `most_fields`.
+    ends: Vec<usize>,
+    most_fields: usize,
+    /// Fields of the record.
+    count: usize,
+    /// The line on which the field at hand begins.
+    line: u64,
+    /// Whether the field at hand begins with a quote, once that is read.
+    is_quoted: Option<bool>,
+    /// What is wrong with the record as a whole.
+    flaw: Option<String>,
+}
+
+impl Rows {
+    /// Opens the records of a file.
+    fn open(request: &Request<'_>) -> Result<Self> {
+        let delimiter = request.options.delimiter.as_ref().map_or(b',', |text| text.as_bytes()[0]);
+        let mut content = Content::open(request.path, 0, request.context)?;
+        content.skip_bom()?;
+        let mut parser = ReaderBuilder::new().delimiter(delimiter).build();
+        // A parser that has read something looks for no second byte order mark.
+        parser.read_field(b"\n", &mut [0]);
+        parser.set_line(1);
+        Ok(Self {
+            content,
+            parser,
+            row: Row { data: vec![0; 1 << 12], most_fields: usize::MAX, ..Row::default() },
+        })
+    }
+
+    /// Goes to the next record; `false` after the last one. Empty lines are none.
+    fn advance(&mut self) -> Result<bool> {
+        if !self.skip_line_ends()? {
+            return Ok(false);
+        }
+        self.row.begin(self.content.offset(), self.parser.line());
+        loop {
+            let chunk = self.content.chunk()?;
+            if chunk.is_empty() {
+                self.row.end_of_file(&mut self.parser);
+                return Ok(true);
+            }
+            let (len, is_whole) = self.row.read(&mut self.parser, chunk);
+            self.content.consume(len);
+            if is_whole {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Moves past ends of line; `false` at the end of the file.
+    fn skip_line_ends(&mut self) -> Result<bool> {
+        loop {
+            let chunk = self.content.chunk()?;
+            let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+            let len = chunk.iter().take_while(|byte| is_end(byte)).count();
+            let (has_more, is_empty) = (len < chunk.len(), chunk.is_empty());
+            if len > 0 {
+                // The parser counts lines.
+                self.parser.read_field(&chunk[..len], &mut [0]);
+                self.content.consume(len);
+            }
+            if has_more || is_empty {
+                return Ok(has_more);
+            }
+        }
+    }
+}
+
+impl Row {
+    fn begin(&mut self, start: u64, line: u64) {
+        (self.start, self.line, self.is_quoted) = (start, line, None);
+        (self.bytes, self.filled, self.count) = (0, 0, 0);
+        self.ends.clear();
+        self.flaw = None;
+    }
+
+    /// Adds the fields of `chunk` up to the end of the record. Returns how many bytes they take,
+    /// and whether the record ends with them.
+    fn read(&mut self, parser: &mut csv_core::Reader, chunk: &[u8]) -> (usize, bool) {
+        let mut read = 0;
+        while read < chunk.len() {
+            self.is_quoted.get_or_insert(chunk[read] == b'"');
+            let (result, len, filled) =
+                parser.read_field(&chunk[read..], &mut self.data[self.filled..]);
+            read += len;
+            self.bytes += len;
+            self.filled += filled;
+            match result {
+                // What is too long is read to its end in the room that there is.
+                ReadFieldResult::OutputFull if self.flaw.is_some() => self.filled = 0,
+                ReadFieldResult::OutputFull => self.data.resize(self.data.len() * 2, 0),
+                ReadFieldResult::InputEmpty => {}
+                ReadFieldResult::Field { record_end } => {
+                    self.end_field(parser.line());
+                    if record_end {
+                        return (read, true);
+                    }
+                }
+                ReadFieldResult::End => return (read, true),
+            }
+            if self.bytes > MAX_LINE && self.flaw.is_none() {
+                self.flaw = Some(self.too_long());
+            }
+        }
+        (read, false)
+    }
+
+    fn end_field(&mut self, line: u64) {
+        if self.ends.len() < self.most_fields && self.flaw.is_none() {
+            self.ends.push(self.filled);
+        }
+        self.count += 1;
+        (self.line, self.is_quoted) = (line, None);
+    }
+
+    /// Ends a record that no end of line does.
+    fn end_of_file(&mut self, parser: &mut csv_core::Reader) {
+        // Inside of quotes, an end of line is part of the field.
+        let (result, _, _) = parser.read_field(b"\n", &mut [0; 2]);
+        if result == ReadFieldResult::InputEmpty {
+            self.flaw = Some(format!(
+                "the quote that opens on line {} is not closed by the end of the file",
+                self.line
+            ));
+        }
+        self.end_field(self.line);
+    }
+
+    fn too_long(&self) -> String {
+        let what = format!("longer than {} MiB", MAX_LINE >> 20);
+        if self.is_quoted == Some(true) {
+            format!("{what}: the quote that opens on line {} closes late or never", self.line)
+        } else {
+            what
+        }
+    }
+
+    /// Returns the text of all fields together, if each is text.
+    fn text(&self) -> Option<&str> {
+        let text = std::str::from_utf8(&self.data[..self.filled]).ok()?;
+        // Halves of a character in two fields are text only together.
+        self.ends.iter().all(|&end| text.is_char_boundary(end)).then_some(text)
+    }
+
+    /// Returns the fields in `text`, the text of all of them.
+    fn fields<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| &text[std::mem::replace(&mut start, end)..end])
+    }
+
+    /// Says which field is not text.
+    fn not_utf8(&self) -> String {
+        let mut start = 0;
+        for (nth, &end) in self.ends.iter().enumerate() {
+            let field = &self.data[std::mem::replace(&mut start, end)..end];
+            if let Err(error) = std::str::from_utf8(field) {
+                let (nth, byte) = (nth + 1, error.valid_up_to() + 1);
+                return format!("field {nth} is not UTF-8 from its byte {byte} on");
+            }
+        }
+        "not UTF-8".to_owned()
+    }
+
+    /// Returns the fields of a header.
+    fn names(&self) -> Result<Vec<String>> {
+        let header = |what: &str| Error::input(format!("the header: {what}")).line(1);
+        match (&self.flaw, self.text()) {
+            (Some(flaw), _) => Err(header(flaw)),
+            (None, None) => Err(header(&self.not_utf8())),
+            (None, Some(text)) => Ok(self.fields(text).map(str::to_owned).collect()),
+        }
+    }
+}

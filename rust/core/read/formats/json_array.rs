@@ -1,0 +1,268 @@
+//! A JSON array of objects, each of which is a record; read one at a time, however long the array.
+//!
+//! An element begins at its first byte and ends at the comma or bracket outside of its own strings
+//! and brackets. What lies between is an element whether or not it is JSON, so that a malformed one
+//! costs itself alone. A file whose array does not end is refused: it is damaged.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::read::content::Content;
+use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::head::Head;
+use crate::read::json::Fields;
+use crate::read::json_slots::fill_from_json;
+use crate::read::lines::MAX_LINE;
+use crate::read::record::{Reader, malformed, parse_json};
+use crate::read::slots::{FieldTree, Slots};
+use crate::schema::Refusal;
+
+pub(super) struct JsonArray;
+
+impl Format for JsonArray {
+    fn name(&self) -> &'static str {
+        "json"
+    }
+
+    fn suffixes(&self) -> &'static [&'static str] {
+        &["json", "jsonl", "ndjson"]
+    }
+
+    fn sniff(&self, content: &[u8], _: &FormatOptions) -> Result<Likeness> {
+        let mut bytes = content.iter().filter(|byte| !is_space(**byte));
+        Ok(match (bytes.next(), bytes.next()) {
+            (Some(b'['), Some(b'{')) => Likeness::Certain,
+            (Some(b'['), _) => Likeness::Possible,
+            _ => Likeness::None,
+        })
+    }
+
+    /// A NUL costs its element only: JSON escapes it, so it is never part of a text.
+    fn refuse(&self, head: &Head) -> Result<()> {
+        head.refuse_encoded()
+    }
+
+    fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
+        let mut content = Content::open(request.path, 0, request.context)?;
+        content.skip_bom()?;
+        let mut elements = Elements::new(content);
+        elements.begin_array()?;
+        Ok(Box::new(ArrayReader { elements, wanted: request.wanted.cloned() }))
+    }
+}
+
+/// Returns whether a byte is white space between the tokens of JSON.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// Returns how many lines end in `bytes`.
+fn newlines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+/// A cursor over the elements, read as objects.
+struct ArrayReader {
+    elements: Elements,
+    wanted: Option<Arc<FieldTree>>,
+}
+
+impl Reader for ArrayReader {
+    fn advance(&mut self) -> Result<bool> {
+        self.elements.advance()
+    }
+
+    fn offset(&self) -> u64 {
+        self.elements.start
+    }
+
+    fn bytes(&self) -> usize {
+        self.elements.bytes
+    }
+
+    fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
+        let (Some(wanted), Some(element)) = (&self.wanted, self.elements.element()) else {
+            return false;
+        };
+        std::str::from_utf8(element).is_ok_and(|text| fill_from_json(wanted, text, slots))
+    }
+
+    fn fields(&self) -> std::result::Result<Fields, Refusal> {
+        match self.elements.element() {
+            Some(element) => parse_json(element),
+            None => Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20))),
+        }
+    }
+}
+
+/// A cursor over the elements as bytes.
+struct Elements {
+    content: Content,
+    /// The line of the next unread byte, from 1.
+    line: u64,
+    /// Offset of the element at hand.
+    start: u64,
+    /// Its length.
+    bytes: usize,
+    /// Its bytes, if they are not too many.
+    buffer: Vec<u8>,
+    next: Next,
+}
+
+/// What comes next in the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The first element, or the end of an empty array.
+    First,
+    /// An element.
+    Element,
+    /// Nothing but white space.
+    End,
+}
+
+impl Elements {
+    fn new(content: Content) -> Self {
+        Self { content, line: 1, start: 0, bytes: 0, buffer: Vec::new(), next: Next::First }
+    }
+
+    /// Returns the element at hand, unless it is too long.
+    fn element(&self) -> Option<&[u8]> {
+        (self.bytes <= MAX_LINE).then_some(&self.buffer)
+    }
+
+    /// Moves past the bracket that opens the array.
+    fn begin_array(&mut self) -> Result<()> {
+        match self.next_byte()? {
+            Some(b'[') => {
+                self.content.consume(1);
+                Ok(())
+            }
+            Some(_) => Err(self.fault("is not a JSON array: it does not begin with `[`").remedy(
+                "say format = \"jsonl\" in its source if each line is an object of its own",
+            )),
+            None => Err(self
+                .fault("is not a JSON array: it is empty")
+                .remedy("fetch the file again, or name another")),
+        }
+    }
+
+    /// Goes to the next element; `false` at the end of the array.
+    fn advance(&mut self) -> Result<bool> {
+        let first = self.next_byte()?;
+        if self.next == Next::End {
+            return match first {
+                None => Ok(false),
+                Some(_) => Err(self.fault("goes on after the end of its array").remedy(
+                    "make one array of it, or write one object a line and say format = \"jsonl\"",
+                )),
+            };
+        }
+        if self.next == Next::First && first == Some(b']') {
+            self.content.consume(1);
+            self.next = Next::End;
+            return self.advance();
+        }
+        // Between two commas there is an element of no bytes, which is malformed.
+        let line = self.line;
+        self.read_element(line)?;
+        let end = self.next_byte()?;
+        self.content.consume(1);
+        self.next = if end == Some(b']') { Next::End } else { Next::Element };
+        Ok(true)
+    }
+
+    /// Reads an element, which begins on `line`, up to the comma or bracket that ends it.
+    fn read_element(&mut self, line: u64) -> Result<()> {
+        (self.start, self.bytes) = (self.content.offset(), 0);
+        self.buffer.clear();
+        let mut scan = Scan::default();
+        loop {
+            let chunk = self.content.chunk()?;
+            if chunk.is_empty() {
+                return Err(self.unfinished().line(line));
+            }
+            let (len, is_whole) = scan.element(chunk);
+            self.bytes += len;
+            if self.bytes <= MAX_LINE {
+                self.buffer.extend_from_slice(&chunk[..len]);
+            }
+            self.line += newlines(&chunk[..len]);
+            self.content.consume(len);
+            if is_whole {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Returns the next byte that is not white space; none at the end of the file.
+    fn next_byte(&mut self) -> Result<Option<u8>> {
+        loop {
+            let chunk = self.content.chunk()?;
+            let blank = chunk.iter().take_while(|byte| is_space(**byte)).count();
+            let (next, is_end) = (chunk.get(blank).copied(), chunk.is_empty());
+            self.line += newlines(&chunk[..blank]);
+            self.content.consume(blank);
+            if next.is_some() || is_end {
+                return Ok(next);
+            }
+        }
+    }
+
+    /// Returns the error of a file that ends where the array should go on.
+    fn unfinished(&self) -> Error {
+        let what = if self.bytes == 0 {
+            "ends before its array does: it is truncated"
+        } else {
+            "ends before its array does: it is truncated, or a quote or a bracket of the element \
+             that begins on this line is not closed"
+        };
+        self.content.fault(what).remedy("fetch the file again, or mend the element")
+    }
+
+    fn fault(&self, what: &str) -> Error {
+        self.content.fault(what).line(self.line)
+    }
+}
+
+/// Finds the end of an element.
+#[derive(Default)]
+struct Scan {
+    /// Brackets and braces that are open.
+    depth: usize,
+    in_string: bool,
+    is_escaped: bool,
+}
+
+impl Scan {
+    /// Returns how many bytes of `chunk` belong to the element, and whether it ends after them.
+    fn element(&mut self, chunk: &[u8]) -> (usize, bool) {
+        let mut index = 0;
+        while index < chunk.len() {
+            if std::mem::take(&mut self.is_escaped) {
+                index += 1;
+                continue;
+            }
+            if self.in_string {
+                // A string is passed over at the speed of memory, up to what can end it.
+                let Some(len) = memchr::memchr2(b'"', b'\\', &chunk[index..]) else {
+                    return (chunk.len(), false);
+                };
+                index += len;
+                self.is_escaped = chunk[index] == b'\\';
+                self.in_string = self.is_escaped;
+                index += 1;
+                continue;
+            }
+            match chunk[index] {
+                b'"' => self.in_string = true,
+                b'[' | b'{' => self.depth += 1,
+                b',' | b']' if self.depth == 0 => return (index, true),
+                // A brace too many is part of its element, which is malformed.
+                b']' | b'}' => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+            index += 1;
+        }
+        (chunk.len(), false)
+    }
+}
