@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import packer
 import sabiprep
-from packed_texts import PackedFile, pack_file
 from sabiprep import ConfigError, InputError
-from strategies import tokenizer_json
+from support import packer
+from support.packed_texts import PackedFile, pack_file
+from support.strategies import tokenizer_json
 
 SEGMENTS = [{"prompt": "{{ q }}|"}, {"target": "{{ a }}."}]
 MIB = 1 << 20

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Source};
 use crate::read::{InputSplit, Records};
-use crate::segment::{SegmentBuilder, Segmenter};
+use crate::segment::{SegmentBuilder, builder_of};
 use crate::tokenize::Encoder;
 
 /// A plan with its tokenizer loaded and its templates compiled.
@@ -35,10 +35,8 @@ impl Job {
     /// Compiles the templates of `plan` for `encoder`.
     pub(crate) fn with_encoder(plan: Plan, encoder: Encoder) -> Result<Self> {
         let names = encoder.token_names();
-        let compile = |source: &Source| -> Result<Box<dyn SegmentBuilder>> {
-            Ok(Box::new(Segmenter::compile(source, encoder.spellings(), &names)?))
-        };
-        let builders = plan.sources.iter().map(compile).collect::<Result<_>>();
+        let build = |source: &Source| builder_of(source, encoder.spellings(), &names);
+        let builders = plan.sources.iter().map(build).collect::<Result<_>>();
         let builders = builders.map_err(|error: Error| error.file(plan.config_file.clone()))?;
         for source in plan.sources.iter().filter(|source| !source.is_plain()) {
             encoder.check_continuation(&source.name)?;

@@ -1,6 +1,7 @@
 //! `Packing`: a policy by its name, for configurations and for the modules that ask about it.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -24,8 +25,10 @@ impl Packing {
     }
 
     /// Returns the names of all policies.
-    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        PACKERS.into_iter().map(Packer::name)
+    pub(crate) fn names() -> &'static [&'static str] {
+        static NAMES: LazyLock<Vec<&'static str>> =
+            LazyLock::new(|| PACKERS.iter().map(|packer| packer.name()).collect());
+        &NAMES
     }
 
     /// Returns the name of the policy.
@@ -81,11 +84,8 @@ impl Serialize for Packing {
 impl<'de> Deserialize<'de> for Packing {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        Self::named(&name).ok_or_else(|| {
-            let known =
-                Self::names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            serde::de::Error::custom(format!("unknown variant `{name}`, expected one of {known}"))
-        })
+        let unknown = || serde::de::Error::unknown_variant(&name, Self::names());
+        Self::named(&name).ok_or_else(unknown)
     }
 }
 
@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_table() {
-        assert!(Packing::names().eq(["best_fit", "concat", "none"]));
-        for name in Packing::names() {
+        assert_eq!(Packing::names(), ["best_fit", "concat", "none"]);
+        for &name in Packing::names() {
             let read: Packing = serde_json::from_value(name.into()).unwrap();
             assert_eq!(serde_json::to_value(read).unwrap(), name);
         }

@@ -11,6 +11,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::nearest;
 use crate::error::{Error, Result};
+use crate::pack::Packing;
 use crate::read::FormatName;
 
 /// The values that a key takes.
@@ -67,7 +68,7 @@ const TOKENIZER: &[Key] = &[
 ];
 const PACK: &[Key] = &[
     key("seq_len", Kind::Whole, "2048"),
-    key("pack", Kind::Word(|| &["best_fit", "concat", "none"]), "\"best_fit\""),
+    key("pack", Kind::Word(Packing::names), "\"best_fit\""),
     key("validation", Kind::Number, "0.01"),
     key("seed", Kind::Whole, "0"),
     key("special_in_data", SPECIAL_IN_DATA, "\"text\""),

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Fields, Rendered, Segmenter, Step};
+use super::{Controls, Fields, Rendered, Segmenter, Step, TokenNames};
+use crate::error::Result;
+use crate::plan::Source;
 use crate::read::{FieldTree, Record};
 use crate::schema::Refusal;
 
 /// Receives the text of one document after another; may refuse the whole record.
-pub(crate) type Each<'a> = dyn FnMut(&Rendered) -> Result<(), Refusal> + 'a;
+pub(crate) type Each<'a> = dyn FnMut(&Rendered) -> std::result::Result<(), Refusal> + 'a;
 
 /// A way from a record to the texts of its documents. Each way is one file of this room.
 pub trait SegmentBuilder: fmt::Debug + Send + Sync {
@@ -19,7 +21,7 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
         fields: &Fields,
         rendered: &mut Rendered,
         each: &mut Each<'_>,
-    ) -> Result<(), Refusal>;
+    ) -> std::result::Result<(), Refusal>;
 
     /// Returns the fields that it shows, for readers that can read them alone. The record is then
     /// rendered by [`Self::build_record`].
@@ -33,7 +35,7 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
         record: &Record<'_>,
         rendered: &mut Rendered,
         each: &mut Each<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> std::result::Result<(), Refusal> {
         self.build(&record.fields()?, rendered, each)
     }
 
@@ -44,6 +46,16 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     fn unmarked(&self) -> u64;
 }
 
+/// Returns the builder that a source asks for. Templates are the only way so far; another way is one
+/// file of this room and one line here.
+pub(crate) fn builder_of(
+    source: &Source,
+    controls: &Controls,
+    tokens: &TokenNames,
+) -> Result<Box<dyn SegmentBuilder>> {
+    Ok(Box::new(Segmenter::compile(source, controls, tokens)?))
+}
+
 /// Templates make one document of a record.
 impl SegmentBuilder for Segmenter {
     fn build(
@@ -51,7 +63,7 @@ impl SegmentBuilder for Segmenter {
         fields: &Fields,
         rendered: &mut Rendered,
         each: &mut Each<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> std::result::Result<(), Refusal> {
         self.render(fields, rendered)?;
         each(rendered)
     }
@@ -65,7 +77,7 @@ impl SegmentBuilder for Segmenter {
         record: &Record<'_>,
         rendered: &mut Rendered,
         each: &mut Each<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> std::result::Result<(), Refusal> {
         self.render_record(record, rendered)?;
         each(rendered)
     }

@@ -24,7 +24,8 @@ mod slices;
 mod source;
 mod words;
 
-pub(crate) use builder::{Each, SegmentBuilder};
+pub use builder::SegmentBuilder;
+pub(crate) use builder::{Each, builder_of};
 use direct::Direct;
 pub(crate) use guard::Controls;
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
-import packer
 from sabiprep import _core
 from sabiprep.dataset import open_dataset
-from strategies import EOS, tokenizer_json
+from support import packer
+from support.strategies import EOS, tokenizer_json
 
 
 class PackedFile(NamedTuple):
