@@ -8,6 +8,7 @@ use std::thread;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use sabiprep::storage::{Local, Storage};
 use sabiprep::tasks;
 use sabiprep::tokenize::{TextEncoder, train_bpe};
 use serde_json::{Value, json};
@@ -411,7 +412,9 @@ fn the_naija_corpus() {
         for entry in walk(&folder) {
             if entry.is_dir() {
                 folders.push(entry);
-            } else if let Ok(text) = std::fs::read(&entry).map(String::from_utf8) {
+            } else if let Ok(text) =
+                (&Local as &dyn Storage).whole_bytes(&entry).map(String::from_utf8)
+            {
                 texts.extend(text.unwrap_or_default().lines().map(str::to_owned));
             }
         }

@@ -37,12 +37,11 @@ pub(crate) fn settle(corpus: &Corpus<'_>, context: &Context<'_>) -> Result<Decis
     let epochs = vec![Epochs::of(1.0); plan.sources.len()];
     let mut decisions = Decisions { dropped, epochs, shards: Vec::new(), sources: Vec::new() };
     // A mix is decided from what is left to train on, so records are summed up twice.
-    let unique = match plan.mix {
-        None => vec![Sums::default(); plan.sources.len()],
-        Some(_) => {
-            let sums = sum_all(corpus, &decisions, context)?;
-            sums.sources.into_iter().map(|totals| totals.unique).collect()
-        }
+    let unique = if plan.mix.is_some() {
+        let sums = sum_all(corpus, &decisions, context)?;
+        sums.sources.into_iter().map(|totals| totals.unique).collect()
+    } else {
+        vec![Sums::default(); plan.sources.len()]
     };
     decisions.epochs = mix::epochs(plan, &unique)?;
     let PartSums { mut sources, tokens, documents } = sum_all(corpus, &decisions, context)?;

@@ -57,7 +57,7 @@ impl DocMeta {
         bucket: u16,
         contaminated: bool,
     ) -> Self {
-        Self { record_id, part, targets, bucket, contaminated, ..Self::default() }
+        Self { record_id, targets, bucket, part, contaminated, ..Self::default() }
     }
 
     /// Its place in the order of its part.
