@@ -240,7 +240,8 @@ def test_a_record_longer_than_16_mib_is_one_malformed_record(tmp_path: Path) -> 
 def test_an_unclosed_quote_before_much_text_takes_little_memory(tmp_path: Path) -> None:
     """Measured by a fresh process, which no other test has made large."""
     program = (
-        "import sys; from pathlib import Path; import packer; folder = Path(sys.argv[1]);"
+        "import sys; from pathlib import Path; from support import packer;"
+        "folder = Path(sys.argv[1]);"
         "packer.pack(folder, folder.parent / 'out', tokenizer=folder / 'tokenizer.json');"
         "print(next(line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line))"
     )
