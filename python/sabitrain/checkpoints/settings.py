@@ -30,3 +30,7 @@ class CheckpointConfig:
         require(
             self.keep_every >= 0, f"checkpoint.keep_every must be 0 or more, not {self.keep_every}"
         )
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether ``every`` asks for a checkpoint after ``step`` steps."""
+        return bool(self.every) and step > 0 and step % self.every == 0
