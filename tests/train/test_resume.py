@@ -18,6 +18,7 @@ import sabitrain
 from sabiprep.errors import ConfigError, DatasetError, OutputError, TrainError
 from sabitrain import trainer
 from sabitrain.__main__ import main
+from sabitrain.checkpoints.disk import Disk
 from sabitrain.checkpoints.trainer_state import restore_state
 from sabitrain.config import CheckpointConfig, OptimConfig, TrainConfig
 from sabitrain.optim.guard import StepGuard
@@ -26,6 +27,7 @@ from sabitrain.trainer import run_training
 from support.train import tear
 from support.train.runs import begin, environment, wait_for
 from support.train.tiny import VOCAB_SIZE, tiny_config, write_tiny
+from support.train.torn_disk import TornDisk
 
 EVERY_TEN = CheckpointConfig(every=10)
 
@@ -83,6 +85,11 @@ def test_torn_at_every_file_operation(data, tmp_path):
     told = json.loads(done.stdout)
     assert told["wrong"] == []
     assert told["operations"] > 50
+
+
+def test_every_kind_of_change_to_the_disk_can_be_torn():
+    kinds = {name for name in vars(Disk) if not name.startswith("_")}
+    assert kinds == {name for name in vars(TornDisk) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

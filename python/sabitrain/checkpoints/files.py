@@ -1,13 +1,8 @@
-"""Every change that training makes to a disk, one operation at a time.
+"""The files of a run on the disk: each complete under its own name.
 
-A hook lets tests tear any of them.
-
-A file is written whole under another name, synced, and renamed: what bears its own name is
+A file is written whole under another name, synced, and renamed: a file with its own name is
 complete. The one exception is the record of a run, which grows line by line and is cut back to a
 known length when the run is resumed.
-
-With ``SABITRAIN_TEST_FAULT=abort:N`` in the environment the process dies by SIGKILL in the middle
-of its N-th operation: a write is then half done, a rename or a removal not at all.
 """
 
 from __future__ import annotations
@@ -17,72 +12,52 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
-import signal
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sabiprep.errors import OutputError, SabiprepError
 from sabiprep.files import open_regular
+from sabitrain.checkpoints.disk import Disk
 
-FAULT = "SABITRAIN_TEST_FAULT"
-
-_operations = 0
+disk = Disk()
+"""The disk of the process; every change goes through it."""
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those it lies in, unless they are there."""
+    """Makes a folder and its parents, unless they exist."""
     if not path.is_dir():
-        _is_torn()
-        path.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(path)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a new file and has the disk hold it.
+    """Writes a new file and waits until the disk holds it.
 
     Raises:
-        OSError: If it cannot be written, or a link bears its name: what that leads to is left
-            alone.
+        OSError: If it cannot be written, or is a link: the target of a link is left alone.
     """
-    with os.fdopen(_open_no_link(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
-        if _is_torn(die=False):
-            content = content[: len(content) // 2]
-        file.write(content)
-    _die_if_torn()
+    disk.write(path, content)
     sync(path)
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes tensors as a new safetensors file, and has the disk hold it.
+    """Writes tensors as a new safetensors file and waits until the disk holds it.
 
-    The tensors are on the CPU and contiguous, and share no memory.
-
-    The file has the mode that the umask gives every new file; safetensors alone would let only its
-    owner read it.
+    Args:
+        path: The file, which must not exist.
+        tensors: The tensors, contiguous, on the CPU, sharing no memory.
+        metadata: The texts in the head of the file.
 
     Raises:
         OSError: If it cannot be written.
     """
-    torn = _is_torn(die=False)
-    with path.open("xb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-    try:
-        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
-    except SafetensorError as error:
-        raise _os_error(error) from error
-    path.chmod(mode)
-    if torn:
-        os.truncate(path, path.stat().st_size // 2)
-    _die_if_torn()
+    disk.write_tensors(path, tensors, metadata)
     sync(path)
 
 
@@ -109,15 +84,13 @@ def point(link: Path, target: str) -> None:
     unfinished = unfinished_name(link)
     if unfinished.is_symlink():
         remove(unfinished)
-    _is_torn()
-    unfinished.symlink_to(target)
+    disk.link(unfinished, target)
     rename(unfinished, link)
 
 
 def rename(old: Path, new: Path) -> None:
     """Gives a file or folder another name in the same folder; a file of that name is replaced."""
-    _is_torn()
-    old.rename(new)
+    disk.rename(old, new)
     sync(new.parent)
 
 
@@ -131,19 +104,16 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         for entry in sorted(path.iterdir()):
             remove(entry)
-        _is_torn()
-        path.rmdir()
+        disk.remove_folder(path)
     elif path.exists() or path.is_symlink():
-        _is_torn()
-        path.unlink()
+        disk.unlink(path)
 
 
 def sync(path: Path) -> None:
     """Has the disk hold what was written to a file or folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        _is_torn()
-        os.fsync(descriptor)
+        disk.sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -200,8 +170,7 @@ class Lock:
         """
         self._path = path
         while True:
-            _is_torn()
-            self._descriptor = _open_no_link(path, os.O_RDWR | os.O_CREAT)
+            self._descriptor = disk.open(path, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_named():
@@ -240,10 +209,9 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         """Removes the file while it is still held, then lets go."""
-        _is_torn()
         with contextlib.suppress(OSError):
             if self._is_named():
-                self._path.unlink()
+                disk.unlink(self._path)
         os.close(self._descriptor)
 
 
@@ -258,8 +226,8 @@ class Log:
 
         A checkpoint notes how many a run had written when it was made.
         """
-        _is_torn()
-        self._file = os.fdopen(_open_no_link(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+        descriptor = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._file = os.fdopen(descriptor, "ab")
         self._file.truncate(min(keep, self._file.tell()))
         self._file.seek(0, os.SEEK_END)
         self.size = self._file.tell()
@@ -267,52 +235,13 @@ class Log:
     def write(self, line: str) -> None:
         """Adds a line."""
         content = f"{line}\n".encode()
-        if _is_torn(die=False):
-            content = content[: len(content) // 2]
-        self._file.write(content)
-        self._file.flush()
+        disk.append(self._file, content)
         self.size += len(content)
-        _die_if_torn()
 
     def sync(self) -> None:
         """Has the disk hold every line so far, so that a checkpoint may count on them."""
-        _is_torn()
-        os.fsync(self._file.fileno())
+        disk.sync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
-
-
-def _open_no_link(path: Path, flags: int) -> int:
-    """Opens or makes a file and returns its descriptor, never that of a link's target."""
-    return open_regular(path, flags | os.O_NOFOLLOW)
-
-
-def _os_error(error: SafetensorError) -> OSError:
-    """Returns the system's error, which safetensors gives in words: ``(os error 28)``."""
-    number = re.search(r"os error (\d+)", str(error))
-    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
-
-
-def _is_torn(die: bool = True) -> bool:
-    """Counts an operation and returns whether it is the one to tear.
-
-    If it is, the process dies at once, or the caller does half of it first.
-    """
-    global _operations
-    _operations += 1
-    torn = _at_fault()
-    if torn and die:
-        _die_if_torn()
-    return torn
-
-
-def _at_fault() -> bool:
-    return os.environ.get(FAULT) == f"abort:{_operations}"
-
-
-def _die_if_torn() -> None:
-    """Ends the process as ``kill -9`` does, if the operation at hand is the one to tear."""
-    if _at_fault():
-        os.kill(os.getpid(), signal.SIGKILL)

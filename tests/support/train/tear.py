@@ -21,6 +21,7 @@ from sabitrain.checkpoints import files
 from sabitrain.config import BatchConfig, CheckpointConfig, TrainConfig
 from sabitrain.trainer import run_training
 from support.train.tiny import TIMES, tiny_config
+from support.train.torn_disk import TornDisk
 
 
 def config_of(data: Path, run: Path, **options: Any) -> TrainConfig:
@@ -48,7 +49,7 @@ def train(config: TrainConfig, fault: int | None) -> int:
         try:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
                 if fault is not None:
-                    os.environ[files.FAULT] = f"abort:{fault}"
+                    files.disk = TornDisk(fault)
                 run_training(config)
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
