@@ -35,12 +35,12 @@ class Batch:
         cu_seqlens: int32[S + 1]: where each segment starts, and N; S is a multiple of `PAD_TO`,
             empty segments last.
         max_seqlen: Tokens of the longest segment.
-        predict_at_M: int64[M]: the positions that predict, each the one before its target. M is a
-            multiple of `PAD_TO` too, never 0: places that are left predict from position 0, with
-            weight 0. Under ``compute="dense"`` it is every position.
-        targets_M: int64[M]: the ids they are to predict.
+        predict_at_M: int64[M]: the positions that predict, each right before its target. M is a
+            multiple of `PAD_TO` too, never 0: places to spare predict from position 0, with
+            weight 0. Under ``compute="dense"`` every position predicts.
+        targets_M: int64[M]: the ids to predict.
         weights_M: float64[M]: the weight of each prediction in the loss.
-        targets: Predictions of a weight that is not 0. They come first, but under
+        targets: Predictions with a weight that is not 0. They come first, except under
             ``compute="dense"``.
         tokens: Tokens of documents, without padding.
     """
@@ -108,45 +108,72 @@ def make_batch(
             could predict it.
     """
     ids_N = rows["input_ids"].reshape(-1)
-    positions_N = rows["position_ids"].reshape(-1)
     # Finding the true booleans is several times as fast as finding floats that are not 0.
     counted_at = np.flatnonzero(weights_N if weights_N.dtype == np.bool_ else weights_N != 0)
-    counted = len(counted_at)
+    # A prediction across a document's edge would learn from another document.
     if weights_N[rows["cu_seqlens"][:-1]].any():
         raise DatasetError(
             "the first token of a document is a target", remedy="pack the dataset again"
         )
-    if compute == "dense":
-        # Every position predicts the token after it; the last has none, and weight 0.
-        predict_at_M, targets_M = np.arange(len(ids_N)), np.append(ids_N[1:], 0)
-        weights_M = np.zeros(len(ids_N))
-        weights_M[counted_at - 1] = weights_N[counted_at]
-    else:
-        places = _round_up(max(1, counted))
-        predict_at_M, targets_M, weights_M = (
-            np.zeros(places, np.int64),
-            np.zeros(places, np.int64),
-            np.zeros(places),
-        )
-        np.subtract(counted_at, 1, out=predict_at_M[:counted])
-        ids_N.take(
-            counted_at, out=targets_M[:counted], mode="clip"
-        )  # the other modes copy once more
-        weights_M[:counted] = 1 if weights_N.dtype == np.bool_ else weights_N[counted_at]
+    predict = _predict_everywhere if compute == "dense" else _predict_counted
+    predict_at_M, targets_M, weights_M = predict(ids_N, weights_N, counted_at)
     # Empty segments at the end make few different lengths, so that little is compiled again.
     cu_seqlens = np.full(_round_up(len(rows["cu_seqlens"]) - 1) + 1, len(ids_N), np.int32)
     cu_seqlens[: len(rows["cu_seqlens"])] = rows["cu_seqlens"]
     return Batch(
         ids_N=torch.from_numpy(ids_N),
-        positions_N=torch.from_numpy(positions_N),
+        positions_N=torch.from_numpy(rows["position_ids"].reshape(-1)),
         cu_seqlens=torch.from_numpy(cu_seqlens),
         max_seqlen=rows["max_seqlen"],
         predict_at_M=torch.from_numpy(predict_at_M),
         targets_M=torch.from_numpy(targets_M),
         weights_M=torch.from_numpy(weights_M),
-        targets=counted,
+        targets=len(counted_at),
         tokens=int(rows["seq_lengths"].sum()),
     )
+
+
+_Predictions = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
+
+
+def _predict_everywhere(
+    ids_N: npt.NDArray[np.int64],
+    weights_N: npt.NDArray[np.float64 | np.bool_],
+    counted_at: npt.NDArray[np.int64],
+) -> _Predictions:
+    """Returns positions, targets and weights of a prediction at every position.
+
+    Args:
+        ids_N: int64[N], the tokens.
+        weights_N: float64[N] or bool[N], the weight of each token's prediction.
+        counted_at: The tokens with a weight that is not 0.
+    """
+    weights_M = np.zeros(len(ids_N))
+    # A token is predicted at the position before it; the last position has no target.
+    weights_M[counted_at - 1] = weights_N[counted_at]
+    return np.arange(len(ids_N)), np.append(ids_N[1:], 0), weights_M
+
+
+def _predict_counted(
+    ids_N: npt.NDArray[np.int64],
+    weights_N: npt.NDArray[np.float64 | np.bool_],
+    counted_at: npt.NDArray[np.int64],
+) -> _Predictions:
+    """Returns positions, targets and weights of the counted tokens, padded to `PAD_TO`.
+
+    The arguments are those of `_predict_everywhere`.
+    """
+    counted = len(counted_at)
+    # One place at least, so that a batch without targets needs no case of its own.
+    places = _round_up(max(1, counted))
+    predict_at_M, targets_M = np.zeros(places, np.int64), np.zeros(places, np.int64)
+    weights_M = np.zeros(places)
+    # Into the arrays themselves: a copy of each would take a large part of the loader's time.
+    np.subtract(counted_at, 1, out=predict_at_M[:counted])
+    # With "clip" NumPy writes to `out` directly; the other modes copy once more.
+    ids_N.take(counted_at, out=targets_M[:counted], mode="clip")
+    weights_M[:counted] = 1 if weights_N.dtype == np.bool_ else weights_N[counted_at]
+    return predict_at_M, targets_M, weights_M
 
 
 def make_step(
@@ -159,14 +186,14 @@ def make_step(
     """Makes the micro-batches of a step, normalised together.
 
     Dividing each micro-batch by its own total would weigh a token by how few targets stand beside
-    it; the step's total makes the gradient the same however the step is cut.
+    it. The total of the step makes the gradient the same however the step is cut.
 
     Args:
-        split: Where the rows are.
-        rows: The rows.
+        split: The split to read.
+        rows: The rows of the step.
         at_once: Most rows of a micro-batch.
         masking: The weight of each prediction.
-        compute: What is left out (`make_batch`).
+        compute: The computation to leave out (`make_batch`).
 
     Raises:
         DatasetError: If a shard is damaged.
@@ -176,6 +203,7 @@ def make_step(
         for read in micro_batches(split, rows, at_once)
     ]
     # In NumPy, on the same memory: torch would wake its threads, and the loader has one.
+    # A step without targets divides by one: its weights stay 0.
     total = sum(float(batch.weights_M.numpy().sum()) for batch in batches) or 1.0
     for batch in batches:
         np.divide(batch.weights_M.numpy(), total, out=batch.weights_M.numpy())

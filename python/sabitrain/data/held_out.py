@@ -24,21 +24,21 @@ def sample_rows(
 ) -> npt.NDArray[np.int64] | None:
     """Chooses the rows to validate on: int64[rows], the same for the same dataset and seed.
 
-    They hold a target of every task in every language that has one in the split, even where that
-    takes more rows than ``count``; then, as far as ``count`` allows, of every source. The rest
-    comes in proportion: a row's stratum is the rarest source with a target in it, and each stratum
-    has its share of the sample to within one row. The rows of any beginning of the result are such
-    a sample too.
+    The rows hold a target of every task in every language that has a target in the split, even
+    where that takes more rows than ``count``; then, as far as ``count`` allows, of every source.
+    The rest comes in proportion: a row's stratum is the rarest source with a target in it, and each
+    stratum has its share of the sample to within one row. The rows of any beginning of the result
+    are such a sample too.
 
     Args:
-        dataset: Where the sources are.
-        split: A split of it.
-        count: Rows wanted; 0, or as many as there are, for all of them in their order.
-        seed: Decides which.
-        go_on: Asked between batches of rows that are looked at.
+        dataset: The dataset, with its sources.
+        split: A split of the dataset.
+        count: Rows wanted; 0, or as many as the split has, for all of them in their order.
+        seed: The seed that decides the sample.
+        go_on: The question asked between batches of rows.
 
     Returns:
-        The rows, or None where ``go_on`` said no.
+        The rows, or None if ``go_on`` said no.
 
     Raises:
         DatasetError: If a shard is damaged.
@@ -48,6 +48,7 @@ def sample_rows(
     present_RS = _sources_of_rows(split, len(dataset.sources), go_on)
     if present_RS is None:
         return None
+    # Ties are broken by a random order: rows of a dataset may stand in an order of their own.
     order_R = shuffled(len(split), f"sabitrain validation {seed} {dataset.fingerprint}")
     pairs = [(source.task, source.lang) for source in dataset.sources]
     in_pair_RG = np.stack(
@@ -90,12 +91,13 @@ def _sources_of_rows(split: Rows, sources: int, go_on: GoOn | None) -> npt.NDArr
 def _cover(
     present_RG: npt.NDArray[np.bool_], order_R: npt.NDArray[np.int64], chosen: Sequence[int]
 ) -> list[int]:
-    """Returns ``chosen`` and a row for each group that none of them holds.
+    """Returns ``chosen`` and a row for each group without a row among them.
 
-    It is the first such row in the order; the rarest group comes first.
+    The row is the first of its group in the order; the rarest group comes first.
     """
     rows = list(chosen)
     counts_G = present_RG.sum(0)
+    # A row of a rare group often holds a common one too, which then needs no row of its own.
     for group in np.argsort(counts_G, kind="stable").tolist():
         if counts_G[group] and not present_RG[rows, group].any():
             rows.append(int(order_R[present_RG[order_R, group].argmax()]))
@@ -110,8 +112,10 @@ def _by_stratum(
     The shares hold to within one row.
     """
     counts_S = present_RS.sum(0)
+    # Sources that a row does not hold count as the most frequent, so `argmin` passes over them.
     rarest_R = np.where(present_RS, counts_S, counts_S.max(initial=0) + 1).argmin(1)
     stratum_R = np.where(present_RS.any(1), rarest_R, -1)[order_R]
+    # Each stratum is spread evenly over [0, 1); sorting by place then mixes the strata.
     place_R = np.empty(len(order_R))
     for stratum in np.unique(stratum_R):
         of_it = stratum_R == stratum

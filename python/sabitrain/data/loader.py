@@ -24,8 +24,7 @@ _LARGE_BLOCK = 16 << 20
 class Loader:
     """Makes steps, in memory that a GPU can read by itself if asked to; usable in ``with``.
 
-    Which rows a step has, and what becomes of them, is a pure function of the step: reading ahead
-    changes nothing.
+    A step is a pure function of its number: reading ahead changes nothing.
 
     Attributes:
         waited: Seconds that `step` has kept its caller waiting.
@@ -44,12 +43,12 @@ class Loader:
         """Prepares to read; nothing is read yet.
 
         Args:
-            split: Where the rows are.
+            split: The split to read.
             rows_of_step: The rows of each step, counted from 0.
-            steps: Steps of the run: there is nothing to read after the last.
+            steps: Steps of the run; nothing is read after the last.
             micro_rows: Most rows of a micro-batch.
-            masking: What each prediction counts for.
-            compute: What is left out (`sabitrain.data.batches.make_batch`).
+            masking: The weight of each prediction.
+            compute: The computation to leave out (`sabitrain.data.batches.make_batch`).
             pin: Whether to lay batches in page-locked memory.
         """
         self.waited = 0.0
@@ -61,16 +60,18 @@ class Loader:
             pin,
         )
         keep_freed_memory()
+        # One thread: the next step is enough, and more would take time from the computation.
         self._thread = ThreadPoolExecutor(1, "sabitrain-loader")
         self._ahead: dict[int, Future[Step]] = {}
 
     def step(self, step: int) -> Step:
-        """Returns a step, counted from 0; the one after it is begun.
+        """Returns a step, counted from 0, and begins the step after it.
 
         Raises:
             DatasetError: If a shard is damaged.
         """
         began = time.perf_counter()
+        # The first step of a session, and one after a skipped batch, was not read ahead.
         coming = self._ahead.pop(step, None) or self._thread.submit(self._make, step)
         if step + 1 < self._steps:
             self._ahead = {
@@ -103,9 +104,9 @@ class Loader:
 def keep_freed_memory() -> None:
     """Has the C library keep the memory that one step frees for the next.
 
-    glibc gives memory that is free at the top of its heap back to the system, so that each step
-    would have its pages made anew: a quarter of its time. It gives back less the larger the largest
-    block that it has seen come and go (mallopt(3), ``M_MMAP_THRESHOLD``), which is why training
-    does without this once a model is made. Nothing is written to this block, so it takes no memory.
+    glibc returns free memory at the top of its heap to the system, so that each step would have its
+    pages made anew: a quarter of its time. The larger the largest block that glibc has seen come
+    and go (mallopt(3), ``M_MMAP_THRESHOLD``), the less it returns, so this function allocates one
+    large block and frees it. Nothing is written to the block, so it takes no memory.
     """
     np.empty(_LARGE_BLOCK, np.uint8)

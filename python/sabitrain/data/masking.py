@@ -47,7 +47,8 @@ def not_from_templates(rows: BatchDict) -> npt.NDArray[np.bool_]:
 
 def prompt_tokens(rows: BatchDict) -> npt.NDArray[np.bool_]:
     """Returns the tokens of prompts that a token of their document precedes: bool[N]."""
-    # 0 and 1 for the two roles of prompts, anything else for the rest.
+    # 0 and 1 for the two roles of prompts; control tokens wrap around to 255: one comparison
+    # instead of two.
     kind_N = rows["roles"].reshape(-1) - np.uint8(TEMPLATE)
     found_N: npt.NDArray[np.bool_] = kind_N <= DATA - TEMPLATE
     found_N[rows["cu_seqlens"][:-1]] = False
@@ -63,11 +64,11 @@ def prompt_data(rows: BatchDict) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Which tokens a loss trains.
+    """The tokens that a loss trains.
 
     Attributes:
-        trained: The tokens of weight 1: bool[N]; the rows' own loss mask may be returned.
-        prompt: The tokens that ``prompt_weight`` is the weight of: bool[N].
+        trained: The tokens of weight 1: bool[N], perhaps the loss mask of the rows itself.
+        prompt: The tokens of weight ``prompt_weight``: bool[N].
     """
 
     trained: Callable[[BatchDict], npt.NDArray[np.bool_]]
@@ -104,14 +105,15 @@ class Masking:
     def weights(self, rows: BatchDict) -> npt.NDArray[np.float64 | np.bool_]:
         """Returns the weight of each token's prediction: float64[N], 0 on padding and first tokens.
 
-        Where each is 1 or 0 it is bool[N], which takes a fraction of the time; it may be the loss
-        mask itself.
+        Weights of 1 and 0 alone are bool[N], perhaps the loss mask itself: booleans take a fraction
+        of the time.
         """
         strategy = STRATEGIES[self.loss]
         trained_N = strategy.trained(rows)
         scaled = self.task_weights or self.weigh_by == "example"
         if self.prompt_weight is None and not scaled:
             return trained_N
+        # A copy: the mask belongs to the rows.
         weights_N = trained_N.astype(np.float64)
         if self.prompt_weight is not None:
             weights_N[strategy.prompt(rows)] = self.prompt_weight
@@ -126,11 +128,13 @@ class Masking:
         scales_S = np.ones(len(rows["cu_seqlens"]) - 1)
         if self.weigh_by == "example":
             sums_S = np.add.reduceat(weights_N, rows["cu_seqlens"][:-1])
+            # A segment without a weight has nothing to divide.
             scales_S /= np.where(sums_S > 0, sums_S, 1)
         if self.task_weights:
             of_source = np.array(
                 [self.task_weights.get(source.task, 1.0) for source in self.sources]
             )
+            # The 0 at the end is for padding, whose document is -1.
             scales_S *= np.append(of_source[rows["source_ids"]], 0)[_document_of_segments(rows)]
         return scales_S
 

@@ -27,7 +27,7 @@ class MixedRows:
         Args:
             splits: The splits, with rows of ``seq_len`` tokens.
             seq_len: Tokens of a row.
-            first_sources: Where the sources of each split's dataset begin among all.
+            first_sources: The index of the first source of each split's dataset among all.
         """
         self._splits, self._seq_len, self._first_sources = splits, seq_len, first_sources
         self._ends = list(accumulate(len(split) for split in splits))
@@ -53,6 +53,7 @@ class MixedRows:
             DatasetError: If a shard is damaged there.
         """
         found = self._find(indices)
+        # All rows at once, which makes one array of each column rather than joining several.
         batch = batch_of([place for places in found for place in places], self._seq_len, labels)
         first_source_B = np.repeat(
             np.array(self._first_sources, np.uint16), [len(places) for places in found]
@@ -61,11 +62,12 @@ class MixedRows:
         return batch
 
     def _find(self, indices: Iterable[SupportsIndex]) -> list[list[Place]]:
-        """Returns where the rows of each split are."""
+        """Returns the places of the rows, split by split."""
         rows_of: list[list[int]] = [[] for _ in self._splits]
         for row in map(operator.index, indices):
             if not 0 <= row < len(self):
                 raise IndexError(f"row {row} of a split of {len(self)} rows")
+            # Right of equal ends, so that an empty split is passed over.
             split = bisect_right(self._ends, row)
             rows_of[split].append(row - self._ends[split] + len(self._splits[split]))
         return [split.find(rows) for split, rows in zip(self._splits, rows_of, strict=True)]
@@ -98,6 +100,7 @@ class Mixture:
         first = parts[0]
         for part in parts[1:]:
             _check_fit(part, first)
+        # The datasets share a tokenizer, so the first one speaks for all.
         self._parts = parts
         self.path, self.manifest, self.tokenizer_path = (
             first.path,
@@ -109,6 +112,7 @@ class Mixture:
         self.fingerprint = hashlib.sha256(
             " ".join(part.fingerprint for part in parts).encode()
         ).hexdigest()
+        # Ids of sources begin at 0 in every dataset; here each dataset goes on from the one before.
         starts = [0, *accumulate(len(part.sources) for part in parts)][:-1]
         self.sources = [
             replace(source, id=start + source.id)
@@ -119,7 +123,7 @@ class Mixture:
         self.validation = MixedRows([part.validation for part in parts], self.seq_len, starts)
 
     def place(self, source_id: int, record_id: int) -> str:
-        """Returns where a record of a source is, in words: its dataset, its file, the byte in it.
+        """Returns the place of a record in words: its dataset, its file and the byte in the file.
 
         Args:
             source_id: The source, numbered over all datasets.

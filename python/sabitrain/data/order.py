@@ -1,4 +1,4 @@
-"""Which rows each step takes: pure functions of the seed, the step and the datasets' fingerprints.
+"""The rows of each step: pure functions of the seed, the step and the datasets' fingerprints.
 
 Dimensions: D datasets, R rows of a step.
 """
@@ -45,8 +45,7 @@ class Order(Protocol):
 class RowStream:
     """The rows of a split without end: epochs follow each other, each in an order of its own.
 
-    The row at a place is a pure function of the key and the place, and every row comes once an
-    epoch.
+    The row at a place is a pure function of the key and the place. Every row comes once an epoch.
 
     Attributes:
         rows: Rows of an epoch.
@@ -61,6 +60,7 @@ class RowStream:
     def take(self, begin: int, end: int) -> npt.NDArray[np.int64]:
         """Returns the rows at places ``begin`` to below ``end``: int64[end - begin]."""
         epochs, places = np.divmod(np.arange(begin, end), self.rows)
+        # A step may begin in one epoch and end in a later one.
         needed = range(begin // self.rows, -(-end // self.rows))
         # The orders of the epochs at hand are kept: making one takes longer than a step.
         self._epochs = {
@@ -70,6 +70,7 @@ class RowStream:
             for epoch in needed
         }
         taken = [self._epochs[epoch][places[epochs == epoch]] for epoch in needed]
+        # The empty array makes a result even where no row is asked for.
         return np.concatenate([np.empty(0, np.int64), *taken])
 
 
@@ -130,9 +131,9 @@ class MixedOrder:
 
         Args:
             parts: The datasets, each with a row to train on.
-            fingerprint: The mixture's.
+            fingerprint: The fingerprint of the mixture.
             rows_per_step: R.
-            seed: Decides the order.
+            seed: The seed of the order.
             steps: The horizon over which the mix changes.
             mix: The weights of the datasets.
         """
@@ -179,6 +180,7 @@ class MixedOrder:
                 strict=True,
             )
         ]
+        # Shuffled, lest each micro-batch has the rows of one dataset.
         return np.concatenate(taken)[shuffled(self.rows_per_step, f"{self._key} {step}")]
 
 
@@ -198,10 +200,11 @@ def mix_of_steps(
         steps: The steps.
         begin: The weights at the first step.
         end: The weights at the last step; None keeps them.
-        along: How they go from the one to the other.
+        along: The curve between the two.
     """
     first = np.asarray(begin, np.float64) / sum(begin)
     last = first if end is None else np.asarray(end, np.float64) / sum(end)
+    # The last step has the weights of the end exactly; a run of one step has those of the start.
     progress = np.arange(steps) / max(1, steps - 1)
     if along == "cosine":
         progress = (1 - np.cos(np.pi * progress)) / 2
@@ -211,10 +214,9 @@ def mix_of_steps(
 def shuffled(count: int, key: str) -> npt.NDArray[np.int64]:
     """Returns a permutation of ``range(count)``, int64[count], that depends on ``key`` alone.
 
-    It is the same in every version of NumPy.
-
-    NumPy promises the raw stream of a bit generator for good, but not what
-    ``Generator.permutation`` makes of it (NEP 19): so the numbers are drawn raw and sorted.
+    The permutation is the same in every version of NumPy. NumPy promises the raw stream of a bit
+    generator for good, but not the results of ``Generator.permutation`` (NEP 19): so the numbers
+    are drawn raw and sorted.
     """
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
     return np.argsort(np.random.Philox(key=seed).random_raw(count), kind="stable")

@@ -1,4 +1,4 @@
-"""What a run reads rows from: one packed dataset or a mixture of several, which look the same."""
+"""The source of a run's rows: one packed dataset or a mixture of several, behind one protocol."""
 
 from __future__ import annotations
 
@@ -36,15 +36,14 @@ class Rows(Protocol):
 
 
 class RowSource(Protocol):
-    """Where the rows of a run come from.
+    """The datasets of a run as one: `sabiprep.PackedDataset` or `sabitrain.data.mixture.Mixture`.
 
-    `sabiprep.PackedDataset` is one as it is, `sabitrain.data.mixture.Mixture` another. The
-    properties have the meaning and the names of `sabiprep.PackedDataset`.
+    The properties have the meaning and the names of `sabiprep.PackedDataset`.
     """
 
     @property
     def path(self) -> Path:
-        """The folder, for messages; of a mixture, that of its first dataset."""
+        """The folder, for messages; a mixture gives the folder of its first dataset."""
 
     @property
     def fingerprint(self) -> str:
@@ -52,7 +51,7 @@ class RowSource(Protocol):
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """The manifest; of a mixture, that of its first dataset, whose tokenizer all share."""
+        """The manifest; a mixture gives the manifest of its first dataset."""
 
     @property
     def seq_len(self) -> int:
@@ -91,7 +90,7 @@ class RowSource(Protocol):
         """The validation split; it may have no row."""
 
     def place(self, source_id: int, record_id: int) -> str:
-        """Returns where a record of a source is, in words: its file and the byte in it.
+        """Returns the place of a record in words: its file and the byte in the file.
 
         Raises:
             DatasetError: If a dataset has no such source, or no such input of it.

@@ -1,8 +1,8 @@
 """The tokenizer that a dataset came with, checked, and its files of a checkpoint.
 
-What the tokenizer of a checkpoint gives for a prompt is what the rows hold: BOS where the dataset
-was packed with one, and nothing at the end. Pack never runs a tokenizer's post-processor, so
-whatever that would add is taken out.
+The tokenizer of a checkpoint gives the ids that the rows hold: BOS first if the dataset was packed
+with BOS, and nothing at the end. Pack never runs a tokenizer's post-processor, so its additions are
+taken out.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def open_tokenizer(dataset: RowSource) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_buffer(content)
         known = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        # Rows are packed without either, whatever the file says.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         drifted = next(
@@ -47,6 +48,7 @@ def open_tokenizer(dataset: RowSource) -> Tokenizer:
         raise DatasetError(
             f"cannot be read as a tokenizer: {error}", file=file, remedy=REMEDY
         ) from error
+    # After the `try`, which would take these errors for the library's.
     if known != dataset.vocab_size:
         raise DatasetError(
             f"the dataset was packed with a vocabulary of {dataset.vocab_size}, "
@@ -107,14 +109,13 @@ def control_ids(dataset: RowSource) -> dict[str, int | None]:
 def tokenizer_config(dataset: RowSource, tokenizer: Tokenizer, context: int) -> dict[str, Any]:
     """Returns the content of ``tokenizer_config.json``.
 
-    It names the class that takes ``tokenizer.json`` as it is, and the control tokens by text.
-
-    ``add_bos_token`` and ``add_eos_token`` say what the post-processor of `tokenizer_file` does:
-    some versions of ``transformers`` go by the one, some by the other.
+    The content names the class that takes ``tokenizer.json`` as it is, and the control tokens by
+    text. ``add_bos_token`` and ``add_eos_token`` repeat the post-processor of `tokenizer_file`:
+    some versions of ``transformers`` follow the keys, some the post-processor.
 
     Args:
         dataset: The dataset.
-        tokenizer: Its tokenizer.
+        tokenizer: The tokenizer of the dataset.
         context: The longest text that the model takes, in tokens.
     """
     ids = control_ids(dataset)
@@ -135,11 +136,11 @@ def tokenizer_config(dataset: RowSource, tokenizer: Tokenizer, context: int) -> 
 def tokenizer_file(dataset: RowSource, tokenizer: Tokenizer) -> bytes:
     """Returns the ``tokenizer.json`` of a checkpoint, made to begin a text as the rows do.
 
-    It neither cuts nor pads. The dataset's own bytes are returned if they do all that already.
+    The tokenizer in it neither cuts nor pads. Returns the dataset's own bytes if nothing changes.
 
     Args:
         dataset: The dataset.
-        tokenizer: Its tokenizer.
+        tokenizer: The tokenizer of the dataset.
 
     Raises:
         DatasetError: If the file cannot be read.
@@ -156,6 +157,7 @@ def tokenizer_file(dataset: RowSource, tokenizer: Tokenizer) -> bytes:
             f"cannot be read as a tokenizer: {error}", file=str(file), remedy=REMEDY
         ) from error
     wanted |= {"truncation": None, "padding": None}
+    # The very bytes where possible, so that the file's sha256 is still the dataset's.
     if all(written.get(name) == value for name, value in wanted.items()):
         return content
     return json.dumps({**written, **wanted}, ensure_ascii=False, indent=2).encode()
@@ -164,10 +166,11 @@ def tokenizer_file(dataset: RowSource, tokenizer: Tokenizer) -> bytes:
 def _post_processor(written: Any, bos: tuple[str, int] | None) -> dict[str, Any] | None:
     """Returns a post-processor that puts BOS first, if there is one, and adds nothing else.
 
-    ``bos`` is its text and id.
-
-    Of ``written`` only what trims offsets stays.
+    Args:
+        written: The post-processor of the file, if any.
+        bos: The text and the id of BOS, if there is one.
     """
+    # ByteLevel only trims offsets, and adds no token.
     parts = [part for part in _parts(written) if part["type"] == "ByteLevel"]
     if bos is not None:
         token, id_ = bos
@@ -188,7 +191,7 @@ def _post_processor(written: Any, bos: tuple[str, int] | None) -> dict[str, Any]
 
 
 def _parts(written: Any) -> list[Any]:
-    """Returns the post-processors of a sequence, at any depth; itself if it is none."""
+    """Returns the post-processors of a sequence, at any depth; another one alone in a list."""
     if written is None:
         return []
     if written["type"] == "Sequence":
