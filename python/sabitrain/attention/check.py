@@ -30,12 +30,13 @@ def check_attention(
         heads: Query heads.
         kv_heads: Key and value heads.
         head_size: Dimensions of a head.
-        device: Where to compute.
+        device: The device to check.
         dtype: The type of the queries.
 
     Raises:
-        TrainError: If they differ by more than half precision explains.
+        TrainError: If the two differ by more than half precision explains.
     """
+    # The check draws from a generator of its own, so that it changes no run.
     generator = torch.Generator().manual_seed(0)
     tokens = sum(_CHECKED_LENGTHS)
     shapes = [(tokens, count, head_size) for count in (heads, kv_heads, kv_heads, heads)]
@@ -48,6 +49,7 @@ def check_attention(
     expected = _dense(q.detach(), k.detach(), v.detach(), grad)
     for what, ours, reference in zip(("output", "dq", "dk", "dv"), got, expected, strict=True):
         worst = ((ours.float() - reference).abs() / (1 + reference.abs())).max().item()
+        # Not `worst > _TOLERANCE`, which NaN would pass.
         if not worst <= _TOLERANCE:
             raise TrainError(
                 f"attention on {device} in {dtype} is wrong by {worst:.2g} ({what})",

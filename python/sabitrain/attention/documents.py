@@ -73,6 +73,7 @@ def _attention_backward(
 def _(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int
 ) -> tuple[Tensor, Tensor]:
+    # The shapes alone, by which ``torch.compile`` traces the op.
     lse_shape = (q.shape[1], q.shape[0]) if _backend(q) is flash else (0,)
     return q.new_empty(q.shape), q.new_empty(lse_shape, dtype=torch.float32)
 
@@ -92,6 +93,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keeps the tensors that the backward pass reads."""
     q, k, v, cu_seqlens, ctx.max_seqlen = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(q, k, v, *output, cu_seqlens)
@@ -100,6 +102,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _differentiate(
     ctx: Any, grad: Tensor, _: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    """Returns the gradients of the inputs; the bounds of segments have none."""
+    # Autograd may hand out an expanded gradient, which the kernels do not take.
     dq, dk, dv = _attention_backward(grad.contiguous(), *ctx.saved_tensors, ctx.max_seqlen)
     return dq, dk, dv, None, None
 

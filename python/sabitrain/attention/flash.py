@@ -23,6 +23,7 @@ def takes(q: Tensor) -> bool:
 
     They take half precision on CUDA, in heads of 8 to 256 dimensions in steps of 8.
     """
+    # Larger heads, and other steps, the kernels refuse with an error.
     half = q.dtype in (torch.bfloat16, torch.float16)
     return q.is_cuda and half and q.shape[2] % 8 == 0 and q.shape[2] <= 256
 
@@ -49,7 +50,7 @@ def backward(
     cu: Tensor,
     longest: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes the flash kernel's gradients; those of a key are summed over its query heads."""
+    """Computes the flash kernel's gradients; a key's gradients are summed over its query heads."""
     dq, dk, dv = _call_varlen(
         "_varlen_attn_backward",
         grad_out=grad,
@@ -58,9 +59,8 @@ def backward(
         value=repeat_heads(v, q.shape[1]),
         out=out,
         lse=lse,
-        rng_state=torch.zeros(
-            2, dtype=torch.uint64, device=q.device
-        ),  # dropout's, of which there is none
+        # The state of dropout, of which there is none.
+        rng_state=torch.zeros(2, dtype=torch.uint64, device=q.device),
         **_bounds(cu, longest),
     )
     return dq, sum_heads(dk, k.shape[1]), sum_heads(dv, v.shape[1])
@@ -75,6 +75,7 @@ def _bounds(cu: Tensor, longest: int) -> dict[str, Any]:
 def _call_varlen(name: str, **arguments: Any) -> tuple[Tensor, ...]:
     """Calls an op of ``torch.nn.attention.varlen`` with the arguments that it declares."""
     op = getattr(varlen, name)
+    # The schema, not the Python signature: the latter hides behind the op's decorator.
     declared = {argument.name for argument in op._opoverload._schema.arguments}
     result: tuple[Tensor, ...] = op(
         **{key: value for key, value in arguments.items() if key in declared}

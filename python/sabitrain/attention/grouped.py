@@ -1,8 +1,8 @@
 """The attention of any device and type: segments laid out by groups of about one length.
 
 Each segment is padded at its end, and a group is attended causally as one batch. A causal query
-never sees what comes after it, so the padding needs no mask: real queries come before it, and the
-gradient of the padded ones is zero.
+never sees later tokens, so the padding needs no mask: real queries come before the padding, and the
+gradient of padded queries is zero.
 
 Tried, with 4,096 tokens in 111 segments (4 heads of 32), forward and backward: groups gathered one
 by one 10 + 24 ms on one thread and 293 + 1,606 ms (medians) on two threads beside another busy
@@ -35,7 +35,10 @@ _MAX_SCORES = 1 << 22
 class _Group(NamedTuple):
     """Segments of about the same length, padded to the longest.
 
-    It notes where they begin in the layout, and their shape.
+    Attributes:
+        start: The first place of the group in the layout.
+        segments: G, the number of segments.
+        longest: L, the tokens of the longest segment.
     """
 
     start: int
@@ -51,9 +54,8 @@ class _Group(NamedTuple):
 class _Layout(NamedTuple):
     """All segments, group after group; P places, the padding of the groups included.
 
-    A place that holds no token of its own holds the last one of its segment once more, so that
-    nothing of another segment is even read. The layout depends on the lengths alone, never on what
-    the tokens hold.
+    A place without a token of its own repeats the last token of its segment, so that no place reads
+    another segment. The layout depends on the lengths alone, never on the content of the tokens.
     """
 
     token_at_P: Tensor
@@ -70,11 +72,13 @@ def _lay_out(cu_seqlens: Tensor, heads: int) -> _Layout:
     groups, tokens, places = [], [], 0
     for size in np.unique(rounded[rounded > 0]):
         alike = np.flatnonzero(rounded == size)
+        # Short of the rounded length: padding beyond the longest would be computed for nothing.
         longest = int(lengths[alike].max())
         at_once = max(1, _MAX_SCORES // (heads * longest * longest))
         for first in range(0, len(alike), at_once):
             members = alike[first : first + at_once]
             offsets = np.arange(longest)
+            # The minimum repeats the last token of a segment in its padding.
             token_GL = starts[members, None] + np.minimum(offsets, lengths[members, None] - 1)
             own_GL = offsets < lengths[members, None]
             place_of[token_GL[own_GL]] = places + np.flatnonzero(own_GL)
@@ -93,10 +97,12 @@ def forward(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int) -> tuple[
     """Computes attention group by group: [N, H, D], and nothing beside it."""
     heads, size = q.shape[1:]
     layout = _lay_out(cu, heads)
+    # One gather for all three: many small ones wait for each other on busy machines.
     qkv = torch.cat((q, repeat_heads(k, heads), repeat_heads(v, heads)), 1).index_select(
         0, layout.token_at_P
     )
     qkv = qkv.view(-1, 3, heads, size)
+    # Groups write into one array: joining their outputs would copy all of them again.
     out = torch.empty_like(qkv[:, :1], memory_format=torch.contiguous_format)
     for group in layout.groups:
         gq, gk, gv = group.cut(qkv)
@@ -124,15 +130,8 @@ def backward(
     dtype, scale = torch.promote_types(q.dtype, torch.float32), size**-0.5
     layout = _lay_out(cu, heads)
     grad, out = grad.to(dtype), out.to(dtype)
-    inputs = torch.cat(
-        (
-            q.to(dtype) * scale,
-            repeat_heads(k, heads).to(dtype),
-            repeat_heads(v, heads).to(dtype),
-            grad,
-        ),
-        1,
-    )
+    wide_k, wide_v = repeat_heads(k, heads).to(dtype), repeat_heads(v, heads).to(dtype)
+    inputs = torch.cat((q.to(dtype) * scale, wide_k, wide_v, grad), 1)
     # One gather for all four: many small ones wait for each other on busy machines.
     inputs = inputs.index_select(0, layout.token_at_P).view(-1, 4, heads, size)
     rowsums = (grad * out).sum(-1).index_select(0, layout.token_at_P).view(-1, 1, heads, 1)
@@ -142,19 +141,32 @@ def backward(
     # Padding repeats its segment's last token, whose gradient must count once.
     inputs[:, 3].masked_fill_(padding[:, None, None], 0)
     rowsums.masked_fill_(padding[:, None, None, None], 0)
-    side = max(group.longest for group in layout.groups)
-    future = torch.ones(side, side, dtype=torch.bool, device=q.device).triu_(1)
+    grads = _group_gradients(layout.groups, inputs, rowsums)
+    dq, dk, dv = (grads[:, i].index_select(0, layout.place_of_N) for i in range(3))
+    dk, dv = sum_heads(dk, k.shape[1]), sum_heads(dv, v.shape[1])
+    # The scores took scaled queries, so the gradient of the queries is scaled once more.
+    return dq.mul_(scale).to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
+
+def _group_gradients(groups: list[_Group], inputs: Tensor, rowsums: Tensor) -> Tensor:
+    """Returns the gradients of queries, keys and values in the layout: [P, 3, H, D].
+
+    Args:
+        groups: The groups of the layout.
+        inputs: [P, 4, H, D]: scaled queries, keys, values and the gradient of the output.
+        rowsums: [P, 1, H, 1]: rowsum(dO * O).
+    """
+    side = max(group.longest for group in groups)
+    future = torch.ones(side, side, dtype=torch.bool, device=inputs.device).triu_(1)
     grads = torch.empty_like(inputs[:, :3], memory_format=torch.contiguous_format)
-    for group in layout.groups:
+    for group in groups:
         gq, gk, gv, ggrad = group.cut(inputs)
         dq, dk, dv = group.cut(grads)
         scores = (gq @ gk.mT).masked_fill_(future[: group.longest, : group.longest], -torch.inf)
+        # Computed again: kept from the forward pass they would take the square of the lengths.
         probabilities = scores.softmax(-1)
         dv.copy_(probabilities.mT @ ggrad)
         dscores = (ggrad @ gv.mT).sub_(group.cut(rowsums)[0]).mul_(probabilities)
         dq.copy_(dscores @ gk)
         dk.copy_(dscores.mT @ gq)
-    dq, dk, dv = (grads[:, i].index_select(0, layout.place_of_N) for i in range(3))
-    dk, dv = sum_heads(dk, k.shape[1]), sum_heads(dv, v.shape[1])
-    return dq.mul_(scale).to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
+    return grads

@@ -29,16 +29,16 @@ class Unigram:
 
         p(t) = (c(t) + T q(t)) / (N + T)
 
-    which is Witten-Bell smoothing (Witten and Bell 1991, "The zero-frequency problem", method C, as
-    Chen and Goodman 1998, "An empirical study of smoothing techniques for language modeling",
-    section 2.4, interpolate it). q is the same for all groups together, of n target tokens, with
-    one added to the count of each of the V tokens of the
-    vocabulary (Laplace): q(t) = (c_all(t) + 1) / (n + V).
+    This is Witten-Bell smoothing (Witten and Bell 1991, "The zero-frequency problem", method C, as
+    interpolated by Chen and Goodman 1998, "An empirical study of smoothing techniques for language
+    modeling", section 2.4). q comes from the n target tokens of all groups together, with one added
+    to the count of each of the V tokens of the vocabulary (Laplace): q(t) = (c_all(t) + 1) / (n +
+    V).
 
-    The EOS that closes a document is counted neither here nor there, and costs nothing: the model
-    is told where each answer ends, so that a label that always ends after one token is as dear as
-    the choice among labels alone. A trained model that is no better reads nothing from its context;
-    one that is better may owe it to the tokens of the answer before, not to the prompt.
+    The EOS that closes a document is never counted and costs nothing: the baseline knows the end of
+    each answer, so that a label of one token costs as much as the choice among labels alone. A
+    trained model that is no better reads nothing from its context. A better model may owe the
+    difference to the earlier tokens of the answer, not to the prompt.
     """
 
     def __init__(self, dataset: RowSource) -> None:
@@ -47,8 +47,8 @@ class Unigram:
         groups = sorted(set(pairs))
         self._group_of_S = np.array([groups.index(pair) for pair in pairs], np.int64)
         self._vocabulary = dataset.vocab_size
-        # The tokens that occur in each group, as group * V + token in order, and how often: most do
-        # not occur in most.
+        # The tokens of each group, as group * V + token in order, and their counts: a dense table
+        # would be mostly zeros, since most tokens do not occur in most groups.
         self._keys, self._counts = np.empty(0, np.int64), np.empty(0, np.int64)
         self._totals_G: npt.NDArray[np.float64] = np.zeros(len(groups))
         self._distinct_G: npt.NDArray[np.float64] = np.zeros(len(groups))
@@ -57,7 +57,7 @@ class Unigram:
         )
 
     def count(self, split: Rows, rows: npt.NDArray[np.int64], go_on: GoOn | None = None) -> bool:
-        """Counts the targets in some rows; False if ``go_on`` said no, and the counts are useless.
+        """Counts the targets in some rows; returns False, the counts useless, if ``go_on`` said no.
 
         Raises:
             DatasetError: If a shard is damaged.
@@ -69,6 +69,7 @@ class Unigram:
             counted_N = batch["loss_mask"].reshape(-1) & (batch["roles"].reshape(-1) != CONTROL)
             source_M = batch["source_ids"][documents_of(batch)[counted_N]]
             keys = self._keys_of(source_M, batch["input_ids"].reshape(-1)[counted_N])
+            # Merged batch by batch, which bounds the memory by the distinct tokens.
             self._keys, places = np.unique(np.concatenate((self._keys, keys)), return_inverse=True)
             weights = np.concatenate((self._counts, np.ones(len(keys), np.int64)))
             self._counts = np.bincount(places, weights, len(self._keys)).astype(np.int64)
@@ -90,17 +91,17 @@ class Unigram:
         """Returns the cost of target tokens, none of them a closing EOS: float64[M].
 
         Args:
-            source_M: The source of each.
+            source_M: The source of each token.
             ids_M: The tokens.
         """
         keys_M, group_M = self._keys_of(source_M, ids_M), self._group_of_S[source_M]
         counts_M = np.zeros(len(keys_M))
         if len(self._keys):
+            # A key beyond the last would point past the end; the comparison below rejects it.
             at_M = np.searchsorted(self._keys, keys_M).clip(max=len(self._keys) - 1)
             counts_M = np.where(self._keys[at_M] == keys_M, self._counts[at_M], 0)
-        distinct_M = np.maximum(
-            self._distinct_G[group_M], 1
-        )  # a group that never occurred has q alone
+        # A group that never occurred has q alone.
+        distinct_M = np.maximum(self._distinct_G[group_M], 1)
         probability_M = (counts_M + distinct_M * self._smoothed_V[ids_M]) / (
             self._totals_G[group_M] + distinct_M
         )
@@ -115,11 +116,10 @@ class Unigram:
 
 
 def train_unigram(dataset: RowSource, go_on: GoOn | None = None) -> Unigram | None:
-    """Counts the baseline of a dataset in its training split; None where ``go_on`` said no.
+    """Returns the baseline of a dataset, counted in its training split.
 
-    Of a larger split it takes `MOST_ROWS` rows, chosen once.
-
-    None where ``go_on`` said no.
+    A split of more than `MOST_ROWS` rows gives a sample of that size, the same each time. Returns
+    None if ``go_on`` said no.
 
     Raises:
         DatasetError: If a shard is damaged.
@@ -134,9 +134,8 @@ def train_unigram(dataset: RowSource, go_on: GoOn | None = None) -> Unigram | No
 def unigram_baseline(dataset: RowSource) -> TargetLoss | None:
     """Returns the loss of `Unigram` on the targets of the whole validation split.
 
-    It is counted in the training split.
-
-    In nats per target, closing EOS included at no cost. None if there is no target to validate on.
+    The loss is in nats per target, closing EOS included at no cost. Returns None if there is no
+    target to validate on.
 
     Raises:
         DatasetError: If a shard is damaged.

@@ -42,17 +42,15 @@ def evaluate_split(
     """Scores the targets of a split: in total, by task, language, both, and source.
 
     Args:
-        model: The model, on the device to compute on; it is left as it was.
-        dataset: Where the sources are.
-        split: A split of it.
+        model: The model, on the device to compute on; it is not changed.
+        dataset: The dataset, with its sources.
+        split: A split of the dataset.
         rows_at_once: Rows of a forward pass.
         autocast: Whether to compute in bf16.
-        text_bytes: Counts bytes of text; to be given again for the next evaluation, since it
-            remembers them.
+        text_bytes: The counter of bytes of text, which remembers counts for the next evaluation.
         rows: The rows to evaluate, int64[rows]; by default all.
-        baseline: What to compare losses with, if anything.
-        go_on: Asked between batches of rows; where it says no, the evaluation is of the rows so
-            far.
+        baseline: The baseline to compare losses with, if any.
+        go_on: The question asked between batches of rows; a no leaves the rows so far.
 
     Returns:
         The scores, or None if there is no target.
@@ -64,8 +62,10 @@ def evaluate_split(
     rows = np.arange(len(split)) if rows is None else rows
     sums, done = _Sums(len(dataset.sources)), 0
     while done < len(rows):
+        # Not before the first batch, so that a validation has a result at all.
         if done and go_on is not None and not go_on(done, len(rows)):
             break
+        # The numbers of the rows are also the key under which their bytes are remembered.
         numbers = tuple(rows[done : done + rows_at_once].tolist())
         batch = split.batch(numbers, labels=False)
         sums.bytes_S += text_bytes.of(batch, numbers)
@@ -79,15 +79,15 @@ class _Sums:
 
     Attributes:
         targets_S: Targets.
-        nats_S: Their cross-entropy.
-        text_S: Those of them that are not the EOS that closes a document.
-        right_S: Those of these that are predicted right.
-        baseline_S: What the baseline makes of them, in nats; None without one.
-        bytes_S: Bytes of their text.
+        nats_S: The cross-entropy of the targets.
+        text_S: Targets, without the EOS that closes a document.
+        right_S: Targets of ``text_S`` predicted right.
+        baseline_S: The cost of the targets under the baseline, in nats; None without a baseline.
+        bytes_S: Bytes of the targets' text.
         prompts_S: Tokens of prompts.
-        prompt_nats_S: Their cross-entropy.
+        prompt_nats_S: The cross-entropy of the tokens of prompts.
         answers_S: Answers.
-        answers_right_S: Those of them that are right.
+        answers_right_S: Answers that are right.
     """
 
     def __init__(self, sources: int) -> None:
@@ -107,9 +107,11 @@ def _score(
     """Adds the counts and costs of some rows to the sums."""
     sources = len(sums.targets_S)
     mask_N, prompt_N = rows["loss_mask"].reshape(-1), prompt_tokens(rows)
+    # One pass serves both: targets for the score, prompts as a probe.
     nats_N, right_N = _predict(model, rows, mask_N | prompt_N, autocast)
     document_N = documents_of(rows)
-    source_N = rows["source_ids"][document_N]  # anything on padding, where nothing is read
+    # On padding the source is wrong, but nothing is read there.
+    source_N = rows["source_ids"][document_N]
     text_N = mask_N & (rows["roles"].reshape(-1) != CONTROL)
     for counted_N, counts_S in (
         (mask_N, sums.targets_S),
@@ -124,6 +126,7 @@ def _score(
         before_S = np.zeros(sources) if sums.baseline_S is None else sums.baseline_S
         cost_M = baseline.nats(source_N[text_N], rows["input_ids"].reshape(-1)[text_N])
         sums.baseline_S = before_S + np.bincount(source_N[text_N], cost_M, sources)
+    # An answer is right if none of its targets, its closing EOS among them, is wrong.
     answer_D = _answers(rows, document_N, mask_N & ~text_N)
     right_D = answer_D & ~_in_documents(rows, document_N, mask_N & ~right_N)
     sums.answers_S += np.bincount(rows["source_ids"][answer_D], minlength=sources)
@@ -135,8 +138,8 @@ def _answers(
 ) -> npt.NDArray[np.bool_]:
     """Finds the documents that are answers, a prompt and all of its targets: bool[D].
 
-    Of a document that was cut into windows the first alone has no window before it, and the last
-    alone is closed.
+    A window of a longer document is none: only the first has no window before it, and only the last
+    is closed.
     """
     roles_N = rows["roles"].reshape(-1)
     asked_D = _in_documents(rows, document_N, (roles_N == TEMPLATE) | (roles_N == DATA))
@@ -159,13 +162,14 @@ def _predict(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Returns the cross-entropy of the tokens to read, and whether each is the most likely.
 
-    They are float64[N] and bool[N], 0 elsewhere.
+    The first is float64[N], the second bool[N]; both are 0 elsewhere.
     """
     device = model.head_VC.device
     batch = make_batch(rows, read_N).to(device)
     with torch.no_grad(), precision(device, autocast):
         hidden_MC = predicting_states(model, batch)
         losses_M, right_M = target_losses(hidden_MC, model.head_VC, batch.targets_M)
+    # Predictions are padded at their end; the first ones are those of the tokens, in order.
     nats_N, right_N = np.zeros(len(read_N)), np.zeros(len(read_N), np.bool_)
     nats_N[read_N] = losses_M[: batch.targets].double().cpu().numpy()
     right_N[read_N] = right_M[: batch.targets].cpu().numpy()
@@ -213,7 +217,7 @@ def _evaluation(sums: _Sums, dataset: RowSource, rows: int, held_out_rows: int) 
 
 
 def _score_of(sums: _Sums, of_S: npt.NDArray[np.bool_]) -> Score:
-    """Returns the score of some sources, at least one of which has a target."""
+    """Returns the score of some sources; at least one must have a target."""
     (targets, text, right, size, prompts, answers, answers_right) = (
         int(counts_S[of_S].sum())
         for counts_S in (
@@ -222,6 +226,7 @@ def _score_of(sums: _Sums, of_S: npt.NDArray[np.bool_]) -> Score:
         )
     )
     nats = float(sums.nats_S[of_S].sum())
+    # Ratios of sums, not means of ratios: a source counts by its targets.
     return Score(
         loss=nats / targets,
         targets=targets,
@@ -237,7 +242,7 @@ def _score_of(sums: _Sums, of_S: npt.NDArray[np.bool_]) -> Score:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names of sources, each that came before with its number behind it."""
+    """Returns names, with a number behind each that came before: ``name (2)``."""
     seen: Counter[str] = Counter()
     distinct = []
     for name in names:

@@ -26,14 +26,14 @@ _PROMPTS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Answer:
-    """One held-out prompt, and what the model makes of it.
+    """One held-out prompt with the model's answer.
 
     Attributes:
-        task: The task of its source.
+        task: The task of the prompt's source.
         prompt: The prompt as the model reads it, tags included.
         expected: The target.
-        produced: What the model wrote before EOS, or before it was cut off.
-        exact: Whether it wrote the target's very tokens, and then EOS.
+        produced: The text written before EOS, or before the answer was cut off.
+        exact: Whether the answer is the target's very tokens, and then EOS.
     """
 
     task: str
@@ -61,18 +61,17 @@ def greedy(
 ) -> list[list[int]]:
     """Continues each prompt by the most likely tokens: up to and with EOS, or cut off.
 
-    Prompts are laid end to end as the documents of one row, so any number of them, of any lengths,
-    takes one forward pass a token. Nothing is cached: each pass computes the prompts anew, which
-    costs the square of the length and is meant for a few answers, not for serving.
+    Prompts are laid end to end as the documents of one row, so any number of prompts, of any
+    lengths, takes one forward pass a token. Nothing is cached: each pass computes the prompts anew.
+    That costs the square of the length and suits a few answers, not serving.
 
     Args:
         model: The model.
-        prompts: The ids of each prompt, at least one; BOS is the caller's to put.
+        prompts: The ids of each prompt, at least one; with BOS if the caller wants it.
         eos_id: The token that ends an answer.
-        max_new_tokens: Longest answer, EOS included. It also ends where the model's context does.
-        go_on: Asked between tokens; where it says no, there are no continuations: an empty list.
+        max_new_tokens: Longest answer, EOS included; the model's context may end it earlier.
+        go_on: The question asked between tokens; a no leaves an empty list.
     """
-    device = model.head_VC.device
     texts = [list(prompt) for prompt in prompts]
     # The prompts whose answers go on; one that fills the context has no room for any.
     going = [index for index, text in enumerate(texts) if len(text) < model.config.context]
@@ -81,20 +80,7 @@ def greedy(
             break
         if written and go_on is not None and not go_on(written, max_new_tokens):
             return []
-        lengths = np.array([len(texts[index]) for index in going])
-        ends = lengths.cumsum()
-        ids = np.concatenate([texts[index] for index in going])
-        positions = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
-        cu_seqlens = np.concatenate(([0], ends)).astype(np.int32)
-        with torch.no_grad():
-            last = model(
-                torch.from_numpy(ids).to(device),
-                torch.from_numpy(positions).to(device),
-                torch.from_numpy(cu_seqlens).to(device),
-                int(lengths.max()),
-                torch.from_numpy(ends - 1).to(device),
-            )
-            chosen = F.linear(last, model.head_VC).argmax(-1).tolist()
+        chosen = _next_tokens(model, [texts[index] for index in going])
         for index, token in zip(going, chosen, strict=True):
             texts[index].append(token)
         going = [
@@ -103,6 +89,27 @@ def greedy(
             if texts[index][-1] != eos_id and len(texts[index]) < model.config.context
         ]
     return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
+
+
+def _next_tokens(model: CausalModel, texts: Sequence[Sequence[int]]) -> list[int]:
+    """Returns the most likely token after each text."""
+    device = model.head_VC.device
+    lengths = np.array([len(text) for text in texts])
+    ends = lengths.cumsum()
+    # Positions restart in each text, as in each document of a row.
+    positions = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    cu_seqlens = np.concatenate(([0], ends)).astype(np.int32)
+    with torch.no_grad():
+        # The last position of each text is the only one that the head reads.
+        last = model(
+            torch.from_numpy(np.concatenate(texts)).to(device),
+            torch.from_numpy(positions).to(device),
+            torch.from_numpy(cu_seqlens).to(device),
+            int(lengths.max()),
+            torch.from_numpy(ends - 1).to(device),
+        )
+        chosen: list[int] = F.linear(last, model.head_VC).argmax(-1).tolist()
+    return chosen
 
 
 def answer_held_out(
@@ -117,30 +124,31 @@ def answer_held_out(
 ) -> list[Answer]:
     """Answers greedily ``count`` prompts of the validation split, chosen by ``seed``.
 
-    It answers all if there are fewer.
-
-    A prompt is everything of a document before its first target token. Documents that go on after
-    their target (a conversation), or have nothing before it (plain text), are left out.
+    A split with fewer prompts gives all of them. A prompt is everything of a document before its
+    first target token. Documents that go on after their target (a conversation), or have nothing
+    before it (plain text), are left out.
 
     Args:
         model: The model.
-        dataset: The dataset that it was trained on.
+        dataset: The dataset that the model was trained on.
         count: Answers wanted.
-        seed: Which ones.
-        tasks: Tasks to take them from; all if empty.
+        seed: The seed that chooses the prompts.
+        tasks: Tasks to take prompts from; all if empty.
         max_new_tokens: Longest answer.
-        go_on: Asked between batches of rows that are looked through and between tokens that are
-            written; where it says no, there are the answers so far.
+        go_on: The question asked between batches of rows and between tokens; a no leaves the
+            answers so far.
 
     Raises:
         TrainError: If the dataset has no such task.
     """
     check_tasks(dataset, tasks)
     questions = _questions(dataset, tasks, go_on) if count else []
+    # The dataset's fingerprint in the key: another dataset gives an order of its own.
     order = shuffled(len(questions), f"sabitrain answers {seed} {dataset.fingerprint}")
     chosen = [questions[index] for index in order[:count]]
     tokenizer = open_tokenizer(dataset)
     answers = []
+    # Side by side, since a forward pass costs about the same for one short prompt as for many.
     for first in range(0, len(chosen), _PROMPTS_AT_ONCE):
         group = chosen[first : first + _PROMPTS_AT_ONCE]
         produced = greedy(
@@ -167,9 +175,9 @@ def check_tasks(dataset: RowSource, tasks: Collection[str]) -> None:
 
 
 def _questions(dataset: RowSource, tasks: Collection[str], go_on: GoOn | None) -> list[_Question]:
-    """Finds the held-out documents that are a prompt, one target and EOS.
+    """Returns the held-out documents that are a prompt, one target and EOS.
 
-    There are none where ``go_on`` says no.
+    Returns none if ``go_on`` says no.
     """
     split, looked_at = dataset.validation, 0
     found: list[_Question] = []
@@ -208,6 +216,7 @@ def _answer(
     dataset: RowSource, tokenizer: Tokenizer, question: _Question, produced: list[int]
 ) -> Answer:
     """Returns a question and its answer as text."""
+    # BOS and EOS are not text, and people know where an answer begins and ends.
     prompt = question.prompt[1:] if question.prompt[0] == dataset.bos_id else question.prompt
     written = produced[:-1] if produced and produced[-1] == dataset.eos_id else produced
     return Answer(

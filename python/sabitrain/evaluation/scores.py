@@ -1,4 +1,4 @@
-"""What a validation finds: losses, right tokens and right answers, by task, language and source."""
+"""The scores of a validation: losses, right tokens and answers, by task, language and source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class TargetLoss:
 
     Attributes:
         loss: Mean cross-entropy in nats per target.
-        targets: How many there are.
+        targets: The number of targets.
     """
 
     loss: float
@@ -20,7 +20,7 @@ class TargetLoss:
 
 @dataclass(frozen=True)
 class Score(TargetLoss):
-    """How well some targets are predicted.
+    """The quality of the predictions of some targets.
 
     A target is predicted right if it is the most likely token, given all tokens before it as they
     stand in the data (teacher forcing). An answer is a document with a prompt: it is right if all
@@ -28,16 +28,16 @@ class Score(TargetLoss):
     windows of a longer document are no answers.
 
     Attributes:
-        accuracy: The share of the targets predicted right, the EOS that closes a document aside,
-            which would be right wherever answers are short; None if there is no other.
+        accuracy: The share of the targets predicted right, without the EOS that closes a document,
+            an easy one where answers are short; None if there is no other target.
         bits_per_byte: The targets' cross-entropy in bits for each byte of their text (UTF-8), which
-            compares models of different tokenizers; None if they have no text.
-        prompt: The loss on the tokens of the prompts beside them, trained or not: a probe of how
-            well prompts are modelled; None if there are none.
-        baseline: The loss of `sabitrain.evaluation.baseline.Unigram` on the same targets; None if
-            none was asked.
-        answers: How many answers there are.
-        answers_right: The share of them that is right; None if there are none.
+            compares models of different tokenizers; None if the targets have no text.
+        prompt: The loss on the tokens of the prompts before the targets, trained or not: a probe of
+            the model of prompts; None if there are no prompts.
+        baseline: The loss of `sabitrain.evaluation.baseline.Unigram` on the same targets; None
+            without a baseline.
+        answers: The number of answers.
+        answers_right: The share of answers that are right; None if there are no answers.
     """
 
     accuracy: float | None
@@ -50,11 +50,11 @@ class Score(TargetLoss):
 
 @dataclass(frozen=True)
 class SourceScore(Score):
-    """How well the targets of a source are predicted.
+    """The score of the targets of one source.
 
     Attributes:
-        task: Its task.
-        language: Its language.
+        task: The task of the source.
+        language: The language of the source.
     """
 
     task: str = ""
@@ -63,16 +63,17 @@ class SourceScore(Score):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well the targets of a split, or of a sample of its rows, are predicted.
+    """The scores of the targets of a split, or of a sample of its rows.
+
+    Groups without a target have no score.
 
     Attributes:
-        total: Over every target.
-        tasks: Over the targets of each task that has one.
-        languages: Over the targets of each language that has one.
-        pairs: Over the targets of each task in each language that it has one in: by task, then by
-            language.
-        sources: Over the targets of each source that has one, by its name; of a mixture in which a
-            name comes again, the second is called ``name (2)`` and so on.
+        total: The score of all targets.
+        tasks: The scores by task.
+        languages: The scores by language.
+        pairs: The scores by task, then by language.
+        sources: The scores by the name of the source; a name that comes again in a mixture is
+            called ``name (2)`` and so on.
         rows: Rows that were evaluated.
         held_out_rows: Rows of the split.
     """

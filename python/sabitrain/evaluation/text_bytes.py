@@ -30,13 +30,13 @@ class TargetBytes:
     def of(self, rows: BatchDict, numbers: tuple[int, ...] | None = None) -> npt.NDArray[np.int64]:
         """Counts the bytes of text (UTF-8) in the targets of each source in some rows: int64[S].
 
-        What a run of targets adds to the text of the tokens before it in its document, control
-        tokens aside: they have none. A character whose bytes are cut by the edge of a run (that of
-        a window of a longer document, say) counts as the bytes of what it decodes to.
+        The bytes of a run of targets are the bytes that it adds to the text of the earlier tokens
+        of its document; control tokens have no text. A character cut by the edge of a run (the edge
+        of a window of a longer document, say) counts as the bytes of its decoded form.
 
         Args:
             rows: The rows.
-            numbers: What they are remembered by.
+            numbers: The key to remember the counts by; None remembers nothing.
         """
         if numbers is None:
             return self._count(rows)
@@ -45,6 +45,7 @@ class TargetBytes:
         return self._known[numbers]
 
     def _count(self, rows: BatchDict) -> npt.NDArray[np.int64]:
+        """Returns the counts of `of`, computed anew."""
         ids_N, positions_N = rows["input_ids"].reshape(-1), rows["position_ids"].reshape(-1)
         text_N = rows["roles"].reshape(-1) != CONTROL
         # First tokens of documents are never targets, so no run goes on from one document to the
@@ -52,6 +53,7 @@ class TargetBytes:
         target_N = np.concatenate(([False], rows["loss_mask"].reshape(-1) & text_N, [False]))
         begins_R, ends_R = np.flatnonzero(np.diff(target_N)).reshape(-1, 2).T
         firsts_R = begins_R - positions_N[begins_R]
+        # Each run with and without its own tokens: a token's bytes depend on the tokens before it.
         texts = [
             ids_N[first:edge][text_N[first:edge]].tolist()
             for edges_R in (begins_R, ends_R)
@@ -62,5 +64,6 @@ class TargetBytes:
             2, -1
         )
         bytes_S = np.zeros(self._sources, np.int64)
+        # Not `+=`, which would count a source once however many runs it has.
         np.add.at(bytes_S, rows["source_ids"][documents_of(rows)[begins_R]], after_R - before_R)
         return bytes_S
