@@ -1,1 +1,1 @@
-"""Architectures, one file each and one table of them, and what all models share."""
+"""Architectures, one file each and one table of all, and the code that all models share."""

@@ -1,8 +1,8 @@
-"""What every architecture is asked for, and what all models have in common.
+"""The protocol of an architecture, and the base class of all models.
 
-Outside this folder nothing knows which architectures there are. A model works on tokens laid end to
-end, with no batch dimension: rows, documents and prompts of different lengths are all segments,
-told apart by ``cu_seqlens``.
+No code outside this folder names an architecture. A model works on tokens laid end to end, with no
+batch dimension: rows, documents and prompts of different lengths are all segments, told apart by
+``cu_seqlens``.
 
 Dimensions: N tokens, C width, V vocabulary, S segments; M positions that are wanted.
 """
@@ -37,7 +37,7 @@ class Unit(nn.Module):
     recomputes = False
 
     def run(self, *inputs: Any) -> Tensor:
-        """Computes the unit, keeping what its backward pass needs, or its inputs alone."""
+        """Computes the unit, keeping the tensors of its backward pass, or its inputs alone."""
         if self.recomputes and torch.is_grad_enabled():
             # Nothing in a unit is random, so the state of the generators need not be kept.
             out: Tensor = checkpoint(self, *inputs, use_reentrant=False, preserve_rng_state=False)
@@ -50,8 +50,8 @@ class CausalModel(nn.Module):
     """A causal language model.
 
     Attributes:
-        config: Its architecture and shape.
-        vocab_size: Tokens it knows: exactly the dataset's, never padded.
+        config: The architecture and shape.
+        vocab_size: Tokens of the vocabulary: exactly the dataset's, never padded.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
@@ -85,15 +85,15 @@ class CausalModel(nn.Module):
             positions_N: int64[N], from 0 in each segment, below ``config.context``.
             cu_seqlens: int32[S + 1]: where each segment starts, and N; segments may be empty.
             max_seqlen: At least the length of the longest segment.
-            at_M: int64[M]: the positions wanted, if not all. The rest of the last block and all
-                after it run on those alone, and compute the same for them.
+            at_M: int64[M]: the positions wanted, if not all. The end of the last block, and
+                everything after that block, run on these positions alone, with the same result.
 
         Returns:
             float[N, C], or float[M, C].
         """
 
     def recompute(self, wanted: bool) -> None:
-        """Has the units keep only their inputs for the backward pass, or all they need."""
+        """Has the units keep only their inputs for the backward pass, or all its tensors."""
         for unit in self.units():
             unit.recomputes = wanted
 
@@ -110,7 +110,7 @@ class Work:
         tokens: Tokens, padding included.
         predictions: Positions that predict, if not all do.
         pairs: Pairs of a query and a key that attention computes, over all documents.
-        compute: What is left out.
+        compute: The computation that is left out.
         recompute: Whether units are computed again in the backward pass.
     """
 
@@ -163,13 +163,13 @@ class Architecture(Protocol):
         """Returns the ``state_dict`` of a model from tensors under Hugging Face's names."""
 
     def attention_heads(self, config: ModelConfig) -> AttentionHeads:
-        """Returns the heads of the attention, which is checked before a run."""
+        """Returns the heads of the attention, for the check before a run."""
 
     def training_flops(self, config: ModelConfig, vocab_size: int, work: Work) -> float:
         """Returns the operations of a forward and a backward pass.
 
-        A backward pass takes twice the operations of the forward; `sabitrain.models.flops` says
-        what counts.
+        A backward pass takes twice the operations of the forward pass. `sabitrain.models.flops`
+        names the operations that count.
         """
 
     def kernel_bytes(self, config: ModelConfig, tokens: int, recompute: bool) -> int:
@@ -189,6 +189,7 @@ def architecture_of(model_type: str) -> Architecture:
         raise ConfigError(
             f"no architecture {model_type!r}", remedy=f"use one of {', '.join(ARCHITECTURES)}"
         )
+    # Imported only now: settings read the table without torch.
     module, _, name = ARCHITECTURES[model_type].partition(":")
     made: Architecture = getattr(importlib.import_module(module), name)()
     return made

@@ -1,4 +1,4 @@
-"""Compiles the model before the first step, so that a signal can end what may take minutes."""
+"""Compiles the model before the first step, so that a signal can end minutes of compilation."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ def compile_ahead(
     autocast: bool,
     stop: StopRequest,
 ) -> None:
-    """Runs a forward and a backward pass over ``batch``, which makes torch compile both.
+    """Runs a forward and a backward pass over ``batch``, so that torch compiles both.
 
-    No result is kept.
-
-    A signal ends it at once, half done: nothing has been trained by it.
+    No result is kept. A signal ends the compilation at once: nothing has been trained by it.
 
     Args:
-        forward: What `torch.compile` gave for the model.
+        forward: The result of `torch.compile` for the model.
         model: The model.
-        batch: A batch on its device.
-        compute: What is left out.
+        batch: A batch on the model's device.
+        compute: The computation to leave out.
         autocast: Whether to compute in bf16.
-        stop: Hears the signal.
+        stop: The listener for the signal.
     """
     with stop.ends_at_once():
         with precision(model.head_VC.device, autocast):
             hidden_MC = predicting_states(forward, batch, compute)
             loss, _ = weighted_loss(hidden_MC, model.head_VC, batch)
         torch.autograd.backward(loss)
+    # The weights of this batch are not those of a step, so its gradients must not stay.
     model.zero_grad()

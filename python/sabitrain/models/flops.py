@@ -1,11 +1,11 @@
 """Floating-point operations of a step: those executed, and those of a dense computation.
 
-Matrix products are counted, forward and backward, at two operations a multiply-add; nothing else
-is. Attention counts the pairs of tokens that a causal kernel within documents has to, and not the
-scores that it computes again in its backward pass: as in PaLM's definition of model FLOPs
-utilisation (arXiv:2204.02311, appendix B). Predictions include the padding to a multiple of 256,
-since it is executed; so is, where units are recomputed, their second forward pass, which counts
-too. The count itself is the architecture's.
+Only matrix products are counted, forward and backward, at two operations a multiply-add. Attention
+counts the pairs of tokens that a causal kernel within documents computes, but not the scores that
+the kernel computes again in its backward pass: as in PaLM's definition of model FLOPs utilisation
+(arXiv:2204.02311, appendix B). Operations that are executed count: the padding of predictions to a
+multiple of 256, and the second forward pass of recomputed units. The architecture does the
+counting.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Flops:
 def step_flops(
     config: ModelConfig, vocab_size: int, step: Step, compute: Compute, recompute: bool = False
 ) -> Flops:
-    """Returns the operations of all micro-batches of a step, which are read from the CPU.
+    """Returns the operations of all micro-batches of a step.
 
     Args:
-        config: The model.
-        vocab_size: Its vocabulary.
-        step: The step.
-        compute: What is left out.
+        config: The shape of the model.
+        vocab_size: Tokens of the vocabulary.
+        step: The step, its tensors on the CPU.
+        compute: The computation that is left out.
         recompute: Whether units are computed again in the backward pass.
     """
     dense_compute: Compute = "dense"
@@ -58,7 +58,8 @@ def step_flops(
 
 
 def forward_flops(config: ModelConfig, vocab_size: int, batch: Batch) -> float:
-    """Returns the operations of a forward pass alone over a batch, as a validation has it."""
+    """Returns the operations of a forward pass alone over a batch, as in a validation."""
+    # A forward pass is a third of all: a backward pass takes twice as much.
     return _training_flops(config, vocab_size, batch, "full", False) / 3
 
 

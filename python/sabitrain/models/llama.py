@@ -45,9 +45,9 @@ class Attention(nn.Module):
         max_seqlen: int,
         at_M: Tensor | None = None,
     ) -> Tensor:
-        """Returns [N, C] of [N, C], or [M, C]: the output at the positions ``at_M`` only.
+        """Returns [N, C], or [M, C]: the output at the positions ``at_M`` only.
 
-        Every token is attended to either way.
+        Queries attend to every token of their segment either way.
         """
         q_NHD = self.q_proj(x_NC).view(len(x_NC), -1, self.head_size)
         k_NKD = self.k_proj(x_NC).view(len(x_NC), -1, self.head_size)
@@ -55,6 +55,7 @@ class Attention(nn.Module):
         out_NHD = document_attention(
             rotate(q_NHD, *rotary), rotate(k_NKD, *rotary), v_NKD, cu_seqlens, max_seqlen
         )
+        # The projection mixes no positions, so that it runs on the wanted ones alone.
         attended_NC = out_NHD.flatten(1)
         out_MC: Tensor = self.o_proj(
             attended_NC if at_M is None else attended_NC.index_select(0, at_M)
@@ -73,7 +74,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.mlp_width, config.width, bias=False)
 
     def forward(self, x_NC: Tensor) -> Tensor:
-        """Returns [N, C] of [N, C]."""
+        """Returns the output of the layer, [N, C]."""
         out_NC: Tensor = self.down_proj(F.silu(self.gate_proj(x_NC)) * self.up_proj(x_NC))
         return out_NC
 
@@ -97,7 +98,7 @@ class Block(Unit):
         max_seqlen: int,
         at_M: Tensor | None = None,
     ) -> Tensor:
-        """Returns [N, C] of [N, C], or [M, C]: only attention is computed at all positions."""
+        """Returns [N, C], or [M, C] at the positions ``at_M``: only attention needs all of them."""
         attended_MC = self.self_attn(
             self.input_layernorm(x_NC), rotary, cu_seqlens, max_seqlen, at_M
         )
@@ -138,6 +139,7 @@ class Decoder(nn.Module):
         x_NC = self.embed_tokens(ids_N)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.blocks()):
+            # Blocks before the last one need every position: later attention reads them.
             at_end_M = at_M if index == last else None
             x_NC = layer.run(x_NC, rotary, cu_seqlens, max_seqlen, at_end_M)
         out_MC: Tensor = self.norm(x_NC)
@@ -166,7 +168,7 @@ class Llama(CausalModel):
 
     @property
     def head_VC(self) -> Tensor:
-        """The weight of the head, [V, C], which is the embedding's."""
+        """The weight of the head, [V, C]: the embedding's weight."""
         return self.model.embed_tokens.weight
 
     def units(self) -> Sequence[Unit]:
@@ -196,8 +198,9 @@ class LlamaArchitecture:
     def to_huggingface(self, config: ModelConfig, vocab_size: int) -> dict[str, Any]:
         """Returns the content of ``config.json``, the control tokens aside.
 
-        It has the rotary base under its name before and since transformers 5.
+        The rotary base stands under its name before and since transformers 5.
         """
+        # transformers takes defaults of its own for keys that are missing, so every key is written.
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -242,11 +245,11 @@ class LlamaArchitecture:
         return config, written["vocab_size"]
 
     def to_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the tensors as they are named: the parameters bear Hugging Face's names."""
+        """Returns the tensors as they are: the parameters bear Hugging Face's names."""
         return dict(state)
 
     def from_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the tensors as they are named."""
+        """Returns the tensors as they are."""
         return dict(weights)
 
     def attention_heads(self, config: ModelConfig) -> AttentionHeads:
@@ -256,22 +259,24 @@ class LlamaArchitecture:
     def training_flops(self, config: ModelConfig, vocab_size: int, work: Work) -> float:
         """Returns the operations of a forward and a backward pass.
 
-        Recomputing a block ends where the input of its last product is known, and leaves out that
-        product itself.
+        Recomputing a block leaves out the last product: the backward pass needs the product's input
+        alone.
         """
         heads_width = config.heads * config.head_size
-        # Operations a token: of the projections before attention, and of all that follows it.
+        # Operations a token: of the projections before attention, and of everything after it.
         projections = 2 * config.width * (heads_width + 2 * config.key_heads * config.head_size)
         last_product = 2 * config.mlp_width * config.width
         after_attention = 2 * heads_width * config.width + 3 * last_product
         at_head = work.tokens if work.compute == "dense" else work.predictions
         at_end = work.predictions if work.compute == "full" else work.tokens
+        # Only the last block may leave out positions after its attention.
         positions = (config.layers - 1) * work.tokens + at_end
         # Scores and values: two products of a head's size for each pair.
         attention = work.tokens * projections + 4 * work.pairs * heads_width
         blocks = config.layers * attention + positions * after_attention
         forward = blocks + at_head * 2 * config.width * vocab_size
         again = blocks - positions * last_product if work.recompute else 0
+        # Backward, each product is two: the gradients of its input and of its weight.
         return 3.0 * forward + again
 
     def kernel_bytes(self, config: ModelConfig, tokens: int, recompute: bool) -> int:
@@ -281,8 +286,8 @@ class LlamaArchitecture:
     def backward_bytes(self, config: ModelConfig, tokens: int) -> int:
         """Returns the bytes at the peak of the MLP's backward pass.
 
-        They are SwiGLU's two inputs, their product and its gradient in bf16, the stream and its
-        gradient in float32.
+        The bytes are SwiGLU's two inputs, their product and its gradient in bf16, the residual
+        stream and its gradient in float32.
         """
         return tokens * (4 * config.mlp_width * 2 + 2 * config.width * 4)
 
@@ -301,9 +306,9 @@ def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x_NHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns each head's two halves by the token's angles.
+    """Returns each head's two halves turned by the token's angles, in the type of ``x_NHD``.
 
-    It computes in float32 at least, and returns the shape and the type of ``x_NHD``.
+    The computation is in float32 at least.
     """
     first, second = x_NHD.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(

@@ -1,12 +1,12 @@
 """The loss: the cross-entropy of each prediction times its weight.
 
-Weights carry the normalisation: those of an optimizer step sum to one over all of its
-micro-batches, so micro-batches are just added up, and one in which nothing counts adds a zero that
+Weights carry the normalisation: the weights of an optimizer step sum to one over all of its
+micro-batches, so micro-batches are just added up. A micro-batch without targets adds a zero that
 can still be differentiated.
 
-The loss is linear in the weights, which are known beforehand. So the gradient is made in the
-forward pass, from the same logits, and logits need not be kept: they are made a chunk of
-predictions at a time where they are many.
+The loss is linear in the weights, and the weights are known beforehand. So the gradient is made in
+the forward pass from the same logits. Logits are not kept, and are made a chunk of predictions at a
+time if there are many.
 
 Dimensions: N tokens, M predictions, C width, V vocabulary.
 """
@@ -32,9 +32,9 @@ def predicting_states(
 ) -> Tensor:
     """Computes the states [M, C] from which a batch predicts; ``model`` may be compiled.
 
-    ``"full"`` leaves out, in the last block, whatever the predictions do not need; ``"head"`` picks
-    them only before the head; ``"dense"`` wants a batch that predicts at every position. All three
-    give the same loss and gradients.
+    ``"full"`` leaves out, in the last block, all work that the predictions do not need; ``"head"``
+    picks the predicting states only before the head; ``"dense"`` takes a batch that predicts at
+    every position. All three give the same loss and gradients.
     """
     inputs = (batch.ids_N, batch.positions_N, batch.cu_seqlens, batch.max_seqlen)
     if compute == "full":
@@ -46,7 +46,7 @@ def predicting_states(
 def weighted_loss(
     hidden_MC: Tensor, head_VC: Tensor, batch: Batch, z_loss: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Computes the weighted sum of the losses of a batch, and the cross-entropy's part of it.
+    """Returns the weighted sum of the losses of a batch, and the cross-entropy's part of the sum.
 
     A prediction's loss is its cross-entropy in nats plus ``z_loss`` times the square of its
     log-sum-exp, which keeps logits from drifting (PaLM, arXiv:2204.02311, section 5). The softmax
@@ -54,10 +54,10 @@ def weighted_loss(
     vocabulary is not safe in half precision.
 
     Args:
-        hidden_MC: What `predicting_states` gave for the batch.
+        hidden_MC: The result of `predicting_states` for the batch.
         head_VC: The weight of the head.
-        batch: Targets and weights.
-        z_loss: 0 for none.
+        batch: The batch, with targets and weights.
+        z_loss: The factor of the squared log-sum-exp; 0 for none.
 
     Returns:
         Two scalars; only the first can be differentiated, and only once.
@@ -69,11 +69,12 @@ def weighted_loss(
 
 
 def target_losses(hidden_MC: Tensor, head_VC: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
-    """Computes the cross-entropy of each prediction in nats, without gradient.
+    """Returns the cross-entropy of each prediction in nats, without gradient.
 
-    It is float32[M], float64 from float64.
+    The second result says of each prediction whether its target is the most likely token.
 
-    And whether its target is the most likely token, bool[M].
+    Returns:
+        float32[M] (float64[M] from float64), and bool[M].
     """
     losses, right = [], []
     with torch.no_grad():
@@ -110,6 +111,7 @@ class _WeightedLoss(torch.autograd.Function):
         sums_2 = torch.zeros(2, dtype=wide, device=hidden_MC.device)
         dhidden_MC = torch.empty_like(states_MC)
         dhead_VC = torch.zeros(head_VC.shape, dtype=wide, device=head_VC.device)
+        # The types are chosen above; autocast would narrow the sums.
         with torch.autocast(hidden_MC.device.type, enabled=False):
             for part in _chunks(len(targets_M), len(head_VC)):
                 logits_MV = _widened(states_MC[part] @ weight_VC.T)
@@ -117,6 +119,7 @@ class _WeightedLoss(torch.autograd.Function):
                 lse_M1 = logits_MV.logsumexp(-1, keepdim=True)
                 losses_M2 = torch.cat((lse_M1 - logits_MV.gather(1, target_M1), lse_M1.square()), 1)
                 sums_2 += (weight_M1 * losses_M2).sum(0)
+                # In place: a second chunk of logits would double the memory.
                 dlogits_MV = logits_MV.sub_(lse_M1).exp_()
                 dlogits_MV.mul_(weight_M1 * (1 + 2 * z_loss * lse_M1))
                 # One target a row: nothing accumulates, so this is deterministic on CUDA too, as
@@ -127,6 +130,7 @@ class _WeightedLoss(torch.autograd.Function):
                 narrow_MV = dlogits_MV.to(states_MC.dtype)
                 torch.mm(narrow_MV, weight_VC, out=dhidden_MC[part])
                 dhead_VC += narrow_MV.T @ states_MC[part]
+        # Gradients in the types of the inputs, as autograd asks for them.
         ctx.save_for_backward(dhidden_MC.to(hidden_MC.dtype), dhead_VC.to(head_VC.dtype))
         cross_entropy, squares = sums_2.unbind()
         ctx.mark_non_differentiable(cross_entropy)
@@ -141,7 +145,7 @@ class _WeightedLoss(torch.autograd.Function):
 
 
 def _for_products(hidden_MC: Tensor, head_VC: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns states and head in the type of their product: autocast's where it is on."""
+    """Returns states and head in the type of their product: autocast's type if it is on."""
     device = hidden_MC.device.type
     dtype = (
         torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_MC.dtype

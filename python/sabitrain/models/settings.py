@@ -36,10 +36,10 @@ class ModelConfig:
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies."""
     norm_eps: float = 1e-5
-    """What RMSNorm adds to the mean square."""
+    """The number that RMSNorm adds to the mean square."""
     init_std: float = 0.02
-    """Standard deviation of the initial weights; that of o_proj and down_proj is divided by sqrt(2
-    layers).
+    """Standard deviation of the initial weights, divided by sqrt(2 layers) for o_proj and
+    down_proj.
     """
 
     def __post_init__(self) -> None:

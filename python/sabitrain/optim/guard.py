@@ -1,9 +1,7 @@
-"""The guard over steps: no bad one touches the model.
+"""The guard over steps: no bad step touches the model.
 
-A step is bad if its loss or gradient is no number, or spikes.
-
-All of it happens on the device, where loss and gradient are: the host asks for nothing until it has
-to wait anyway.
+A step is bad if its loss or gradient is no number, or spikes. The guard decides on the device,
+beside loss and gradient: the host asks for nothing until it has to wait anyway.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from sabiprep.dataset import BatchDict
 from sabiprep.errors import TrainError
 from sabitrain.data.rows import RowSource
 
-# What becomes of a step, by the number that `StepGuard.judge` gives it.
+# The fate of a step, by the number that `StepGuard.judge` gives it.
 TAKEN, NOT_FINITE, SPIKE, STOPPED, NO_TARGET = range(5)
 UPDATES = ("taken", "not finite", "spike", "stopped", "no target")
 # Steps that the median is of. Until half as many have been taken, nothing is a spike.
@@ -32,27 +30,25 @@ _SHOWN = 5
 class StepGuard:
     """Decides, on the device, which steps are taken.
 
-    After three bad ones in a row none is taken any more.
-
-    A step in which no token counts is not taken either, but says nothing about the run: it is not
-    one in a row.
+    After three bad steps in a row no step is taken any more. A step without targets is not taken
+    either, but says nothing about the run: it is not counted as bad.
 
     Attributes:
-        device: Where steps are computed.
-        state: The tensors it decides by, which a checkpoint keeps: ``seen`` float64[2, `WINDOW`]
-            (losses and gradient norms of the last steps taken, infinite where there is none yet),
-            ``taken`` (how many were), ``counts`` int64[2] (steps that were not finite, and spikes),
-            ``in_a_row`` (such steps since one was taken) and ``last`` int64[3] (the numbers of the
-            last such steps, 0 where there is none yet).
+        device: The device that computes the steps.
+        state: The tensors of the decision, which a checkpoint keeps: ``seen`` float64[2, `WINDOW`]
+            (losses and gradient norms of the last steps taken, infinite before there are so many),
+            ``taken`` int64[] (the number of steps taken), ``counts`` int64[2] (steps that were not
+            finite, and spikes), ``in_a_row`` int64[] (bad steps since the last one taken) and
+            ``last`` int64[3] (the numbers of the last bad steps, 0 before there are so many).
     """
 
     def __init__(self, device: torch.device, spike: float) -> None:
         """Watches steps computed on a device.
 
         Args:
-            device: Where they are computed.
-            spike: A step is a spike if its loss or its gradient's norm is more than so many times
-                the median of the last `WINDOW` taken, and above 1; 0 for none.
+            device: The device that computes the steps.
+            spike: The factor of the median of the last `WINDOW` steps taken above which a loss, or
+                a gradient norm, is a spike if it is above 1 too; 0 for no spikes.
         """
         self.device = device
         self._times = spike or math.inf
@@ -69,20 +65,19 @@ class StepGuard:
     ) -> tuple[Tensor, Tensor]:
         """Decides about a step, from its loss and its gradient's norm before clipping.
 
-        Both are scalars on the device.
-
         Args:
-            loss: The loss.
-            grad_norm: The norm.
-            step: Its number, from 1.
-            targets: The tokens in it that count.
+            loss: The loss, a scalar on the device.
+            grad_norm: The norm, a scalar on the device.
+            step: The number of the step, from 1.
+            targets: The targets of the step.
 
         Returns:
-            Whether it is to be skipped, float32[] (1 or 0, as optimizers take it); and what to tell
-            of it, float64[5]: loss, norm, its number in `UPDATES`, and the steps so far that were
-            not finite and that were spikes.
+            The verdict, float32[] (1 to skip the step, 0 to take it), and the outcome, float64[5]:
+            loss, norm, the index of the fate in `UPDATES`, the steps so far that were not finite,
+            and the spikes so far.
         """
         state = self.state
+        # Known on the host, and nothing of the state changes.
         if not targets:
             told_3 = torch.tensor((math.nan, math.nan, NO_TARGET), dtype=torch.float64).to(
                 loss.device
@@ -92,11 +87,13 @@ class StepGuard:
             )
         seen_2 = torch.stack((loss, grad_norm)).double()
         stopped = state["in_a_row"] >= _MOST_IN_A_ROW
+        # Infinite until half of the window is filled, so that nothing is a spike before.
         medians_2 = state["seen"].sort(dim=1).values[:, (WINDOW - 1) // 2]
         spikes = ((seen_2 > self._times * medians_2) & (seen_2 > _HARMLESS)).any()
         update = torch.where(seen_2.isfinite().all(), torch.where(spikes, SPIKE, TAKEN), NOT_FINITE)
         update = torch.where(stopped, STOPPED, update)
         taken = update == TAKEN
+        # By masks rather than indices, which would have to come to the host.
         place = torch.arange(WINDOW, device=seen_2.device) == state["taken"] % WINDOW
         # A loss of 0 says nothing about those to come.
         enters = taken & (seen_2[0] > 0)
@@ -104,6 +101,7 @@ class StepGuard:
         state["taken"] = state["taken"] + enters
         state["counts"] = state["counts"] + torch.stack((update == NOT_FINITE, update == SPIKE))
         state["in_a_row"] = torch.where(taken, 0, state["in_a_row"] + 1)
+        # Once stopped, the numbers stay: they name the steps that stopped the run.
         last = torch.cat((state["last"][1:], torch.full_like(state["last"][:1], step)))
         state["last"] = torch.where(taken | stopped, state["last"], last)
         return (~taken).float(), torch.cat(
@@ -113,10 +111,11 @@ class StepGuard:
     def stopping_steps(self) -> list[int]:
         """Returns the numbers of the three steps that stop the run, if there are any.
 
-        It waits for the device.
+        The host waits for the device.
         """
         if int(self.state["in_a_row"]) < _MOST_IN_A_ROW:
             return []
+        # A checkpoint of an earlier version has not kept the numbers.
         return [step for step in self.state["last"].tolist() if step]
 
 
@@ -125,7 +124,7 @@ def stop_error(step: int, records: Sequence[str], going_on: str) -> TrainError:
 
     Args:
         step: The step, counted from 1.
-        records: What `records_of` says of its rows.
+        records: The records of its rows, from `records_of`.
         going_on: The command that goes on past the steps that stopped it.
     """
     more = (
@@ -146,9 +145,11 @@ def stop_error(step: int, records: Sequence[str], going_on: str) -> TrainError:
 
 
 def records_of(dataset: RowSource, batch: BatchDict) -> list[str]:
-    """Returns the records of the documents of some rows: source, file and byte.
+    """Returns the records of the documents of some rows, each once: source, file and byte.
 
-    Each comes once, in order.
+    Args:
+        dataset: The dataset of the rows.
+        batch: The rows.
     """
     found = zip(batch["source_ids"].tolist(), batch["record_ids"].tolist(), strict=True)
     return [

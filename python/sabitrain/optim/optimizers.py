@@ -1,4 +1,4 @@
-"""The optimizers, which parameters each takes, and clipping."""
+"""The optimizers, the parameters that each takes, and clipping."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ def make_optimizers(
 
     Args:
         model: The model, on the device to train on.
-        units: Its units (`sabitrain.models.architecture.CausalModel.units`).
+        units: The units of the model (`sabitrain.models.architecture.CausalModel.units`).
         config: The settings.
     """
     groups = parameter_groups(model, units, config.weight_decay)
     optimizers: list[torch.optim.Optimizer] = []
     if config.name == "muon":
+        # Popped, so that AdamW below takes the rest alone.
         matrices = [groups.pop("matrices")]
         optimizers.append(
             SkippingMuon(
@@ -52,7 +53,7 @@ def make_optimizers(
 def _leave_gpus_alone(optimizer: torch.optim.Optimizer) -> None:
     """Has an optimizer on the CPU ask no GPU whether it is capturing a graph.
 
-    Since torch 2.15 they do wherever there is one, which sets up CUDA on it.
+    Since torch 2.15 optimizers ask any GPU of the machine, which sets up CUDA there.
     """
     for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
         if hasattr(optimizer, check):
@@ -60,11 +61,10 @@ def _leave_gpus_alone(optimizer: torch.optim.Optimizer) -> None:
 
 
 class SkippingMuon(torch.optim.Muon):
-    """Muon whose step changes nothing where the device says so, as fused AdamW's.
+    """Muon with a step that the device can have change nothing, as fused AdamW's step.
 
-    `skip_where` tells both.
-
-    A matrix and its momentum are kept aside while they are changed, one pair at a time.
+    `skip_where` sets the verdict for both. A copy of a matrix and of its momentum is kept during
+    its step, one pair at a time.
     """
 
     found_inf: torch.Tensor | None = None
@@ -82,12 +82,14 @@ class SkippingMuon(torch.optim.Muon):
                 for parameter in group["params"]:
                     if parameter.grad is None:
                         continue
+                    # Muon has no kernel that could read the verdict: its step is taken, and undone.
                     before = parameter.clone()
                     momentum = (
                         self.state[parameter]
                         .get("momentum_buffer", torch.zeros_like(before))
                         .clone()
                     )
+                    # One matrix alone, so that no more than one copy is held at a time.
                     self.param_groups = [{**group, "params": [parameter]}]
                     super().step()  # type: ignore[no-untyped-call]
                     parameter.copy_(torch.where(skip, before, parameter))
@@ -100,11 +102,13 @@ class SkippingMuon(torch.optim.Muon):
 def skip_where(optimizers: Sequence[torch.optim.Optimizer], skip: torch.Tensor) -> None:
     """Has the next step leave parameters and states as they are, to the bit, if ``skip`` is 1.
 
-    ``skip`` is float32[], 1 or 0.
+    No code waits for the device.
 
-    Nothing waits for it. Fused AdamW reads it in its kernel, where mixed precision with scaled
-    gradients has it from.
+    Args:
+        optimizers: The optimizers.
+        skip: float32[], 1 or 0, on the device.
     """
+    # Fused AdamW reads this attribute in its kernel: torch made it for scaled gradients.
     for optimizer in optimizers:
         optimizer.found_inf = skip  # type: ignore[attr-defined]
 
@@ -114,12 +118,12 @@ def parameter_groups(
 ) -> dict[str, dict[str, Any]]:
     """Returns the named parameters of each group, by the group's name, with their weight decay.
 
-    ``matrices`` are those of the units, ``embedding`` are all others (embedding and head), and
-    ``norms`` are the vectors.
+    ``matrices`` holds the matrices of the units, ``embedding`` all other matrices (embedding and
+    head), and ``norms`` the vectors.
 
     Args:
         model: The model.
-        units: Its units.
+        units: The units of the model.
         weight_decay: The decay of all but the norms.
     """
     in_units = {parameter for unit in units for parameter in unit.parameters()}
@@ -146,11 +150,10 @@ def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) 
 
 
 def clip_gradient(model: nn.Module, largest: float) -> torch.Tensor:
-    """Scales the whole gradient to norm ``largest`` if it is longer, and returns its norm.
+    """Scales a gradient longer than ``largest`` to that norm, and returns the norm before it.
 
-    The norm, a scalar, is that before scaling; ``largest`` 0 never scales.
-
-    The gradient is that of the step's mean loss, so ``largest`` means the same whatever the number
-    of targets.
+    The norm is a scalar on the device. ``largest`` 0 never scales. The gradient belongs to the mean
+    loss of a step, so ``largest`` does not depend on the number of targets.
     """
+    # With an infinite bound torch computes the norm all the same, which the guard needs.
     return nn.utils.clip_grad_norm_(model.parameters(), largest if largest > 0 else math.inf)

@@ -10,15 +10,16 @@ from sabitrain.optim.settings import OptimConfig
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     """Returns the learning rate of ``step``, counted from 0, of a run of ``steps``.
 
-    It rises in a line to ``lr`` over the first ``warmup * steps`` steps, and is ``floor * lr`` at
-    the last. Between:
+    The rate rises in a line to ``lr`` over the first ``warmup * steps`` steps, and is ``floor *
+    lr`` at the last. Between:
 
     - ``cosine``: half a cosine (arXiv:1608.03983, without restarts);
-    - ``wsd``: ``lr`` until the last ``decay * steps`` steps, which fall as 1 - sqrt of their
-      progress (Hägele et al., arXiv:2405.18392, section 3): a run can be prolonged from any step
-      before them.
+    - ``wsd``: ``lr`` until the last ``decay * steps`` steps, in which the rate falls as 1 - sqrt of
+      their progress (Hägele et al., arXiv:2405.18392, section 3): a run can be prolonged from any
+      step before the fall.
     """
     warmup = math.ceil(config.warmup * steps)
+    # From the first step on: a rate of 0 would waste it.
     if step < warmup:
         return config.lr * (step + 1) / warmup
     falls = (

@@ -29,7 +29,7 @@ class OptimConfig:
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises from 0."""
     decay: float = 0.2
-    """Share of the steps in which it falls under wsd."""
+    """Share of the steps in which the learning rate falls under wsd."""
     floor: float = 0.05
     """Learning rate at the last step, as a share of lr."""
     momentum: float = 0.95
@@ -37,9 +37,9 @@ class OptimConfig:
     beta1: float = 0.9
     """Decay of adamw's running mean of the gradient."""
     beta2: float = 0.95
-    """Decay of adamw's running mean of its square."""
+    """Decay of adamw's running mean of the gradient's square."""
     eps: float = 1e-8
-    """What is added to the root of the latter."""
+    """The number added to the root of that mean."""
     weight_decay: float = 0.1
     """Decoupled weight decay, on matrices only: norms are left alone."""
     clip: float = 1.0
