@@ -39,9 +39,9 @@ FILES = (
 def save_checkpoint(folder: Path, model: CausalModel, dataset: RowSource) -> None:
     """Writes a model with the tokenizer of its dataset to ``folder``, which must not exist yet.
 
-    The files are written and synced in a folder beside it, which is then renamed: ``folder`` is
-    complete as soon as it exists. Weights are float32; the tied head is stored once, as the
-    embedding, as ``transformers`` does.
+    The files are written and synced in a folder beside it, and that folder is then renamed:
+    ``folder`` is complete as soon as it exists. Weights are float32; the tied head is stored once,
+    as the embedding, as ``transformers`` does.
 
     Raises:
         OutputError: If it cannot be written.
@@ -52,9 +52,9 @@ def save_checkpoint(folder: Path, model: CausalModel, dataset: RowSource) -> Non
 
 @contextlib.contextmanager
 def new_checkpoint(folder: Path) -> Iterator[Path]:
-    """Makes an empty folder to write a checkpoint in, which then becomes ``folder``.
+    """Makes an empty folder to write a checkpoint in, and renames it to ``folder`` at the end.
 
-    It becomes ``folder``, which must not exist yet, when all went well.
+    ``folder`` must not exist yet. After an error there is neither.
 
     Raises:
         OutputError: If it exists, or something cannot be written.
@@ -69,7 +69,8 @@ def new_checkpoint(folder: Path) -> Iterator[Path]:
         files.sync(unfinished)
         files.rename(unfinished, folder)
     except OSError as error:
-        with contextlib.suppress(OSError):  # half a checkpoint would only keep a full disk full
+        # Half a checkpoint would only keep a full disk full.
+        with contextlib.suppress(OSError):
             files.remove(unfinished)
         raise files.output_error(error, "the checkpoint cannot be written", folder) from error
 
@@ -92,6 +93,7 @@ def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
     chat_template = dataset.manifest["tokenizer"].get("chat_template")
     if chat_template is not None:
         files.write_file(folder / CHAT_TEMPLATE, chat_template.encode())
+    # In float32 on the CPU, whatever the run computes in: a reader needs no GPU.
     weights = {
         name: value.detach().to("cpu", torch.float32)
         for name, value in architecture.to_weights(model.state_dict()).items()

@@ -68,7 +68,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         OSError: If it is no regular file, or cannot be read.
         SafetensorError: If it is no safetensors file.
     """
-    os.close(open_regular(path))  # the library opens it by its name
+    # The library opens the file by its name, whatever kind of file that is.
+    os.close(open_regular(path))
     return load_file(path)
 
 
@@ -80,7 +81,8 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def point(link: Path, target: str) -> None:
-    """Has the symbolic link ``link`` lead to ``target`` (relative to its folder), in one step."""
+    """Points the symbolic link ``link`` to ``target`` (relative to its folder), in one step."""
+    # A link cannot be changed in place, but another one can be renamed over it.
     unfinished = unfinished_name(link)
     if unfinished.is_symlink():
         remove(unfinished)
@@ -95,11 +97,9 @@ def rename(old: Path, new: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link, or a folder with its content, entry by entry.
+    """Removes a file, a link, or a folder with its content, entry by entry, if there is one.
 
-    It does nothing if there is none.
-
-    Of a link, the link alone goes: whatever it leads to stays.
+    The target of a link stays.
     """
     if path.is_dir() and not path.is_symlink():
         for entry in sorted(path.iterdir()):
@@ -110,7 +110,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Has the disk hold what was written to a file or folder."""
+    """Waits until the disk holds a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         disk.sync(descriptor)
@@ -119,7 +119,7 @@ def sync(path: Path) -> None:
 
 
 def unfinished_name(path: Path) -> Path:
-    """Returns where a file or folder lies until it is complete: hidden, beside its place."""
+    """Returns the name of a file or folder until it is complete: hidden, beside its place."""
     return path.with_name(f".{path.name}.unfinished")
 
 
@@ -132,17 +132,16 @@ def sha256(path: Path) -> str:
 def output_error(
     error: OSError, what: str, path: Path, going_on: str = "the same command with --resume"
 ) -> OutputError:
-    """Returns the error to raise where ``path`` could not be written.
-
-    It has a remedy if the disk is full.
+    """Returns the error for a file that cannot be written, with a remedy if the disk is full.
 
     Args:
-        error: What the system said.
-        what: What could not be done, to stand before it.
-        path: Where.
-        going_on: How to go on once there is room.
+        error: The error of the system.
+        what: The action that failed, to stand before the error.
+        path: The file or folder.
+        going_on: The command that goes on once there is room.
     """
-    if isinstance(error, SabiprepError):  # it has its place and its remedy already
+    # Such an error has its place and its remedy already.
+    if isinstance(error, SabiprepError):
         raise error
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = (
@@ -156,15 +155,15 @@ def output_error(
 class Lock:
     """The lock file of a run folder, held by one process at a time; a context manager.
 
-    The system lets go of it when the process ends, however it ends. The file holds the id of the
-    process, and is removed in the end; one that a killed process has left is taken over.
+    The system releases the lock when the process ends, however it ends. The file holds the id of
+    the process and is removed at the end. The lock of a killed process is taken over.
     """
 
     def __init__(self, path: Path) -> None:
         """Takes the lock.
 
         Raises:
-            BlockingIOError: If another process holds it; its ``strerror`` is the id of that
+            BlockingIOError: If another process holds the lock; ``strerror`` is the id of that
                 process, as far as known.
             OSError: If the file cannot be made, or the file system knows no locks.
         """
@@ -183,16 +182,17 @@ class Lock:
             except OSError:
                 os.close(self._descriptor)
                 raise
-            os.close(self._descriptor)  # its holder has removed the file since it was opened
+            # The holder has removed the file since it was opened: others would lock a new one.
+            os.close(self._descriptor)
 
     def _sign(self) -> None:
-        """Writes down who holds the lock, if there is room: it is only for people."""
+        """Writes the id of the process into the file, if there is room: only people read it."""
         with contextlib.suppress(OSError):
             os.truncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def _is_named(self) -> bool:
-        """Returns whether the locked file is the one that others will open."""
+        """Returns whether the locked file is the one that other processes will open."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self._path.lstat())
         except FileNotFoundError:
@@ -224,7 +224,7 @@ class Log:
     def __init__(self, path: Path, keep: int) -> None:
         """Opens the file, cut to its first ``keep`` bytes.
 
-        A checkpoint notes how many a run had written when it was made.
+        A checkpoint notes the length of the file at that time.
         """
         descriptor = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._file = os.fdopen(descriptor, "ab")
@@ -239,7 +239,7 @@ class Log:
         self.size += len(content)
 
     def sync(self) -> None:
-        """Has the disk hold every line so far, so that a checkpoint may count on them."""
+        """Waits until the disk holds every line so far: a checkpoint counts on them."""
         disk.sync(self._file.fileno())
 
     def close(self) -> None:

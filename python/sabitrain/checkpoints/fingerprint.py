@@ -1,7 +1,7 @@
 """The fingerprint of datasets, kept with each checkpoint: a run goes on with the same data.
 
-The fingerprint alone says whether anything changed; the parts of the manifest kept beside it say
-what.
+The fingerprint alone says whether anything changed. The parts of the manifest kept beside it name
+the change.
 """
 
 from __future__ import annotations
@@ -31,10 +31,7 @@ _SHOWN = 4
 
 
 def fingerprint_of(data: Datasets) -> dict[str, Any]:
-    """Returns the fingerprint of the datasets and their origin, as plain JSON.
-
-    Of each dataset it keeps the parts of the manifest that tell what changed.
-    """
+    """Returns the fingerprint of the datasets with parts of their manifests, as plain JSON."""
     if len(data.parts) == 1:
         return _fingerprint_of(data.parts[0])
     return {
@@ -53,10 +50,10 @@ def _fingerprint_of(dataset: PackedDataset) -> dict[str, Any]:
 
 
 def check_fingerprint(saved: Mapping[str, Any], data: Datasets) -> None:
-    """Refuses datasets that are not those a checkpoint was trained on.
+    """Refuses datasets other than those of a checkpoint.
 
     Raises:
-        DatasetError: If it is another; the message names what changed.
+        DatasetError: If the datasets differ; the message names the change.
     """
     if saved["fingerprint"] == data.rows.fingerprint:
         return
@@ -72,9 +69,12 @@ def check_fingerprint(saved: Mapping[str, Any], data: Datasets) -> None:
 
 
 def changes(before: Any, now: Any, place: str) -> list[str]:
-    """Returns the differences between two JSON values, a line each, with their places.
+    """Returns the differences between two JSON values, a line each.
 
-    A place is that in the manifest.
+    Args:
+        before: The value in the checkpoint.
+        now: The value in the dataset.
+        place: The place of the value in the manifest.
     """
     before, now = _by_name(before), _by_name(now)
     if isinstance(before, Mapping) and isinstance(now, Mapping):
@@ -98,9 +98,9 @@ class _Name(str):
 
 
 def _by_name(value: Any) -> Any:
-    """Returns a list of entries with names as a mapping.
+    """Returns a list of entries with names as a mapping, any other value as it is.
 
-    One more entry then does not make all others different.
+    One more entry in a list then does not make all later entries different.
     """
     if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         for key in _NAMES:

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which are kept, and the link to the newest."""
+"""The checkpoints of a run: those to keep, and the link to the newest."""
 
 from __future__ import annotations
 
@@ -52,12 +52,9 @@ class History:
         dataset: RowSource,
         progress: Progress,
     ) -> Path:
-        """Writes the checkpoint of a step, and removes those that need not be kept.
+        """Writes the checkpoint of a step, points the link to it, and removes older checkpoints.
 
-        The link then leads to it.
-
-        One of the same step that is there already was found damaged when the run was resumed, and
-        is replaced.
+        A checkpoint of the same step is replaced: it was found damaged when the run was resumed.
 
         Raises:
             OutputError: If it cannot be written.
@@ -78,10 +75,10 @@ class History:
         """Returns the newest checkpoint that is whole, and its progress; None if there is none.
 
         Args:
-            say: Takes a line about each damaged one that is passed over.
+            say: The function that takes a line about each damaged checkpoint.
 
         Raises:
-            TrainError: If there are some, but all are damaged.
+            TrainError: If there are checkpoints, but all are damaged.
         """
         damaged = None
         for folder in reversed(self._all()):
@@ -100,11 +97,10 @@ class History:
         return None
 
     def settle(self, newest: Path) -> None:
-        """Has the link lead to the newest checkpoint, and removes those that need not be kept.
+        """Points the link to the newest checkpoint, and removes those that need not be kept.
 
-        Unfinished ones are removed too.
-
-        Those of later steps go too: they were found damaged when the run was resumed.
+        Unfinished checkpoints are removed too, and those of later steps: they were found damaged
+        when the run was resumed.
         """
         target = f"{FOLDER}/{newest.name}"
         if not (self.newest.is_symlink() and os.readlink(self.newest) == target):
@@ -125,7 +121,7 @@ class History:
                 files.remove(path)
 
     def _all(self) -> list[Path]:
-        """Returns the folders of all checkpoints, oldest first."""
+        """Returns the folders of all finished checkpoints, oldest first."""
         if not self._folder.is_dir():
             return []
         return sorted(
@@ -139,5 +135,5 @@ def is_ours(name: str) -> bool:
 
 
 def _step(folder: Path) -> int:
-    """Returns the step a checkpoint was written after."""
+    """Returns the step of a checkpoint."""
     return int(folder.name.removeprefix("step-"))

@@ -67,11 +67,11 @@ def find_start(
         config: The settings of the session.
         history: The checkpoints of the run.
         data: The datasets of the session.
-        say: Takes a line about each damaged checkpoint.
+        say: The function that takes a line about each damaged checkpoint.
 
     Raises:
-        ConfigError: If a setting is not that of the run to resume.
-        DatasetError: If a dataset is not that of the run to resume.
+        ConfigError: If a setting differs from the run to resume.
+        DatasetError: If a dataset differs from the run to resume.
         TrainError: If every checkpoint is damaged.
     """
     found = history.resume(say) if config.resume else None

@@ -43,6 +43,7 @@ def begin_run(config: TrainConfig) -> Iterator[None]:
             ``overwrite`` is asked for, or if it holds anything else than a run.
     """
     run = config.run
+    # For its error alone, before anything is made.
     _written(config)
     with contextlib.ExitStack() as held:
         try:
@@ -69,6 +70,7 @@ def begin_run(config: TrainConfig) -> Iterator[None]:
 def _make_ready(config: TrainConfig) -> None:
     """Leaves in a locked run folder the run to go on with, or ``config.toml`` alone."""
     run = config.run
+    # Again: the folder may have changed before the lock was taken.
     _refuse_foreign(run)
     present = {path.name for path in run.iterdir()} - {
         LOCK_FILE,
@@ -118,18 +120,16 @@ def _written(config: TrainConfig) -> bytes:
 def take_up(saved: Mapping[str, Any], step: int, config: TrainConfig) -> TrainConfig:
     """Returns the configuration to go on with from a checkpoint.
 
-    No setting may have changed that affects the trained weights.
-
-    Its ``skip_batches`` are those that the run has passed over, and the session's own from there
-    on.
+    No setting may have changed that affects the trained weights. The ``skip_batches`` of the result
+    are those that the run has passed over, and those of the session after ``step``.
 
     Args:
-        saved: What `plain_configuration` gave when the checkpoint was written.
-        step: The step after which that was.
-        config: What the session is told.
+        saved: The configuration of the checkpoint, from `plain_configuration`.
+        step: The step of the checkpoint.
+        config: The configuration of the session.
 
     Raises:
-        ConfigError: If a setting is another; it names the setting.
+        ConfigError: If a setting has changed; the message names it.
     """
     now = plain_configuration(config)
     # A setting that is newer than the checkpoint had its default when that was written.
@@ -152,12 +152,12 @@ def take_up(saved: Mapping[str, Any], step: int, config: TrainConfig) -> TrainCo
 
 
 def _defaults() -> dict[str, Any]:
-    """Returns the plain configuration of a run that was told nothing."""
+    """Returns the plain configuration of a run with the default of every setting."""
     return plain_configuration(TrainConfig(data=("",), run=Path()))
 
 
 def _refuse_change(name: str, before: Any, after: Any, config: TrainConfig) -> NoReturn:
-    """Raises `ConfigError` for a setting that differs from that of the run to go on with."""
+    """Raises `ConfigError` for a setting that differs from the run to go on with."""
     if isinstance(before, dict) and isinstance(after, dict):
         key = next(
             key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)
@@ -172,10 +172,7 @@ def _refuse_change(name: str, before: Any, after: Any, config: TrainConfig) -> N
 
 
 def keep_skipped(config: TrainConfig) -> None:
-    """Has ``config.toml`` name all of ``skip_batches``.
-
-    They need not be named when the run is resumed once more.
-    """
+    """Adds ``skip_batches`` to ``config.toml``, so that later sessions pass over them too."""
     file = config.run / CONFIG_FILE
     kept = resolve(None, file, {})
     skipped = tuple(sorted({*kept.skip_batches, *config.skip_batches}))

@@ -1,4 +1,4 @@
-"""Settings of the checkpoints: when they are written, and which are kept."""
+"""Settings of the checkpoints: the steps that write one, and the ones to keep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sabitrain.settings import require
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When checkpoints are written, and which are kept."""
+    """The steps that write a checkpoint, and the checkpoints to keep."""
 
     every: int = 250
     """Steps between checkpoints; one is written before each validation and at the end too. 0: those

@@ -1,4 +1,4 @@
-"""The progress of a run: all that its next step depends on beside the weights.
+"""The progress of a run: everything that its next step depends on beside the weights.
 
 Nothing is pickled.
 
@@ -38,12 +38,12 @@ class Progress:
     """How far a run is, and the decisions that bind it from there on.
 
     Attributes:
-        step: Optimizer steps taken: with the seed, all that the order of the rows depends on.
+        step: Optimizer steps taken; with the seed, this decides the order of the rows.
         seconds: Time spent in training, earlier sessions included.
         metrics_bytes: Length of ``metrics.jsonl``.
         plan: How steps are cut: ``steps``, ``rows_per_step`` and ``micro_rows``.
         config: The resolved configuration.
-        dataset: What `sabitrain.checkpoints.fingerprint.fingerprint_of` says of the dataset.
+        dataset: The fingerprint of `sabitrain.checkpoints.fingerprint.fingerprint_of`.
     """
 
     step: int
@@ -75,7 +75,7 @@ def save_state(
     guard: StepGuard,
     progress: Progress,
 ) -> None:
-    """Writes both files to a folder that has the others of its checkpoint already."""
+    """Writes both files to a folder that has the other files of its checkpoint already."""
     tensors = {f"rng.{name}": state for name, state in _random_states(guard.device).items()}
     tensors |= {f"guard.{name}": value.cpu().contiguous() for name, value in guard.state.items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
@@ -102,10 +102,10 @@ def save_state(
 
 
 def read_progress(folder: Path) -> Progress:
-    """Returns the progress of a checkpoint, once every file of it is known to be undamaged.
+    """Returns the progress of a checkpoint, after a check of the sha256 of every file.
 
     Raises:
-        TrainError: If one is not.
+        TrainError: If a file is damaged or cannot be read.
     """
     facts = _facts(folder)
     for name, digest in facts["files"].items():
@@ -123,13 +123,13 @@ def read_progress(folder: Path) -> Progress:
 def restore_state(
     folder: Path, model: CausalModel, optimizers: Sequence[torch.optim.Optimizer], guard: StepGuard
 ) -> None:
-    """Puts all state but the data back to where a checkpoint has it.
+    """Puts the model, optimizers, guard and random generators back to a checkpoint.
 
     Args:
         folder: A checkpoint that `read_progress` has passed.
         model: A model of the same configuration, on the device to train on.
-        optimizers: Its optimizers, in the order they had.
-        guard: Any, on the same device.
+        optimizers: The optimizers of the model, in the order of the checkpoint.
+        guard: A guard on the same device.
 
     Raises:
         TrainError: If the checkpoint is of another model or other optimizers.
@@ -161,6 +161,7 @@ def _restore_optimizer(
     tensors: Mapping[str, Tensor],
 ) -> None:
     """Hands an optimizer its saved state in the form of its own ``state_dict``."""
+    # ``load_state_dict`` knows parameters by their index, the file by their name.
     own = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     grouped = [
@@ -220,10 +221,10 @@ def _like(own: Any, saved: Any) -> Any:
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
-    """Returns the states of torch's generators: the CPU's, and that of the training GPU.
+    """Returns the states of torch's generators: for the CPU, and for the GPU that trains.
 
-    A GPU that is not is left alone: asking for its state sets up CUDA on it, which takes hundreds
-    of megabytes there. Nothing here draws from Python's or NumPy's global generators.
+    Other GPUs are left alone: asking one for its state sets up CUDA, which takes hundreds of
+    megabytes there. Training draws nothing from Python's or NumPy's global generators.
     """
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections import deque
 
-# Intervals that the pace is of: enough of them to hold a validation or a checkpoint now and then.
+# The pace is a mean over this many intervals: enough to hold a validation or a checkpoint at times.
 INTERVALS = 20
 
 
 class Clock:
-    """Counts the seconds of a run, and reckons how many are left.
+    """Counts the seconds of a run, and estimates the seconds that are left.
 
-    Steps, tokens and epochs are one stop, since all of them are known in steps beforehand; hours
-    are another.
+    A run stops after its steps, into which tokens and epochs are converted beforehand, or after its
+    hours.
 
     Attributes:
         steps: Optimizer steps of the whole run.
-        seconds_to_save: Seconds that the last checkpoint took; 0 as long as there is none.
+        seconds_to_save: Seconds that the last checkpoint took; 0 before the first.
     """
 
     def __init__(
@@ -27,9 +27,9 @@ class Clock:
 
         Args:
             steps: Optimizer steps of the whole run.
-            hours: When it is stopped, however many it has taken by then; None for never.
+            hours: The hours after which the run stops at any step; None for no limit.
             step: Steps taken so far.
-            seconds: Seconds that they took.
+            seconds: Seconds that these steps took.
         """
         self.steps = steps
         self.seconds_to_save = 0.0
@@ -48,14 +48,14 @@ class Clock:
 
     @property
     def seconds_to_limit(self) -> float | None:
-        """Seconds until its hours are over, below 0 after that; None where it has no such limit."""
+        """Seconds until the hours are over, below 0 after that; None without ``hours``."""
         return None if self._limit is None else self._limit - self.seconds
 
     @property
     def seconds_a_step(self) -> float | None:
-        """The pace of the last marks; None if there are too few.
+        """The seconds of a step, over the last marks; None before there are two.
 
-        Whatever lies between the marks counts.
+        Validations and checkpoints between the marks count, since they come again.
         """
         (first, began), (last, ended) = self._marks[0], self._marks[-1]
         return None if last == first else (ended - began) / (last - first)
@@ -66,10 +66,7 @@ class Clock:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the first stop, at the pace of the last marks; None if it is unknown.
-
-        Whatever lies between the marks counts, since validations and checkpoints come again.
-        """
+        """Seconds until the run stops, at the pace of the last marks; None if that is unknown."""
         pace, limit = self.seconds_a_step, self.seconds_to_limit
         if pace is None:
             return None

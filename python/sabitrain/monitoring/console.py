@@ -44,7 +44,7 @@ def open_console(clock: Clock) -> Console:
 
 
 class Console:
-    """Plain lines, each of which stays; a context manager, at the end of which it is closed."""
+    """Plain lines, each of which stays; a context manager that closes the console at its end."""
 
     def __init__(self, rich: RichConsole, clock: Clock) -> None:
         """Shows on ``rich`` a run that ``clock`` times."""
@@ -56,7 +56,7 @@ class Console:
         self._rich.print(Text(line, style))
 
     def step(self, step: int) -> None:
-        """Notes that so many steps are under way or done."""
+        """Notes that ``step`` steps are under way or done."""
 
     def between_steps(self, doing: str) -> None:
         """Notes that something else is being done for a while, before the next step."""
@@ -71,7 +71,9 @@ class Console:
     def step_metrics(self, summary: Summary, not_taken: int) -> None:
         """Shows the metrics of the steps since the last line.
 
-        ``not_taken`` of all steps so far were skipped.
+        Args:
+            summary: The metrics.
+            not_taken: The steps skipped so far, over the whole run.
         """
         last, steps = summary.last, self._clock.steps
         parts = (
@@ -97,8 +99,7 @@ class Console:
         self.say(
             f"validation at step {step}: target loss {evaluation.total.loss:.4f}{sample}", "bold"
         )
-        # On a narrower terminal its lines wrap, which reads better than names and numbers in
-        # shreds.
+        # On a narrower terminal lines of the table wrap, which reads better than shreds of names.
         width = max(self._rich.width, TABLE_WIDTH)
         options = self._rich.options.update(width=width)
         self._rich.print(
@@ -159,8 +160,8 @@ class Console:
 class LiveConsole(Console):
     """On a terminal: progress and the latest metrics, redrawn below all other lines.
 
-    It is redrawn by the steps, not by a thread. Once settled, what was drawn last stays. The cursor
-    is never hidden, so that not even ``kill -9`` leaves a terminal without one.
+    The steps redraw it, not a thread. The last drawing stays once the console is settled. The
+    cursor is never hidden, so that not even ``kill -9`` leaves a terminal without a cursor.
     """
 
     def __init__(self, rich: RichConsole, clock: Clock) -> None:
@@ -176,12 +177,13 @@ class LiveConsole(Console):
             console=rich,
             auto_refresh=False,
             redirect_stdout=False,
-            redirect_stderr=sys.stderr.isatty(),  # what goes to a file is to stay there
+            # Messages that go to a file are to stay there.
+            redirect_stderr=sys.stderr.isatty(),
             get_renderable=self._drawing,
         )
 
     def step(self, step: int) -> None:
-        """Draws that so many steps are under way or done, unless the last drawing is too fresh."""
+        """Draws that ``step`` steps are under way or done, unless the last drawing is too fresh."""
         self._step, self._doing = step, ""
         if time.monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWINGS:
             self._draw()
@@ -214,6 +216,7 @@ class LiveConsole(Console):
     def _draw(self) -> None:
         if not self._live.is_started:
             self._live.start()
+            # rich hides the cursor as it starts.
             self._rich.show_cursor(True)
         self._live.refresh()
         self._drawn = time.monotonic()
@@ -228,7 +231,7 @@ class LiveConsole(Console):
         bar = Table.grid(padding=(0, 2))
         for _ in range(4):
             bar.add_column(no_wrap=True, overflow="ellipsis")
-        # The bar has what room the words leave, a gap of two columns before each.
+        # The bar takes the room that the words leave, a gap of two columns before each.
         room = self._rich.width - sum(2 + cell_len(text) for text in (taken, left, self._doing))
         bar.add_row(
             Text(taken),
@@ -263,6 +266,7 @@ class LiveConsole(Console):
 
 
 def _progress(doing: str, done: int, of: int, unit: str) -> str:
+    """Returns how much of a work is done, in words."""
     return f"{doing} {done:,} of {of:,} {unit}"
 
 

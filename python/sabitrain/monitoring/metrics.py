@@ -44,7 +44,7 @@ class _Pending(NamedTuple):
 
 
 class _Shared(NamedTuple):
-    """What steps that were waited for together have in common, their seconds as a mean."""
+    """The figures of steps that were waited for together; their seconds are a mean."""
 
     seconds: float
     data_wait: float
@@ -63,7 +63,7 @@ class Metrics:
     Attributes:
         not_finite: Steps skipped because their loss or gradient was no number, as of the last line
             written.
-        spikes: Steps skipped because one of them was far above the others.
+        spikes: Steps skipped because their loss or gradient was far above that of other steps.
     """
 
     def __init__(
@@ -76,24 +76,23 @@ class Metrics:
         keep: int = 0,
         tensorboard: TensorBoard | None = None,
     ) -> None:
-        """Starts the record of a run, or goes on after the first ``keep`` bytes.
-
-        Earlier sessions have written these.
+        """Opens the record of a run.
 
         Args:
             file: The file.
-            console: Where it is shown.
-            clock: The run's.
-            device: What it runs on.
+            console: The console that shows the lines.
+            clock: The clock of the run.
+            device: The device of the run.
             log_every: Steps between metrics that are shown.
-            keep: Bytes of the file to keep.
-            tensorboard: Where its numbers go too.
+            keep: Bytes of the file, from earlier sessions, to keep.
+            tensorboard: The TensorBoard that gets the numbers too, if any.
         """
         self._log = Log(file, keep)
         self._console, self._tensorboard, self._clock = console, tensorboard, clock
         self._device, self._log_every = device, log_every
         self._peak_flops = peak_flops(device)
         self.not_finite = self.spikes = 0
+        # Steps without a line yet, and lines that the console has not shown yet.
         self._pending: list[_Pending] = []
         self._unseen: list[StepMetrics] = []
         self._began = time.perf_counter()
@@ -104,7 +103,7 @@ class Metrics:
         self._write("start", **facts)
 
     def resume(self, **facts: Any) -> None:
-        """Writes from where an earlier session's run goes on."""
+        """Writes the facts of a run that goes on."""
         self._write("resume", **facts)
 
     def sync(self) -> int:
@@ -114,7 +113,7 @@ class Metrics:
         return self._log.size
 
     def begin_step(self) -> None:
-        """Begins a step: unless others are under way, its time counts from here."""
+        """Begins a step; its time counts from here unless other steps are under way."""
         if not self._pending:
             self._began = time.perf_counter()
 
@@ -129,16 +128,16 @@ class Metrics:
         outcome: Tensor,
         waited: float,
     ) -> None:
-        """Notes an optimizer step, by its number from 1.
+        """Notes an optimizer step.
 
-        The outcome is left on the device until metrics are to be shown, or `flush` is called: until
-        then the device need not be waited for.
+        The outcome stays on the device until metrics are to be shown, or `flush` is called: until
+        then the host need not wait for the device.
 
         Args:
-            number: Its number.
+            number: The number of the step, from 1.
             step: The step.
-            flops: Its operations.
-            epoch: Passes over the data once it is done.
+            flops: The operations of the step.
+            epoch: Passes over the data after the step.
             lr: The learning rate.
             outcome: float64[5], the second result of `sabitrain.optim.guard.StepGuard.judge`.
             waited: Seconds that the loader has kept the session waiting so far.
@@ -146,6 +145,7 @@ class Metrics:
         self._pending.append(_Pending(number, epoch, lr, outcome, step.tokens, step.targets, flops))
         self._waited = waited
         self._console.step(number)
+        # The last step is shown too, whatever the interval.
         if number % self._log_every == 0 or number == self._clock.steps:
             self.flush()
             self._console.step_metrics(summarise(self._unseen), self.not_finite + self.spikes)
@@ -154,11 +154,12 @@ class Metrics:
     def flush(self) -> None:
         """Writes the lines of the steps so far.
 
-        Times, speeds, memory and shares of time are those of all steps since the last flush, since
-        between them nothing was waited for.
+        Times, speeds, memory and shares of time are means over all steps since the last flush: the
+        host did not wait between these steps.
         """
         if not self._pending:
             return
+        # One copy for all steps, which waits for the device.
         outcomes = torch.stack([step.outcome for step in self._pending]).tolist()
         now = time.perf_counter()
         self._clock.mark(self._pending[-1].number)

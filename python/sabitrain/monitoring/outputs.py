@@ -40,6 +40,7 @@ def open_outputs(start: Start, steps: int, device: torch.device) -> Iterator[Out
         device: The device whose speed and memory the record reports.
     """
     config = start.config
+    # Closed in the other order, so that the console is there until all else is closed.
     clock = Clock(steps, config.hours, start.step, start.seconds)
     with (
         open_console(clock) as console,

@@ -26,10 +26,10 @@ class Report:
     Attributes:
         steps: Optimizer steps taken.
         evaluation: The losses on the validation split at the end; None if it has no target.
-        baseline: What predicting the same targets without context costs; None likewise.
+        baseline: The cost of predicting the same targets without context; None likewise.
         answers: Held-out prompts and the model's answers.
         checkpoint: The folder of the last checkpoint.
-        stopped: The signal that ended it before it was done; None if it ran to its end.
+        stopped: The signal that ended the run early; None if the run came to its end.
     """
 
     steps: int
@@ -41,7 +41,7 @@ class Report:
 
 
 def saved_so_far(run: Path) -> str:
-    """Returns in words which checkpoint a run that ends at once has."""
+    """Returns the newest checkpoint of a run that ends at once, in words."""
     newest = run / history.LINK
     return f"saved is {newest.resolve()}" if newest.exists() else "no checkpoint is saved yet"
 

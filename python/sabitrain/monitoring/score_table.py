@@ -26,7 +26,7 @@ _LEAST_NAME = 8  # columns that a name is cut to, at least
 
 
 class _Row(NamedTuple):
-    """A row before its names are cut; ``source`` where it is of one of several."""
+    """A row before its names are cut; ``source`` says that it is one of several sources."""
 
     task: str
     language: str
@@ -35,11 +35,11 @@ class _Row(NamedTuple):
 
 
 def score_table(evaluation: Evaluation, width: int) -> Table:
-    """Makes a row for each task in each language, each task, each language, and for all.
+    """Returns a table with a row for each task in each language, each task, each language, and all.
 
-    A task that has one language, and a language of one task, have no row of their own: it would be
-    another's again. The sources of a task in a language stand below it, where there are several.
-    Names that leave no room for the numbers in ``width`` columns are cut in their middle.
+    A task with one language, and a language with one task, have no row of their own: the row would
+    repeat another. If a task in a language has several sources, their rows stand below. Names that
+    leave no room for the numbers in ``width`` columns are cut in their middle.
     """
     pairs, rest = list(_pair_rows(evaluation)), list(_other_rows(evaluation))
     cells = [_numbers(row.score) for row in (*pairs, *rest)]
@@ -52,6 +52,7 @@ def score_table(evaluation: Evaluation, width: int) -> Table:
         for heading, name in (("task", _task), ("language", lambda row: row.language))
     ]
     gaps = len(columns) + 1
+    # Wide gaps if names and numbers fit with them; narrow ones before any name is cut.
     wide = sum(columns) + sum(longest) + 2 * gaps <= width
     task_width, language_width = _name_widths(
         width - sum(columns) - (2 if wide else 1) * gaps, *longest
@@ -66,6 +67,7 @@ def score_table(evaluation: Evaluation, width: int) -> Table:
     for name, size in zip(_NUMBERS, columns, strict=True):
         lines = (line.rjust(size) for line in name.split("\n"))
         table.add_column("\n".join(lines), justify="right", no_wrap=True)
+    # Widths are of characters on the terminal, not of code points: `cell_len` counts them.
     for section in (pairs, rest):
         for row in section:
             style = "bold" if row.task == row.language == ALL else "dim" if row.source else ""

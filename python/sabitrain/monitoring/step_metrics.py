@@ -14,26 +14,25 @@ class StepMetrics:
     Times, speeds and shares of time are means over the steps that were waited for together.
 
     Attributes:
-        step: Its number, from 1.
-        epoch: Passes over the data once it is done.
+        step: The number of the step, from 1.
+        epoch: Passes over the data after the step.
         loss: Nats per target; None if that is no number.
         lr: The learning rate.
         grad_norm: The norm of the gradient before clipping; None if that is no number.
-        update: What became of it (`sabitrain.optim.guard.UPDATES`).
-        tokens: Tokens of its documents, padding aside.
-        targets: Those of them that are trained.
-        seconds: How long it took.
+        update: The fate of the step (`sabitrain.optim.guard.UPDATES`).
+        tokens: Tokens of its documents, without padding.
+        targets: Tokens that are trained.
+        seconds: The duration of the step.
         tokens_per_second: The speed in tokens.
         targets_per_second: The speed in targets.
         flops: Operations executed.
         skipped: The share of the dense computation that is left out.
         flops_per_second: Operations executed a second.
-        dense_equivalent_flops_per_second: What a dense computation would have to do in the same
-            time to keep up.
-        mfu: ``flops_per_second`` as a share of what the device can do; None where that is not
-            known.
+        dense_equivalent_flops_per_second: The operations a second with which a dense computation
+            would keep up.
+        mfu: ``flops_per_second`` as a share of the device's peak; None if the peak is not known.
         memory_bytes: The most memory held so far (`sabitrain.device.peak_memory`).
-        data_wait: The share of the time in which rows were waited for.
+        data_wait: The share of the time spent waiting for rows.
         eta_seconds: Seconds until the run stops (`sabitrain.monitoring.clock`); None if unknown.
     """
 
@@ -63,15 +62,14 @@ class Summary:
     """Some steps in a row.
 
     Attributes:
-        last: The last of them: its number, epoch, learning rate and gradient, the memory and the
-            time that is left.
-        loss: Nats per target over the steps that were taken; NaN if none was, or none had a target.
-        tokens_per_second: Their mean speed in tokens.
-        targets_per_second: Their mean speed in targets.
+        last: The metrics of the last step.
+        loss: Nats per target over the steps taken; NaN if none was taken, or none had a target.
+        tokens_per_second: The mean speed in tokens.
+        targets_per_second: The mean speed in targets.
         flops_per_second: Operations executed a second.
-        mfu: They as a share of what the device can do; None where that is not known.
+        mfu: ``flops_per_second`` as a share of the device's peak; None if the peak is not known.
         skipped: The share of the dense computation that is left out.
-        data_wait: The share of their time in which rows were waited for.
+        data_wait: The share of the time spent waiting for rows.
     """
 
     last: StepMetrics

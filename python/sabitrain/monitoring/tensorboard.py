@@ -14,10 +14,10 @@ from sabitrain.checkpoints.run_folder import TENSORBOARD_FOLDER
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Refuses to go on without TensorBoard where it is wanted.
+    """Refuses a run that wants TensorBoard on a machine without it.
 
     Raises:
-        TrainError: If it is not installed.
+        TrainError: If TensorBoard is wanted and not installed.
     """
     if wanted and importlib.util.find_spec("tensorboard") is None:
         raise TrainError(
@@ -32,7 +32,8 @@ class TensorBoard:
 
     def __init__(self, folder: Path, step: int) -> None:
         """Writes to ``folder``, and hides the steps after ``step`` of an earlier session."""
-        from torch.utils.tensorboard import SummaryWriter  # only now: few runs have it
+        # Only now: few runs have TensorBoard installed.
+        from torch.utils.tensorboard import SummaryWriter
 
         self._hook, threading.excepthook = threading.excepthook, self._overhear
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
@@ -59,7 +60,7 @@ class TensorBoard:
             threading.excepthook = self._hook
 
     def _overhear(self, failed: threading.ExceptHookArgs) -> None:
-        """Prints nothing when the writing thread fails: it hands its error to the run."""
+        """Prints nothing if the writing thread fails: the thread hands its error to the run."""
         if type(failed.thread).__name__ != "_AsyncWriterThread":
             self._hook(failed)
 
@@ -75,7 +76,8 @@ def open_tensorboard(wanted: bool, run: Path, step: int) -> Iterator[TensorBoard
         yield tensorboard
     except BaseException:
         if tensorboard is not None:
-            with contextlib.suppress(OSError):  # what has ended the run says more
+            # The error that has ended the run says more.
+            with contextlib.suppress(OSError):
                 tensorboard.close()
         raise
     if tensorboard is not None:
