@@ -26,14 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config = parse_command_line(
                 given[1:], "python -m sabitrain plan", Path("run"), PLAN_DESCRIPTION
             )
+            # Only now, as below.
             from sabitrain.planning import describe
 
             print(describe(config))
             return 0
         config = parse_command_line(given)
-        from sabitrain.trainer import (
-            run_training,
-        )  # only now: help and mistakes need not wait for torch
+        # Only now: help and mistakes need not wait for torch.
+        from sabitrain.trainer import run_training
 
         run_training(config)
     except SabiprepError as error:

@@ -1,4 +1,4 @@
-"""The command line of a run: its options over a TOML file, and that over a preset.
+"""The command line of a run: its options over a TOML file, and the file over a preset.
 
 A field of a section is spelt ``--optim.lr``.
 """
@@ -39,7 +39,7 @@ class _Base:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
     def file(self) -> Path | None:
-        """Returns the TOML file to read; that of the run to resume where no other is named."""
+        """Returns the TOML file to read; by default, the file of the run to resume."""
         if (
             self.config is None
             and self.resume
@@ -59,31 +59,27 @@ def parse_command_line(
     """Returns the configuration that a command line asks for.
 
     Args:
-        arguments: What stands on it.
+        arguments: The words after the command; by default those of the process.
         prog: The command, for its help.
-        run: The run folder where none is named; by default one must be.
-        description: What the command does, for its help.
+        run: The default of the run folder; without one, the command line must name it.
+        description: The description of the command, for its help.
 
     Raises:
         ConfigError: If the TOML file or a value cannot be right.
         SystemExit: If the command line itself is wrong (2), or asked for help (0).
     """
+    # Parsed twice: preset and file decide the defaults that the second pass shows in its help.
     base, others = tyro.cli(
         _Base, prog=prog, args=arguments, return_unknown_args=True, add_help=False
     )
-    if any(other.split("=")[0] in ("--init", "--init-from") for other in others):
-        _refuse(
-            "--init: starting from the weights of a checkpoint is not there yet: "
-            "every run starts from random ones\n"
-            "Remedy: leave --init out; to go on with a run of sabitrain, use --run DIR --resume"
-        )
+    _refuse_init(others)
+    # Here rather than in `resolve`: a wrong word on the command line exits with 2.
     try:
         check_preset(base.preset or "nano", None)
     except ConfigError as error:
         _refuse(str(error))
     default = resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": run})
-    # tyro adds what may be given several times to its default, so what the file says goes where
-    # there is another.
+    # tyro adds repeated options to their default, so the file's datasets go if any is named.
     named = {name: tyro.MISSING for name in ("data", "data_end") if getattr(base, name)}
     if "data" in named:
         named.setdefault("data_end", ())
@@ -91,9 +87,20 @@ def parse_command_line(
     config = tyro.cli(
         TrainConfig, prog=prog, args=arguments, default=default, description=description
     )
-    if not config.data:  # of what may be given several times tyro wants none
+    # tyro is content with none of an option that may be repeated.
+    if not config.data:
         _refuse("--data is required: name the OUT of sabiprep pack")
     return config
+
+
+def _refuse_init(others: Sequence[str]) -> None:
+    """Ends the process if an option asks for weights to start from."""
+    if any(other.split("=")[0] in ("--init", "--init-from") for other in others):
+        _refuse(
+            "--init: starting from the weights of a checkpoint is not there yet: "
+            "every run starts from random ones\n"
+            "Remedy: leave --init out; to go on with a run of sabitrain, use --run DIR --resume"
+        )
 
 
 def _refuse(message: str) -> NoReturn:

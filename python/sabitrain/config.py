@@ -1,7 +1,7 @@
 """The configuration of a run: the sections of all wings put together, and the presets.
 
-`sabitrain.config_file` reads and writes it as TOML, `sabitrain.command_line` puts the command line
-over that.
+`sabitrain.config_file` reads and writes the configuration as TOML, and `sabitrain.command_line`
+puts the command line over the file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig(Section):
-    """The device, and what a run may take of it."""
+    """The device, and the share of it that a run may take."""
 
     device: Device = field(default="auto", metadata=MAY_CHANGE)
     """Where to train; auto takes a GPU if there is one."""
@@ -135,8 +135,7 @@ class TrainConfig(
     def step_plan(self, rows: int, seq_len: int, device: str) -> dict[str, int]:
         """Returns how steps are cut: ``steps``, ``rows_per_step`` and ``micro_rows``.
 
-        It is decided once: a run saves it with each checkpoint, and it binds when the run is
-        resumed.
+        A run decides this once, saves it with each checkpoint and keeps it when it is resumed.
 
         Args:
             rows: Rows of the training split.

@@ -42,6 +42,7 @@ def resolve(preset: str | None, file: Path | None, required: Mapping[str, Any]) 
     name = preset or written.get("preset", "nano")
     preset_values = check_preset(name, place)
     merged: dict[str, Any] = {**required, **written, "preset": name, "config": file}
+    # A section of the file replaces single settings of the preset's section, not all of it.
     for key, values in preset_values.items():
         given = written.get(key, {} if isinstance(values, dict) else values)
         merged[key] = (
@@ -54,11 +55,11 @@ def check_preset(name: Any, file: str | None) -> Mapping[str, Any]:
     """Returns the values of a preset.
 
     Args:
-        name: Its name, as it was given.
-        file: The file that names it, if one does.
+        name: The name of the preset, of any type.
+        file: The file that names the preset, if any.
 
     Raises:
-        ConfigError: If there is none of that name.
+        ConfigError: If there is no preset of that name.
     """
     for preset, values in PRESETS.items():
         if preset == name:
@@ -89,11 +90,9 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """Returns the configuration as the TOML file that gives it back.
+    """Returns the configuration as the text of a TOML file, from which `resolve` gives it back.
 
-    Settings of one session alone are left out.
-
-    TOML has no null: a field that is None is left out.
+    Settings of one session alone are left out. TOML has no null: a field that is None is left out.
     """
     values, unsaved = dataclasses.asdict(config), names_where(TrainConfig, "saved", False)
     sections = {name: value for name, value in values.items() if isinstance(value, dict)}
@@ -158,12 +157,14 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
         raise ConfigError(
             f"'{key}' must be a table, not {value!r}", file=file, remedy=f"write it as [{key}]"
         )
+    # A union of types is tried in its order.
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         if typing.get_origin(option) is Literal and value in typing.get_args(option):
             return value
         if option is Path and isinstance(value, str | Path):
             return Path(value)
+        # TOML's `1` is a whole number, and `true` is none: bool is a subclass of int.
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if option in (int, bool, str) and type(value) is option:
@@ -178,7 +179,7 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
 
 
 def _describe(options: Sequence[Any]) -> str:
-    """Returns the types of a field, in words."""
+    """Returns the types of a field, in words for an error message."""
     words: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
     words |= {str: "a string", Path: "a path"}
     words |= {tuple[int, ...]: "a list of whole numbers", tuple[str, ...]: "a list of strings"}

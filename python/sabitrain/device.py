@@ -39,7 +39,7 @@ def choose_device(wanted: str) -> torch.device:
     for a CPU.
 
     Raises:
-        TrainError: If a GPU is asked for and there is none, or the one there is cannot be set up.
+        TrainError: If a GPU is asked for and there is none, or the GPU cannot be set up.
     """
     if wanted == "cpu" or not torch.cuda.is_available():
         if wanted == "cuda":
@@ -62,10 +62,7 @@ def runs_in_bf16(device: torch.device) -> bool:
 
 
 def limit_memory(device: torch.device, gigabytes: float) -> None:
-    """Limits a GPU's allocator to so many GB (10^9 bytes), as a smaller card would.
-
-    A CPU is left alone.
-    """
+    """Limits a GPU's allocator to ``gigabytes`` GB (10^9 bytes); does nothing on a CPU."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total), device)
@@ -74,10 +71,11 @@ def limit_memory(device: torch.device, gigabytes: float) -> None:
 def peak_memory(device: torch.device) -> int:
     """Returns the most memory held so far, in bytes.
 
-    On a GPU that is by torch's allocator; on a CPU, resident, by the process.
+    On a GPU, torch's allocator holds the memory; on a CPU, the process (resident).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    # macOS counts bytes, Linux kibibytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -85,9 +83,8 @@ def peak_memory(device: torch.device) -> int:
 def set_deterministic(wanted: bool) -> None:
     """Has torch use algorithms that give the same bits each time, or leaves it free.
 
-    An operation that has none raises an error, rather than break the promise. On CUDA, cuBLAS must
-    be told before its first product (CUDA toolkit documentation, cuBLAS, "Results
-    reproducibility").
+    An operation without such an algorithm raises an error. cuBLAS reads its setting before its
+    first product (CUDA toolkit documentation, cuBLAS, "Results reproducibility").
     """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -101,8 +98,5 @@ def precision(device: torch.device, autocast: bool) -> contextlib.AbstractContex
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Returns the most operations a second of a device in bf16.
-
-    None if there is no figure with a source.
-    """
+    """Returns the most operations a second of a device in bf16; None without a cited figure."""
     return _PEAKS.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

@@ -1,13 +1,13 @@
-"""What a run will take, found without a GPU.
+"""The needs of a run, found without a GPU: steps, memory, operations.
 
 The command is ``python -m sabitrain plan --data OUT --preset 125m``.
 
-Activations are not estimated by a formula: a forward pass is run on tensors that have shapes and
-types but no numbers, in bf16 as on a GPU, and what autograd keeps for the backward pass is added
-up.
+Activations are not estimated by a formula: a forward pass runs on tensors that have shapes and
+types but no numbers, in bf16 as on a GPU, and the tensors that autograd keeps for the backward pass
+are added up.
 
-What is not seen that way is reckoned: parameters, gradients and optimizer states by their number;
-the copies in bf16 that autocast keeps of the matrices; three chunks of logits
+All other memory is computed: parameters, gradients and optimizer states from their number; the
+copies in bf16 that autocast keeps of the matrices; three chunks of logits
 (`sabitrain.models.loss`); by the architecture, the bytes of its kernels and of the backward pass of
 the widest layer; and 1 GB for CUDA itself and its allocator.
 """
@@ -38,9 +38,11 @@ from sabitrain.optim.settings import OptimConfig
 from sabitrain.preflight import check_datasets
 
 _RESERVE = 10**9
-_SAMPLE = 4  # steps looked at for shares and operations
-_ROWS_LOOKED_AT = 64  # held-out rows likewise
-_WIDTH = 80  # columns of a description; a longer word stays whole
+# Shares and operations are means over this many steps, and this many held-out rows.
+_SAMPLE = 4
+_ROWS_LOOKED_AT = 64
+# Columns of a description; a longer word stays whole.
+_WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,20 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all kinds."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
 @dataclass(frozen=True)
 class ValidationPlan:
-    """What the validations of a run will take.
+    """The needs of a run's validations.
 
     Attributes:
         held_out_rows: Rows of the validation split.
-        rows: Those of them that a validation takes.
+        rows: Rows of a validation before the last.
         times: Validations before the last.
-        last_rows: Rows of the last; under ``--hours`` at most.
-        flops: Operations of all of them together.
+        last_rows: Rows of the last validation; under ``--hours`` at most.
+        flops: Operations of all validations together.
     """
 
     held_out_rows: int
@@ -83,17 +85,17 @@ class ValidationPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take.
+    """The needs of a run.
 
     Attributes:
-        parameters: Of the model.
+        parameters: Parameters of the model.
         steps: Optimizer steps.
         micro_rows: Rows of a micro-batch as configured, on a GPU.
-        memory: At the peak, with those.
+        memory: The memory at the peak with these micro-batches.
         largest_micro_rows: Most rows of a micro-batch within the limit; 0 if not even one fits.
-        flops: Of a step, the mean of the first few.
+        flops: Operations of a step, a mean over the first steps.
         repeats: Passes over each dataset.
-        validation: Its validations.
+        validation: The needs of the validations.
     """
 
     parameters: int
@@ -107,20 +109,23 @@ class Plan:
 
 
 def plan_run(config: TrainConfig, data: Datasets) -> Plan:
-    """Returns what training on ``data`` as ``config`` says will take.
+    """Returns the needs of a run with the settings ``config`` on the datasets ``data``.
 
     Raises:
-        DatasetError: If it cannot be read, or has nothing to train on.
-        TrainError: If it does not fit the model.
+        DatasetError: If a dataset cannot be read, or has no row to train on.
+        TrainError: If the datasets do not fit the model.
     """
+    # Refused here as before a run: a plan is for a run that can begin.
     check_datasets(config, data)
     dataset, seq_len = data.rows, data.rows.seq_len
     steps, rows_per_step, micro_rows = config.step_plan(
         len(dataset.train), seq_len, "cuda"
     ).values()
+    # A step may be smaller than a micro-batch may be.
     micro_rows = min(micro_rows, rows_per_step)
     order = make_order(data, config.mix, rows_per_step, config.seed, steps)
     sample = _sampled_steps(config, dataset, order, min(_SAMPLE, steps))
+    # Memory depends on the share of positions that predict, which a few steps tell well enough.
     share = sum(step.targets for step in sample) / (len(sample) * rows_per_step * seq_len)
 
     def memory(rows: int) -> Memory:
@@ -164,16 +169,17 @@ def _mean_flops(config: TrainConfig, vocab_size: int, steps: list[Step]) -> Flop
 def plan_validation(
     config: TrainConfig, dataset: RowSource, steps: int, rows_per_step: int, micro_rows: int
 ) -> ValidationPlan:
-    """Returns what the validations of a run of ``steps`` steps will take.
+    """Returns the needs of the validations of a run of ``steps`` steps.
 
-    It is reckoned from the first rows of the sample.
+    The operations are estimated from the first rows of the sample.
 
     Raises:
         DatasetError: If a shard is damaged.
     """
     split = dataset.validation
     sample = sample_rows(dataset, split, config.eval_rows, config.seed)
-    assert sample is not None  # nothing ended it
+    # Without `go_on` nothing ends the sampling.
+    assert sample is not None
     times = (steps - 1) // config.eval_every if config.eval_every else 0
     takes_all = config.hours is not None or all_fit_the_run(len(split), steps * rows_per_step)
     last = len(split) if takes_all else len(sample)
@@ -186,9 +192,13 @@ def plan_validation(
 
 
 def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -> Memory:
-    """Returns the bytes at the peak of a step.
+    """Returns the bytes at the peak of a step, by kind.
 
-    Its micro-batches have ``tokens`` tokens, ``share`` of them targets.
+    Args:
+        config: The settings.
+        vocab_size: Tokens of the vocabulary.
+        tokens: Tokens of a micro-batch.
+        share: The share of the tokens that are targets.
     """
     model = _imagined(config, vocab_size)
     architecture = architecture_of(config.model.architecture)
@@ -197,6 +207,7 @@ def memory_of(config: TrainConfig, vocab_size: int, tokens: int, share: float) -
         if config.compute == "dense"
         else -(-max(1, round(share * tokens)) // PAD_TO) * PAD_TO
     )
+    # Parameters, gradients and optimizer states are float32: four bytes each.
     parameters = sum(parameter.numel() for parameter in model.parameters())
     matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 2)
     logits = min(predictions * vocab_size, MAX_LOGITS)
@@ -222,20 +233,21 @@ def saved_bytes(model: CausalModel, tokens: int, predictions: int | None) -> int
         tokens: N.
         predictions: Positions wanted of the last block; None for all.
     """
+    # Inputs must be made in the mode that the model's own tensors were made in.
     mode = getattr(model.head_VC, "fake_mode", contextlib.nullcontext())
     seen: dict[int, tuple[Tensor, int]] = {}
     known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    # autocast copies matrices to bf16; the copies have storage of their own, and known shapes.
     shapes = {parameter.shape for parameter in model.parameters()} | {
         p.mT.shape for p in model.parameters() if p.ndim == 2
     }
 
     def keep(tensor: Tensor) -> Tensor:
+        """Notes the storage of a tensor that autograd keeps, once however often it is kept."""
         storage = tensor.untyped_storage()
         if storage._cdata not in known and tensor.shape not in shapes:
-            seen[storage._cdata] = (
-                tensor,
-                storage.nbytes(),
-            )  # the tensor too, so that no other takes its place
+            # The tensor is kept too, so that no other takes its address.
+            seen[storage._cdata] = (tensor, storage.nbytes())
         return tensor
 
     with mode, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -252,10 +264,12 @@ def describe(config: TrainConfig) -> str:
     """Returns the plan of a run, in lines for people.
 
     Raises:
-        DatasetError, TrainError: If it cannot be run.
+        DatasetError: If a dataset cannot be read, or has no row to train on.
+        TrainError: If the datasets do not fit the model.
     """
     with open_datasets(config.datasets) as data:
         plan, seq_len = plan_run(config, data), data.rows.seq_len
+    # In GB of 10^9 bytes, as the memory limit is given.
     kinds = {field.name: getattr(plan.memory, field.name) / 1e9 for field in fields(plan.memory)}
     largest = plan.largest_micro_rows
     fits = (
@@ -297,7 +311,7 @@ def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
 
 
 def _wrapped(line: str) -> str:
-    """Returns a line in as many as it takes, no word cut."""
+    """Returns a line broken at `_WIDTH` columns, no word cut."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     parts = textwrap.wrap(
         line,
@@ -311,7 +325,7 @@ def _wrapped(line: str) -> str:
 
 
 def _imagined(config: TrainConfig, vocab_size: int) -> CausalModel:
-    """Makes the model without its numbers."""
+    """Returns the model with shapes and types, but no numbers."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = architecture_of(config.model.architecture).make(config.model, vocab_size)
     model.recompute(config.recompute)
@@ -319,7 +333,8 @@ def _imagined(config: TrainConfig, vocab_size: int) -> CausalModel:
 
 
 def _optimizer_numbers(model: CausalModel, config: OptimConfig) -> int:
-    """Counts the numbers that the optimizers keep: two a parameter for AdamW, one for Muon."""
+    """Returns how many numbers the optimizers keep: two a parameter for AdamW, one for Muon."""
+    # The groups of the optimizers themselves, so that no rule is written twice.
     groups = parameter_groups(model, model.units(), config.weight_decay)
     sizes = {name: sum(p.numel() for _, p in group["params"]) for name, group in groups.items()}
     return sum(
@@ -333,6 +348,7 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
 
     Every number below one that fits must fit too.
     """
+    # By halving: each try runs a forward pass of the whole model.
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""What is refused before a run leaves anything behind."""
+"""The checks of the datasets before a run leaves anything behind."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def check_datasets(config: TrainConfig, data: Datasets) -> None:
     """Refuses datasets that a run cannot train on.
 
     Raises:
-        DatasetError: If it has no row to train on, or its tokenizer is not the one it was packed
-            with.
-        TrainError: If its rows are longer than the model's context, a task to answer is none of its
-            own, or none of its tokens counts.
+        DatasetError: If a dataset has no row to train on, or its tokenizer is not the one that it
+            was packed with.
+        TrainError: If rows are longer than the model's context, a task to answer or to weigh is
+            unknown, or no token has a weight.
     """
     for part in data.parts:
         if len(part.train) == 0:
@@ -43,7 +43,8 @@ def check_datasets(config: TrainConfig, data: Datasets) -> None:
 
 
 def _check_targets(config: TrainConfig, dataset: RowSource) -> None:
-    """Raises `TrainError` if no token of the training split counts; the first rows mostly tell."""
+    """Raises `TrainError` if no token of the training split has a weight."""
+    # Mostly the first batch has a target, so that no more is read.
     masking = masking_of(config, dataset.sources)
     batches = micro_batches(dataset.train, range(len(dataset.train)), _ROWS_AT_ONCE)
     if any(masking.weights(rows).any() for rows in batches):

@@ -24,7 +24,7 @@ class Section:
     """Settings that belong together."""
 
     def __post_init__(self) -> None:
-        """Checks nothing: the sections of a configuration call each other up to here."""
+        """Ends the chain of checks: each section calls the check of the next."""
 
 
 def require(right: bool, message: str) -> None:

@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 GoOn = Callable[[int, int], bool]
-"""Asked between batches with the work done and all of the work; a no ends the work there."""
+"""A question between batches, with the work done and the whole work; a no ends the work."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_TO_SAY_IT = 1.0
@@ -24,13 +24,13 @@ class _EndedAtOnce(KeyboardInterrupt):
 class StopRequest:
     """Listens for Ctrl-C and SIGTERM inside a ``with``, and remembers that one came.
 
-    The first is acknowledged at once by a line, whatever the run is computing: Python tells a pipe
-    of it as it comes (`signal.set_wakeup_fd`), and a thread says the line. A second Ctrl-C is a
-    `KeyboardInterrupt`, wherever the run is. Only a process's main thread can listen; in another,
-    signals are left to the program around.
+    The first signal is acknowledged at once by a line, whatever the run is computing: Python writes
+    to a pipe as the signal comes (`signal.set_wakeup_fd`), and a thread says the line. A second
+    Ctrl-C is a `KeyboardInterrupt`, wherever the run is. Only a process's main thread can listen;
+    in another thread, signals are left to the program around.
 
     Attributes:
-        signal: The name of the signal that came, as ``SIGTERM``; None as long as none did.
+        signal: The name of the signal that came, as ``SIGTERM``; None before that.
     """
 
     def __init__(self) -> None:
@@ -53,19 +53,16 @@ class StopRequest:
         self._say = say
 
     def wait_until_said(self) -> None:
-        """Waits (a second at most) until the signal that came is acknowledged.
-
-        Lines then come in order.
-        """
+        """Waits (a second at most) for the line about the signal, so that lines come in order."""
         if self._noted:
             self._said.wait(_SECONDS_TO_SAY_IT)
 
     @contextlib.contextmanager
     def ends_at_once(self) -> Iterator[None]:
-        """Has the first signal end the work inside the ``with``, wherever it is.
+        """Has the first signal end the work inside the ``with``, at any statement.
 
-        It must be safe to leave half done. An error that comes after the signal ends with it:
-        Ctrl-C reaches a compiler that runs beside, too.
+        The work must be safe to leave half done. An error after the signal is dropped: Ctrl-C
+        reaches a compiler that runs beside, too.
         """
         self._raises = True
         try:
@@ -84,6 +81,7 @@ class StopRequest:
             for number in _SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
             self._pipe = os.pipe()
+            # A signal handler must never wait: Python asks for a pipe that does not.
             os.set_blocking(self._pipe[1], False)
             self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
             self._thread = threading.Thread(
@@ -104,13 +102,16 @@ class StopRequest:
         if self._thread is not None:
             signal.set_wakeup_fd(self._wakeup_before)
             reading, writing = self._pipe
-            os.close(writing)  # so that the thread reads the end of the pipe
+            # The thread then reads the end of the pipe.
+            os.close(writing)
+            # Not for ever: a console may be stuck.
             self._thread.join(_SECONDS_TO_SAY_IT)
             if not self._thread.is_alive():
                 os.close(reading)
             self._thread = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal: remembers the first, and raises on a second Ctrl-C."""
         if self._noted and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self._noted:
@@ -119,13 +120,12 @@ class StopRequest:
                 raise _EndedAtOnce
 
     def _acknowledge(self) -> None:
-        """Says the line for the first signal that the pipe tells of; ends with the pipe."""
+        """Says the line for the first signal that the pipe names; ends with the pipe."""
         while numbers := os.read(self._pipe[0], 64):
             asked = [number for number in numbers if number in _SIGNALS]
             if asked and not self._said.is_set():
-                with contextlib.suppress(
-                    OSError, ValueError
-                ):  # a console that is gone is no reason to die
+                # A console that is gone is no reason to die.
+                with contextlib.suppress(OSError, ValueError):
                     self._say(
                         f"{signal.Signals(asked[0]).name}: "
                         "the run ends after the batch at hand and saves; "

@@ -56,9 +56,9 @@ def run_training(config: TrainConfig) -> Report:
     """Trains a model, leaves everything in the run folder, and returns the result.
 
     Raises:
-        DatasetError: If a dataset cannot be read, has no row to train on, or is not that of the
-            run to resume.
-        ConfigError: If a setting is not that of the run to resume.
+        DatasetError: If a dataset cannot be read, has no row to train on, or differs from the run
+            to resume.
+        ConfigError: If a setting differs from the run to resume.
         TrainError: If the data does not fit the model, or three steps in a row could not be taken.
         OutputError: If the run folder is not empty, or cannot be written to.
         Interrupted: If Ctrl-C came twice.
@@ -93,7 +93,7 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, data: Datasets, device: torch.device, stop: StopRequest
     ) -> None:
-        """Keeps what the caller has made; `setup` makes the rest.
+        """Keeps its arguments; `setup` makes everything else.
 
         Args:
             config: The settings.
@@ -112,8 +112,8 @@ class Trainer:
         """Makes everything that a run needs, from the newest checkpoint if there is one.
 
         Raises:
-            ConfigError: If a setting is not that of the run to resume.
-            DatasetError: If a dataset is not that of the run to resume.
+            ConfigError: If a setting differs from the run to resume.
+            DatasetError: If a dataset differs from the run to resume.
             TrainError: If attention is wrong on the device, or every checkpoint is damaged.
         """
         notes: list[str] = []
@@ -218,12 +218,13 @@ class Trainer:
         """Writes a checkpoint, unless there is one of this step.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the checkpoint cannot be written.
         """
         if self.done <= self.saved_at:
             return
         self.console.between_steps("saving")
         began = self.clock.seconds
+        # The record is synced first: the checkpoint must not count lines that the disk lost.
         progress = Progress(
             step=self.done,
             seconds=self.clock.seconds,
@@ -239,7 +240,7 @@ class Trainer:
         self.clock.seconds_to_save = self.clock.seconds - began
 
     def _plan_steps(self, start: Start) -> None:
-        """Decides how steps are cut, which rows they have and what their tokens count for."""
+        """Decides the size of steps, their rows and the weights of their tokens."""
         dataset, config = self.dataset, self.config
         self.plan = start.step_plan(len(dataset.train), dataset.seq_len, self.device.type)
         self.order = make_order(
@@ -356,13 +357,14 @@ class Trainer:
         return loss
 
     def _refuse_bad_steps(self) -> None:
-        """Ends the run if three steps in a row could not be taken, and names their records.
+        """Ends the run if three steps in a row could not be taken.
 
         Raises:
-            TrainError: If so.
+            TrainError: If so, with the records of the last step.
         """
         bad = self.state.guard.stopping_steps()
         if bad:
+            # The rows of the step are read again: the order gives them from its number.
             rows = self.dataset.train.batch(self.order.step(bad[-1] - 1), labels=False)
             records = records_of(self.dataset, rows)
             self.metrics.stopped(bad[-1], records)

@@ -1,4 +1,4 @@
-"""The validations of a run: when one is due, on which rows, and within the run's hours."""
+"""The validations of a run: their steps and their rows, within the run's hours."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from sabitrain.monitoring.clock import Clock
 from sabitrain.monitoring.console import Console
 from sabitrain.stopping import GoOn, StopRequest
 
-# What is expected to take a second is given so many, lest the run's hours end before it.
+# An expected second is planned as this many, lest the run's hours end before the work.
 _MARGIN = 1.1
-_ROWS_SAMPLED = 16  # of which the length of a document is the mean
+# The mean length of documents is taken from this many rows.
+_ROWS_SAMPLED = 16
 
 
 class Validator:
     """Validates the model of a run on held-out rows.
 
     Validations take the sample of ``--eval-rows`` (`sabitrain.data.held_out.sample_rows`), the same
-    rows each time. The last takes every held-out row where time allows: under ``--hours``, if that
-    is expected to be done within them; else, if no more rows are held out than the run has trained
-    on, so that it takes a fraction of the run's time.
+    rows each time. The last validation takes every held-out row if time allows: under ``--hours``,
+    if it is expected to end within the hours; else, if no more rows are held out than the run has
+    trained on, so that it takes a fraction of the run's time.
 
-    Under ``--hours`` training ends early enough for what comes after it: a checkpoint, the last
-    validation, the answers. What takes longer than expected ends with the hours nevertheless, with
-    the rows it has by then.
+    Under ``--hours`` training ends early enough for the last checkpoint, the last validation and
+    the answers. A validation that takes longer than expected ends with the hours nevertheless, and
+    keeps the rows done by then.
     """
 
     def __init__(
@@ -49,30 +50,31 @@ class Validator:
         """Prepares to validate ``model``; no row is read yet.
 
         Args:
-            config: The run's.
-            dataset: What it trains on.
-            model: Its model.
-            rows_at_once: Rows of a forward pass; no more than a step has, lest a signal waits for
-                longer than in one.
+            config: The settings of the run.
+            dataset: The dataset of the run.
+            model: The model of the run.
+            rows_at_once: Rows of a forward pass; those of a step at most.
             autocast: Whether to compute in bf16.
-            clock: The run's.
-            console: Where it shows how far it is.
-            stop: Says whether a signal asked it to end.
+            clock: The clock of the run.
+            console: The console that shows the progress.
+            stop: The listener for signals.
         """
         self._config, self._dataset, self._model = config, dataset, model
+        # No more rows than a step has, lest a signal waits for longer than in a step.
         self._rows_at_once = min(rows_at_once, config.batch.rows(dataset.seq_len))
         self._autocast = autocast
         self._clock, self._console, self._stop = clock, console, stop
         self._sample: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._unigram: Unigram | None = None
         self._bytes = TargetBytes(dataset)
+        # The answers take as long as a validation of this many rows.
         self._rows_of_answers = 0.0
         self._seconds_a_row: float | None = None
 
     def prepare(self) -> None:
         """Chooses the sample and counts the baseline's tokens.
 
-        A signal leaves it half done: the run ends then.
+        A signal leaves this half done: the run ends then.
 
         Raises:
             DatasetError: If a shard is damaged.
@@ -105,10 +107,11 @@ class Validator:
     def is_last(self, step: int) -> bool:
         """Returns whether the run ends with ``step`` steps.
 
-        They are all, or the hours have room only for what follows them.
+        The run has taken all its steps, or its hours leave no room for one more.
         """
         if step == self._clock.steps or step == 0 or self._clock.seconds_to_limit is None:
             return step == self._clock.steps
+        # The last validation, one more if it is due, and the answers.
         rows = (1 + self.is_due(step)) * len(self._sample) + self._rows_of_answers
         one_step = self._clock.seconds_a_step or 0.0
         return (
@@ -141,9 +144,12 @@ class Validator:
         return None if self._stop.is_requested() else evaluation
 
     def going_on(self, doing: str, unit: str, within_hours: bool = True) -> GoOn:
-        """Returns a function that shows how much of a work is done, and whether it goes on.
+        """Returns a function that shows how much of a work is done and says whether it goes on.
 
-        A signal ends it and, if asked to, the run's hours.
+        Args:
+            doing: The work, for the console.
+            unit: The unit that the work is counted in.
+            within_hours: Whether the end of the run's hours ends the work, as a signal does.
         """
 
         def go_on(done: int, of: int) -> bool:
@@ -162,9 +168,9 @@ class Validator:
         return self._expected(rows + self._rows_of_answers) < self._clock.seconds_to_limit
 
     def _expected(self, rows: float) -> float:
-        """Returns the seconds that so many rows will take.
+        """Returns the seconds that ``rows`` rows will take, judged by the last validation.
 
-        It goes by the last validation, or else by training, if there is either.
+        Training stands in before the first validation.
         """
         row = self._seconds_a_row
         if row is None:

@@ -21,13 +21,13 @@ Compute = Literal["dense", "head", "full"]
 
 @dataclass(frozen=True)
 class Mix:
-    """The datasets of a run and how its rows are shared among them.
+    """The datasets of a run and their shares of its rows.
 
     Attributes:
         paths: The folders of the datasets.
-        weights: The weight of each, in any unit; empty where one dataset was named without one.
+        weights: The weight of each dataset, in any unit; empty for one dataset without a weight.
         weights_at_end: The weights at the last step; None if they stay.
-        schedule: How they go from the one to the other.
+        schedule: The curve between the two.
     """
 
     paths: Sequence[Path]
@@ -109,7 +109,7 @@ def _number(text: str) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthConfig(Section):
-    """How long a run is."""
+    """The length of a run."""
 
     epochs: Annotated[float | None, tyro.conf.arg(metavar="N")] = None
     """Passes over the training split; 1 where neither this nor max-steps nor max-tokens is given.
@@ -155,7 +155,7 @@ class LengthConfig(Section):
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """How many rows make a step, given in tokens so that it holds for rows of any length."""
+    """The rows of a step, given in tokens so that the numbers suit rows of any length."""
 
     tokens: int = 1024
     """Tokens (padding included) of an optimizer step, rounded down to whole rows, at least one."""
@@ -187,7 +187,7 @@ class BatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig(Section):
-    """Which tokens are trained, and how much each counts."""
+    """The tokens that are trained, and the weight of each."""
 
     loss: Loss = "target"
     """Tokens to learn: target, those of the loss mask; full, all but a document's first;
