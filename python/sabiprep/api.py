@@ -1,8 +1,7 @@
 """The functions that need the compiled core.
 
-They check their arguments and make objects of the core's results.
-
-The core is imported when one of them is called, so that everything else works without it.
+The functions check their arguments and make objects of the core's results. The core is imported by
+the first call, so that everything else works without it.
 """
 
 from __future__ import annotations
@@ -24,10 +23,8 @@ from sabiprep.report import PackReport, TokenizerReport, VerifyReport
 class Progress(Protocol):
     """A function that the work calls with its progress, about twenty times a second.
 
-    It is called from the calling thread.
-
-    An exception that it raises stops the work and is raised again once it has stopped.
-    `sabiprep.progress.show_progress` makes one that draws a bar.
+    The calls come from the thread that called the work. An exception from the function stops the
+    work and is then raised again. `sabiprep.progress.show_progress` gives one that draws a bar.
     """
 
     def __call__(self, phase: str, records: int, done: int, total: int, tokens: int, /) -> object:
@@ -56,7 +53,7 @@ def pack(
         corpus: The folder with ``corpus.toml``.
         out: The folder to make: missing or empty, or a dataset of ours if ``options.overwrite``.
         options: The settings of the run.
-        progress: Is called with the progress of the work.
+        progress: The function that is called with the progress of the work.
 
     Returns:
         The counts of the dataset, by split, task and source.
@@ -88,11 +85,10 @@ def remix(
     Args:
         dataset: A dataset packed with ``keep_spool``; it stays as it is.
         out: The folder to make, as for `pack`.
-        options: The settings of the run. Without a tokenizer here or in ``corpus.toml``, the one
-            ``dataset`` was packed with is used.
-        corpus: The folder with ``corpus.toml``; by default where it was when ``dataset`` was
-            packed.
-        progress: Is called with the progress of the work.
+        options: The settings of the run. Without a tokenizer here or in ``corpus.toml``, the
+            tokenizer of ``dataset`` is used.
+        corpus: The folder with ``corpus.toml``; by default its place when ``dataset`` was packed.
+        progress: The function that is called with the progress of the work.
 
     Returns:
         The counts of the new dataset, by split, task and source.
@@ -104,15 +100,17 @@ def remix(
         TokenizerError: As for `pack`.
         OutputError: As for `pack`.
     """
+    # Packing with documents from elsewhere: every other rule is that of `pack`.
     return _pack(corpus, out, replace(options, reuse=dataset), progress)
 
 
 def _pack(
     corpus: StrPath | None, out: StrPath, options: PackOptions, progress: Progress | None
 ) -> PackReport:
-    """Calls the core. Without ``corpus``, the core takes that of the reused dataset."""
+    """Calls the core. Without ``corpus``, the core takes the corpus of the reused dataset."""
     with compiled():
         from sabiprep import _core
+    # Resolved here, since Python knows the cores that the process may use.
     options = replace(options, threads=options.threads or available_cores())
     made = _core.pack(corpus, out, options, progress)
     return PackReport.from_json(json.loads(made), Path(os.fsdecode(out)))
@@ -128,25 +126,25 @@ def verify(
 ) -> VerifyReport:
     """Checks the checksums of a dataset, and the mask contract on every row.
 
-    With ``against``, also derive documents again from their records, by the slow path, and compare
-    ids and roles.
+    With ``against``, documents are also derived again from their records, by the slow path, and
+    their ids and roles compared.
 
     Args:
         out: The dataset's folder.
-        against: The folder of the corpus it was packed from, with its ``corpus.toml`` as it was
-            then.
-        sample: Records to derive again, about as many, chosen by hash; None for all.
+        against: The folder of the dataset's corpus, with ``corpus.toml`` as it was then.
+        sample: The approximate number of records to derive again, chosen by hash; None for all.
         threads: Threads to derive with, all cores by default.
-        progress: Is called with the progress of the work.
+        progress: The function that is called with the progress of the work.
 
     Returns:
         The counts and the failures; nothing is raised for a damaged shard.
 
     Raises:
         DatasetError: If there is no manifest, or it was altered.
-        InputError: If ``against`` is not the corpus it was packed from; it says what differs.
+        InputError: If ``against`` is not the dataset's corpus; the message names the difference.
         ConfigError: If an argument, or the ``corpus.toml`` of ``against``, cannot be right.
     """
+    # Before the core is imported: a wrong argument is refused without it.
     sample = checked_number("sample", sample, 1, LARGEST)
     threads = checked_number("threads", threads, 1, 4096)
     with compiled():
@@ -180,9 +178,9 @@ def explain(
     """Returns one record at every stage, from its fields to its tokens, as `pack` treats it.
 
     Args:
-        record: Its fields, or the text of the JSON object that holds them; a line of plain text is
-            ``{"text": line}``.
-        source: The source of ``corpus.toml`` it belongs to.
+        record: The fields of the record, or the text of a JSON object with the fields; a line of
+            plain text is ``{"text": line}``.
+        source: The source of the record in ``corpus.toml``.
         corpus: The folder with ``corpus.toml``.
         seq_len: As for `pack`.
         tokenizer: As for `pack`.
@@ -215,9 +213,9 @@ def train_tokenizer(
     Args:
         corpus: The folder with ``corpus.toml``; the tokenizer it names, if any, is not read.
         file: The tokenizer.json to write.
-        vocab_size: Entries wanted. A small corpus may yield fewer.
-        overwrite: Replace ``file`` if it exists.
-        progress: Is called with the progress of the work.
+        vocab_size: Entries wanted; a small corpus may yield fewer.
+        overwrite: Whether to replace ``file`` if it exists.
+        progress: The function that is called with the progress of the work.
 
     Raises:
         ConfigError: If ``corpus.toml`` or an argument cannot be right.
@@ -225,6 +223,7 @@ def train_tokenizer(
         TokenizerError: If no tokenizer of that size can be made.
         OutputError: If ``file`` exists, or cannot be written.
     """
+    # Ids are 32-bit in the core; a larger number would not reach it.
     checked_number("vocab_size", vocab_size, 1, 2**32 - 1)
     with compiled():
         from sabiprep import _core
@@ -234,6 +233,7 @@ def train_tokenizer(
 
 def available_cores() -> int:
     """Returns the number of cores that this process may run on."""
+    # macOS has no such question; a container may allow fewer cores than the machine has.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -259,6 +259,7 @@ def compiled() -> Iterator[None]:
 def _as_json(record: Mapping[str, Any] | str) -> str:
     """Returns the record as the text of a JSON object."""
     try:
+        # Encoded and decoded once, which refuses lone surrogates: the core takes UTF-8 alone.
         if not isinstance(record, str):
             return (
                 json.dumps(dict(record), ensure_ascii=False, allow_nan=False)

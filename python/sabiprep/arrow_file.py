@@ -1,8 +1,8 @@
 """Checks of an Arrow file's footer and heads, made before the Arrow library reads them.
 
-The library makes room for what a file claims: a dictionary of any size, a buffer that unpacks to
-any number of bytes. A shard has neither dictionaries nor compression, so a file that names one is
-refused from its footer and the heads of its record batches alone (Arrow's columnar format, "IPC
+The library allocates the sizes that a file claims: a dictionary of any size, a buffer that unpacks
+to any number of bytes. A shard has neither dictionaries nor compression, so a file that names one
+is refused from its footer and the heads of its record batches alone (Arrow's columnar format, "IPC
 File Format"; FlatBuffers' binary format).
 """
 
@@ -13,18 +13,19 @@ from collections.abc import Sequence
 
 MAGIC = b"ARROW1"
 _CONTINUATION = 0xFFFFFFFF
-_RECORD_BATCH = 3  # of the union MessageHeader
+# The number of a record batch in the union MessageHeader.
+_RECORD_BATCH = 3
 
 
 class Malformed(ValueError):
-    """The error of a file that is no Arrow file as shards are; its message says why."""
+    """The error of a file that is no Arrow file of a shard; the message says why."""
 
 
 def block_offsets(content: memoryview) -> list[int]:
-    """Returns where the record batches of a file begin, each within the file.
+    """Returns the offsets of the record batches of a file, each within the file.
 
     Raises:
-        Malformed: If the footer is none, names a dictionary, or names a record batch outside of the
+        Malformed: If there is no footer, or it names a dictionary or a record batch outside of the
             file.
     """
     size = len(content)
@@ -44,6 +45,7 @@ def block_offsets(content: memoryview) -> list[int]:
         ]
     except struct.error as error:
         raise Malformed(f"its footer is damaged: {error}") from error
+    # Python's integers do not overflow, so that the sum below is right for any numbers.
     for offset, head, body in blocks:
         if offset < 8 or head < 8 or body < 0 or offset + head + body > size - 10 - length:
             raise Malformed("its footer names a record batch outside of the file")

@@ -1,10 +1,10 @@
 """One block of a shard, an Arrow record batch.
 
-Its columns are views of the file that copy nothing, and its rows are checked.
+The columns are views of the file that copy nothing, and the rows are checked.
 
-What a row is made of is looked at once for the whole block, so that reading a row later takes a few
+Bounds and lengths are checked once for the whole block, so that reading a row later takes a few
 slices. The views are memoryviews: rows are cut and joined by the hundred thousand a second, and
-arrays take twice as long for it.
+arrays take twice as long.
 
 Dimensions: R rows of the block, T tokens of a row, K bytes of a row's mask.
 """
@@ -92,13 +92,22 @@ def block_of(
 ) -> Block:
     """Returns the columns of a record batch as views, wherever in their buffers they start.
 
-    Ids and mask are not looked at: that would read the whole block from the disk for one row of it.
+    Ids and mask are not checked: that would read the whole block from the disk for one row of it.
+
+    Args:
+        batch: The Arrow record batch.
+        seq_len: T.
+        limits: The bounds of ids and sources.
+        file: The file of the shard, for errors.
+        first: The first row of the block, as the shard counts them.
     """
     rows, ids = batch.num_rows, batch.column("input_ids")
+    # Arrow may hand out a slice of its buffers, which begins at an offset.
     begin = ids.offset * seq_len
     bounds = {name: _bounds(batch.column(name)) for name in RAGGED_COLUMNS}
     values = {name: batch.column(name).values.to_numpy() for name in RAGGED_COLUMNS}
     used_R = _sums(bounds["seq_lengths"], values["seq_lengths"])
+    # Noted, not raised: rows before the first damaged one can still be read.
     right_R = _agree(bounds, values) & (used_R <= seq_len)
     right_R &= _sums(bounds["source_ids"], values["source_ids"] >= limits.sources) == 0
     right_R &= _sums(bounds["segment_roles"], values["segment_roles"] > LAST_ROLE) == 0
@@ -123,8 +132,8 @@ def block_of(
 def _bounds(column: Any) -> npt.NDArray[np.int64]:
     """Returns the bounds of the rows in the values of a column of lists: int64[R + 1].
 
-    Arrow has looked at the first and the last alone: those between may be anything in a damaged
-    file.
+    Arrow has checked the first and the last bound alone: bounds between may be anything in a
+    damaged file.
     """
     bounds: npt.NDArray[np.int64] = column.offsets.to_numpy().astype(np.int64)
     return bounds.clip(0, len(column.values), out=bounds)
@@ -135,8 +144,7 @@ def _agree(
 ) -> npt.NDArray[np.bool_]:
     """Returns for each row whether its lengths agree with each other: bool[R].
 
-    Without it, a flipped bit in a length would surface as an error of NumPy far from the file it is
-    in.
+    Otherwise a flipped bit in a length would surface as an error of NumPy far from its file.
     """
     documents, runs = bounds["seq_lengths"], bounds["segment_lengths"]
     lengths, run_lengths = values["seq_lengths"], values["segment_lengths"]
@@ -161,6 +169,7 @@ def _mask_bits(mask: Any, rows: int, seq_len: int) -> npt.NDArray[np.uint8]:
     bits = mask.values
     buffer = np.frombuffer(bits.buffers()[1], np.uint8)
     first = bits.offset + mask.offset * seq_len
+    # Rows on whole bytes, as every shard of ours has them, need no copy.
     if first % 8 == 0 and seq_len % 8 == 0:
         return buffer[first // 8 : (first + rows * seq_len) // 8]
     unpacked = np.unpackbits(buffer, count=first + rows * seq_len, bitorder="little")[first:]

@@ -2,8 +2,8 @@
 
 The compiled core is not needed.
 
-Everything that is derived from what the shards store is derived here, and nowhere else: labels,
-positions, boundaries and the roles of each token.
+Labels, positions, boundaries and the roles of each token are derived here from the stored columns,
+and nowhere else.
 
 - ``labels`` are unshifted, as Hugging Face has them: ``input_ids`` where the mask is true, -100
   elsewhere. ``loss_mask[i]`` means that token i is trained, by the prediction made at i - 1 of the
@@ -76,7 +76,7 @@ class RowDict(TypedDict):
 
 
 class BatchDict(TypedDict):
-    """Several rows: the token arrays of `RowDict` stacked, those of documents concatenated.
+    """Several rows: the token arrays of `RowDict` stacked, its document arrays concatenated.
 
     Attributes:
         input_ids: int64[B, T].
@@ -130,7 +130,7 @@ class Split:
         return self._shard_ends[-1] if self._shard_ends else 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns the state without ``n_targets``, which is read again where it is wanted."""
+        """Returns the state without ``n_targets``, which a copy reads again at its first use."""
         return {name: value for name, value in self.__dict__.items() if name != "n_targets"}
 
     @cached_property
@@ -191,6 +191,7 @@ class Split:
                 row += len(self)
             if not 0 <= row < len(self):
                 raise IndexError(f"row {asked} of a split of {len(self)} rows")
+            # Right of equal ends, so that an empty shard is passed over.
             position = bisect_right(self._shard_ends, row)
             shard = self._shards[position]
             number, row = divmod(
@@ -293,7 +294,7 @@ class PackedDataset:
         """Checks size, schema and number of rows of every shard, reading no row.
 
         Raises:
-            DatasetError: If a shard is missing or is not what the manifest says.
+            DatasetError: If a shard is missing or contradicts the manifest.
         """
         for shards in self._shards.values():
             for shard in shards:
@@ -412,8 +413,9 @@ def _refuse_damaged(
     Ids are looked at as they are stored and masks as bits, which takes a fraction of the time.
 
     Raises:
-        DatasetError: If there is one.
+        DatasetError: If there is such a row.
     """
+    # The smallest vocabulary of all shards first: one comparison clears nearly every batch.
     vocab_size = min([block.vocab_size for block, _ in places], default=0)
     if stored_BT.max(initial=0) >= vocab_size:
         for (block, row), ids_T in zip(places, stored_BT, strict=True):
@@ -421,6 +423,7 @@ def _refuse_damaged(
                 raise block.damaged(
                     row, f"id {ids_T.max()} is beyond the vocabulary of {block.vocab_size}"
                 )
+    # Eight bytes at a time, where rows have whole words.
     words = bits_BK.view(np.uint64) if bits_BK.shape[1] % 8 == 0 else bits_BK
     wrong_B = np.bitwise_count(words).sum(axis=1, dtype=np.int32) != n_targets_B
     if wrong_B.any():
@@ -434,7 +437,7 @@ def _refuse_firsts(
     """Refuses rows that train padding or a document's first token: nothing predicts either.
 
     Raises:
-        DatasetError: If there is one.
+        DatasetError: If there is such a row.
     """
     firsts_S = mask_BT.reshape(-1)[starts_S]
     if firsts_S.any():
@@ -470,13 +473,13 @@ def _positions(
 def _pieces(
     rows: Sequence[tuple[Ragged, int]], names: Sequence[str]
 ) -> dict[str, list[memoryview]]:
-    """Returns the values that each row has of each column."""
+    """Returns the values of each row, by column."""
     spans = [(ragged.columns, ragged.bounds[row], ragged.bounds[row + 1]) for ragged, row in rows]
     return {name: [columns[name][first:end] for columns, first, end in spans] for name in names}
 
 
 def _each_followed(pieces: Sequence[memoryview], by: npt.NDArray[Any]) -> list[memoryview]:
-    """Yields each piece and, after it, its own value."""
+    """Returns the pieces, each followed by its value of ``by``."""
     values = by.data
     return [piece for row, own in enumerate(pieces) for piece in (own, values[row : row + 1])]
 

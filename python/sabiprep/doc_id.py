@@ -20,8 +20,8 @@ class RecordId(NamedTuple):
     """The identity of a record of a source: a word of ``record_ids``, unpacked.
 
     Attributes:
-        input: The index of its input within its source.
-        offset: The byte of the decompressed input where it starts.
+        input: The index of the input within the source.
+        offset: The first byte of the record in the decompressed input.
     """
 
     input: int
@@ -37,11 +37,11 @@ class DocId(NamedTuple):
     """The identity of a document of a row.
 
     Attributes:
-        source: The index of its source in the manifest.
-        record: Its record.
-        part: Its index among the documents of its record.
-        copy: The index of its copy of the record.
-        window: Its index among the windows of its document.
+        source: The index of the source in the manifest.
+        record: The record of the document.
+        part: The index among the documents of the record.
+        copy: The index of the copy of the record.
+        window: The index among the windows of the document.
     """
 
     source: int
@@ -55,9 +55,9 @@ class DocId(NamedTuple):
         """Returns the document of three words of a row.
 
         Args:
-            source_id: Of the column ``source_ids``.
-            record_id: Of the column ``record_ids``.
-            doc_part: Of the column ``doc_parts``: ``copy << 24 | part << 16 | window``.
+            source_id: A value of the column ``source_ids``.
+            record_id: A value of the column ``record_ids``.
+            doc_part: A value of the column ``doc_parts``: ``copy << 24 | part << 16 | window``.
         """
         return cls(
             source=source_id,

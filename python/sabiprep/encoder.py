@@ -1,8 +1,8 @@
-"""Text to token ids: those of the `tokenizers` library, faster for a byte-level BPE.
+"""Text to token ids: the ids of the `tokenizers` library, faster for a byte-level BPE.
 
-encoder = sabiprep.Encoder.from_file("tokenizer.json") ids = encoder.encode(["Ẹ kú àárọ̀", "Good
-morning"])   # an Arrow list<uint32> array: no Python integers ids.values.to_numpy(),
-ids.offsets.to_numpy()         # flat ids, and where each text's start
+encoder = sabiprep.Encoder.from_file("tokenizer.json")
+ids = encoder.encode(["Ẹ kú àárọ̀", "Good morning"])  # an Arrow list<uint32> array
+ids.values.to_numpy(), ids.offsets.to_numpy()  # flat ids, and the start of each text
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Encoder:
     def from_file(cls, file: StrPath) -> Encoder:
         """Loads a `tokenizer.json`.
 
-        The engine is sabiprep's own for byte-level BPE with a split pattern it knows (GPT-2, cl100k
-        and Llama-3, Qwen, o200k and the one that ``sabiprep tokenizer train`` writes) and no
-        normalizer or NFC; else it is the `tokenizers` library. Both are asked for the ids of some
-        texts first: if they differ, a RuntimeWarning says so and the library encodes.
+        The engine is sabiprep's fast encoder for byte-level BPE with a known split pattern (GPT-2,
+        cl100k and Llama-3, Qwen, o200k, and the pattern of ``sabiprep tokenizer train``) and no
+        normalizer or NFC; for any other file it is the `tokenizers` library. Both encode some texts
+        first: if their ids differ, a RuntimeWarning says so and the library encodes.
 
         Raises:
             TokenizerError: If the file cannot be read or is no usable tokenizer.
@@ -54,10 +54,7 @@ class Encoder:
 
     @property
     def engine(self) -> str:
-        """The engine that encodes, with its versions.
-
-        Where it is not sabiprep's fast encoder, the reason follows.
-        """
+        """The engine with its versions; after another than the fast encoder, the reason."""
         return self._core.engine
 
     def encode(
@@ -65,18 +62,18 @@ class Encoder:
     ) -> pa.ListArray:
         """Returns the ids of texts, never cut or padded.
 
-        They are those of `tokenizers`' ``encode(text, add_special_tokens=False)``.
+        The ids are those of `tokenizers`' ``encode(text, add_special_tokens=False)``. The GIL is
+        released during the work.
 
         Args:
             texts: Strings, or an Arrow array of strings (string, large_string or string_view)
-                without nulls. A list is read while it is encoded, not copied first: nothing else
-                may change it meanwhile.
-            threads: Threads to work with at most; never changes the ids. The GIL is released
-                meanwhile.
+                without nulls. A list is read during the work, not copied first: no other thread may
+                change it.
+            threads: Threads to work with at most; their number never changes the ids.
 
         Returns:
-            An array of type list<uint32>, one list a text: ``.values`` are the ids of all texts,
-            flat; ``.offsets`` (int32, one more than texts) tell where each text's start.
+            An array of type list<uint32>, one list a text: ``.values`` holds the ids of all texts,
+            flat; ``.offsets`` (int32, one more than texts) holds the start of each text.
 
         Raises:
             ConfigError: If ``threads`` is not an integer from 1 to 4096.
@@ -87,11 +84,12 @@ class Encoder:
         """
         if not isinstance(threads, int) or not 1 <= threads <= 4096:
             raise ConfigError(f"threads is {threads!r}, not an integer from 1 to 4096")
+        # A str is a sequence of strings too, each of one character.
         if isinstance(texts, str):
             raise TypeError("texts is one str, not a list of them")
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
-        # To copy a list takes 2 % of what two threads take to encode it.
+        # Copying another sequence to a list takes 2 % of the time that two threads encode it in.
         given: Any = texts if isinstance(texts, pa.Array) or type(texts) is list else list(texts)
         ids: Any = pa.array(self._core.encode(given, threads=threads))
         return ids

@@ -1,4 +1,4 @@
-"""The errors of sabiprep and sabitrain: each carries its place and what to do about it.
+"""The errors of sabiprep and sabitrain: each carries its place and its remedy.
 
 An error that is a missing file, a refused permission and the like is also Python's own:
 ``except FileNotFoundError`` and ``except InputError`` both catch the `InputError` of a missing
@@ -129,7 +129,7 @@ class InternalError(SabiprepError):
 
 
 def unforeseen(error: Exception) -> str:
-    """Returns the message for an unforeseen exception: what and where, without a traceback."""
+    """Returns the message for an unforeseen exception: its kind and place, without a traceback."""
     place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code

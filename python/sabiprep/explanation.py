@@ -14,8 +14,8 @@ class Span:
     """A span of the rendered record.
 
     Attributes:
-        role: The part it plays.
-        literal: Whether the template spells it; if not, it comes from the record.
+        role: The role of the span.
+        literal: Whether the template spells the text; otherwise it comes from the record.
         text: The text.
     """
 
@@ -26,7 +26,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The drop of a record: the reason it is counted under, and what exactly was wrong."""
+    """The drop of a record: the reason that counts it, and the exact fault."""
 
     reason: str
     why: str
@@ -37,18 +37,18 @@ class Explanation:
     """One record at every stage; ``str()`` shows them all.
 
     Attributes:
-        source: The source it was treated as a record of.
+        source: The source of the record.
         record: The record, as the text of a JSON object.
-        spans: Its segments as rendered: template text and data apart.
+        spans: The segments as rendered: template text and data apart.
         runs: The texts that are encoded, each by itself, so that no token covers text of a prompt
             and a target.
-        tokens: An Arrow record batch, window after window: id uint32, text string (what the token
-            adds to the text; a token that ends inside a character adds nothing), role uint8,
-            trained bool, window uint32.
-        truncated: Whether data was shortened to fit a row; the spans and runs are those of the
-            shortened record.
-        dropped: Why there is no document, if there is none; what came of it until then is here all
-            the same.
+        tokens: An Arrow record batch, window after window: id uint32, text string (the text that
+            the token adds; a token that ends inside a character adds nothing), role uint8, trained
+            bool, window uint32.
+        truncated: Whether data was shortened to fit a row; spans and runs then show the shortened
+            record.
+        dropped: The reason why there is no document, if there is none; the other attributes then
+            show the stages before the drop.
     """
 
     source: str
@@ -79,7 +79,8 @@ class Explanation:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        from sabiprep.terminal import visible  # only now: the loader needs no terminal
+        # Only now: the loader needs no terminal.
+        from sabiprep.terminal import visible
 
         yield f"record of source '{visible(self.source)}'"
         yield f"  {visible(self.record)}"

@@ -33,7 +33,7 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY) -> int:
 
     Args:
         path: The file.
-        flags: How to open it, as `os.open` takes it.
+        flags: The flags of `os.open`.
 
     Raises:
         OSError: If it cannot be opened, is no regular file, or its name holds a NUL.

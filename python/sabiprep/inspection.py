@@ -44,14 +44,14 @@ class ShownDocument:
     """A document of a row.
 
     Attributes:
-        index: Its place in the row, from 0.
-        source: Its source.
-        record_id: Its record within the source.
-        place: The input and the place in it that the record comes from.
-        copy: The index of its copy of the record.
-        part: Its index among the documents of the record.
-        window: Its index among the windows of a text longer than a row.
-        runs: Its text.
+        index: The index in the row, from 0.
+        source: The source.
+        record_id: The record within the source.
+        place: The input of the record and the place in that input.
+        copy: The index of the copy of the record.
+        part: The index among the documents of the record.
+        window: The index among the windows of a text longer than a row.
+        runs: The text.
     """
 
     index: int
@@ -65,17 +65,17 @@ class ShownDocument:
 
     @property
     def tokens(self) -> int:
-        """Its tokens."""
+        """The number of tokens."""
         return sum(run.tokens for run in self.runs)
 
     @property
     def targets(self) -> int:
-        """Its trained tokens."""
+        """The number of trained tokens."""
         return sum(run.tokens for run in self.runs if run.trained)
 
     @property
     def heading(self) -> str:
-        """The line that separates it from the document before it."""
+        """The line that separates the document from the one before."""
         parts = [
             f"document {self.index}",
             self.source.name,
@@ -95,14 +95,14 @@ class RowView:
     """A row, to be printed with ``print`` or on a rich console.
 
     Attributes:
-        split: Its split.
-        row: Its index, from 0.
-        rows: The rows of the split.
-        seq_len: Its tokens, padding included.
-        documents: Its documents, shown or not.
+        split: The name of the split.
+        row: The index of the row, from 0.
+        rows: The number of rows in the split.
+        seq_len: The tokens of the row, padding included.
+        documents: The number of documents, shown or not.
         shown: The documents that are shown.
-        targets: Its trained tokens.
-        padding: Tokens that only fill it up.
+        targets: The number of trained tokens.
+        padding: The tokens that only fill the row up.
     """
 
     split: str
@@ -123,6 +123,7 @@ class RowView:
         return to_plain(self)
 
     def _lines(self, colours: bool) -> Iterator[Sentence]:
+        """Yields the lines of the row."""
         strong, weak = ("bold", "dim") if colours else ("", "")
         tokens, documents = _count(self.seq_len, "token"), _count(self.documents, "document")
         heading = f"{self.split} row {self.row:,} (rows 0 to {self.rows - 1:,}): {tokens}, "
@@ -154,9 +155,10 @@ def inspect(
     Raises:
         ConfigError: If no source has that name.
         DatasetError: If there is no such split, row or document, or the dataset is damaged.
-        SabiprepError: If the compiled core is missing: it decodes.
+        SabiprepError: If the compiled core, which decodes, is missing.
     """
     rows = dataset[split]
+    # A wrong name first, so that its error comes even if the split is empty.
     wanted = None if not source else _source_named(dataset, source)
     if not len(rows):
         raise DatasetError(
@@ -176,6 +178,11 @@ def inspect(
 
 
 def _view(dataset: PackedDataset, rows: Split, row: int, wanted: SourceInfo | None) -> RowView:
+    """Returns a row with all its documents, or those of one source.
+
+    Raises:
+        DatasetError: If the row has no document of the source, or is damaged.
+    """
     content = rows[row]
     sources = content["source_ids"]
     shown = [at for at, source in enumerate(sources) if wanted is None or source == wanted.id]
@@ -192,7 +199,9 @@ def _view(dataset: PackedDataset, rows: Split, row: int, wanted: SourceInfo | No
             remedy="leave --row out for the first row that has one; "
             f"this one has documents of {names}",
         )
+    # The whole row at once: the text of a token depends on the tokens before it.
     pieces = _pieces(dataset, content["input_ids"])
+    # The loader checks what training needs; roles and records may still be out of their bounds.
     try:
         documents = tuple(_document(dataset, content, at, pieces) for at in shown)
     except (ValueError, IndexError) as error:
@@ -216,6 +225,7 @@ def _view(dataset: PackedDataset, rows: Split, row: int, wanted: SourceInfo | No
 def _document(
     dataset: PackedDataset, content: RowDict, at: int, pieces: list[str]
 ) -> ShownDocument:
+    """Returns document ``at`` of a row, its text cut where role or training changes."""
     source = dataset.sources[content["source_ids"][at]]
     record_id = int(content["record_ids"][at])
     document = DocId.unpack(source.id, record_id, int(content["doc_parts"][at]))
@@ -253,6 +263,7 @@ def _pieces(dataset: PackedDataset, ids: npt.NDArray[np.int64]) -> list[str]:
 
 
 def _source_named(dataset: PackedDataset, name: str) -> SourceInfo:
+    """Returns a source by its name, or raises `ConfigError` with the nearest names."""
     names = [source.name for source in dataset.sources]
     if name in names:
         return dataset.sources[names.index(name)]
@@ -266,6 +277,7 @@ def _source_named(dataset: PackedDataset, name: str) -> SourceInfo:
 
 
 def _first_row_of(dataset: PackedDataset, rows: Split, wanted: SourceInfo) -> int:
+    """Returns the first row with a document of a source, or raises `DatasetError`."""
     for first in range(0, len(rows), ROWS_AT_ONCE):
         batch = rows.batch(range(first, min(first + ROWS_AT_ONCE, len(rows))))
         found = np.flatnonzero(batch["source_ids"] == wanted.id)
@@ -294,6 +306,7 @@ def _elsewhere(dataset: PackedDataset, wanted: SourceInfo | None) -> str:
 
 
 def _legend(colours: bool) -> Text:
+    """Returns the line that explains colours or marks."""
     legend = Text("legend: ")
     for role, meaning in (
         (Role.TEMPLATE, "template"),
@@ -314,6 +327,7 @@ def _legend(colours: bool) -> Text:
 
 
 def _marked(role: Role, trained: bool, text: str, colours: bool) -> Text:
+    """Returns a text in the colour of its role, or in marks."""
     if colours:
         return Text(text, f"{role.colour} reverse" if trained else role.colour)
     return Text(f"⟦{role.letter}{'+' if trained else ''}|{text}⟧")

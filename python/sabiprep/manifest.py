@@ -1,7 +1,7 @@
 """The manifest of a packed dataset: reads it, and refuses one that was altered or forged.
 
-It takes a dataset's folder and gives a `Manifest`: the fields the loader needs, beside the parsed
-JSON. It opens no shard. The types and bounds of every field are those of
+The module takes a dataset's folder and gives a `Manifest`: the fields of the loader, beside the
+parsed JSON. It opens no shard. Every field has the type and bounds of
 `rust/core/write/manifest.rs`.
 """
 
@@ -29,10 +29,10 @@ class SourceInfo:
     """One source of a dataset, as its manifest lists it.
 
     Attributes:
-        id: Its value in ``source_ids``: its index in the manifest.
-        name: Its name in ``corpus.toml``.
-        task: Its task; empty if it has none.
-        lang: Its language; empty if it has none.
+        id: The value in ``source_ids``: the index in the manifest.
+        name: The name in ``corpus.toml``.
+        task: The task; empty if there is none.
+        lang: The language; empty if there is none.
     """
 
     id: int
@@ -84,7 +84,7 @@ class Manifest:
 
 
 Count = Annotated[int, Meta(ge=0, lt=1 << 48)]
-"""Far above what can be packed; and the sum of as many as there are sources fits 64 bits."""
+"""Far more than a dataset can hold; the sum over all sources still fits 64 bits."""
 Size = Annotated[int, Meta(ge=1, lt=1 << 31)]
 Id = Annotated[int, Meta(ge=0, lt=1 << 32)]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -196,7 +196,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads and checks the manifest of the dataset in ``folder``.
 
     Raises:
-        DatasetError: If there is none (the dataset is unfinished), it is not one of format version
+        DatasetError: If there is no manifest (the dataset is unfinished), its format version is not
             1, its digest does not hold, or it contradicts itself.
     """
     path = folder / MANIFEST_FILE
@@ -212,7 +212,9 @@ def read_manifest(folder: Path) -> Manifest:
             file=str(path),
             remedy="name the OUT folder of sabiprep pack",
         )
+    # Before the digest: another version may make its digest in another way.
     version = raw.get("format_version")
+    # `True == 1`, but no version is a boolean.
     if type(version) is not int or version != FORMAT_VERSION:
         raise DatasetError(
             f"format version {version!r}; this program reads version {FORMAT_VERSION}",
@@ -224,6 +226,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise DatasetError(
             "altered since it was written: its sha256 does not hold", file=str(path), remedy=altered
         )
+    # A digest holds for a forged manifest too, so each field is checked all the same.
     try:
         manifest = _checked(raw)
     except (ValueError, RecursionError) as error:
@@ -272,8 +275,9 @@ def _checked(raw: dict[str, Any]) -> Manifest:
     """Returns the manifest, each field of its type and within its bounds.
 
     Raises:
-        ValueError: If one is not, or they contradict each other; it names the field.
+        ValueError: If a field is wrong, or fields contradict each other; the message names it.
     """
+    # Types and bounds of single fields come from the annotations.
     written = msgspec.convert(raw, _Written)
     tokenizer = written.tokenizer
     if written.id_dtype == "uint16" and tokenizer.vocab_size > 1 << 16:
@@ -283,6 +287,7 @@ def _checked(raw: dict[str, Any]) -> Manifest:
             raise ValueError(f"tokenizer.{name} is not below tokenizer.vocab_size")
     _require_plain("tokenizer.file", tokenizer.file)
     shards = {}
+    # The loader finds rows by the sums of shards, so a wrong sum would point past a file.
     for name, split in (("train", written.splits.train), ("validation", written.splits.validation)):
         if sum(shard.rows for shard in split.shards) != split.rows:
             raise ValueError(f"the shards of splits.{name} do not add up to its {split.rows} rows")
@@ -311,19 +316,22 @@ def _checked(raw: dict[str, Any]) -> Manifest:
 
 
 def _require_plain(field: str, file: str) -> None:
-    """Refuses a path that is not relative and in plain names.
+    """Refuses a path unless it is relative and made of plain names.
 
     A plain name is not ``..``, ``.`` or empty, and holds no NUL.
+
+    Raises:
+        ValueError: If the path is refused.
     """
     if "\0" in file or "\\" in file or any(name in ("", ".", "..") for name in file.split("/")):
         raise ValueError(f"{field} is {file!r}, no path inside the dataset's folder")
 
 
 def _refuse_ways_out(folder: Path, manifest: Manifest) -> None:
-    """Refuses a file of the dataset that a link leads out of its folder.
+    """Refuses a dataset with a link that leads out of its folder.
 
     Raises:
-        DatasetError: If there is one.
+        DatasetError: If there is such a link.
     """
     inside = folder.resolve()
     for file in (
@@ -332,7 +340,8 @@ def _refuse_ways_out(folder: Path, manifest: Manifest) -> None:
     ):
         try:
             leads_to = (folder / file).resolve()
-        except (OSError, RuntimeError) as error:  # links that lead to each other
+        # A RuntimeError is how Python 3.11 reports links that lead to each other.
+        except (OSError, RuntimeError) as error:
             raise DatasetError(
                 f"cannot be read: {error}", file=str(folder / file), remedy="copy the dataset again"
             ) from error

@@ -82,7 +82,7 @@ class ProgressBar:
     """A bar on a terminal, one for each phase."""
 
     def __init__(self, bar: Bar) -> None:
-        """Draws with ``bar``, which is entered and left by the caller."""
+        """Draws with ``bar``, which the caller enters and leaves."""
         self._bar = bar
         self._phase = _Phase()
         self._task: TaskID | None = None

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 WORTHWHILE_EPOCHS = 4
-"""Up to so many passes are nearly as good as fresh data: Muennighoff et al. 2023, arXiv:2305.16264.
+"""Up to this number, passes are nearly as good as fresh data: Muennighoff et al. 2023,
+arXiv:2305.16264.
 """
 
 
@@ -22,9 +23,9 @@ class Counts:
     """The sums of some documents.
 
     Attributes:
-        documents: Their number; each copy and each window of a record is one.
-        tokens: Their tokens, control tokens included and padding not.
-        targets: Their trained tokens.
+        documents: The number of documents; each copy and each window of a record is one.
+        tokens: The number of tokens, control tokens included and padding not.
+        targets: The number of trained tokens.
     """
 
     documents: int = 0
@@ -46,8 +47,8 @@ class Tally:
         kept: Records that are in the dataset.
         truncated: Records kept whose data was shortened to fit a row.
         drops: Records dropped, by reason.
-        train: Their documents in the training split.
-        validation: Their documents in the validation split.
+        train: The documents of the records in the training split.
+        validation: The documents of the records in the validation split.
     """
 
     records: int
@@ -59,12 +60,12 @@ class Tally:
 
     @property
     def total(self) -> Counts:
-        """Their documents in both splits."""
+        """The documents in both splits."""
         return _sum_counts([self.train, self.validation])
 
     @property
     def dropped(self) -> int:
-        """Records dropped, whatever the reason."""
+        """Records dropped, for any reason."""
         return sum(self.drops.values())
 
 
@@ -73,9 +74,9 @@ class Shares:
     """The shares that some sources have of the training split, in each unit.
 
     Attributes:
-        documents: Of the documents.
-        tokens: Of the tokens.
-        targets: Of the targets, which is the share of an unweighted loss.
+        documents: The share of the documents.
+        tokens: The share of the tokens.
+        targets: The share of the targets, and so of an unweighted loss.
     """
 
     documents: float
@@ -85,7 +86,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A dropped record: its reason, its file and line (from 1), and what was wrong with it."""
+    """A dropped record: its reason, its file and line (from 1), and its exact fault."""
 
     reason: str
     file: str
@@ -98,13 +99,13 @@ class SourceReport(Tally):
     """One source.
 
     Attributes:
-        name: Its name in ``corpus.toml``.
-        task: Its task.
-        lang: Its language.
+        name: The name in ``corpus.toml``.
+        task: The task.
+        lang: The language.
         epochs: Copies of each training record, on average.
         asked_epochs: The epochs that ``corpus.toml`` asks for; more than ``epochs`` where
             ``max_epochs`` is the limit.
-        unique: The sums over its training records, each once.
+        unique: The sums over the training records, each once.
         examples: The lowest dropped records of each reason.
     """
 
@@ -123,7 +124,7 @@ class TaskReport(Tally):
 
     Attributes:
         task: The task.
-        sources: Its sources, in the order of ``corpus.toml``.
+        sources: The sources of the task, in the order of ``corpus.toml``.
     """
 
     task: str
@@ -136,7 +137,7 @@ class SplitReport(Counts):
 
     Attributes:
         name: "train" or "validation".
-        rows: Its rows.
+        rows: The number of rows.
         utilisation: Tokens / (rows x seq_len): the share that is no padding. 0 if there is no row.
         single_source_rows: Rows with 95 % or more of their tokens from one source.
     """
@@ -175,19 +176,18 @@ class PackReport:
         sources: Every source, in the order of ``corpus.toml``.
         train: The training split.
         validation: The validation split; it may have no row.
-        timing: Its seconds, by phase.
+        timing: The seconds of the run, by phase.
         threads: Threads used.
-        bytes: Bytes of input, as often as sources read them; of compressed files, the compressed
-            ones.
-        reused_splits: Pieces of input whose documents were there already (a run that went on, a
-            kept spool), of all.
-        engine: The engine that tokenized, with its versions. Where it is not sabiprep's fast
-            encoder, the reason follows.
-        engine_warning: The fault of the fast encoder for this tokenizer, if there is one: then
-            `tokenizers` encoded.
+        bytes: Bytes of input, once for each source that reads them; compressed files count as
+            compressed.
+        reused_splits: Input splits whose documents were there already (a resumed run, a kept
+            spool), and all input splits.
+        engine: The engine that tokenized, with its versions; after another than the fast encoder,
+            the reason.
+        engine_warning: The fault of the fast encoder for this tokenizer, if there is one:
+            `tokenizers` encoded instead.
         notes: Sentences on how the dataset was made, as in ``manifest.json``; no errors.
-        template_notes: Sources whose templates' own text could not be told from their data, each in
-            a sentence.
+        template_notes: A sentence for each source whose template text could not be told from data.
     """
 
     out: Path
@@ -212,8 +212,8 @@ class PackReport:
         """Returns the report made of the core's JSON.
 
         Args:
-            report: Its JSON, which has no bytes that are not UTF-8.
-            out: The dataset's folder as the caller named it.
+            report: The parsed JSON of the core.
+            out: The dataset's folder as the caller named it: JSON holds no name that is not UTF-8.
         """
         manifest = report["manifest"]
         return cls(
@@ -265,7 +265,7 @@ class PackReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences on what deserves a look: the engine, templates, records repeated too often."""
+        """Sentences about likely mistakes: the engine, templates, records repeated too often."""
         engine = () if self.engine_warning is None else (self.engine_warning,)
         return (
             engine
@@ -300,7 +300,8 @@ class PackReport:
 
     def __rich__(self) -> RenderableType:
         """Returns the table, for a rich console."""
-        from sabiprep.table import report_table  # it names this module's types
+        # Only now: that module imports this one.
+        from sabiprep.table import report_table
 
         return report_table(self)
 
@@ -318,10 +319,10 @@ class VerifyReport:
     Attributes:
         shards: Shards read.
         rows: Rows checked.
-        documents: Documents in them.
-        records_derived: Records whose documents were derived again from the corpus; 0 if none was
-            asked for.
-        documents_derived: Their documents in the dataset, each copy one.
+        documents: Documents in these rows.
+        records_derived: Records whose documents were derived again from the corpus; 0 if the check
+            was not asked for.
+        documents_derived: Documents of these records in the dataset, each copy one.
         failures: The faults, each with its file; empty if there is none.
     """
 
@@ -344,12 +345,12 @@ class TokenizerReport:
 
     Attributes:
         file: The tokenizer's file.
-        vocab_size: Its entries.
-        specials: Its special tokens: EOS, then the tags of the templates.
-        records: Records it was trained on.
+        vocab_size: The number of entries.
+        specials: The special tokens: EOS, then the tags of the templates.
+        records: Records that the tokenizer was trained on.
         passed_over: Records passed over: malformed, a field missing and so on.
         drops: The records passed over, by reason.
-        examples: The lowest of them for each reason and source.
+        examples: The lowest records passed over, for each reason and source.
     """
 
     file: str
@@ -368,6 +369,7 @@ class TokenizerReport:
 
 
 def _source(source: Mapping[str, Any]) -> SourceReport:
+    """Returns the report of a source's entry in the manifest."""
     return SourceReport(
         name=source["name"],
         task=source["task"],
@@ -386,6 +388,7 @@ def _source(source: Mapping[str, Any]) -> SourceReport:
 
 
 def _split(name: str, splits: Mapping[str, Mapping[str, Any]]) -> SplitReport:
+    """Returns the report of a split's entry in the manifest."""
     return SplitReport(
         name=name, **{key: value for key, value in splits[name].items() if key != "shards"}
     )
@@ -401,7 +404,8 @@ def _times(counts: Counts, copies: float) -> tuple[float, float, float]:
 
 
 def _shares(some: Iterable[tuple[float, ...]], of: Iterable[tuple[float, ...]]) -> Shares:
-    """Returns sums of documents, tokens and targets over those of all; 0 where there are none."""
+    """Returns the shares of documents, tokens and targets; 0 if the whole is 0."""
+    # Without any part `zip` gives no column at all.
     parts = [sum(column) for column in zip(*some, strict=True)] or [0.0] * 3
     totals = [sum(column) for column in zip(*of, strict=True)]
     documents, tokens, targets = (

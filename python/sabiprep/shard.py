@@ -1,9 +1,9 @@
 """One shard: an Arrow file, memory-mapped.
 
-It takes a file and what the manifest says of it, and gives blocks (Arrow record batches; "record"
-means a line of a corpus here). It derives nothing: positions, labels and boundaries are
-`sabiprep.dataset`'s. A shard opens its file when it is first read, once per process, so it can be
-pickled and survives a fork.
+A shard takes a file with its entry in the manifest, and gives blocks (Arrow record batches;
+"record" means a line of a corpus here). `sabiprep.dataset` derives positions, labels and boundaries
+from them. A shard opens its file at its first read, once per process, so it can be pickled and
+survives a fork.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Shard:
         """Checks the file's size, schema and number of rows, reading no row.
 
         Raises:
-            DatasetError: If the file is missing or is not what the manifest says.
+            DatasetError: If the file is missing or contradicts the manifest.
         """
         reader = self._open().reader
         blocks = -(-self.rows // self._rows_per_block)
@@ -77,12 +77,11 @@ class Shard:
 
         Row i of the shard is row ``i % rows_per_batch`` of block ``i // rows_per_batch``.
 
-        Blocks are kept once found: they are views and a few KB, and finding and checking one takes
-        as long as reading several rows of it.
-
         Raises:
             DatasetError: If the file is damaged there.
         """
+        # Blocks are kept: each is views and a few KB, and making one takes as long as reading
+        # several of its rows.
         block = self._blocks.get(index)
         if block is None:
             batch = self._record_batch(index)
@@ -111,10 +110,8 @@ class Shard:
         return counts_R
 
     def _open(self) -> _Mapped:
-        """Returns the open file, mapped anew in a forked process.
-
-        There a lock that was held at the fork is never released.
-        """
+        """Returns the open file, mapped anew in a forked process."""
+        # After a fork, a lock of Arrow's that another thread held would never be released.
         if self._mapped is None or self._mapped.process != os.getpid():
             self._blocks = {}
             content = self._map()
@@ -136,7 +133,7 @@ class Shard:
         return self._mapped
 
     def _map(self) -> memoryview:
-        """Returns the mapped bytes of the file: as many as the manifest says."""
+        """Returns the mapped bytes of the file, of the size in the manifest."""
         try:
             descriptor = open_regular(self.path)
         except OSError as error:
@@ -156,6 +153,7 @@ class Shard:
             os.close(descriptor)
 
     def _record_batch(self, index: int) -> Any:
+        """Returns a record batch of the file, its lengths checked."""
         rows = min(self._rows_per_block, self.rows - index * self._rows_per_block)
         mapped = self._open()
         try:
@@ -171,12 +169,13 @@ class Shard:
         return batch
 
     def _damaged(self, message: str, errno: int | None = None) -> DatasetError:
-        """Returns the error of this shard."""
+        """Returns an error that names this shard."""
         return DatasetError(message, file=str(self.path), remedy=REMEDY, errno=errno)
 
 
 def _schema_problem(schema: Any, seq_len: int, id_dtype: str) -> str | None:
-    """Returns what is wrong with a shard's schema, if anything. List items may have any name."""
+    """Returns the fault of a shard's schema in words, or None."""
+    # Types are compared without the names of list items, which differ between writers.
     expected = {
         "input_ids": (np.dtype(id_dtype), seq_len),
         "loss_mask": (np.dtype(np.bool_), seq_len),

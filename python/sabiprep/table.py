@@ -1,4 +1,4 @@
-"""The table of a `PackReport`: what `sabiprep pack` prints when it is done."""
+"""The table of a `PackReport`, which `sabiprep pack` prints at its end."""
 
 from __future__ import annotations
 
@@ -28,39 +28,24 @@ def report_table(report: PackReport) -> RenderableType:
 
 
 def _sources(report: PackReport) -> Grid:
+    """Returns the counts of each task and source, and of all."""
+    # A column that would be empty throughout is left out.
     shortened = any(source.truncated for source in report.sources)
-    figures = [
-        "records",
-        "documents",
-        "tokens",
-        "targets",
-        "trained",
-        *(["shortened"] if shortened else []),
-    ]
-    grid = Grid(
-        [
-            Column("task, source", "name"),
-            Column("lang", "words"),
-            *map(Column, figures),
-            Column("dropped", "words"),
-        ]
-    )
+    figures = ["records", "documents", "tokens", "targets", "trained"]
+    figures += ["shortened"] if shortened else []
+    names = [Column("task, source", "name"), Column("lang", "words")]
+    grid = Grid([*names, *map(Column, figures), Column("dropped", "words")])
 
     def add(name: str, lang: str, tally: Tally, style: str = "") -> None:
         total = tally.total
-        cells: list[str | int] = [visible(name), visible(lang)]
-        cells += [
-            tally.records,
-            total.documents,
-            total.tokens,
-            total.targets,
-            _percent(total.share_trained),
-        ]
+        cells: list[str | int] = [visible(name), visible(lang), tally.records]
+        cells += [total.documents, total.tokens, total.targets, _percent(total.share_trained)]
         if shortened:
             cells.append(tally.truncated or "")
         grid.add([*cells, drops_text(tally.drops)], style)
 
     for task in report.tasks:
+        # The only source of a task, of the same name, would repeat the row of the task.
         if [source.name for source in task.sources] == [task.task]:
             add(task.task, task.sources[0].lang, task, "bold")
             continue
@@ -86,12 +71,14 @@ def _mix(report: PackReport) -> Grid:
             cells.append(f"{_percent(getattr(asked, unit))} → {_percent(getattr(made, unit))}")
         grid.add(cells, style)
 
+    # A mix by source has groups of one.
     groups: dict[str, list[SourceReport]] = {}
     for source in report.sources:
         groups.setdefault(
             {"task": source.task, "lang": source.lang}.get(by, source.name), []
         ).append(source)
     for group, sources in groups.items():
+        # A source that is its whole group has one row instead of two.
         alone = [source.name for source in sources] == [group]
         if not alone:
             add(group, "", sources, "bold")
@@ -108,6 +95,7 @@ def _mix(report: PackReport) -> Grid:
 
 
 def _splits(report: PackReport) -> Grid:
+    """Returns the counts of each split."""
     figures = (
         "rows",
         "documents",
@@ -124,8 +112,10 @@ def _splits(report: PackReport) -> Grid:
 
 
 def _split_cells(split: SplitReport) -> Iterator[str | int]:
+    """Yields the cells of a split's row."""
     yield split.name
     yield from (split.rows, split.documents, split.tokens, split.targets)
+    # A split without rows has no shares.
     if split.rows:
         yield _percent(split.share_trained)
         yield f"{split.utilisation:.4f}"
@@ -135,7 +125,7 @@ def _split_cells(split: SplitReport) -> Iterator[str | int]:
 
 
 def _examples(sources: tuple[SourceReport, ...]) -> Iterator[Text | Sentence]:
-    """Yields the first dropped record of each file and reason, of whichever source."""
+    """Yields the first dropped record of each file and reason, of any source."""
     examples = [(source.name, example) for source in sources for example in source.examples]
     yield from dropped_records(
         examples, sum(source.dropped for source in sources), "Dropped records"
@@ -167,6 +157,7 @@ def dropped_records(
 
 
 def _speed(report: PackReport) -> Iterator[str]:
+    """Yields the sentences about the time, the tokenizer and the result."""
     timing = report.timing
     threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
     yield (

@@ -20,7 +20,7 @@ NARROWEST = 24
 def accept_any_text() -> None:
     """Lets the standard streams take any text.
 
-    They escape what they cannot encode, such as a name that is not UTF-8.
+    The streams escape characters that they cannot encode, as in a name that is not UTF-8.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -48,9 +48,9 @@ def show(renderable: RenderableType, file: TextIO) -> None:
 
 
 def to_plain(renderable: RenderableType) -> str:
-    """Returns the text for where there is no terminal.
+    """Returns the text for a file or a pipe.
 
-    It has no colours, tables of a fixed width, and no spaces at the end of a line.
+    The text has no colours, tables of a fixed width, and no spaces at the end of a line.
     """
     file = io.StringIO()
     console = Console(
@@ -77,9 +77,9 @@ class Sentence:
         """Takes a line.
 
         Args:
-            text: Its content.
-            indent: Spaces before the lines that go on with it.
-            wrapped: Whether it is wrapped wherever it is shown.
+            text: The content of the line.
+            indent: Spaces before each further line of a wrapped sentence.
+            wrapped: Whether to wrap outside of terminals too.
         """
         self._text = Text(text) if isinstance(text, str) else text
         self._indent = indent
