@@ -119,6 +119,7 @@ class Trainer:
         notes: list[str] = []
         self.history = History(self.config.run, self.config.checkpoint)
         start = find_start(self.config, self.history, self.data, notes.append)
+        # A resumed run trains with the settings of its checkpoint, whatever the command said.
         self.config, self.done = start.config, start.step
         self.state = make_training_state(
             self.config, self.dataset.vocab_size, self.device, self.bf16

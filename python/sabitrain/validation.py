@@ -89,6 +89,7 @@ class Validator:
             self._config.seed,
             self.going_on("choosing", "rows", False),
         )
+        # None means a signal, after which the run ends without a validation.
         if rows is not None:
             self._sample = rows
             self._unigram = train_unigram(
@@ -163,6 +164,7 @@ class Validator:
         rows = len(self._dataset.validation)
         if self._clock.seconds_to_limit is None:
             return all_fit_the_run(rows, step * self._config.batch.rows(self._dataset.seq_len))
+        # Without a pace nothing says that all rows would fit.
         if self._seconds_a_row is None and self._clock.seconds_a_step is None:
             return False
         return self._expected(rows + self._rows_of_answers) < self._clock.seconds_to_limit

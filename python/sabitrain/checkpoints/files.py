@@ -136,7 +136,7 @@ def output_error(
 
     Args:
         error: The error of the system.
-        what: The action that failed, to stand before the error.
+        what: The failed action in words, which begin the message.
         path: The file or folder.
         going_on: The command that goes on once there is room.
     """

@@ -57,6 +57,7 @@ def check_fingerprint(saved: Mapping[str, Any], data: Datasets) -> None:
     """
     if saved["fingerprint"] == data.rows.fingerprint:
         return
+    # In the order of the parts that explain others: other inputs change all sums.
     now = fingerprint_of(data)
     found = [line for part in _PARTS for line in changes(saved.get(part), now.get(part), part)]
     told = "; ".join(found[:_SHOWN]) or "its manifest is another"
@@ -103,6 +104,7 @@ def _by_name(value: Any) -> Any:
     One more entry in a list then does not make all later entries different.
     """
     if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        # The first key that every entry has, with a value of its own, names the entries.
         for key in _NAMES:
             names = [entry.get(key) for entry in value]
             if all(isinstance(name, str) for name in names) and len(set(names)) == len(names):

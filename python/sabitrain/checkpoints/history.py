@@ -62,6 +62,7 @@ class History:
         folder = self._folder / f"step-{progress.step:08d}"
         try:
             files.make_folder(self._folder)
+            # Whole or damaged, a folder of that name would be in the way of the rename.
             files.remove(folder)
             with new_checkpoint(folder) as unfinished:
                 write_model(unfinished, model, dataset)
@@ -102,11 +103,13 @@ class History:
         Unfinished checkpoints are removed too, and those of later steps: they were found damaged
         when the run was resumed.
         """
+        # Relative, so that a run folder can be moved.
         target = f"{FOLDER}/{newest.name}"
         if not (self.newest.is_symlink() and os.readlink(self.newest) == target):
             files.point(self.newest, target)
         found = self._all()
         whole = [folder for folder in found if _step(folder) <= _step(newest)]
+        # The link leads to the newest before any other is removed.
         keep = set(whole[-self._config.keep_last :])
         if self._config.keep_every:
             keep |= {folder for folder in whole if _step(folder) % self._config.keep_every == 0}

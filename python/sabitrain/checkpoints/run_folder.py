@@ -1,6 +1,6 @@
 """The folder of a run: begun empty, taken up again with ``--resume``, or replaced.
 
-It holds ``config.toml`` (what is run), ``metrics.jsonl`` (what happened), ``checkpoints/`` (one
+It holds ``config.toml`` (the settings), ``metrics.jsonl`` (the record), ``checkpoints/`` (one
 folder a step), ``checkpoint``, a link to the newest of them, and ``tensorboard/`` where that is
 wanted. A folder without ``config.toml`` holds no run yet. While a run is at work in it, a lock file
 keeps others out.
@@ -52,6 +52,7 @@ def begin_run(config: TrainConfig) -> Iterator[None]:
                 # So that nothing is made, not even the lock, where no run has been.
                 _refuse_foreign(run)
             files.make_folder(run)
+            # Held until the end of the run; a process that is killed lets go of it too.
             held.enter_context(files.Lock(lock))
             _make_ready(config)
         except BlockingIOError as error:
@@ -76,6 +77,7 @@ def _make_ready(config: TrainConfig) -> None:
         LOCK_FILE,
         files.unfinished_name(run / CONFIG_FILE).name,
     }
+    # An unfinished config.toml alone is a run that was stopped before it began.
     if present:
         if config.resume and CONFIG_FILE in present:
             return
@@ -140,6 +142,7 @@ def take_up(saved: Mapping[str, Any], step: int, config: TrainConfig) -> TrainCo
         for name, default in _defaults().items()
     }
     before = {**saved, **filled}
+    # In the order of names, so that the same setting is named each time.
     free = names_where(TrainConfig, "may_change", True)
     for name in sorted(before.keys() | now.keys()):
         if name not in free and before.get(name) != now.get(name):
@@ -176,6 +179,7 @@ def keep_skipped(config: TrainConfig) -> None:
     file = config.run / CONFIG_FILE
     kept = resolve(None, file, {})
     skipped = tuple(sorted({*kept.skip_batches, *config.skip_batches}))
+    # Not written where nothing changes: a run that only goes on leaves its file alone.
     if skipped != kept.skip_batches:
         files.replace_file(file, to_toml(dataclasses.replace(kept, skip_batches=skipped)).encode())
 
@@ -242,6 +246,7 @@ def _entries(run: Path) -> Iterator[Path]:
 
 def _is_ours(place: Path, path: Path) -> bool:
     """Returns whether a run writes something like ``path`` at this place in its folder."""
+    # Only the link to the newest checkpoint, finished or not, may be a link.
     match place.parts:
         case (name,) if name in (
             history.LINK,

@@ -41,7 +41,7 @@ class Progress:
         step: Optimizer steps taken; with the seed, this decides the order of the rows.
         seconds: Time spent in training, earlier sessions included.
         metrics_bytes: Length of ``metrics.jsonl``.
-        plan: How steps are cut: ``steps``, ``rows_per_step`` and ``micro_rows``.
+        plan: The sizes of steps: ``steps``, ``rows_per_step`` and ``micro_rows``.
         config: The resolved configuration.
         dataset: The fingerprint of `sabitrain.checkpoints.fingerprint.fingerprint_of`.
     """
@@ -78,6 +78,7 @@ def save_state(
     """Writes both files to a folder that has the other files of its checkpoint already."""
     tensors = {f"rng.{name}": state for name, state in _random_states(guard.device).items()}
     tensors |= {f"guard.{name}": value.cpu().contiguous() for name, value in guard.state.items()}
+    # By name: the order of parameters in an optimizer is its own business.
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
@@ -149,6 +150,7 @@ def restore_state(
         raise TrainError(
             f"not a checkpoint of this model and optimizer: {error}", file=str(folder)
         ) from error
+    # Making the model has drawn from these generators, so they are put back after it.
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and guard.device.type == "cuda":
         cuda.set_rng_state(tensors["rng.cuda"], guard.device)
@@ -167,6 +169,7 @@ def _restore_optimizer(
     grouped = [
         [names[parameter] for parameter in group["params"]] for group in optimizer.param_groups
     ]
+    # Weight decay goes by group: another grouping would train on in another way.
     if grouped != [group["params"] for group in saved]:
         raise ValueError("its parameters are grouped differently")
     for group_names, own_group, saved_group in zip(
@@ -180,6 +183,7 @@ def _restore_optimizer(
             }
         )
         for index, name in zip(own_group["params"], group_names, strict=True):
+            # A name may begin another name, so nothing but the key may follow the prefix.
             prefix = f"optimizer.{name}."
             keys = [
                 key for key in tensors if key.startswith(prefix) and "." not in key[len(prefix) :]
@@ -207,6 +211,7 @@ def _hyperparameters(
 
 
 def _plain(value: Any) -> Any:
+    """Returns the number of a tensor, any other value as it is."""
     return value.item() if isinstance(value, Tensor) else value
 
 
@@ -244,6 +249,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         raise TrainError("is damaged: not the JSON that was written", file=str(place)) from error
     if digest != _digest(facts):
         raise TrainError("is damaged: its sha256 does not hold", file=str(place))
+    # After the digest: only a whole file can say that it is of another version.
     version = facts.get("version")
     if version != _VERSION:
         raise TrainError(

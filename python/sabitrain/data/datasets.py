@@ -18,7 +18,7 @@ class Datasets:
 
     Attributes:
         parts: The datasets.
-        rows: Their rows: those of the one dataset, or of a `Mixture`.
+        rows: Their rows as one: the only dataset itself, or a `Mixture`.
     """
 
     def __init__(self, parts: Sequence[PackedDataset]) -> None:
@@ -60,6 +60,7 @@ def open_datasets(paths: Sequence[Path]) -> Datasets:
         for path in paths:
             parts.append(open_dataset(path))
         return Datasets(parts)
+    # Those that were opened before the error are closed: their files would stay mapped.
     except DatasetError:
         for part in parts:
             part.close()

@@ -70,6 +70,7 @@ class DataConfig(Section):
             ConfigError: If a weight is missing or no positive number, a dataset is named twice, or
                 ``data_end`` weighs other datasets.
         """
+        # One dataset needs no weight, and its path may hold an equals sign.
         if len(self.data) == 1 and not self.data_end:
             return Mix([Path(self.data[0])], [], None, self.data_schedule)
         weights = dict(_weighted(entry) for entry in self.data)
@@ -90,6 +91,7 @@ class DataConfig(Section):
 
 def _weighted(entry: str) -> tuple[Path, float]:
     """Returns the parts of ``OUT=WEIGHT``."""
+    # From the right: a path may hold an equals sign itself.
     path, _, number = entry.rpartition("=")
     weight = _number(number)
     require(
@@ -144,6 +146,7 @@ class LengthConfig(Section):
             rows_per_step: Rows of a step.
             seq_len: Tokens of a row.
         """
+        # The first limit that is reached ends the run; without any, one epoch does.
         limits = [] if self.max_steps is None else [self.max_steps]
         if self.max_tokens is not None:
             limits.append(max(1, self.max_tokens // (rows_per_step * seq_len)))

@@ -193,6 +193,7 @@ def _evaluation(sums: _Sums, dataset: RowSource, rows: int, held_out_rows: int) 
             if sums.targets_S[of_S].any()
         }
 
+    # Groups without a target are left out, so every score can divide by its targets.
     by_task = scores(tasks, every_S)
     # Two datasets of a mixture may have sources of one name.
     names = _distinct([source.name for source in sources])

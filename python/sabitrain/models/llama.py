@@ -117,6 +117,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         cosines, sines = rotary_tables(config)
+        # Not persistent: they follow from the configuration, and ``transformers`` knows no such key.
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
         self.cosines: Tensor
@@ -135,6 +136,7 @@ class Decoder(nn.Module):
         at_M: Tensor | None = None,
     ) -> Tensor:
         """Returns the residual stream after the last norm, [N, C] or [M, C]."""
+        # Once for all blocks, by the positions within each segment.
         rotary = self.cosines[positions_N].unsqueeze(1), self.sines[positions_N].unsqueeze(1)
         x_NC = self.embed_tokens(ids_N)
         last = len(self.layers) - 1
@@ -310,6 +312,7 @@ def rotate(x_NHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     The computation is in float32 at least.
     """
+    # The tables are float32, which promotes the products.
     first, second = x_NHD.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(
         x_NHD.dtype

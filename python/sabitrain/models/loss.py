@@ -160,6 +160,7 @@ def _widened(logits_MV: Tensor) -> Tensor:
 
 def _chunks(predictions: int, vocabulary: int) -> Iterator[slice]:
     """Yields slices of the predictions, each of at most `MAX_LOGITS` logits or `PAD_TO` rows."""
+    # Whole multiples of the padding, so that compiled code sees few lengths.
     at_once = max(PAD_TO, MAX_LOGITS // vocabulary // PAD_TO * PAD_TO)
     for first in range(0, predictions, at_once):
         yield slice(first, min(first + at_once, predictions))

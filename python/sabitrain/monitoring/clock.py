@@ -70,6 +70,7 @@ class Clock:
         pace, limit = self.seconds_a_step, self.seconds_to_limit
         if pace is None:
             return None
+        # From the last mark, so that the estimate counts down between marks.
         last, ended = self._marks[-1]
         left = ended + (self.steps - last) * pace - self.seconds
         return max(0.0, left if limit is None else min(left, limit))

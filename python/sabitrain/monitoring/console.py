@@ -133,6 +133,7 @@ class Console:
                 "held-out target loss: none, since the dataset has no validation targets", "bold"
             )
             return
+        # A model above the baseline reads nothing from its context, which must be seen.
         side = "below" if evaluation.total.loss < baseline.loss else "NOT below"
         self.say(
             f"held-out target loss {evaluation.total.loss:.4f}, {side} the unigram-of-targets "
@@ -239,6 +240,7 @@ class LiveConsole(Console):
             Text(left),
             Text(self._doing, "italic"),
         )
+        # Before the first metrics there is nothing but the bar.
         if self._summary is None:
             return bar
         cells = [

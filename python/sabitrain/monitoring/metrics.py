@@ -63,7 +63,7 @@ class Metrics:
     Attributes:
         not_finite: Steps skipped because their loss or gradient was no number, as of the last line
             written.
-        spikes: Steps skipped because their loss or gradient was far above that of other steps.
+        spikes: Steps skipped because their loss or gradient was far above the median.
     """
 
     def __init__(
@@ -235,6 +235,7 @@ class Metrics:
 
     def _write(self, kind: str, **values: Any) -> None:
         """Writes one line of the file, there even if the run is killed right after."""
+        # The file first: it is the record, and TensorBoard may fail.
         self._log.write(json.dumps({"kind": kind, **values}, ensure_ascii=False))
         if self._tensorboard is not None:
             self._tensorboard.add(kind, values)

@@ -80,6 +80,7 @@ def report_stop(
     saved: Path,
 ) -> Report:
     """Says that a signal ended the run after ``step`` steps, and how it goes on."""
+    # The line that acknowledges the signal comes from another thread, and belongs before these.
     stop.wait_until_said()
     console.say(f"stopped by {stop.signal} after step {step:,}, all of it in {saved}", "bold")
     console.say(f"go on with: {resume_command(config)}")

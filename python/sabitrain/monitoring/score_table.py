@@ -142,5 +142,6 @@ def _name_widths(room: int, task: int, language: int) -> tuple[int, int]:
 
     ``task`` and ``language`` are the widths of the longest names.
     """
+    # Tasks give way first: names of languages are short, and cut ones say nothing.
     task = min(task, max(_LEAST_NAME, room - language))
     return task, min(language, max(_LEAST_NAME, room - task))

@@ -84,6 +84,7 @@ class Summary:
 
 def summarise(steps: Sequence[StepMetrics]) -> Summary:
     """Returns the metrics of at least one step together."""
+    # The loss is over targets, not over steps: steps have different numbers of them.
     last, taken = steps[-1], [step for step in steps if step.update == "taken"]
     seconds = sum(step.seconds for step in steps)
     trained = sum(step.targets for step in taken)
