@@ -117,7 +117,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         cosines, sines = rotary_tables(config)
-        # Not persistent: they follow from the configuration, and ``transformers`` knows no such key.
+        # Not persistent: they follow from the configuration; ``transformers`` knows no such key.
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
         self.cosines: Tensor
