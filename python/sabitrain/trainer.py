@@ -152,7 +152,6 @@ class Trainer:
                 self.save()
             if validates and not asked:
                 self.validate(last)
-                # A validation takes long enough for a signal to come.
                 asked = self.stop.signal
             if asked and self.saved is not None:
                 return self._report_stop(self.saved)

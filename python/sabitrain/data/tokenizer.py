@@ -31,24 +31,7 @@ def open_tokenizer(dataset: RowSource) -> Tokenizer:
             it gives the manifest's probe strings other ids.
     """
     file = str(dataset.tokenizer_path)
-    content = read_tokenizer(dataset)
-    try:
-        tokenizer = Tokenizer.from_buffer(content)
-        known = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        # Rows are packed without either, whatever the file says.
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        drifted = next(
-            (text for text, ids in _probes(dataset) if _ids(tokenizer, text) != ids), None
-        )
-    # The library raises `Exception`; where it panics, a class that is no `Exception`.
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise DatasetError(
-            f"cannot be read as a tokenizer: {error}", file=file, remedy=REMEDY
-        ) from error
-    # After the `try`, which would take these errors for the library's.
+    tokenizer, known, drifted = _load(dataset, read_tokenizer(dataset))
     if known != dataset.vocab_size:
         raise DatasetError(
             f"the dataset was packed with a vocabulary of {dataset.vocab_size}, "
@@ -86,6 +69,33 @@ def read_tokenizer(dataset: RowSource) -> bytes:
             remedy=REMEDY,
         )
     return content
+
+
+def _load(dataset: RowSource, content: bytes) -> tuple[Tokenizer, int, str | None]:
+    """Returns a tokenizer, its vocabulary's size, and the first probe with other ids, if any.
+
+    Raises:
+        DatasetError: If the library cannot load it.
+    """
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+        known = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        # Rows are packed without either, whatever the file says.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        drifted = next(
+            (text for text, ids in _probes(dataset) if _ids(tokenizer, text) != ids), None
+        )
+    # The library raises `Exception`; where it panics, a class that is no `Exception`.
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise DatasetError(
+            f"cannot be read as a tokenizer: {error}",
+            file=str(dataset.tokenizer_path),
+            remedy=REMEDY,
+        ) from error
+    return tokenizer, known, drifted
 
 
 def _probes(dataset: RowSource) -> Iterator[tuple[str, list[int]]]:
