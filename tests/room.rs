@@ -27,8 +27,8 @@ fn on<'a>(storage: &'a dyn Storage, monitor: &'a Monitor) -> Context<'a> {
 fn too_small_a_disk_is_an_error_before_work_starts() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let lines: String =
-        (0..3000).map(|nth| format!("line {nth} {}\n", nth * 7919 % 104_729)).collect();
+    let line = |nth: u32| format!("line {nth} {}\n", nth * 7919 % 104_729);
+    let lines = (0..3000).map(line).collect::<Vec<_>>().concat();
     LOCAL.make_parent(&at("corpus/a.txt")).unwrap();
     LOCAL.write_file(&at("corpus/a.txt"), lines.as_bytes()).unwrap();
     let config = "[tokenizer]\nfile = \"tokenizer.json\"\neos = \"</s>\"\n[pack]\nseq_len = 64\n\

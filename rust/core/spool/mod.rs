@@ -48,7 +48,7 @@ impl DocMeta {
     /// Bytes of a stored meta.
     const BYTES: usize = 28;
 
-    /// That of a document whose tokens lie nowhere yet.
+    /// Returns the meta of a document that no part holds yet.
     #[must_use]
     pub(crate) fn new(
         record_id: u64,
@@ -57,7 +57,7 @@ impl DocMeta {
         bucket: u16,
         contaminated: bool,
     ) -> Self {
-        Self { record_id, part, targets, bucket, contaminated, ..Self::default() }
+        Self { record_id, targets, bucket, part, contaminated, ..Self::default() }
     }
 
     /// Its place in the order of its part.

@@ -19,7 +19,7 @@ use super::{DocMeta, Key, Part, PartWriter, Tally};
 use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::Monitor;
 use crate::schema::IdType;
-use crate::storage::{NewFile, Storage};
+use crate::storage::{NewFile, Storage, finish};
 use crate::tokenize::Document;
 
 /// A part is closed once it holds this much.
@@ -310,7 +310,7 @@ impl<'a> SpoolFile<'a> {
             self.file.write_all(&(text.len() as u64).to_le_bytes())?;
             self.file.write_all(MAGIC)?;
             let file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-            self.storage.finish(file)
+            finish(file)
         };
         end().map_err(|error| Error::io(ErrorKind::Output, &self.path, &error))?;
         Ok(index.into_spool(&self.path))

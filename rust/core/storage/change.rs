@@ -28,19 +28,19 @@ fn failed(path: &Path, error: &io::Error) -> Error {
     Error::io(ErrorKind::Output, path, error)
 }
 
-impl dyn Storage + '_ {
-    /// Syncs `file` and gives it its name.
-    pub(crate) fn finish(&self, mut file: Box<dyn NewFile>) -> io::Result<()> {
-        file.sync()?;
-        file.publish()
-    }
+/// Syncs `file` and gives it its name.
+pub(crate) fn finish(mut file: Box<dyn NewFile>) -> io::Result<()> {
+    file.sync()?;
+    file.publish()
+}
 
+impl dyn Storage + '_ {
     /// Writes `bytes` to `path`, which appears under its name once it is whole and synced.
     pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let write = || -> io::Result<()> {
             let mut file = self.create(path)?;
             file.write_all(bytes)?;
-            self.finish(file)
+            finish(file)
         };
         write().map_err(|error| failed(path, &error))
     }

@@ -18,7 +18,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub(crate) use change::is_temporary;
+pub(crate) use change::{finish, is_temporary};
 pub use local::Local;
 pub(crate) use read::{BOM, Stamp, is_gzip, unreadable};
 

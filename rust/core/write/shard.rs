@@ -20,7 +20,7 @@ use super::failed;
 use crate::error::{Error, Result};
 use crate::mask::Row;
 use crate::schema::{IdType, ROWS_PER_BATCH, shard_schema};
-use crate::storage::{NewFile, Storage};
+use crate::storage::{NewFile, Storage, finish};
 
 /// A finished shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,17 +54,16 @@ impl<W: Write> Write for Summing<W> {
 }
 
 /// Writes record batches of [`ROWS_PER_BATCH`] rows, the last one aside.
-pub(crate) struct ShardWriter<'a> {
-    storage: &'a dyn Storage,
+pub(crate) struct ShardWriter {
     writer: FileWriter<Summing<BufWriter<Box<dyn NewFile>>>>,
     path: PathBuf,
     rows: u64,
 }
 
-impl<'a> ShardWriter<'a> {
+impl ShardWriter {
     /// Opens the shard `path`, which appears under its name once it is finished.
     pub(crate) fn create(
-        storage: &'a dyn Storage,
+        storage: &dyn Storage,
         path: &Path,
         seq_len: usize,
         ids: IdType,
@@ -80,7 +79,7 @@ impl<'a> ShardWriter<'a> {
         let schema = shard_schema(seq_len, ids);
         let writer = FileWriter::try_new_with_options(sink, &schema, options)
             .map_err(|error| broken(path, &error))?;
-        Ok(Self { storage, writer, path: path.to_owned(), rows: 0 })
+        Ok(Self { writer, path: path.to_owned(), rows: 0 })
     }
 
     /// Adds the rows of a batch.
@@ -99,8 +98,7 @@ impl<'a> ShardWriter<'a> {
         let sink = self.writer.into_inner().map_err(|error| broken(&self.path, &error))?;
         let (bytes, xxh3_128) = (sink.bytes, format!("{:032x}", sink.hasher.digest128()));
         let file = sink.inner.into_inner().map_err(io::IntoInnerError::into_error);
-        let finished = file.and_then(|file| self.storage.finish(file));
-        finished.map_err(|error| failed(&self.path, &error))?;
+        file.and_then(finish).map_err(|error| failed(&self.path, &error))?;
         Ok(Written { rows: self.rows, bytes, xxh3_128 })
     }
 }
