@@ -192,9 +192,32 @@ fn verify_rows(
     if reader.schema() != shard_schema(rules.seq_len, ids) {
         return Err(Failure("its columns are not those of the format".to_owned()));
     }
-    let batches = reader.num_batches();
-    // The counts go on over shards; this shard's own are differences.
+    // The counts go on over shards; the counts of this shard are differences.
     let before = (read.rows, read.splits.last().copied().unwrap_or_default());
+    verify_batches(reader, ids, rules, context, read)?;
+    let sums = read.splits.last().copied().unwrap_or_default();
+    let is = (
+        read.rows - before.0,
+        sums.documents - before.1.documents,
+        sums.tokens - before.1.tokens,
+        sums.targets - before.1.targets,
+    );
+    let said = (entry.rows, entry.documents, entry.tokens, entry.targets);
+    if said == is {
+        return Ok(());
+    }
+    Err(Failure(format!("rows, documents, tokens, targets are {is:?}, the manifest says {said:?}")))
+}
+
+/// Checks every row of a shard and adds it to the counts.
+fn verify_batches(
+    reader: FileReader<impl Read + Seek>,
+    ids: IdType,
+    rules: &RowRules,
+    context: &Context<'_>,
+    read: &mut Contents,
+) -> std::result::Result<(), Failure> {
+    let batches = reader.num_batches();
     for (nth, batch) in reader.enumerate() {
         let batch = batch?;
         // Readers find row i by a division.
@@ -213,18 +236,7 @@ fn verify_rows(
             context.monitor.done.fetch_add(1, Relaxed);
         }
     }
-    let sums = read.splits.last().copied().unwrap_or_default();
-    let is = (
-        read.rows - before.0,
-        sums.documents - before.1.documents,
-        sums.tokens - before.1.tokens,
-        sums.targets - before.1.targets,
-    );
-    let said = (entry.rows, entry.documents, entry.tokens, entry.targets);
-    if said == is {
-        return Ok(());
-    }
-    Err(Failure(format!("rows, documents, tokens, targets are {is:?}, the manifest says {said:?}")))
+    Ok(())
 }
 
 /// Refuses a file whose footer names batches outside the file: the Arrow library would allocate
