@@ -84,6 +84,7 @@ pub(super) fn resolve(spec: &PackSpec, options: &PackOptions) -> Result<PackPlan
     }
     let seed = options.seed.or(spec.seed).unwrap_or(0);
     let pack = spec.pack.unwrap_or_default();
+    // No size without files: the manifest then says nothing of n-grams.
     let decontaminate = spec.decontaminate.clone();
     let decontaminate_ngram =
         (!decontaminate.is_empty()).then(|| spec.decontaminate_ngram.unwrap_or(NGRAM));

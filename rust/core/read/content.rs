@@ -1,4 +1,5 @@
-//! `Content`: the decompressed bytes of a file, from an offset on. Every reader opens its file here.
+//! `Content`: the decompressed bytes of a file, from an offset on. Every reader opens its file
+//! here.
 
 use std::io::{self, BufRead, Cursor, Read};
 use std::path::{Path, PathBuf};

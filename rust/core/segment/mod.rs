@@ -276,8 +276,8 @@ impl Segmenter {
         Refusal::new(DropReason::EmptyTarget, words::empty_target(nth, count))
     }
 
-    /// Returns the paths of the fields that may be shortened, in order of first use: the fields that
-    /// prompts show, or without a prompt the fields that targets show.
+    /// Returns the paths of the fields that may be shortened, in order of first use: the fields
+    /// that prompts show, or without a prompt the fields that targets show.
     #[must_use]
     pub(crate) fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
         let has_prompt = self.segments.iter().any(|(is_target, _)| !is_target);

@@ -91,7 +91,7 @@ pub(crate) fn too_long(
         .line(line)
         .source(source.name.clone())
         .remedy(
-            "raise seq_len, or set the source's overflow to \"truncate\", \"split\" (plain text) or \
-             \"drop\"",
+            "raise seq_len, or set the source's overflow to \"truncate\", \"split\" (plain text) \
+             or \"drop\"",
         ))
 }
