@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stderr, reason = "a test says what it skips")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
 
@@ -14,17 +14,29 @@ use sabiprep::tokenize::{TextEncoder, train_bpe};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
+const LOCAL: &dyn Storage = &Local;
+
 const WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|";
 const REST: &str = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|",
+    r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const O200K: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// What the vocabularies are trained on: many words shared, many once.
+/// Returns the texts that the vocabularies are trained on: many words repeated, many alone.
 fn corpus() -> Vec<String> {
-    let text = "Ìwé mẹ́ta wà lórí tábìlì ọmọ náà ń kà á Ẹ̀kọ́ ọ́nụ́ Ụlọ akwụkwọ Ƙasa ɓera Ina kwana the quick brown fox we're it's \
-                they'll I'm he'd 123 4567 the theory thermal other mother e\u{301}kó o\u{323}mo\u{323} 中文字符 中文 العربية \
-                HTTPServer camelCase print(x) == != // \n\n  \t </s> <yor>: […] — “quoted”";
+    let text = "Ìwé mẹ́ta wà lórí tábìlì ọmọ náà ń kà á Ẹ̀kọ́ ọ́nụ́ Ụlọ akwụkwọ Ƙasa ɓera Ina \
+                kwana the quick brown fox we're it's they'll I'm he'd 123 4567 the theory thermal \
+                other mother e\u{301}kó o\u{323}mo\u{323} 中文字符 中文 العربية HTTPServer \
+                camelCase print(x) == != // \n\n  \t </s> <yor>: […] — “quoted”";
     let words: Vec<&str> = text.split(' ').collect();
     let pick = |nth: usize| words[nth * nth % words.len()];
     (0..400)
@@ -32,7 +44,7 @@ fn corpus() -> Vec<String> {
         .collect()
 }
 
-/// A file trained with our pattern.
+/// Returns a tokenizer file trained with the pattern of sabiprep.
 fn trained() -> &'static Value {
     static TRAINED: OnceLock<Value> = OnceLock::new();
     TRAINED.get_or_init(|| {
@@ -44,13 +56,16 @@ fn trained() -> &'static Value {
 }
 
 fn split(pattern: &str, prefix: bool) -> Value {
-    json!({ "type": "Sequence", "pretokenizers": [
-        { "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false },
-        { "type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": false },
-    ]})
+    let split = json!({
+        "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
+    });
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": false,
+    });
+    json!({ "type": "Sequence", "pretokenizers": [split, bytes] })
 }
 
-/// A file whose vocabulary was trained under `pre_tokenizer`.
+/// Returns a tokenizer file whose vocabulary was trained under `pre_tokenizer`.
 fn under(pre_tokenizer: &Value) -> Value {
     let mut json = trained().clone();
     json["pre_tokenizer"] = pre_tokenizer.clone();
@@ -83,15 +98,20 @@ fn added(json: &mut Value, content: &str, flags: &[&str]) {
     let tokens = json["added_tokens"].as_array_mut().expect("a list");
     let id = vocab + tokens.len();
     let has = |flag: &str| flags.contains(&flag);
-    tokens.push(json!({ "id": id, "content": content, "special": has("special"), "single_word": has("single_word"),
-        "lstrip": has("lstrip"), "rstrip": has("rstrip"), "normalized": has("normalized") }));
+    let mut token = json!({ "id": id, "content": content });
+    for flag in ["special", "single_word", "lstrip", "rstrip", "normalized"] {
+        token[flag] = has(flag).into();
+    }
+    tokens.push(token);
 }
 
 /// Every file, with what it is.
 #[expect(clippy::too_many_lines, reason = "a list")]
 fn variants() -> Vec<(String, Value)> {
     let own = trained();
-    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    });
     let mut variants = vec![("our own".to_owned(), own.clone())];
     let mut add = |name: &str, json: Value| variants.push((name.to_owned(), json));
     for digits in [r"\p{N}{1,3}", r"\p{N}{1,2}", r"\p{N}", r"\p{N}+"] {
@@ -285,8 +305,10 @@ fn random_texts() {
         prop_oneof![
             "[a-zA-Z ]{1,12}",
             r"[ \t\r\n]{1,4}",
-            "(the|fox| mẹ́ta|'s|'LL|[0-9]{1,5}|</s>|<yor>|<|im_start|>|\\[L\\]|\\[LR\\]|\\[R\\]|e\u{301}|ẹ\u{301}ka|o\u{301}\u{323})",
-            "[\u{300}-\u{340}ọẹńàʰǅ中ا\u{1100}-\u{1112}\u{1161}-\u{1170}😀\u{a0}\u{3000}]{1,4}",
+            "(the|fox| mẹ́ta|'s|'LL|[0-9]{1,5}|</s>|<yor>|<|im_start|>|\\[L\\]|\\[LR\\]|\\[R\\]|\
+             e\u{301}|ẹ\u{301}ka|o\u{301}\u{323})",
+            "[\u{300}-\u{340}ọẹńàʰǅ中ا\u{1100}-\u{1112}\u{1161}-\u{1170}😀\u{a0}\u{3000}]\
+             {1,4}",
             "\\PC{1,5}",
             any::<String>(),
         ],
@@ -378,8 +400,14 @@ fn what_is_not_known_is_left_to_the_library_and_why() {
         ),
         (
             "not a BPE",
-            json!({ "version": "1.0", "added_tokens": [], "pre_tokenizer": { "type": "Whitespace" },
-            "model": { "type": "WordLevel", "vocab": { "a": 0, "[UNK]": 1 }, "unk_token": "[UNK]" } }),
+            json!({
+                "version": "1.0",
+                "added_tokens": [],
+                "pre_tokenizer": { "type": "Whitespace" },
+                "model": {
+                    "type": "WordLevel", "vocab": { "a": 0, "[UNK]": 1 }, "unk_token": "[UNK]",
+                },
+            }),
         ),
     ];
     for (reason, json) in cases {
@@ -407,17 +435,10 @@ fn the_naija_corpus() {
         return;
     }
     let mut texts = Vec::new();
-    let mut folders = vec![folder];
-    while let Some(folder) = folders.pop() {
-        for entry in walk(&folder) {
-            if entry.is_dir() {
-                folders.push(entry);
-            } else if let Ok(text) =
-                (&Local as &dyn Storage).whole_bytes(&entry).map(String::from_utf8)
-            {
-                texts.extend(text.unwrap_or_default().lines().map(str::to_owned));
-            }
-        }
+    for file in files_below(folder) {
+        let bytes = LOCAL.whole_bytes(&file).expect("a file of the corpus");
+        let text = String::from_utf8(bytes).unwrap_or_default();
+        texts.extend(text.lines().map(str::to_owned));
     }
     assert!(texts.len() > 10_000, "{}", texts.len());
     // The library takes minutes for it all: each variant has its own share of the lines.
@@ -429,10 +450,15 @@ fn the_naija_corpus() {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test looks for the corpus")]
-fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
-    std::fs::read_dir(folder)
-        .expect("a folder")
-        .map(|entry| entry.expect("an entry").path())
-        .collect()
+/// Returns every file in a folder and the folders in it.
+fn files_below(folder: PathBuf) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        for name in LOCAL.list(&folder).expect("a folder") {
+            let path = folder.join(name);
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found
 }

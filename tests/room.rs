@@ -27,7 +27,7 @@ fn on<'a>(storage: &'a dyn Storage, monitor: &'a Monitor) -> Context<'a> {
 fn too_small_a_disk_is_an_error_before_work_starts() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let line = |nth: u64| format!("line {nth} {}\n", nth * 7919 % 104_729);
+    let line = |nth: u32| format!("line {nth} {}\n", nth * 7919 % 104_729);
     let lines = (0..3000).map(line).collect::<Vec<_>>().concat();
     LOCAL.make_parent(&at("corpus/a.txt")).unwrap();
     LOCAL.write_file(&at("corpus/a.txt"), lines.as_bytes()).unwrap();

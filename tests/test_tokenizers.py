@@ -195,6 +195,23 @@ def pack_one(
         return report, row["input_ids"][:length].tolist(), row["loss_mask"][:length].tolist()
 
 
+def test_a_word_without_letters_is_counted_once_where_the_library_encodes_its_run(
+    tmp_path: Path,
+) -> None:
+    """The fast encoder gives up a run whose word crosses from template to data."""
+    file = bpe_that_drops_letters()
+    flags = {"add_prefix_space": False, "use_regex": True, "trim_offsets": True}
+    file["pre_tokenizer"] = {"type": "ByteLevel", **flags}
+    segments = [{"prompt": "aą{{ p }}"}, {"target": "a{{ t }}"}]
+    report, ids, _ = pack_one(tmp_path, file, segments)
+    assert ids == [4, 4, 7]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
+    assert manifest["tokenizer"]["engine"].startswith("sabiprep")
+    [note] = report.notes
+    # One word in the prompt, one in the target.
+    assert "has no tokens for letters in 2 of its words" in note
+
+
 @pytest.mark.parametrize("name", ["bytes", "metaspace-first"])
 def test_bos_and_eos_in_template_and_configuration_are_one_of_each(
     tmp_path: Path, name: str

@@ -1,11 +1,11 @@
-//! Contamination: which texts share a run of words with files that training is kept clean of.
+//! Contamination: finds texts that share an n-gram with files that training is kept clean of.
 //!
-//! A text is its words in NFC and lower case: runs of letters, marks and digits; what is between
-//! them does not count. Held in memory: a hash of every n-gram of the files. The n-grams of a
-//! record are those of each of its fields by itself; where no field has n words, those of all its
-//! text fields joined by a space, in the order of the file (so a short question and its short
-//! answer count together). A record whose fields have fewer than n words together has none:
-//! training cannot be kept clean of it, and such records are counted by file.
+//! A text is its words in NFC and lower case: runs of letters, marks and digits; the characters
+//! between them do not count. Held in memory: a hash of every n-gram of the files. The n-grams of a
+//! record are the n-grams of each field. If no field has n words, its text fields are joined by
+//! spaces, in the order of the file (so a short question and its short answer count together). A
+//! record with fewer than n words in all has no n-grams: training cannot be kept clean of it, and
+//! such records are counted by file.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
@@ -19,22 +19,24 @@ use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::read::{self, FormatOptions, Records, Request, Value};
 
-/// The runs of words of the files that training is kept clean of.
+/// The n-grams of the files that training is kept clean of.
 #[derive(Debug, Clone, Default)]
 pub struct HeldOut {
+    /// The number of words in an n-gram.
     n: usize,
-    runs: HashSet<u64>,
+    /// The hashes of the n-grams.
+    n_grams: HashSet<u64>,
     files: Vec<HeldOutFile>,
 }
 
-/// What a file that training is kept clean of holds.
+/// The counts of a file that training is kept clean of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeldOutFile {
-    /// Its name.
+    /// The path of the file in the corpus.
     pub name: String,
-    /// Its records.
+    /// The number of its records.
     pub records: u64,
-    /// Those of fewer words than an n-gram has, all fields together.
+    /// The number of its records without an n-gram: they have too few words, all fields together.
     pub short: u64,
 }
 
@@ -54,18 +56,19 @@ impl HeldOut {
         Ok(Some(held_out))
     }
 
-    /// Returns what each file holds, in the order they were read.
+    /// Returns the counts of each file, in the order of reading.
     #[must_use]
     pub(crate) fn files(&self) -> &[HeldOutFile] {
         &self.files
     }
 
-    /// Returns the words of an n-gram.
+    /// Returns the number of words in an n-gram.
     #[must_use]
     pub(crate) fn n(&self) -> usize {
         self.n
     }
 
+    /// Adds the n-grams of a file, and counts its records in `file`.
     fn add_file(
         &mut self,
         path: &Path,
@@ -81,6 +84,7 @@ impl HeldOut {
             context.monitor.check()?;
             let fields = match record.fields() {
                 Ok(fields) => fields,
+                // To pass over a test record unread would break the promise.
                 Err(refusal) => {
                     return Err(Error::input(format!(
                         "{}: training cannot be kept clean of it",
@@ -96,43 +100,44 @@ impl HeldOut {
         Ok(())
     }
 
-    /// Adds the n-grams of a record's fields. Returns whether there are any.
+    /// Adds the n-grams of a record's fields. Returns whether it has any.
     fn add_record<'v>(&mut self, fields: impl Iterator<Item = &'v Value>) -> bool {
         let mut texts: Vec<&str> = Vec::new();
         fields.for_each(|value| collect_texts(value, &mut texts));
-        // Every field is looked at, whichever of them has n-grams.
+        // Every field is added, also after one that has n-grams.
         let has_any = texts.iter().fold(false, |has_any, text| self.add_text(text) | has_any);
         has_any || texts.len() > 1 && self.add_text(&texts.join(" "))
     }
 
-    /// Adds the n-grams of a text. Returns whether there are any.
+    /// Adds the n-grams of a text. Returns whether it has any.
     fn add_text(&mut self, text: &str) -> bool {
         let mut has_any = false;
-        any_run(text, self.n, |run| {
+        any_n_gram(text, self.n, |n_gram| {
             has_any = true;
-            self.runs.insert(run);
+            self.n_grams.insert(n_gram);
             false
         });
         has_any
     }
 
-    /// Whether `text` has a run of words of these.
+    /// Returns whether `text` shares an n-gram with the files.
     #[must_use]
     pub(crate) fn has_part_of(&self, text: &str) -> bool {
-        any_run(text, self.n, |run| self.runs.contains(&run))
+        any_n_gram(text, self.n, |n_gram| self.n_grams.contains(&n_gram))
     }
 
-    /// A digest of all runs: what is found depends on nothing else.
+    /// Returns a digest of all n-grams, on which alone the result of [`Self::has_part_of`] depends.
     #[must_use]
     pub(crate) fn digest(&self) -> u128 {
-        let mut runs: Vec<u64> = self.runs.iter().copied().collect();
-        runs.sort_unstable();
-        runs.push(self.n as u64);
-        xxh3_128(&runs.iter().flat_map(|run| run.to_le_bytes()).collect::<Vec<u8>>())
+        let mut words: Vec<u64> = self.n_grams.iter().copied().collect();
+        // A set has no order of its own.
+        words.sort_unstable();
+        words.push(self.n as u64);
+        xxh3_128(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>())
     }
 }
 
-/// Adds the texts in a value, in order.
+/// Appends the texts in a value, in order.
 fn collect_texts<'v>(value: &'v Value, texts: &mut Vec<&'v str>) {
     match value {
         Value::String(text) => texts.push(text),
@@ -142,12 +147,13 @@ fn collect_texts<'v>(value: &'v Value, texts: &mut Vec<&'v str>) {
     }
 }
 
-/// Whether `found` holds for the hash of any run of `n` words of `text`.
-fn any_run(text: &str, n: usize, mut found: impl FnMut(u64) -> bool) -> bool {
+/// Returns whether `found` holds for the hash of any n-gram of `text`.
+fn any_n_gram(text: &str, n: usize, mut found: impl FnMut(u64) -> bool) -> bool {
     let folded = text.nfc().collect::<String>().to_lowercase();
     let words = folded
         .split(|c: char| !c.is_alphanumeric() && !is_combining_mark(c))
         .filter(|word| !word.is_empty());
+    // Hashes of the last n words; the hash of an n-gram is made from these.
     let mut last: VecDeque<u64> = VecDeque::with_capacity(n);
     let mut bytes = Vec::with_capacity(n * 8);
     for word in words {
@@ -208,12 +214,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_run_is_shared_where_some_run_of_words_is_equal(
-            held in prop::collection::vec("[ab]( [ab]){0,6}", 0..4), text in "[ab]( [ab]){0,8}", n in 1usize..5,
+        fn an_n_gram_is_shared_where_some_n_words_are_equal(
+            held in prop::collection::vec("[ab]( [ab]){0,6}", 0..4),
+            text in "[ab]( [ab]){0,8}",
+            n in 1usize..5,
         ) {
             let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-            let (held_words, text_words): (Vec<_>, _) = (held.iter().map(|text| words(text)).collect(), words(&text));
-            let expected = text_words.windows(n).any(|run| held_words.iter().any(|held| held.windows(n).any(|other| other == run)));
+            let held_words: Vec<_> = held.iter().map(|text| words(text)).collect();
+            let is_held = |n_gram: &[String]| {
+                held_words.iter().any(|held| held.windows(n).any(|other| other == n_gram))
+            };
+            let expected = words(&text).windows(n).any(is_held);
             prop_assert_eq!(held_out(&held, n).has_part_of(&text), expected);
         }
     }

@@ -3,19 +3,20 @@
 use crate::monitor::Monitor;
 use crate::storage::Storage;
 
-/// The threads, the observer and the storage that stages run with; none of them shows in the output.
+/// The threads, the monitor and the storage that stages run with. The output depends on none of
+/// them.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// Threads to work on; at least 1.
+    /// The number of threads to work on; at least 1.
     pub threads: usize,
-    /// Where progress is told, and where a wish to stop comes from.
+    /// Receives progress, and tells when the user stops the run.
     pub monitor: &'a Monitor,
-    /// Where files are read and written.
+    /// Reads and writes files.
     pub storage: &'a dyn Storage,
 }
 
 impl Context<'_> {
-    /// Returns the same with another number of threads.
+    /// Returns the context with another number of threads.
     #[must_use]
     pub fn with_threads(self, threads: usize) -> Self {
         Self { threads, ..self }

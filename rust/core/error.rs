@@ -1,16 +1,16 @@
-//! The one error of the core: what went wrong, where, and what to do about it.
+//! The one error of the core: a fault, its place and its remedy.
 //!
-//! A leaf: every module names it, it names none. Bad records are not errors (they are counted, see
-//! [`crate::schema::DropReason`]); an [`Error`] ends the run.
+//! A leaf: every module imports it, and it imports none. Bad records are not errors (they are
+//! counted, see [`crate::schema::DropReason`]); an [`Error`] ends the run.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// The result of everything in the core that can fail.
+/// The result of every fallible function of the core.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What sort of thing is wrong; each kind is one exception class in Python.
+/// The kind of an error; each kind is one exception class in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// `corpus.toml` or an option cannot be right.
@@ -27,25 +27,25 @@ pub enum ErrorKind {
     Interrupted,
     /// The system has no thread or memory left to work with.
     System,
-    /// A promise of ours is broken (a row fails its own check): a bug.
+    /// The core breaks its own promise, such as a row that fails its check: a bug.
     Internal,
 }
 
-/// An error with its place and its remedy. Built by the kind's constructor, then [`Error::file`]
-/// and its like.
+/// An error with its place and its remedy. Made by the constructor of its kind; [`Error::file`] and
+/// similar methods add to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Error {
-    /// What sort of thing is wrong.
+    /// The kind of error.
     pub kind: ErrorKind,
-    /// What is wrong, without its place.
+    /// The fault in words, without its place.
     pub message: String,
-    /// The file it is about, as the user wrote it.
+    /// The file with the fault, as the user wrote it.
     pub file: Option<String>,
     /// The line in that file, from 1.
     pub line: Option<u64>,
-    /// The source of `corpus.toml` it is about.
+    /// The source of `corpus.toml` with the fault.
     pub source_name: Option<String>,
-    /// What to do about it.
+    /// The advice to the user.
     pub remedy: Option<String>,
     /// The failure of the operating system behind it; Python has classes of its own for some.
     pub io_kind: Option<io::ErrorKind>,
@@ -71,7 +71,7 @@ impl fmt::Display for Error {
 
 macro_rules! constructors {
     ($($name:ident $kind:ident),*) => {$(
-        #[doc = concat!("An error of [`ErrorKind::", stringify!($kind), "`].")]
+        #[doc = concat!("Returns an error of [`ErrorKind::", stringify!($kind), "`].")]
         pub fn $name(message: impl Into<String>) -> Self {
             Self::new(ErrorKind::$kind, message)
         }
@@ -79,6 +79,7 @@ macro_rules! constructors {
 }
 
 impl Error {
+    /// Returns an error without place and remedy.
     fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -91,9 +92,17 @@ impl Error {
         }
     }
 
-    constructors!(config Config, input Input, tokenizer Tokenizer, dataset Dataset, output Output, system System, internal Internal);
+    constructors!(
+        config Config,
+        input Input,
+        tokenizer Tokenizer,
+        dataset Dataset,
+        output Output,
+        system System,
+        internal Internal
+    );
 
-    /// The error of a run that its user stopped.
+    /// Returns the error of a run that its user stopped.
     #[must_use]
     pub(crate) fn interrupted() -> Self {
         Self::new(ErrorKind::Interrupted, "stopped by the user")
@@ -102,6 +111,7 @@ impl Error {
     /// Returns the operating system's `error` about `path` as an error of `kind`.
     #[must_use]
     pub(crate) fn io(kind: ErrorKind, path: &Path, error: &io::Error) -> Self {
+        // Words of our own where the system's would not tell the user what to do.
         let (message, remedy) = match error.kind() {
             io::ErrorKind::NotFound => {
                 ("no such file or folder", "check the path and the working folder")
@@ -128,35 +138,35 @@ impl Error {
             .io_kind(error.kind())
     }
 
-    /// Names the file it is about.
+    /// Returns the error with its file.
     #[must_use]
     pub(crate) fn file(mut self, file: impl Into<String>) -> Self {
         self.file = Some(file.into());
         self
     }
 
-    /// Names the line it is about, from 1.
+    /// Returns the error with its line, from 1.
     #[must_use]
     pub(crate) fn line(mut self, line: u64) -> Self {
         self.line = Some(line);
         self
     }
 
-    /// Names the source it is about.
+    /// Returns the error with its source.
     #[must_use]
     pub(crate) fn source(mut self, name: impl Into<String>) -> Self {
         self.source_name = Some(name.into());
         self
     }
 
-    /// Names the failure of the operating system that it amounts to.
+    /// Returns the error with the failure of the operating system that it amounts to.
     #[must_use]
     pub(crate) fn io_kind(mut self, kind: io::ErrorKind) -> Self {
         self.io_kind = Some(kind);
         self
     }
 
-    /// Says what to do about it.
+    /// Returns the error with advice to the user, in place of any other.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());

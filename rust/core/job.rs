@@ -11,9 +11,9 @@ use crate::tokenize::Encoder;
 /// A plan with its tokenizer loaded and its templates compiled.
 #[derive(Debug)]
 pub struct Job {
-    /// What will run.
+    /// The resolved configuration.
     pub plan: Plan,
-    /// The tokenizer.
+    /// The loaded tokenizer.
     pub encoder: Encoder,
     /// The segment builder of each source.
     pub builders: Vec<Box<dyn SegmentBuilder>>,
@@ -26,7 +26,7 @@ pub struct Job {
 impl Job {
     /// Loads the tokenizer of `plan` and compiles its templates.
     ///
-    /// Returns an error for a tokenizer or a template that is wrong, or that cannot work together.
+    /// Refuses a faulty tokenizer or template, and a pair that cannot work together.
     pub fn prepare(plan: Plan, context: &Context<'_>) -> Result<Self> {
         let encoder = Encoder::load(&plan.tokenizer, &plan.config_file, context)?;
         Self::with_encoder(plan, encoder)
@@ -45,7 +45,7 @@ impl Job {
         Ok(Self { plan, encoder, builders, keyed, held_out: None })
     }
 
-    /// Opens the records of `split` for the builder of their source, which may want few fields.
+    /// Opens the records of `split` for the builder of their source, which may need few fields.
     pub fn open(&self, split: &InputSplit, context: &Context<'_>) -> Result<Records> {
         self.plan.open_for(split, self.builders[split.source].wanted(), context)
     }

@@ -1,5 +1,4 @@
-//! The report: what a run made of its corpus. Its lasting part is the manifest; timing is for the
-//! terminal.
+//! The report: the result of a run. Its lasting part is the manifest; timing is for the terminal.
 
 use std::collections::BTreeMap;
 
@@ -13,31 +12,31 @@ use crate::plan::{Input, Plan, Source};
 use crate::schema::{DropReason, FORMAT_VERSION, ROWS_PER_BATCH, Split};
 use crate::settle::{Decisions, Epochs, SourceTotals, Sums};
 use crate::spool::Dropped;
+use crate::tokenize::Encoder;
 use crate::write::{
     ExampleEntry, InputEntry, Manifest, Program, ShardEntry, SourceEntry, SplitEntry,
     TOKENIZER_FILE, TokenizerEntry, Written,
 };
 
-/// What a run made.
+/// The result of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The dataset's folder, as named.
+    /// The dataset folder, as the user named it.
     pub out: String,
-    /// What it holds.
+    /// The manifest of the dataset.
     pub manifest: Manifest,
-    /// How long it took.
+    /// The seconds of each phase.
     pub timing: Timing,
-    /// Threads used.
+    /// The number of threads used.
     pub threads: usize,
-    /// Bytes of input, as often as sources read them.
+    /// The bytes of input, counted once for each source that reads them.
     pub bytes: u64,
-    /// Input splits whose documents were there already, of all splits.
+    /// The number of input splits that an earlier run mapped, and of all splits.
     pub reused_splits: (usize, usize),
-    /// Why the engine of our own, which knows the tokenizer, does not encode: where it gave other
-    /// ids than the library.
+    /// A warning if the fast encoder knows the tokenizer but gave other ids than the library, so
+    /// that it does not encode.
     pub engine_warning: Option<String>,
-    /// Sources of some of whose records it was not known what is the template's text, each in a
-    /// sentence.
+    /// A sentence for each source with records in which template text could not be told from data.
     pub template_notes: Vec<String>,
 }
 
@@ -50,33 +49,33 @@ pub struct Timing {
     pub settle: f64,
     /// Packing and writing.
     pub reduce: f64,
-    /// All of it.
+    /// The whole run.
     pub total: f64,
 }
 
-/// What a reduce task made.
+/// The result of a reduce task: counts over one shard.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ShardSums {
-    /// Its split.
+    /// The split of the shard.
     pub split: Split,
-    /// Its file in the dataset.
+    /// The path of the shard in the dataset.
     pub file: String,
-    /// Its documents.
+    /// Sums over its documents.
     pub sums: Sums,
-    /// Its rows with 95 % or more of their tokens from one source.
+    /// Rows with 95 % or more of their tokens from one source.
     pub single_source_rows: u64,
-    /// How often documents of each source were cut by packing; each cut makes a document and
-    /// repeats a token.
+    /// The number of cuts that packing made in documents of each source. Each cut makes a document
+    /// and repeats a token.
     pub cuts: Vec<u64>,
-    /// Rows that were opened although another had room, to keep copies of a record apart.
+    /// Rows that were opened although another row had room, to keep copies of a record apart.
     #[serde(default)]
     pub kept_apart: u64,
-    /// The file.
+    /// The size and checksum of its file.
     pub written: Written,
 }
 
 impl ShardSums {
-    /// A shard with nothing in it yet.
+    /// Returns the counts of a shard without rows.
     #[must_use]
     pub(crate) fn new(split: Split, file: String) -> Self {
         Self {
@@ -91,43 +90,40 @@ impl ShardSums {
     }
 }
 
-/// An input's entry: its name, size and checksum.
+/// Returns the entry of an input: its name, size and checksum.
 pub(crate) fn input_entry(input: &Input, context: &Context<'_>) -> Result<InputEntry> {
     let xxh3_128 = context.storage.xxh3_128_of_file(&input.path, || context.monitor.check())?;
     Ok(InputEntry { path: input.name.clone(), size: input.size, xxh3_128 })
 }
 
-/// The configuration as it was resolved: what the manifest records, and a resumed run must not
-/// differ in.
+/// Returns the resolved configuration, as the manifest records it. A resumed run must have an equal
+/// one.
 #[must_use]
 pub(crate) fn resolved_config(plan: &Plan) -> Value {
     json!({ "pack": plan.pack, "mix": plan.mix, "source": plan.sources })
 }
 
-/// Refuses a corpus of which nothing is left to train on, and a source that no record of fits,
-/// saying where it went.
+/// Returns an error if no training document remains, or if no record of a source can be used. The
+/// error shows the first dropped records.
 pub(crate) fn refuse_nothing(
     plan: &Plan,
     decisions: &Decisions,
     context: &Context<'_>,
 ) -> Result<()> {
-    let first_drop = |source: &Source, totals: &SourceTotals| -> Result<Option<String>> {
-        let Some(example) = totals.tally.examples.iter().min_by_key(|example| example.reason)
-        else {
-            return Ok(None);
-        };
-        let entry = example_entry(plan, source, example, context)?;
-        Ok(Some(format!("{}:{}: {}: {}", entry.file, entry.line, entry.reason, entry.why)))
-    };
     for (source, totals) in plan.sources.iter().zip(&decisions.sources) {
         let unfit = DropReason::ALL.into_iter().filter(|reason| reason.is_unfit());
         let unfit: u64 = unfit.map(|reason| totals.tally.drops[reason as usize]).sum();
+        // Not one fit record: the configuration is wrong, not the data.
         if unfit > 0 && unfit == totals.tally.records {
-            let first = first_drop(source, totals)?.unwrap_or_default();
-            return Err(Error::input(format!("none of its records ({unfit}) can be used; the first: {first}"))
+            let first = first_drop(plan, source, totals, context)?.unwrap_or_default();
+            let what = format!("none of its records ({unfit}) can be used; the first: {first}");
+            return Err(Error::input(what)
                 .file(plan.config_file.clone())
                 .source(source.name.clone())
-                .remedy("check its `segments` and `format` against the file; `sabiprep explain` shows one record"));
+                .remedy(
+                    "check its `segments` and `format` against the file; `sabiprep explain` shows \
+                     one record",
+                ));
         }
     }
     if decisions.sources.iter().any(|source| source.sums[Split::Train as usize].documents > 0) {
@@ -136,7 +132,7 @@ pub(crate) fn refuse_nothing(
     let records: u64 = decisions.sources.iter().map(|source| source.tally.records).sum();
     let mut reasons: Vec<String> = Vec::new();
     for (source, totals) in plan.sources.iter().zip(&decisions.sources) {
-        reasons.extend(first_drop(source, totals)?);
+        reasons.extend(first_drop(plan, source, totals, context)?);
     }
     let error = Error::input(format!("no training document is left (records read: {records})"))
         .file(plan.config_file.clone());
@@ -150,7 +146,20 @@ pub(crate) fn refuse_nothing(
     })
 }
 
-/// The manifest of a finished run.
+/// Returns a dropped record of a source, of the first reason, in words.
+fn first_drop(
+    plan: &Plan,
+    source: &Source,
+    totals: &SourceTotals,
+    context: &Context<'_>,
+) -> Result<Option<String>> {
+    let example = totals.tally.examples.iter().min_by_key(|example| example.reason);
+    let Some(example) = example else { return Ok(None) };
+    let entry = example_entry(plan, source, example, context)?;
+    Ok(Some(format!("{}:{}: {}: {}", entry.file, entry.line, entry.reason, entry.why)))
+}
+
+/// Returns the manifest of a finished run, sealed.
 pub(crate) fn manifest(
     job: &Job,
     decisions: &Decisions,
@@ -160,8 +169,7 @@ pub(crate) fn manifest(
     context: &Context<'_>,
 ) -> Result<Manifest> {
     let (plan, encoder) = (&job.plan, &job.encoder);
-    let controls = encoder.controls();
-    let (engine, unicode) = encoder.engine();
+    // Settling counted documents before packing cut them.
     let sources = (0..plan.sources.len()).map(|index| {
         let mut totals = decisions.sources[index].clone();
         // A cut makes a document more, and repeats a token.
@@ -177,18 +185,7 @@ pub(crate) fn manifest(
         format_version: FORMAT_VERSION,
         sha256: String::new(),
         program: Program::this(),
-        tokenizer: TokenizerEntry {
-            file: TOKENIZER_FILE.to_owned(),
-            sha256: encoder.sha256().to_owned(),
-            vocab_size: encoder.vocab_size(),
-            bos_id: controls.bos,
-            eos_id: controls.eos,
-            pad_id: controls.pad,
-            engine,
-            unicode,
-            probes: encoder.probes()?,
-            chat_template: encoder.chat_template().map(str::to_owned),
-        },
+        tokenizer: tokenizer_entry(encoder)?,
         seq_len: plan.pack.seq_len,
         rows_per_batch: ROWS_PER_BATCH,
         id_dtype: encoder.id_type().name().to_owned(),
@@ -209,7 +206,26 @@ pub(crate) fn manifest(
     Ok(manifest)
 }
 
-/// M7: every record is kept or dropped for a reason, and the shards hold what the sources say.
+/// Returns the entry of a tokenizer.
+fn tokenizer_entry(encoder: &Encoder) -> Result<TokenizerEntry> {
+    let controls = encoder.controls();
+    let (engine, unicode) = encoder.engine();
+    Ok(TokenizerEntry {
+        file: TOKENIZER_FILE.to_owned(),
+        sha256: encoder.sha256().to_owned(),
+        vocab_size: encoder.vocab_size(),
+        bos_id: controls.bos,
+        eos_id: controls.eos,
+        pad_id: controls.pad,
+        engine,
+        unicode,
+        probes: encoder.probes()?,
+        chat_template: encoder.chat_template().map(str::to_owned),
+    })
+}
+
+/// Checks M7: every record is kept or dropped for a reason, and the sums over sources equal the
+/// sums over shards.
 pub(crate) fn account(manifest: &Manifest) -> std::result::Result<(), String> {
     let broken = |what: String| Err(format!("M7: {what}"));
     for source in &manifest.sources {
@@ -221,6 +237,7 @@ pub(crate) fn account(manifest: &Manifest) -> std::result::Result<(), String> {
             ));
         }
     }
+    // Counted apart: sources by settling, shards when they were written.
     for split in Split::ALL {
         let Some(entry) = manifest.splits.get(split.name()) else {
             return broken(format!("no split '{}'", split.name()));
@@ -245,6 +262,7 @@ pub(crate) fn account(manifest: &Manifest) -> std::result::Result<(), String> {
     Ok(())
 }
 
+/// Returns the entry of a source.
 fn source_entry(
     plan: &Plan,
     source: &Source,
@@ -254,6 +272,7 @@ fn source_entry(
 ) -> Result<SourceEntry> {
     let tally = &totals.tally;
     let example = |example| example_entry(plan, source, example, context);
+    // Reasons without a record are left out of the manifest.
     let drops: BTreeMap<String, u64> = DropReason::ALL
         .into_iter()
         .zip(tally.drops)
@@ -282,7 +301,7 @@ fn source_entry(
     })
 }
 
-/// The place of a dropped record: its file and its line.
+/// Returns the entry of a dropped record, with its file and its line.
 pub(crate) fn example_entry(
     plan: &Plan,
     source: &Source,
@@ -298,6 +317,7 @@ pub(crate) fn example_entry(
     })
 }
 
+/// Returns the entry of a split.
 fn split_entry(plan: &Plan, split: Split, shards: &[ShardSums]) -> SplitEntry {
     let mut entry = SplitEntry::default();
     for shard in shards.iter().filter(|shard| shard.split == split) {
@@ -321,7 +341,7 @@ fn split_entry(plan: &Plan, split: Split, shards: &[ShardSums]) -> SplitEntry {
     entry
 }
 
-/// Tokens over the room of `rows` rows; 0 where there is none.
+/// Returns the number of tokens over the room of `rows` rows; 0 without rows.
 #[must_use]
 pub(crate) fn utilisation(tokens: u64, rows: u64, seq_len: usize) -> f64 {
     if rows == 0 { 0.0 } else { tokens as f64 / (rows * seq_len as u64) as f64 }

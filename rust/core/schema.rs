@@ -21,7 +21,7 @@ pub(crate) const SEQ_LEN_MULTIPLE: usize = 64;
 /// The largest `seq_len`; a row's token count then fits every 32-bit field with room to spare.
 pub(crate) const MAX_SEQ_LEN: usize = 1 << 20;
 
-/// Who a token comes from.
+/// The origin of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
@@ -32,12 +32,12 @@ pub enum Role {
     Template = 1,
     /// Text of a prompt that comes from the record.
     Data = 2,
-    /// Text of a target, whether the template's or the record's.
+    /// Text of a target, from the template or the record.
     Target = 3,
 }
 
 impl Role {
-    /// The role stored as `value`, if there is one.
+    /// Returns the role stored as `value`, if there is one.
     #[must_use]
     pub(crate) fn from_u8(value: u8) -> Option<Self> {
         [Self::Control, Self::Template, Self::Data, Self::Target].get(usize::from(value)).copied()
@@ -47,13 +47,13 @@ impl Role {
 /// A run of consecutive tokens of one role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
-    /// Tokens in the run, at least one.
+    /// The number of tokens, at least one.
     pub len: u32,
-    /// Their role.
+    /// The role of these tokens.
     pub role: Role,
 }
 
-/// Adds `len` tokens of `role` to the run-lengths `runs`.
+/// Appends `len` tokens of `role` to the run-lengths `runs`.
 pub(crate) fn push_run(runs: &mut Vec<Run>, len: u32, role: Role) {
     match runs.last_mut() {
         Some(last) if last.role == role => last.len += len,
@@ -62,7 +62,7 @@ pub(crate) fn push_run(runs: &mut Vec<Run>, len: u32, role: Role) {
     }
 }
 
-/// Which tokens of a source are trained.
+/// The policy that chooses the trained tokens of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossPolicy {
@@ -73,7 +73,7 @@ pub enum LossPolicy {
     Full,
 }
 
-/// What becomes of a record whose document is longer than a row.
+/// The policy for a record with a document longer than a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
@@ -81,37 +81,38 @@ pub enum Overflow {
     Split,
     /// Shorten the longest data field, from its end, at a word boundary.
     Truncate,
-    /// Drop it and count it.
+    /// Drop and count the record.
     Drop,
     /// Stop the run.
     Error,
 }
 
-/// What becomes of a record whose data spells one of the tokenizer's added tokens.
+/// The policy for a record whose data spells one of the tokenizer's added tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SpecialInData {
-    /// It is encoded as the ordinary text it is.
+    /// Encode the data as ordinary text.
     #[default]
     Text,
-    /// The record is refused and counted.
+    /// Refuse and count the record.
     Error,
 }
 
-/// Which records are dropped because a lower one says the same.
+/// The policy for a record that repeats a lower record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Duplicates {
-    /// None.
+    /// Keep every record.
     #[default]
     Keep,
-    /// Those of the same rendered text, byte for byte.
+    /// Drop a record with an equal rendered text, byte for byte.
     Exact,
-    /// Those of the same content: the text in NFC and lower case, white space as one space.
+    /// Drop a record with an equal content: the text in NFC and lower case, white space as one
+    /// space.
     Normalised,
 }
 
-/// Why a record was dropped. Each dropped record has exactly one reason.
+/// The reason why a record was dropped. Each dropped record has exactly one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
@@ -125,15 +126,15 @@ pub enum DropReason {
     EmptyTarget,
     /// The target has text, but none of it is left as tokens.
     NoTargetLeft,
-    /// It does not fit a row.
+    /// The document does not fit a row.
     TooLong,
-    /// Its data spells a control token, and the source refuses that.
+    /// The data spells a control token, and the source refuses that.
     Refused,
-    /// A training record that shares a run of words with a file that training is kept clean of.
+    /// A training record shares an n-gram with a file that training is kept clean of.
     Contaminated,
-    /// A lower record has the same text or content, and the source drops such.
+    /// A lower record has an equal text or content, and the source drops duplicates.
     Duplicate,
-    /// A training record whose content is in the validation split.
+    /// A training record has a content that is in the validation split.
     InValidation,
     /// The source's `epochs` left it out.
     NotSampled,
@@ -155,8 +156,8 @@ impl DropReason {
         Self::NotSampled,
     ];
 
-    /// Whether the record does not fit its source's format or template, rather than being left out
-    /// by choice.
+    /// Returns whether the record breaks its source's format or template, rather than being left
+    /// out by choice.
     #[must_use]
     pub(crate) fn is_unfit(self) -> bool {
         matches!(
@@ -169,7 +170,7 @@ impl DropReason {
         )
     }
 
-    /// The reason as the report and the manifest spell it.
+    /// Returns the reason as the report and the manifest spell it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -188,27 +189,27 @@ impl DropReason {
     }
 }
 
-/// Why one record is dropped, with the words for the report.
+/// The refusal of one record, with the words for the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason it is counted under.
     pub reason: DropReason,
-    /// What exactly was wrong with this record.
+    /// The exact fault of this record, in words.
     pub why: String,
 }
 
 impl Refusal {
-    /// A refusal for `reason`.
+    /// Returns a refusal for `reason`.
     pub(crate) fn new(reason: DropReason, why: impl Into<String>) -> Self {
         Self { reason, why: why.into() }
     }
 
-    /// It with the place of the segment among its source's, from 0, where the template is at fault.
+    /// Returns the refusal with the index of its segment, if the template is at fault.
     #[must_use]
-    pub(crate) fn in_segment(self, nth: usize) -> Self {
+    pub(crate) fn in_segment(self, index: usize) -> Self {
         match self.reason {
             DropReason::Refused | DropReason::TemplateError => {
-                Self { why: format!("segment {}: {}", nth + 1, self.why), ..self }
+                Self { why: format!("segment {}: {}", index + 1, self.why), ..self }
             }
             _ => self,
         }
@@ -221,10 +222,10 @@ impl Refusal {
 )]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Split {
-    /// Trained on.
+    /// The records that are trained on.
     #[default]
     Train,
-    /// Held out.
+    /// The records that are held out.
     Validation,
 }
 
@@ -242,7 +243,7 @@ impl Split {
     }
 }
 
-/// How token ids are stored: two bytes when every id fits, else four.
+/// The type that token ids are stored in: two bytes if every id fits, else four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IdType {
     /// Every id is below 65,536.
@@ -252,13 +253,13 @@ pub(crate) enum IdType {
 }
 
 impl IdType {
-    /// The type for ids below `vocab_size`.
+    /// Returns the type for ids below `vocab_size`.
     #[must_use]
     pub(crate) fn for_vocab(vocab_size: usize) -> Self {
         if vocab_size <= 1 << 16 { Self::U16 } else { Self::U32 }
     }
 
-    /// Bytes an id.
+    /// Returns the number of bytes of an id.
     #[must_use]
     pub(crate) fn width(self) -> usize {
         match self {
@@ -267,7 +268,7 @@ impl IdType {
         }
     }
 
-    /// Its name in the manifest.
+    /// Returns the name of the type in the manifest.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -276,7 +277,7 @@ impl IdType {
         }
     }
 
-    /// Its Arrow type.
+    /// Returns the type as Arrow's.
     #[must_use]
     pub(crate) fn arrow(self) -> DataType {
         match self {
@@ -286,7 +287,7 @@ impl IdType {
     }
 }
 
-/// The Arrow schema of a shard.
+/// Returns the Arrow schema of a shard.
 #[must_use]
 pub(crate) fn shard_schema(seq_len: usize, ids: IdType) -> Arc<Schema> {
     let item = |data_type| Arc::new(Field::new("item", data_type, false));

@@ -1,4 +1,4 @@
-//! A storage that fails: at a step of the caller's choice the process ends, or the disk is full.
+//! A storage that fails: at a chosen step the process ends, or the disk is full.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -13,9 +13,9 @@ use sabiprep::storage::{Local, Lock, Metadata, NewFile, Storage, StoredFile};
 pub enum Fault {
     /// The process is aborted at this step; a write is half done.
     Abort(u64),
-    /// From this step on, nothing that needs room succeeds.
+    /// From this step on, every step that needs room fails.
     Full(u64),
-    /// The disk says that it has this many bytes free.
+    /// The disk reports this many free bytes.
     Free(u64),
 }
 
@@ -45,8 +45,8 @@ impl Faulty {
         Self { fault, steps: Arc::default() }
     }
 
-    /// Counts a step. Returns whether the process is to end in it; `grows` says whether the step
-    /// needs room.
+    /// Counts a step. Returns whether the process is to end in this step. `grows` tells whether the
+    /// step needs room.
     fn step(fault: Fault, steps: &AtomicU64, grows: bool) -> io::Result<bool> {
         let now = steps.fetch_add(1, Relaxed) + 1;
         match fault {
@@ -56,6 +56,7 @@ impl Faulty {
         }
     }
 
+    /// Counts a step of which nothing is done before the process ends.
     fn plain_step(&self, grows: bool) -> io::Result<()> {
         if Self::step(self.fault, &self.steps, grows)? {
             std::process::abort();
@@ -130,6 +131,7 @@ impl Storage for Faulty {
     }
 }
 
+/// A file of the storage on its way to its name.
 #[derive(Debug)]
 struct FaultyFile {
     file: Box<dyn NewFile>,
@@ -138,6 +140,7 @@ struct FaultyFile {
 }
 
 impl FaultyFile {
+    /// Counts a step of which nothing is done before the process ends.
     fn step(&self, grows: bool) -> io::Result<()> {
         if Faulty::step(self.fault, &self.steps, grows)? {
             std::process::abort();

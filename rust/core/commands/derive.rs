@@ -1,9 +1,9 @@
-//! Verifying against the corpus: the documents of a dataset are derived again from their records,
-//! by the slow path.
+//! Verifies a dataset against its corpus: derives its documents again from their records, by the
+//! slow path.
 //!
-//! The slow path reads a record where its id says it lies, renders it by way of its fields, has the
-//! `tokenizers` library encode it, and makes it fit. The direct path, the fast encoder, spools,
-//! settling, packing and masking have no part in it.
+//! The slow path finds a record by its id, renders it by way of its fields, encodes it with the
+//! `tokenizers` library, and makes it fit. It uses neither the direct path, the fast encoder and
+//! spools, nor settling, packing and masking.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -27,9 +27,9 @@ use crate::tokenize::Document;
 use crate::verify::{open_tokenizer, row_of};
 use crate::write::{Identity, Manifest};
 
-/// Documents looked at in one pass over dataset and corpus; bounds the memory.
+/// Documents compared in one pass over dataset and corpus; bounds the memory.
 const DOCUMENTS_A_PASS: u64 = 2_000_000;
-/// Failures that are named; more are counted.
+/// Failures that are named; further ones are counted.
 const NAMED: usize = 20;
 
 /// The result of deriving documents again.
@@ -37,14 +37,14 @@ const NAMED: usize = 20;
 pub struct Against {
     /// Records derived again.
     pub records: u64,
-    /// Their documents in the dataset, copies included, windows put together.
+    /// The documents of these records in the dataset, copies included, windows put together.
     pub documents: u64,
     /// One sentence for each record that differs. Empty if none does.
     pub failures: Vec<String>,
 }
 
-/// Compares about `sample` records of the dataset `out` (all for `None`) with what the corpus
-/// folder `corpus` gives.
+/// Derives about `sample` records of the dataset `out` (all for `None`) from the folder `corpus`
+/// and compares.
 ///
 /// Returns an error that names the difference if the dataset was packed from another corpus.
 pub fn verify_against(
@@ -59,34 +59,21 @@ pub fn verify_against(
     let plan = Plan::load(corpus, &options, context.storage)?;
     let encoder = open_tokenizer(context.storage, out, &manifest)?.by_library();
     let job = Job::with_encoder(plan, encoder)?;
-    let (plan, inputs) = (&job.plan, input_entries(&job.plan, context)?);
-    let made_of = Identity::of_dataset(&manifest);
-    // Another version of the program may derive the same documents; anything else may not differ.
-    let now = Identity { program: made_of.program.clone(), ..identity(&job, &inputs) };
-    if let Some(what) = made_of.change(&now) {
-        let dataset = out.display();
-        return Err(Error::input(format!("is not what {dataset} was packed from: {what}"))
-            .file(corpus.display().to_string())
-            .remedy("undo the change, or name the corpus as it was"));
-    }
-    let names = manifest.sources.iter().map(|source| &source.name);
-    if !names.eq(plan.sources.iter().map(|source| &source.name)) {
-        return Err(Error::dataset("its sources are not those of its own configuration")
-            .file(out.display().to_string())
-            .remedy("pack the corpus again"));
-    }
+    refuse_other_corpus(&job, &manifest, (out, corpus), context)?;
+    let plan = &job.plan;
     let documents: u64 = manifest.splits.values().map(|split| split.documents).sum();
     let share = sample.map_or(1.0, |sample| (sample as f64 / documents.max(1) as f64).min(1.0));
     let passes = ((documents as f64 * share) as u64).div_ceil(DOCUMENTS_A_PASS).max(1);
     let mut found = Against::default();
     for pass in 0..passes {
-        let is_looked_at = |source: u16, record: u64| {
-            let subject =
-                Subject { name: &plan.sources[usize::from(source)].name, record, copy: 0 };
+        // Two choices, so that the passes share the sample evenly.
+        let is_sampled = |source: u16, record: u64| {
+            let name = &plan.sources[usize::from(source)].name;
+            let subject = Subject { name, record, copy: 0 };
             within(choice(manifest.seed, Purpose::Sample, subject), share)
                 && choice(manifest.seed, Purpose::Pass, subject) % passes == pass
         };
-        let packed = packed_documents(out, &manifest, is_looked_at, context)?;
+        let packed = packed_documents(out, &manifest, is_sampled, context)?;
         compare(&job, &packed, &mut found, context)?;
     }
     let more = found.failures.len().saturating_sub(NAMED);
@@ -97,16 +84,43 @@ pub fn verify_against(
     Ok(found)
 }
 
+/// Refuses a corpus that differs from the corpus that the dataset `out` was packed from.
+fn refuse_other_corpus(
+    job: &Job,
+    manifest: &Manifest,
+    (out, corpus): (&Path, &Path),
+    context: &Context<'_>,
+) -> Result<()> {
+    let inputs = input_entries(&job.plan, context)?;
+    let made_of = Identity::of_dataset(manifest);
+    // Another version of the program may derive equal documents; nothing else may differ.
+    let now = Identity { program: made_of.program.clone(), ..identity(job, &inputs) };
+    if let Some(what) = made_of.change(&now) {
+        let dataset = out.display();
+        return Err(Error::input(format!("is not what {dataset} was packed from: {what}"))
+            .file(corpus.display().to_string())
+            .remedy("undo the change, or name the corpus as it was"));
+    }
+    // A forged manifest: a row's source is an index into both lists.
+    let names = manifest.sources.iter().map(|source| &source.name);
+    if !names.eq(job.plan.sources.iter().map(|source| &source.name)) {
+        return Err(Error::dataset("its sources are not those of its own configuration")
+            .file(out.display().to_string())
+            .remedy("pack the corpus again"));
+    }
+    Ok(())
+}
+
 /// The documents of one record in a dataset.
 #[derive(Debug, Default)]
 struct Packed {
-    /// The digest of each copy of each document, with the document's number within the record.
+    /// The digest of each copy of each document, with the index of the document in its record.
     copies: Vec<(u32, u128)>,
     /// Whether the record was found in the corpus.
     is_met: AtomicBool,
 }
 
-/// A window of a document that was not in one row whole.
+/// A window of a document that lies in more than one row.
 #[derive(Debug)]
 struct Window {
     number: u32,
@@ -114,13 +128,14 @@ struct Window {
     roles: Vec<u8>,
 }
 
+/// Packed documents by source and record.
 type ByRecord = HashMap<(u16, u64), Packed>;
 
-/// Returns the documents that are looked at, put together from their windows.
+/// Reads the sampled documents of a dataset and puts their windows together.
 fn packed_documents(
     out: &Path,
     manifest: &Manifest,
-    is_looked_at: impl Fn(u16, u64) -> bool,
+    is_sampled: impl Fn(u16, u64) -> bool,
     context: &Context<'_>,
 ) -> Result<ByRecord> {
     context.monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
@@ -138,8 +153,8 @@ fn packed_documents(
         for batch in FileReader::try_new(file, None).map_err(|error| unreadable(&error))? {
             context.monitor.check()?;
             let batch = batch.map_err(|error| unreadable(&error))?;
-            for at in 0..batch.num_rows() {
-                collect(&row_of(&batch, at, ids), &is_looked_at, &mut packed, &mut windows);
+            for index in 0..batch.num_rows() {
+                collect(&row_of(&batch, index, ids), &is_sampled, &mut packed, &mut windows);
                 context.monitor.done.fetch_add(1, Relaxed);
             }
         }
@@ -158,10 +173,10 @@ fn packed_documents(
     Ok(packed)
 }
 
-/// Adds the documents of a row.
+/// Adds the sampled documents of a row.
 fn collect(
     row: &Row,
-    is_looked_at: impl Fn(u16, u64) -> bool,
+    is_sampled: impl Fn(u16, u64) -> bool,
     packed: &mut ByRecord,
     windows: &mut BTreeMap<DocId, Vec<Window>>,
 ) {
@@ -174,7 +189,7 @@ fn collect(
         let range = start..start + len as usize;
         start = range.end;
         let id = DocId::of_row(row.source_ids[nth], row.record_ids[nth], row.doc_parts[nth]);
-        if !is_looked_at(id.source, id.record) {
+        if !is_sampled(id.source, id.record) {
             continue;
         }
         let (ids, roles) = (&row.ids[range.clone()], &roles[range]);
@@ -189,6 +204,7 @@ fn collect(
     }
 }
 
+/// Returns the hash of a document.
 fn digest(ids: &[u32], roles: &[u8]) -> u128 {
     let mut hasher = Xxh3Default::new();
     for id in ids {
@@ -198,17 +214,19 @@ fn digest(ids: &[u32], roles: &[u8]) -> u128 {
     hasher.digest128()
 }
 
+/// Returns the role of each token.
 fn roles_of(runs: &[Run]) -> Vec<u8> {
     runs.iter().flat_map(|run| std::iter::repeat_n(run.role as u8, run.len as usize)).collect()
 }
 
-/// Derives the records again and compares.
+/// Derives the packed records again and adds the result to `found`.
 fn compare(job: &Job, packed: &ByRecord, found: &mut Against, context: &Context<'_>) -> Result<()> {
     let splits = job.plan.splits();
     let compare = |index: usize| compare_split(job, &splits[index], packed, context);
     for failures in tasks::run(context.threads, splits.len(), compare)? {
         found.failures.extend(failures);
     }
+    // A record that no split has met is in no file.
     for (&(source, record), documents) in packed {
         found.records += 1;
         found.documents += documents.copies.len() as u64;
@@ -222,7 +240,7 @@ fn compare(job: &Job, packed: &ByRecord, found: &mut Against, context: &Context<
     Ok(())
 }
 
-/// Derives the records of an input split again. Returns a sentence for each that differs.
+/// Derives the records of an input split again. Returns a sentence for each record that differs.
 fn compare_split(
     job: &Job,
     split: &InputSplit,
@@ -251,7 +269,7 @@ fn compare_split(
 }
 
 impl Packed {
-    /// Returns whether these are the packed documents, each copied equally often.
+    /// Returns whether each of `documents` was packed, and no others.
     fn is_of(&self, documents: &[Document]) -> bool {
         let derived =
             documents.iter().map(|document| digest(&document.ids, &roles_of(&document.runs)));

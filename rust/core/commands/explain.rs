@@ -1,4 +1,4 @@
-//! Explaining: one record at every stage, as `pack` would treat it.
+//! Explains one record: shows it at every stage, as `pack` would treat it.
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -13,32 +13,32 @@ use crate::tokenize::Document;
 /// A record at every stage.
 #[derive(Debug, Clone)]
 pub struct Explanation {
-    /// The source's name.
+    /// The name of its source.
     pub source: String,
     /// The rendered text, span by span: its role, whether the template spelled it, and the text.
     pub spans: Vec<(Role, bool, String)>,
-    /// The texts that are encoded each by itself.
+    /// The texts that are encoded separately.
     pub runs: Vec<String>,
     /// The tokens, window after window.
     pub tokens: Vec<ShownToken>,
     /// Whether data was shortened to fit a row.
     pub truncated: bool,
-    /// Why there is no document, if there is none.
+    /// The reason why the record makes no document, if it makes none.
     pub dropped: Option<Refusal>,
 }
 
 /// A token of an explained record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownToken {
-    /// Its id.
+    /// The id of the token.
     pub id: u32,
-    /// The text it adds.
+    /// The text that it adds.
     pub piece: String,
-    /// Its role.
+    /// The role of the token.
     pub role: Role,
-    /// Whether it is trained.
+    /// Whether the loss counts it.
     pub trained: bool,
-    /// The window it is in.
+    /// The index of its window.
     pub window: u32,
 }
 
@@ -53,6 +53,7 @@ pub fn explain(
     let job = Job::prepare(plan, context)?;
     let mut scratch = Scratch::new(&job);
     let fitted = read::parse_json(record).and_then(|fields| fit(&job, index, fields, &mut scratch));
+    // A record that is dropped after rendering still shows its text.
     let rendered = &scratch.rendered;
     let mut out = Explanation {
         source: source.to_owned(),
@@ -81,7 +82,7 @@ pub fn explain(
     Ok(out)
 }
 
-/// Adds the tokens of a document, window after window.
+/// Appends the tokens of a document, window after window.
 fn add_tokens(job: &Job, source: usize, document: &Document, out: &mut Explanation) -> Result<()> {
     for (window, range) in (0..).zip(job.plan.pack.windows(document.ids.len())) {
         let ids = &document.ids[range.clone()];
@@ -113,12 +114,12 @@ fn source_named(plan: &Plan, name: &str) -> Result<usize> {
 /// Returns the role runs of tokens `start..end`.
 fn cut_runs(runs: &[Run], start: usize, end: usize) -> Vec<Run> {
     let mut cut = Vec::new();
-    let mut at = 0;
+    let mut from = 0;
     for run in runs {
-        let next = at + run.len as usize;
-        let len = next.min(end).saturating_sub(at.max(start));
+        let to = from + run.len as usize;
+        let len = to.min(end).saturating_sub(from.max(start));
         push_run(&mut cut, len as u32, run.role);
-        at = next;
+        from = to;
     }
     cut
 }

@@ -1,4 +1,4 @@
-//! Commands: what is asked beside packing. They stand on the pipeline; it does not know them.
+//! Commands beside packing. They are built on the pipeline, which does not know them.
 
 mod derive;
 mod explain;

@@ -1,4 +1,4 @@
-//! Training a tokenizer on a corpus: every text that its records render to, tags apart.
+//! Trains a tokenizer on every text that the records of a corpus render to, without its tags.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,12 +17,12 @@ use crate::spool::Tally;
 use crate::tokenize::{tags_of, train_bpe};
 use crate::write::ExampleEntry;
 
-/// What a tokenizer was trained on.
+/// A trained tokenizer, with the counts of the records it was trained on.
 #[derive(Debug, Clone)]
 pub struct TokenizerReport {
     /// The bytes of its tokenizer.json.
     pub json: Vec<u8>,
-    /// Its entries.
+    /// The number of entries in its vocabulary.
     pub vocab_size: usize,
     /// Its special tokens; EOS is the first.
     pub specials: Vec<String>,
@@ -30,13 +30,14 @@ pub struct TokenizerReport {
     pub records: u64,
     /// Records passed over (malformed, a field missing…).
     pub passed_over: u64,
-    /// Those, by reason.
+    /// Records passed over, by reason.
     pub drops: BTreeMap<String, u64>,
-    /// The lowest of each reason, source by source.
+    /// The lowest records passed over for each reason, source by source.
     pub examples: Vec<ExampleEntry>,
 }
 
 /// Trains a byte-level BPE of `vocab_size` entries on the folder `corpus` and writes it to `file`.
+/// Returns the tokenizer with its counts.
 pub fn train_tokenizer(
     corpus: &Path,
     file: &Path,
@@ -60,33 +61,13 @@ pub fn train_tokenizer(
 
 /// Trains on the corpus of `plan`.
 fn train(plan: &Plan, vocab_size: usize, context: &Context<'_>) -> Result<TokenizerReport> {
-    let named = &plan.tokenizer;
-    let mut specials = vec![named.eos.clone().unwrap_or_else(|| "</s>".to_owned())];
-    let controls =
-        [&named.bos, &named.pad].into_iter().flatten().filter(|token| !token.is_empty()).cloned();
-    for token in controls.chain(tags_of(plan.sources.iter().flat_map(Segmenter::literals))) {
-        if !specials.contains(&token) {
-            specials.push(token);
-        }
-    }
+    let specials = specials_of(plan);
     let spellings = Controls::new(specials.iter().map(String::as_str));
-    let (eos, pad) = (&specials[0], named.pad.as_ref().unwrap_or(&specials[0]));
-    let names =
-        [("bos_token", named.bos.as_ref()), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
-    let named = |(name, token): (&str, Option<&String>)| Some((name.to_owned(), token?.clone()));
-    let names = names.into_iter().filter_map(named).collect();
-    let builders = plan.sources.iter().map(|source| Segmenter::compile(source, &spellings, &names));
-    let builders = builders
-        .collect::<Result<Vec<_>>>()
-        .map_err(|error| error.file(plan.config_file.clone()))?;
-    context.monitor.begin(
-        Phase::Train,
-        plan.sources
-            .iter()
-            .flat_map(|source| &source.inputs)
-            .map(|&input| plan.inputs[input].size)
-            .sum(),
-    );
+    let builders = builders_of(plan, &specials[0], &spellings)?;
+    let inputs = plan.sources.iter().flat_map(|source| &source.inputs);
+    let bytes = inputs.map(|&input| plan.inputs[input].size).sum();
+    context.monitor.begin(Phase::Train, bytes);
+    // An iterator cannot return an error, so it is put here.
     let stopped: Mutex<Option<Error>> = Mutex::new(None);
     let mut texts = Texts {
         plan,
@@ -100,57 +81,101 @@ fn train(plan: &Plan, vocab_size: usize, context: &Context<'_>) -> Result<Tokeni
         tallies: vec![Tally::default(); plan.sources.len()],
     };
     let trained = train_bpe(&mut texts, vocab_size, &specials)?;
+    // A tokenizer trained on half of the texts is of no use.
     context.monitor.check()?;
     let tallies = std::mem::take(&mut texts.tallies);
     if let Some(error) = stopped.into_inner().expect("nothing panics while it holds the error") {
         return Err(error);
     }
+    let (drops, examples) = passed_over(plan, &tallies, context)?;
+    let passed_over = drops.values().sum();
+    let records = context.monitor.records.load(Relaxed) - passed_over;
+    if records == 0 {
+        return Err(no_text(plan, passed_over, examples.first()));
+    }
+    let (json, vocab_size) = (trained.json, trained.vocab_size);
+    Ok(TokenizerReport { json, vocab_size, specials, records, passed_over, drops, examples })
+}
+
+/// Returns the special tokens: EOS, the other control tokens of the plan, the tags of templates.
+fn specials_of(plan: &Plan) -> Vec<String> {
+    let named = &plan.tokenizer;
+    let mut specials = vec![named.eos.clone().unwrap_or_else(|| "</s>".to_owned())];
+    let controls =
+        [&named.bos, &named.pad].into_iter().flatten().filter(|token| !token.is_empty()).cloned();
+    for token in controls.chain(tags_of(plan.sources.iter().flat_map(Segmenter::literals))) {
+        if !specials.contains(&token) {
+            specials.push(token);
+        }
+    }
+    specials
+}
+
+/// Compiles the templates of every source for the tokenizer to come.
+fn builders_of(plan: &Plan, eos: &String, spellings: &Controls) -> Result<Vec<Segmenter>> {
+    let named = &plan.tokenizer;
+    let pad = named.pad.as_ref().unwrap_or(eos);
+    let names =
+        [("bos_token", named.bos.as_ref()), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
+    let named = |(name, token): (&str, Option<&String>)| Some((name.to_owned(), token?.clone()));
+    let names = names.into_iter().filter_map(named).collect();
+    let compile = |source| Segmenter::compile(source, spellings, &names);
+    let builders = plan.sources.iter().map(compile).collect::<Result<_>>();
+    builders.map_err(|error| error.file(plan.config_file.clone()))
+}
+
+/// Returns the counts of records passed over by reason, and the lowest of each source and reason.
+fn passed_over(
+    plan: &Plan,
+    tallies: &[Tally],
+    context: &Context<'_>,
+) -> Result<(BTreeMap<String, u64>, Vec<ExampleEntry>)> {
     let mut drops: BTreeMap<String, u64> = BTreeMap::new();
     let mut examples = Vec::new();
-    for (source, tally) in plan.sources.iter().zip(&tallies) {
-        for (reason, count) in
-            DropReason::ALL.into_iter().zip(tally.drops).filter(|(_, count)| *count > 0)
-        {
+    for (source, tally) in plan.sources.iter().zip(tallies) {
+        let counts = DropReason::ALL.into_iter().zip(tally.drops);
+        for (reason, count) in counts.filter(|(_, count)| *count > 0) {
             *drops.entry(reason.name().to_owned()).or_default() += count;
         }
         for example in &tally.examples {
             examples.push(report::example_entry(plan, source, example, context)?);
         }
     }
-    let passed_over = drops.values().sum();
-    let records = context.monitor.records.load(Relaxed) - passed_over;
-    if records == 0 {
-        let first = |example: &ExampleEntry| {
-            let ExampleEntry { reason, file, line, why } = example;
-            format!("; the first: {file}:{line}: {reason}: {why}")
-        };
-        let first = examples.first().map(first).unwrap_or_default();
-        return Err(Error::input(format!(
-            "no record gave any text to train on (records read: {passed_over}){first}"
-        ))
-        .file(plan.config_file.clone())
-        .remedy("check `files`, `format` and `segments`"));
-    }
-    let (json, vocab_size) = (trained.json, trained.vocab_size);
-    Ok(TokenizerReport { json, vocab_size, specials, records, passed_over, drops, examples })
+    Ok((drops, examples))
 }
 
-/// The texts of a corpus, one split after another. An error ends them and is kept.
+/// Returns the error of a corpus whose records all were passed over.
+fn no_text(plan: &Plan, passed_over: u64, first: Option<&ExampleEntry>) -> Error {
+    let shown = |example: &ExampleEntry| {
+        let ExampleEntry { reason, file, line, why } = example;
+        format!("; the first: {file}:{line}: {reason}: {why}")
+    };
+    let first = first.map(shown).unwrap_or_default();
+    Error::input(format!(
+        "no record gave any text to train on (records read: {passed_over}){first}"
+    ))
+    .file(plan.config_file.clone())
+    .remedy("check `files`, `format` and `segments`")
+}
+
+/// The texts of a corpus, one split after another. An error ends them and is put in `stopped`.
 struct Texts<'a> {
     plan: &'a Plan,
     builders: &'a [Segmenter],
     spellings: &'a Controls,
     splits: std::vec::IntoIter<InputSplit>,
+    /// The records of the split being read, with their source.
     open: Option<(usize, Records)>,
+    /// Texts of the last record that were not yet returned.
     pending: Vec<String>,
     context: &'a Context<'a>,
     stopped: &'a Mutex<Option<Error>>,
-    /// What was passed over, by source.
+    /// Counts of the records passed over, by source.
     tallies: Vec<Tally>,
 }
 
 impl Texts<'_> {
-    /// Reads on until there is a text; `false` at the end of the corpus.
+    /// Reads on until there is a text. Returns `false` at the end of the corpus.
     fn advance(&mut self) -> Result<bool> {
         let mut rendered = Rendered::default();
         while self.pending.is_empty() {
@@ -168,6 +193,7 @@ impl Texts<'_> {
             };
             self.context.monitor.records.fetch_add(1, Relaxed);
             self.context.monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
+            // Apart from `pending`: a record that is refused after its first document gives none.
             let mut texts = Vec::new();
             let built =
                 self.builders[*source].build_record(&record, &mut rendered, &mut |rendered| {

@@ -1,4 +1,4 @@
-//! Best fit: each document goes to the fullest row that still has room for it.
+//! Best fit: puts each document into the fullest row that still has room for it.
 //!
 //! Documents longer than half a row come first: no two of them share a row, so each opens one. The
 //! rest follow in seeded random order, and the shortest last, longest of them first: they fill the
@@ -6,15 +6,15 @@
 //! longest first over all fills a little better, with more rows of one source, since length goes
 //! with task (measured: `benches/README.md`).
 //!
-//! A row with r tokens left lies on stack r. A bitset over stacks gives the fullest row with room for
-//! n tokens, the lowest non-empty stack at or above n, by one scan of at most `seq_len / 64` words.
-//! Memory: four bytes for each item, and the keys of as many as are sorted at once.
+//! A row with r tokens left lies on stack r. A bitset over stacks gives the fullest row with room
+//! for n tokens, the lowest non-empty stack at or above n, by one scan of at most `seq_len / 64`
+//! words. Memory: four bytes for each item, and the keys of the items that are sorted at a time.
 
 use super::order::{Sorting, for_each_in_order};
 use super::{Items, Packed, Packer, Rows};
 use crate::error::Result;
 
-/// Documents of at most a row's tokens / this count as the shortest.
+/// The share of a row, as a divisor, up to which documents count as the shortest.
 const SHORTEST: usize = 32;
 
 /// Whole documents, each in the fullest row that has room for it.
@@ -44,8 +44,7 @@ impl Packer for BestFit {
             let mut is_kept_apart = false;
             let mut found = None;
             while let Some(left) = least {
-                // Nearly always the last of the stack; further only where it holds another copy of the
-                // record.
+                // Nearly always the last row of the stack, unless it holds another copy.
                 if let Some(depth) = room.stacks[left].iter().rposition(|&row| !holds_a_copy(row)) {
                     found = Some((room.take(left, depth), left));
                     break;
@@ -70,20 +69,25 @@ impl Packer for BestFit {
 
 /// The rows that still have room, by their room.
 struct Room {
+    /// The rows with each number of tokens left.
     stacks: Vec<Vec<u32>>,
+    /// A bit for each stack that is not empty.
     occupied: Vec<u64>,
 }
 
 impl Room {
+    /// Returns empty stacks for rows of `seq_len` tokens.
     fn new(seq_len: usize) -> Self {
         Self { stacks: vec![Vec::new(); seq_len + 1], occupied: vec![0; seq_len / 64 + 1] }
     }
 
+    /// Adds a row that has `room` tokens left.
     fn put(&mut self, row: u32, room: usize) {
         self.stacks[room].push(row);
         self.occupied[room / 64] |= 1 << (room % 64);
     }
 
+    /// Removes the row at `depth` of the stack of rows with `room` tokens left, and returns it.
     fn take(&mut self, room: usize, depth: usize) -> u32 {
         let stack = &mut self.stacks[room];
         let row = stack.remove(depth);
@@ -123,11 +127,11 @@ mod tests {
             .prop_map(|(keys_at_once, threads)| Sorting { keys_at_once, threads })
     }
 
-    /// Best fit by looking at every row.
+    /// Packs by best fit, comparing every row. Returns the room left in each, sorted.
     fn pack_slowly(items: &[Item], order: &[u32], seq_len: usize) -> Vec<usize> {
         let mut rows: Vec<(usize, Vec<u32>)> = Vec::new();
-        for &at in order {
-            let item = &items[at as usize];
+        for &index in order {
+            let item = &items[index as usize];
             let fits = |(left, held): &(usize, Vec<u32>)| {
                 let is_copy = |&other: &u32| {
                     let other = &items[other as usize];
@@ -138,9 +142,9 @@ mod tests {
             match rows.iter_mut().filter(|row| fits(row)).min_by_key(|(left, _)| *left) {
                 Some((left, held)) => {
                     *left -= item.len as usize;
-                    held.push(at);
+                    held.push(index);
                 }
-                None => rows.push((seq_len - item.len as usize, vec![at])),
+                None => rows.push((seq_len - item.len as usize, vec![index])),
             }
         }
         let mut left: Vec<usize> = rows.into_iter().map(|(left, _)| left).collect();
@@ -151,10 +155,15 @@ mod tests {
     proptest! {
         #[test]
         fn every_document_once_no_row_too_long_no_two_copies_together_and_best_fit(
-            documents in prop::collection::vec((1u32..129, any::<u64>(), 0u64..6, 0u32..3), 0..80), sorting in sortings(),
+            documents in prop::collection::vec(
+                (1u32..129, any::<u64>(), 0u64..6, 0u32..3),
+                0..80,
+            ),
+            sorting in sortings(),
         ) {
-            let items: Vec<Item> = documents.iter().enumerate().map(|(nth, &(len, order, record, copy))| {
-                Item { len, order, id: DocId { record, copy, window: nth as u32, ..DocId::default() } }
+            let numbered = (0..).zip(&documents);
+            let items: Vec<Item> = numbered.map(|(window, &(len, order, record, copy))| {
+                Item { len, order, id: DocId { record, copy, window, ..DocId::default() } }
             }).collect();
             let rows = BestFit.pack(&items, 128, sorting).unwrap().rows;
             prop_assert_eq!(&rows, &BestFit.pack(&items, 128, Sorting::on(1)).unwrap().rows);
@@ -164,7 +173,7 @@ mod tests {
             prop_assert_eq!(placed, (0..items.len() as u32).collect::<Vec<_>>());
             let mut left = Vec::new();
             for row in &rows {
-                let total: u32 = row.iter().map(|&at| items[at as usize].len).sum();
+                let total: u32 = row.iter().map(|&index| items[index as usize].len).sum();
                 prop_assert!(total <= 128);
                 left.push(128 - total as usize);
                 for (nth, &a) in row.iter().enumerate() {
@@ -178,14 +187,19 @@ mod tests {
             // The order the contract names, spelled out again.
             let mut long: Vec<u32> = Vec::new();
             let (mut rest, mut shortest) = (Vec::new(), Vec::new());
-            for at in 0..items.len() as u32 {
-                match items[at as usize].len { 65.. => long.push(at), 5.. => rest.push(at), _ => shortest.push(at) }
+            for (index, item) in (0_u32..).zip(&items) {
+                match item.len {
+                    65.. => long.push(index),
+                    5.. => rest.push(index),
+                    _ => shortest.push(index),
+                }
             }
-            let random = |at: &u32| { let i = &items[*at as usize]; (i.order, i.id) };
+            let item = |index: &u32| &items[*index as usize];
+            let random = |index: &u32| (item(index).order, item(index).id);
             long.sort_by_key(random);
             rest.sort_by_key(random);
             shortest.sort_by_key(random);
-            shortest.sort_by_key(|at| std::cmp::Reverse(items[*at as usize].len));
+            shortest.sort_by_key(|index| std::cmp::Reverse(item(index).len));
             // Rows of equal room are interchangeable only where no copies meet; compare where that
             // cannot matter.
             if items.iter().all(|item| item.id.copy == items[0].id.copy) {

@@ -1,8 +1,8 @@
-//! Concat: one stream of documents, cut where rows end.
+//! Concat: joins documents to one stream, cut where rows end.
 //!
-//! A piece starts with the last token of the one before, as windows do, so that every token is
-//! trained once. A single place at the end of a row would hold a token that the next row repeats: it
-//! stays empty.
+//! A piece starts with the last token of the piece before, as windows do, so that every token is
+//! trained once. A single place at the end of a row stays empty: its token would be repeated in
+//! the next row.
 
 use super::order::{Sorting, for_each_in_order};
 use super::{Items, Packed, Packer, Piece, Rows};
@@ -34,6 +34,7 @@ impl Packer for Concat {
                 let (mut start, mut window) = (0, 0);
                 loop {
                     let piece = pieces.len() as u32;
+                    // The first token of a piece is not trained, so a piece needs two.
                     if room < 2 {
                         row = rows.open(piece);
                         room = seq_len as u32;
@@ -46,6 +47,7 @@ impl Packer for Concat {
                     if start + taken == len {
                         break;
                     }
+                    // The next piece repeats the last token.
                     start += taken - 1;
                     window += 1;
                 }
@@ -76,19 +78,22 @@ mod tests {
     proptest! {
         #[test]
         fn a_stream_holds_every_token_once_and_fills_every_row_but_the_last(
-            documents in prop::collection::vec((2u32..300, any::<u64>()), 1..40), sorting in sortings(),
+            documents in prop::collection::vec((2u32..300, any::<u64>()), 1..40),
+            sorting in sortings(),
         ) {
-            let items: Vec<Item> = documents.iter().enumerate().map(|(nth, &(len, order))| {
-                Item { len, order, id: DocId { record: nth as u64, ..DocId::default() } }
+            let items: Vec<Item> = (0..).zip(&documents).map(|(record, &(len, order))| {
+                Item { len, order, id: DocId { record, ..DocId::default() } }
             }).collect();
             let packed = Concat.pack(&items, 64, sorting).unwrap();
             let (pieces, rows) = (packed.pieces.unwrap(), lists(&packed.rows));
             prop_assert_eq!(rows.concat(), (0..pieces.len() as u32).collect::<Vec<_>>());
-            let held = |row: &Vec<u32>| row.iter().map(|&at| pieces[at as usize].len).sum::<u32>();
+            let len_of = |&piece: &u32| pieces[piece as usize].len;
+            let held = |row: &Vec<u32>| row.iter().map(len_of).sum::<u32>();
             prop_assert!(rows[..rows.len() - 1].iter().all(|row| (63..=64).contains(&held(row))));
             prop_assert!((2..=64).contains(&held(&rows[rows.len() - 1])));
             prop_assert!(pieces.iter().all(|piece| piece.len >= 2));
-            let mut expected: Vec<(u64, u64)> = items.iter().map(|item| (item.order, item.id.record)).collect();
+            let key = |item: &Item| (item.order, item.id.record);
+            let mut expected: Vec<(u64, u64)> = items.iter().map(key).collect();
             expected.sort_unstable();
             let mut rest = pieces.iter();
             for (_, record) in expected {
@@ -97,7 +102,8 @@ mod tests {
                 while next < len {
                     let piece = rest.next().unwrap();
                     let start = if window == 0 { 0 } else { next - 1 };
-                    prop_assert_eq!((u64::from(piece.item), piece.start, piece.window), (record, start, window));
+                    let found = (u64::from(piece.item), piece.start, piece.window);
+                    prop_assert_eq!(found, (record, start, window));
                     next = piece.start + piece.len;
                     window += 1;
                 }

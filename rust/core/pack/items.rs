@@ -4,16 +4,16 @@ use crate::schema::DocId;
 
 /// The documents that are packed, by index.
 pub trait Items: Sync {
-    /// Returns how many there are.
+    /// Returns the number of items.
     fn count(&self) -> usize;
 
-    /// Returns the tokens of an item.
+    /// Returns the number of tokens of an item.
     fn tokens(&self, item: u32) -> u32;
 
-    /// Returns the place of an item in the seeded random order.
+    /// Returns the sort key of an item in the seeded random order.
     fn order(&self, item: u32) -> u64;
 
-    /// Returns the id of an item: no two items have the same.
+    /// Returns the id of an item, which is unique.
     fn id(&self, item: u32) -> DocId;
 
     /// Returns whether two items are of different copies of one record.
@@ -26,14 +26,14 @@ pub trait Items: Sync {
     fn has_copies(&self) -> bool;
 }
 
-/// An item by itself, for tests and benchmarks.
+/// An item for tests and benchmarks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
-    /// Its tokens, at least 1; at most `seq_len` unless the policy cuts.
+    /// The number of its tokens, at least 1; at most `seq_len` unless the policy cuts.
     pub len: u32,
-    /// Its place in the seeded random order.
+    /// The sort key in the seeded random order.
     pub order: u64,
-    /// Its id.
+    /// The document that it is.
     pub id: DocId,
 }
 

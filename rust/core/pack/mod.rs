@@ -1,8 +1,9 @@
-//! Packing: which documents share a row.
+//! Packing: puts documents together in rows.
 //!
-//! Takes lengths and seeded orders; gives rows of indices. Knows nothing of tokens or files. A policy
-//! is one file with a [`Packer`], and one line of [`PACKERS`]; other modules know a policy as a
-//! [`Packing`] and ask it how many windows a document is split into, and whether rows may cut it.
+//! Takes lengths and seeded orders; gives rows of indices. Knows nothing of tokens or files. A
+//! policy is one file with a [`Packer`], and one line of [`PACKERS`]; other modules know a policy
+//! as a [`Packing`] and ask it how many windows a document is split into, and whether rows may cut
+//! it.
 
 mod best_fit;
 mod concat;
@@ -41,21 +42,21 @@ pub(crate) trait Packer: std::fmt::Debug + Sync {
 /// The rows that a policy makes.
 #[derive(Debug)]
 pub struct Packed {
-    /// Rows of indices: of items, or of `pieces` where there are some.
+    /// Rows of indices: into `pieces` if the policy cuts, else into the items.
     pub rows: Rows,
-    /// The pieces that items were cut into, by a policy that cuts.
+    /// The pieces of all items, if the policy cuts.
     pub pieces: Option<Vec<Piece>>,
 }
 
 /// A piece of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
-    /// The index of its item.
+    /// The index of the item.
     pub item: u32,
-    /// The first token of the item that it holds.
+    /// The index of its first token in the item.
     pub start: u32,
-    /// Its tokens.
+    /// The number of its tokens.
     pub len: u32,
-    /// Its number within the item.
+    /// Its index among the pieces of the item.
     pub window: u32,
 }

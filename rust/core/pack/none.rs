@@ -1,9 +1,9 @@
-//! No packing: each document in a row of its own.
+//! No packing: gives each document a row of its own.
 
 use super::{Items, Packed, Packer, Rows, Sorting};
 use crate::error::Result;
 
-/// Each document in a row of its own.
+/// The policy that gives each document a row of its own.
 #[derive(Debug)]
 pub(super) struct NoPacking;
 

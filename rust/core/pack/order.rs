@@ -1,7 +1,7 @@
-//! The order that items are placed in, found by sorting a bounded number of keys at a time.
+//! Finds the order in which items are placed, by sorting a bounded number of keys at a time.
 //!
-//! Keys are made again in each pass rather than kept: a hash costs less than the memory of all of
-//! them.
+//! Keys are made again in each pass rather than kept: a hash costs less than the memory of all
+//! keys.
 
 use std::cmp::Ordering;
 use std::ops::{Range, RangeInclusive};
@@ -10,17 +10,17 @@ use super::Items;
 use crate::error::Result;
 use crate::tasks;
 
-/// How the order of items is found; neither changes the order.
+/// Bounds on sorting. They do not change the order.
 #[derive(Debug, Clone, Copy)]
 pub struct Sorting {
-    /// Keys sorted at once, about; each takes 16 bytes.
+    /// The number of keys sorted at a time, roughly; each takes 16 bytes.
     pub keys_at_once: usize,
     /// Threads that make and sort keys.
     pub threads: usize,
 }
 
 impl Sorting {
-    /// Sorts 16 MiB of keys at a time on `threads` threads.
+    /// Returns the bounds of sorting 16 MiB of keys at a time on `threads` threads.
     #[must_use]
     pub fn on(threads: usize) -> Self {
         Self { keys_at_once: 1 << 20, threads }
@@ -35,15 +35,15 @@ struct Key {
     tier: u32,
 }
 
-/// The items that one pass sorts: some tiers, or the items of one tier whose orders lie in a range.
+/// The items that one pass sorts: all items of some tiers, or a range of the orders of one tier.
 #[derive(Debug)]
 struct Pass {
     tiers: Range<u32>,
     orders: RangeInclusive<u64>,
 }
 
-/// Calls `place` with each item, by `tier` of its length, then by its seeded order, record, copy
-/// and window.
+/// Calls `place` with each item, sorted by the `tier` of its length, then by its seeded order, and
+/// at last by its id.
 pub(crate) fn for_each_in_order(
     items: &dyn Items,
     tier: impl Fn(u32) -> u32 + Sync,
@@ -54,6 +54,7 @@ pub(crate) fn for_each_in_order(
         let key = |key: &Key| (key.tier, key.order);
         key(a).cmp(&key(b)).then_with(|| items.id(a.item).cmp(&items.id(b.item)))
     };
+    // Each thread sorts the keys of a share of the items; the sorted shares are merged.
     for pass in passes(items, &tier, sorting.keys_at_once) {
         let share = |nth: usize| (items.count() * nth / sorting.threads) as u32;
         let sorted = tasks::run(sorting.threads, sorting.threads, |nth| {
@@ -73,7 +74,7 @@ pub(crate) fn for_each_in_order(
     Ok(())
 }
 
-/// Calls `next` with the keys of sorted lists, in order. The lists are as few as threads.
+/// Calls `next` with the keys of sorted lists, in order. The lists are few: one for each thread.
 fn merge(
     sorted: Vec<Vec<Key>>,
     by_key: impl Fn(&Key, &Key) -> Ordering,
@@ -93,7 +94,7 @@ fn merge(
     }
 }
 
-/// Divides all items into passes of about `at_once` keys, in order.
+/// Returns passes of about `at_once` keys that cover all items, in order.
 fn passes(items: &dyn Items, tier: impl Fn(u32) -> u32, at_once: usize) -> Vec<Pass> {
     let mut counts: Vec<usize> = Vec::new();
     for item in 0..items.count() as u32 {
@@ -104,6 +105,7 @@ fn passes(items: &dyn Items, tier: impl Fn(u32) -> u32, at_once: usize) -> Vec<P
         counts[tier] += 1;
     }
     let mut passes: Vec<Pass> = Vec::new();
+    // Keys of the last pass; the greatest number where no tier may join it.
     let mut held = usize::MAX;
     for (tier, &count) in (0_u32..).zip(&counts).filter(|(_, count)| **count > 0) {
         if let Some(last) = passes.last_mut()
@@ -113,6 +115,7 @@ fn passes(items: &dyn Items, tier: impl Fn(u32) -> u32, at_once: usize) -> Vec<P
             held += count;
             continue;
         }
+        // A tier of too many keys is cut by order: orders are hashes, so the slices are even.
         let slices = count.div_ceil(at_once.max(1)) as u64;
         let bound = |nth: u64| (u128::from(nth) << 64).div_ceil(u128::from(slices));
         passes.extend((0..slices).map(|nth| Pass {

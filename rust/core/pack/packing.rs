@@ -1,4 +1,4 @@
-//! `Packing`: a policy by its name, for configurations and for the modules that ask about it.
+//! `Packing`: a policy known by its name, in configurations and in other modules.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -37,7 +37,7 @@ impl Packing {
         self.0.name()
     }
 
-    /// Returns how many windows a document of `len` tokens is split into before it is packed.
+    /// Returns the number of windows that a document of `len` tokens is split into before packing.
     #[must_use]
     pub(crate) fn window_count(self, len: usize, seq_len: usize) -> usize {
         if self.may_cut() { 1 } else { window_count(len, seq_len) }

@@ -1,29 +1,31 @@
-//! `Rows`: which items share a row, in four bytes an item and eight a row.
+//! `Rows`: lists of the items of each row, in four bytes for an item and eight for a row.
 
 /// Ends the list of a row's items.
 const NONE: u32 = u32::MAX;
 
 /// Rows of indices of items, each row in the order its items were placed.
 ///
-/// Each item points to the next one of its row, so a row of one item costs no more than a place in
-/// a full one.
+/// Each item points to the next item of its row, so rows of one item take little memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {
+    /// The first item of each row.
     first: Vec<u32>,
+    /// The last item of each row.
     last: Vec<u32>,
+    /// The item after each item in its row, or [`NONE`].
     next: Vec<u32>,
     /// Rows that were opened although another had room, to keep copies of a record apart.
     pub kept_apart: u64,
 }
 
 impl Rows {
-    /// No rows yet, with space for `items` items.
+    /// Returns no rows, with space for `items` items.
     #[must_use]
     pub(crate) fn with_capacity(items: usize) -> Self {
         Self { next: Vec::with_capacity(items), ..Self::default() }
     }
 
-    /// A row for each of `items` items.
+    /// Returns a row for each of `items` items.
     #[must_use]
     pub(crate) fn of_one_each(items: usize) -> Self {
         let first: Vec<u32> = (0..items as u32).collect();
@@ -51,6 +53,7 @@ impl Rows {
         self.next[last as usize] = item;
     }
 
+    /// Makes space for an item that ends its row.
     fn add(&mut self, item: u32) {
         if self.next.len() <= item as usize {
             self.next.resize(item as usize + 1, NONE);

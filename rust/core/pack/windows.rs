@@ -1,15 +1,15 @@
-//! Windows: the rows-long stretches that a document longer than a row is split into.
+//! Windows: splits a document longer than a row into stretches of a row each.
 
 use std::ops::Range;
 
-/// Returns how many windows a document of `len` tokens is split into: one where it fits a row, else
-/// as many as it needs when each but the first starts with the last token of the one before.
+/// Returns the number of windows of a document of `len` tokens: 1 if it fits a row. Each window but
+/// the first starts with the last token of the window before.
 #[must_use]
 pub(crate) fn window_count(len: usize, seq_len: usize) -> usize {
     if len <= seq_len { 1 } else { (len - 1).div_ceil(seq_len - 1) }
 }
 
-/// Returns the windows of a document of `len` tokens; one where it fits a row of `seq_len`.
+/// Returns the windows of a document of `len` tokens: one window if it fits a row of `seq_len`.
 ///
 /// Window k starts with the last token of window k−1, so each brings at most `seq_len` − 1 new
 /// tokens. All are full but the last two, which share the rest as evenly as possible.
@@ -34,7 +34,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_token_is_new_in_one_window_and_the_last_two_are_balanced(len in 2usize..3000, seq_len in 2usize..70) {
+        fn every_token_is_new_in_one_window_and_the_last_two_are_balanced(
+            len in 2usize..3000,
+            seq_len in 2usize..70,
+        ) {
             prop_assume!(len > seq_len);
             let windows = windows(len, seq_len);
             prop_assert_eq!((windows[0].start, windows.last().unwrap().end), (0, len));

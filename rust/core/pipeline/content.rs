@@ -1,10 +1,10 @@
-//! `Contents`: the keys by which texts of the same content find each other.
+//! `Contents`: makes the content keys; texts of equal content have equal keys.
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::tokenize::fast::Composer;
 
-/// Makes keys; holds what is used again for each.
+/// Makes keys; holds the buffers that it uses again for each.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     composer: Composer,
@@ -12,13 +12,13 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// The xxh3-128 of a text in NFC and lower case, white space runs as one space, none at the
-    /// ends.
+    /// Returns the xxh3-128 of a text in NFC and lower case, each run of white space as one space,
+    /// none at the ends.
     pub(crate) fn key(&mut self, text: &str) -> u128 {
         let composed = self.composer.compose(text);
         let text = composed.as_ref().map_or(text, |(text, _)| text);
         self.normalised.clear();
-        // The one letter whose lower case depends on what surrounds it.
+        // The one letter whose lower case depends on its neighbours.
         if text.contains('Σ') {
             fold(&text.to_lowercase(), &mut self.normalised);
         } else {
@@ -28,7 +28,7 @@ impl Contents {
     }
 }
 
-/// Adds a text in lower case, white space runs as one space, none at the ends.
+/// Appends a text in lower case, each run of white space as one space, none at the ends.
 fn fold(text: &str, out: &mut String) {
     let mut spaced = false;
     for char in text.chars() {
@@ -59,7 +59,7 @@ mod tests {
     use proptest::prelude::*;
     use unicode_normalization_alignments::UnicodeNormalization;
 
-    /// What a key is the hash of, step by step.
+    /// Returns the text that a key is the hash of, step by step.
     fn normalised(text: &str) -> String {
         let composed: String = text.nfc().map(|(char, _)| char).collect();
         composed.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ")
@@ -73,7 +73,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_pass_normalises_as_the_library_does(text in "([a-zA-Z \t\u{b}\u{a0}\u{2003}àÀİıßẹỌẸ\u{300}\u{301}\u{323}\u{345}ΣσςK’“…é\r\n]|.){0,12}") {
+        fn one_pass_normalises_as_the_library_does(
+            text in "([a-zA-Z \t\u{b}\u{a0}\u{2003}àÀİıßẹỌẸ\u{300}\u{301}\u{323}\u{345}\
+                     ΣσςK’“…é\r\n]|.){0,12}",
+        ) {
             assert_same(&mut Contents::default(), &text);
         }
     }

@@ -1,4 +1,4 @@
-//! From a record to its documents: rendered, encoded, whatever their length.
+//! Makes the documents of a record, of any length: renders and encodes them.
 
 use crate::job::Job;
 use crate::read::Record;
@@ -15,7 +15,7 @@ pub(crate) struct Scratch {
     pub documents: Vec<Document>,
     /// The texts of these documents, one after another, each ended by a line break but the last.
     pub text: String,
-    /// Where each document's text ends in `text`.
+    /// The ends of the documents' texts in `text`.
     ends: Vec<usize>,
     /// The buffers of the tokenizer.
     session: Session,
@@ -45,8 +45,8 @@ impl Scratch {
     }
 }
 
-/// Makes the documents of `record`, whatever their length, in `scratch.documents`. Refuses the
-/// whole record where one of them cannot be made.
+/// Makes the documents of `record` in `scratch.documents`. Refuses the whole record if one of its
+/// documents cannot be made.
 pub(crate) fn prepare_record(
     job: &Job,
     source: usize,
@@ -69,8 +69,8 @@ pub(crate) fn prepare(
     prepare_if(job, source, fields, scratch, |_| true).map(|_| ())
 }
 
-/// Makes documents as [`prepare`] does, if `is_wanted` says so of every rendered text. Returns
-/// whether they were made.
+/// Makes documents as [`prepare`] does, if `is_wanted` holds for every rendered text. Returns
+/// whether it does.
 pub(crate) fn prepare_if(
     job: &Job,
     source: usize,
@@ -84,7 +84,8 @@ pub(crate) fn prepare_if(
     make(job, source, scratch, is_wanted, build)
 }
 
-/// Makes the documents whose texts `build` renders, as long as each is wanted.
+/// Makes the documents whose texts `build` renders. Stops at a text that is not wanted, and returns
+/// whether all were wanted.
 fn make(
     job: &Job,
     source: usize,
@@ -112,7 +113,7 @@ fn make(
     Ok(all_wanted)
 }
 
-/// Encodes a rendered text.
+/// Encodes a rendered text. Refuses control tokens in its data, if the source says so.
 fn encode(
     job: &Job,
     source: usize,

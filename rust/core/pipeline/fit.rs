@@ -1,12 +1,12 @@
-//! Fitting: documents no longer than a row, by their source's `overflow`.
+//! Fitting: makes documents no longer than a row, by the `overflow` of their source.
 
 use super::document::{Scratch, prepare, prepare_if};
 use crate::job::Job;
 use crate::schema::{DropReason, MAX_WINDOWS, Overflow, Refusal};
 use crate::segment::{Fields, Step, value_at_mut};
 
-/// Makes the documents of a record as rows have them, in `scratch`. Returns whether data was
-/// shortened, or why the record has no documents.
+/// Makes the documents of a record in `scratch`, ready for rows. Returns whether data was
+/// shortened; refuses a record that has no documents.
 pub(crate) fn fit(
     job: &Job,
     source: usize,
@@ -29,6 +29,7 @@ pub(crate) fn fit(
     }
 }
 
+/// Returns the refusal of a record with a document of `len` tokens.
 fn too_long(len: usize, seq_len: usize, why: &str) -> Refusal {
     Refusal::new(DropReason::TooLong, format!("{len} tokens, a row holds {seq_len}{why}"))
 }
@@ -36,8 +37,8 @@ fn too_long(len: usize, seq_len: usize, why: &str) -> Refusal {
 /// Shortens the longest data field, from its end, at a word boundary, until every document of the
 /// record at hand fits; then the next longest.
 ///
-/// At least a word of each field stays, and targets stay as they are (plain text, which is all
-/// target, is itself shortened). `scratch` holds the record's documents before and after.
+/// At least a word of each field stays. Targets are not shortened, but for plain text, which is
+/// all target. `scratch` holds the record's documents before and after.
 pub(crate) fn truncate(
     job: &Job,
     source: usize,
@@ -53,10 +54,12 @@ pub(crate) fn truncate(
             *value_at_mut(&mut shortened, &path).expect("the path was found before") = cut.into();
             attempt_of(job, source, &shortened, targets.as_deref(), scratch)
         };
+        // A field of one word cannot be shortened.
         let cuts = word_ends(&text);
         let Some(&first) = cuts.first().filter(|&&first| first < text.len()) else { continue };
         // A field that also shapes a target is left alone.
         let Some(least) = attempt(&text[..first], scratch) else { continue };
+        // Even one word is too much: it stays at that, and the next field is shortened too.
         if least > seq_len {
             longest = least;
             *value_at_mut(&mut fields, &path).expect("the path was found before") =
@@ -102,8 +105,8 @@ fn candidates(job: &Job, source: usize, fields: &mut Fields) -> Vec<(Vec<Step>, 
     candidates
 }
 
-/// Makes the documents of shortened fields. Returns the tokens of the longest; `None` where they
-/// cannot be made, or a target is not what it was.
+/// Makes the documents of shortened fields. Returns the tokens of the longest; `None` if they
+/// cannot be made or a target changed.
 fn attempt_of(
     job: &Job,
     source: usize,
@@ -111,6 +114,7 @@ fn attempt_of(
     targets: Option<&[String]>,
     scratch: &mut Scratch,
 ) -> Option<usize> {
+    // The targets of the documents to come, in order.
     let mut rest = targets.unwrap_or_default();
     let keeps_targets = targets.is_some();
     let is_wanted = |rendered: &crate::segment::Rendered| {

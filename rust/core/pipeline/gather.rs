@@ -13,23 +13,26 @@ use crate::settle::{Made, ShardPlan, buckets_of_copy};
 use crate::spool::{DocMeta, decode};
 use crate::tasks;
 
-/// Bytes held for each document of a shard while it is packed, its tokens and what is sorted at
-/// once aside: its [`Entry`], its link to the next one of its row, and its role runs.
+/// Bytes held for each document of a shard while it is packed: its [`Entry`], its link to the next
+/// document of its row, and its role runs. Its tokens and the keys being sorted are not counted.
 pub(crate) const DOCUMENT_BYTES: u64 = 24;
 
-/// Parts looked through at once, for each thread.
+/// Parts read at a time, for each thread.
 const PARTS_A_THREAD: usize = 16;
 
 /// The documents of a shard, copies included, by block; and the items that are packed, by index.
 ///
-/// An item below `whole` is the first window of the document of that index; an item from `whole` on
+/// An item below `whole` is the first window of the document of that index. An item from `whole` on
 /// is a piece.
 #[derive(Debug)]
 pub(crate) struct Documents<'a> {
     job: &'a Job,
     blocks: Vec<Block<'a>>,
+    /// All documents, block after block.
     entries: Vec<Entry>,
+    /// Windows after the first of their document; all pieces, if the policy cuts.
     pieces: Vec<Piece>,
+    /// The number of items that are documents.
     whole: u32,
 }
 
@@ -37,9 +40,11 @@ pub(crate) struct Documents<'a> {
 #[derive(Debug)]
 struct Block<'a> {
     bytes: Cow<'a, [u8]>,
+    /// The index of their source.
     source: u16,
+    /// The number of their copy.
     copy: u32,
-    /// The number of its documents among the documents of their records.
+    /// The index of each document among the documents of its record.
     part: u32,
     /// The index of the first of its documents; they come one after another.
     first: u32,
@@ -49,8 +54,9 @@ struct Block<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     record_id: u64,
-    /// Where it starts in its block.
-    at: u32,
+    /// The byte of its block at which it starts.
+    start: u32,
+    /// The number of its tokens.
     tokens: u32,
 }
 
@@ -63,7 +69,7 @@ impl Block<'_> {
 }
 
 impl<'a> Documents<'a> {
-    /// Reads the documents of the shard of `plan`.
+    /// Reads the documents of the shard `plan`.
     pub(crate) fn gather(stage: &ReduceStage<'a>, plan: &ShardPlan) -> Result<Self> {
         let ReduceStage { job, corpus, context, .. } = *stage;
         let sizes: Vec<u64> = corpus.parts.iter().map(|of| of.part.layout.payload).collect();
@@ -72,7 +78,7 @@ impl<'a> Documents<'a> {
         // A few parts at a time: their entries are not held twice.
         let at_once = context.threads * PARTS_A_THREAD;
         for (nth, sizes) in sizes.chunks(at_once).enumerate() {
-            let gather = |at| gather_part(stage, plan, nth * at_once + at);
+            let gather = |index| gather_part(stage, plan, nth * at_once + index);
             let found = tasks::run_largest_first(context.threads, sizes, gather)?;
             for (block, entries) in found.into_iter().flatten() {
                 documents.blocks.push(Block { first: documents.entries.len() as u32, ..block });
@@ -89,7 +95,7 @@ impl<'a> Documents<'a> {
         Ok(documents)
     }
 
-    /// Adds the windows of a document after its first, where it has more.
+    /// Adds every window of a document but the first as a piece.
     fn add_windows(&mut self, item: u32) {
         let tokens = self.entries[item as usize].tokens as usize;
         if tokens > self.job.plan.pack.seq_len {
@@ -103,8 +109,7 @@ impl<'a> Documents<'a> {
         }
     }
 
-    /// Puts pieces in the place of documents. Returns how often the documents of each source were
-    /// cut.
+    /// Replaces the items by `pieces`. Returns how often the documents of each source were cut.
     pub(crate) fn cut(&mut self, pieces: Vec<Piece>) -> Vec<u64> {
         let mut cuts = vec![0; self.job.plan.sources.len()];
         for piece in pieces.iter().filter(|piece| piece.window > 0) {
@@ -114,7 +119,7 @@ impl<'a> Documents<'a> {
         cuts
     }
 
-    /// Returns the piece of a document that `item` is.
+    /// Returns an item as a piece of its document.
     fn piece(&self, item: u32) -> Piece {
         if let Some(nth) = item.checked_sub(self.whole) {
             return self.pieces[nth as usize];
@@ -128,17 +133,18 @@ impl<'a> Documents<'a> {
         Piece { item, start: 0, len, window: 0 }
     }
 
-    /// Returns the index of the document that `item` is of.
+    /// Returns the index of the document that `item` belongs to.
     fn document(&self, item: u32) -> u32 {
         item.checked_sub(self.whole).map_or(item, |nth| self.pieces[nth as usize].item)
     }
 
+    /// Returns the block that holds a document.
     fn block(&self, document: u32) -> &Block<'a> {
         &self.blocks[self.blocks.partition_point(|block| block.first <= document) - 1]
     }
 
-    /// Returns the choice of `purpose` about an item, from its id and the number that tells it from
-    /// other items of its record: the place of the item among all, whatever the order of work.
+    /// Returns the seeded choice of `purpose` about an item. `number` tells the items of a record
+    /// apart. The choice does not depend on the order of work.
     pub(crate) fn choice_of(
         &self,
         item: u32,
@@ -152,7 +158,7 @@ impl<'a> Documents<'a> {
         choice(plan.pack.seed, purpose, subject)
     }
 
-    /// Makes `row` of `items`, padding aside.
+    /// Fills `row` with `items`, without padding.
     pub(crate) fn fill(&self, items: impl Iterator<Item = u32>, row: &mut Row) {
         let mut runs = Vec::new();
         row.clear();
@@ -160,7 +166,8 @@ impl<'a> Documents<'a> {
             let Piece { item, start, len, window } = self.piece(item);
             let (entry, block) = (&self.entries[item as usize], self.block(item));
             let range = start as usize..(start + len) as usize;
-            let (bytes, id_type) = (&block.bytes[entry.at as usize..], self.job.encoder.id_type());
+            let bytes = &block.bytes[entry.start as usize..];
+            let id_type = self.job.encoder.id_type();
             decode(bytes, entry.tokens as usize, range, id_type, &mut row.ids, &mut runs);
             let loss = self.job.plan.sources[usize::from(block.source)].loss;
             push_document_mask(&runs, loss, &mut row.mask);
@@ -211,7 +218,7 @@ impl Items for Documents<'_> {
     }
 }
 
-/// Refuses more documents in one shard than indices count.
+/// Refuses more documents in one shard than an index of 32 bits can count.
 fn refuse_too_many(count: usize) -> Result<()> {
     if count < u32::MAX as usize {
         return Ok(());
@@ -220,28 +227,29 @@ fn refuse_too_many(count: usize) -> Result<()> {
         .remedy("lower `shard_tokens` under [pack]"))
 }
 
-/// Reads the documents of a shard that part `at` holds: a block for each copy and part.
+/// Reads the documents of a shard in part `index`. Returns a block for each copy and part.
 fn gather_part<'a>(
     stage: &ReduceStage<'a>,
     plan: &ShardPlan,
-    at: usize,
+    index: usize,
 ) -> Result<Vec<(Block<'a>, Vec<Entry>)>> {
-    let of = &stage.corpus.parts[at];
+    let of = &stage.corpus.parts[index];
     let mut found = Vec::new();
     for copy in 0..stage.decisions.max_copies(of.source) {
-        let mut metas = copied(stage, plan, at, copy)?;
-        // The buckets of a copy may wrap around: what comes first in the part is read first.
+        let mut metas = copied(stage, plan, index, copy)?;
+        // The buckets of a copy may wrap around, but reading wants the order of the part.
         metas.sort_by_key(|meta| (meta.part, meta.order()));
         for metas in metas.chunk_by(|a, b| a.part == b.part) {
             let mut starts = Vec::with_capacity(metas.len());
             let place = |start| starts.push(start);
             let mut bytes = of.part.documents(stage.context.storage, metas.iter(), place)?;
+            // Held until the shard is written: spare room would count against the memory.
             if let Cow::Owned(bytes) = &mut bytes {
                 bytes.shrink_to_fit();
             }
-            let entry = |(meta, at): (&DocMeta, u32)| Entry {
+            let entry = |(meta, start): (&DocMeta, u32)| Entry {
                 record_id: meta.record_id,
-                at,
+                start,
                 tokens: meta.tokens,
             };
             let entries = metas.iter().zip(starts).map(entry).collect();
@@ -252,19 +260,23 @@ fn gather_part<'a>(
     Ok(found)
 }
 
-/// Returns the documents of part `at` whose copy `copy` is made in the shard of `plan`.
-fn copied(stage: &ReduceStage<'_>, plan: &ShardPlan, at: usize, copy: u32) -> Result<Vec<DocMeta>> {
+/// Returns the documents of part `index` whose copy `copy` is made in the shard `plan`.
+fn copied(
+    stage: &ReduceStage<'_>,
+    plan: &ShardPlan,
+    index: usize,
+    copy: u32,
+) -> Result<Vec<DocMeta>> {
     let ReduceStage { corpus, decisions, context, .. } = *stage;
     let mut metas: Vec<DocMeta> = Vec::new();
     for buckets in buckets_of_copy(&plan.buckets, copy) {
-        let (first, found) = corpus.parts[at].part.in_buckets(context.storage, buckets)?;
-        let mut index = first;
+        let (mut first, found) = corpus.parts[index].part.in_buckets(context.storage, buckets)?;
         for documents in found.chunk_by(DocMeta::is_of_record_of) {
             let is_here = |made: Made| made.split == plan.split && copy < made.copies;
-            if decisions.made(corpus, at, index, documents).is_some_and(is_here) {
+            if decisions.made(corpus, index, first, documents).is_some_and(is_here) {
                 metas.extend(documents);
             }
-            index += documents.len() as u32;
+            first += documents.len() as u32;
         }
     }
     Ok(metas)

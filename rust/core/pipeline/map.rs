@@ -1,5 +1,5 @@
-//! The map task: one input split becomes a spool of whole documents, and one of the documents that
-//! were shortened to fit a row.
+//! The map task: turns one input split into a spool of whole documents, and another of the
+//! documents that were shortened to fit a row.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +23,7 @@ use crate::segment::Fields;
 use crate::settle;
 use crate::spool::{BUCKETS, DocMeta, Dropped, Key, Spool, SpoolWriter, Store};
 
-/// A map task: plain data, the same on whatever machine it is run.
+/// A map task: plain data that any machine can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MapTask {
     /// The input split to read.
@@ -32,28 +32,29 @@ pub(crate) struct MapTask {
     pub names: SpoolNames,
     /// The slot of the spool of whole documents.
     pub slot: usize,
-    /// The slot of the spool of fitted documents, where the source shortens them.
+    /// The slot of the spool of fitted documents, if the source shortens documents.
     pub fitted_slot: usize,
-    /// Whether spools of other datasets are to be linked, so that they are kept.
+    /// Whether spools of other datasets are to be linked, so that this dataset keeps them.
     pub keep: bool,
 }
 
-/// Everything a map task needs beside its own data.
+/// The surroundings of map tasks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MapStage<'a> {
-    /// The job.
+    /// The plan with its tokenizer and templates.
     pub job: &'a Job,
-    /// The store that spools go to.
+    /// The store that receives the spools.
     pub store: &'a Store<'a>,
-    /// The machine.
+    /// The machine that runs the tasks.
     pub context: Context<'a>,
 }
 
 impl MapStage<'_> {
-    /// Fills the slots of `task`. Returns whether its whole documents were there already.
+    /// Fills the slots of `task`. Returns whether an earlier run made its whole documents.
     pub(crate) fn run(&self, task: &MapTask) -> Result<bool> {
         let MapTask { split, names, slot, fitted_slot, keep } = task;
         let (store, monitor) = (self.store, self.context.monitor);
+        // The fitted spool depends on `seq_len`, so it may be missing where the whole one is not.
         let mut missing = None;
         if let Some(name) = &names.fitted
             && !store.take_finished(*fitted_slot, name, *keep, monitor)?
@@ -78,7 +79,7 @@ pub(crate) fn input_bytes(plan: &Plan, split: &InputSplit) -> u64 {
     split.range.end.min(plan.inputs[split.input].size) - split.range.start
 }
 
-/// Maps `split` into `whole`, and its documents that do not fit a row into `fitted`, if given.
+/// Maps `split` into `whole`. If `fitted` is given, it receives the shortened documents.
 fn map_split(
     job: &Job,
     split: &InputSplit,
@@ -92,6 +93,7 @@ fn map_split(
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         monitor.check()?;
         monitor.records.fetch_add(1, Relaxed);
+        // The end of its line counts too, as in `input_bytes`.
         monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
         whole.tally().records += 1;
         let id = record.id;
@@ -104,6 +106,7 @@ fn map_split(
             monitor.tokens.fetch_add(document.ids.len() as u64, Relaxed);
             whole.tally().marks.add(&document.marks);
         }
+        // Before shortening, which replaces the documents at hand.
         mapper.push(&mut whole, id)?;
         let longest = mapper.scratch.longest();
         if let Some(fitted) = fitted.as_mut().filter(|_| longest > job.plan.pack.seq_len)
@@ -117,7 +120,7 @@ fn map_split(
     fitted.map_or(Ok(()), SpoolWriter::finish)
 }
 
-/// Makes the fitted spool of a split whose whole spool was there already, as [`map_split`] does.
+/// Makes the fitted spool of a split whose whole spool an earlier run made.
 fn fit_split(
     job: &Job,
     split: &InputSplit,
@@ -125,6 +128,7 @@ fn fit_split(
     mut fitted: SpoolWriter<'_>,
     context: &Context<'_>,
 ) -> Result<()> {
+    // Only records with a document longer than a row are read and encoded again.
     let mut wanted = HashSet::new();
     for part in &whole.parts {
         part.for_each_record(context.storage, |_, documents| {
@@ -152,6 +156,7 @@ fn fit_split(
         let id = record.id;
         prepare(job, split.source, &fields, &mut mapper.scratch).map_err(|_| changed())?;
         mapper.shorten(&mut fitted, id, fields)?;
+        // The rest of the split has no document to shorten.
         if wanted.is_empty() {
             break;
         }
@@ -159,7 +164,7 @@ fn fit_split(
     fitted.finish()
 }
 
-/// Returns a function that gives an error the file and the source of `split`.
+/// Returns a function that adds the file and the source of `split` to an error.
 fn in_place<'a>(job: &'a Job, split: &InputSplit) -> impl Fn(Error) -> Error + 'a {
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     |error: Error| error.file(input.name.clone()).source(source.name.clone())
@@ -174,6 +179,7 @@ struct Mapper<'a> {
 }
 
 impl<'a> Mapper<'a> {
+    /// Returns the state before the first record of `split`.
     fn new(job: &'a Job, split: &InputSplit) -> Self {
         let contents = Contents::default();
         Self { job, source: split.source, scratch: Scratch::new(job), contents }
@@ -184,7 +190,7 @@ impl<'a> Mapper<'a> {
         let (job, source) = (self.job, &self.job.plan.sources[self.source]);
         let text = &self.scratch.text;
         let subject = Subject { name: &source.name, record: record_id, copy: 0 };
-        // By record: all its documents lie in one bucket, so that they are settled together.
+        // One choice a record: its documents share a bucket, so that they are settled together.
         let bucket = choice(job.plan.pack.seed, Purpose::Bucket, subject) % u64::from(BUCKETS);
         let contaminated = job
             .held_out
@@ -221,8 +227,8 @@ impl<'a> Mapper<'a> {
     }
 }
 
-/// Stops the run at a record that is too long, where its source says so: better now than when all
-/// is mapped.
+/// Refuses a record that is too long, if its source stops the run there. Settling would refuse it
+/// too, but only once the whole corpus is mapped.
 fn refuse_too_long(
     job: &Job,
     source: &Source,

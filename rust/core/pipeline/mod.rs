@@ -1,8 +1,8 @@
 //! The pipeline: the only room that knows every stage.
 //!
 //! Map turns each input split into a spool, settle decides, reduce makes each shard; then the
-//! manifest is written. Tasks are independent of each other and of their number, so the output is
-//! too.
+//! manifest is written. Tasks do not depend on each other or on their number, so neither does the
+//! output.
 
 mod content;
 mod document;
@@ -34,7 +34,7 @@ use crate::monitor::Phase;
 use crate::notes::notes;
 use crate::plan::{PackOptions, Plan, Source};
 use crate::read::InputSplit;
-use crate::report::{self, Report, Timing};
+use crate::report::{self, Report, ShardSums, Timing};
 use crate::segment::Segmenter;
 use crate::settle::{Corpus, PartOf, settle};
 use crate::spool::{Spool, Store, Tally};
@@ -48,8 +48,8 @@ use map::input_bytes;
 
 /// Packs the folder `corpus` into the dataset folder `out` and returns the report.
 ///
-/// With `options.reuse`, the documents come from the spool that the reused dataset kept: a change
-/// that leaves every record's tokens as they were (weights, rows, validation) costs no tokenizing.
+/// With `options.reuse`, the documents come from the spool that the reused dataset kept. So a
+/// change that leaves the tokens of records alone (weights, rows, validation) costs no tokenizing.
 /// `corpus` may then be `None`.
 pub fn pack(
     corpus: Option<&Path>,
@@ -61,7 +61,7 @@ pub fn pack(
     pack_by(&Threads, corpus, out, options, context)
 }
 
-/// Packs as [`pack`] does, its tasks carried out by `runner`.
+/// Packs as [`pack`] does, with tasks run by `runner`.
 fn pack_by(
     runner: &dyn Runner,
     corpus: Option<&Path>,
@@ -83,52 +83,28 @@ fn pack_by(
     let (run, inputs) = Run::prepare(plan, options, out, context)?;
     let identity = identity(&run.job, &inputs);
     if matches!(survey, Survey::Finished) {
-        let manifest = Manifest::read(context.storage, out)?;
-        match Identity::of_dataset(&manifest).refuse_changes(&identity, out) {
-            Ok(()) => {
-                write::clear_leftover(context.storage, out)?;
-                return Ok(run.report(started, Made::before(manifest)));
-            }
-            Err(_) if run.options.overwrite => {
-                survey = write::survey(context.storage, out, true, false)?;
-            }
-            Err(error) => return Err(error),
+        match run.finished(&identity)? {
+            Some(made) => return Ok(run.report(started, made)),
+            None => survey = write::survey(context.storage, out, true, false)?,
         }
     }
     let state = run.state(&survey, identity)?;
-    if state.stage == Stage::Moving {
-        let folder = WorkFolder::open(context.storage, out, &survey, state)?;
+    let is_moving = state.stage == Stage::Moving;
+    let folder = WorkFolder::open(context.storage, out, &survey, state)?;
+    let made = if is_moving {
         folder.check_move(context.monitor)?;
         folder.end_move()?;
-        let manifest = Manifest::read(context.storage, out)?;
-        return Ok(run.report(started, Made::before(manifest)));
-    }
-    let folder = WorkFolder::open(context.storage, out, &survey, state)?;
-    let others = run.options.reuse.iter().map(|other| write::spool_of(other)).collect();
-    let id_type = run.job.encoder.id_type();
-    let budget = run.options.spool_bytes;
-    let store = Store::new(context.storage, folder.spool(), others, id_type, budget);
-    match run.make(runner, &store, &folder, inputs) {
-        Ok(made) => {
-            let tokenizer = run.job.encoder.bytes();
-            folder.commit(tokenizer, &made.manifest, &made.spools).map_err(resumable)?;
-            Ok(run.report(started, made))
-        }
-        Err(error) if error.kind == ErrorKind::Interrupted => {
-            // The spools made so far become files, for the run that goes on.
-            store.keep().map_err(resumable)?;
-            Err(resumable(error))
-        }
-        Err(error) if error.kind == ErrorKind::Output => Err(resumable(error)),
-        Err(error) => {
-            folder.abandon();
-            Err(error)
-        }
-    }
+        Made::before(Manifest::read(context.storage, out)?)
+    } else {
+        run.make_in(runner, folder, inputs)?
+    };
+    Ok(run.report(started, made))
 }
 
-/// Loads the plan of a run. With a reused dataset, corpus and tokenizer default to the places where
-/// that dataset had them, and its input splits are taken: the kept spools serve no others.
+/// Loads the plan of a run.
+///
+/// With a reused dataset, corpus and tokenizer default to the paths that it was packed from. The
+/// size of its input splits is taken, since its spools serve no other splits.
 fn load_plan(corpus: Option<&Path>, options: &PackOptions, context: &Context<'_>) -> Result<Plan> {
     let Some(reused) = &options.reuse else {
         let corpus = corpus.ok_or_else(|| {
@@ -154,7 +130,7 @@ fn load_plan(corpus: Option<&Path>, options: &PackOptions, context: &Context<'_>
     Ok(plan)
 }
 
-/// Adds to the remedy of an error that a run which was stopped from outside can go on.
+/// Adds `--resume` to the remedy of an error: the run was stopped from outside and can go on.
 fn resumable(error: Error) -> Error {
     let first = error.remedy.as_ref().map(|remedy| format!("{remedy}; then ")).unwrap_or_default();
     error.remedy(format!("{first}run the same command with --resume: what is done is kept"))
@@ -179,7 +155,7 @@ pub(crate) fn input_entries(plan: &Plan, context: &Context<'_>) -> Result<Vec<In
     })
 }
 
-/// A run: a job with its options, its place and its machine.
+/// A run: a job with its options, its dataset folder and its machine.
 struct Run<'a> {
     job: Job,
     options: PackOptions,
@@ -189,13 +165,13 @@ struct Run<'a> {
     stamps: Vec<Stamp>,
 }
 
-/// A dataset that is made but not yet in place.
+/// A dataset that is made, for the report.
 struct Made {
     manifest: Manifest,
     /// The names of the spools that it is made of.
     spools: Vec<String>,
     timing: Timing,
-    /// Input splits whose documents were there already, of all splits.
+    /// The number of input splits that an earlier run mapped, and of all splits.
     reused_splits: (usize, usize),
 }
 
@@ -207,7 +183,8 @@ impl Made {
 }
 
 impl<'a> Run<'a> {
-    /// Loads tokenizer and templates and looks at the inputs. Returns the run and their entries.
+    /// Loads tokenizer and templates and looks at the inputs. Returns the run, and the entries of
+    /// its inputs.
     fn prepare(
         plan: Plan,
         options: PackOptions,
@@ -220,7 +197,7 @@ impl<'a> Run<'a> {
         let mut job = Job::prepare(plan, context)?;
         // A later run that uses the kept spool may hold records out.
         job.keyed |= options.keep_spool || options.reuse.is_some();
-        // The manifest holds them: better to know now whether the tokenizer encodes them.
+        // The manifest holds the probes: it is better to know now whether they can be encoded.
         job.encoder.probes()?;
         let stamp = |input: &crate::plan::Input| context.storage.stamp(&input.path);
         let stamps = job.plan.inputs.iter().map(stamp).collect::<Result<_>>()?;
@@ -229,8 +206,23 @@ impl<'a> Run<'a> {
         Ok((Self { job, options, out, context, stamps }, inputs))
     }
 
-    /// Returns the state to begin with: that of the unfinished run in OUT, or a new one where there
-    /// is room for it.
+    /// Returns the finished dataset in OUT, if this run would make it again. Otherwise refuses to
+    /// go on, or returns `None` if the dataset may be replaced.
+    fn finished(&self, identity: &Identity) -> Result<Option<Made>> {
+        let (storage, out) = (self.context.storage, self.out);
+        let manifest = Manifest::read(storage, out)?;
+        match Identity::of_dataset(&manifest).refuse_changes(identity, out) {
+            Ok(()) => {
+                write::clear_leftover(storage, out)?;
+                Ok(Some(Made::before(manifest)))
+            }
+            Err(_) if self.options.overwrite => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the state to begin with: the state of the unfinished run in OUT, or a new state, if
+    /// the disk has room for the dataset.
     fn state(&self, survey: &Survey, identity: Identity) -> Result<State> {
         let Self { job, options, out, context, .. } = self;
         if let Survey::Unfinished(state) = survey {
@@ -253,7 +245,38 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Maps, settles, reduces.
+    /// Makes the dataset in `folder` and moves it into place.
+    fn make_in(
+        &self,
+        runner: &dyn Runner,
+        folder: WorkFolder<'_>,
+        inputs: Vec<InputEntry>,
+    ) -> Result<Made> {
+        let (job, options, storage) = (&self.job, &self.options, self.context.storage);
+        let others = options.reuse.iter().map(|other| write::spool_of(other)).collect();
+        let (id_type, budget) = (job.encoder.id_type(), options.spool_bytes);
+        let store = Store::new(storage, folder.spool(), others, id_type, budget);
+        match self.make(runner, &store, &folder, inputs) {
+            Ok(made) => {
+                let tokenizer = job.encoder.bytes();
+                folder.commit(tokenizer, &made.manifest, &made.spools).map_err(resumable)?;
+                Ok(made)
+            }
+            Err(error) if error.kind == ErrorKind::Interrupted => {
+                // The spools made so far become files, for the run that goes on.
+                store.keep().map_err(resumable)?;
+                Err(resumable(error))
+            }
+            // A full disk may get room again; every other error would come again.
+            Err(error) if error.kind == ErrorKind::Output => Err(resumable(error)),
+            Err(error) => {
+                folder.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Maps, settles and reduces. Returns the dataset, which still lies in `folder`.
     fn make(
         &self,
         runner: &dyn Runner,
@@ -264,28 +287,18 @@ impl<'a> Run<'a> {
         let (job, context, plan) = (&self.job, self.context, &self.job.plan);
         let started = Instant::now();
         let map_tasks = self.map_tasks(&inputs);
-        let bytes = map_tasks.iter().map(|task| input_bytes(plan, &task.split)).sum();
-        context.monitor.begin(Phase::Map, bytes);
-        let reused = runner.map(&MapStage { job, store, context: *context }, &map_tasks)?;
-        self.refuse_changed()?;
-        if self.options.keep_spool {
-            store.keep()?;
-        }
+        let reused = self.map(runner, store, &map_tasks)?;
+        // A spool of whole documents and one of fitted documents for each task.
         let spools = store.spools(map_tasks.len() * 2);
-        let corpus = corpus_of(plan, &map_tasks, &spools);
+        let corpus = &corpus_of(plan, &map_tasks, &spools);
         let mapped = Instant::now();
 
-        let decisions = settle(&corpus, context)?;
-        report::refuse_nothing(plan, &decisions, context)?;
+        let decisions = &settle(corpus, context)?;
+        report::refuse_nothing(plan, decisions, context)?;
         let settled = Instant::now();
 
-        let rows = decisions.shards.iter().map(|shard| shard.tokens / plan.pack.seq_len as u64);
-        context.monitor.begin(Phase::Reduce, rows.sum());
-        let task = |shard: &crate::settle::ShardPlan| ReduceTask { shard: shard.clone() };
-        let tasks: Vec<ReduceTask> = decisions.shards.iter().map(task).collect();
-        let (corpus, decisions) = (&corpus, &decisions);
         let stage = ReduceStage { job, corpus, decisions, folder, context: *context };
-        let shards = runner.reduce(&stage, &tasks)?;
+        let shards = reduce(runner, &stage)?;
         let notes = notes(&job.encoder, plan, decisions, &shards, job.held_out.as_ref());
         let manifest = report::manifest(job, decisions, &shards, inputs, notes, context)?;
         let timing = Timing {
@@ -300,8 +313,22 @@ impl<'a> Run<'a> {
         Ok(Made { manifest, spools, timing, reused_splits })
     }
 
-    /// Returns a map task for each input split: slots of whole documents come first, then those of
-    /// fitted ones.
+    /// Runs the map tasks. Returns whether each found its whole documents already made.
+    fn map(&self, runner: &dyn Runner, store: &Store<'_>, tasks: &[MapTask]) -> Result<Vec<bool>> {
+        let (job, context) = (&self.job, self.context);
+        let bytes = tasks.iter().map(|task| input_bytes(&job.plan, &task.split)).sum();
+        context.monitor.begin(Phase::Map, bytes);
+        let reused = runner.map(&MapStage { job, store, context: *context }, tasks)?;
+        self.refuse_changed()?;
+        // Now rather than at the end: a run that fails later leaves the spools too.
+        if self.options.keep_spool {
+            store.keep()?;
+        }
+        Ok(reused)
+    }
+
+    /// Returns a map task for each input split. The slots of whole documents come first, then the
+    /// slots of fitted documents.
     fn map_tasks(&self, inputs: &[InputEntry]) -> Vec<MapTask> {
         let splits = self.job.plan.splits();
         let count = splits.len();
@@ -315,7 +342,7 @@ impl<'a> Run<'a> {
         splits.into_iter().enumerate().map(task).collect()
     }
 
-    /// Refuses to go on with inputs that were written to since they were looked at.
+    /// Refuses to go on if an input was written to since its stamp was taken.
     fn refuse_changed(&self) -> Result<()> {
         for (input, stamp) in self.job.plan.inputs.iter().zip(&self.stamps) {
             if self.context.storage.stamp(&input.path)? != *stamp {
@@ -327,6 +354,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Returns the report of a run that began at `started`.
     fn report(&self, started: Instant, made: Made) -> Report {
         let plan = &self.job.plan;
         let inputs = plan.sources.iter().flat_map(|source| &source.inputs);
@@ -343,7 +371,18 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Returns a sentence for each source with records, rendered in this run, of which all text had to
+/// Makes every shard. Returns their sums, in order.
+fn reduce(runner: &dyn Runner, stage: &ReduceStage<'_>) -> Result<Vec<ShardSums>> {
+    let (shards, seq_len) = (&stage.decisions.shards, stage.job.plan.pack.seq_len as u64);
+    // An estimate for the display of progress: rows are not quite full.
+    let rows = shards.iter().map(|shard| shard.tokens / seq_len);
+    stage.context.monitor.begin(Phase::Reduce, rows.sum());
+    let tasks: Vec<ReduceTask> =
+        shards.iter().map(|shard| ReduceTask { shard: shard.clone() }).collect();
+    runner.reduce(stage, &tasks)
+}
+
+/// Returns a sentence for each source that rendered records in this run whose whole text had to
 /// count as data.
 fn template_notes(job: &Job) -> Vec<String> {
     let sources = job.plan.sources.iter().zip(&job.builders);
@@ -358,7 +397,7 @@ fn template_notes(job: &Job) -> Vec<String> {
     unmarked.filter(|(_, renders)| *renders > 0).map(note).collect()
 }
 
-/// Returns the parts of all spools, with the counts of each source.
+/// Returns the mapped corpus: the parts of all spools, with the counts of each source.
 fn corpus_of<'a>(plan: &'a Plan, tasks: &[MapTask], spools: &'a [Spool]) -> Corpus<'a> {
     let tallies = vec![Tally::default(); plan.sources.len()];
     let mut corpus = Corpus { plan, parts: Vec::new(), tallies };
@@ -374,10 +413,10 @@ fn corpus_of<'a>(plan: &'a Plan, tasks: &[MapTask], spools: &'a [Spool]) -> Corp
     corpus
 }
 
-/// Input splits that a run may have: each is a spool, and its entry is held in memory.
+/// The most input splits of a run: each is a spool, whose entry is held in memory.
 const MAX_SPLITS: u64 = 1 << 22;
 
-/// Refuses input splits so small that there would be millions of them.
+/// Refuses input splits so small that their number would pass [`MAX_SPLITS`].
 fn refuse_many_splits(plan: &Plan) -> Result<()> {
     let inputs = plan.sources.iter().flat_map(|source| &source.inputs);
     let splits: u64 = inputs.map(|&input| plan.inputs[input].size.div_ceil(plan.split_bytes)).sum();
@@ -392,8 +431,8 @@ fn refuse_many_splits(plan: &Plan) -> Result<()> {
     .remedy("leave --split-bytes out, or raise it; --overwrite starts an unfinished run again"))
 }
 
-/// Refuses a dataset folder that holds the corpus, or a file of it: packing would change its own
-/// input.
+/// Refuses a dataset folder that holds the corpus, or a file of the corpus: packing would change
+/// its own input.
 fn refuse_nesting(plan: &Plan, out: &Path, context: &Context<'_>) -> Result<()> {
     let storage = context.storage;
     let Ok(real_out) = storage.canonicalize(out) else { return Ok(()) };

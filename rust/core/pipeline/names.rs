@@ -1,5 +1,5 @@
 //! `SpoolNames`: the names of a split's spools, made of everything that their content depends on.
-//! So a spool found under a name is the one that mapping would make.
+//! So a spool found under a name has the bytes that mapping would make.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -13,9 +13,9 @@ use crate::write::InputEntry;
 /// The names of a split's spools.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SpoolNames {
-    /// The spool of its whole documents.
+    /// The name of the spool of whole documents.
     pub whole: String,
-    /// The spool of its documents made to fit a row, where its source shortens them.
+    /// The name of the spool of fitted documents, if the source shortens documents.
     pub fitted: Option<String>,
 }
 
@@ -49,6 +49,7 @@ impl SpoolNames {
     }
 }
 
+/// Returns the xxh3-128 of a value as JSON, in hexadecimal.
 fn digest(facts: &serde_json::Value) -> String {
     format!("{:032x}", xxh3_128(facts.to_string().as_bytes()))
 }

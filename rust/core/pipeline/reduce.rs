@@ -1,5 +1,6 @@
-//! The reduce task: one shard is packed, masked, checked and written.
+//! The reduce task: packs, masks, checks and writes one shard.
 
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
@@ -23,30 +24,30 @@ use crate::write::{Batch, ShardWriter, WorkFolder, Written, shard_name};
 /// Batches made between two writes, for each thread.
 const BATCHES_A_THREAD: usize = 4;
 
-/// A reduce task: plain data, the same on whatever machine it is run.
+/// A reduce task: plain data that any machine can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReduceTask {
     /// The shard to make.
     pub shard: ShardPlan,
 }
 
-/// Everything a reduce task needs beside its own data.
+/// The surroundings of reduce tasks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReduceStage<'a> {
-    /// The job.
+    /// The plan with its tokenizer and templates.
     pub job: &'a Job,
     /// The mapped corpus.
     pub corpus: &'a Corpus<'a>,
-    /// The decisions over it.
+    /// The decisions over the corpus.
     pub decisions: &'a Decisions,
-    /// Where shards are written.
+    /// The folder that shards are written to.
     pub folder: &'a WorkFolder<'a>,
-    /// The machine.
+    /// The machine that runs the tasks.
     pub context: Context<'a>,
 }
 
 impl ReduceStage<'_> {
-    /// Returns the same stage with another number of threads.
+    /// Returns the stage with another number of threads.
     pub(crate) fn with_threads(self, threads: usize) -> Self {
         Self { context: self.context.with_threads(threads), ..self }
     }
@@ -65,7 +66,8 @@ impl ReduceStage<'_> {
         Ok(sums)
     }
 
-    /// Returns whether a shard is as it was written. A damaged one is made again in its place.
+    /// Returns whether the file of a shard has the bytes that were written. A damaged shard is made
+    /// again in its place.
     fn is_whole(&self, shard: &ShardPlan, written: &Written) -> Result<bool> {
         let (path, storage) =
             (self.folder.shard_path(shard.split, shard.index), self.context.storage);
@@ -78,7 +80,7 @@ impl ReduceStage<'_> {
         }
     }
 
-    /// Makes a shard.
+    /// Packs, masks, checks and writes a shard. Returns its sums.
     fn make_shard(&self, shard: &ShardPlan) -> Result<ShardSums> {
         let (job, context) = (self.job, &self.context);
         let mut documents = Documents::gather(self, shard)?;
@@ -91,11 +93,24 @@ impl ReduceStage<'_> {
             sums.cuts = documents.cut(pieces);
         }
         sums.kept_apart = rows.kept_apart;
-        let order = shuffled(&documents, &rows);
-        let rules = row_rules(job);
         let path = self.folder.shard_path(shard.split, shard.index);
-        let writer =
-            ShardWriter::create(context.storage, &path, pack.seq_len, job.encoder.id_type())?;
+        self.write_rows(&path, &documents, &rows, &mut sums)?;
+        Ok(sums)
+    }
+
+    /// Writes the rows of a shard to `path`, in seeded order, and adds them to `sums`.
+    fn write_rows(
+        &self,
+        path: &Path,
+        documents: &Documents<'_>,
+        rows: &Rows,
+        sums: &mut ShardSums,
+    ) -> Result<()> {
+        let (job, context) = (self.job, &self.context);
+        let (seq_len, id_type) = (job.plan.pack.seq_len, job.encoder.id_type());
+        let order = shuffled(documents, rows);
+        let rules = row_rules(job);
+        let writer = ShardWriter::create(context.storage, path, seq_len, id_type)?;
         let writer = Mutex::new(writer);
         let batches: Vec<&[(u64, u32)]> = order.chunks(ROWS_PER_BATCH).collect();
         let mut waiting: Vec<RecordBatch> = Vec::new();
@@ -104,12 +119,13 @@ impl ReduceStage<'_> {
             context.monitor.check()?;
             let last = std::mem::take(&mut waiting);
             let made = tasks::run(context.threads, at_once.len() + 1, |nth| {
+                // The first task is the writing: it takes the longest.
                 let Some(nth) = nth.checked_sub(1) else {
                     let mut writer = tasks::lock(&writer);
                     return last.iter().try_for_each(|batch| writer.write(batch)).map(|()| None);
                 };
                 let rows = at_once[nth].iter().map(|(_, row)| rows.items(*row));
-                make_batch(job, &documents, rows, &rules).map(Some)
+                make_batch(job, documents, rows, &rules).map(Some)
             })?;
             let written = last.iter().map(|batch| batch.num_rows() as u64).sum();
             context.monitor.done.fetch_add(written, Relaxed);
@@ -121,7 +137,7 @@ impl ReduceStage<'_> {
         }
         let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
         sums.written = writer.finish()?;
-        Ok(sums)
+        Ok(())
     }
 }
 
@@ -139,14 +155,14 @@ fn row_rules(job: &Job) -> RowRules {
     }
 }
 
-/// The sums of some rows.
+/// Sums over some rows.
 #[derive(Debug, Default)]
 struct RowSums {
     sums: Sums,
     single_source: u64,
 }
 
-/// Masks, checks and lays out rows. Returns their batch and sums.
+/// Masks and checks rows. Returns them as a batch, with their sums.
 fn make_batch(
     job: &Job,
     documents: &Documents<'_>,
@@ -173,7 +189,8 @@ fn make_batch(
     Ok((batch.finish()?, found))
 }
 
-/// Returns the rows of a shard in seeded random order, each placed by its first document.
+/// Returns the rows of a shard in seeded random order. The first document of a row decides its
+/// place.
 fn shuffled(documents: &Documents<'_>, rows: &Rows) -> Vec<(u64, u32)> {
     let key = |row: u32| documents.choice_of(rows.first(row), Purpose::Row, DocId::doc_parts);
     let mut order: Vec<(u64, u32)> = (0..rows.len() as u32).map(|row| (key(row), row)).collect();

@@ -1,4 +1,4 @@
-//! `Runner`: how the tasks of a run are carried out.
+//! `Runner`: runs the tasks of a run.
 //!
 //! Tasks and decisions are plain data: they can be written down, sent, and run in any order on any
 //! machine that sees the same storage. `Threads` runs them on this machine.
@@ -10,17 +10,17 @@ use crate::error::Result;
 use crate::report::ShardSums;
 use crate::tasks;
 
-/// A way to carry out the tasks of a run.
+/// A way to run the tasks of a run.
 pub(crate) trait Runner: std::fmt::Debug + Sync {
-    /// Runs every map task. Returns, in the order of `tasks`, whether each found its whole
-    /// documents there already.
+    /// Runs every map task. Returns, in the order of `tasks`, whether an earlier run made its whole
+    /// documents.
     fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>>;
 
     /// Runs every reduce task. Returns the sums of each shard, in the order of `tasks`.
     fn reduce(&self, stage: &ReduceStage<'_>, tasks: &[ReduceTask]) -> Result<Vec<ShardSums>>;
 }
 
-/// Runs tasks on threads of this process, as many as the stage's context says.
+/// Runs tasks on threads of this process. The stage's context gives their number.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Threads;
 
@@ -39,13 +39,15 @@ impl Runner for Threads {
     }
 }
 
-/// Bytes that the shards made at the same time hold for their documents, tokens aside.
+/// The bytes that all shards being made may hold for their documents, without tokens.
 const DOCUMENTS_BYTES: u64 = 256 << 20;
-/// From this many shards for each thread on, a thread makes whole shards.
+/// The number of shards for each thread from which on a thread makes whole shards.
 const SHARDS_A_THREAD: usize = 4;
 
-/// Returns how many shards are made at the same time: as many as there are threads where shards are
-/// many, as long as their documents stay within `budget` bytes; else one, which all threads share.
+/// Returns how many shards are made at a time.
+///
+/// Where shards are many, each thread makes its own, as far as their documents stay within `budget`
+/// bytes. Otherwise all threads share one shard.
 fn shards_at_once(tasks: &[ReduceTask], threads: usize, budget: u64) -> usize {
     let documents = tasks.iter().map(|task| task.shard.documents).max();
     let largest = documents.unwrap_or(0) * DOCUMENT_BYTES;

@@ -1,5 +1,4 @@
-//! Whether a dataset will fit on its disk: estimated before work starts, from a sample of each
-//! source.
+//! Estimates, before work starts, whether a dataset fits on its disk, from a sample of each source.
 
 use std::path::Path;
 
@@ -11,14 +10,13 @@ use crate::plan::PackOptions;
 use crate::read::InputSplit;
 use crate::storage::is_gzip;
 
-/// Bytes of each source's first input that are looked at.
+/// The bytes of each source's first input that are sampled.
 const SAMPLE: u64 = 64 << 10;
-/// More bytes of disk than a byte of input ever takes for one copy, spool included: a token for
-/// every byte, of four bytes in the spool and in a row, and the metas and lists of one document a
+/// An upper bound of the disk bytes that a byte of input takes for one copy, spool included: a
+/// token of four bytes in the spool and in a row, and the meta and lists of a document for each
 /// line of a dozen bytes.
 const AT_MOST: u64 = 16;
-/// Bytes of a compressed input's content for each byte of its file, at most what text compresses
-/// to.
+/// The bytes of content for each byte of a compressed file: text rarely compresses better.
 const INFLATES: u64 = 8;
 /// Bytes of a document's meta, key and role runs in a spool.
 const SPOOLED_DOCUMENT: f64 = 76.0;
@@ -33,18 +31,18 @@ pub(crate) fn refuse_too_little(
     context: &Context<'_>,
 ) -> Result<()> {
     let Some(free) = context.storage.free_bytes(out) else { return Ok(()) };
-    let at_most: u64 = (0..job.plan.sources.len())
-        .map(|at| AT_MOST * content(job, at) * copies(job, at) as u64)
-        .sum();
-    if at_most <= free {
+    let sources = 0..job.plan.sources.len();
+    let at_most = |source| AT_MOST * content(job, source) * copies(job, source) as u64;
+    // Nearly always there is room in any case, so that no record is read.
+    if sources.clone().map(at_most).sum::<u64>() <= free {
         return Ok(());
     }
     let (mut spool, mut shards) = (0.0, 0.0);
-    for at in 0..job.plan.sources.len() {
-        let sample = sample(job, at, context)?;
-        let scale = content(job, at) as f64 / sample.bytes.max(1) as f64;
+    for source in sources {
+        let sample = sample(job, source, context)?;
+        let scale = content(job, source) as f64 / sample.bytes.max(1) as f64;
         spool += scale * sample.spool;
-        shards += scale * sample.shards * copies(job, at);
+        shards += scale * sample.shards * copies(job, source);
     }
     // A spool within its budget stays in memory.
     let spilled =
@@ -64,7 +62,7 @@ pub(crate) fn refuse_too_little(
     .remedy("make room, or name a folder on another disk"))
 }
 
-/// Bytes of a source's inputs, decompressed.
+/// Returns the bytes of a source's inputs, decompressed.
 fn content(job: &Job, source: usize) -> u64 {
     let size = |&input: &usize| {
         let input = &job.plan.inputs[input];
@@ -73,21 +71,24 @@ fn content(job: &Job, source: usize) -> u64 {
     job.plan.sources[source].inputs.iter().map(size).sum()
 }
 
-/// Copies of a source's records, rounded up. A mix makes as much as there is, of one source more
-/// and of another less.
+/// Returns the copies of a source's records, rounded up. A mix counts as one copy of each source:
+/// its sum over all sources is the same.
 fn copies(job: &Job, source: usize) -> f64 {
     job.plan.sources[source].epochs.unwrap_or(1.0).ceil()
 }
 
-/// What some records take.
+/// The disk room that some records take.
 #[derive(Debug, Default)]
 struct Sample {
+    /// Bytes of input.
     bytes: u64,
+    /// Bytes of spool.
     spool: f64,
+    /// Bytes of shards for one copy.
     shards: f64,
 }
 
-/// The first records of a source. Those that cannot be used take no room.
+/// Returns the room that the first records of a source take. Dropped records take none.
 fn sample(job: &Job, source: usize, context: &Context<'_>) -> Result<Sample> {
     let mut sample = Sample::default();
     let Some(&input) =

@@ -25,7 +25,7 @@ struct Place {
 }
 
 impl Place {
-    /// Writes a corpus whose source is described by `source`, with a tokenizer.
+    /// Writes a corpus and a tokenizer. `pack` and `source` are lines of the configuration.
     fn new(pack: &str, source: &str) -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
         let mut records = String::new();
@@ -42,7 +42,8 @@ impl Place {
         let config = format!(
             "[tokenizer]\nfile = \"tokenizer.json\"\neos = \"</s>\"\n[pack]\nseq_len = 64\n\
              shard_tokens = 4000\n{pack}\n[[source]]\nname = \"s\"\nfiles = [\"a.jsonl\"]\n\
-             segments = [{{ prompt = \"{{{{ a }}}}:\" }}, {{ target = \" {{{{ b }}}}\" }}]\n{source}"
+             segments = [{{ prompt = \"{{{{ a }}}}:\" }}, {{ target = \" {{{{ b }}}}\" }}]\n\
+             {source}"
         );
         place.write("corpus.toml", &config);
         let file = place.at("tokenizer.json");

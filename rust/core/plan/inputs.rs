@@ -1,4 +1,4 @@
-//! The inputs of a plan as splits and as records.
+//! Cuts the inputs of a plan into splits, and opens their records.
 
 use std::sync::Arc;
 
@@ -29,12 +29,12 @@ impl Plan {
     }
 
     /// Opens the records of `split`, to be read by way of all their fields. Reading ends with an
-    /// error once the job is to stop.
+    /// error once the run is stopped.
     pub(crate) fn open(&self, split: &InputSplit, context: &Context<'_>) -> Result<Records> {
         self.open_for(split, None, context)
     }
 
-    /// Opens the records of `split`, to be read by way of the `wanted` fields where they can be.
+    /// Opens the records of `split`, to be read by way of the `wanted` fields where possible.
     pub(crate) fn open_for(
         &self,
         split: &InputSplit,
@@ -48,7 +48,7 @@ impl Plan {
             .map_err(|error| error.file(input.name.clone()).source(source.name.clone()))
     }
 
-    /// Returns the place of a record of `source` in its file, as reports show it: its line, from 1.
+    /// Returns the line of its file on which a record of `source` begins, from 1.
     pub(crate) fn line_of(
         &self,
         source: &Source,

@@ -36,35 +36,9 @@ pub(crate) fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<
         .remedy("1 keeps shares as they are; above 1 they come nearer to each other"));
     }
     refuse_epochs("max_epochs", spec.max_epochs)?;
-    // Epochs and weights exclude each other; a weight needs the others' weights to compare with.
-    for source in sources {
-        let refuse = |what: String, remedy: &str| {
-            Err(Error::config(what).source(source.name.clone()).remedy(remedy))
-        };
-        match source.weight {
-            Some(_) if source.epochs.is_some() => {
-                return refuse(
-                    "has `epochs` and a `weight`".to_owned(),
-                    "`epochs` keeps it out of the mix: say one",
-                );
-            }
-            Some(weight) if !(weight > 0.0 && weight.is_finite()) => {
-                let what =
-                    format!("weight = {}: must be a number above 0, not infinite", shown(weight));
-                return refuse(
-                    what,
-                    "weights count in proportion to each other; remove the source to leave it out",
-                );
-            }
-            None if source.epochs.is_none() && weighted.is_some() => {
-                return refuse(
-                    "has no `weight`, and others have".to_owned(),
-                    "give it a `weight`, or `epochs`",
-                );
-            }
-            _ => {}
-        }
-    }
+    sources.iter().try_for_each(|source| {
+        refuse_weight(source, weighted.is_some()).map_err(|error| error.source(source.name.clone()))
+    })?;
     // Nothing would be left to mix.
     if sources.iter().all(|source| source.epochs.is_some()) {
         return Err(Error::config("[mix], but every source has `epochs`")
@@ -72,6 +46,25 @@ pub(crate) fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<
     }
     let (by, unit) = (spec.by.unwrap_or_default(), spec.unit.unwrap_or_default());
     Ok(Some(MixPlan { by, temperature, unit, max_epochs: spec.max_epochs }))
+}
+
+/// Refuses the weight of a source, or its lack. Epochs and weights exclude each other, and a weight
+/// needs the other sources' weights to compare with.
+fn refuse_weight(source: &SourceSpec, others_have: bool) -> Result<()> {
+    let (what, remedy) = match source.weight {
+        Some(_) if source.epochs.is_some() => {
+            ("has `epochs` and a `weight`".to_owned(), "`epochs` keeps it out of the mix: say one")
+        }
+        Some(weight) if !(weight > 0.0 && weight.is_finite()) => (
+            format!("weight = {}: must be a number above 0, not infinite", shown(weight)),
+            "weights count in proportion to each other; remove the source to leave it out",
+        ),
+        None if source.epochs.is_none() && others_have => {
+            ("has no `weight`, and others have".to_owned(), "give it a `weight`, or `epochs`")
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::config(what).remedy(remedy))
 }
 
 /// Returns a number as TOML writes it.

@@ -1,5 +1,4 @@
-//! `PlanSpec`: `corpus.toml` as it was written. Unknown keys are errors; no file but the text is
-//! looked at.
+//! `PlanSpec`: `corpus.toml` as it was written. Unknown keys are errors. No other file is read.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,17 +15,17 @@ pub struct PlanSpec {
     /// The tokenizer and its control tokens.
     #[serde(default)]
     pub tokenizer: TokenizerSpec,
-    /// How rows are made.
+    /// The settings of packing.
     #[serde(default)]
     pub pack: PackSpec,
-    /// How sources without `epochs` are mixed.
+    /// The mix of sources without `epochs`.
     pub mix: Option<MixSpec>,
     /// The sources, in order.
     #[serde(default, rename = "source")]
     pub sources: Vec<SourceSpec>,
 }
 
-/// `[tokenizer]`.
+/// The section `[tokenizer]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerSpec {
@@ -40,46 +39,46 @@ pub struct TokenizerSpec {
     pub pad: Option<String>,
 }
 
-/// `[pack]`.
+/// The section `[pack]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackSpec {
-    /// Tokens in a row.
+    /// The number of tokens in a row.
     pub seq_len: Option<usize>,
-    /// How documents are put into rows.
+    /// The policy that puts documents into rows.
     pub pack: Option<Packing>,
     /// The share of records held out, in `[0, 1)`.
     pub validation: Option<f64>,
     /// The seed of every random choice.
     pub seed: Option<u64>,
-    /// What becomes of data that spells a control token, where the source does not say.
+    /// The policy for data that spells a control token, for sources that name none.
     pub special_in_data: Option<SpecialInData>,
-    /// Tokens a shard is planned to hold.
+    /// The number of tokens that a shard is planned to hold.
     pub shard_tokens: Option<u64>,
     /// Files or glob patterns that training is kept clean of.
     #[serde(default)]
     pub decontaminate: Vec<String>,
-    /// Words in a run that training may not share with them.
+    /// The size in words of the n-grams that training may not share with these files.
     pub decontaminate_ngram: Option<usize>,
-    /// Which duplicates are dropped, where the source does not say.
+    /// The policy for duplicates, for sources that name none.
     pub duplicates: Option<Duplicates>,
 }
 
-/// `[mix]`.
+/// The section `[mix]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MixSpec {
-    /// What shares are of.
+    /// The kind of group that receives shares.
     pub by: Option<MixBy>,
-    /// Above 1, shares are nearer to each other than sizes or weights are.
+    /// The temperature. Above 1, shares are nearer to each other than sizes or weights are.
     pub temperature: Option<f64>,
-    /// What shares are counted in.
+    /// The unit of shares.
     pub unit: Option<Unit>,
     /// The most copies of a record, on average over its source.
     pub max_epochs: Option<f64>,
 }
 
-/// What a mix gives shares to.
+/// The kind of group that receives shares of a mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MixBy {
@@ -92,11 +91,11 @@ pub enum MixBy {
     Source,
 }
 
-/// What shares are counted in.
+/// The unit of shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Documents; each window of a long text is one.
+    /// Documents; each window of a long text counts as a document.
     Examples,
     /// Tokens.
     Tokens,
@@ -105,15 +104,15 @@ pub enum Unit {
     Targets,
 }
 
-/// One `[[source]]`.
+/// A section `[[source]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
-    /// Its name, unique in the corpus: it identifies its records.
+    /// The name, unique in the corpus: it identifies the records of the source.
     pub name: String,
-    /// What is to be trained; its name by default.
+    /// The task that it trains; its name by default.
     pub task: Option<String>,
-    /// The language, `und` by default.
+    /// The language of its texts, `und` by default.
     pub lang: Option<String>,
     /// Files or glob patterns, relative to the corpus.
     pub files: Vec<String>,
@@ -122,40 +121,40 @@ pub struct SourceSpec {
     pub validation_files: Vec<String>,
     /// The format, guessed from the suffix or the content by default.
     pub format: Option<FormatName>,
-    /// Names of the columns of a file without a header.
+    /// The names of the columns of a file without a header.
     pub columns: Option<Vec<String>>,
     /// Whether the first record of a file is a header, which `columns` then renames.
     pub header: Option<bool>,
     /// The character between the fields of quoted CSV.
     pub delimiter: Option<String>,
-    /// Prompts and targets, in order.
+    /// The templates of its prompts and targets, in order.
     pub segments: Option<Vec<SegmentSpec>>,
-    /// How often each record is trained on in one pass over the dataset.
+    /// Copies of each record in the dataset, on average.
     pub epochs: Option<f64>,
-    /// Its part in the mix, instead of its size.
+    /// The weight in the mix, in place of its size.
     pub weight: Option<f64>,
-    /// What becomes of a record longer than a row.
+    /// The policy for records longer than a row.
     pub overflow: Option<Overflow>,
-    /// Which tokens are trained.
+    /// The policy that chooses trained tokens.
     pub loss: Option<LossPolicy>,
-    /// What becomes of data that spells a control token.
+    /// The policy for data that spells a control token.
     pub special_in_data: Option<SpecialInData>,
-    /// Which duplicates are dropped.
+    /// The policy for duplicates.
     pub duplicates: Option<Duplicates>,
 }
 
-/// One segment of a source: a template and its part.
+/// A segment of a source: a template, as prompt or as target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SegmentSpec {
-    /// Text that is given.
+    /// The template of text that the model is given.
     Prompt(String),
-    /// Text that is trained.
+    /// The template of text that is trained.
     Target(String),
 }
 
 impl SegmentSpec {
-    /// The template, whichever part it plays.
+    /// Returns the template of the prompt or target.
     #[must_use]
     pub(crate) fn template(&self) -> &str {
         match self {
@@ -178,7 +177,7 @@ impl PlanSpec {
     }
 }
 
-/// The candidate most like `word`, if any is like it at all.
+/// Returns the candidate most like `word`; `None` if all are too different.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl Iterator<Item = &'a str>,

@@ -232,25 +232,9 @@ fn check_value(
         fault(value.span(), message, remedy.clone())
     };
     match (key.kind, value.get_ref()) {
-        (Kind::Text | Kind::Word(_), DeValue::String(text)) => match key.kind {
-            Kind::Word(words) if !words().contains(&&**text) => {
-                let words = words();
-                let remedy = match nearest(text, words.iter().copied()) {
-                    Some(near) => format!("did you mean \"{near}\"?"),
-                    None => format!("write one of {}", words.join(", ")),
-                };
-                fault(
-                    value.span(),
-                    format!(
-                        "`{name}`{place} cannot be \"{text}\": it is one of {}",
-                        words.join(", ")
-                    ),
-                    remedy,
-                )
-            }
-            _ => Ok(()),
-        },
-        (Kind::Text | Kind::Word(_), _) => refuse("a text in quotes"),
+        (Kind::Word(words), DeValue::String(text)) => {
+            check_word(text, words(), value.span(), &format!("`{name}`{place}"))
+        }
         (Kind::Whole, DeValue::Integer(number)) => match whole(number) {
             Some(_) => Ok(()),
             None => refuse("a whole number, 0 or above and not too large"),
@@ -262,17 +246,18 @@ fn check_value(
         {
             Ok(())
         }
-        (Kind::Number, DeValue::Float(_)) | (Kind::Truth, DeValue::Boolean(_)) => Ok(()),
+        (Kind::Text, DeValue::String(_))
+        | (Kind::Number, DeValue::Float(_))
+        | (Kind::Truth, DeValue::Boolean(_)) => Ok(()),
+        (Kind::Text | Kind::Word(_), _) => refuse("a text in quotes"),
         (Kind::Number, _) => refuse("a number"),
         (Kind::Truth, _) => refuse("true or false"),
         (Kind::Texts, DeValue::Array(texts)) => {
             match texts.iter().find(|text| !text.get_ref().is_str()) {
                 None => Ok(()),
                 Some(other) => {
-                    let message = format!(
-                        "`{name}`{place} lists texts in quotes, not {}",
-                        described(other.get_ref())
-                    );
+                    let found = described(other.get_ref());
+                    let message = format!("`{name}`{place} lists texts in quotes, not {found}");
                     fault(other.span(), message, remedy.clone())
                 }
             }
@@ -280,12 +265,29 @@ fn check_value(
         (Kind::Texts, _) => refuse("a list of texts in brackets"),
         (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
         (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
+        (Kind::Table(_) | Kind::Tables(_), _) => check_section(value, name_span, key),
+    }
+}
+
+/// Checks that a text is one of `words`. `key` names its key in errors.
+fn check_word(text: &str, words: &[&str], span: Range<usize>, key: &str) -> Checked {
+    if words.contains(&text) {
+        return Ok(());
+    }
+    let known = words.join(", ");
+    let remedy = match nearest(text, words.iter().copied()) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("write one of {known}"),
+    };
+    fault(span, format!("{key} cannot be \"{text}\": it is one of {known}"), remedy)
+}
+
+/// Checks the value of a key that is a table, or a list of tables.
+fn check_section(value: &Spanned<DeValue<'_>>, name_span: Range<usize>, key: &Key) -> Checked {
+    let name = key.name;
+    match (key.kind, value.get_ref()) {
         (Kind::Table(keys), DeValue::Table(table)) => {
             check_table(table, name_span, keys, &format!(" under [{name}]"))
-        }
-        (Kind::Table(_), other) => {
-            let remedy = format!("write [{name}] on a line of its own, and its keys below it");
-            fault(value.span(), format!("`{name}` is a table, not {}", described(other)), remedy)
         }
         (Kind::Tables(keys), DeValue::Array(tables)) => {
             tables.iter().try_for_each(|table| match table.get_ref() {
@@ -302,6 +304,10 @@ fn check_value(
             format!("[{name}] is one table; sources are a list"),
             format!("write [[{name}]], brackets doubled, at the head of every source"),
         ),
+        (_, other) => {
+            let remedy = format!("write [{name}] on a line of its own, and its keys below it");
+            fault(value.span(), format!("`{name}` is a table, not {}", described(other)), remedy)
+        }
     }
 }
 

@@ -8,15 +8,15 @@ use crate::error::{Error, Result};
 /// The columns of a file.
 pub(super) struct Columns {
     names: Vec<String>,
-    /// The slot of each column that templates show; none where records are left to the full way.
+    /// The slot of each column that templates show; `None` if records are left to the fields path.
     slots: Option<Vec<Option<usize>>>,
 }
 
 impl Columns {
-    /// Returns the columns of a file, and whether its first record is a header to pass over.
+    /// Returns the columns of a file, and whether the request begins with a header to pass over.
     ///
     /// `first` reads the fields of the file's first record. `is_start` tells whether the request
-    /// begins with it.
+    /// begins with that record.
     pub(super) fn resolve(
         request: &Request<'_>,
         is_start: bool,
@@ -36,18 +36,18 @@ impl Columns {
         Ok((Self::new(names, request), skips_first))
     }
 
-    /// Returns columns of these names, with the slots that `request` wants of them.
+    /// Returns columns with these names. `request` tells which of them have slots.
     pub(super) fn new(names: Vec<String>, request: &Request<'_>) -> Self {
         let slots = request.wanted.and_then(|wanted| wanted.columns(&names));
         Self { names, slots }
     }
 
-    /// Returns how many columns there are.
+    /// Returns the number of columns.
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// Fills the slots of the wanted columns; `false` if there are not as many fields as columns.
+    /// Fills the slots of the wanted columns. Returns whether there are as many fields as columns.
     pub(super) fn fill<'a>(
         &self,
         mut fields: impl Iterator<Item = &'a str>,
@@ -63,7 +63,7 @@ impl Columns {
         fields.next().is_none()
     }
 
-    /// Returns the fields of a record of `count` fields, or what is wrong with it.
+    /// Returns the fields of a record by name, or an error in words if `count` is wrong.
     pub(super) fn fields(
         &self,
         count: usize,
@@ -76,7 +76,7 @@ impl Columns {
     }
 }
 
-/// Refuses column names of which two are equal.
+/// Refuses two equal column names.
 pub(super) fn refuse_repeated(names: &[String]) -> Result<()> {
     for (nth, name) in names.iter().enumerate() {
         if names[..nth].contains(name) {
@@ -89,13 +89,13 @@ pub(super) fn refuse_repeated(names: &[String]) -> Result<()> {
 }
 
 /// Words that name columns.
-const COLUMN_WORDS: &str = "answer category class context emotion en id input instruction label lang language name \
-     output prompt question response score sentence sentiment source src summary tags target \
-     task text tgt title tokens topic translation tweet url utterance word";
+const COLUMN_WORDS: &str = "answer category class context emotion en id input instruction label \
+     lang language name output prompt question response score sentence sentiment source src \
+     summary tags target task text tgt title tokens topic translation tweet url utterance word";
 
-/// Refuses a first line that evidently is a header where the columns are named and nothing is said
-/// of a header: every field is the column's own name, or is a few words of which one is the name of
-/// a kind of column.
+/// Refuses a first line that looks like a header, for a source that names its columns and does not
+/// say `header`. In a header every field is the column's own name, or a few words among which is a
+/// usual name of columns.
 fn refuse_header(first: &[String], columns: &[String]) -> Result<()> {
     let is_column_word = |word: &str| COLUMN_WORDS.split(' ').any(|known| known == word);
     let names_column = |field: &str| {

@@ -1,4 +1,4 @@
-//! `Content`: the decompressed bytes of a file, from an offset on. Every file of records is opened
+//! `Content`: the decompressed bytes of a file, from an offset on. Every reader opens its file
 //! here.
 
 use std::io::{self, BufRead, Cursor, Read};
@@ -13,7 +13,9 @@ use crate::storage::{BOM, unreadable};
 pub(super) struct Content {
     reader: Box<dyn BufRead + Send>,
     path: PathBuf,
+    /// The offset of the next unread byte.
     offset: u64,
+    /// Tells when the job is to stop.
     stop: Stop,
 }
 
@@ -34,7 +36,7 @@ impl Content {
         self.offset
     }
 
-    /// Returns the bytes that can be read at once; none at the end of the file.
+    /// Returns the next bytes without moving past them; no bytes at the end of the file.
     pub(super) fn chunk(&mut self) -> Result<&[u8]> {
         self.stop.check()?;
         // A loop that returns what it borrows would not pass the borrow checker.
@@ -52,7 +54,7 @@ impl Content {
         self.offset += len as u64;
     }
 
-    /// Returns the error of content that is not as its format has it.
+    /// Returns an error about the content of the file.
     pub(super) fn fault(&self, what: &str) -> Error {
         Error::input(what).file(self.path.display().to_string())
     }

@@ -1,4 +1,4 @@
-//! `Format`: how files of one kind hold records; guessing which one a file has.
+//! `Format`: the way in which files of one kind hold records. `guess` finds the format of a file.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::storage::{Storage, is_gzip};
 
-/// A format: the one place that knows how its files are told, cut, read and located.
+/// A format: the one place that recognises, splits, reads and locates its files and records.
 pub(crate) trait Format: Sync {
     /// Returns the name of the format in `corpus.toml` and in the manifest.
     fn name(&self) -> &'static str;
@@ -25,11 +25,11 @@ pub(crate) trait Format: Sync {
     /// Returns the suffixes of its files, in lower case, without `.gz`.
     fn suffixes(&self) -> &'static [&'static str];
 
-    /// Judges by the start of its content a file whose source, with these options, says no format.
-    /// An error says what is unclear of a file with a suffix of this format.
+    /// Judges a file whose source names no format, by the start of its content and the options of
+    /// its source. Returns an error if a file with a suffix of this format is unclear.
     fn sniff(&self, content: &[u8], options: &FormatOptions) -> Result<Likeness>;
 
-    /// Returns the options that sources of this format may give.
+    /// Returns the names of the options that sources of this format may give.
     fn options(&self) -> &'static [&'static str] {
         &[]
     }
@@ -40,7 +40,7 @@ pub(crate) trait Format: Sync {
         false
     }
 
-    /// Returns the template of the target where a source has no segments.
+    /// Returns the template of the target for sources without segments.
     fn default_target(&self) -> Option<&'static str> {
         None
     }
@@ -53,20 +53,20 @@ pub(crate) trait Format: Sync {
     /// Opens the records of a file.
     fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>>;
 
-    /// Returns the place of a record in its file, as reports show it: its line, from 1.
+    /// Returns the line on which a record begins, from 1.
     fn locate(&self, path: &Path, offset: u64, context: &Context<'_>) -> Result<u64> {
         line_at(path, offset, context)
     }
 }
 
-/// How sure a format is that a file is of it.
+/// The judgement of a format about a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Likeness {
-    /// The content is of another format.
+    /// The content has another format.
     None,
-    /// The file may be of this format: its suffix decides.
+    /// The content may have this format: the suffix decides.
     Possible,
-    /// The content is of this format, whatever the suffix.
+    /// The content has this format, even under another suffix.
     Certain,
 }
 
@@ -76,12 +76,12 @@ pub(crate) struct Request<'a> {
     /// The bytes in which the records begin.
     pub(crate) range: Range<u64>,
     pub(crate) options: &'a FormatOptions,
-    /// The fields that templates show; none where all fields are read of every record.
+    /// The fields that templates show; `None` if every record is read by way of all its fields.
     pub(crate) wanted: Option<&'a Arc<FieldTree>>,
     pub(crate) context: &'a Context<'a>,
 }
 
-/// A format of the table, by its name.
+/// A format of the table, known by its name.
 #[derive(Clone, Copy)]
 pub struct FormatName(&'static dyn Format);
 
@@ -98,7 +98,7 @@ impl FormatName {
         &NAMES
     }
 
-    /// Returns the format of this name, if there is one.
+    /// Returns the format called `name`.
     pub(crate) fn find(name: &str) -> Option<Self> {
         FORMATS.iter().find(|format| format.name() == name).map(|&format| Self(format))
     }
@@ -138,13 +138,13 @@ impl<'de> Deserialize<'de> for FormatName {
     }
 }
 
-/// The options of a source that say how its files are read, beside their format.
+/// The options of a source about reading its files, beside their format.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FormatOptions {
-    /// Names of the columns, instead of those of the header.
+    /// The names of the columns, in place of the names in the header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
-    /// Whether a file whose columns are named has a header to pass over, where that is said.
+    /// Whether a file whose columns are named here has a header to pass over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
     /// The character between fields.
@@ -153,7 +153,8 @@ pub struct FormatOptions {
 }
 
 impl FormatOptions {
-    /// Checks the options of a source of `format`, and drops those that change nothing.
+    /// Checks the options of a source of `format`. Returns them without options that change
+    /// nothing.
     pub(crate) fn resolve(self, format: FormatName) -> Result<Self> {
         if let Some(columns) = &self.columns {
             if columns.is_empty() || columns.iter().any(String::is_empty) {
@@ -206,8 +207,8 @@ impl FormatOptions {
     }
 }
 
-/// Returns the format of a file by its suffix (before `.gz`), else by its content. Refuses a file
-/// that is not text.
+/// Returns the format of a file by its suffix (before `.gz`), or else by its content. Refuses a
+/// file that is not text.
 pub(crate) fn guess(
     storage: &dyn Storage,
     path: &Path,
@@ -222,13 +223,14 @@ pub(crate) fn guess(
         if format.get().suffixes().contains(&suffix.as_str()) {
             match likeness {
                 Ok(likeness) => by_suffix.push((likeness, format)),
+                // That the file is binary says more than that its delimiter is unclear.
                 Err(error) => return head.refuse_binary().and(Err(error)),
             }
         } else if likeness.is_ok_and(|likeness| likeness == Likeness::Certain) {
             by_content.push((Likeness::Certain, format));
         }
     }
-    // A suffix says what a file is. Of two formats that share it, the content decides.
+    // The suffix decides before the content. Between two formats that share it, the content does.
     by_suffix.retain(|(likeness, _)| *likeness > Likeness::None);
     by_suffix.sort_by_key(|(likeness, _)| std::cmp::Reverse(*likeness));
     let best = by_suffix.into_iter().chain(by_content).next();

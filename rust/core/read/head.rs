@@ -1,4 +1,4 @@
-//! `Head`: the start of a file, and whether it shows text in UTF-8.
+//! `Head`: the start of a file, which shows whether the file is text in UTF-8.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,11 +6,12 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{BOM, Storage, is_gzip, unreadable};
 
-/// Bytes of a file's start that are looked at.
+/// The number of bytes that are read of a file's start.
 const HEAD: u64 = 4096;
 
+/// The first bytes of gzip.
 const GZIP: &[u8] = b"\x1f\x8b";
-/// What files that are no text begin with, what they are, and what to do with one.
+/// Kinds of files that are no text: their first bytes, their name, and the remedy.
 const MAGIC: [(&[u8], &str, &str); 16] = [
     (b"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: zstd -d FILE"),
     (b"BZh", "compressed by bzip2", "unpack it: bzip2 -dk FILE"),
@@ -38,8 +39,9 @@ const EXPORT_ARROW: &str = "export it as JSON Lines: \
 pub(crate) struct Head {
     /// The name of the file, without its folder.
     name: String,
+    /// Whether its suffix is that of gzip.
     is_gzip: bool,
-    /// Decompressed, if the file is gzip.
+    /// The first bytes, decompressed if the suffix is that of gzip.
     content: Vec<u8>,
 }
 
@@ -54,7 +56,7 @@ impl Head {
         if !is_gzip(path) {
             return Ok(Self { name, is_gzip: false, content: stored });
         }
-        // A file of another kind under this suffix is named by what it is, not as damaged gzip.
+        // A file of another kind under this suffix must not be called damaged gzip.
         refuse_magic(&stored, &name)?;
         let mut content = Vec::new();
         storage
@@ -70,7 +72,7 @@ impl Head {
         self.content.strip_prefix(BOM).unwrap_or(&self.content)
     }
 
-    /// Refuses a file that is compressed, an archive or of another encoding than UTF-8.
+    /// Refuses a file that is compressed, an archive or in another encoding than UTF-8.
     pub(crate) fn refuse_encoded(&self) -> Result<()> {
         let Self { name, is_gzip, content } = self;
         if !is_gzip && content.starts_with(GZIP) {
@@ -81,7 +83,7 @@ impl Head {
         other_encoding(content).map_or(Ok(()), Err)
     }
 
-    /// Refuses a file that is not text in UTF-8: one that holds NUL bytes, too.
+    /// Refuses a file that is not text in UTF-8, or that holds NUL bytes.
     pub(crate) fn refuse_binary(&self) -> Result<()> {
         self.refuse_encoded()?;
         if self.content.contains(&0) {
@@ -95,6 +97,7 @@ impl Head {
     }
 }
 
+/// Refuses a file that begins like a kind of [`MAGIC`] or like a tar archive.
 fn refuse_magic(head: &[u8], name: &str) -> Result<()> {
     // bzip2's own three letters could begin a text; the block after them could not.
     let is = |magic: &[u8]| {
@@ -140,13 +143,18 @@ fn other_encoding(head: &[u8]) -> Option<Error> {
     )
 }
 
-/// Text of Latin letters has a NUL in the same place of nearly every unit of UTF-16, and in two of
-/// each of UTF-32.
+/// Returns the encoding of text without a mark, and its name for `iconv`.
+///
+/// Text of Latin letters has a NUL in one fixed byte of nearly every unit of UTF-16, and in two or
+/// more bytes of every unit of UTF-32.
 fn by_nuls(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    // NULs by their place among four bytes: one unit of UTF-32, or two of UTF-16.
     let mut nuls = [0; 4];
-    head.iter().enumerate().filter(|(_, byte)| **byte == 0).for_each(|(at, _)| nuls[at % 4] += 1);
+    let places = head.iter().enumerate().filter(|(_, byte)| **byte == 0);
+    places.for_each(|(place, _)| nuls[place % 4] += 1);
     let units = head.len() / 4;
-    let (most, few) = (|at: usize| nuls[at] * 2 > units, |at: usize| nuls[at] * 4 <= units);
+    let most = |place: usize| nuls[place] * 2 > units;
+    let few = |place: usize| nuls[place] * 4 <= units;
     if units == 0 {
         return None;
     }

@@ -1,15 +1,15 @@
-//! JSON as Python's `json.loads` reads it: what a record's fields hold.
+//! Reads JSON as Python's `json.loads` does, into the fields of a record.
 //!
 //! Takes the text of a line; gives [`Fields`]. Integers keep every digit, floats are the nearest
-//! double, `-0` is an integer. What Python reads but no text can hold (`NaN`, a lone surrogate)
-//! costs the record only where a template reads it: it becomes [`Value::Unreadable`].
+//! double, `-0` is an integer. Values that Python reads but no text can hold (`NaN`, a lone
+//! surrogate) become [`Value::Unreadable`]: they cost the record only where a template shows them.
 
 use indexmap::IndexMap;
 
-/// The fields of a record, in the order of the line; of a name that comes twice, the last value.
+/// The fields of a record, in the order of the line. A name that comes twice has its last value.
 pub type Fields = IndexMap<String, Value>;
 
-/// Containers inside each other beyond which a line is malformed.
+/// The deepest nesting of containers; a deeper line is malformed.
 const MAX_DEPTH: usize = 127;
 
 /// A value of a field.
@@ -27,7 +27,7 @@ pub enum Value {
     Array(Vec<Value>),
     /// An object.
     Object(Fields),
-    /// A value that cannot be text, and why: whatever reads it refuses the record.
+    /// A value that cannot be text, with the reason: a template that shows it refuses the record.
     Unreadable(String),
 }
 
@@ -36,20 +36,20 @@ pub enum Value {
 pub enum Number {
     /// An integer of up to 128 bits.
     Int(i128),
-    /// The digits of a larger one, with its sign.
+    /// A larger integer: its sign and digits.
     Big(String),
     /// A finite float.
     Float(f64),
 }
 
 impl Value {
-    /// Its text, if it is a string.
+    /// Returns the text of a string.
     #[must_use]
     pub(crate) fn as_str(&self) -> Option<&str> {
         if let Self::String(text) = self { Some(text) } else { None }
     }
 
-    /// Whether it is `null`.
+    /// Returns whether the value is `null`.
     #[must_use]
     pub(crate) fn is_null(&self) -> bool {
         matches!(self, Self::Null)
@@ -62,8 +62,8 @@ impl From<&str> for Value {
     }
 }
 
-/// Reads a JSON text that is an object. Returns what is wrong with it otherwise, the column counted
-/// in bytes from 1.
+/// Reads a JSON object. Returns an error in words for any other text, with the column counted in
+/// bytes from 1.
 pub(crate) fn parse_object(text: &str) -> Result<Fields, String> {
     let mut parser = Parser { text, at: 0, depth: 0 };
     parser.skip_blank();
@@ -79,20 +79,25 @@ pub(crate) fn parse_object(text: &str) -> Result<Fields, String> {
     }
 }
 
+/// A position in a JSON text.
 struct Parser<'a> {
     text: &'a str,
     /// The byte to be read next; always at the edge of a character.
     at: usize,
+    /// The number of open containers.
     depth: usize,
 }
 
-/// A string of a line: one with a lone surrogate is no text.
+/// A string of a line.
 enum Text {
+    /// A string that is text.
     Whole(String),
+    /// A string with this lone surrogate, which no text can hold.
     Surrogate(u16),
 }
 
 impl Parser<'_> {
+    /// Returns the error `what` with the position.
     fn error(&self, what: &str) -> String {
         let before = &self.text.as_bytes()[..self.at];
         match before.iter().rposition(|&byte| byte == b'\n') {
@@ -104,23 +109,26 @@ impl Parser<'_> {
         }
     }
 
+    /// Returns the next byte without moving past it.
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
+    /// Moves past white space.
     fn skip_blank(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
     }
 
-    /// Moves past `word`, if it comes next.
+    /// Moves past `word` if it comes next. Returns whether it does.
     fn take(&mut self, word: &str) -> bool {
         let found = self.text[self.at..].starts_with(word);
         self.at += if found { word.len() } else { 0 };
         found
     }
 
+    /// Reads a value.
     fn value(&mut self) -> Result<Value, String> {
         match self.peek() {
             Some(b'"') => Ok(match self.string()? {
@@ -142,6 +150,7 @@ impl Parser<'_> {
         }
     }
 
+    /// Reads the rest of a container after its opening bracket, by `container`.
     fn nested(
         &mut self,
         container: impl Fn(&mut Self) -> Result<Value, String>,
@@ -157,7 +166,7 @@ impl Parser<'_> {
         value
     }
 
-    /// Moves past a comma, or past `close`, which ends a container: `false`.
+    /// Moves past a comma or past `close`. Returns whether the container goes on.
     fn goes_on(&mut self, close: u8) -> Result<bool, String> {
         self.skip_blank();
         match self.peek() {
@@ -174,6 +183,7 @@ impl Parser<'_> {
         }
     }
 
+    /// Reads the items of a list and its end.
     fn array(&mut self) -> Result<Value, String> {
         let mut items = Vec::new();
         if self.take("]") {
@@ -187,8 +197,10 @@ impl Parser<'_> {
         }
     }
 
-    /// An object. No template can name a field whose name is no text: one of the record is left
-    /// out, one further inside makes its object unreadable.
+    /// Reads the fields of an object and its end.
+    ///
+    /// No template can name a field whose name is no text. Such a field of the record itself is
+    /// left out; further inside, it makes its object unreadable.
     fn object(&mut self) -> Result<Value, String> {
         let mut fields = Fields::new();
         let mut unreadable = None;
@@ -219,6 +231,7 @@ impl Parser<'_> {
         Ok(unreadable.filter(|_| self.depth > 1).unwrap_or(Value::Object(fields)))
     }
 
+    /// Reads a string, from its opening quote on.
     fn string(&mut self) -> Result<Text, String> {
         self.at += 1;
         let mut out = String::new();
@@ -245,7 +258,7 @@ impl Parser<'_> {
         Ok(surrogate.map_or(Text::Whole(out), Text::Surrogate))
     }
 
-    /// The character of an escape, or its lone surrogate.
+    /// Reads an escape. Returns its character, or its lone surrogate.
     fn escape(&mut self) -> Result<Result<char, u16>, String> {
         let Some(kind) = self.text.as_bytes().get(self.at + 1) else {
             return Err(self.error("ends inside a string"));
@@ -264,6 +277,7 @@ impl Parser<'_> {
         Ok(Ok(c))
     }
 
+    /// Reads an escape `\u`, and a second one if both make one character.
     fn unicode_escape(&mut self) -> Result<Result<char, u16>, String> {
         let Some(first) = self.unit(self.at) else {
             return Err(self.error("`\\u` without four hexadecimal digits"));
@@ -280,28 +294,32 @@ impl Parser<'_> {
         Ok(char::from_u32(u32::from(first)).ok_or(first))
     }
 
-    /// The code unit of the escape at `at`.
-    fn unit(&self, at: usize) -> Option<u16> {
-        let digits = self.text.as_bytes().get(at..at + 6)?.strip_prefix(b"\\u")?;
+    /// Returns the code unit of the escape `\u` at `start`.
+    fn unit(&self, start: usize) -> Option<u16> {
+        let digits = self.text.as_bytes().get(start..start + 6)?.strip_prefix(b"\\u")?;
         digits
             .iter()
             .try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
     }
 
+    /// Reads a number.
     fn number(&mut self) -> Result<Value, String> {
         let bytes = self.text.as_bytes();
-        let digits = |mut at: usize| {
-            while bytes.get(at).is_some_and(u8::is_ascii_digit) {
-                at += 1;
+        // Returns the end of the digits that start at `index`.
+        let digits = |mut index: usize| {
+            while bytes.get(index).is_some_and(u8::is_ascii_digit) {
+                index += 1;
             }
-            at
+            index
         };
         let start = self.at;
         let first = start + usize::from(self.peek() == Some(b'-'));
+        // After a leading zero the number ends: more digits are trailing characters.
         let whole = if bytes.get(first) == Some(&b'0') { first + 1 } else { digits(first) };
         if whole == first {
             return Err(self.error("expected a value"));
         }
+        // A point or an exponent without digits does not belong to the number, as in Python.
         let mut end = whole;
         if bytes.get(end) == Some(&b'.') && digits(end + 1) > end + 1 {
             end = digits(end + 1);
@@ -325,11 +343,14 @@ impl Parser<'_> {
     }
 }
 
+/// Returns the value of a number that is not finite.
 fn not_finite(text: &str) -> Value {
+    // `1e999` may have any number of digits.
     let shown: String = text.chars().take(24).collect();
     Value::Unreadable(format!("holds {shown}, which is no finite number"))
 }
 
+/// Returns the value of a string with a lone surrogate.
 fn lone_surrogate(unit: u16) -> Value {
     Value::Unreadable(format!("holds \\u{unit:04x}, half a character (a lone surrogate)"))
 }

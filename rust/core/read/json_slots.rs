@@ -1,8 +1,8 @@
-//! JSON into slots: from text to the texts of wanted fields, without a tree of values in between.
+//! Reads JSON into slots: the texts of wanted fields, without a tree of values in between.
 //!
-//! Whatever is unusual (another kind of value, a key that comes twice, text that is not JSON) is
-//! left to [`parse_object`](super::json::parse_object), which says what is wrong with it; so the
-//! two cannot differ but in speed. Values that no template shows are read as strictly.
+//! An unusual record (another kind of value, a key that comes twice, text that is not JSON) is left
+//! to [`parse_object`](super::json::parse_object), which names the fault; so the two differ in
+//! speed alone. Values that no template shows are read just as strictly.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 
 use super::slots::{FieldTree, Node, Slots};
 
-/// Fills the slots of the wanted fields of a JSON object; `false` where it is left to the full way.
+/// Fills the slots of the wanted fields of a JSON object. Returns `false` if the record is left to
+/// the fields path.
 pub(super) fn fill_from_json<'a>(wanted: &FieldTree, text: &'a str, slots: &mut Slots<'a>) -> bool {
     let mut json = serde_json::Deserializer::from_str(text);
     let mut seen = 0;
@@ -25,7 +26,7 @@ pub(super) fn fill_from_json<'a>(wanted: &FieldTree, text: &'a str, slots: &mut 
 struct Object<'n, 's, 'de> {
     node: &'n Node,
     slots: &'s mut Slots<'de>,
-    /// A bit for each node that was come upon.
+    /// A bit for each node that was met.
     seen: &'s mut u64,
 }
 
@@ -72,6 +73,7 @@ impl<'de> Visitor<'de> for Object<'_, '_, 'de> {
 }
 
 impl<'de> Object<'_, '_, 'de> {
+    /// Puts the text of the field into its slot.
     fn put<E: serde::de::Error>(self, text: Cow<'de, str>) -> Result<(), E> {
         let slot = self.node.slot.ok_or_else(|| E::custom("text where an object is wanted"))?;
         self.slots[slot] = Some(text);

@@ -1,4 +1,4 @@
-//! `LineReader`: the reader of every format whose records are lines.
+//! `LineReader`: reads files of every format whose records are lines.
 
 use super::format::Request;
 use super::json::Fields;
@@ -8,15 +8,16 @@ use super::slots::Slots;
 use crate::error::Result;
 use crate::schema::Refusal;
 
-/// How a format reads a line.
+/// The way in which a format reads a line.
 pub(super) trait LineFormat: Send {
     /// Returns whether the line separates records, rather than being one.
     fn is_blank(&self, line: &[u8]) -> bool;
 
-    /// Fills the slots of the wanted fields; `false` where the line is left to [`Self::fields`].
+    /// Fills the slots of the wanted fields. Returns `false` if the line is left to
+    /// [`Self::fields`].
     fn fill<'a>(&self, text: &'a str, slots: &mut Slots<'a>) -> bool;
 
-    /// Returns all fields, or what is wrong with the line.
+    /// Returns all fields, or the fault of the line in words.
     fn fields(&self, text: &str) -> std::result::Result<Fields, String>;
 }
 
@@ -24,11 +25,12 @@ pub(super) trait LineFormat: Send {
 pub(super) struct LineReader<F> {
     lines: Lines,
     format: F,
+    /// Whether the first line is a header to pass over.
     skips_first: bool,
 }
 
 impl<F: LineFormat + 'static> LineReader<F> {
-    /// Opens the lines of `request`; `skips_first` passes over the first one.
+    /// Opens the lines of `request`, without the first one if `skips_first`.
     pub(super) fn open(
         request: &Request<'_>,
         skips_first: bool,

@@ -1,5 +1,5 @@
-//! `Lines`: the lines of a byte range, each with its offset. A line belongs to the range its first
-//! byte lies in.
+//! `Lines`: the lines of a byte range, each with its offset. A line belongs to the range in which
+//! its first byte lies.
 
 use std::path::Path;
 
@@ -8,24 +8,25 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::storage::BOM;
 
-/// Longer lines are not records; they are passed over in bounded memory. (A tokenizer takes some 30
-/// bytes a byte.)
+/// The longest line that is a record; longer lines are passed over in bounded memory. (A tokenizer
+/// takes some 30 bytes of memory for each byte.)
 pub(crate) const MAX_LINE: usize = 16 << 20;
 
 /// One line, without its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
-    /// Its bytes, without `\n` or `\r\n`.
+    /// The bytes of the line, without `\n` or `\r\n`.
     Text(&'a [u8]),
-    /// It is longer than [`MAX_LINE`].
+    /// A line longer than [`MAX_LINE`].
     TooLong,
 }
 
 /// A cursor over lines.
 pub(crate) struct Lines {
     content: Content,
+    /// The end of the range in which lines start.
     end: u64,
-    /// Offset of the current line.
+    /// The offset of the current line.
     start: u64,
     /// Whether the current line is in the buffer.
     fits: bool,
@@ -33,7 +34,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Opens the lines of `path` that start in `start..end`; reading ends with an error once the
+    /// Opens the lines of `path` that start in `start..end`. Reading ends with an error once the
     /// job is to stop.
     pub(crate) fn open(path: &Path, start: u64, end: u64, context: &Context<'_>) -> Result<Self> {
         // A line starts at `start` only if the byte before is an end of line: read from there and
@@ -47,7 +48,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Goes to the next line; `false` after the last one that starts in the range.
+    /// Goes to the next line. Returns `false` after the last line that starts in the range.
     pub(crate) fn step(&mut self) -> Result<bool> {
         self.start = self.content.offset();
         if self.start >= self.end {
@@ -58,7 +59,7 @@ impl Lines {
         Ok(fits.is_some())
     }
 
-    /// The line gone to, with the offset of its first byte.
+    /// Returns the current line, with the offset of its first byte.
     #[must_use]
     pub(crate) fn current(&self) -> (u64, Line<'_>) {
         if !self.fits {
@@ -73,7 +74,8 @@ impl Lines {
         (self.start, Line::Text(line))
     }
 
-    /// Passes over the rest of a line, no further than the range goes: no line starts in it then.
+    /// Passes over the rest of a line, no further than the end of the range: after that no line
+    /// starts in the range.
     fn skip(&mut self) -> Result<()> {
         while self.content.offset() < self.end {
             let (len, ended) = self.read(|_| {})?;
@@ -84,9 +86,8 @@ impl Lines {
         Ok(())
     }
 
-    /// Reads one line with its end into the buffer: `None` at the end of the input, `false` if it
-    /// is too long. Of one that is, no more is read than is needed to find the next line of the
-    /// range.
+    /// Reads one line with its end into the buffer. Returns whether the line fits; `None` at the
+    /// end of the input. A line that is too long is read up to the end of the range at most.
     fn fill(&mut self) -> Result<Option<bool>> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
@@ -106,8 +107,8 @@ impl Lines {
         Ok((self.content.offset() > start).then_some(fits))
     }
 
-    /// Gives `take` what can be read at once of the current line; its length, and whether the line
-    /// ends with it.
+    /// Gives the next bytes of the current line to `take`. Returns their number, and whether the
+    /// line ends with them.
     fn read(&mut self, take: impl FnOnce(&[u8])) -> Result<(usize, bool)> {
         let chunk = self.content.chunk()?;
         let newline = memchr::memchr(b'\n', chunk);

@@ -1,8 +1,8 @@
 //! Reading: files become records, each with its place in the (decompressed) content of its file.
 //!
-//! Takes a file, its format and a range; gives [`Records`], whose fields are read all together, or
-//! into the slots of those that templates show. A format is a file in `formats/` and a line of the
-//! table there; nothing elsewhere asks which format a file has.
+//! Takes a file, its format and a range; gives [`Records`]. A reader returns all fields of a
+//! record, or fills the slots of the fields that templates show. A format is a file in `formats/`
+//! and a line of the table there; no other module asks for the format of a file.
 
 mod columns;
 mod content;
@@ -17,8 +17,7 @@ mod record;
 mod slots;
 mod split;
 
-pub(crate) use format::{FormatName, FormatOptions};
-pub(crate) use format::{Request, guess, refuse_other_content};
+pub(crate) use format::{FormatName, FormatOptions, Request, guess, refuse_other_content};
 pub(crate) use head::small_text;
 pub use json::Fields;
 pub(crate) use json::{Number, Value};

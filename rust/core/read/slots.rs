@@ -1,30 +1,32 @@
-//! `FieldTree`: the fields that templates show, each with a slot; `Slots`: the texts of one record.
+//! `FieldTree`: the fields that templates show, each with a slot. `Slots`: the texts of one record.
 //!
 //! A reader fills the slots with text borrowed from its record, without a tree of values in
-//! between. A reader of columns may read those of the tree alone.
+//! between. A reader of columns may read the columns of the tree alone.
 
 use std::borrow::Cow;
 
 /// The most fields that have slots.
 pub(crate) const MAX_SLOTS: usize = 16;
-/// The most names on the way to them: a reader keeps a bit for each.
+/// The most nodes of a tree: a reader keeps a bit for each.
 const MAX_NODES: usize = 64;
 
-/// The text of each wanted field of a record, where it has one.
+/// The text of each wanted field of a record; `None` for a missing field.
 pub(crate) type Slots<'a> = [Option<Cow<'a, str>>; MAX_SLOTS];
 
 /// The fields that templates show.
 #[derive(Debug)]
 pub struct FieldTree {
     root: Node,
+    /// The number of nodes.
     nodes: usize,
+    /// The number of slots.
     slots: usize,
 }
 
-/// A name on the way to wanted fields. One without slot and children declines its record.
+/// A name on the way to wanted fields. A node without slot and children declines its record.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// The place of the node among all nodes.
+    /// The index of the node among all nodes.
     pub(super) number: usize,
     pub(super) children: Vec<(String, Node)>,
     pub(super) slot: Option<usize>,
@@ -36,13 +38,15 @@ impl Node {
         self.children.iter().find(|(key, _)| key == name).map(|(_, node)| node)
     }
 
+    /// Returns whether a record with this field is left to the fields path.
     fn declines(&self) -> bool {
         self.slot.is_none() && self.children.is_empty()
     }
 }
 
 impl FieldTree {
-    /// Returns a tree of no fields. A record with a field named `declined` is left to the full way.
+    /// Returns a tree without fields. A record with a field named `declined` is left to the fields
+    /// path.
     pub(crate) fn new(declined: Option<&str>) -> Self {
         let mut tree = Self { root: Node::default(), nodes: 1, slots: 0 };
         if let Some(name) = declined {
@@ -53,8 +57,8 @@ impl FieldTree {
         tree
     }
 
-    /// Returns the slot of the field at `path`, which is added if it is new; nothing where one
-    /// field is both text and an object, or where there are too many fields.
+    /// Returns the slot of the field at `path`, and adds the field if it is new. Returns `None` if
+    /// a field would be both text and an object, or if there are too many fields.
     pub(crate) fn slot_of(&mut self, path: &[String]) -> Option<usize> {
         let Self { root, nodes, slots } = self;
         let mut node = root;
@@ -81,12 +85,13 @@ impl FieldTree {
         node.slot.filter(|_| *nodes <= MAX_NODES && *slots <= MAX_SLOTS)
     }
 
+    /// Returns the node above all fields.
     pub(super) fn root(&self) -> &Node {
         &self.root
     }
 
-    /// Returns the slot of each column of text that templates show; nothing where all records of
-    /// these columns are left to the full way.
+    /// Returns the slot of each column that templates show as text; `None` if all records with
+    /// these columns are left to the fields path.
     pub(super) fn columns(&self, names: &[String]) -> Option<Vec<Option<usize>>> {
         let slot_of = |name: &String| match self.root.child(name) {
             Some(node) if node.declines() => None,

@@ -11,17 +11,17 @@ use crate::storage::is_gzip;
 /// A byte range of one input of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputSplit {
-    /// The source's index.
+    /// The index of the source.
     pub source: usize,
-    /// The input's index within its source: the upper bits of its record ids.
+    /// The index of the input within its source: the upper bits of its record ids.
     pub nth_input: usize,
-    /// The input's index among those of the plan.
+    /// The index of the input within the plan.
     pub input: usize,
-    /// The bytes in which its records start; everything for an input that is one split.
+    /// The bytes in which its records start; all bytes for an input that is one split.
     pub range: Range<u64>,
 }
 
-/// Returns the ranges of at most `split_bytes` in which a file of `size` bytes is read.
+/// Returns the ranges of at most `split_bytes` bytes in which a file of `size` bytes is read.
 pub(crate) fn ranges(
     format: FormatName,
     path: &Path,

@@ -1,4 +1,4 @@
-//! `DocId`: which document of a corpus a document of a row is.
+//! `DocId`: identifies a document of a corpus.
 //!
 //! The columns `record_ids` and `doc_parts` hold it in two packed words. They are packed and
 //! unpacked here and nowhere else (in Python: `sabiprep/doc_id.py`).
@@ -22,16 +22,17 @@ pub struct DocId {
     pub source: u16,
     /// The id of its record within its source.
     pub record: u64,
-    /// The number of its copy, below [`MAX_COPIES`].
+    /// The index of its copy, below [`MAX_COPIES`].
     pub copy: u32,
-    /// Its number among the documents of its record, below [`MAX_PARTS`].
+    /// The index among the documents of its record, below [`MAX_PARTS`].
     pub part: u32,
-    /// The number of the window, below [`MAX_WINDOWS`].
+    /// The index of its window, below [`MAX_WINDOWS`].
     pub window: u32,
 }
 
 impl DocId {
-    /// Packs copy, part and window into the word of `doc_parts`: `copy << 24 | part << 16 | window`.
+    /// Packs copy, part and window into the word of `doc_parts`:
+    /// `copy << 24 | part << 16 | window`.
     #[must_use]
     pub(crate) fn doc_parts(self) -> u32 {
         let Self { copy, part, window, .. } = self;
@@ -51,7 +52,7 @@ impl DocId {
         }
     }
 
-    /// Returns the id of the whole document that this window is of.
+    /// Returns the id of the whole document, whose first window it shares.
     #[must_use]
     pub(crate) fn whole(self) -> Self {
         Self { window: 0, ..self }
@@ -64,12 +65,12 @@ impl DocId {
     }
 }
 
-/// A record of a source: the index of its input within the source, and where it starts there.
+/// A record of a source: the index of its input within the source, and its start in that input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RecordId {
     /// The index of its input within its source.
     pub nth_input: usize,
-    /// The byte of the decompressed input, or the row, where it starts.
+    /// The byte of the decompressed input at which it starts, or the number of its row.
     pub offset: u64,
 }
 
@@ -108,7 +109,8 @@ mod tests {
             let id = DocId { source, record: record.pack(), copy, part, window };
             prop_assert_eq!(DocId::of_row(source, record.pack(), id.doc_parts()), id);
             // The contract, spelled without the code above.
-            let word = u64::from(copy) * (1 << 24) + u64::from(part) * (1 << 16) + u64::from(window);
+            let [copy, part, window] = [copy, part, window].map(u64::from);
+            let word = copy * (1 << 24) + part * (1 << 16) + window;
             prop_assert_eq!(u64::from(id.doc_parts()), word);
         }
     }

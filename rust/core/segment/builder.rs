@@ -9,13 +9,13 @@ use crate::plan::Source;
 use crate::read::{FieldTree, Record};
 use crate::schema::Refusal;
 
-/// Receives the text of one document after another; may refuse the whole record.
+/// A function that receives the text of each document, and may refuse the whole record.
 pub(crate) type Each<'a> = dyn FnMut(&Rendered) -> std::result::Result<(), Refusal> + 'a;
 
 /// A way from a record to the texts of its documents. Each way is one file of this room.
 pub trait SegmentBuilder: fmt::Debug + Send + Sync {
-    /// Renders the record with these `fields`. Calls `each` with the text of every document that it
-    /// makes, in order; a record that makes none is refused, with the reason.
+    /// Renders the record with these `fields`. Calls `each` with the text of every document of the
+    /// record, in order. Refuses a record that makes no document.
     fn build(
         &self,
         fields: &Fields,
@@ -23,8 +23,8 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
         each: &mut Each<'_>,
     ) -> std::result::Result<(), Refusal>;
 
-    /// Returns the fields that it shows, for readers that can read them alone. The record is then
-    /// rendered by [`Self::build_record`].
+    /// Returns the fields that the builder shows, for readers that can read these fields alone. The
+    /// record is then rendered by [`Self::build_record`].
     fn wanted(&self) -> Option<&Arc<FieldTree>> {
         None
     }
@@ -42,7 +42,7 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     /// Returns the paths of the fields that may be shortened, in order of first use.
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>>;
 
-    /// Returns how many records were rendered whose template text is not known apart from data.
+    /// Returns the number of rendered records whose template text could not be told from data.
     fn unmarked(&self) -> u64;
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn builder_of(
     Ok(Box::new(Segmenter::compile(source, controls, tokens)?))
 }
 
-/// Templates make one document of a record.
+/// Makes one document of a record, from templates.
 impl SegmentBuilder for Segmenter {
     fn build(
         &self,

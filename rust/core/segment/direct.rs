@@ -1,9 +1,9 @@
-//! The direct path: from a record to text, without a tree of values in between.
+//! The direct path: renders a record without a tree of values in between.
 //!
-//! Where all templates of a source only substitute fields, and the fields are text, their text is
-//! borrowed from the record, one slot a field. Whatever is not so (another kind of value, a missing
-//! field, a record that is malformed) is left to the path by way of [`Fields`](super::Fields),
-//! which says what is wrong with it; so the two cannot differ but in speed.
+//! If all templates of a source only substitute fields, and the fields are text, their text is
+//! borrowed from the record, one slot for each field. Every other record (another kind of value, a
+//! missing field, a malformed record) is left to the fields path, by way of
+//! [`Fields`](super::Fields), which names the fault; so the two differ in speed alone.
 
 use std::sync::Arc;
 
@@ -15,25 +15,29 @@ use crate::schema::Role;
 /// The templates of a source with each field as a slot.
 #[derive(Debug)]
 pub(super) struct Direct {
+    /// Whether each segment is a target, and its pieces.
     segments: Vec<(bool, Vec<Piece>)>,
     fields: Arc<FieldTree>,
 }
 
+/// A piece of a template.
 #[derive(Debug)]
 enum Piece {
+    /// Text of the template.
     Literal(String),
+    /// The slot of a field.
     Slot(usize),
 }
 
 impl Direct {
-    /// Returns the direct path of `segments`; nothing where they show too many fields, or one field
-    /// both as text and as an object.
+    /// Returns the direct path of `segments`; `None` if they show too many fields, or a field both
+    /// as text and as an object.
     pub(super) fn new(segments: &[(bool, &Template)]) -> Option<Self> {
         let is_record =
             |part: &Part| matches!(part, Part::Field(path) if in_record(path).is_some());
         let names_record =
             segments.iter().any(|(_, template)| template.parts.iter().any(is_record));
-        // A template's `record` is all fields, but for a record that has a field of this name.
+        // `record` means all fields, unless a record has a field of this name: it is declined.
         let mut fields = FieldTree::new(names_record.then_some(RECORD));
         let mut compiled = Vec::new();
         for (is_target, template) in segments {
@@ -56,14 +60,14 @@ impl Direct {
         &self.fields
     }
 
-    /// Renders a record into `out`, whose old content is dropped; `false` where the record is left
-    /// to the other path.
+    /// Renders a record into `out`, in place of the old content. Returns `false` if the record is
+    /// left to the fields path.
     pub(super) fn render(&self, record: &Record<'_>, out: &mut Rendered) -> bool {
         let mut slots: Slots<'_> = Default::default();
         record.fill(&self.fields, &mut slots) && self.fill(&slots, out).is_some()
     }
 
-    /// The text of a record; nothing where a field is missing or a target empty.
+    /// Renders the texts of a record; `None` if a field is missing or a target empty.
     fn fill(&self, slots: &Slots<'_>, out: &mut Rendered) -> Option<()> {
         out.clear();
         let mut any_target = false;
@@ -86,6 +90,7 @@ impl Direct {
                     }
                 }
             }
+            // The rules of `Segmenter::render`, which words the refusal.
             if *is_target {
                 if has_data && blank {
                     return None;
@@ -155,8 +160,11 @@ mod tests {
 
     #[test]
     fn ordinary_lines_take_the_direct_path() {
-        let json = br#"{"n": [1.5e3, null, {"x": "\u00e9"}], "a": "\u1ecd\ud83d\ude00", "b": {"d": "e", "c": ""}, "text": "t"}"#;
-        assert!(agree("jsonl", None, json).unwrap());
+        let json = concat!(
+            r#"{"n": [1.5e3, null, {"x": "\u00e9"}], "a": "\u1ecd\ud83d\ude00", "#,
+            r#""b": {"d": "e", "c": ""}, "text": "t"}"#
+        );
+        assert!(agree("jsonl", None, json.as_bytes()).unwrap());
         let other = |line: &str| agree("jsonl", None, line.as_bytes()).unwrap();
         for line in [
             r#"{"a": "x", "b": {"d": "e", "c": 1}, "text": "t"}"#,
@@ -185,16 +193,18 @@ mod tests {
                 "[a-zọ\u{301} \n\"\\\\]{0,5}".prop_map(serde_json::Value::from),
                 any::<f64>().prop_map(serde_json::Value::from), Just(serde_json::Value::Null),
             ], 4),
-            keys in prop::sample::subsequence(vec![0, 1, 2, 3], 2..=4), cut in prop::option::of(0usize..60),
+            keys in prop::sample::subsequence(vec![0, 1, 2, 3], 2..=4),
+            cut in prop::option::of(0usize..60),
         ) {
             let mut line = serde_json::Map::new();
             for key in keys {
-                match key {
-                    0 => { line.insert("a".to_owned(), values[0].clone()); }
-                    1 => { line.insert("text".to_owned(), values[1].clone()); }
-                    2 => { line.insert("b".to_owned(), serde_json::json!({"c": values[2], "d": values[3]})); }
-                    _ => { line.insert("other".to_owned(), values[3].clone()); }
-                }
+                let (name, value) = match key {
+                    0 => ("a", values[0].clone()),
+                    1 => ("text", values[1].clone()),
+                    2 => ("b", serde_json::json!({"c": values[2], "d": values[3]})),
+                    _ => ("other", values[3].clone()),
+                };
+                line.insert(name.to_owned(), value);
             }
             let mut line = serde_json::to_vec(&line).unwrap();
             line.truncate(cut.unwrap_or(line.len()));
@@ -205,7 +215,10 @@ mod tests {
         }
 
         #[test]
-        fn columns_are_rendered_as_by_way_of_fields(line in "[a-c\t ]{0,9}", bytes in prop::collection::vec(any::<u8>(), 0..9)) {
+        fn columns_are_rendered_as_by_way_of_fields(
+            line in "[a-c\t ]{0,9}",
+            bytes in prop::collection::vec(any::<u8>(), 0..9),
+        ) {
             for line in [line.as_bytes(), &bytes] {
                 agree("tsv", Some(&["a", "x", "text"]), line)?;
                 agree("text", None, line)?;
@@ -214,7 +227,8 @@ mod tests {
 
         #[test]
         fn quoted_columns_are_rendered_as_by_way_of_fields(
-            text in "([a,\"\n]|ọ|,\"a\"\"\n\"){0,20}", bytes in prop::collection::vec(any::<u8>(), 0..9),
+            text in "([a,\"\n]|ọ|,\"a\"\"\n\"){0,20}",
+            bytes in prop::collection::vec(any::<u8>(), 0..9),
         ) {
             for content in [text.as_bytes(), &bytes] {
                 agree("csv", Some(&["a", "x", "text"]), content)?;

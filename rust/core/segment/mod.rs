@@ -1,9 +1,8 @@
-//! Segmenting: a record rendered through its source's templates, as text whose every byte has a
+//! Segmenting: renders a record through its source's templates, to text whose every byte has a
 //! role.
 //!
-//! Takes a record's fields; gives a [`Rendered`] or the reason why the record has none. Knows of
-//! tokenizers only the spelling of their control tokens, which rendered templates must keep apart
-//! from data.
+//! Takes a record's fields; gives a [`Rendered`], or refuses the record. Knows of tokenizers only
+//! the spelling of their control tokens, which rendered templates must keep apart from data.
 
 mod builder;
 mod compiled;
@@ -37,11 +36,11 @@ pub use crate::read::Fields;
 use crate::read::{FieldTree, Record, Value};
 use crate::schema::{DropReason, Refusal, Role};
 
-/// The name by which a template has all fields of the record, so that `record["a-b"]` is the field
-/// `a-b`: that of a field of this name, where the record has one.
+/// The name of the object with all fields of the record, so that `record["a-b"]` is the field
+/// `a-b`. A field of this name takes its place.
 const RECORD: &str = "record";
 
-/// The tokenizer's tokens by the names that templates have for them: `bos_token` and its like.
+/// The tokenizer's tokens by their names in templates, such as `bos_token`.
 pub(crate) type TokenNames = Vec<(String, String)>;
 
 /// The text of a record and, in order, the spans that cover it.
@@ -51,29 +50,30 @@ pub struct Rendered {
     pub text: String,
     /// Contiguous from 0 to the end of the text; none is empty.
     pub spans: Vec<Span>,
-    /// Whether an empty field lies at the end: the template's texts around it are two.
+    /// Whether an empty field lies at the end: it parts the template's texts around it.
     parted: bool,
 }
 
 /// A stretch of text of one role and one origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// The byte after its last.
+    /// The byte of the text after the span.
     pub end: usize,
-    /// Template, data or target.
+    /// The role: template, data or target.
     pub role: Role,
-    /// Whether the template spelled it: only there can a control token stand.
+    /// Whether the template spelled it: only such text may hold control tokens.
     pub literal: bool,
 }
 
 impl Rendered {
+    /// Removes the text and its spans.
     fn clear(&mut self) {
         self.text.clear();
         self.spans.clear();
         self.parted = false;
     }
 
-    /// Adds text.
+    /// Appends text to the last span, or as a new span if its role or origin differs.
     fn push(&mut self, text: &str, role: Role, literal: bool) {
         if text.is_empty() {
             self.parted |= !literal;
@@ -88,8 +88,7 @@ impl Rendered {
         }
     }
 
-    /// The spans with their starts, grouped into runs: a prompt's roles are one run, a target's
-    /// another.
+    /// Returns the runs of the text: prompts and targets by turns.
     #[must_use]
     pub(crate) fn runs(&self) -> Vec<TextRun<'_>> {
         let mut runs: Vec<TextRun<'_>> = Vec::new();
@@ -110,26 +109,27 @@ impl Rendered {
         runs
     }
 
-    /// The text of every target run, in order.
+    /// Returns the text of every target run, in order.
     #[must_use]
     pub(crate) fn targets(&self) -> Vec<&str> {
         self.runs().into_iter().filter(TextRun::is_target).map(|run| run.text).collect()
     }
 }
 
-/// Adjacent text that is encoded in one go.
+/// Adjacent text that is encoded together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextRun<'a> {
-    /// Its text.
+    /// The text of the run.
     pub text: &'a str,
-    /// Where it starts in the record's text; span ends count from there too.
+    /// The byte of the record's text at which the run starts. Ends of spans are bytes of that text
+    /// too.
     pub start: usize,
-    /// The spans that cover it.
+    /// The spans that cover the run.
     pub spans: &'a [Span],
 }
 
 impl TextRun<'_> {
-    /// Whether it is trained.
+    /// Returns whether the run is a target.
     #[must_use]
     pub(crate) fn is_target(&self) -> bool {
         self.spans[0].role == Role::Target
@@ -139,19 +139,41 @@ impl TextRun<'_> {
 /// A source's templates, ready to render.
 #[derive(Debug)]
 pub(crate) struct Segmenter {
+    /// Whether each segment is a target, and its template.
     segments: Vec<(bool, Compiled)>,
+    /// The direct path, if all templates only substitute fields.
     direct: Option<Direct>,
 }
 
+/// A compiled template.
 #[derive(Debug)]
 enum Compiled {
+    /// A template that only substitutes fields.
     Plain(compiled::Template),
+    /// A template for the engine.
     Jinja(Box<jinja::Template>),
 }
 
 impl Compiled {
+    /// Returns the template if it only substitutes fields.
     fn plain(&self) -> Option<&compiled::Template> {
         if let Self::Plain(template) = self { Some(template) } else { None }
+    }
+
+    /// Renders the template as segment `index`. Returns whether it shows data, all of it blank.
+    fn render(
+        &self,
+        fields: &Fields,
+        index: usize,
+        is_target: bool,
+        out: &mut Rendered,
+    ) -> std::result::Result<bool, Refusal> {
+        match self {
+            Self::Plain(template) => template.render(fields, is_target, out),
+            Self::Jinja(template) => {
+                template.render(fields, is_target, out).map_err(|refusal| refusal.in_segment(index))
+            }
+        }
     }
 }
 
@@ -165,8 +187,8 @@ pub enum Step {
 }
 
 impl Segmenter {
-    /// Compiles the templates of `source`; `controls` are the tokenizer's control tokens, `tokens`
-    /// those that templates know by name. Returns an error for a template that is wrong.
+    /// Compiles the templates of `source`. `controls` are the tokenizer's control tokens, `tokens`
+    /// the tokens that templates know by name. Refuses a faulty template.
     pub(crate) fn compile(
         source: &Source,
         controls: &Controls,
@@ -176,11 +198,12 @@ impl Segmenter {
             .map_err(|error| error.source(source.name.clone()))
     }
 
-    /// Refuses a source none of whose templates shows a field.
+    /// Refuses a source without any template that shows a field.
     pub(crate) fn refuse_constant(source: &Source) -> Result<()> {
         words::refuse_constant(&source.segments).map_err(|error| error.source(source.name.clone()))
     }
 
+    /// Compiles segments.
     fn of_segments(
         segments: &[SegmentSpec],
         controls: &Controls,
@@ -203,13 +226,13 @@ impl Segmenter {
         Ok(Self { segments, direct })
     }
 
-    /// Returns the fields that the templates show, where the direct path can read them alone.
+    /// Returns the fields that the templates show, if the direct path can read them alone.
     fn wanted(&self) -> Option<&Arc<FieldTree>> {
         self.direct.as_ref().map(Direct::fields)
     }
 
-    /// Renders a record into `out`, whose old content is dropped: by the direct path where the
-    /// record was opened for it and is ordinary, else by way of its fields.
+    /// Renders a record into `out`, in place of the old content. An ordinary record that was opened
+    /// for the direct path takes it; others are rendered by way of their fields.
     fn render_record(
         &self,
         record: &Record<'_>,
@@ -222,7 +245,7 @@ impl Segmenter {
         self.render(&record.fields()?, out)
     }
 
-    /// Renders the fields of a record into `out`, whose old content is dropped.
+    /// Renders the fields of a record into `out`, in place of the old content.
     pub(crate) fn render(
         &self,
         fields: &Fields,
@@ -232,25 +255,12 @@ impl Segmenter {
         let mut any_target = false;
         for (index, (is_target, template)) in self.segments.iter().enumerate() {
             let start = out.text.len();
-            let data_is_blank = match template {
-                Compiled::Plain(template) => template.render(fields, *is_target, out)?,
-                Compiled::Jinja(template) => template
-                    .render(fields, *is_target, out)
-                    .map_err(|refusal| refusal.in_segment(index))?,
-            };
-            if *is_target {
-                if data_is_blank {
-                    let targets = |segments: &[(bool, Compiled)]| {
-                        segments.iter().filter(|segment| segment.0).count()
-                    };
-                    let (nth, count) = (targets(&self.segments[..=index]), targets(&self.segments));
-                    return Err(Refusal::new(
-                        DropReason::EmptyTarget,
-                        words::empty_target(nth, count),
-                    ));
-                }
-                any_target |= is_target_text(&out.text[start..]);
+            let data_is_blank = template.render(fields, index, *is_target, out)?;
+            // A target of the template's text alone would teach the model to answer nothing.
+            if *is_target && data_is_blank {
+                return Err(self.empty_target(index));
             }
+            any_target |= *is_target && is_target_text(&out.text[start..]);
         }
         if any_target {
             Ok(())
@@ -259,8 +269,16 @@ impl Segmenter {
         }
     }
 
-    /// Paths of the fields that may be shortened, in order of first use: those the prompts show, or
-    /// where there is no prompt those the targets show.
+    /// Returns the refusal of a record that leaves the target segment `index` without data.
+    fn empty_target(&self, index: usize) -> Refusal {
+        let targets =
+            |segments: &[(bool, Compiled)]| segments.iter().filter(|segment| segment.0).count();
+        let (nth, count) = (targets(&self.segments[..=index]), targets(&self.segments));
+        Refusal::new(DropReason::EmptyTarget, words::empty_target(nth, count))
+    }
+
+    /// Returns the paths of the fields that may be shortened, in order of first use: the fields
+    /// that prompts show, or without a prompt the fields that targets show.
     #[must_use]
     pub(crate) fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
         let has_prompt = self.segments.iter().any(|(is_target, _)| !is_target);
@@ -285,7 +303,8 @@ impl Segmenter {
         distinct
     }
 
-    /// Records of which it was not known what is the template's text: all of it counted as data.
+    /// Returns the number of records whose whole text counted as data, since template text could
+    /// not be told from data.
     #[must_use]
     pub(crate) fn unmarked(&self) -> u64 {
         let counts = self.segments.iter().map(|(_, template)| match template {
@@ -295,17 +314,18 @@ impl Segmenter {
         counts.max().unwrap_or(0)
     }
 
-    /// The templates' own text: where the corpus' tags stand.
+    /// Returns the text of the templates, which holds the tags of the corpus.
     pub(crate) fn literals(source: &Source) -> impl Iterator<Item = &str> {
         source.segments.iter().map(SegmentSpec::template)
     }
 }
 
-/// Whether a target's text is more than white space.
+/// Returns whether a target's text is more than white space.
 fn is_target_text(text: &str) -> bool {
     !text.trim().is_empty()
 }
 
+/// Appends the paths of all strings in the value at `path`.
 fn string_leaves(value: &Value, path: &mut Vec<Step>, out: &mut Vec<Vec<Step>>) {
     match value {
         Value::String(_) => out.push(path.clone()),
@@ -327,7 +347,7 @@ fn string_leaves(value: &Value, path: &mut Vec<Step>, out: &mut Vec<Vec<Step>>) 
     }
 }
 
-/// The value at `path`, to be changed.
+/// Returns the value at `path`, to be changed.
 pub(crate) fn value_at_mut<'a>(fields: &'a mut Fields, path: &[Step]) -> Option<&'a mut Value> {
     let (Step::Key(first), rest) = path.split_first()? else { return None };
     rest.iter().try_fold(fields.get_mut(first)?, |value, step| match (step, value) {
@@ -344,7 +364,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    /// A segmenter of `segments`.
+    /// Compiles `segments`.
     fn segmenter(segments: &[SegmentSpec], controls: &[&str]) -> Segmenter {
         let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
         Segmenter::of_segments(segments, &Controls::new(controls.iter().copied()), &tokens).unwrap()
@@ -407,7 +427,8 @@ mod tests {
 
     #[test]
     fn a_chat_template_keeps_its_own_tokens_and_breaks_those_of_the_data() {
-        let chat = "{% for m in messages %}{{ '<|im|>' + m.role + '\n' + m.content + '<|end|>' }}{% endfor %}";
+        let chat = "{% for m in messages %}\
+                    {{ '<|im|>' + m.role + '\n' + m.content + '<|end|>' }}{% endfor %}";
         let record =
             json!({"messages": [{"role": "user", "content": "say <|end|> or <|e"}], "z": "t"});
         let rendered =
@@ -431,8 +452,11 @@ mod tests {
         fn the_compiled_path_renders_what_jinja_renders(
             data in prop::collection::vec("[a-zẹ\u{301}<>|%#{} \n\0\r]{0,8}", 2),
             number in prop_oneof![
-                any::<i64>().prop_map(|n| json!(n)), any::<bool>().prop_map(|b| json!(b)), (-1e9f64..1e9).prop_map(|f| json!(f)),
-                Just(json!([1, "a"])), Just(json!({"k": 1.0})),
+                any::<i64>().prop_map(|n| json!(n)),
+                any::<bool>().prop_map(|b| json!(b)),
+                (-1e9f64..1e9).prop_map(|f| json!(f)),
+                Just(json!([1, "a"])),
+                Just(json!({"k": 1.0})),
             ],
             literal in "[a-zọ<>/:% \n]{0,6}",
         ) {

@@ -1,4 +1,4 @@
-//! `Corpus`: a mapped corpus, and what becomes of each of its records for itself alone.
+//! `Corpus`: a mapped corpus. Decides the outcome of each record, duplicates aside.
 
 use crate::choice::{Purpose, Subject, choice, within};
 use crate::plan::{Plan, Source};
@@ -8,7 +8,7 @@ use crate::spool::{DocMeta, Part, Tally};
 /// A part of a spool, with the source and input of its documents.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PartOf<'a> {
-    /// The source.
+    /// The index of the source in the plan.
     pub source: usize,
     /// The input's index within the source.
     pub nth_input: usize,
@@ -16,7 +16,7 @@ pub(crate) struct PartOf<'a> {
     pub input: usize,
     /// Whether its documents were shortened to fit a row; else they are whole.
     pub fitted: bool,
-    /// The documents.
+    /// The part itself.
     pub part: &'a Part,
 }
 
@@ -31,9 +31,10 @@ pub(crate) struct Corpus<'a> {
     pub tallies: Vec<Tally>,
 }
 
-/// The documents of one record, as settling sees them.
+/// The facts about one record that settling decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
+    /// The id of the record within its source.
     pub record_id: u64,
     /// Tokens of its longest document.
     pub longest: u32,
@@ -42,7 +43,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Returns the facts of a record with these documents, of which there is at least one.
+    /// Returns the facts of the record with these documents. At least one is given.
     pub(crate) fn of(documents: &[DocMeta]) -> Self {
         Self {
             record_id: documents[0].record_id,
@@ -52,24 +53,25 @@ impl Facts {
     }
 }
 
-/// What becomes of a record in one part, duplicates aside.
+/// The outcome of a record in one part, duplicates aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// Its fitted documents take its place, or it was dropped when it was fitted.
     Superseded,
-    /// It is dropped.
+    /// The record is dropped, with the reason and the words for the report.
     Dropped(DropReason, String),
-    /// It is kept in this split.
+    /// The record is kept in this split.
     Kept(Split),
 }
 
 impl Corpus<'_> {
+    /// Returns the source that a part belongs to.
     pub(super) fn source(&self, part: &PartOf<'_>) -> &Source {
         &self.plan.sources[part.source]
     }
 
-    /// Returns the split of a record: that of its file, where the whole file is held out; else by
-    /// its place in the file.
+    /// Returns the split of a record. A file that is held out whole decides for its records;
+    /// elsewhere a seeded choice does.
     fn split(&self, part: &PartOf<'_>, record_id: u64) -> Split {
         if self.source(part).holds_out(part.nth_input) {
             return Split::Validation;
@@ -86,7 +88,7 @@ impl Corpus<'_> {
         if is_held_out { Split::Validation } else { Split::Train }
     }
 
-    /// Returns what becomes of a record whose longest document has `longest` tokens.
+    /// Returns the outcome of a record whose longest document has `longest` tokens.
     pub(super) fn outcome(&self, part: &PartOf<'_>, record_id: u64, longest: u32) -> Outcome {
         let (seq_len, longest) = (self.plan.pack.seq_len, longest as usize);
         if longest > seq_len && !part.fitted {

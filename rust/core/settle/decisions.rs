@@ -12,7 +12,7 @@ use crate::spool::{DocMeta, Tally};
 /// The counts of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SourceTotals {
-    /// Counts of its records; drops decided when settling included.
+    /// Counts of its records, with the drops that settling decided.
     pub tally: Tally,
     /// Records in the dataset.
     pub kept: u64,
@@ -20,7 +20,7 @@ pub(crate) struct SourceTotals {
     pub truncated: u64,
     /// Copies made of training records.
     pub copies: u64,
-    /// Everything there is to train on, each record once.
+    /// Sums over its training records, each counted once.
     pub unique: Sums,
     /// Sums by split, in the order of [`Split::ALL`].
     pub sums: [Sums; 2],
@@ -31,7 +31,7 @@ pub(crate) struct SourceTotals {
 /// Every decision over a mapped corpus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Decisions {
-    /// Records dropped for their content: by part, a bit for the first document of each.
+    /// Records dropped for their content: by part, a bit for the first document of each record.
     pub(super) dropped: Vec<Vec<u64>>,
     /// Copies of each source's records, on average.
     pub epochs: Vec<Epochs>,
@@ -41,38 +41,39 @@ pub(crate) struct Decisions {
     pub sources: Vec<SourceTotals>,
 }
 
-/// A record of the dataset.
+/// The decision about a record that is not dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Made {
-    /// Its split.
+    /// The split of the record.
     pub split: Split,
-    /// Copies made of it; 0 where it was not sampled.
+    /// Copies of the record; 0 if it was not sampled.
     pub copies: u32,
 }
 
 impl Decisions {
-    /// Returns the most copies of a record of `source`. Held-out records have one, however small
-    /// the share of the others.
+    /// Returns the most copies of a record of `source`: at least 1, since held-out records have
+    /// one copy.
     #[must_use]
     pub(crate) fn max_copies(&self, source: usize) -> u32 {
         (self.epochs[source].made.ceil() as u32).max(1)
     }
 
-    /// Returns what is made of the record with these `documents`, the first of which has the index
-    /// `first` in part `at` of `corpus`; `None` if it was dropped.
+    /// Returns the decision about the record with these `documents`; `None` if it was dropped.
+    /// Its first document has the index `first` in part `index` of `corpus`.
     #[must_use]
     pub(crate) fn made(
         &self,
         corpus: &Corpus<'_>,
-        at: usize,
+        index: usize,
         first: u32,
         documents: &[DocMeta],
     ) -> Option<Made> {
-        let (part, facts) = (&corpus.parts[at], Facts::of(documents));
+        let (part, facts) = (&corpus.parts[index], Facts::of(documents));
         let outcome = corpus.outcome(part, facts.record_id, facts.longest);
         let Outcome::Kept(split) = outcome else { return None };
+        // A held-out record may share n-grams with other held-out text.
         let is_contaminated = split == Split::Train && facts.contaminated;
-        if self.is_dropped(at, first) || is_contaminated {
+        if self.is_dropped(index, first) || is_contaminated {
             return None;
         }
         let copies = match split {
@@ -82,12 +83,14 @@ impl Decisions {
         Some(Made { split, copies })
     }
 
-    /// Returns whether a record is dropped because another has its content.
-    pub(super) fn is_dropped(&self, at: usize, first: u32) -> bool {
-        self.dropped[at].get(first as usize / 64).is_some_and(|word| word >> (first % 64) & 1 == 1)
+    /// Returns whether a record is dropped because another record has its content.
+    pub(super) fn is_dropped(&self, index: usize, first: u32) -> bool {
+        // Without content keys a part has no bits at all.
+        let word = self.dropped[index].get(first as usize / 64);
+        word.is_some_and(|word| word >> (first % 64) & 1 == 1)
     }
 
-    /// Returns the copies of a training record.
+    /// Returns the number of copies of a training record.
     fn copies(&self, plan: &Plan, source: usize, record: u64) -> u32 {
         let subject = Subject { name: &plan.sources[source].name, record, copy: 0 };
         let choice = || choice(plan.pack.seed, Purpose::Epochs, subject);
@@ -95,7 +98,7 @@ impl Decisions {
     }
 }
 
-/// Returns the whole part of `epochs`, and one more for a share of records that is its fraction.
+/// Returns the whole part of `epochs`; for a share of records equal to its fraction, one more.
 fn copies_of(epochs: f64, choice: impl FnOnce() -> u64) -> u32 {
     let fraction = epochs.fract();
     epochs.trunc() as u32 + u32::from(fraction > 0.0 && within(choice(), fraction))
@@ -108,9 +111,9 @@ mod tests {
     #[test]
     fn fractional_epochs_are_met_on_average() {
         let made: u32 = (0..10_000)
-            .map(|at| {
+            .map(|record| {
                 copies_of(1.25, || {
-                    choice(3, Purpose::Epochs, Subject { name: "a", record: at, copy: 0 })
+                    choice(3, Purpose::Epochs, Subject { name: "a", record, copy: 0 })
                 })
             })
             .sum();

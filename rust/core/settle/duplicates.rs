@@ -1,14 +1,14 @@
-//! Duplicates: what is dropped because another record says the same.
+//! Duplicates: drops records whose content another record has.
 //!
 //! The content keys of all parts are merged in order of content, so that the records of one content
 //! come together, the lowest first. Contents are hashes: each thread merges an equal share of all
-//! that there can be. Held in memory: a block of keys of each part, a bit for each record, and the
+//! possible hashes. Held in memory: a block of keys of each part, a bit for each record, and the
 //! spellings kept of one content.
 //!
-//! A training record whose content a held-out one has is dropped, whatever its source says. Of the
-//! rest, on either split, a record is dropped if its source drops duplicates and a lower record
-//! that is kept has the same text, or the same content. So what is dropped is always still there
-//! once. Copies are made later: a record that stands for others may be left out by `epochs`.
+//! A training record whose content a held-out record has is dropped, whatever its source says. Of
+//! the rest, in either split, a record is dropped if its source drops duplicates and a lower kept
+//! record has the same text, or the same content. So every dropped content is kept once. Copies
+//! are made later: `epochs` may leave out the record that was kept.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -36,6 +36,7 @@ pub(super) fn drop_by_content(
     context: &Context<'_>,
 ) -> Result<Vec<Vec<u64>>> {
     let threads = context.threads;
+    // Atomic: threads set bits of one word, since contents are in another order than records.
     let bits = |part: &PartOf<'_>| {
         (0..part.part.layout.documents.div_ceil(64)).map(|_| AtomicU64::new(0)).collect()
     };
@@ -50,7 +51,7 @@ pub(super) fn drop_by_content(
         .collect())
 }
 
-/// Returns the contents of share `nth` of `shares`.
+/// Returns the range of contents that is share `nth` of `shares`.
 fn share(nth: usize, shares: usize) -> RangeInclusive<u128> {
     let size = u128::MAX / shares as u128;
     size * nth as u128..=if nth + 1 == shares { u128::MAX } else { size * (nth as u128 + 1) - 1 }
@@ -77,28 +78,21 @@ fn drop_share(
     let mut merge = Merge::new(storage, &corpus.parts, &contents, at_once)?;
     while let Some(content) = merge.content() {
         let mut held_out = false;
-        while let Some((at, key)) =
+        while let Some((index, key)) =
             ahead.as_mut().map_or(Ok(None), |ahead| ahead.advance_within(content))?
         {
-            held_out |= corpus.split_of(at, &key) == Some(Split::Validation);
+            held_out |= corpus.split_of(index, &key) == Some(Split::Validation);
         }
         let mut group = Group { held_out, by_text, ..Group::default() };
-        while let Some((at, key)) = merge.advance_within(content)? {
-            let Some(split) = corpus.split_of(at, &key) else { continue };
-            let policy = corpus.source(&corpus.parts[at]).duplicates;
-            if let Some((reason, earlier)) =
-                group.judge(policy, split, key.exact, (at, key.record_id))
-            {
-                dropped[at][key.meta as usize / 64].fetch_or(1 << (key.meta % 64), Relaxed);
-                let why = || match earlier {
-                    None => "a held-out record has the same content".to_owned(),
-                    Some((at, record_id)) => {
-                        let name = &corpus.plan.inputs[corpus.parts[at].input].name;
-                        let offset = RecordId::unpack(record_id).offset;
-                        format!("the record at byte {offset} of {name} says the same")
-                    }
-                };
-                tallies[corpus.parts[at].source].drop_record(reason, key.record_id, why);
+        while let Some((index, key)) = merge.advance_within(content)? {
+            // A record that is dropped anyway stands for no other.
+            let Some(split) = corpus.split_of(index, &key) else { continue };
+            let policy = corpus.source(&corpus.parts[index]).duplicates;
+            let judged = group.judge(policy, split, key.exact, (index, key.record_id));
+            if let Some((reason, earlier)) = judged {
+                dropped[index][key.meta as usize / 64].fetch_or(1 << (key.meta % 64), Relaxed);
+                let why = || corpus.duplicate_of(earlier);
+                tallies[corpus.parts[index].source].drop_record(reason, key.record_id, why);
             }
         }
     }
@@ -106,33 +100,44 @@ fn drop_share(
 }
 
 impl Corpus<'_> {
-    /// Returns the split of the record of `key` in part `at`; `None` if it is in neither.
-    fn split_of(&self, at: usize, key: &Key) -> Option<Split> {
-        match self.outcome(&self.parts[at], key.record_id, key.longest) {
+    /// Returns the split of the record of `key` in part `index`; `None` if it is in neither split.
+    fn split_of(&self, index: usize, key: &Key) -> Option<Split> {
+        match self.outcome(&self.parts[index], key.record_id, key.longest) {
             Outcome::Kept(split) => Some(split),
             Outcome::Superseded | Outcome::Dropped(..) => None,
         }
     }
+
+    /// Names for the report the record that a dropped record repeats.
+    fn duplicate_of(&self, earlier: Option<Kept>) -> String {
+        let Some((index, record_id)) = earlier else {
+            return "a held-out record has the same content".to_owned();
+        };
+        let name = &self.plan.inputs[self.parts[index].input].name;
+        let offset = RecordId::unpack(record_id).offset;
+        format!("the record at byte {offset} of {name} says the same")
+    }
 }
 
-/// A record that was kept: its part and its id.
+/// A record that was kept: the index of its part, and its id.
 type Kept = (usize, u64);
 
-/// What was kept of one content so far.
+/// The records kept of one content so far.
 #[derive(Debug, Default)]
 struct Group {
-    /// Whether a held-out record has it.
+    /// Whether a held-out record has this content.
     held_out: bool,
-    /// Whether some source looks at texts.
+    /// Whether some source compares texts.
     by_text: bool,
+    /// The first record that was kept.
     first: Option<Kept>,
-    /// The first of each text.
+    /// The first record of each text, by the hash of the text.
     texts: HashMap<u64, Kept>,
 }
 
 impl Group {
-    /// Why the next record, in order of source and record, is dropped, and for which; if it is not,
-    /// it is kept from now on.
+    /// Judges the next record, in order of source and record. Returns why it is dropped, and the
+    /// earlier record that it repeats; `None` if it is kept.
     fn judge(
         &mut self,
         policy: Duplicates,
@@ -161,14 +166,18 @@ impl Group {
 
 /// Content keys of all parts, in order of key, source and record.
 struct Merge<'a> {
+    /// A cursor over the keys of each part.
     cursors: Vec<Keys<'a>>,
-    /// The next key of each part; the order of a part's source comes before that of its records.
+    /// Content, source, record and part of the next key of each part, the lowest on top.
     next: BinaryHeap<Reverse<(u128, usize, u64, usize)>>,
+    /// The next key of each part.
     keys: Vec<Key>,
+    /// The source of each part.
     sources: Vec<usize>,
 }
 
 impl<'a> Merge<'a> {
+    /// Begins the merge of the keys of `parts` whose content lies in `contents`.
     fn new(
         storage: &'a dyn Storage,
         parts: &[PartOf<'a>],
@@ -188,6 +197,7 @@ impl<'a> Merge<'a> {
         Ok(merge)
     }
 
+    /// Reads the next key of a part.
     fn refill(&mut self, part: usize) -> Result<()> {
         if let Some(key) = self.cursors[part].advance()? {
             self.keys[part] = key;
@@ -196,12 +206,12 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// The content of the next key.
+    /// Returns the content of the next key.
     fn content(&self) -> Option<u128> {
         self.next.peek().map(|Reverse((content, ..))| *content)
     }
 
-    /// The index of the next key's part and the key, if it is of this content.
+    /// Moves past the next key and returns it with the index of its part, if it has this content.
     fn advance_within(&mut self, content: u128) -> Result<Option<(usize, Key)>> {
         if self.content() != Some(content) {
             return Ok(None);
@@ -218,10 +228,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A record of a group: its split, its source's policy, its text.
+    /// A record of a group: its split, the policy of its source, the hash of its text.
     type Member = (Split, Duplicates, u64);
 
-    /// Each record against all before it, as the contract says it.
+    /// Compares each record with all records before it, as the contract says.
     fn judge_slowly(members: &[Member]) -> Vec<Option<DropReason>> {
         let held_out = members.iter().any(|(split, ..)| *split == Split::Validation);
         let mut reasons: Vec<Option<DropReason>> = Vec::new();
@@ -258,24 +268,29 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_dropped_is_kept_once_under_the_lowest_record(
-            members in prop::collection::vec((any::<bool>(), 0usize..3, 0u64..4), 1..12), mixed: bool,
+            members in prop::collection::vec((any::<bool>(), 0usize..3, 0u64..4), 1..12),
+            mixed: bool,
         ) {
             let policies = [Duplicates::Keep, Duplicates::Exact, Duplicates::Normalised];
             let split = |held_out| if held_out && mixed { Split::Validation } else { Split::Train };
-            let members: Vec<Member> =
-                members.into_iter().map(|(held_out, policy, text)| (split(held_out), policies[policy], text)).collect();
+            let members: Vec<Member> = members
+                .into_iter()
+                .map(|(held_out, policy, text)| (split(held_out), policies[policy], text))
+                .collect();
             let held_out = members.iter().any(|(split, ..)| *split == Split::Validation);
             let mut group = Group { held_out, by_text: true, ..Group::default() };
-            let found: Vec<_> = members.iter().enumerate()
-                .map(|(nth, &(split, policy, text))| group.judge(policy, split, text, (0, nth as u64)))
-                .collect();
+            let judge = |(nth, &(split, policy, text)): (usize, &Member)| {
+                group.judge(policy, split, text, (0, nth as u64))
+            };
+            let found: Vec<_> = members.iter().enumerate().map(judge).collect();
             for (nth, verdict) in found.iter().enumerate() {
                 if let Some((DropReason::Duplicate, earlier)) = verdict {
                     let (_, earlier) = earlier.unwrap();
                     prop_assert!((earlier as usize) < nth && found[earlier as usize].is_none());
                 }
             }
-            let reasons: Vec<_> = found.into_iter().map(|verdict| verdict.map(|(reason, _)| reason)).collect();
+            let reason = |verdict: Option<(DropReason, _)>| verdict.map(|(reason, _)| reason);
+            let reasons: Vec<_> = found.into_iter().map(reason).collect();
             prop_assert_eq!(reasons, judge_slowly(&members));
         }
     }

@@ -3,7 +3,7 @@
 //! Takes the entries and content keys of spools, read in bounded memory; decides which records are
 //! duplicates or leak into validation, how many copies of each are made, and which virtual buckets
 //! make which shard, by exact token counts. Knows nothing of threads or split sizes: every decision
-//! is a sum over records or a hash of one.
+//! is a sum over records or a hash of a record.
 
 mod corpus;
 mod decisions;
@@ -25,7 +25,7 @@ use crate::schema::{DropReason, Overflow, Split};
 use crate::spool::Dropped;
 use sums::{PartSums, sum_all};
 
-/// Settles a mapped corpus.
+/// Returns every decision over a mapped corpus.
 pub(crate) fn settle(corpus: &Corpus<'_>, context: &Context<'_>) -> Result<Decisions> {
     let plan = corpus.plan;
     let mut tallies = corpus.tallies.clone();
@@ -52,6 +52,7 @@ pub(crate) fn settle(corpus: &Corpus<'_>, context: &Context<'_>) -> Result<Decis
     let shards_of_split =
         |split: Split| shards::shards_of(split, &tokens[split as usize], plan.pack.shard_tokens);
     decisions.shards = Split::ALL.into_iter().flat_map(shards_of_split).collect();
+    // Counts of documents let the reduce tasks make room for them at once.
     for ShardPlan { split, buckets, documents: count, .. } in &mut decisions.shards {
         let range = buckets.start as usize..buckets.end as usize;
         *count = documents[*split as usize][range].iter().sum();
@@ -60,7 +61,7 @@ pub(crate) fn settle(corpus: &Corpus<'_>, context: &Context<'_>) -> Result<Decis
     Ok(decisions)
 }
 
-/// Stops the run at the lowest record that is too long, where its source says so.
+/// Refuses the lowest record that is too long, if its source stops the run there.
 fn refuse_too_long(
     corpus: &Corpus<'_>,
     sources: &[SourceTotals],
@@ -90,7 +91,7 @@ pub(crate) fn too_long(
         .line(line)
         .source(source.name.clone())
         .remedy(
-            "raise seq_len, or set the source's overflow to \"truncate\", \"split\" (plain text) or \
-             \"drop\"",
+            "raise seq_len, or set the source's overflow to \"truncate\", \"split\" (plain text) \
+             or \"drop\"",
         ))
 }

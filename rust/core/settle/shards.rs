@@ -1,4 +1,4 @@
-//! Shards: which virtual buckets make which shard, and where the copies of a bucket lie.
+//! Shards: assigns virtual buckets to shards, and the copies of a bucket to other buckets.
 
 use std::ops::Range;
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 use crate::schema::Split;
 use crate::spool::BUCKETS;
 
-/// Copy j of virtual bucket v is made where bucket (v + j · this) mod [`BUCKETS`] is. Odd, so that
-/// copies spread.
+/// Copy j of virtual bucket v is made in the shard of bucket (v + j · stride) mod [`BUCKETS`]. The
+/// stride is odd, so that the copies of a bucket all lie in different buckets.
 const COPY_STRIDE: u32 = 1597;
 
 /// A shard to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ShardPlan {
-    /// Its split.
+    /// The split it belongs to.
     pub split: Split,
-    /// Its number within its split.
+    /// Its index within its split.
     pub index: usize,
-    /// The buckets that it is made of.
+    /// The virtual buckets whose documents it holds.
     pub buckets: Range<u32>,
-    /// Its tokens.
+    /// The number of its tokens.
     pub tokens: u64,
-    /// Its documents, copies and windows included.
+    /// The number of its documents, copies and windows included.
     pub documents: u64,
 }
 
@@ -31,8 +31,8 @@ pub(super) fn bucket_of_copy(bucket: u16, copy: u32) -> u32 {
     (u32::from(bucket) + copy * COPY_STRIDE) % BUCKETS
 }
 
-/// Returns the buckets whose copy `copy` belongs to `buckets`: one range, or two where it wraps
-/// around.
+/// Returns the buckets whose copy `copy` belongs to `buckets`: two ranges, the second empty unless
+/// the first would pass the last bucket.
 #[must_use]
 pub(crate) fn buckets_of_copy(buckets: &Range<u32>, copy: u32) -> [Range<u32>; 2] {
     let shift = copy * COPY_STRIDE % BUCKETS;
@@ -41,7 +41,7 @@ pub(crate) fn buckets_of_copy(buckets: &Range<u32>, copy: u32) -> [Range<u32>; 2
     [start..end.min(BUCKETS), 0..end.saturating_sub(BUCKETS)]
 }
 
-/// Cuts the buckets into shards of about `shard_tokens` tokens, as even as buckets allow.
+/// Returns shards of about `shard_tokens` tokens, as even as buckets allow.
 pub(super) fn shards_of(split: Split, tokens: &[u64], shard_tokens: u64) -> Vec<ShardPlan> {
     let total: u64 = tokens.iter().sum();
     let count = total.div_ceil(shard_tokens);
@@ -76,26 +76,39 @@ mod tests {
     proptest! {
         #[test]
         fn every_bucket_with_tokens_is_in_one_shard_and_shards_are_even(
-            tokens in prop::collection::vec(prop_oneof![Just(0u64), 0u64..1000], BUCKETS as usize), target in 1u64..2_000_000,
+            tokens in prop::collection::vec(
+                prop_oneof![Just(0u64), 0u64..1000],
+                BUCKETS as usize,
+            ),
+            target in 1u64..2_000_000,
         ) {
             let shards = shards_of(Split::Train, &tokens, target);
             let total: u64 = tokens.iter().sum();
             prop_assert_eq!(shards.iter().map(|shard| shard.tokens).sum::<u64>(), total);
-            prop_assert!(shards.windows(2).all(|pair| pair[0].buckets.end == pair[1].buckets.start));
+            let adjoin = |pair: &[ShardPlan]| pair[0].buckets.end == pair[1].buckets.start;
+            prop_assert!(shards.windows(2).all(adjoin));
             let share = total / (shards.len() as u64).max(1);
             for (nth, shard) in shards.iter().enumerate() {
                 prop_assert_eq!(shard.index, nth);
-                let sum: u64 = tokens[shard.buckets.start as usize..shard.buckets.end as usize].iter().sum();
+                let range = shard.buckets.start as usize..shard.buckets.end as usize;
+                let sum: u64 = tokens[range].iter().sum();
                 prop_assert_eq!(shard.tokens, sum);
-                prop_assert!(shard.tokens <= share + 1000 + target.min(total), "{} {share}", shard.tokens);
+                let most = share + 1000 + target.min(total);
+                prop_assert!(shard.tokens <= most, "{} {share}", shard.tokens);
             }
         }
 
         #[test]
-        fn a_copy_is_found_by_its_bucket_from_both_sides(bucket in 0u16..BUCKETS as u16, copy in 0u32..256, a in 0u32..4096, b in 0u32..=4096) {
+        fn a_copy_is_found_by_its_bucket_from_both_sides(
+            bucket in 0u16..BUCKETS as u16,
+            copy in 0u32..256,
+            a in 0u32..4096,
+            b in 0u32..=4096,
+        ) {
             let range = a.min(b)..a.max(b);
             let inside = range.contains(&bucket_of_copy(bucket, copy));
-            let found = buckets_of_copy(&range, copy).iter().filter(|r| r.contains(&u32::from(bucket))).count();
+            let ranges = buckets_of_copy(&range, copy);
+            let found = ranges.iter().filter(|range| range.contains(&u32::from(bucket))).count();
             prop_assert_eq!(found, usize::from(inside));
         }
     }

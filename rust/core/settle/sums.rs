@@ -1,4 +1,4 @@
-//! Sums over documents, record by record: first what becomes of a record, then each of its documents.
+//! Sums over documents, record by record: first the record is counted, then each of its documents.
 
 use std::ops::Range;
 
@@ -14,17 +14,17 @@ use crate::schema::{DropReason, Split};
 use crate::spool::{BUCKETS, DocMeta};
 use crate::tasks;
 
-/// Ranges of parts that are summed up by themselves, for each thread.
+/// Ranges of parts that are summed up separately, for each thread.
 const RANGES_A_THREAD: usize = 4;
 
 /// Counts of documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sums {
-    /// Documents, copies and windows included.
+    /// The number of documents, copies and windows included.
     pub documents: u64,
-    /// Their tokens.
+    /// The number of tokens in them.
     pub tokens: u64,
-    /// Their trained tokens.
+    /// The number of trained tokens in them.
     pub targets: u64,
 }
 
@@ -37,7 +37,7 @@ impl Sums {
         self.targets += copies * u64::from(meta.targets);
     }
 
-    /// Adds other sums.
+    /// Adds the sums over other documents.
     pub(crate) fn add_sums(&mut self, other: Self) {
         self.documents += other.documents;
         self.tokens += other.tokens;
@@ -45,9 +45,10 @@ impl Sums {
     }
 }
 
-/// Sums over some parts.
+/// Sums over the records of some parts.
 #[derive(Debug)]
 pub(super) struct PartSums {
+    /// The counts of each source.
     pub sources: Vec<SourceTotals>,
     /// Tokens by split and bucket of the copy.
     pub tokens: [Vec<u64>; 2],
@@ -55,7 +56,7 @@ pub(super) struct PartSums {
     pub documents: [Vec<u64>; 2],
 }
 
-/// Sums up what is made of all records.
+/// Returns the sums over all records, as `decisions` has them made.
 pub(super) fn sum_all(
     corpus: &Corpus<'_>,
     decisions: &Decisions,
@@ -72,7 +73,7 @@ pub(super) fn sum_all(
     Ok(sums)
 }
 
-/// Sums up what is made of the records of some parts.
+/// Returns the sums over the records of the parts with these indices.
 fn sum_parts(
     corpus: &Corpus<'_>,
     decisions: &Decisions,
@@ -80,15 +81,15 @@ fn sum_parts(
     context: &Context<'_>,
 ) -> Result<PartSums> {
     let mut sums = PartSums::new(corpus.plan);
-    for (at, part) in parts.clone().zip(&corpus.parts[parts]) {
+    for (index, part) in parts.clone().zip(&corpus.parts[parts]) {
         part.part.for_each_record(context.storage, |first, documents| {
-            let made = decisions.made(corpus, at, first, documents);
+            let made = decisions.made(corpus, index, first, documents);
             if made.is_some_and(|made| made.split == Split::Train) {
                 sums.add_unique(corpus.plan, part, documents);
             }
             match made {
                 Some(made) if made.copies > 0 => sums.add(corpus.plan, part, documents, made),
-                _ => sums.drop_record(corpus, decisions, (at, first), documents, made),
+                _ => sums.drop_record(corpus, decisions, (index, first), documents, made),
             }
         })?;
     }
@@ -96,6 +97,7 @@ fn sum_parts(
 }
 
 impl PartSums {
+    /// Returns sums of zero for every source.
     fn new(plan: &Plan) -> Self {
         let buckets = vec![0; BUCKETS as usize];
         let nothing = |source: &Source| SourceTotals {
@@ -107,7 +109,7 @@ impl PartSums {
         Self { sources, tokens: by_split.clone(), documents: by_split }
     }
 
-    /// Adds a training record once, however many copies of it are made.
+    /// Adds a training record to the sums that count each record once.
     fn add_unique(&mut self, plan: &Plan, part: &PartOf<'_>, documents: &[DocMeta]) {
         for document in documents {
             let windows = plan.pack.window_count(document.tokens as usize) as u64;
@@ -115,7 +117,7 @@ impl PartSums {
         }
     }
 
-    /// Adds a record that is made: once as a record, then each of its documents with its copies.
+    /// Adds a record of the dataset: once as a record, then each of its documents with its copies.
     fn add(&mut self, plan: &Plan, part: &PartOf<'_>, documents: &[DocMeta], made: Made) {
         let split = made.split as usize;
         let totals = &mut self.sources[part.source];
@@ -134,16 +136,16 @@ impl PartSums {
         }
     }
 
-    /// Counts a record that is not made under its one reason, unless that was counted before.
+    /// Counts a record that is not in the dataset under its one reason, if not yet counted.
     fn drop_record(
         &mut self,
         corpus: &Corpus<'_>,
         decisions: &Decisions,
-        (at, first): (usize, u32),
+        (index, first): (usize, u32),
         documents: &[DocMeta],
         made: Option<Made>,
     ) {
-        let (part, facts) = (&corpus.parts[at], Facts::of(documents));
+        let (part, facts) = (&corpus.parts[index], Facts::of(documents));
         let tally = &mut self.sources[part.source].tally;
         let mut drop = |reason, why: String| tally.drop_record(reason, facts.record_id, || why);
         match corpus.outcome(part, facts.record_id, facts.longest) {
@@ -151,7 +153,7 @@ impl PartSums {
             Outcome::Kept(_) if made.is_some() => {
                 drop(DropReason::NotSampled, "left out by its source's epochs".to_owned());
             }
-            Outcome::Kept(_) if !decisions.is_dropped(at, first) => {
+            Outcome::Kept(_) if !decisions.is_dropped(index, first) => {
                 let why = "it shares an n-gram with a file that `decontaminate` names";
                 drop(DropReason::Contaminated, why.to_owned());
             }
@@ -161,6 +163,7 @@ impl PartSums {
         }
     }
 
+    /// Adds the sums over other parts.
     fn merge(&mut self, other: &Self) {
         for (all, more) in self.sources.iter_mut().zip(&other.sources) {
             all.tally.add(&more.tally);

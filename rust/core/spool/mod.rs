@@ -1,10 +1,10 @@
 //! The spool: the documents of each input split, whole and compact, ordered by virtual bucket.
 //!
 //! Holds one copy of a document, whatever the length of rows: ids in the dataset's type, roles as
-//! run-lengths, and a meta with what the later stages decide by. Windows and copies are made when
-//! rows are. A record that its source shortens to fit a row is there twice: whole, and as a fitted
-//! document, which depends on the length of rows. Spools stay in memory up to a budget and are
-//! files beyond it; what is read from them is the same.
+//! run-lengths, and a meta with the facts that later stages decide by. Windows and copies are made
+//! together with rows. A record that its source shortens to fit a row is stored twice: whole, and
+//! as a fitted document, which depends on the length of rows. Spools stay in memory up to a budget
+//! and are files beyond it; both give the same bytes.
 
 mod part;
 mod store;
@@ -23,32 +23,32 @@ use crate::tokenize::Marks;
 /// are filled.
 pub(crate) const BUCKETS: u32 = 4096;
 
-/// What is known of a document without its tokens.
+/// The entry of a document in a spool: everything but its tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct DocMeta {
-    /// Its record.
+    /// The id of its record.
     pub record_id: u64,
-    /// Where its tokens start in its part.
+    /// The byte of its part at which its tokens start.
     at: u32,
-    /// Their bytes.
+    /// The number of bytes of its tokens.
     size: u32,
-    /// Its tokens.
+    /// The number of its tokens.
     pub tokens: u32,
-    /// Those that are trained.
+    /// The number of its trained tokens.
     pub targets: u32,
-    /// Its virtual bucket, below [`BUCKETS`].
+    /// The virtual bucket it lies in, below [`BUCKETS`].
     pub bucket: u16,
-    /// Its number among the documents of its record.
+    /// Its index among the documents of its record.
     pub part: u8,
     /// Whether it shares an n-gram with the files that training is kept clean of.
     pub contaminated: bool,
 }
 
 impl DocMeta {
-    /// Bytes of a stored meta.
+    /// The size of a stored meta.
     const BYTES: usize = 28;
 
-    /// That of a document whose tokens lie nowhere yet.
+    /// Returns the meta of a document that no part holds yet.
     #[must_use]
     pub(crate) fn new(
         record_id: u64,
@@ -60,7 +60,7 @@ impl DocMeta {
         Self { record_id, targets, bucket, part, contaminated, ..Self::default() }
     }
 
-    /// Its place in the order of its part.
+    /// Returns the sort key of the document within its part.
     #[must_use]
     pub(crate) fn order(&self) -> u32 {
         self.at
@@ -72,11 +72,12 @@ impl DocMeta {
         self.record_id == other.record_id
     }
 
-    /// The byte after its tokens.
+    /// Returns the byte of its part after its tokens.
     fn end(&self) -> u64 {
         u64::from(self.at) + u64::from(self.size)
     }
 
+    /// Appends the stored meta.
     fn push_bytes(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.record_id.to_le_bytes());
         for word in [self.at, self.size, self.tokens, self.targets] {
@@ -86,6 +87,7 @@ impl DocMeta {
         out.extend_from_slice(&[u8::from(self.contaminated), self.part]);
     }
 
+    /// Reads a stored meta.
     fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
         let (record_id, rest) = bytes.split_first_chunk().expect("28 bytes are more than 8");
         let words = rest.as_chunks().0;
@@ -96,6 +98,7 @@ impl DocMeta {
             size: word(1),
             tokens: word(2),
             targets: word(3),
+            // The last word holds three fields, the lowest byte first.
             bucket: word(4) as u16,
             contaminated: word(4) >> 16 & 0xff != 0,
             part: (word(4) >> 24) as u8,
@@ -103,25 +106,26 @@ impl DocMeta {
     }
 }
 
-/// The keys that a record's content is known by.
+/// The content keys of a record: records with equal keys are duplicates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Key {
-    /// The xxh3-128 of its normalised text.
+    /// The xxh3-128 of the normalised text.
     pub content: u128,
-    /// The xxh3-64 of its text as it is.
+    /// The xxh3-64 of the text, byte for byte.
     pub exact: u64,
-    /// Its record.
+    /// The id of the record.
     pub record_id: u64,
     /// The index of its first document in its part.
     pub meta: u32,
-    /// The tokens of its longest document.
+    /// The number of tokens of its longest document.
     pub longest: u32,
 }
 
 impl Key {
-    /// Bytes of a stored key.
+    /// The size of a stored key.
     const BYTES: usize = 40;
 
+    /// Appends the stored key.
     fn push_bytes(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.content.to_le_bytes());
         out.extend_from_slice(&self.exact.to_le_bytes());
@@ -130,6 +134,7 @@ impl Key {
         out.extend_from_slice(&self.longest.to_le_bytes());
     }
 
+    /// Reads a stored key.
     fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
         let (content, rest) = bytes.split_first_chunk().expect("40 bytes are more than 16");
         let words = rest.as_chunks().0;
@@ -149,14 +154,14 @@ impl Key {
 pub(crate) struct Dropped {
     /// The reason it is counted under.
     pub reason: DropReason,
-    /// The record.
+    /// The id of the record.
     pub record_id: u64,
-    /// What exactly was wrong.
+    /// The exact fault, in words.
     pub why: String,
 }
 
 impl Dropped {
-    /// The index of its input within its source.
+    /// Returns the index of its input within its source.
     #[must_use]
     pub(crate) fn nth_input(&self) -> usize {
         RecordId::unpack(self.record_id).nth_input
@@ -166,16 +171,16 @@ impl Dropped {
 /// Examples kept per reason.
 pub(crate) const EXAMPLES: usize = 3;
 
-/// What happened to the records of a source, or of a part of it.
+/// Counts of the records of a source, or of a part of it, by outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// Records read.
     pub records: u64,
     /// Records dropped, by the order of [`DropReason::ALL`].
     pub drops: [u64; DropReason::ALL.len()],
-    /// The lowest of them, by reason and record.
+    /// The lowest dropped records of each reason, sorted by reason and record.
     pub examples: Vec<Dropped>,
-    /// What the report may have to say of its documents.
+    /// Counts about its documents that the report may have a note on.
     #[serde(default, skip_serializing_if = "Marks::is_empty")]
     pub marks: Marks,
 }
@@ -194,7 +199,7 @@ impl Tally {
         }
     }
 
-    /// Whether a record is among the lowest of its reason so far.
+    /// Returns whether a record is among the lowest of its reason so far.
     fn is_example(&self, reason: DropReason, record_id: u64) -> bool {
         let lower = self
             .examples
@@ -203,11 +208,12 @@ impl Tally {
         lower.count() < EXAMPLES
     }
 
+    /// Inserts an example in order, and removes the highest of its reason if there are too many.
     fn keep_example(&mut self, dropped: Dropped) {
-        let order = |one: &Dropped| (one.reason, one.record_id);
-        let at = self.examples.partition_point(|known| order(known) < order(&dropped));
+        let order = |example: &Dropped| (example.reason, example.record_id);
+        let index = self.examples.partition_point(|known| order(known) < order(&dropped));
         let reason = dropped.reason;
-        self.examples.insert(at, dropped);
+        self.examples.insert(index, dropped);
         let of_reason = self.examples.iter().filter(|known| known.reason == reason).count();
         if of_reason > EXAMPLES {
             let last = self.examples.partition_point(|known| known.reason <= reason) - 1;
@@ -215,7 +221,7 @@ impl Tally {
         }
     }
 
-    /// Adds what happened to other records of the same source.
+    /// Adds the counts of other records of the source.
     pub(crate) fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.marks.add(&other.marks);
@@ -238,7 +244,8 @@ mod tests {
     proptest! {
         #[test]
         fn the_lowest_records_are_the_examples_in_whatever_order_they_come(
-            records in prop::collection::hash_map(0u64..100, 0usize..3, 0..40), cut in 0usize..40,
+            records in prop::collection::hash_map(0u64..100, 0usize..3, 0..40),
+            cut in 0usize..40,
         ) {
             let drop_all = |records: &[(u64, usize)]| {
                 let mut tally = Tally::default();
@@ -252,14 +259,18 @@ mod tests {
             let mut tally = drop_all(first);
             tally.add(&drop_all(second));
             records.sort_unstable();
+            let examples = &tally.examples;
             for reason in 0..3 {
-                let of_reason: Vec<u64> = records.iter().filter(|(_, r)| *r == reason).map(|(id, _)| *id).collect();
-                let examples = tally.examples.iter().filter(|example| example.reason == DropReason::ALL[reason]);
-                let examples: Vec<u64> = examples.map(|example| example.record_id).collect();
-                prop_assert_eq!(&examples[..], &of_reason[..of_reason.len().min(EXAMPLES)]);
+                let of_reason = records.iter().filter(|(_, other)| *other == reason);
+                let of_reason: Vec<u64> = of_reason.map(|(id, _)| *id).collect();
+                let is_of = |example: &&Dropped| example.reason == DropReason::ALL[reason];
+                let kept = examples.iter().filter(is_of).map(|example| example.record_id);
+                let lowest = of_reason.iter().copied().take(EXAMPLES);
+                prop_assert!(kept.eq(lowest), "{:?} {:?}", examples, of_reason);
                 prop_assert_eq!(tally.drops[reason], of_reason.len() as u64);
             }
-            prop_assert!(tally.examples.is_sorted_by_key(|example| (example.reason, example.record_id)));
+            let order = |example: &Dropped| (example.reason, example.record_id);
+            prop_assert!(examples.is_sorted_by_key(order));
         }
     }
 }

@@ -2,9 +2,9 @@
 //! in a file.
 //!
 //! The block holds, one after another: the documents' tokens (ids in the dataset's type, then role
-//! run-lengths), their metas, their content keys in order of key, and where each group of buckets
-//! begins among the metas. Whatever is asked of a part is read out of that block, so that it makes
-//! no difference where the block lies.
+//! run-lengths), their metas, their content keys in order of key, and for each group of buckets
+//! the index of its first meta. Every question to a part is answered from that block alone, so
+//! its place makes no difference.
 
 use std::borrow::Cow;
 use std::ops::{Range, RangeInclusive};
@@ -17,71 +17,78 @@ use super::{BUCKETS, DocMeta, Key};
 use crate::error::Result;
 use crate::storage::Storage;
 
-/// Buckets are found by groups of this many.
+/// Buckets in a group: metas are found by the group of their bucket.
 pub(super) const GROUP: u32 = 16;
+/// Groups of buckets.
 pub(super) const GROUPS: usize = (BUCKETS / GROUP) as usize;
-/// Metas that are held at once.
+/// Metas that are held in memory at a time.
 const METAS_AT_ONCE: usize = 1 << 14;
-/// Documents this close together are read at once.
+/// The largest gap, in bytes, between documents that one read fetches together.
 const GAP: u64 = 64 << 10;
 
-/// How a block is divided.
+/// The division of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layout {
-    /// Bytes of tokens.
+    /// The number of bytes of tokens.
     pub payload: u64,
-    /// Documents.
+    /// The number of documents.
     pub documents: u32,
-    /// Content keys: one for each record, or none.
+    /// The number of content keys: one for each record, or none at all.
     pub keys: u32,
 }
 
 impl Layout {
+    /// Returns the byte at which the metas start.
     fn metas_at(&self) -> u64 {
         self.payload
     }
 
+    /// Returns the byte at which the content keys start.
     fn keys_at(&self) -> u64 {
         self.metas_at() + u64::from(self.documents) * DocMeta::BYTES as u64
     }
 
+    /// Returns the byte at which the bounds of the groups start.
     fn groups_at(&self) -> u64 {
         self.keys_at() + u64::from(self.keys) * Key::BYTES as u64
     }
 
-    /// Bytes of the block.
+    /// Returns the size of the block in bytes.
     #[must_use]
     pub(crate) fn bytes(&self) -> u64 {
         self.groups_at() + (GROUPS as u64 + 1) * 4
     }
 
-    /// The same of a layout that was read, if a block can be divided so.
+    /// Returns the size of the block of a layout read from a file; `None` if no block can have
+    /// this layout.
     #[must_use]
     pub(crate) fn checked_bytes(&self) -> Option<u64> {
+        // Metas count bytes of tokens in 32 bits; a record has a document at least.
         let is_possible = u32::try_from(self.payload).is_ok() && self.keys <= self.documents;
         is_possible.then(|| self.bytes())
     }
 }
 
-/// Where a block lies.
+/// The place of a block.
 #[derive(Debug, Clone)]
 pub(crate) enum Block {
     /// In memory.
     Memory(Arc<Vec<u8>>),
-    /// In a file, from an offset on.
+    /// In a file, from this offset on.
     File(Arc<PathBuf>, u64),
 }
 
 /// Documents of a split.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
-    /// How its block is divided.
+    /// The division of its block.
     pub layout: Layout,
-    /// Its block.
+    /// The block that holds everything.
     pub block: Block,
 }
 
 impl Part {
+    /// Reads a range of the block.
     fn read(&self, storage: &dyn Storage, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         match &self.block {
             Block::Memory(bytes) => Ok(bytes[range.start as usize..range.end as usize].into()),
@@ -92,13 +99,13 @@ impl Part {
         }
     }
 
-    /// The whole block.
+    /// Reads the whole block.
     pub(crate) fn bytes(&self, storage: &dyn Storage) -> Result<Cow<'_, [u8]>> {
         self.read(storage, 0..self.layout.bytes())
     }
 
-    /// Calls `each` with the documents of every record, in the part's order, and with the index of
-    /// the first of them.
+    /// Calls `each` with the documents of every record, in the part's order. Its first argument is
+    /// the index of the first of these documents.
     pub(crate) fn for_each_record(
         &self,
         storage: &dyn Storage,
@@ -124,13 +131,10 @@ impl Part {
         Ok(())
     }
 
-    /// The metas at `range`.
+    /// Reads the metas with these indices.
     pub(crate) fn metas(&self, storage: &dyn Storage, range: Range<usize>) -> Result<Vec<DocMeta>> {
-        let at = self.layout.metas_at();
-        let bytes = self.read(
-            storage,
-            at + (range.start * DocMeta::BYTES) as u64..at + (range.end * DocMeta::BYTES) as u64,
-        )?;
+        let place = |index: usize| self.layout.metas_at() + (index * DocMeta::BYTES) as u64;
+        let bytes = self.read(storage, place(range.start)..place(range.end))?;
         Ok(bytes.as_chunks().0.iter().map(DocMeta::from_bytes).collect())
     }
 
@@ -143,10 +147,11 @@ impl Part {
         if buckets.is_empty() || self.layout.documents == 0 {
             return Ok((0, Vec::new()));
         }
-        let at = self.layout.groups_at();
+        let start = self.layout.groups_at();
         let first = u64::from(buckets.start / GROUP);
         let end = u64::from((buckets.end - 1) / GROUP) + 1;
-        let bytes = self.read(storage, at + first * 4..at + end * 4 + 4)?;
+        // A bound of four bytes for each group, and one more that ends the last group.
+        let bytes = self.read(storage, start + first * 4..start + end * 4 + 4)?;
         let bounds = bytes.as_chunks().0;
         let index = |bound: Option<&[u8; 4]>| {
             u32::from_le_bytes(*bound.expect("a group has two bounds")) as usize
@@ -160,8 +165,9 @@ impl Part {
         Ok(((range.start + before) as u32, metas))
     }
 
-    /// Bytes that hold the stored documents of `metas`, which come in the part's order: the block,
-    /// if it is in memory; else theirs, one after another. Calls `place` with where each starts.
+    /// Returns bytes that hold the stored documents of `metas`, which come in the part's order: the
+    /// whole block, if it is in memory; else these documents alone, one after another. Calls
+    /// `place` with the start of each document in the bytes.
     pub(crate) fn documents<'a>(
         &self,
         storage: &dyn Storage,
@@ -179,6 +185,7 @@ impl Part {
             held.clear();
             held.push(first);
             let mut end = first.end();
+            // Reading over a gap is faster than another read.
             while let Some(next) = metas.next_if(|next| u64::from(next.at) <= end + GAP) {
                 end = next.end();
                 held.push(next);
@@ -187,16 +194,15 @@ impl Part {
             let bytes = self.read(storage, start..end)?;
             for meta in &held {
                 place(out.len() as u32);
-                out.extend_from_slice(
-                    &bytes[(u64::from(meta.at) - start) as usize..(meta.end() - start) as usize],
-                );
+                let (from, to) = (u64::from(meta.at) - start, meta.end() - start);
+                out.extend_from_slice(&bytes[from as usize..to as usize]);
             }
         }
         Ok(out.into())
     }
 
-    /// The content keys whose content lies in `contents`, in order of key, read `at_once` at a
-    /// time.
+    /// Returns a cursor over the keys whose content lies in `contents`, in order of key. It reads
+    /// `at_once` keys at a time.
     pub(crate) fn keys<'a>(
         &'a self,
         storage: &'a dyn Storage,
@@ -208,10 +214,10 @@ impl Part {
         Ok(Keys { part: self, storage, next, end, at_once, held: Vec::new().into_iter() })
     }
 
-    /// The index of the first key whose content `is_past`, as all later ones are.
+    /// Returns the index of the first key whose content `is_past`, by a binary search.
     fn key_where(&self, storage: &dyn Storage, is_past: impl Fn(u128) -> bool) -> Result<u64> {
         let (mut first, mut end) = (0, u64::from(self.layout.keys));
-        // The bounds of all contents that there can be need no search.
+        // The least and the greatest possible content need no search.
         if is_past(0) {
             return Ok(0);
         }
@@ -227,26 +233,31 @@ impl Part {
         Ok(first)
     }
 
+    /// Reads the keys with these indices.
     fn read_keys(&self, storage: &dyn Storage, range: Range<u64>) -> Result<Vec<Key>> {
-        let (at, size) = (self.layout.keys_at(), Key::BYTES as u64);
-        let bytes = self.read(storage, at + range.start * size..at + range.end * size)?;
+        let place = |index: u64| self.layout.keys_at() + index * Key::BYTES as u64;
+        let bytes = self.read(storage, place(range.start)..place(range.end))?;
         Ok(bytes.as_chunks().0.iter().map(Key::from_bytes).collect())
     }
 }
 
-/// The content keys of a part, in order, read as they are needed.
+/// A cursor over content keys of a part, in order of key.
 #[derive(Debug)]
 pub(crate) struct Keys<'a> {
     part: &'a Part,
     storage: &'a dyn Storage,
+    /// The index of the next key to read.
     next: u64,
+    /// The index after the last key to read.
     end: u64,
+    /// Keys that are read together.
     at_once: u64,
+    /// Keys that were read and not yet returned.
     held: std::vec::IntoIter<Key>,
 }
 
 impl Keys<'_> {
-    /// The next key, or `None` after the last.
+    /// Returns the next key, or `None` after the last.
     pub(crate) fn advance(&mut self) -> Result<Option<Key>> {
         if let Some(key) = self.held.next() {
             return Ok(Some(key));
@@ -269,24 +280,37 @@ mod tests {
 
     fn document(ids: &[u32]) -> Document {
         let mut document = Document::default();
-        for (at, &id) in ids.iter().enumerate() {
+        for (nth, &id) in ids.iter().enumerate() {
             document.ids.push(id);
-            push_run(&mut document.runs, 1, if at % 3 == 0 { Role::Data } else { Role::Target });
+            push_run(&mut document.runs, 1, if nth % 3 == 0 { Role::Data } else { Role::Target });
         }
         document
+    }
+
+    /// Ids, bucket and content of documents.
+    fn documents() -> impl Strategy<Value = Vec<(Vec<u32>, u16, u8)>> {
+        let ids = prop::collection::vec(0u32..65_536, 1..9);
+        prop::collection::vec((ids, 0u16..60, any::<u8>()), 0..40)
+    }
+
+    fn roles(runs: &[Run]) -> Vec<Role> {
+        runs.iter().flat_map(|run| std::iter::repeat_n(run.role, run.len as usize)).collect()
     }
 
     proptest! {
         #[test]
         fn what_goes_in_comes_out_by_bucket_from_memory_and_from_a_file(
-            documents in prop::collection::vec((prop::collection::vec(0u32..65_536, 1..9), 0u16..60, any::<u8>()), 0..40),
-            wide: bool, keyed: bool, buckets in (0u32..60, 0u32..61), split in 0u128..256,
+            documents in documents(),
+            wide: bool,
+            keyed: bool,
+            buckets in (0u32..60, 0u32..61),
+            split in 0u128..256,
         ) {
             let id_type = if wide { IdType::U32 } else { IdType::U16 };
             let mut writer = PartWriter::new(id_type);
-            for (nth, (ids, bucket, content)) in documents.iter().enumerate() {
-                let meta = DocMeta { record_id: nth as u64, bucket: *bucket, ..DocMeta::default() };
-                let key = Key { content: u128::from(*content), record_id: nth as u64, ..Key::default() };
+            for (record_id, (ids, bucket, content)) in (0..).zip(&documents) {
+                let meta = DocMeta { record_id, bucket: *bucket, ..DocMeta::default() };
+                let key = Key { content: u128::from(*content), record_id, ..Key::default() };
                 writer.push([(meta, &document(ids))], keyed.then_some(key));
             }
             let (layout, block) = writer.finish();
@@ -302,22 +326,24 @@ mod tests {
                 let buckets = buckets.0..buckets.1.max(buckets.0);
                 let (first, found) = part.in_buckets(&Local, buckets.clone()).unwrap();
                 let found: Vec<(u32, DocMeta)> = (first..).zip(found).collect();
-                let expected: Vec<(u32, DocMeta)> = (0..).zip(metas.iter().copied())
-                    .filter(|(_, meta)| buckets.contains(&u32::from(meta.bucket))).collect();
+                let is_wanted =
+                    |(_, meta): &(u32, DocMeta)| buckets.contains(&u32::from(meta.bucket));
+                let expected: Vec<(u32, DocMeta)> =
+                    (0..).zip(metas.iter().copied()).filter(is_wanted).collect();
                 prop_assert_eq!(&found, &expected);
                 let mut places = Vec::new();
-                let bytes = part.documents(&Local, found.iter().map(|(_, meta)| meta), |at| places.push(at)).unwrap();
+                let place = |start| places.push(start);
+                let wanted = found.iter().map(|(_, meta)| meta);
+                let bytes = part.documents(&Local, wanted, place).unwrap();
                 let (mut ids, mut runs) = (Vec::new(), Vec::new());
-                for ((_, meta), at) in found.iter().zip(places) {
-                    let (bytes, expected) = (&bytes[at as usize..], document(&documents[meta.record_id as usize].0));
+                for ((_, meta), start) in found.iter().zip(places) {
+                    let bytes = &bytes[start as usize..];
+                    let expected = document(&documents[meta.record_id as usize].0);
                     let tokens = meta.tokens as usize;
                     for range in [0..tokens, tokens / 3..tokens, 0..tokens.div_ceil(2)] {
                         ids.clear();
                         decode(bytes, tokens, range.clone(), id_type, &mut ids, &mut runs);
                         prop_assert_eq!(&ids[..], &expected.ids[range.clone()]);
-                        let roles = |runs: &[Run]| -> Vec<Role> {
-                            runs.iter().flat_map(|run| std::iter::repeat_n(run.role, run.len as usize)).collect()
-                        };
                         prop_assert_eq!(&roles(&runs)[..], &roles(&expected.runs)[range]);
                     }
                 }
@@ -325,9 +351,11 @@ mod tests {
                 for contents in [0..=split, split + 1..=u128::MAX] {
                     let mut keys = part.keys(&Local, &contents, 3).unwrap();
                     while let Some(key) = keys.advance().unwrap() {
-                        prop_assert_eq!(metas[key.meta as usize].record_id, key.record_id);
-                        prop_assert_eq!(metas[key.meta as usize].tokens, key.longest);
-                        prop_assert_eq!(u128::from(documents[key.record_id as usize].2), key.content);
+                        let meta = &metas[key.meta as usize];
+                        prop_assert_eq!(meta.record_id, key.record_id);
+                        prop_assert_eq!(meta.tokens, key.longest);
+                        let content = documents[key.record_id as usize].2;
+                        prop_assert_eq!(u128::from(content), key.content);
                         prop_assert!(contents.contains(&key.content));
                         seen.push((key.content, key.record_id));
                     }

@@ -1,9 +1,9 @@
 //! `Store`: the spools of a run, in memory up to a budget, files beyond it.
 //!
-//! Each spool is named by all that its content depends on (tokenizer, templates, input, range…), so
-//! that a file left by a killed run, or kept by an earlier one, is taken as it is, once every byte
-//! of it was checked. A file appears under its name when it is whole. Once the budget is passed
-//! every spool becomes a file: memory is given back, and nothing mapped is lost with the process.
+//! The name of a spool is made of everything that its content depends on (tokenizer, templates,
+//! input, range…). So a file left by a killed run, or kept by an earlier run, serves as it is, once
+//! every byte of it was checked. A file appears under its name when it is whole. Once the budget is
+//! passed, every spool becomes a file: memory is freed, and mapped documents outlive the process.
 
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -13,8 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::part::Block;
-use super::part::Layout;
+use super::part::{Block, Layout};
 use super::{DocMeta, Key, Part, PartWriter, Tally};
 use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::Monitor;
@@ -22,33 +21,34 @@ use crate::schema::IdType;
 use crate::storage::{NewFile, Storage, finish};
 use crate::tokenize::Document;
 
-/// A part is closed once it holds this much.
+/// The size at which a part is closed.
 const PART_BYTES: usize = 16 << 20;
-/// Ends every spool file, after the checksum and the length of the index before it.
+/// The last eight bytes of every spool file.
 const MAGIC: &[u8; 8] = b"sabispl2";
-/// Bytes of the checksum, the length and the word that end a spool file.
+/// The size of the end of a spool file: checksum and length of the index, and [`MAGIC`].
 const END: u64 = 24;
-/// No index is longer: it has 80 bytes for each part, and examples of what was dropped.
+/// The largest index: it has 80 bytes for each part, and examples of dropped records.
 const MAX_INDEX: u64 = 256 << 20;
 
-/// The documents of a split, or its fitted documents, and what happened to its records.
+/// The whole documents of an input split, or its fitted ones, with the counts of its records.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Spool {
-    /// The documents.
+    /// The parts that hold the documents.
     pub parts: Vec<Part>,
-    /// What happened to the records.
+    /// The counts of the records.
     pub tally: Tally,
 }
 
-/// The end of a spool file: what it holds and where, each part with the xxh3-64 of its block.
+/// The index near the end of a spool file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Index {
+    /// Offset, layout and xxh3-64 of the block of each part.
     parts: Vec<(u64, Layout, u64)>,
     tally: Tally,
 }
 
 impl Spool {
-    /// The same, read from another name of its file.
+    /// Returns the spool with `path` as the name of its file.
     fn moved_to(mut self, path: &Arc<PathBuf>) -> Self {
         for part in &mut self.parts {
             if let Block::File(file, _) = &mut part.block {
@@ -63,24 +63,29 @@ impl Spool {
 #[derive(Debug)]
 pub(crate) struct Store<'a> {
     storage: &'a dyn Storage,
+    /// The folder of spool files.
     folder: PathBuf,
     /// Folders of other datasets whose kept spools may serve.
     others: Vec<PathBuf>,
     id_type: IdType,
+    /// Bytes that may be held in memory.
     budget: u64,
     held: Mutex<Held>,
 }
 
+/// The state of a store that its writers share.
 #[derive(Debug, Default)]
 struct Held {
+    /// Bytes let into memory so far.
     bytes: u64,
+    /// Whether the budget was passed: every spool becomes a file.
     spilling: bool,
-    /// Finished spools by slot.
+    /// Slot and name of each finished spool.
     spools: Vec<(usize, String, Spool)>,
 }
 
 impl<'a> Store<'a> {
-    /// A store that spills into `folder` once it holds more than `budget` bytes; 0 spills
+    /// Returns a store that spills into `folder` once it holds more than `budget` bytes; 0 spills
     /// everything.
     #[must_use]
     pub(crate) fn new(
@@ -94,13 +99,15 @@ impl<'a> Store<'a> {
         Self { storage, folder, others, id_type, budget, held: Mutex::new(held) }
     }
 
+    /// Locks the shared state.
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().expect("nothing panics while it holds the spools")
     }
 
-    /// Whether the spool `name` is there already, and whole; if so it takes its slot. A spool of
-    /// another dataset is linked if spools are to be kept, and refused if it is damaged: that is
-    /// not ours to mend.
+    /// Puts the spool `name` into its slot if an earlier run made it. Returns whether it did.
+    ///
+    /// A spool of another dataset is linked into the folder if `keep`. A damaged spool of another
+    /// dataset is an error, since this run must not mend it.
     pub(crate) fn take_finished(
         &self,
         slot: usize,
@@ -111,24 +118,19 @@ impl<'a> Store<'a> {
         let own = self.folder.join(name);
         let spool = if self.storage.is_file(&own) {
             match read_spool(self.storage, &own, monitor) {
-                // It is made again, and takes the place of the damaged one.
+                // The spool is made again, in the place of the damaged file.
                 Err(error) if error.kind != ErrorKind::Interrupted => return Ok(false),
                 found => found?,
             }
         } else {
-            let Some(other) = self
-                .others
-                .iter()
-                .map(|other| other.join(name))
-                .find(|other| self.storage.is_file(other))
-            else {
+            let mut others = self.others.iter().map(|other| other.join(name));
+            let Some(other) = others.find(|other| self.storage.is_file(other)) else {
                 return Ok(false);
             };
             let spool = read_spool(self.storage, &other, monitor)?;
             if keep {
-                self.storage
-                    .link(&other, &own)
-                    .map_err(|error| Error::io(ErrorKind::Output, &own, &error))?;
+                let linked = self.storage.link(&other, &own);
+                linked.map_err(|error| Error::io(ErrorKind::Output, &own, &error))?;
                 spool.moved_to(&Arc::new(own))
             } else {
                 spool
@@ -153,7 +155,8 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Whether `bytes` more may be held in memory. If not, all that is held becomes files.
+    /// Returns whether `bytes` more may be held in memory. If not, every finished spool becomes a
+    /// file.
     fn admit(&self, bytes: u64) -> Result<bool> {
         let mut held = self.held();
         held.bytes += bytes;
@@ -166,6 +169,7 @@ impl<'a> Store<'a> {
         Ok(!held.spilling)
     }
 
+    /// Writes the finished spools that are in memory to files.
     fn spill(&self, held: &mut Held) -> Result<()> {
         for (_, name, spool) in &mut held.spools {
             if spool.parts.iter().any(|part| matches!(part.block, Block::Memory(_))) {
@@ -179,14 +183,14 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
-    /// Writes what is in memory to files, so that it outlives the process.
+    /// Writes all spools to files, so that they outlive the process.
     pub(crate) fn keep(&self) -> Result<()> {
         let mut held = self.held();
         held.spilling = true;
         self.spill(&mut held)
     }
 
-    /// The finished spools by slot; those of slots that never were finished are empty.
+    /// Returns the finished spools by slot; a slot that was never filled has an empty spool.
     #[must_use]
     pub(crate) fn spools(&self, slots: usize) -> Vec<Spool> {
         let mut spools = vec![Spool::default(); slots];
@@ -196,14 +200,14 @@ impl<'a> Store<'a> {
         spools
     }
 
-    /// The finished spool of a slot, while others are being made.
+    /// Returns the finished spool of a slot, while others are being made.
     ///
     /// # Panics
     /// If the slot was not filled.
     #[must_use]
     pub(crate) fn spool(&self, slot: usize) -> Spool {
         let held = self.held();
-        let found = held.spools.iter().find(|(at, _, _)| *at == slot);
+        let found = held.spools.iter().find(|(known, _, _)| *known == slot);
         found.map(|(_, _, spool)| spool.clone()).expect("the slot was filled")
     }
 }
@@ -214,20 +218,22 @@ pub(crate) struct SpoolWriter<'a> {
     store: &'a Store<'a>,
     slot: usize,
     name: String,
+    /// The part that documents are added to.
     open: PartWriter,
-    /// In memory; none once there is a file.
+    /// Closed parts in memory; none once there is a file.
     parts: Vec<Part>,
     tally: Tally,
+    /// The file, once the store spills.
     file: Option<SpoolFile<'a>>,
 }
 
 impl SpoolWriter<'_> {
-    /// Its counts.
+    /// Returns the counts, to be added to.
     pub(crate) fn tally(&mut self) -> &mut Tally {
         &mut self.tally
     }
 
-    /// Adds the documents of a record; the metas and `key` say everything but where tokens lie.
+    /// Adds the documents of a record. The place of their tokens is filled in.
     pub(crate) fn push<'d>(
         &mut self,
         documents: impl IntoIterator<Item = (DocMeta, &'d Document)>,
@@ -238,6 +244,7 @@ impl SpoolWriter<'_> {
         if self.open.held() >= PART_BYTES { self.close_part() } else { Ok(()) }
     }
 
+    /// Closes the open part, and keeps it in memory or writes it.
     fn close_part(&mut self) -> Result<()> {
         let (layout, block) = self.open.finish();
         self.open = PartWriter::new(self.store.id_type);
@@ -259,7 +266,7 @@ impl SpoolWriter<'_> {
         self.parts.drain(..).try_for_each(|part| file.push(&part))
     }
 
-    /// Ends the spool: it is whole, and takes its slot.
+    /// Ends the spool and puts it into its slot.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.close_part()?;
         let spool = match self.file {
@@ -284,6 +291,7 @@ struct SpoolFile<'a> {
 }
 
 impl<'a> SpoolFile<'a> {
+    /// Begins the file `path`.
     fn create(storage: &'a dyn Storage, path: &Path) -> Result<Self> {
         let file =
             storage.create(path).map_err(|error| Error::io(ErrorKind::Output, path, &error))?;
@@ -291,6 +299,7 @@ impl<'a> SpoolFile<'a> {
         Ok(Self { storage, path: Arc::new(path.to_owned()), file, written: 0, parts: Vec::new() })
     }
 
+    /// Writes the block of a part.
     fn push(&mut self, part: &Part) -> Result<()> {
         let bytes = part.bytes(self.storage)?;
         self.file
@@ -301,6 +310,7 @@ impl<'a> SpoolFile<'a> {
         Ok(())
     }
 
+    /// Writes the index and publishes the file. Returns the spool that reads from it.
     fn finish(mut self, tally: Tally) -> Result<Spool> {
         let index = Index { parts: self.parts, tally };
         let end = || -> std::io::Result<()> {
@@ -318,6 +328,7 @@ impl<'a> SpoolFile<'a> {
 }
 
 impl Index {
+    /// Returns the spool of the file `path`.
     fn into_spool(self, path: &Arc<PathBuf>) -> Spool {
         let part =
             |(offset, layout, _)| Part { layout, block: Block::File(Arc::clone(path), offset) };
@@ -325,27 +336,27 @@ impl Index {
     }
 }
 
-/// The error of a spool file that cannot be used.
+/// Returns the error of a spool file that cannot be used.
 fn broken(path: &Path, what: &str) -> Error {
     Error::dataset(format!("is no whole spool of this version: {what}"))
         .file(path.display().to_string())
         .remedy("remove this file: what it held is tokenized again from the corpus")
 }
 
-/// The spool that the file `path` holds, once each of its bytes was checked.
+/// Reads the spool in the file `path` and checks each of its bytes.
 fn read_spool(storage: &dyn Storage, path: &Path, monitor: &Monitor) -> Result<Spool> {
     let (index, ranges) = read_index(storage, path)?;
     let sums = storage.xxh3_64_of_ranges(path, &ranges, || monitor.check())?;
     match index.parts.iter().zip(sums).position(|((_, _, written), is)| *written != is) {
         None => Ok(index.into_spool(&Arc::new(path.to_owned()))),
-        Some(nth) => Err(broken(
-            path,
-            &format!("the checksum of its part {nth} does not fit, so it was damaged"),
-        )),
+        Some(nth) => {
+            let what = format!("the checksum of its part {nth} does not fit, so it was damaged");
+            Err(broken(path, &what))
+        }
     }
 }
 
-/// The index of the spool file `path`, and where its parts lie.
+/// Reads the index of the spool file `path`. Returns it with the byte ranges of its parts.
 fn read_index(storage: &dyn Storage, path: &Path) -> Result<(Index, Vec<Range<u64>>)> {
     let broken = |what| broken(path, what);
     let before_end =
@@ -366,6 +377,7 @@ fn read_index(storage: &dyn Storage, path: &Path) -> Result<(Index, Vec<Range<u6
     }
     let index: Index =
         serde_json::from_slice(&text).map_err(|_| broken("its index cannot be read"))?;
+    // A sealed index may still be of another program: parts must lie one after another, up to it.
     let mut ranges = Vec::with_capacity(index.parts.len());
     let mut next = 0;
     for (offset, layout, _) in &index.parts {
@@ -382,25 +394,18 @@ fn read_index(storage: &dyn Storage, path: &Path) -> Result<(Index, Vec<Range<u6
 mod tests {
     use super::*;
     use crate::schema::{Role, push_run};
+    use crate::spool::decode;
     use crate::storage::LOCAL;
 
     fn documents(spool: &Spool) -> Vec<(u64, Vec<u32>)> {
         let mut found = Vec::new();
         for part in &spool.parts {
             for meta in part.metas(LOCAL, 0..part.layout.documents as usize).unwrap() {
-                let (mut at, mut ids, mut runs) = (0, Vec::new(), Vec::new());
-                let bytes = part
-                    .documents(LOCAL, [&meta].into_iter(), |place| at = place as usize)
-                    .unwrap();
-                let tokens = meta.tokens as usize;
-                super::super::decode(
-                    &bytes[at..],
-                    tokens,
-                    0..tokens,
-                    IdType::U16,
-                    &mut ids,
-                    &mut runs,
-                );
+                let (mut start, mut ids, mut runs) = (0, Vec::new(), Vec::new());
+                let place = |found| start = found as usize;
+                let bytes = part.documents(LOCAL, [&meta].into_iter(), place).unwrap();
+                let (tokens, bytes) = (meta.tokens as usize, &bytes[start..]);
+                decode(bytes, tokens, 0..tokens, IdType::U16, &mut ids, &mut runs);
                 found.push((meta.record_id, ids));
             }
         }
@@ -458,7 +463,7 @@ mod tests {
         }
     }
 
-    /// A spool file of a few documents.
+    /// Writes a spool file of a few documents and returns its bytes.
     fn written(path: &Path) -> Vec<u8> {
         let mut file = SpoolFile::create(LOCAL, path).unwrap();
         for nth in 0..2_u64 {
@@ -496,14 +501,14 @@ mod tests {
         let path = folder.path().join("a");
         let whole = written(&path);
         let index = whole.len() - 400;
-        for at in (0..index).step_by(13).chain(index..whole.len()) {
+        for byte in (0..index).step_by(13).chain(index..whole.len()) {
             let mut flipped = whole.clone();
-            flipped[at] ^= 1 << (at % 8);
+            flipped[byte] ^= 1 << (byte % 8);
             LOCAL.write_file(&path, &flipped).unwrap();
             let error = read_spool(LOCAL, &path, &Monitor::default()).unwrap_err();
             assert!(
                 error.message.contains("no whole spool") && error.remedy.is_some(),
-                "byte {at}: {error}"
+                "byte {byte}: {error}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! `PartWriter`: collects documents into a part; and `decode`, which reads one of them back.
+//! `PartWriter`: collects documents into a part. `decode` reads a stored document back.
 
 use std::ops::Range;
 
@@ -17,20 +17,20 @@ pub(crate) struct PartWriter {
 }
 
 impl PartWriter {
-    /// An empty part.
+    /// Returns a writer without documents.
     #[must_use]
     pub(crate) fn new(id_type: IdType) -> Self {
         Self { id_type, metas: Vec::new(), keys: Vec::new(), payload: Vec::new() }
     }
 
-    /// Bytes held.
+    /// Returns the number of bytes held.
     #[must_use]
     pub(crate) fn held(&self) -> usize {
         self.payload.len() + self.metas.len() * DocMeta::BYTES + self.keys.len() * Key::BYTES
     }
 
-    /// Adds the documents of a record, which share a bucket. The metas and `key` say everything but
-    /// where tokens lie; a part has a key for each record or for none.
+    /// Adds the documents of a record, which share a bucket. The place of their tokens is filled
+    /// in. A part has a key for each record, or no keys.
     pub(crate) fn push<'d>(
         &mut self,
         documents: impl IntoIterator<Item = (DocMeta, &'d Document)>,
@@ -44,6 +44,7 @@ impl PartWriter {
                 IdType::U16 => self.payload.extend(ids.flat_map(|&id| (id as u16).to_le_bytes())),
                 IdType::U32 => self.payload.extend(ids.flat_map(|id| id.to_le_bytes())),
             }
+            // A role takes the two lowest bits.
             for run in &document.runs {
                 push_varint(&mut self.payload, u64::from(run.len) << 2 | run.role as u64);
             }
@@ -56,22 +57,24 @@ impl PartWriter {
         self.keys.extend(key.map(|key| Key { meta: first, longest, ..key }));
     }
 
-    /// The block, and how it is divided. The writer is empty afterwards.
+    /// Returns the block and its layout, and leaves the writer empty.
     pub(crate) fn finish(&mut self) -> (Layout, Vec<u8>) {
         let layout = Layout {
             payload: self.payload.len() as u64,
             documents: self.metas.len() as u32,
             keys: self.keys.len() as u32,
         };
+        // A stable sort: within a bucket, documents stay in reading order.
         let mut order: Vec<u32> = (0..layout.documents).collect();
-        order.sort_by_key(|&at| self.metas[at as usize].bucket);
+        order.sort_by_key(|&index| self.metas[index as usize].bucket);
         let mut block = Vec::with_capacity(layout.bytes() as usize);
+        // Counts of documents by group, shifted by one so that their sums are the starts.
         let mut starts = [0_u32; GROUPS + 1];
         let mut place_of = vec![0_u32; order.len()];
         let mut sorted = Vec::with_capacity(order.len());
-        for (nth, &at) in order.iter().enumerate() {
-            let meta = self.metas[at as usize];
-            place_of[at as usize] = nth as u32;
+        for (nth, &index) in order.iter().enumerate() {
+            let meta = self.metas[index as usize];
+            place_of[index as usize] = nth as u32;
             sorted.push(DocMeta { at: block.len() as u32, ..meta });
             block.extend_from_slice(&self.payload[meta.at as usize..meta.end() as usize]);
             starts[(u32::from(meta.bucket) / GROUP) as usize + 1] += 1;
@@ -80,6 +83,7 @@ impl PartWriter {
             meta.push_bytes(&mut block);
         }
         self.keys.sort_unstable_by_key(|key| (key.content, key.record_id));
+        // Keys name documents by reading order until now.
         for key in &self.keys {
             Key { meta: place_of[key.meta as usize], ..*key }.push_bytes(&mut block);
         }
@@ -93,8 +97,8 @@ impl PartWriter {
     }
 }
 
-/// Tokens `range` of a stored document of `tokens` tokens: appends their ids, and puts their role
-/// runs into `runs`.
+/// Reads the tokens `range` of a stored document of `tokens` tokens. Appends their ids to `ids`,
+/// and replaces `runs` by the run-lengths of their roles.
 pub(crate) fn decode(
     mut bytes: &[u8],
     tokens: usize,
@@ -113,19 +117,18 @@ pub(crate) fn decode(
         IdType::U32 => ids.extend(stored.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))),
     }
     runs.clear();
-    let mut at = 0;
-    while at < range.end {
+    // The runs before the range are walked over too: only their sum tells where it starts.
+    let mut start = 0;
+    while start < range.end {
         let word = take_varint(&mut bytes);
-        let (next, role) = (
-            at + (word >> 2) as usize,
-            Role::from_u8((word & 3) as u8).expect("two bits are a role"),
-        );
-        push_run(runs, next.min(range.end).saturating_sub(at.max(range.start)) as u32, role);
-        at = next;
+        let end = start + (word >> 2) as usize;
+        let role = Role::from_u8((word & 3) as u8).expect("two bits are a role");
+        push_run(runs, end.min(range.end).saturating_sub(start.max(range.start)) as u32, role);
+        start = end;
     }
 }
 
-/// LEB128.
+/// Appends a number in LEB128: seven bits a byte, the lowest first.
 fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -134,6 +137,7 @@ fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Reads a number in LEB128 and moves past it.
 fn take_varint(bytes: &mut &[u8]) -> u64 {
     let (mut value, mut shift) = (0, 0);
     loop {

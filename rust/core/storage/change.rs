@@ -1,4 +1,4 @@
-//! Changes made of several steps, the same for every storage.
+//! Changes made of several steps, built on the steps of any storage.
 
 use std::io;
 use std::path::{Path, PathBuf};

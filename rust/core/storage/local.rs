@@ -49,7 +49,7 @@ impl Storage for Local {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
         let open = || File::options().write(true).create_new(true).open(temporary(path));
-        // A file of that name was left by a process that was killed, or is a link: it goes.
+        // A file of that name was left by a killed process, or is a link: it is removed.
         let file = open().or_else(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => fs::remove_file(temporary(path)).and_then(|()| open()),
             _ => Err(error),
@@ -114,7 +114,7 @@ impl Storage for Local {
     }
 }
 
-/// Returns the metadata that the file system gives, in our words.
+/// Returns the metadata of the file system as our own type.
 fn described(metadata: &fs::Metadata) -> Metadata {
     let kind = if metadata.is_file() {
         FileKind::Regular
@@ -128,7 +128,7 @@ fn described(metadata: &fs::Metadata) -> Metadata {
     Metadata { kind, size: metadata.len(), modified: metadata.modified().ok() }
 }
 
-/// Names a file that is neither regular nor a folder.
+/// Returns the name of a kind of file that is neither regular nor a folder.
 fn name_of(kind: fs::FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -167,7 +167,7 @@ impl Seek for LocalFile {
     }
 }
 
-/// A lock on a file of this machine: it falls with the process, however that ends.
+/// A lock on a file of this machine. The system releases it when the process ends.
 #[derive(Debug)]
 struct LocalLock(#[expect(dead_code, reason = "the open file is the lock")] File);
 
@@ -182,6 +182,7 @@ struct NewLocalFile {
 }
 
 impl NewLocalFile {
+    /// Returns the open file.
     fn file(&mut self) -> &mut File {
         self.file.as_mut().expect("a published file is gone")
     }
@@ -218,7 +219,7 @@ impl Drop for NewLocalFile {
     }
 }
 
-/// Removes the temporary file of `path`, if it can: the error that matters is the one at hand.
+/// Tries to remove the temporary file of `path`. The caller has a worse error to report.
 fn forget(path: &Path) {
     let _ = fs::remove_file(temporary(path));
 }
@@ -230,6 +231,7 @@ mod tests {
 
     #[test]
     fn nothing_is_removed_or_written_through_a_link() {
+        // Files that the links below lead to, and that must stay as they are.
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir_all(at("victim/sub")).unwrap();

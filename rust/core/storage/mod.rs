@@ -1,11 +1,11 @@
-//! `Storage`: where files are read and written, and every change that a run makes there.
+//! `Storage`: reads and writes files. Every change that a run makes to a disk goes through it.
 //!
-//! The core opens, creates, renames and removes nothing elsewhere. `Local` is the file system; tests
-//! add a storage that ends the process, or fails as a full disk does, at any step. A method of the
-//! trait is one such step. Reading and removing whole trees are built on the steps (`read`,
-//! `change`), so that they are the same for every storage.
+//! The core opens, creates, renames and removes files nowhere else. `Local` is the file system;
+//! tests add a storage that ends the process, or fails as a full disk does, at any step. A method
+//! of the trait is one such step. Reading and removing whole trees are built on the steps (`read`,
+//! `change`), so that every storage shares them.
 //!
-//! Nothing that is written or removed follows a link: the link goes, and its target stays. Only the
+//! Writing and removing never follow a link: the link is removed, and its target stays. Only the
 //! folders above a path that the user gives may be links.
 
 mod change;
@@ -26,37 +26,37 @@ pub(crate) use read::{BOM, Stamp, is_gzip, unreadable};
 #[cfg(test)]
 pub(crate) const LOCAL: &dyn Storage = &Local;
 
-/// Something that a path leads to.
+/// The kind of file that a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
     Regular,
     /// A folder.
     Folder,
-    /// A link, where links are not followed.
+    /// A link, by methods that do not follow it.
     Link,
-    /// Anything else, by its name in an error.
+    /// Any other kind, by its name in an error.
     Other(&'static str),
 }
 
 /// The kind, size and age of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
-    /// Its kind.
+    /// The kind of the file.
     pub kind: FileKind,
-    /// Its size in bytes.
+    /// The size of the file in bytes.
     pub size: u64,
-    /// The time of its last change, if the storage tells it.
+    /// The time of its last change, if the storage knows it.
     pub modified: Option<SystemTime>,
 }
 
-/// A place where files are kept. Each method is one step.
+/// A place for files. Each method is one step.
 pub trait Storage: fmt::Debug + Send + Sync {
-    /// Looks at the file that `path` leads to; follows links.
+    /// Returns the metadata of the file that `path` leads to; follows links.
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
-    /// Looks at `path` itself; follows no link at its end.
+    /// Returns the metadata of `path` itself; follows no link at its end.
     fn symlink_metadata(&self, path: &Path) -> io::Result<Metadata>;
-    /// Returns the one absolute path, free of links, of the file that `path` leads to.
+    /// Returns the absolute path, free of links, of the file that `path` leads to.
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf>;
     /// Returns the names in a folder, sorted, as the storage spells them.
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
@@ -78,13 +78,13 @@ pub trait Storage: fmt::Debug + Send + Sync {
     fn sync_folder(&self, path: &Path);
     /// Takes the lock `path` for this process; returns `None` if another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
-    /// Returns the bytes free to this user where `path` is, or will be; `None` if unknown.
+    /// Returns the bytes free to this user on the disk of `path`; `None` if unknown.
     fn free_bytes(&self, path: &Path) -> Option<u64>;
 }
 
 /// A file open for reading.
 pub trait StoredFile: Read + Seek + Send {
-    /// Looks at the open file, which no rename can exchange any more.
+    /// Returns the metadata of the open file, which no rename can exchange any more.
     fn metadata(&self) -> io::Result<Metadata>;
 }
 

@@ -1,7 +1,8 @@
 //! Reading from a storage: whole files, ranges, checksums, decompressed content.
 //!
-//! Only regular files are read, and no further than their size: a FIFO would wait for ever,
-//! `/dev/zero` never ends. The open file is looked at, so that a path cannot change in between.
+//! Only regular files are read, and no further than their size: a FIFO would wait for ever, and
+//! `/dev/zero` never ends. The kind is taken from the open file, so that a path cannot change in
+//! between.
 
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -14,6 +15,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::{FileKind, Metadata, Storage, StoredFile};
 use crate::error::{Error, ErrorKind, Result};
 
+/// The size of a read in bytes.
 const BUFFER: usize = 256 << 10;
 /// The byte order mark that some programs begin a text file with.
 pub(crate) const BOM: &[u8] = "\u{feff}".as_bytes();
@@ -21,10 +23,10 @@ pub(crate) const BOM: &[u8] = "\u{feff}".as_bytes();
 /// The largest file that is read whole: tokenizers of a million entries and manifests of a million
 /// inputs are smaller.
 const MAX_WHOLE: u64 = 512 << 20;
-/// The largest file that people write by hand.
+/// The largest file that a person may have written by hand.
 const MAX_SMALL: u64 = 64 << 20;
 
-/// The size of a file in bytes and the time of its last change, if the storage tells it.
+/// The size of a file in bytes and the time of its last change, if the storage knows it.
 pub(crate) type Stamp = (u64, Option<SystemTime>);
 
 /// Returns whether a file is gzip, by its suffix.
@@ -44,7 +46,7 @@ pub(crate) fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Error {
         .remedy("fetch or compress the file again; `gzip -t` tells whether it is whole")
 }
 
-/// Returns the size of a regular file; refuses anything else by its kind.
+/// Returns the size of a regular file; refuses every other kind of file.
 fn regular_size(kind: ErrorKind, path: &Path, metadata: &Metadata) -> Result<u64> {
     let name = match metadata.kind {
         FileKind::Regular => return Ok(metadata.size),
@@ -97,8 +99,8 @@ impl dyn Storage + '_ {
         self.symlink_metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Link)
     }
 
-    /// Returns whether `path` leads to a regular file rather than to a folder; refuses anything
-    /// else, a link to nowhere included.
+    /// Returns whether `path` leads to a regular file rather than to a folder. Refuses every other
+    /// kind of file, and a link to nowhere.
     pub(crate) fn is_regular(&self, path: &Path) -> Result<bool> {
         match self.metadata(path) {
             Ok(metadata) if metadata.kind == FileKind::Folder => Ok(false),
@@ -145,7 +147,8 @@ impl dyn Storage + '_ {
         names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect()
     }
 
-    /// Opens a regular file and returns its size; refuses anything else without waiting for it.
+    /// Opens a regular file and returns it with its size. Refuses every other kind of file, without
+    /// waiting for its content.
     pub(crate) fn open_regular(
         &self,
         kind: ErrorKind,
@@ -166,8 +169,8 @@ impl dyn Storage + '_ {
         Ok((file, size))
     }
 
-    /// Opens the content of a file from `start`; decompresses it if its suffix says so (then
-    /// `start` is 0).
+    /// Opens the content of a file from `start`. A file with the suffix of gzip is decompressed,
+    /// and `start` must be 0.
     pub(crate) fn open_content(&self, path: &Path, start: u64) -> Result<Box<dyn BufRead + Send>> {
         let (mut file, size) = self.open_regular(ErrorKind::Input, path)?;
         if is_gzip(path) {
@@ -191,16 +194,17 @@ impl dyn Storage + '_ {
         text_of(path, self.whole_bytes(path)?)
     }
 
-    /// Reads a file of ours, whole; refuses one larger than any such file.
+    /// Reads a whole file of ours; refuses an impossible size.
     pub fn whole_bytes(&self, path: &Path) -> Result<Vec<u8>> {
         self.bytes_up_to(path, MAX_WHOLE)
     }
 
-    /// Reads a file that a person wrote, whole; refuses one larger than any such file.
+    /// Reads a whole file that a person wrote; refuses an impossible size.
     pub(crate) fn small_bytes(&self, path: &Path) -> Result<Vec<u8>> {
         self.bytes_up_to(path, MAX_SMALL)
     }
 
+    /// Reads a whole file of at most `most` bytes.
     fn bytes_up_to(&self, path: &Path, most: u64) -> Result<Vec<u8>> {
         let (file, size) = self.open_regular(ErrorKind::Input, path)?;
         if size > most {
@@ -229,8 +233,8 @@ impl dyn Storage + '_ {
         read.map(|()| bytes).map_err(|error| disturbed(path, &error))
     }
 
-    /// Returns the xxh3-64 of ranges of a file of ours that follow each other from its start.
-    /// `check` is asked now and then whether to go on.
+    /// Returns the xxh3-64 of ranges of a file of ours that follow each other from its start. Calls
+    /// `check` before each read, and stops at its error.
     pub(crate) fn xxh3_64_of_ranges(
         &self,
         path: &Path,
@@ -255,8 +259,8 @@ impl dyn Storage + '_ {
         Ok(sums)
     }
 
-    /// Returns the xxh3-128 of a file's bytes, in hexadecimal. `check` is asked now and then
-    /// whether to go on.
+    /// Returns the xxh3-128 of a file's bytes, in hexadecimal. Calls `check` before each read, and
+    /// stops at its error.
     pub(crate) fn xxh3_128_of_file(
         &self,
         path: &Path,

@@ -74,13 +74,14 @@ impl Form {
             literals(run)
         };
         // Remembered so that a failed attempt can be undone.
-        let (known, placed) = (draft.ids.len(), draft.placed.len());
+        let (known, placed, unspelled) = (draft.ids.len(), draft.placed.len(), draft.unspelled);
         // With one span every token has its role, so none is looked up.
         let mut roles = (run.spans.len() > 1).then(|| Roles { run, span: 0, runs: Vec::new() });
         let done = self.ids_of(engine, run.text, &literals, session, draft, roles.as_mut());
         if !matches!(done, Ok(true)) {
             draft.ids.truncate(known);
             draft.placed.truncate(placed);
+            draft.unspelled = unspelled;
             return done.map_err(refused);
         }
         match roles {

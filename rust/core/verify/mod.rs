@@ -1,7 +1,6 @@
-//! Verifying: a finished dataset is read back and every promise about it is checked again.
+//! Verifies a finished dataset: reads it back and checks every promise about it again.
 //!
-//! Takes a dataset folder; gives every failure it finds (the first of each shard's rows), and never
-//! repairs.
+//! Takes a dataset folder; gives every failure (of each shard's rows, the first). Repairs nothing.
 
 mod row;
 mod windows;
@@ -32,22 +31,22 @@ use sha2::{Digest, Sha256};
 pub(crate) use row::row_of;
 use windows::{Window, verify_windows};
 
-/// What verifying a dataset found.
+/// The result of verifying a dataset.
 #[derive(Debug, Clone, Default)]
 pub struct Verification {
-    /// Shards read.
+    /// The number of shards read.
     pub shards: u64,
-    /// Rows checked.
+    /// The number of rows checked.
     pub rows: u64,
-    /// Documents in them.
+    /// The number of documents in these rows.
     pub documents: u64,
-    /// What is wrong, each with its file. Empty if nothing is.
+    /// One sentence for each failure, with its file. Empty if the dataset is sound.
     pub failures: Vec<String>,
 }
 
-/// Verifies the dataset `out`.
+/// Verifies the dataset `out` and returns the failures.
 ///
-/// An unreadable or changed manifest is an error; everything else is a failure in the result.
+/// An unreadable or changed manifest is an error; every other fault is a failure in the result.
 pub fn verify(out: &Path, context: &Context<'_>) -> Result<Verification> {
     let manifest = Manifest::read(context.storage, out)?;
     let mut found = Verification::default();
@@ -55,19 +54,7 @@ pub fn verify(out: &Path, context: &Context<'_>) -> Result<Verification> {
         found.failures.push(format!("{}: {}", manifest.tokenizer.file, error.message));
     }
     context.monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
-    let tokenizer = &manifest.tokenizer;
-    let rules = RowRules {
-        seq_len: manifest.seq_len,
-        bos: tokenizer.bos_id,
-        eos: tokenizer.eos_id,
-        pad: tokenizer.pad_id,
-        vocab_size: tokenizer.vocab_size,
-        policies: manifest.sources.iter().map(|source| source.loss).collect(),
-        cuts: manifest.config["pack"]["pack"]
-            .as_str()
-            .and_then(Packing::named)
-            .is_some_and(Packing::may_cut),
-    };
+    let rules = rules_of(&manifest);
     let mut read = Contents::default();
     for split in Split::ALL {
         let shards = manifest.splits.get(split.name()).map_or(&[][..], |split| &split.shards);
@@ -82,6 +69,7 @@ pub fn verify(out: &Path, context: &Context<'_>) -> Result<Verification> {
     }
     found.rows = read.rows;
     found.documents = read.splits.iter().map(|sums| sums.documents).sum();
+    // Counts over damaged shards would only repeat that they are damaged.
     if found.failures.is_empty() {
         verify_windows(&read.windows, &mut found.failures);
         verify_manifest(&manifest, &read, &mut found.failures);
@@ -89,20 +77,37 @@ pub fn verify(out: &Path, context: &Context<'_>) -> Result<Verification> {
     Ok(found)
 }
 
-/// What the rows read so far hold.
+/// Returns the rules that every row of the dataset must meet.
+fn rules_of(manifest: &Manifest) -> RowRules {
+    let tokenizer = &manifest.tokenizer;
+    let packing = manifest.config["pack"]["pack"].as_str().and_then(Packing::named);
+    RowRules {
+        seq_len: manifest.seq_len,
+        bos: tokenizer.bos_id,
+        eos: tokenizer.eos_id,
+        pad: tokenizer.pad_id,
+        vocab_size: tokenizer.vocab_size,
+        policies: manifest.sources.iter().map(|source| source.loss).collect(),
+        cuts: packing.is_some_and(Packing::may_cut),
+    }
+}
+
+/// Counts over the rows read so far, and the windows found in them.
 #[derive(Debug, Default)]
 struct Contents {
+    /// The split being read.
     split: Split,
     rows: u64,
-    /// By split.
+    /// Sums by split.
     splits: Vec<Sums>,
+    /// Sums by split and source.
     per_source: HashMap<(Split, u16), Sums>,
     single_source_rows: HashMap<Split, u64>,
     /// The windows of split documents, by the id of the whole document.
     windows: BTreeMap<DocId, Vec<Window>>,
 }
 
-/// What is wrong with a shard.
+/// The fault of a shard, in words.
 struct Failure(String);
 
 impl From<arrow_schema::ArrowError> for Failure {
@@ -111,8 +116,8 @@ impl From<arrow_schema::ArrowError> for Failure {
     }
 }
 
-/// The tokenizer of the dataset `out`, refused if it is not the one the dataset was packed with:
-/// another file, or one that this program gives other ids.
+/// Loads the tokenizer of the dataset `out`. Refuses a tokenizer that the dataset was not packed
+/// with: another file, or a file that gives other ids now.
 pub fn open_tokenizer(storage: &dyn Storage, out: &Path, manifest: &Manifest) -> Result<Encoder> {
     let entry = &manifest.tokenizer;
     let path = Manifest::file_in(storage, out, &entry.file)?;
@@ -136,7 +141,7 @@ pub fn open_tokenizer(storage: &dyn Storage, out: &Path, manifest: &Manifest) ->
     Ok(encoder)
 }
 
-/// Reads and checks one shard. The outer result is for the user's wish to stop.
+/// Reads and checks one shard. The outer error is for a user who stops the run.
 fn verify_shard(
     out: &Path,
     entry: &ShardEntry,
@@ -170,6 +175,7 @@ fn verify_shard(
     Ok(checked.unwrap_or_else(|_| Err(Failure("not a readable Arrow file".to_owned()))))
 }
 
+/// Checks every row of the shard at `path`, and its counts against its `entry`.
 fn verify_rows(
     path: &Path,
     entry: &ShardEntry,
@@ -186,25 +192,9 @@ fn verify_rows(
     if reader.schema() != shard_schema(rules.seq_len, ids) {
         return Err(Failure("its columns are not those of the format".to_owned()));
     }
-    let batches = reader.num_batches();
+    // The counts go on over shards; the counts of this shard are differences.
     let before = (read.rows, read.splits.last().copied().unwrap_or_default());
-    for (nth, batch) in reader.enumerate() {
-        let batch = batch?;
-        if nth + 1 < batches && batch.num_rows() != ROWS_PER_BATCH {
-            return Err(Failure(format!(
-                "batch {nth} has {} rows, not {ROWS_PER_BATCH}",
-                batch.num_rows()
-            )));
-        }
-        for at in 0..batch.num_rows() {
-            let row = row_of(&batch, at, ids);
-            check_row(&row, rules).map_err(|Violation(what)| {
-                Failure(format!("row {}: {what}", nth * ROWS_PER_BATCH + at))
-            })?;
-            read.add(&row);
-            context.monitor.done.fetch_add(1, Relaxed);
-        }
-    }
+    verify_batches(reader, ids, rules, context, read)?;
     let sums = read.splits.last().copied().unwrap_or_default();
     let is = (
         read.rows - before.0,
@@ -219,8 +209,38 @@ fn verify_rows(
     Err(Failure(format!("rows, documents, tokens, targets are {is:?}, the manifest says {said:?}")))
 }
 
-/// Refuses a file whose footer names batches that lie outside it: the Arrow library would make room
-/// for them first.
+/// Checks every row of a shard and adds it to the counts.
+fn verify_batches(
+    reader: FileReader<impl Read + Seek>,
+    ids: IdType,
+    rules: &RowRules,
+    context: &Context<'_>,
+    read: &mut Contents,
+) -> std::result::Result<(), Failure> {
+    let batches = reader.num_batches();
+    for (nth, batch) in reader.enumerate() {
+        let batch = batch?;
+        // Readers find row i by a division.
+        if nth + 1 < batches && batch.num_rows() != ROWS_PER_BATCH {
+            return Err(Failure(format!(
+                "batch {nth} has {} rows, not {ROWS_PER_BATCH}",
+                batch.num_rows()
+            )));
+        }
+        for index in 0..batch.num_rows() {
+            let row = row_of(&batch, index, ids);
+            check_row(&row, rules).map_err(|Violation(what)| {
+                Failure(format!("row {}: {what}", nth * ROWS_PER_BATCH + index))
+            })?;
+            read.add(&row);
+            context.monitor.done.fetch_add(1, Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a file whose footer names batches outside the file: the Arrow library would allocate
+/// memory for them first.
 fn refuse_blocks_beyond(
     path: &Path,
     size: u64,
@@ -233,6 +253,7 @@ fn refuse_blocks_beyond(
         let filled = file.seek(SeekFrom::End(from)).and_then(|_| file.read_exact(&mut bytes));
         filled.map(|()| bytes).map_err(|error| broken(&error.to_string()))
     };
+    // An Arrow file ends with its footer, the length of that, and a word of six bytes.
     let trailer: [u8; 10] = read_at(-10, 10)?.try_into().map_err(|_| broken("it is cut short"))?;
     let len = read_footer_length(trailer)?;
     if len as u64 + 10 > size {
@@ -240,20 +261,16 @@ fn refuse_blocks_beyond(
     }
     let footer = read_at(-10 - len as i64, len)?;
     let footer = root_as_footer(&footer).map_err(|error| broken(&error.to_string()))?;
-    let blocks = footer
-        .recordBatches()
-        .into_iter()
-        .flatten()
-        .chain(footer.dictionaries().into_iter().flatten());
-    for block in blocks {
-        let end = i128::from(block.offset())
-            + i128::from(block.metaDataLength())
-            + i128::from(block.bodyLength());
-        if block.offset() < 0
-            || block.metaDataLength() < 0
-            || block.bodyLength() < 0
-            || end > i128::from(size)
-        {
+    let batches = footer.recordBatches().into_iter().flatten();
+    for block in batches.chain(footer.dictionaries().into_iter().flatten()) {
+        // Wider than the fields, so that a forged sum cannot overflow.
+        let lengths = [
+            i128::from(block.offset()),
+            i128::from(block.metaDataLength()),
+            i128::from(block.bodyLength()),
+        ];
+        let is_negative = lengths.iter().any(|&length| length < 0);
+        if is_negative || lengths.iter().sum::<i128>() > i128::from(size) {
             return Err(broken("its footer names a batch outside the file"));
         }
     }
@@ -261,6 +278,7 @@ fn refuse_blocks_beyond(
 }
 
 impl Contents {
+    /// Adds the counts of a checked row, and its windows of split documents.
     fn add(&mut self, row: &Row) {
         self.rows += 1;
         *self.single_source_rows.entry(self.split).or_default() +=
@@ -279,17 +297,19 @@ impl Contents {
                 split.add_sums(document);
             }
             self.per_source.entry((self.split, source)).or_default().add_sums(document);
+            // A document ends with a run of roles, so its last run is the first to reach its end.
             let last_role =
                 run_ends.by_ref().find(|(run_end, _)| *run_end >= end).map_or(0, |(_, role)| role);
             let closes = last_role == Role::Control as u8;
             let id = DocId::of_row(source, row.record_ids[nth], row.doc_parts[nth]);
+            // A first window that is closed is a whole document.
             if id.window > 0 || !closes {
                 let window = Window {
                     number: id.window,
                     first_id: row.ids[start],
                     last_id: row.ids[end - 1],
                     closes,
-                    learns: targets > 0,
+                    is_trained: targets > 0,
                 };
                 self.windows.entry(id.whole()).or_default().push(window);
             }
@@ -298,7 +318,7 @@ impl Contents {
     }
 }
 
-/// Everything in the manifest that can be counted again.
+/// Checks every count in the manifest that the rows give again.
 fn verify_manifest(manifest: &Manifest, read: &Contents, failures: &mut Vec<String>) {
     let mut fail = |what: String| failures.push(format!("manifest.json: {what}"));
     if let Err(what) = account(manifest) {
@@ -322,10 +342,16 @@ fn verify_manifest(manifest: &Manifest, read: &Contents, failures: &mut Vec<Stri
         if (entry.rows, entry.single_source_rows, sums) != (rows, single, read.splits[nth]) {
             fail(format!("the counts of {name} are not those of its shards"));
         }
+        // A quotient that went through JSON: equal but for rounding.
         if (entry.utilisation - utilisation(entry.tokens, rows, manifest.seq_len)).abs() > 1e-12 {
             fail(format!("the utilisation of {name} is not its tokens over its room"));
         }
     }
+    verify_sources(manifest, read, &mut fail);
+}
+
+/// Checks the counts of every source, and that its inputs are listed.
+fn verify_sources(manifest: &Manifest, read: &Contents, fail: &mut impl FnMut(String)) {
     for (id, source) in manifest.sources.iter().enumerate() {
         for (split, said) in [(Split::Train, source.train), (Split::Validation, source.validation)]
         {
@@ -335,11 +361,8 @@ fn verify_manifest(manifest: &Manifest, read: &Contents, failures: &mut Vec<Stri
                 fail(format!("source '{name}' in {split}: {said:?}, the shards hold {is:?}"));
             }
         }
-        if let Some(path) = source
-            .inputs
-            .iter()
-            .find(|path| !manifest.inputs.iter().any(|input| input.path == **path))
-        {
+        let is_listed = |path: &str| manifest.inputs.iter().any(|input| input.path == path);
+        if let Some(path) = source.inputs.iter().find(|path| !is_listed(path)) {
             fail(format!("source '{}' names the input {path}, which is not listed", source.name));
         }
     }

@@ -1,13 +1,14 @@
-//! Checks of a manifest beyond the types of its fields: a dataset may be forged.
+//! Checks of the values in a manifest: a dataset may be forged.
 
 use super::manifest::{Manifest, ShardEntry, SourceEntry, SplitEntry};
 use crate::settle::Sums;
 
+/// Success, or the sentence that names the wrong field.
 type Checked = std::result::Result<(), String>;
 
 impl Manifest {
-    /// Checks bounds, and that every file lies inside the dataset. Returns the name of a wrong field.
-    /// The same rules are in `python/sabiprep/manifest.py`.
+    /// Checks bounds, and that every file lies inside the dataset. Returns an error that names a
+    /// wrong field. `python/sabiprep/manifest.py` has the rules too.
     pub(super) fn check(&self) -> Checked {
         let tokenizer = &self.tokenizer;
         require("seq_len", (1..1 << 31).contains(&self.seq_len))?;
@@ -31,6 +32,7 @@ impl Manifest {
 }
 
 impl SourceEntry {
+    /// Checks the counts of a source.
     fn check(&self) -> Checked {
         let Self { unique, train, validation, .. } = self;
         let counts = [self.copies, self.records, self.kept, self.truncated];
@@ -50,6 +52,7 @@ impl SourceEntry {
 }
 
 impl SplitEntry {
+    /// Checks the counts and the files of the split `name`.
     fn check(&self, name: &str) -> Checked {
         let Self { rows, documents, tokens, targets, single_source_rows, .. } = *self;
         let counts = [rows, documents, tokens, targets, single_source_rows];
@@ -67,21 +70,23 @@ impl SplitEntry {
     }
 }
 
-/// Whether a count is far above none that can be packed; the sum of as many as there are sources
-/// fits 64 bits.
+/// Returns whether a count is possible. The bound is far above any dataset, and the sum of such
+/// counts over all sources fits 64 bits.
 fn is_count(count: u64) -> bool {
     count < 1 << 48
 }
 
+/// Returns whether all of some sums are possible counts.
 fn are_counts(sums: &Sums) -> bool {
     [sums.documents, sums.tokens, sums.targets].into_iter().all(is_count)
 }
 
-/// Whether a path is relative, in plain names: no `..`, no `.`, nothing empty, no NUL.
+/// Returns whether a path is relative, in plain names: no `..`, no `.`, nothing empty, no NUL.
 fn is_plain(file: &str) -> bool {
     !file.contains(['\0', '\\']) && file.split('/').all(|name| !matches!(name, "" | "." | ".."))
 }
 
+/// Returns an error that names `field` unless `is_right`.
 fn require(field: &str, is_right: bool) -> Checked {
     if is_right { Ok(()) } else { Err(format!("{field} cannot be right")) }
 }
@@ -94,20 +99,34 @@ mod tests {
 
     fn manifest() -> Manifest {
         let sums = json!({ "documents": 3, "tokens": 9, "targets": 4 });
-        let split = |file: &str| {
-            json!({ "rows": 2, "documents": 3, "tokens": 9, "targets": 4, "utilisation": 0.5, "single_source_rows": 1,
-                "shards": [{ "file": file, "rows": 2, "documents": 3, "tokens": 9, "targets": 4, "bytes": 10, "xxh3_128": "" }] })
+        let split = |name: &str| {
+            let shard = json!({
+                "file": format!("{name}/shard-00000.arrow"),
+                "rows": 2, "documents": 3, "tokens": 9, "targets": 4, "bytes": 10, "xxh3_128": "",
+            });
+            json!({
+                "rows": 2, "documents": 3, "tokens": 9, "targets": 4, "utilisation": 0.5,
+                "single_source_rows": 1, "shards": [shard],
+            })
         };
-        let source = json!({ "name": "a", "task": "a", "lang": "und", "inputs": ["a.jsonl"], "loss": "target_only",
-            "overflow": "truncate", "epochs": 1.0, "asked_epochs": 1.0, "copies": 3, "unique": sums, "records": 3, "kept": 3,
-            "truncated": 0, "drops": {}, "train": sums, "validation": sums, "examples": [] });
-        let tokenizer = json!({ "file": "tokenizer.json", "sha256": "", "vocab_size": 10, "bos_id": null, "eos_id": 1,
-            "pad_id": 1, "engine": "", "unicode": "", "probes": [] });
-        serde_json::from_value(json!({ "format": "sabiprep", "format_version": 1, "sha256": "",
-            "program": { "name": "sabiprep", "version": "0" }, "tokenizer": tokenizer, "seq_len": 64, "rows_per_batch": 256,
-            "id_dtype": "uint16", "seed": 0, "config": {}, "inputs": [], "sources": [source],
-            "splits": { "train": split("train/shard-00000.arrow"), "validation": split("validation/shard-00000.arrow") } }))
-        .expect("a manifest")
+        let source = json!({
+            "name": "a", "task": "a", "lang": "und", "inputs": ["a.jsonl"], "loss": "target_only",
+            "overflow": "truncate", "epochs": 1.0, "asked_epochs": 1.0, "copies": 3,
+            "unique": sums, "records": 3, "kept": 3, "truncated": 0, "drops": {},
+            "train": sums, "validation": sums, "examples": [],
+        });
+        let tokenizer = json!({
+            "file": "tokenizer.json", "sha256": "", "vocab_size": 10, "bos_id": null, "eos_id": 1,
+            "pad_id": 1, "engine": "", "unicode": "", "probes": [],
+        });
+        let manifest = json!({
+            "format": "sabiprep", "format_version": 1, "sha256": "",
+            "program": { "name": "sabiprep", "version": "0" }, "tokenizer": tokenizer,
+            "seq_len": 64, "rows_per_batch": 256, "id_dtype": "uint16", "seed": 0, "config": {},
+            "inputs": [], "sources": [source],
+            "splits": { "train": split("train"), "validation": split("validation") },
+        });
+        serde_json::from_value(manifest).expect("a manifest")
     }
 
     #[test]

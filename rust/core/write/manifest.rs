@@ -1,4 +1,4 @@
-//! `Manifest`: what a dataset is made of, and the proof that it was not changed.
+//! `Manifest`: the contents and origin of a dataset, sealed against changes.
 //!
 //! Its `sha256` covers its own bytes, with the 64 digits of that value read as zeros.
 
@@ -21,33 +21,33 @@ pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 /// The manifest of a dataset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
-    /// `sabiprep`.
+    /// The word `sabiprep`.
     pub format: String,
-    /// The version of the format.
+    /// The version of the format on disk.
     pub format_version: u32,
     /// The sha256 of this file's bytes, this value read as zeros.
     pub sha256: String,
-    /// The program that made it.
+    /// The program that made the dataset.
     pub program: Program,
-    /// The tokenizer.
+    /// The tokenizer of the dataset.
     pub tokenizer: TokenizerEntry,
     /// Tokens in a row.
     pub seq_len: usize,
     /// Rows in every record batch but a shard's last.
     pub rows_per_batch: usize,
-    /// `uint16` or `uint32`.
+    /// The type of token ids: `uint16` or `uint32`.
     pub id_dtype: String,
     /// The seed of every random choice.
     pub seed: u64,
     /// The resolved configuration.
     pub config: Value,
-    /// The files it was made from.
+    /// The files that the dataset was made from.
     pub inputs: Vec<InputEntry>,
-    /// What became of each source; a source's id is its index.
+    /// The counts of each source; a source's id is its index.
     pub sources: Vec<SourceEntry>,
-    /// Train and validation.
+    /// The splits `train` and `validation`.
     pub splits: BTreeMap<String, SplitEntry>,
-    /// What is worth knowing of how it was made, in sentences.
+    /// Notes about the data or the tokenizer that the user should know, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -55,14 +55,14 @@ pub struct Manifest {
 /// A program and its version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// Its name.
+    /// The name of the program.
     pub name: String,
-    /// Its version.
+    /// The version of the program.
     pub version: String,
 }
 
 impl Program {
-    /// This one.
+    /// Returns the name and version of this program.
     #[must_use]
     pub(crate) fn this() -> Self {
         Self { name: "sabiprep".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
@@ -72,25 +72,25 @@ impl Program {
 /// The tokenizer of a dataset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TokenizerEntry {
-    /// Its file in the dataset.
+    /// The path of its file in the dataset.
     pub file: String,
-    /// The sha256 of its bytes.
+    /// The sha256 of its file.
     pub sha256: String,
     /// Its largest id + 1.
     pub vocab_size: usize,
-    /// BOS, if documents are opened by one.
+    /// The id of BOS, if it opens documents.
     pub bos_id: Option<u32>,
-    /// EOS.
+    /// The id of EOS.
     pub eos_id: u32,
-    /// Padding.
+    /// The id that fills rows.
     pub pad_id: u32,
-    /// What encoded.
+    /// The engine that encoded.
     pub engine: String,
     /// The Unicode version of the content keys.
     pub unicode: String,
-    /// Strings with their ids.
+    /// Strings with their ids: a tokenizer that gives others has drifted.
     pub probes: Vec<Probe>,
-    /// The chat template that was beside it.
+    /// The chat template beside the tokenizer file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
 }
@@ -98,37 +98,37 @@ pub struct TokenizerEntry {
 /// An input of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputEntry {
-    /// Its path in the corpus.
+    /// The path of the file in the corpus.
     pub path: String,
-    /// Its size in bytes.
+    /// The size of the file in bytes.
     pub size: u64,
-    /// Its checksum.
+    /// The checksum of the file.
     pub xxh3_128: String,
 }
 
 /// A source of a dataset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SourceEntry {
-    /// Its name.
+    /// The name of the source.
     pub name: String,
-    /// What is to be trained.
+    /// The task that it trains.
     pub task: String,
-    /// The language.
+    /// The language of its texts.
     pub lang: String,
     /// The paths of its inputs: bits 40 and up of a record id are an index into this list.
     pub inputs: Vec<String>,
-    /// Which tokens are trained.
+    /// The policy that chooses its trained tokens.
     pub loss: LossPolicy,
-    /// What became of records longer than a row.
+    /// The policy for records longer than a row.
     pub overflow: Overflow,
     /// Copies of each training record, on average.
     pub epochs: f64,
-    /// Those that the configuration asks for; more than are made where `max_epochs` holds the
+    /// The epochs that the configuration asks for: more than `epochs` where `max_epochs` holds the
     /// source back.
     pub asked_epochs: f64,
     /// Copies made of its training records.
     pub copies: u64,
-    /// What there is to train on, each record once.
+    /// Sums over its training records, each counted once.
     pub unique: Sums,
     /// Records read.
     pub records: u64,
@@ -138,9 +138,9 @@ pub struct SourceEntry {
     pub truncated: u64,
     /// Records dropped, by reason.
     pub drops: BTreeMap<String, u64>,
-    /// Its training documents.
+    /// Sums over its training documents.
     pub train: Sums,
-    /// Its validation documents.
+    /// Sums over its validation documents.
     pub validation: Sums,
     /// The first dropped records of each reason.
     pub examples: Vec<ExampleEntry>,
@@ -151,54 +151,54 @@ pub struct SourceEntry {
 pub struct ExampleEntry {
     /// The reason it is counted under.
     pub reason: String,
-    /// Its input.
+    /// The path of its input.
     pub file: String,
-    /// Its line, from 1.
+    /// The line it begins on, from 1.
     pub line: u64,
-    /// What exactly was wrong.
+    /// The exact fault, in words.
     pub why: String,
 }
 
 /// One split of a dataset.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SplitEntry {
-    /// Its rows.
+    /// The number of rows.
     pub rows: u64,
-    /// Its documents, copies and windows included.
+    /// The number of documents, copies and windows included.
     pub documents: u64,
-    /// Their tokens.
+    /// The number of tokens.
     pub tokens: u64,
-    /// Their trained tokens.
+    /// The number of trained tokens.
     pub targets: u64,
-    /// Tokens over rows × `seq_len`.
+    /// The number of tokens over rows × `seq_len`.
     pub utilisation: f64,
-    /// Rows with 95 % or more of their tokens from one source.
+    /// The number of rows with 95 % or more of their tokens from one source.
     pub single_source_rows: u64,
-    /// Its shards.
+    /// The shards, in order.
     pub shards: Vec<ShardEntry>,
 }
 
 /// A shard of a dataset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShardEntry {
-    /// Its file in the dataset.
+    /// The path of its file in the dataset.
     pub file: String,
-    /// Its rows.
+    /// The number of rows.
     pub rows: u64,
-    /// Its documents.
+    /// The number of documents.
     pub documents: u64,
-    /// Their tokens.
+    /// The number of tokens.
     pub tokens: u64,
-    /// Their trained tokens.
+    /// The number of trained tokens.
     pub targets: u64,
-    /// Its size in bytes.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// Its checksum.
+    /// The checksum of the file.
     pub xxh3_128: String,
 }
 
 impl Manifest {
-    /// Its text.
+    /// Returns the text of the manifest as it is written.
     #[must_use]
     pub(crate) fn to_text(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("a manifest is plain data");
@@ -206,7 +206,7 @@ impl Manifest {
         text
     }
 
-    /// Fills in its digest.
+    /// Fills in the digest of the manifest.
     pub(crate) fn seal(&mut self) {
         ZEROS.clone_into(&mut self.sha256);
         self.sha256 = digest_of(&self.to_text());
@@ -223,14 +223,15 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Whether `out` holds a manifest of sabiprep, of whatever version and however damaged beyond
-    /// that word.
+    /// Returns whether `out` holds a manifest of sabiprep. The version and the rest of the text do
+    /// not matter.
     #[must_use]
     pub(crate) fn is_ours(storage: &dyn Storage, out: &Path) -> bool {
         let text = storage.whole_text(&out.join(MANIFEST_FILE)).unwrap_or_default();
         serde_json::from_str::<Value>(&text).is_ok_and(|value| value["format"] == "sabiprep")
     }
 
+    /// Reads and checks the manifest of the dataset `out`. Returns it with its text.
     fn parse(storage: &dyn Storage, out: &Path) -> Result<(Self, String)> {
         let path = out.join(MANIFEST_FILE);
         if let Err(error) = storage.symlink_metadata(&path) {
@@ -245,6 +246,7 @@ impl Manifest {
         if value["format"] != "sabiprep" {
             return Err(not_ours(out, "it does not say \"format\": \"sabiprep\""));
         }
+        // Before the fields: another version may have others.
         if value["format_version"] != FORMAT_VERSION {
             return Err(Error::dataset(format!(
                 "format version {}, this program reads {FORMAT_VERSION}",
@@ -259,11 +261,10 @@ impl Manifest {
         Ok((manifest, text))
     }
 
-    /// Returns where `file`, which the manifest names, is: inside the folder `out`, wherever links
-    /// lead.
+    /// Returns the path of `file`, which the manifest names, in the folder `out`.
     ///
-    /// An error if a link leads out of it, or it is no regular file. One that is not there is for
-    /// its reader to miss.
+    /// Refuses a file outside the folder, by way of a link, and a path that is no regular file. A
+    /// missing file is left to its reader.
     pub(crate) fn file_in(storage: &dyn Storage, out: &Path, file: &str) -> Result<PathBuf> {
         let path = out.join(file);
         match (storage.canonicalize(out), storage.canonicalize(&path)) {
@@ -281,10 +282,12 @@ impl Manifest {
     }
 }
 
+/// Returns the path of the manifest of `out`, for errors.
 fn shown(out: &Path) -> String {
     out.join(MANIFEST_FILE).display().to_string()
 }
 
+/// Returns the error of a text that is not a manifest.
 fn not_ours(out: &Path, why: &str) -> Error {
     Error::dataset(format!("not a manifest of sabiprep: {why}"))
         .file(shown(out))

@@ -27,11 +27,12 @@ use crate::schema::Split;
 /// The tokenizer's copy in a dataset.
 pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
 
+/// Returns the error of a path that cannot be written to.
 fn failed(path: &Path, error: &std::io::Error) -> Error {
     Error::io(ErrorKind::Output, path, error)
 }
 
-/// Returns the file of a shard in its dataset: `train/shard-00000.arrow`.
+/// Returns the path of a shard in its dataset, such as `train/shard-00000.arrow`.
 #[must_use]
 pub(crate) fn shard_name(split: Split, index: usize) -> String {
     format!("{}/shard-{index:05}.arrow", split.name())

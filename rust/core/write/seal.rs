@@ -1,5 +1,5 @@
-//! Seals: a JSON text that holds the sha256 of itself, so that whoever reads it knows that it is as
-//! it was written.
+//! Seals: a JSON text that holds the sha256 of itself, so that a reader can tell that it was not
+//! changed.
 //!
 //! The digest covers the bytes of the text, with the 64 digits of its own value read as zeros.
 
@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use crate::tokenize::hex;
 
-/// What stands for a digest while it is computed.
+/// Stands for a digest while it is computed.
 pub(crate) const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// The key of the digest.
 const SHA256: &str = "sha256";
 
 /// Returns the digest of a text whose own digest is read as zeros.
@@ -19,12 +20,12 @@ pub(crate) fn digest_of(zeroed: &str) -> String {
     hex(&Sha256::digest(zeroed.as_bytes()))
 }
 
-/// Whether `digest`, which `text` says is its own, is.
+/// Returns whether `digest`, a value in `text`, is the digest of this text.
 pub(crate) fn is_sealed(text: &str, digest: &str) -> bool {
     digest.len() == ZEROS.len() && digest_of(&text.replacen(digest, ZEROS, 1)) == digest
 }
 
-/// Returns `object` as JSON with its seal, which comes first.
+/// Returns `object` as JSON, with its seal as the first value.
 pub(crate) fn sealed_text(object: &impl Serialize) -> serde_json::Result<String> {
     let mut sealed = Map::from_iter([(SHA256.to_owned(), Value::from(ZEROS))]);
     if let Value::Object(fields) = serde_json::to_value(object)? {
@@ -34,7 +35,7 @@ pub(crate) fn sealed_text(object: &impl Serialize) -> serde_json::Result<String>
     Ok(zeroed.replacen(ZEROS, &digest_of(&zeroed), 1))
 }
 
-/// Reads what [`sealed_text`] wrote, or says what is wrong with it.
+/// Reads a text of [`sealed_text`]. Returns an error in words if it was changed.
 pub(crate) fn unsealed<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let digest = value[SHA256].as_str().ok_or("it has no sha256 of itself")?;
@@ -57,12 +58,12 @@ mod tests {
             (&found["b"][1], &found["a"]["zeros"]),
             (&Value::from(2.5), &Value::from(ZEROS))
         );
-        for at in 0..text.len() {
+        for byte in 0..text.len() {
             for bit in 0..8 {
                 let mut bytes = text.clone().into_bytes();
-                bytes[at] ^= 1 << bit;
+                bytes[byte] ^= 1 << bit;
                 let Ok(flipped) = String::from_utf8(bytes) else { continue };
-                assert!(unsealed::<Value>(&flipped).is_err(), "bit {bit} of byte {at}");
+                assert!(unsealed::<Value>(&flipped).is_err(), "bit {bit} of byte {byte}");
             }
         }
         for unsealed_text in ["", "[]", "{}", "{\"sha256\": 1}", "{\"sha256\": \"\"}"] {

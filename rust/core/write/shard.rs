@@ -25,15 +25,15 @@ use crate::storage::{NewFile, Storage, finish};
 /// A finished shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Written {
-    /// Its rows.
+    /// The number of its rows.
     pub rows: u64,
-    /// Its size in bytes.
+    /// The size of its file in bytes.
     pub bytes: u64,
-    /// Its checksum in hexadecimal.
+    /// The checksum of its file in hexadecimal.
     pub xxh3_128: String,
 }
 
-/// Counts and hashes what passes through it.
+/// A writer that counts and hashes the bytes that pass through it.
 struct Summing<W> {
     inner: W,
     hasher: Xxh3Default,
@@ -61,7 +61,7 @@ pub(crate) struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Opens the shard `path`, which appears under its name once it is finished.
+    /// Begins the shard `path`, which appears under its name once it is finished.
     pub(crate) fn create(
         storage: &dyn Storage,
         path: &Path,
@@ -92,7 +92,7 @@ impl ShardWriter {
         self.writer.write(batch).map_err(|error| broken(&self.path, &error))
     }
 
-    /// Completes the file: synced and renamed.
+    /// Ends the file, syncs it and gives it its name.
     pub(crate) fn finish(mut self) -> Result<Written> {
         self.writer.finish().map_err(|error| broken(&self.path, &error))?;
         let sink = self.writer.into_inner().map_err(|error| broken(&self.path, &error))?;
@@ -103,7 +103,9 @@ impl ShardWriter {
     }
 }
 
+/// Returns the error of the Arrow library about the shard `path`.
 fn broken(path: &Path, error: &arrow_schema::ArrowError) -> Error {
+    // A full disk must be told as such.
     if let arrow_schema::ArrowError::IoError(_, error) = error {
         return failed(path, error);
     }
@@ -124,15 +126,18 @@ pub(crate) struct Batch {
     n_targets: Int32Builder,
 }
 
+/// The ids of a batch in the dataset's type.
 enum Ids {
     U16(Vec<u16>),
     U32(Vec<u32>),
 }
 
+/// Returns the builder of a column of lists without nulls.
 fn list<T: ArrowPrimitiveType>() -> ListBuilder<PrimitiveBuilder<T>> {
     ListBuilder::new(PrimitiveBuilder::new()).with_field(Field::new("item", T::DATA_TYPE, false))
 }
 
+/// Appends one list to a column.
 fn append<T: ArrowPrimitiveType>(
     builder: &mut ListBuilder<PrimitiveBuilder<T>>,
     values: &[T::Native],
@@ -142,7 +147,7 @@ fn append<T: ArrowPrimitiveType>(
 }
 
 impl Batch {
-    /// An empty batch of rows of `seq_len` tokens.
+    /// Returns an empty batch of rows of `seq_len` tokens.
     #[must_use]
     pub(crate) fn new(seq_len: usize, ids: IdType) -> Self {
         Self {
@@ -178,12 +183,13 @@ impl Batch {
         self.n_targets.append_value(row.n_targets);
     }
 
-    /// The rows as a record batch.
+    /// Returns the rows as a record batch.
     pub(crate) fn finish(self) -> Result<RecordBatch> {
         self.assemble()
             .map_err(|error| Error::internal(format!("rows that make no record batch: {error}")))
     }
 
+    /// Puts the columns together, in the order of the schema.
     fn assemble(mut self) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {
         let ids: ArrayRef = match self.ids {
             Ids::U16(ids) => Arc::new(PrimitiveArray::<UInt16Type>::from(ids)),

@@ -1,8 +1,8 @@
-//! `State`: what is known of a run in its work folder, and `Identity`, all that the bytes of its
+//! `State`: the record of a run in its work folder. `Identity`: everything that the bytes of its
 //! dataset depend on.
 //!
-//! It is sealed, and its values are checked when it is read: a run never goes on from what was
-//! damaged.
+//! A state is sealed, and its values are checked when it is read: a run never goes on from a
+//! damaged state.
 
 use std::path::{Path, PathBuf};
 
@@ -18,20 +18,20 @@ use crate::storage::Storage;
 /// Everything that the bytes of a dataset depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Identity {
-    /// The program.
+    /// The program that packs.
     pub program: Program,
     /// The sha256 of the tokenizer's bytes.
     pub tokenizer: String,
-    /// BOS, EOS and pad.
+    /// The ids of BOS, EOS and pad.
     pub controls: (Option<u32>, u32, u32),
     /// The resolved configuration.
     pub config: Value,
-    /// The inputs.
+    /// The inputs with their checksums.
     pub inputs: Vec<InputEntry>,
 }
 
 impl Identity {
-    /// That of a finished dataset.
+    /// Returns the identity of a finished dataset.
     #[must_use]
     pub(crate) fn of_dataset(manifest: &Manifest) -> Self {
         let tokenizer = &manifest.tokenizer;
@@ -44,7 +44,7 @@ impl Identity {
         }
     }
 
-    /// What is different in `now`, in words; `None` if nothing is.
+    /// Returns the first difference of `now`, in words; `None` if there is none.
     #[must_use]
     pub(crate) fn change(&self, now: &Self) -> Option<String> {
         if self.program != now.program {
@@ -74,7 +74,7 @@ impl Identity {
         changed.map(|(was, _)| format!("the input {} was changed", was.path))
     }
 
-    /// Refuses to go on in `out` with what is no longer the same.
+    /// Refuses to go on in `out` if `now` differs.
     pub(crate) fn refuse_changes(&self, now: &Self, out: &Path) -> Result<()> {
         match self.change(now) {
             None => Ok(()),
@@ -85,13 +85,13 @@ impl Identity {
     }
 }
 
-/// The first value of two configurations that differs, with its path.
+/// Returns the first value in which two configurations differ, with its path, in words.
 fn changed_value(was: &Value, is: &Value, path: &str) -> Option<String> {
-    let at = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match (was, is) {
         (Value::Object(a), Value::Object(b)) => {
             let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
-            keys.into_iter().find_map(|key| changed_value(&was[key], &is[key], &at(key)))
+            keys.into_iter().find_map(|key| changed_value(&was[key], &is[key], &below(key)))
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             // A source is known by its name.
@@ -101,14 +101,14 @@ fn changed_value(was: &Value, is: &Value, path: &str) -> Option<String> {
             a.iter()
                 .zip(b)
                 .enumerate()
-                .find_map(|(nth, (a, b))| changed_value(a, b, &at(&key(nth, a))))
+                .find_map(|(nth, (a, b))| changed_value(a, b, &below(&key(nth, a))))
         }
         _ if was == is => None,
         _ => Some(format!("{path} was {was}, it is {is}")),
     }
 }
 
-/// How far a run has come.
+/// The stage that a run has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Stage {
@@ -120,27 +120,27 @@ pub(crate) enum Stage {
     Kept,
 }
 
-/// What is known of a run in its work folder.
+/// The record of a run in its work folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// What it makes.
+    /// The identity of the dataset that it makes.
     pub identity: Identity,
-    /// Bytes of its input splits.
+    /// The size of its input splits in bytes.
     pub split_bytes: u64,
     /// Whether its spool is to be kept.
     pub keep_spool: bool,
-    /// Where its corpus is.
+    /// The path of its corpus.
     #[serde(with = "any_path")]
     pub corpus: PathBuf,
-    /// Where its tokenizer is.
+    /// The path of its tokenizer file.
     #[serde(with = "any_path_or_none")]
     pub tokenizer: Option<PathBuf>,
-    /// How far it has come.
+    /// The stage it has reached.
     pub stage: Stage,
 }
 
 impl State {
-    /// That of the run whose work folder is in `out`, if there is one.
+    /// Reads the state in the work folder of `out`; `None` if there is none.
     pub(crate) fn of(storage: &dyn Storage, out: &Path) -> Result<Option<Self>> {
         let path = out.join(WORK).join(STATE_FILE);
         if !storage.is_there(&path) {
@@ -160,7 +160,7 @@ impl State {
         Ok(Some(state))
     }
 
-    /// Its text, sealed.
+    /// Returns the sealed text of the state.
     pub(super) fn to_text(&self) -> String {
         sealed_text(self).expect("a state is plain data")
     }
@@ -175,6 +175,7 @@ enum AnyPath {
 }
 
 impl AnyPath {
+    /// Returns the form of a path that loses nothing.
     fn of(path: &Path) -> Self {
         path.to_str().map_or_else(
             || Self::Bytes(path.as_os_str().as_encoded_bytes().to_vec()),
@@ -182,6 +183,7 @@ impl AnyPath {
         )
     }
 
+    /// Returns the path again.
     fn into_path(self) -> PathBuf {
         match self {
             Self::Text(text) => text.into(),

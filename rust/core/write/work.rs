@@ -1,11 +1,10 @@
-//! `WorkFolder`: a dataset folder while the dataset in it is being made, and what is known of it if
-//! that stopped.
+//! `WorkFolder`: a dataset folder while its dataset is being made.
 //!
-//! Everything is made under `OUT/.work`; `state.json` there says of what, so that a run that was
-//! stopped can go on, and only if nothing it depends on has changed. Once the dataset is whole it
-//! is moved into place, the manifest last; a move that was stopped is ended by the next run.
-//! Nothing outside OUT is touched: OUT may be a link to a folder, but nothing of the work folder
-//! may be one, and links in a dataset are removed, never followed.
+//! Everything is made under `OUT/.work`. Its `state.json` lets a stopped run go on, if nothing that
+//! the dataset depends on has changed. Once the dataset is whole it is moved into place, the
+//! manifest last; the next run ends a move that was stopped. Nothing outside OUT is touched: OUT
+//! may be a link to a folder, but nothing in the work folder may be a link, and links in a dataset
+//! are removed, never followed.
 
 use std::io::ErrorKind::{AlreadyExists, NotADirectory};
 use std::path::{Path, PathBuf};
@@ -26,26 +25,28 @@ use crate::tokenize::hex;
 
 /// The folder of unfinished work inside OUT.
 pub(crate) const WORK: &str = ".work";
-/// What is known of the run.
+/// The file with the state of the run.
 pub(super) const STATE_FILE: &str = "state.json";
 const LOCK_FILE: &str = "lock";
 const SPOOL: &str = "spool";
-/// Where what is known of finished shards is.
+/// The folder with a sealed note for each finished shard.
 const DONE: &str = "done";
 
-/// What is to be done in a folder.
+/// The task that a run has in its folder.
 #[derive(Debug)]
 pub(crate) enum Survey {
-    /// A dataset is made anew; if a spool was kept in the folder, this is its state.
+    /// To make a dataset anew. If the folder keeps a spool, its state is given.
     Fresh(Option<State>),
-    /// A run was stopped there, and is to go on.
+    /// To go on with a stopped run, whose state is given.
     Unfinished(State),
-    /// A dataset is there, and a run that would make it again is to go on.
+    /// To check a finished dataset that the run would make again.
     Finished,
 }
 
-/// Looks at `out`, and refuses what must not be written to: it must be missing or empty, or with
-/// `overwrite` or `resume` a folder of ours.
+/// Looks at `out` and returns the task that a run has there.
+///
+/// Refuses a folder that must not be written to: it must be missing or empty, or with `overwrite`
+/// or `resume` a folder of ours.
 pub(crate) fn survey(
     storage: &dyn Storage,
     out: &Path,
@@ -64,16 +65,8 @@ pub(crate) fn survey(
             .file(shown)
             .remedy("remove the link, or make the folder that it names"));
     }
-    let work = out.join(WORK);
-    refuse_links(storage, &work)?;
-    let state = State::of(storage, out)?;
-    // What a run leaves that was killed before it could say anything.
-    let is_ours = |name: &String| name == LOCK_FILE || is_temporary(name);
-    if storage.exists(&work) && state.is_none() && !storage.names_in(&work).iter().all(is_ours) {
-        return Err(Error::output("was not made by sabiprep, and its name is needed")
-            .file(work.display().to_string())
-            .remedy("move it away, or name another folder for the dataset"));
-    }
+    let state = state_of_ours(storage, out)?;
+    // A kept spool belongs to a finished dataset, which is looked at below.
     if let Some(state) = state.clone().filter(|state| state.stage != Stage::Kept) {
         return match (resume, overwrite) {
             (true, _) => Ok(Survey::Unfinished(state)),
@@ -106,7 +99,22 @@ pub(crate) fn survey(
     Ok(Survey::Fresh(state))
 }
 
-/// Refuses a work folder that leads out of OUT.
+/// Returns the state in the work folder of `out`, if any. Refuses a work folder of other programs.
+fn state_of_ours(storage: &dyn Storage, out: &Path) -> Result<Option<State>> {
+    let work = out.join(WORK);
+    refuse_links(storage, &work)?;
+    let state = State::of(storage, out)?;
+    // A run that is killed before it writes its state leaves no other files.
+    let is_ours = |name: &String| name == LOCK_FILE || is_temporary(name);
+    if storage.exists(&work) && state.is_none() && !storage.names_in(&work).iter().all(is_ours) {
+        return Err(Error::output("was not made by sabiprep, and its name is needed")
+            .file(work.display().to_string())
+            .remedy("move it away, or name another folder for the dataset"));
+    }
+    Ok(state)
+}
+
+/// Refuses a work folder that leads out of OUT by a link.
 fn refuse_links(storage: &dyn Storage, work: &Path) -> Result<()> {
     let folders =
         Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE, LOCK_FILE, STATE_FILE]);
@@ -121,21 +129,22 @@ fn refuse_links(storage: &dyn Storage, work: &Path) -> Result<()> {
     }
 }
 
-/// The work folder of a run; no other run works in it at the same time.
+/// The work folder of a run, locked against other runs.
 #[derive(Debug)]
 pub(crate) struct WorkFolder<'a> {
     storage: &'a dyn Storage,
+    /// The dataset folder.
     out: PathBuf,
     /// The folders that did not exist before, the innermost first.
     made: Vec<PathBuf>,
     state: State,
-    /// The state of the kept spool that was there before.
+    /// The state of the kept spool that the folder held before.
     kept: Option<State>,
     _lock: Box<dyn Lock>,
 }
 
 impl<'a> WorkFolder<'a> {
-    /// Begins a run in `out`, or goes on with the one that `survey` found there.
+    /// Begins a run in `out`, or goes on with the run that `survey` found.
     pub(crate) fn open(
         storage: &'a dyn Storage,
         out: &Path,
@@ -157,67 +166,71 @@ impl<'a> WorkFolder<'a> {
             Survey::Unfinished(_) | Survey::Finished => None,
         };
         let folder = Self { storage, out: out.to_owned(), made, state, kept, _lock: lock };
-        let clear = || -> std::io::Result<()> {
-            if !matches!(survey, Survey::Unfinished(_)) {
-                for name in Split::ALL.map(Split::name).into_iter().chain([
-                    DONE,
-                    TOKENIZER_FILE,
-                    MANIFEST_FILE,
-                ]) {
-                    storage.remove_all(&work.join(name))?;
-                }
-            }
-            for folder in [".", SPOOL, DONE].into_iter().chain(Split::ALL.map(Split::name)) {
-                let folder = work.join(folder);
-                for name in storage.names_in(&folder).iter().filter(|name| is_temporary(name)) {
-                    storage.remove_if_there(&folder.join(name))?;
-                }
-            }
-            Ok(())
-        };
-        clear().map_err(|error| at(&error))?;
+        let goes_on = matches!(survey, Survey::Unfinished(_));
+        folder.clear(goes_on).map_err(|error| at(&error))?;
         folder.write_state()?;
-        for name in Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE]) {
-            // A dataset on its way into place may have left already.
-            if folder.state.stage == Stage::Working {
+        // A dataset on its way into place may have left its folders already.
+        if folder.state.stage == Stage::Working {
+            for name in Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE]) {
                 storage.create_folder(&work.join(name)).map_err(|error| at(&error))?;
             }
         }
         Ok(folder)
     }
 
+    /// Removes the temporary files of a killed run; unless the run goes on, its results too. Spools
+    /// stay: they are named by their content.
+    fn clear(&self, goes_on: bool) -> std::io::Result<()> {
+        let (storage, work) = (self.storage, self.work());
+        let splits = Split::ALL.map(Split::name);
+        if !goes_on {
+            for name in splits.into_iter().chain([DONE, TOKENIZER_FILE, MANIFEST_FILE]) {
+                storage.remove_all(&work.join(name))?;
+            }
+        }
+        for folder in [".", SPOOL, DONE].into_iter().chain(splits) {
+            let folder = work.join(folder);
+            for name in storage.names_in(&folder).iter().filter(|name| is_temporary(name)) {
+                storage.remove_if_there(&folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the state to its file.
     fn write_state(&self) -> Result<()> {
         self.storage.write_file(&self.work().join(STATE_FILE), self.state.to_text().as_bytes())
     }
 
+    /// Returns the path of the work folder.
     fn work(&self) -> PathBuf {
         self.out.join(WORK)
     }
 
-    /// Where spools are.
+    /// Returns the folder of spool files.
     #[must_use]
     pub(crate) fn spool(&self) -> PathBuf {
         spool_of(&self.out)
     }
 
-    /// Where shard `index` of `split` is written.
+    /// Returns the path at which shard `index` of `split` is written.
     #[must_use]
     pub(crate) fn shard_path(&self, split: Split, index: usize) -> PathBuf {
         self.work().join(shard_name(split, index))
     }
 
+    /// Returns the path of the note about a finished shard.
     fn done_path(&self, split: Split, index: usize) -> PathBuf {
         self.work().join(DONE).join(format!("{}-{index:05}.json", split.name()))
     }
 
-    /// Notes what is known of a finished shard.
+    /// Writes the note about a finished shard: its `sums`.
     pub(crate) fn save(&self, split: Split, index: usize, sums: &impl Serialize) -> Result<()> {
         let text = sealed_text(sums).expect("sums are plain data");
         self.storage.write_file(&self.done_path(split, index), text.as_bytes())
     }
 
-    /// What [`WorkFolder::save`] noted of a shard, if it was finished, and the note is as it was
-    /// written.
+    /// Reads the note about a shard; `None` if the shard was not finished or the note was changed.
     #[must_use]
     pub(crate) fn saved<T: DeserializeOwned>(&self, split: Split, index: usize) -> Option<T> {
         let path = self.done_path(split, index);
@@ -228,10 +241,10 @@ impl<'a> WorkFolder<'a> {
         }
     }
 
-    /// Removes what the run made, since it can never go on; a spool that was kept before stays.
+    /// Removes all files of a run that can never go on. A spool that was kept before stays.
     pub(crate) fn abandon(self) {
         let work = self.work();
-        // Best effort: what cannot be removed is an unfinished run, and --overwrite takes it.
+        // Best effort: files that cannot be removed are an unfinished run, which --overwrite takes.
         let remove = || -> Result<()> {
             if let Some(kept) = &self.kept {
                 for name in Split::ALL.map(Split::name).into_iter().chain([DONE]) {
@@ -260,8 +273,8 @@ impl<'a> WorkFolder<'a> {
         self.storage.write_file(&self.work().join(MANIFEST_FILE), manifest.to_text().as_bytes())?;
         self.state.stage = Stage::Moving;
         self.write_state()?;
+        // Deletes cached spools that this dataset does not use.
         let folder = self.spool();
-        // Of a spool that is kept, what this dataset is not made of goes.
         for name in self.storage.names_in(&folder).iter().filter(|name| !spools.contains(*name)) {
             self.storage
                 .remove_if_there(&folder.join(name))
@@ -270,7 +283,7 @@ impl<'a> WorkFolder<'a> {
         self.end_move()
     }
 
-    /// Refuses to go on with a move of what was damaged since it was made.
+    /// Refuses to go on with a move if a file was damaged since it was made.
     pub(crate) fn check_move(&self, monitor: &Monitor) -> Result<()> {
         let work = self.work();
         if !self.storage.exists(&work.join(MANIFEST_FILE)) {
@@ -282,7 +295,7 @@ impl<'a> WorkFolder<'a> {
                 .file(path.display().to_string())
                 .remedy(again))
         };
-        // What is not in the work folder any more is in place.
+        // Files that have left the work folder are in place.
         let find = |name: &str| {
             Some(work.join(name))
                 .filter(|path| self.storage.exists(path))
@@ -296,33 +309,35 @@ impl<'a> WorkFolder<'a> {
             }
         }
         let tokenizer = find(TOKENIZER_FILE);
-        if hex(&Sha256::digest(self.storage.whole_bytes(&tokenizer)?)) == manifest.tokenizer.sha256
-        {
-            return Ok(());
-        }
-        refuse(&tokenizer)
+        let digest = hex(&Sha256::digest(self.storage.whole_bytes(&tokenizer)?));
+        if digest == manifest.tokenizer.sha256 { Ok(()) } else { refuse(&tokenizer) }
     }
 
-    /// Ends a move, wherever it stopped.
+    /// Moves shards, tokenizer and manifest into place; does nothing where that is done.
+    fn move_files(&self) -> std::io::Result<()> {
+        let (out, work) = (&self.out, self.work());
+        if !self.storage.exists(&work.join(MANIFEST_FILE)) {
+            return Ok(());
+        }
+        // From here on the folder is unfinished until its manifest is back.
+        self.storage.remove_if_there(&out.join(MANIFEST_FILE))?;
+        for name in Split::ALL.map(Split::name).into_iter().chain([TOKENIZER_FILE]) {
+            if self.storage.exists(&work.join(name)) {
+                self.storage.remove_all(&out.join(name))?;
+                self.storage.rename(&work.join(name), &out.join(name))?;
+            }
+        }
+        // Synced before the manifest moves: it must not outlive a file that it names.
+        self.storage.sync_folder(out);
+        self.storage.rename(&work.join(MANIFEST_FILE), &out.join(MANIFEST_FILE))?;
+        self.storage.sync_folder(out);
+        Ok(())
+    }
+
+    /// Ends a move, wherever it stopped, and clears the work folder away.
     pub(crate) fn end_move(mut self) -> Result<()> {
         let (out, work) = (self.out.clone(), self.work());
-        let moved = || -> std::io::Result<()> {
-            if self.storage.exists(&work.join(MANIFEST_FILE)) {
-                // From here on the folder is unfinished until its manifest is back.
-                self.storage.remove_if_there(&out.join(MANIFEST_FILE))?;
-                for name in Split::ALL.map(Split::name).into_iter().chain([TOKENIZER_FILE]) {
-                    if self.storage.exists(&work.join(name)) {
-                        self.storage.remove_all(&out.join(name))?;
-                        self.storage.rename(&work.join(name), &out.join(name))?;
-                    }
-                }
-                self.storage.sync_folder(&out);
-                self.storage.rename(&work.join(MANIFEST_FILE), &out.join(MANIFEST_FILE))?;
-                self.storage.sync_folder(&out);
-            }
-            Ok(())
-        };
-        moved()
+        self.move_files()
             .and_then(|()| self.storage.remove_all(&work.join(DONE)))
             .map_err(|error| failed(&out, &error))?;
         if self.state.keep_spool {
@@ -331,7 +346,7 @@ impl<'a> WorkFolder<'a> {
         }
         let clear = || -> std::io::Result<()> {
             self.storage.remove_all(&work.join(SPOOL))?;
-            // The last to go is what makes the folder ours.
+            // The state goes last: it marks the folder as ours.
             self.storage.remove_if_there(&work.join(STATE_FILE))?;
             self.storage.remove_all(&work)
         };
@@ -341,7 +356,7 @@ impl<'a> WorkFolder<'a> {
     }
 }
 
-/// Removes what a run left in `out` that was killed while it cleared its work folder away.
+/// Removes the work folder in `out` if a run was killed while it removed it.
 pub(crate) fn clear_leftover(storage: &dyn Storage, out: &Path) -> Result<()> {
     match State::of(storage, out)? {
         Some(_) => Ok(()),
@@ -349,13 +364,13 @@ pub(crate) fn clear_leftover(storage: &dyn Storage, out: &Path) -> Result<()> {
     }
 }
 
-/// Where the spools of the dataset `out` are.
+/// Returns the folder of the spool files of the dataset `out`.
 #[must_use]
 pub(crate) fn spool_of(out: &Path) -> PathBuf {
     out.join(WORK).join(SPOOL)
 }
 
-/// The folders of `path` that do not exist, the innermost first.
+/// Returns the folders of `path` that do not exist, the innermost first.
 fn missing_folders(storage: &dyn Storage, path: &Path) -> Vec<PathBuf> {
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !storage.exists(folder);
     path.ancestors().take_while(is_missing).map(Path::to_owned).collect()

@@ -1,4 +1,4 @@
-//! The one door to long work: it releases the GIL, lets Ctrl-C through, reports progress and maps
+//! The one door to long work: releases the GIL, lets Ctrl-C through, reports progress and maps
 //! errors.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,7 +16,7 @@ use crate::error::to_python;
 /// The time between two looks at signals and two reports of progress.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Runs `work` on a thread of its own and returns its result. An exception of a signal or of
+/// Runs `work` on a thread of its own and returns its result. An exception from a signal or from
 /// `progress` stops the work, and is raised once the work has stopped.
 pub fn enter<T: Send>(
     py: Python<'_>,
@@ -43,6 +43,7 @@ pub fn enter<T: Send>(
                 ),
             )
         })?;
+        // Python looks at signals on this thread alone, so it stays here and the work does not.
         let mut stopped = None;
         while !done.load(Relaxed) && !worker.is_finished() {
             py.detach(|| thread::park_timeout(TICK));
@@ -68,6 +69,7 @@ pub fn enter<T: Send>(
     })
 }
 
+/// Calls `progress` with the phase and the counters of the monitor.
 fn tell(progress: Option<&Bound<'_, PyAny>>, monitor: &Monitor) -> PyResult<()> {
     let Some(progress) = progress else { return Ok(()) };
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);

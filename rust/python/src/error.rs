@@ -1,5 +1,5 @@
-//! The one error map: each kind of the core's error is one class of `sabiprep.errors`, and each
-//! failure of the operating system that Python has a class for is one `errno`.
+//! The one error map: maps each kind of the core's error to a class of `sabiprep.errors`, and each
+//! failure of the operating system that has a class in Python to an `errno`.
 
 use std::io;
 
@@ -36,6 +36,7 @@ fn errno_of(kind: io::ErrorKind) -> Option<&'static str> {
 
 /// Returns the Python exception of an error.
 pub fn to_python(py: Python<'_>, error: &Error) -> PyErr {
+    // An exception that cannot be built is replaced by the reason.
     let build = || -> PyResult<PyErr> {
         let class = py.import("sabiprep.errors")?.getattr(class_of(error.kind))?;
         let place = PyDict::new(py);

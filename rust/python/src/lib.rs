@@ -1,5 +1,4 @@
-//! `sabiprep._core`: the core for Python. Newtypes and this one list of exports; no logic of its
-//! own.
+//! `sabiprep._core`: the core for Python. Newtypes and this one list of exports, without logic.
 
 #![expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
 

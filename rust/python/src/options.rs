@@ -1,4 +1,4 @@
-//! `sabiprep.PackOptions` for the core.
+//! Converts `sabiprep.PackOptions` to the options of the core.
 
 use std::path::PathBuf;
 

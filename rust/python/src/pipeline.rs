@@ -1,4 +1,4 @@
-//! Packing, explaining, training a tokenizer.
+//! Packs, explains a record, trains a tokenizer.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ pub fn pack(
     })
 }
 
+/// Returns a report as JSON.
 fn to_json(report: &Report) -> Result<String> {
     serde_json::to_string(report).map_err(|error| Error::internal(error.to_string()))
 }
@@ -54,6 +55,7 @@ pub fn explain<'py>(
     })?;
     let tokens = token_table(&explanation)
         .map_err(|error| to_python(py, &Error::internal(error.to_string())))?;
+    // Few values: JSON will do. Tokens may be thousands.
     let spans: Vec<_> = explanation
         .spans
         .iter()
@@ -74,6 +76,7 @@ pub fn explain<'py>(
     Ok((stages.to_string(), PyRecordBatch::new(tokens).into_pyarrow(py)?))
 }
 
+/// Returns the tokens of an explanation as a table.
 fn token_table(
     explanation: &Explanation,
 ) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {

@@ -1,4 +1,4 @@
-//! Text to tokens, and the tokens of a dataset to text.
+//! Encodes texts, and turns the tokens of a dataset back to text.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct Decoder(Encoder);
 
 #[pymethods]
 impl Decoder {
-    /// Loads the tokenizer of a dataset. Returns an error if it is not the one of packing.
+    /// Loads the tokenizer of a dataset. Refuses a tokenizer that the dataset was not packed with.
     #[new]
     fn new(py: Python<'_>, out: PathBuf) -> PyResult<Self> {
         enter(py, None, |context| {
@@ -107,7 +107,7 @@ impl TextEncoder {
         threads: usize,
     ) -> PyResult<PyArray> {
         let count = texts.len();
-        let mut texts = (0..count).map(|at| texts.value(at));
+        let mut texts = (0..count).map(|index| texts.value(index));
         enter(py, None, |context| {
             let next = |share: &mut Share| {
                 share.fill(&mut texts);
@@ -122,22 +122,24 @@ impl TextEncoder {
     /// them, while the others encode.
     fn encode_list(&self, texts: &Bound<'_, PyList>, threads: usize) -> PyResult<PyArray> {
         let (py, count, list) = (texts.py(), texts.len(), texts.as_unbound());
-        let (mut at, mut failed) = (0, None);
+        // An exception cannot pass through the core, so it is kept in `failed`.
+        let (mut index, mut failed) = (0, None);
         let ids = enter(py, None, |context| {
             let next = |share: &mut Share| {
                 context.monitor.check()?;
                 let read = Python::attach(|py| {
                     let list = list.bind(py);
-                    if at < count && list.len() != count {
+                    // Other Python threads run meanwhile and may change the list.
+                    if index < count && list.len() != count {
                         return Err(PyRuntimeError::new_err(
                             "the list changed size while it was encoded",
                         ));
                     }
-                    while at < count && !share.is_full() {
-                        let text = list.get_item(at)?;
-                        let text = text.cast::<PyString>().map_err(|_| no_text(at, &text))?;
-                        share.push(text.to_str().map_err(|error| not_unicode(py, at, error))?);
-                        at += 1;
+                    while index < count && !share.is_full() {
+                        let text = list.get_item(index)?;
+                        let text = text.cast::<PyString>().map_err(|_| no_text(index, &text))?;
+                        share.push(text.to_str().map_err(|error| not_unicode(py, index, error))?);
+                        index += 1;
                     }
                     Ok(())
                 });
@@ -155,20 +157,22 @@ impl TextEncoder {
     }
 }
 
-fn no_text(at: usize, found: &Bound<'_, PyAny>) -> PyErr {
+/// Returns the error of an item of a list that is not a str.
+fn no_text(index: usize, found: &Bound<'_, PyAny>) -> PyErr {
     let kind =
         found.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string());
-    PyTypeError::new_err(format!("text {at} of the list is {kind}, not str"))
+    PyTypeError::new_err(format!("text {index} of the list is {kind}, not str"))
 }
 
-/// Returns an error that names the text that is not valid Unicode; other errors stay.
-fn not_unicode(py: Python<'_>, at: usize, error: PyErr) -> PyErr {
+/// Returns the error of a str that is not valid Unicode, with its index; other errors stay.
+fn not_unicode(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
     if !error.is_instance_of::<PyUnicodeEncodeError>(py) {
         return error;
     }
-    PyValueError::new_err(format!("text {at} of the list is not valid Unicode: {error}"))
+    PyValueError::new_err(format!("text {index} of the list is not valid Unicode: {error}"))
 }
 
+/// Returns ids as an Arrow list array.
 fn lists(ids: Ids) -> Result<ArrayRef, Error> {
     if i32::try_from(ids.flat.len()).is_err() {
         return Err(Error::input(format!(

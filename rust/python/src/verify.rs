@@ -1,4 +1,4 @@
-//! Verifying a dataset.
+//! Verifies a dataset, by itself and against its corpus.
 
 use std::path::PathBuf;
 
@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::door::enter;
 
-/// Derives a sample of a dataset's records (all for `None`) again from its corpus and compares.
-/// Returns the result as JSON.
+/// Derives a sample of a dataset's records (all for `None`) again from its corpus, and compares.
+/// Returns the counts and the failures as JSON.
 #[pyfunction]
 #[pyo3(signature = (out, corpus, *, sample, threads, progress))]
 pub fn verify_against(

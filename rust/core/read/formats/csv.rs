@@ -1,8 +1,8 @@
-//! Quoted comma-separated values, as RFC 4180 has them: a field in quotes may hold delimiters, ends
-//! of line, and quotes written twice. The first record names the columns, unless the source does.
+//! Reads quoted comma-separated values by RFC 4180: a field in quotes may hold delimiters, ends of
+//! line, and quotes written twice. The first record names the columns, unless the source does.
 //!
 //! The `csv-core` crate finds the fields. A record is held in memory up to [`MAX_LINE`] bytes; the
-//! rest of a longer one, such as all that follows a quote that nobody closed, is passed over.
+//! rest of a longer record, such as the file after a quote that is never closed, is passed over.
 
 use csv_core::{ReadFieldResult, ReaderBuilder};
 
@@ -167,7 +167,7 @@ impl Rows {
         })
     }
 
-    /// Goes to the next record; `false` after the last one. Empty lines are none.
+    /// Goes to the next record. Returns `false` after the last record. Empty lines are no records.
     fn advance(&mut self) -> Result<bool> {
         if !self.skip_line_ends()? {
             return Ok(false);
@@ -187,7 +187,7 @@ impl Rows {
         }
     }
 
-    /// Moves past ends of line; `false` at the end of the file.
+    /// Moves past ends of line. Returns `false` at the end of the file.
     fn skip_line_ends(&mut self) -> Result<bool> {
         loop {
             let chunk = self.content.chunk()?;
@@ -207,6 +207,7 @@ impl Rows {
 }
 
 impl Row {
+    /// Begins a record at the byte `start`, on `line`.
     fn begin(&mut self, start: u64, line: u64) {
         (self.start, self.line, self.is_quoted) = (start, line, None);
         (self.bytes, self.filled, self.count) = (0, 0, 0);
@@ -214,7 +215,7 @@ impl Row {
         self.flaw = None;
     }
 
-    /// Adds the fields of `chunk` up to the end of the record. Returns how many bytes they take,
+    /// Adds the fields of `chunk` up to the end of the record. Returns the number of bytes read,
     /// and whether the record ends with them.
     fn read(&mut self, parser: &mut csv_core::Reader, chunk: &[u8]) -> (usize, bool) {
         let mut read = 0;
@@ -226,7 +227,7 @@ impl Row {
             self.bytes += len;
             self.filled += filled;
             match result {
-                // What is too long is read to its end in the room that there is.
+                // The rest of a record that is too long overwrites its start.
                 ReadFieldResult::OutputFull if self.flaw.is_some() => self.filled = 0,
                 ReadFieldResult::OutputFull => self.data.resize(self.data.len() * 2, 0),
                 ReadFieldResult::InputEmpty => {}
@@ -245,6 +246,7 @@ impl Row {
         (read, false)
     }
 
+    /// Ends a field. The next field begins on `line`.
     fn end_field(&mut self, line: u64) {
         if self.ends.len() < self.most_fields && self.flaw.is_none() {
             self.ends.push(self.filled);
@@ -253,7 +255,7 @@ impl Row {
         (self.line, self.is_quoted) = (line, None);
     }
 
-    /// Ends a record that no end of line does.
+    /// Ends a record at the end of the file.
     fn end_of_file(&mut self, parser: &mut csv_core::Reader) {
         // Inside of quotes, an end of line is part of the field.
         let (result, _, _) = parser.read_field(b"\n", &mut [0; 2]);
@@ -266,6 +268,7 @@ impl Row {
         self.end_field(self.line);
     }
 
+    /// Returns the fault of a record that is too long.
     fn too_long(&self) -> String {
         let what = format!("longer than {} MiB", MAX_LINE >> 20);
         if self.is_quoted == Some(true) {
@@ -275,20 +278,20 @@ impl Row {
         }
     }
 
-    /// Returns the text of all fields together, if each is text.
+    /// Returns all fields as one text; `None` if any field is not text.
     fn text(&self) -> Option<&str> {
         let text = std::str::from_utf8(&self.data[..self.filled]).ok()?;
         // Halves of a character in two fields are text only together.
         self.ends.iter().all(|&end| text.is_char_boundary(end)).then_some(text)
     }
 
-    /// Returns the fields in `text`, the text of all of them.
+    /// Returns the fields, cut out of the text of all fields.
     fn fields<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
         let mut start = 0;
         self.ends.iter().map(move |&end| &text[std::mem::replace(&mut start, end)..end])
     }
 
-    /// Says which field is not text.
+    /// Returns the fault of a record with a field that is not text.
     fn not_utf8(&self) -> String {
         let mut start = 0;
         for (nth, &end) in self.ends.iter().enumerate() {

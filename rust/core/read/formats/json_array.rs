@@ -1,8 +1,8 @@
-//! A JSON array of objects, each of which is a record; read one at a time, however long the array.
+//! Reads a JSON array of objects, one record at a time, in bounded memory.
 //!
 //! An element begins at its first byte and ends at the comma or bracket outside of its own strings
-//! and brackets. What lies between is an element whether or not it is JSON, so that a malformed one
-//! costs itself alone. A file whose array does not end is refused: it is damaged.
+//! and brackets. These bytes are an element even if they are not JSON, so that a malformed element
+//! costs itself alone. A file whose array does not end is damaged, and refused.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// Returns how many lines end in `bytes`.
+/// Returns the number of lines that end in `bytes`.
 fn newlines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
@@ -100,27 +100,28 @@ struct Elements {
     content: Content,
     /// The line of the next unread byte, from 1.
     line: u64,
-    /// Offset of the element at hand.
+    /// The offset of the element at hand.
     start: u64,
-    /// Its length.
+    /// The length of the element in bytes.
     bytes: usize,
-    /// Its bytes, if they are not too many.
+    /// The bytes of the element, if they are not too many.
     buffer: Vec<u8>,
     next: Next,
 }
 
-/// What comes next in the file.
+/// The next thing expected in the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// The first element, or the end of an empty array.
     First,
     /// An element.
     Element,
-    /// Nothing but white space.
+    /// The end of the file, after white space.
     End,
 }
 
 impl Elements {
+    /// Returns a cursor before the array.
     fn new(content: Content) -> Self {
         Self { content, line: 1, start: 0, bytes: 0, buffer: Vec::new(), next: Next::First }
     }
@@ -146,7 +147,7 @@ impl Elements {
         }
     }
 
-    /// Goes to the next element; `false` at the end of the array.
+    /// Goes to the next element. Returns `false` at the end of the array.
     fn advance(&mut self) -> Result<bool> {
         let first = self.next_byte()?;
         if self.next == Next::End {
@@ -194,7 +195,8 @@ impl Elements {
         }
     }
 
-    /// Returns the next byte that is not white space; none at the end of the file.
+    /// Returns the next byte that is not white space, without moving past it; `None` at the end of
+    /// the file.
     fn next_byte(&mut self) -> Result<Option<u8>> {
         loop {
             let chunk = self.content.chunk()?;
@@ -219,6 +221,7 @@ impl Elements {
         self.content.fault(what).remedy("fetch the file again, or mend the element")
     }
 
+    /// Returns an error about the current line.
     fn fault(&self, what: &str) -> Error {
         self.content.fault(what).line(self.line)
     }
@@ -227,14 +230,16 @@ impl Elements {
 /// Finds the end of an element.
 #[derive(Default)]
 struct Scan {
-    /// Brackets and braces that are open.
+    /// The number of open brackets and braces.
     depth: usize,
     in_string: bool,
+    /// Whether the next byte follows a backslash.
     is_escaped: bool,
 }
 
 impl Scan {
-    /// Returns how many bytes of `chunk` belong to the element, and whether it ends after them.
+    /// Returns the number of bytes of `chunk` that belong to the element, and whether it ends after
+    /// them.
     fn element(&mut self, chunk: &[u8]) -> (usize, bool) {
         let mut index = 0;
         while index < chunk.len() {

@@ -1,4 +1,4 @@
-//! JSON Lines: one JSON object a line.
+//! Reads JSON Lines: one JSON object on each line.
 
 use std::sync::Arc;
 

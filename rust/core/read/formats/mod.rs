@@ -8,7 +8,7 @@ mod tsv;
 
 use super::format::Format;
 
-/// Every format, in the order in which messages name them. Of two formats that may both be meant,
-/// the first is.
+/// Every format, in the order in which messages name them. If two formats are equally likely, the
+/// first is taken.
 pub(super) static FORMATS: [&dyn Format; 5] =
     [&json_array::JsonArray, &jsonl::Jsonl, &tsv::Tsv, &csv::Csv, &text::Text];

@@ -1,4 +1,4 @@
-//! Plain text: one document a line, in the field `text`.
+//! Reads plain text: one record on each line, in the field `text`.
 
 use crate::error::Result;
 use crate::read::columns::Columns;

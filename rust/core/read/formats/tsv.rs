@@ -1,5 +1,5 @@
-//! Raw tab-separated values: no quoting, no escapes. The first line names the columns, unless the
-//! source does.
+//! Reads raw tab-separated values: no quoting, no escapes. The first line names the columns, unless
+//! the source does.
 
 use crate::error::{Error, Result};
 use crate::read::columns::Columns;

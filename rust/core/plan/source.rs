@@ -1,0 +1,250 @@
+//! `Source`: a `[[source]]` with its files found and every default filled in.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::find::{find_files, portable_name};
+use super::{PackSpec, Plan, SegmentSpec, SourceSpec, mix};
+use crate::error::{Error, Result};
+use crate::read::{self, FormatName, FormatOptions};
+use crate::schema::{Duplicates, LossPolicy, OFFSET_BITS, Overflow, SpecialInData};
+use crate::storage::Storage;
+
+/// A source, resolved.
+#[derive(Debug, Clone, Serialize)]
+pub struct Source {
+    /// The name, unique in the corpus.
+    pub name: String,
+    /// The task that it trains.
+    pub task: String,
+    /// The language of its texts.
+    pub lang: String,
+    /// Indices of its inputs in [`Plan::inputs`], in order.
+    #[serde(skip)]
+    pub inputs: Vec<usize>,
+    /// Files as written.
+    pub files: Vec<String>,
+    /// Files that are held out, as written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub validation_files: Vec<String>,
+    /// The number of its inputs that are not held out; these come first.
+    #[serde(skip)]
+    pub training_inputs: usize,
+    /// The format of its inputs.
+    pub format: FormatName,
+    /// Options for reading its inputs, beside their format.
+    #[serde(flatten)]
+    pub options: FormatOptions,
+    /// The templates of its prompts and targets, in order.
+    pub segments: Vec<SegmentSpec>,
+    /// Copies of each record, on average; `None` if the mix decides.
+    pub epochs: Option<f64>,
+    /// The weight in the mix; `None` if its size counts.
+    pub weight: Option<f64>,
+    /// The policy for records longer than a row.
+    pub overflow: Overflow,
+    /// The policy that chooses trained tokens.
+    pub loss: LossPolicy,
+    /// The policy for data that spells a control token.
+    pub special_in_data: SpecialInData,
+    /// The policy for duplicates.
+    pub duplicates: Duplicates,
+}
+
+impl Source {
+    /// Returns whether its input `nth` is held out.
+    #[must_use]
+    pub(crate) fn holds_out(&self, nth: usize) -> bool {
+        nth >= self.training_inputs
+    }
+
+    /// Returns whether the source is plain text: targets alone.
+    #[must_use]
+    pub(crate) fn is_plain(&self) -> bool {
+        is_plain(&self.segments)
+    }
+}
+
+/// A file to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The path to open.
+    pub path: PathBuf,
+    /// The path within the corpus, with `/`. It identifies the file for the validation split.
+    pub name: String,
+    /// The size in bytes.
+    pub size: u64,
+}
+
+impl Plan {
+    /// Resolves a source and adds it to the plan. `defaults` holds the policies of `[pack]`.
+    pub(super) fn add_source(
+        &mut self,
+        spec: SourceSpec,
+        defaults: &PackSpec,
+        storage: &dyn Storage,
+    ) -> Result<()> {
+        self.refuse_name(&spec.name)?;
+        let mut inputs: Vec<usize> = Vec::new();
+        self.add_inputs(&spec.files, &mut inputs, storage)?;
+        let training_inputs = inputs.len();
+        self.add_inputs(&spec.validation_files, &mut inputs, storage)?;
+        if inputs.is_empty() {
+            return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
+        }
+        let options =
+            FormatOptions { columns: spec.columns, header: spec.header, delimiter: spec.delimiter };
+        let format = self.resolve_format(spec.format, &options, &inputs, storage)?;
+        let options = options.resolve(format)?;
+        let segments = resolve_segments(spec.segments, format)?;
+        let overflow = resolve_overflow(spec.overflow, is_plain(&segments))?;
+        // In a mix, a source without `epochs` is left to the mix.
+        let epochs = if self.mix.is_none() { spec.epochs.or(Some(1.0)) } else { spec.epochs };
+        mix::refuse_epochs("epochs", epochs)?;
+        self.sources.push(Source {
+            task: spec.task.unwrap_or_else(|| spec.name.clone()),
+            name: spec.name,
+            lang: spec.lang.unwrap_or_else(|| "und".to_owned()),
+            inputs,
+            files: spec.files,
+            validation_files: spec.validation_files,
+            training_inputs,
+            format,
+            options,
+            segments,
+            epochs,
+            weight: spec.weight,
+            overflow,
+            loss: spec.loss.unwrap_or_default(),
+            special_in_data: spec.special_in_data.or(defaults.special_in_data).unwrap_or_default(),
+            duplicates: spec.duplicates.or(defaults.duplicates).unwrap_or_default(),
+        });
+        Ok(())
+    }
+
+    /// Refuses the name of a new source if it is empty or taken.
+    fn refuse_name(&self, name: &str) -> Result<()> {
+        if name.trim().is_empty() {
+            return Err(Error::config("a source's name is empty")
+                .remedy("a name identifies a source: give it one"));
+        }
+        if self.sources.iter().any(|other| other.name == name) {
+            return Err(Error::config("two sources have this name")
+                .remedy("a name identifies a source: rename one"));
+        }
+        Ok(())
+    }
+
+    /// Adds the files of some patterns to the inputs of a source.
+    fn add_inputs(
+        &mut self,
+        patterns: &[String],
+        inputs: &mut Vec<usize>,
+        storage: &dyn Storage,
+    ) -> Result<()> {
+        for pattern in patterns {
+            for path in find_files(storage, &self.root, pattern)? {
+                let index = self.intern_input(&path, storage)?;
+                let Input { path, name, .. } = &self.inputs[index];
+                // By way of links a file may have two names.
+                let is_same = |&other: &usize| storage.is_same_file(&self.inputs[other].path, path);
+                if inputs.iter().any(is_same) {
+                    return Err(Error::config(format!("reads {name} twice")).remedy(
+                        "set `epochs` to repeat a source; a file is trained on or held out, not \
+                         both",
+                    ));
+                }
+                inputs.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the index of the input at `path`, and adds it to the plan if it is new.
+    pub(super) fn intern_input(&mut self, path: &Path, storage: &dyn Storage) -> Result<usize> {
+        let name = portable_name(&self.root, path);
+        if let Some(index) = self.inputs.iter().position(|input| input.name == name) {
+            return Ok(index);
+        }
+        let size = storage.file_size(path).map_err(|error| error.file(name.clone()))?;
+        if size >> OFFSET_BITS != 0 {
+            return Err(Error::input("larger than 1 TiB")
+                .file(name)
+                .remedy("split it into smaller files"));
+        }
+        self.inputs.push(Input { path: path.to_owned(), name, size });
+        Ok(self.inputs.len() - 1)
+    }
+
+    /// Returns the format of a source's inputs, as given or guessed. Refuses inputs that cannot
+    /// have this format.
+    fn resolve_format(
+        &self,
+        given: Option<FormatName>,
+        options: &FormatOptions,
+        inputs: &[usize],
+        storage: &dyn Storage,
+    ) -> Result<FormatName> {
+        let mut first: Option<(FormatName, &str)> = None;
+        for input in inputs.iter().map(|&index| &self.inputs[index]) {
+            let format = match given {
+                Some(format) => {
+                    read::refuse_other_content(storage, &input.path, format).map(|()| format)
+                }
+                None => read::guess(storage, &input.path, options),
+            };
+            let format = format.map_err(|error: Error| error.file(input.name.clone()))?;
+            match first {
+                Some((known, name)) if known != format => {
+                    let what = format!("{name} looks like {known}, {} like {format}", input.name);
+                    return Err(Error::config(what)
+                        .remedy("make them two sources, or say `format = \"…\"`"));
+                }
+                Some(_) => {}
+                None => first = Some((format, &input.name)),
+            }
+        }
+        Ok(first.expect("a source has inputs").0)
+    }
+}
+
+/// Returns the policy for long records, by default `split` for plain text and else `truncate`.
+fn resolve_overflow(given: Option<Overflow>, is_plain: bool) -> Result<Overflow> {
+    let default = if is_plain { Overflow::Split } else { Overflow::Truncate };
+    let overflow = given.unwrap_or(default);
+    if overflow == Overflow::Split && !is_plain {
+        return Err(Error::config(
+            "overflow = \"split\" is for plain text; this source has a prompt",
+        )
+        .remedy("use \"truncate\", \"drop\" or \"error\""));
+    }
+    Ok(overflow)
+}
+
+/// Returns whether every segment is a target.
+fn is_plain(segments: &[SegmentSpec]) -> bool {
+    segments.iter().all(|segment| matches!(segment, SegmentSpec::Target(_)))
+}
+
+/// Returns the segments as given, or the default segment of the format.
+fn resolve_segments(
+    segments: Option<Vec<SegmentSpec>>,
+    format: FormatName,
+) -> Result<Vec<SegmentSpec>> {
+    let segments = match (segments, format.get().default_target()) {
+        (Some(segments), _) => segments,
+        (None, Some(target)) => vec![SegmentSpec::Target(target.to_owned())],
+        (None, None) => {
+            return Err(Error::config("has no `segments`").remedy(
+                "say what is given and what is trained: segments = [{ prompt = \"…\" }, \
+                 { target = \"…\" }]",
+            ));
+        }
+    };
+    if !segments.iter().any(|segment| matches!(segment, SegmentSpec::Target(_))) {
+        return Err(Error::config("has no target: nothing could be trained from it")
+            .remedy("add a `{ target = \"…\" }` to its segments"));
+    }
+    Ok(segments)
+}
