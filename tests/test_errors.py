@@ -10,7 +10,9 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,3 +191,77 @@ def test_an_error_of_another_kind_is_none_of_the_system() -> None:
         assert not isinstance(error, OSError) and error.errno is None
         assert type(pickle.loads(pickle.dumps(error))) is InputError
         assert vars(copy.deepcopy(error)) == vars(error)
+
+
+@pytest.mark.parametrize("call", ["pack", "remix"])
+def test_an_empty_name_of_the_dataset_never_means_the_working_folder(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    folder = tmp_path / "mine"
+    (folder / "train").mkdir(parents=True)
+    for name in ("train/mine.txt", "manifest.json", "tokenizer.json"):
+        (folder / name).write_text("mine")
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match="out is an empty path"):
+        getattr(sabiprep, call)(corpus, "")
+    from sabiprep import _core
+
+    # The core refuses it by itself, whoever calls it.
+    options = replace(PackOptions(), threads=1)
+    with pytest.raises(OutputError, match="empty name"):
+        _core.pack(corpus, "", options, None)
+    assert {path.read_text() for path in folder.rglob("*.*") if path.is_file()} == {"mine"}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "manifest.json",
+        "tokenizer.json",
+        "train",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tokenizer": 5},
+        {"tokenizer": b"tokenizer.json"},
+        {"tokenizer": ""},
+        {"reuse": 3},
+        {"overwrite": "yes"},
+        {"resume": None},
+        {"keep_spool": 1},
+    ],
+)
+def test_an_option_of_a_wrong_type_is_named_with_its_value(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=rf"^{name} is .*\nRemedy: give"):
+        PackOptions(**wrong)
+
+
+def test_options_that_are_none_are_refused_by_name(corpus: Path, tmp_path: Path) -> None:
+    for options in ({"threads": 1}, "x"):
+        with pytest.raises(ConfigError, match=r"options are .*\nRemedy: .*PackOptions"):
+            sabiprep.pack(corpus, tmp_path / "out", options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="remix names the dataset"):
+        sabiprep.remix(tmp_path, tmp_path / "out", PackOptions(reuse=tmp_path))
+
+
+def test_a_stopped_run_is_to_go_on_not_to_begin_again(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DatasetError, match="--resume"):
+        sabiprep.open_dataset(tmp_path / "out")
+
+
+def test_another_corpus_is_told_in_short(
+    corpus: Path, packed: PackReport, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(corpus, other)
+    text = (other / "corpus.toml").read_text("utf-8")
+    more = "".join(
+        f'\n[[source]]\nname = "more{nth}"\nfiles = ["{next(other.glob("*.jsonl")).name}"]\n'
+        "segments = [{ target = 'x{{ a }}' }]\n"
+        for nth in range(40)
+    )
+    (other / "corpus.toml").write_text(text + more, "utf-8")
+    with pytest.raises(InputError, match="the configuration was changed: source was") as caught:
+        sabiprep.verify(packed.out, against=other)
+    assert len(str(caught.value)) < 1000

@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sabiprep.errors import InputError, SabiprepError
+from sabiprep.errors import ConfigError, InputError, SabiprepError
 from sabiprep.explanation import Explanation
-from sabiprep.options import LARGEST, PackOptions, StrPath, checked_number
+from sabiprep.options import LARGEST, PackOptions, StrPath, checked_number, checked_path
 from sabiprep.report import PackReport, TokenizerReport, VerifyReport
 
 
@@ -100,6 +100,8 @@ def remix(
         TokenizerError: As for `pack`.
         OutputError: As for `pack`.
     """
+    if options.reuse is not None:
+        raise ConfigError("reuse is set, and remix names the dataset", remedy="leave reuse out")
     # Packing with documents from elsewhere: every other rule is that of `pack`.
     return _pack(corpus, out, replace(options, reuse=dataset), progress)
 
@@ -108,6 +110,12 @@ def _pack(
     corpus: StrPath | None, out: StrPath, options: PackOptions, progress: Progress | None
 ) -> PackReport:
     """Calls the core. Without ``corpus``, the core takes the corpus of the reused dataset."""
+    if not isinstance(options, PackOptions):
+        raise ConfigError(f"options are {options!r}", remedy="give them as sabiprep.PackOptions(…)")
+    checked_path("corpus", corpus)
+    checked_path("out", out)
+    if out is None:
+        raise ConfigError("out is None", remedy="name the folder of the dataset")
     with compiled():
         from sabiprep import _core
     # Resolved here, since Python knows the cores that the process may use.

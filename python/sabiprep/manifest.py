@@ -252,8 +252,7 @@ def _read(folder: Path, path: Path) -> bytes:
         raise DatasetError(
             f"no packed dataset here: {MANIFEST_FILE} is written last, and is missing",
             file=str(folder),
-            remedy="if packing was stopped, start it again: "
-            f"sabiprep pack CORPUS {folder} --overwrite",
+            remedy=f"if packing was stopped, go on with it: sabiprep pack CORPUS {folder} --resume",
             errno=error.errno,
         ) from None
     except OSError as error:

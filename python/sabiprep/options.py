@@ -62,11 +62,31 @@ class PackOptions:
             raise ConfigError(
                 "spool_bytes is None", remedy=f"give a whole number from 0 to {LARGEST}"
             )
+        for name in ("tokenizer", "reuse"):
+            checked_path(name, getattr(self, name))
+        for name in ("overwrite", "resume", "keep_spool"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}", remedy="give True or False")
         if self.reuse is not None and self.split_bytes is not None:
             raise ConfigError(
                 "split_bytes cannot be set where a spool is reused",
                 remedy="leave split_bytes out: the reused dataset decides it",
             )
+
+
+def checked_path(name: str, value: StrPath | None) -> None:
+    """Refuses a value that is neither None nor a path.
+
+    Raises:
+        ConfigError: If it is no ``str`` or ``os.PathLike[str]``, or empty.
+    """
+    if value is None:
+        return
+    # A path object may hold bytes, which the core does not take.
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise ConfigError(f"{name} is {value!r}", remedy="give a path as text or as a Path")
+    if not os.fspath(value):
+        raise ConfigError(f"{name} is an empty path", remedy='give a path; "." is this folder')
 
 
 def checked_number(name: str, value: int | None, low: int, high: int) -> int | None:

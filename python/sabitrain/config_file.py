@@ -81,7 +81,10 @@ def read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(read_whole(file, CONFIG_LIMIT).decode("utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"cannot be read: {error.strerror}", file=str(file), remedy="name a TOML file"
+            f"cannot be read: {error.strerror}",
+            file=str(file),
+            remedy="name a TOML file",
+            errno=error.errno,
         ) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(

@@ -15,7 +15,7 @@ use unicode_normalization::char::is_combining_mark;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Plan;
 use crate::read::{self, FormatOptions, Records, Request, Value};
 
@@ -77,7 +77,14 @@ impl HeldOut {
     ) -> Result<()> {
         // No source describes the file: its suffix and its content do.
         let options = &FormatOptions::default();
-        let format = read::guess(context.storage, path, options)?;
+        let format = read::guess(context.storage, path, options).map_err(|error| match error.kind {
+            // The remedy names keys of a source, and this file has none.
+            ErrorKind::Config => error.remedy(
+                "a file of `decontaminate` has no source that could say its format: save it as \
+                 JSON Lines, or as CSV with commas",
+            ),
+            _ => error,
+        })?;
         let request = Request { path, range: 0..u64::MAX, options, wanted: None, context };
         let mut records = Records::open(format, &request, 0)?;
         while let Some(record) = records.advance()? {

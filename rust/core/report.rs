@@ -23,7 +23,6 @@ use crate::write::{
 pub struct Report {
     /// The dataset folder, as the user named it.
     pub out: String,
-    /// The manifest of the dataset.
     pub manifest: Manifest,
     /// The seconds of each phase.
     pub timing: Timing,
@@ -56,7 +55,6 @@ pub struct Timing {
 /// The result of a reduce task: counts over one shard.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ShardSums {
-    /// The split of the shard.
     pub split: Split,
     /// The path of the shard in the dataset.
     pub file: String,

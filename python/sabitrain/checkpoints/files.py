@@ -149,7 +149,9 @@ def output_error(
         if full
         else None
     )
-    return OutputError(f"{what}: {error.strerror or error}", file=str(path), remedy=remedy)
+    return OutputError(
+        f"{what}: {error.strerror or error}", file=str(path), remedy=remedy, errno=error.errno
+    )
 
 
 class Lock:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,7 @@ def _make_ready(config: TrainConfig) -> None:
                 "the run folder is not empty",
                 file=str(run),
                 remedy="go on with its run by --resume, name another folder, or use --overwrite",
+                errno=errno.EEXIST,
             )
         if run.is_symlink():
             raise OutputError(

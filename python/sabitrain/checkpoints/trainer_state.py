@@ -114,7 +114,9 @@ def read_progress(folder: Path) -> Progress:
             right = files.sha256(folder / name) == digest
         except OSError as error:
             raise TrainError(
-                f"cannot be read: {error.strerror or error}", file=str(folder / name)
+                f"cannot be read: {error.strerror or error}",
+                file=str(folder / name),
+                errno=error.errno,
             ) from error
         if not right:
             raise TrainError("is damaged: its sha256 does not hold", file=str(folder / name))
@@ -244,7 +246,9 @@ def _facts(folder: Path) -> dict[str, Any]:
         facts = json.loads(read_whole(place, MANIFEST_LIMIT))
         digest = facts.pop("sha256")
     except OSError as error:
-        raise TrainError(f"cannot be read: {error.strerror or error}", file=str(place)) from error
+        raise TrainError(
+            f"cannot be read: {error.strerror or error}", file=str(place), errno=error.errno
+        ) from error
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise TrainError("is damaged: not the JSON that was written", file=str(place)) from error
     if digest != _digest(facts):

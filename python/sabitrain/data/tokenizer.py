@@ -60,7 +60,10 @@ def read_tokenizer(dataset: RowSource) -> bytes:
         content = read_whole(dataset.tokenizer_path, TOKENIZER_LIMIT)
     except OSError as error:
         raise DatasetError(
-            f"cannot be read as a tokenizer: {error.strerror or error}", file=file, remedy=REMEDY
+            f"cannot be read as a tokenizer: {error.strerror or error}",
+            file=file,
+            remedy=REMEDY,
+            errno=error.errno,
         ) from error
     if hashlib.sha256(content).hexdigest() != dataset.manifest["tokenizer"]["sha256"]:
         raise DatasetError(

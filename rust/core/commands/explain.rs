@@ -30,11 +30,9 @@ pub struct Explanation {
 /// A token of an explained record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownToken {
-    /// The id of the token.
     pub id: u32,
     /// The text that it adds.
     pub piece: String,
-    /// The role of the token.
     pub role: Role,
     /// Whether the loss counts it.
     pub trained: bool,

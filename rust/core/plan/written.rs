@@ -35,7 +35,6 @@ enum Kind {
 struct Key {
     name: &'static str,
     kind: Kind,
-    /// An example of its value.
     example: &'static str,
     is_needed: bool,
 }

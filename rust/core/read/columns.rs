@@ -1,5 +1,7 @@
 //! `Columns`: the names of the columns of a file, from its header or from its source.
 
+use std::collections::HashSet;
+
 use super::format::Request;
 use super::json::{Fields, Value};
 use super::slots::Slots;
@@ -78,8 +80,9 @@ impl Columns {
 
 /// Refuses two equal column names.
 pub(super) fn refuse_repeated(names: &[String]) -> Result<()> {
-    for (nth, name) in names.iter().enumerate() {
-        if names[..nth].contains(name) {
+    let mut seen = HashSet::with_capacity(names.len());
+    for name in names {
+        if !seen.insert(name) {
             return Err(Error::input(format!("two columns are named '{name}'")).remedy(
                 "rename one, or name the columns of a file without a header: columns = [\"…\"]",
             ));

@@ -119,7 +119,6 @@ impl Rendered {
 /// Adjacent text that is encoded together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextRun<'a> {
-    /// The text of the run.
     pub text: &'a str,
     /// The byte of the record's text at which the run starts. Ends of spans are bytes of that text
     /// too.

@@ -23,7 +23,6 @@ pub(crate) struct PartOf<'a> {
 /// A mapped corpus.
 #[derive(Debug)]
 pub(crate) struct Corpus<'a> {
-    /// The plan of the run.
     pub plan: &'a Plan,
     /// All parts, by source and input.
     pub parts: Vec<PartOf<'a>>,

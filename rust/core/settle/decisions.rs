@@ -44,7 +44,6 @@ pub(crate) struct Decisions {
 /// The decision about a record that is not dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Made {
-    /// The split of the record.
     pub split: Split,
     /// Copies of the record; 0 if it was not sampled.
     pub copies: u32,

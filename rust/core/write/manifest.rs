@@ -29,7 +29,6 @@ pub struct Manifest {
     pub sha256: String,
     /// The program that made the dataset.
     pub program: Program,
-    /// The tokenizer of the dataset.
     pub tokenizer: TokenizerEntry,
     /// Tokens in a row.
     pub seq_len: usize,
@@ -55,9 +54,7 @@ pub struct Manifest {
 /// A program and its version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// The name of the program.
     pub name: String,
-    /// The version of the program.
     pub version: String,
 }
 
@@ -74,7 +71,6 @@ impl Program {
 pub struct TokenizerEntry {
     /// The path of its file in the dataset.
     pub file: String,
-    /// The sha256 of its file.
     pub sha256: String,
     /// Its largest id + 1.
     pub vocab_size: usize,
@@ -109,7 +105,6 @@ pub struct InputEntry {
 /// A source of a dataset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SourceEntry {
-    /// The name of the source.
     pub name: String,
     /// The task that it trains.
     pub task: String,

@@ -104,8 +104,26 @@ fn changed_value(was: &Value, is: &Value, path: &str) -> Option<String> {
                 .find_map(|(nth, (a, b))| changed_value(a, b, &below(&key(nth, a))))
         }
         _ if was == is => None,
-        _ => Some(format!("{path} was {was}, it is {is}")),
+        _ => Some(format!("{path} was {}, it is {}", in_short(was), in_short(is))),
     }
+}
+
+/// The most characters of a value that an error shows.
+const SHOWN: usize = 200;
+
+/// Returns a value in a few words: sources by their names, other JSON cut where it is long.
+fn in_short(value: &Value) -> String {
+    let names = value.as_array().map(|values| {
+        values.iter().map(|value| value["name"].as_str()).collect::<Option<Vec<_>>>()
+    });
+    let text = match names {
+        Some(Some(names)) if !names.is_empty() => names.join(", "),
+        _ => value.to_string(),
+    };
+    if text.chars().count() <= SHOWN {
+        return text;
+    }
+    text.chars().take(SHOWN).chain(['…']).collect()
 }
 
 /// The stage that a run has reached.

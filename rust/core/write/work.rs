@@ -53,6 +53,12 @@ pub(crate) fn survey(
     overwrite: bool,
     resume: bool,
 ) -> Result<Survey> {
+    // An empty path leads to no folder, and joined with a name to the working folder: its own files
+    // would be taken for ours.
+    if out.as_os_str().is_empty() {
+        return Err(Error::output("the folder of the dataset has an empty name")
+            .remedy("name a folder; \".\" is the working folder"));
+    }
     let shown = out.display().to_string();
     if storage.exists(out) && !storage.is_folder(out) {
         return Err(Error::output("is not a folder")
