@@ -77,14 +77,15 @@ impl HeldOut {
     ) -> Result<()> {
         // No source describes the file: its suffix and its content do.
         let options = &FormatOptions::default();
-        let format = read::guess(context.storage, path, options).map_err(|error| match error.kind {
-            // The remedy names keys of a source, and this file has none.
-            ErrorKind::Config => error.remedy(
-                "a file of `decontaminate` has no source that could say its format: save it as \
+        let format =
+            read::guess(context.storage, path, options).map_err(|error| match error.kind {
+                // The remedy names keys of a source, and this file has none.
+                ErrorKind::Config => error.remedy(
+                    "a file of `decontaminate` has no source that could say its format: save it as \
                  JSON Lines, or as CSV with commas",
-            ),
-            _ => error,
-        })?;
+                ),
+                _ => error,
+            })?;
         let request = Request { path, range: 0..u64::MAX, options, wanted: None, context };
         let mut records = Records::open(format, &request, 0)?;
         while let Some(record) = records.advance()? {

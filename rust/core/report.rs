@@ -23,6 +23,7 @@ use crate::write::{
 pub struct Report {
     /// The dataset folder, as the user named it.
     pub out: String,
+    /// The manifest of the dataset.
     pub manifest: Manifest,
     /// The seconds of each phase.
     pub timing: Timing,

@@ -42,6 +42,7 @@ pub enum FileKind {
 /// The kind, size and age of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
+    /// The kind of the file.
     pub kind: FileKind,
     /// The size of the file in bytes.
     pub size: u64,

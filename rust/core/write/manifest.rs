@@ -29,6 +29,7 @@ pub struct Manifest {
     pub sha256: String,
     /// The program that made the dataset.
     pub program: Program,
+    /// The tokenizer of the dataset.
     pub tokenizer: TokenizerEntry,
     /// Tokens in a row.
     pub seq_len: usize,
