@@ -250,9 +250,7 @@ def test_a_stopped_run_is_to_go_on_not_to_begin_again(tmp_path: Path) -> None:
         sabiprep.open_dataset(tmp_path / "out")
 
 
-def test_another_corpus_is_told_in_short(
-    corpus: Path, packed: PackReport, tmp_path: Path
-) -> None:
+def test_another_corpus_is_told_in_short(corpus: Path, packed: PackReport, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(corpus, other)
     text = (other / "corpus.toml").read_text("utf-8")
