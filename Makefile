@@ -31,7 +31,7 @@ $(EXTENSION): $(READY) $(RUST) pyproject.toml
 	$(BIN)/maturin develop --release
 	touch $@
 
-demo: setup ## Pack the example corpus, train a small model on it, show what it learnt (three minutes after setup).
+demo: setup ## Pack the example corpus, train a small model on it, show its answers (three minutes after setup).
 	rm -rf $(DEMO)
 	mkdir -p $(DEMO)
 	$(BIN)/sabiprep tokenizer train examples/corpus $(DEMO)/tokenizer.json --vocab-size 2048

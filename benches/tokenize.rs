@@ -1,4 +1,4 @@
-//! The cost of tokenization by the engine of our own: `cargo bench --bench tokenize`.
+//! The cost of tokenization by the fast encoder: `cargo bench --bench tokenize`.
 //!
 //! The vocabulary is trained on the example corpus. Whole documents are those of the naija corpus
 //! beside the checkout, where it is, each half of it in turn, so that no text comes twice before

@@ -19,7 +19,7 @@ class StepMetrics:
         loss: Nats per target; None if that is no number.
         lr: The learning rate.
         grad_norm: The norm of the gradient before clipping; None if that is no number.
-        update: The fate of the step (`sabitrain.optim.guard.UPDATES`).
+        update: The outcome of the step (`sabitrain.optim.guard.UPDATES`).
         tokens: Tokens of its documents, without padding.
         targets: Tokens that are trained.
         seconds: The duration of the step.

@@ -16,7 +16,7 @@ from sabiprep.dataset import BatchDict
 from sabiprep.errors import TrainError
 from sabitrain.data.rows import RowSource
 
-# The fate of a step, by the number that `StepGuard.judge` gives it.
+# The outcome of a step, by the number that `StepGuard.judge` gives it.
 TAKEN, NOT_FINITE, SPIKE, STOPPED, NO_TARGET = range(5)
 UPDATES = ("taken", "not finite", "spike", "stopped", "no target")
 # Steps that the median is of. Until half as many have been taken, nothing is a spike.
@@ -73,8 +73,8 @@ class StepGuard:
 
         Returns:
             The verdict, float32[] (1 to skip the step, 0 to take it), and the outcome, float64[5]:
-            loss, norm, the index of the fate in `UPDATES`, the steps so far that were not finite,
-            and the spikes so far.
+            loss, norm, the index of the outcome in `UPDATES`, the steps so far that were not
+            finite, and the spikes so far.
         """
         state = self.state
         # Known on the host, and nothing of the state changes.
