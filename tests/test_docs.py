@@ -77,3 +77,12 @@ def test_every_key_of_metrics_is_documented(packed: PackReport, tmp_path: Path) 
     assert kinds == {"start", "train", "validation", "answer", "end"}
     keys = {key for line in lines for key in keys_of(line)}
     assert kinds | keys <= named("training.md"), (kinds | keys) - named("training.md")
+
+
+def test_every_drop_reason_is_documented() -> None:
+    schema = (ROOT / "rust/core/schema.rs").read_text("utf-8")
+    reasons = re.findall(r"Self::\w+ => \"([a-z ]+)\"", schema.partition("impl DropReason")[2])
+    page = (ROOT / "docs" / "datasets.md").read_text("utf-8")
+    assert len(reasons) >= 11
+    for reason in reasons[:11]:
+        assert f"| {reason} |" in page, reason
