@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import sabiprep
 from sabiprep import ConfigError, InputError
 from support import packer
 from support.packed_texts import PackedFile, pack_file
+from support.peak_memory import needs_proc, peak_of
 from support.strategies import tokenizer_json
 
 SEGMENTS = [{"prompt": "{{ q }}|"}, {"target": "{{ a }}"}]
@@ -236,15 +235,8 @@ def test_a_record_longer_than_16_mib_is_one_malformed_record(tmp_path: Path) -> 
         assert whys(packed) == [(3, why)]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@needs_proc
 def test_an_unclosed_quote_before_much_text_takes_little_memory(tmp_path: Path) -> None:
-    """Measured by a fresh process, which no other test has made large."""
-    program = (
-        "import sys; from pathlib import Path; from support import packer;"
-        "folder = Path(sys.argv[1]);"
-        "packer.pack(folder, folder.parent / 'out', tokenizer=folder / 'tokenizer.json');"
-        "print(next(line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line))"
-    )
     folder = tmp_path / "corpus"
     folder.mkdir()
     (folder / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
@@ -253,11 +245,8 @@ def test_an_unclosed_quote_before_much_text_takes_little_memory(tmp_path: Path) 
         file.write(b'q,a\n1,2\n"never closed')
         for _ in range(256):
             file.write(b"one, two\n" * (MIB // 9))
-    command = [sys.executable, "-c", program, str(folder)]
-    ran = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-    )
-    assert int(ran.stdout) >> 10 < 200
+    peak = peak_of(folder, tmp_path / "out", tokenizer=str(folder / "tokenizer.json"), threads=1)
+    assert peak >> 20 < 200
 
 
 # --- elsewhere ---

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,18 +13,13 @@ import pytest
 import sabiprep
 from support import packer
 from support.files import files_of
+from support.peak_memory import needs_proc, peak_of
 from support.strategies import tokenizer_json
 
 MEGABYTES = 100
 BUDGET = 64 << 20
 PEAK = 600 << 20
 SPOOLED_DOCUMENT = 68
-PACK = """
-import sys, sabiprep
-options = sabiprep.PackOptions(threads=2, spool_bytes=int(sys.argv[3]))
-sabiprep.pack(*sys.argv[1:3], options)
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -82,23 +75,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def peak_of(corpus: Path, out: Path, budget: int) -> int:
-    """Pack in a process of its own; the most memory it had, in bytes.
-
-    By the process itself: what the system tells of a child begins with what its parent had when it
-    was started.
-    """
-    command = [sys.executable, "-c", PACK, str(corpus), str(out), str(budget)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) * 1024
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@needs_proc
 def test_memory_is_bounded_and_bytes_are_those_of_a_run_in_memory(
     corpus: Path, tmp_path: Path
 ) -> None:
-    peak = peak_of(corpus, tmp_path / "spilled", BUDGET)
+    peak = peak_of(corpus, tmp_path / "spilled", threads=2, spool_bytes=BUDGET)
     assert peak <= PEAK, f"{peak >> 20} MiB"
-    peak_of(corpus, tmp_path / "held", 1 << 40)
+    peak_of(corpus, tmp_path / "held", threads=2, spool_bytes=1 << 40)
     spilled, held = files_of(tmp_path / "spilled"), files_of(tmp_path / "held")
     assert len(spilled) > 6 and spilled.keys() == held.keys()
     assert [name for name in spilled if spilled[name] != held[name]] == []
@@ -111,7 +94,7 @@ def test_memory_is_bounded_and_bytes_are_those_of_a_run_in_memory(
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@needs_proc
 def test_a_shard_of_tiny_documents_takes_little_more_than_their_tokens(tmp_path: Path) -> None:
     counts = [500_000, 2_000_000]
     peaks = []
@@ -125,6 +108,6 @@ def test_a_shard_of_tiny_documents_takes_little_more_than_their_tokens(tmp_path:
             [{"name": "lines", "files": ["lines.txt"]}],
             tokenizer={"file": "tokenizer.json"},
         )
-        peaks.append(peak_of(folder, tmp_path / f"{count}.out", 1 << 20))
+        peaks.append(peak_of(folder, tmp_path / f"{count}.out", threads=2, spool_bytes=1 << 20))
     # All in one shard. Items, keys, places and rows of full width took 125 bytes a document.
     assert (peaks[1] - peaks[0]) / (counts[1] - counts[0]) < 75, [peak >> 20 for peak in peaks]
