@@ -113,19 +113,9 @@ impl Room {
 mod tests {
     use super::*;
     use crate::pack::Item;
+    use crate::pack::testing::{lists, sortings};
     use crate::schema::DocId;
     use proptest::prelude::*;
-
-    fn lists(rows: &Rows) -> Vec<Vec<u32>> {
-        (0..rows.len() as u32).map(|row| rows.items(row).collect()).collect()
-    }
-
-    /// Sorting a few keys at a time, or all at once, on some threads.
-    fn sortings() -> impl Strategy<Value = Sorting> {
-        let keys_at_once = prop_oneof![Just(1), 2usize..9, Just(usize::MAX)];
-        (keys_at_once, 1usize..4)
-            .prop_map(|(keys_at_once, threads)| Sorting { keys_at_once, threads })
-    }
 
     /// Packs by best fit, comparing every row. Returns the room left in each, sorted.
     fn pack_slowly(items: &[Item], order: &[u32], seq_len: usize) -> Vec<usize> {

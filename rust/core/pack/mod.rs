@@ -12,6 +12,8 @@ mod none;
 mod order;
 mod packing;
 mod rows;
+#[cfg(test)]
+mod testing;
 mod windows;
 
 pub use items::Item;
