@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sabiprep.errors import DatasetError
-from sabitrain.data.batches import PAD_TO, make_batch, make_step, micro_batches
+from sabitrain.data.batches import PAD_SEGMENTS_TO, PAD_TO, make_batch, make_step, micro_batches
 from sabitrain.data.masking import Masking
 from sabitrain.data.order import RowOrder, shuffled
 from support.train.tiny import SOURCES, any_rows, write_tiny
@@ -79,7 +79,7 @@ def test_a_batch_is_its_rows_end_to_end(tmp_path):
         tokens += int(row["seq_lengths"].sum())
     assert batch.ids_N.tolist() == ids
     assert batch.positions_N.tolist() == positions
-    assert batch.cu_seqlens.tolist() == bounds + [len(ids)] * (PAD_TO + 1 - len(bounds))
+    assert batch.cu_seqlens.tolist() == bounds + [len(ids)] * (PAD_SEGMENTS_TO + 1 - len(bounds))
     padding = [0] * (PAD_TO - len(targets))
     assert batch.predict_at_M.tolist() == predict_at + padding
     assert batch.targets_M.tolist() == targets + padding
@@ -104,7 +104,7 @@ def test_predictions_and_segments_are_padded_with_what_counts_for_nothing(rows, 
     learnt_at = np.flatnonzero(weights_N)
     assert batch.predict_at_M[counted].tolist() == (learnt_at - 1).tolist()
     assert batch.targets_M[counted].tolist() == rows["input_ids"].reshape(-1)[learnt_at].tolist()
-    assert (len(batch.cu_seqlens) - 1) % PAD_TO == 0
+    assert (len(batch.cu_seqlens) - 1) % PAD_SEGMENTS_TO == 0
     assert batch.cu_seqlens.unique().tolist() == rows["cu_seqlens"].tolist()
 
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sabitrain.data.batches import PAD_TO, Batch
+from sabitrain.data.batches import PAD_SEGMENTS_TO, PAD_TO, Batch
 from sabitrain.data.datasets import open_datasets
 from sabitrain.data.loader import Loader
 from sabitrain.data.masking import Masking
@@ -89,7 +89,7 @@ def batch_of(
     return {
         "ids_N": ids,
         "positions_N": positions,
-        "cu_seqlens": bounds + [len(ids)] * (-(-segments // PAD_TO) * PAD_TO - segments),
+        "cu_seqlens": bounds + [len(ids)] * (-segments % PAD_SEGMENTS_TO),
         "max_seqlen": max(end - begin for begin, end in itertools.pairwise(bounds)),
         "predict_at_M": [at for at, _, _ in predictions],
         "targets_M": [token for _, token, _ in predictions],

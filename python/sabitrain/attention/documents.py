@@ -10,6 +10,7 @@ heads, K key and value heads, D dimensions of a head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -39,8 +40,7 @@ def document_attention(
     return out_NHD
 
 
-@torch.library.custom_op("sabitrain::document_attention", mutates_args=())
-def _attention(
+def _forward(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int
 ) -> tuple[Tensor, Tensor]:
     """Returns the output, and log-sum-exps float32[H, N] on flash, nothing elsewhere.
@@ -51,8 +51,7 @@ def _attention(
     return result
 
 
-@torch.library.custom_op("sabitrain::document_attention_backward", mutates_args=())
-def _attention_backward(
+def _backward(
     grad: Tensor,
     q: Tensor,
     k: Tensor,
@@ -69,17 +68,18 @@ def _attention_backward(
     return result
 
 
-@_attention.register_fake
-def _(
+def _fake_forward(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int
 ) -> tuple[Tensor, Tensor]:
-    # The shapes alone, by which ``torch.compile`` traces the op.
-    lse_shape = (q.shape[1], q.shape[0]) if _backend(q) is flash else (0,)
-    return q.new_empty(q.shape), q.new_empty(lse_shape, dtype=torch.float32)
+    """Returns the shapes alone, by which ``torch.compile`` traces the op."""
+    if _backend(q) is flash:
+        lse = q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
+        # The kernels keep the order of dimensions in memory.
+        return torch.empty_like(q), lse
+    return q.new_empty(q.shape), q.new_empty(0, dtype=torch.float32)
 
 
-@_attention_backward.register_fake
-def _(
+def _fake_backward(
     grad: Tensor,
     q: Tensor,
     k: Tensor,
@@ -89,6 +89,9 @@ def _(
     cu_seqlens: Tensor,
     max_seqlen: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the shapes of the gradients, as `_fake_forward`."""
+    if _backend(q) is flash:
+        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
@@ -96,21 +99,57 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     """Keeps the tensors that the backward pass reads."""
     q, k, v, cu_seqlens, ctx.max_seqlen = inputs
     ctx.mark_non_differentiable(output[1])
+    # A gradient of zeros for the log-sum-exps would be made for nothing, a kernel each time.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, *output, cu_seqlens)
 
 
 def _differentiate(
-    ctx: Any, grad: Tensor, _: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    ctx: Any, grad: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
     """Returns the gradients of the inputs; the bounds of segments have none."""
+    if grad is None:
+        return None, None, None, None, None
     # Autograd may hand out an expanded gradient, which the kernels do not take.
     dq, dk, dv = _attention_backward(grad.contiguous(), *ctx.saved_tensors, ctx.max_seqlen)
     return dq, dk, dv, None, None
 
 
-_attention.register_autograd(_differentiate, setup_context=_save)
+def _refuse(ctx: Any, *grads: Tensor) -> None:
+    """Refuses second derivatives, which no backend computes."""
+    raise RuntimeError("attention has no second derivative")
 
 
 def _backend(q: Tensor) -> ModuleType:
     """Returns the module that computes attention for such queries."""
     return flash if flash.takes(q) else grouped
+
+
+# Not `torch.library.custom_op`: its checks of every call take 10 of 113 us, forward and backward,
+# with kernels that do nothing.
+_LIBRARY = torch.library.Library("sabitrain", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def _define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Defines an op on every device: its schema, its function, and its shapes alone."""
+    library: Any = _LIBRARY
+    name = library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"sabitrain::{name}", fake, lib=_LIBRARY)
+    return getattr(torch.ops.sabitrain, name).default
+
+
+_attention = _define(
+    "document_attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, SymInt max_seqlen)"
+    " -> (Tensor, Tensor)",
+    _forward,
+    _fake_forward,
+)
+_attention_backward = _define(
+    "document_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out,"
+    " Tensor lse, Tensor cu_seqlens, SymInt max_seqlen) -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _fake_backward,
+)
+torch.library.register_autograd(_attention, _differentiate, setup_context=_save, lib=_LIBRARY)
+torch.library.register_autograd(_attention_backward, _refuse, lib=_LIBRARY)

@@ -24,8 +24,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sabitrain.attention.flash import repeat_heads, sum_heads
-
 # Lengths are rounded up to a multiple of this to make a group; at most this many scores are held at
 # once.
 _ROUND_TO = 16
@@ -90,6 +88,25 @@ def _lay_out(cu_seqlens: Tensor, heads: int) -> _Layout:
         torch.from_numpy(np.concatenate(tokens)).to(device),
         torch.from_numpy(place_of).to(device),
         groups,
+    )
+
+
+def repeat_heads(x_NKD: Tensor, heads: int) -> Tensor:
+    """Repeats each key or value head for every query head it serves: [N, H, D]."""
+    return (
+        x_NKD
+        if x_NKD.shape[1] == heads
+        else x_NKD.repeat_interleave(heads // x_NKD.shape[1], dim=1)
+    )
+
+
+def sum_heads(dx_NHD: Tensor, kv_heads: int) -> Tensor:
+    """Returns the gradient of `repeat_heads`: [N, K, D]."""
+    tokens, heads, size = dx_NHD.shape
+    return (
+        dx_NHD
+        if heads == kv_heads
+        else dx_NHD.reshape(tokens, kv_heads, heads // kv_heads, size).sum(2)
     )
 
 

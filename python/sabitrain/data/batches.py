@@ -20,9 +20,11 @@ from sabitrain.data.masking import Masking
 from sabitrain.data.rows import Rows
 from sabitrain.data.settings import Compute
 
-# Predictions and segments are padded to a multiple of this, so that compiled code and kernels see
-# few lengths.
+# Predictions and segments are padded to a multiple of these, so that compiled code and kernels see
+# few lengths. Each empty segment costs the backward pass of flash attention the workspace of 128
+# tokens (`sabitrain.attention.flash.workspace_bytes`).
 PAD_TO = 256
+PAD_SEGMENTS_TO = 64
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,11 @@ class Batch:
     Attributes:
         ids_N: int64[N].
         positions_N: int64[N], from 0 in each segment.
-        cu_seqlens: int32[S + 1]: where each segment starts, and N; S is a multiple of `PAD_TO`,
-            empty segments last.
+        cu_seqlens: int32[S + 1]: where each segment starts, and N; S is a multiple of
+            `PAD_SEGMENTS_TO`, empty segments last.
         max_seqlen: Tokens of the longest segment.
         predict_at_M: int64[M]: the positions that predict, each right before its target. M is a
-            multiple of `PAD_TO` too, never 0: places to spare predict from position 0, with
+            multiple of `PAD_TO`, never 0: places to spare predict from position 0, with
             weight 0. Under ``compute="dense"`` every position predicts.
         targets_M: int64[M]: the ids to predict.
         weights_M: float64[M]: the weight of each prediction in the loss.
@@ -118,7 +120,8 @@ def make_batch(
     predict = _predict_everywhere if compute == "dense" else _predict_counted
     predict_at_M, targets_M, weights_M = predict(ids_N, weights_N, counted_at)
     # Empty segments at the end make few different lengths, so that little is compiled again.
-    cu_seqlens = np.full(_round_up(len(rows["cu_seqlens"]) - 1) + 1, len(ids_N), np.int32)
+    segments = _round_up(len(rows["cu_seqlens"]) - 1, PAD_SEGMENTS_TO)
+    cu_seqlens = np.full(segments + 1, len(ids_N), np.int32)
     cu_seqlens[: len(rows["cu_seqlens"])] = rows["cu_seqlens"]
     return Batch(
         ids_N=torch.from_numpy(ids_N),
@@ -165,7 +168,7 @@ def _predict_counted(
     """
     counted = len(counted_at)
     # One place at least, so that a batch without targets needs no case of its own.
-    places = _round_up(max(1, counted))
+    places = _round_up(max(1, counted), PAD_TO)
     predict_at_M, targets_M = np.zeros(places, np.int64), np.zeros(places, np.int64)
     weights_M = np.zeros(places)
     # Into the arrays themselves: a copy of each would take a large part of the loader's time.
@@ -222,6 +225,6 @@ def micro_batches(
         yield split.batch(rows[first : first + at_once], labels=False)
 
 
-def _round_up(count: int) -> int:
-    """Returns the next multiple of `PAD_TO`."""
-    return -(-count // PAD_TO) * PAD_TO
+def _round_up(count: int, step: int) -> int:
+    """Returns the next multiple of ``step``."""
+    return -(-count // step) * step
