@@ -73,6 +73,35 @@ def test_a_token_sees_no_later_one(model):
     assert not torch.equal(before[7], after[7])
 
 
+def test_the_projections_of_a_norm_keep_one_copy_of_its_output_in_bf16(model, tmp_path):
+    """Each of them made and kept a copy of its own: three for attention, two for the MLP."""
+    batch, outputs, kept = batch_of(write_tiny(tmp_path)), {}, {}
+    for name, module in model.named_modules():
+        if name.endswith("layernorm"):
+            module.register_forward_hook(
+                lambda _, __, out, name=name: outputs.update({name: out.bfloat16()})
+            )
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
+        model(batch.ids_N, batch.positions_N, batch.cu_seqlens, batch.max_seqlen)
+    assert len(outputs) == 2 * CONFIG.layers
+    for name, narrow in outputs.items():
+        copies = sum(
+            tensor.dtype == torch.bfloat16
+            and tensor.shape == narrow.shape
+            and torch.equal(tensor, narrow)
+            for tensor in kept.values()
+        )
+        assert copies == 1, name
+
+
 def test_initial_weights():
     torch.manual_seed(0)
     config = ModelConfig(layers=2, width=256, heads=4, kv_heads=4, mlp_width=512, init_std=0.03)

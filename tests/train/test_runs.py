@@ -34,7 +34,7 @@ def test_it_learns_to_copy_and_to_label(tmp_path):
         tmp_path / "run",
         model=ModelConfig(layers=2, width=64, heads=2, kv_heads=1, mlp_width=128, context=32),
         batch=BatchConfig(tokens=1024, micro_tokens=512),
-        optim=OptimConfig(lr=5e-3, weight_decay=0.0),
+        optim=OptimConfig(lr=3e-3, weight_decay=0.0),
         max_steps=250,
         eval_every=0,
         answers=40,

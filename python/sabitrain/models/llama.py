@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sabitrain.attention.documents import document_attention
 from sabitrain.models.architecture import AttentionHeads, CausalModel, Unit, Work
+from sabitrain.models.precision import product_dtype
 from sabitrain.models.settings import ModelConfig
 
 # Cosines and sines of each token, [N, 1, D / 2].
@@ -99,11 +100,13 @@ class Block(Unit):
         at_M: Tensor | None = None,
     ) -> Tensor:
         """Returns [N, C], or [M, C] at the positions ``at_M``: only attention needs all of them."""
+        # Narrowed once for all projections: each would keep its own copy for the backward pass.
+        dtype = product_dtype(x_NC)
         attended_MC = self.self_attn(
-            self.input_layernorm(x_NC), rotary, cu_seqlens, max_seqlen, at_M
+            self.input_layernorm(x_NC).to(dtype), rotary, cu_seqlens, max_seqlen, at_M
         )
         x_MC = attended_MC + (x_NC if at_M is None else x_NC.index_select(0, at_M))
-        out_MC: Tensor = x_MC + self.mlp(self.post_attention_layernorm(x_MC))
+        out_MC: Tensor = x_MC + self.mlp(self.post_attention_layernorm(x_MC).to(dtype))
         return out_MC
 
 

@@ -8,11 +8,13 @@ The loss is linear in the weights, and the weights are known beforehand. So the 
 the forward pass from the same logits. Logits are not kept, and are made a chunk of predictions at a
 time if there are many.
 
-Dimensions: N tokens, M predictions, C width, V vocabulary.
+Dimensions: N tokens, M predictions, C width, V vocabulary, P rows of the head in a product.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,9 +24,15 @@ from torch.autograd.function import once_differentiable
 
 from sabitrain.data.batches import PAD_TO, Batch
 from sabitrain.data.settings import Compute
+from sabitrain.models.precision import product_dtype
 
 # Most logits held at once: half a gigabyte of float32.
 MAX_LOGITS = 1 << 27
+
+# Rows of 16-bit logits begin at multiples of 16 bytes, as tensor cores read them.
+_ALIGNED = 8
+# Products of 16-bit matrices that give float32; the operation has a kernel for CUDA alone.
+_WIDE_MM = hasattr(torch.ops.aten.mm, "dtype")
 
 
 def predicting_states(
@@ -44,7 +52,11 @@ def predicting_states(
 
 
 def weighted_loss(
-    hidden_MC: Tensor, head_VC: Tensor, batch: Batch, z_loss: float = 0.0
+    hidden_MC: Tensor,
+    head_VC: Tensor,
+    batch: Batch,
+    z_loss: float = 0.0,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Returns the weighted sum of the losses of a batch, and the cross-entropy's part of the sum.
 
@@ -58,12 +70,14 @@ def weighted_loss(
         head_VC: The weight of the head.
         batch: The batch, with targets and weights.
         z_loss: The factor of the squared log-sum-exp; 0 for none.
+        compiled: Whether `torch.compile` fuses the passes over the logits: the same loss and
+            gradients up to rounding. The first call takes seconds.
 
     Returns:
         Two scalars; only the first can be differentiated, and only once.
     """
     loss, cross_entropy = _WeightedLoss.apply(
-        hidden_MC, head_VC, batch.targets_M, batch.weights_M, z_loss
+        hidden_MC, head_VC, batch.targets_M, batch.weights_M, z_loss, compiled
     )
     return loss, cross_entropy
 
@@ -78,13 +92,14 @@ def target_losses(hidden_MC: Tensor, head_VC: Tensor, targets_M: Tensor) -> tupl
     """
     losses, right = [], []
     with torch.no_grad():
-        states_MC, head_VC = _for_products(hidden_MC, head_VC)
+        states_MC, weight_PC = _for_products(hidden_MC, head_VC)
+        wide = _wide(states_MC.dtype)
         for part in _chunks(len(targets_M), len(head_VC)):
-            logits_MV = _widened(states_MC[part] @ head_VC.T)
+            logits_MP = _logits(states_MC[part], weight_PC, len(head_VC)).to(wide)
             losses.append(
-                logits_MV.logsumexp(-1) - logits_MV.gather(1, targets_M[part, None])[:, 0]
+                logits_MP.logsumexp(-1) - logits_MP.gather(1, targets_M[part, None])[:, 0]
             )
-            right.append(logits_MV.argmax(-1) == targets_M[part])
+            right.append(logits_MP.argmax(-1) == targets_M[part])
     return torch.cat(losses), torch.cat(right)
 
 
@@ -103,59 +118,152 @@ class _WeightedLoss(torch.autograd.Function):
         targets_M: Tensor,
         weights_M: Tensor,
         z_loss: float,
+        compiled: bool,
     ) -> tuple[Tensor, Tensor]:
         """Computes both scalars, and keeps the gradients of states and head."""
-        states_MC, weight_VC = _for_products(hidden_MC, head_VC)
-        wide = torch.promote_types(states_MC.dtype, torch.float32)
-        weights_M1 = weights_M.to(wide).unsqueeze(1)
-        sums_2 = torch.zeros(2, dtype=wide, device=hidden_MC.device)
+        states_MC, weight_PC = _for_products(hidden_MC, head_VC)
+        wide = _wide(states_MC.dtype)
+        chunk = _compiled_chunk() if compiled else _chunk
+        # A tensor, so that compiled code serves every value; filled on the device, so that nothing
+        # waits for a copy.
+        factor = torch.full((), z_loss, dtype=wide, device=hidden_MC.device)
         dhidden_MC = torch.empty_like(states_MC)
-        dhead_VC = torch.zeros(head_VC.shape, dtype=wide, device=head_VC.device)
+        sums_2, dhead_VC = None, None
         # The types are chosen above; autocast would narrow the sums.
         with torch.autocast(hidden_MC.device.type, enabled=False):
             for part in _chunks(len(targets_M), len(head_VC)):
-                logits_MV = _widened(states_MC[part] @ weight_VC.T)
-                target_M1, weight_M1 = targets_M[part, None], weights_M1[part]
-                lse_M1 = logits_MV.logsumexp(-1, keepdim=True)
-                losses_M2 = torch.cat((lse_M1 - logits_MV.gather(1, target_M1), lse_M1.square()), 1)
-                sums_2 += (weight_M1 * losses_M2).sum(0)
-                # In place: a second chunk of logits would double the memory.
-                dlogits_MV = logits_MV.sub_(lse_M1).exp_()
-                dlogits_MV.mul_(weight_M1 * (1 + 2 * z_loss * lse_M1))
-                # One target a row: nothing accumulates, so this is deterministic on CUDA too, as
-                # scatter_add_ is not.
-                dlogits_MV[torch.arange(len(lse_M1), device=lse_M1.device), targets_M[part]] -= (
-                    weight_M1[:, 0]
+                part_2, dlogits_MP = chunk(
+                    _logits(states_MC[part], weight_PC, len(head_VC)),
+                    targets_M[part],
+                    weights_M[part],
+                    factor,
                 )
-                narrow_MV = dlogits_MV.to(states_MC.dtype)
-                torch.mm(narrow_MV, weight_VC, out=dhidden_MC[part])
-                dhead_VC += narrow_MV.T @ states_MC[part]
-        # Gradients in the types of the inputs, as autograd asks for them.
-        ctx.save_for_backward(dhidden_MC.to(hidden_MC.dtype), dhead_VC.to(head_VC.dtype))
+                torch.mm(dlogits_MP, weight_PC, out=dhidden_MC[part])
+                # Padding is cut off the factor: cut off the product, it would keep a larger buffer.
+                dlogits_VM = dlogits_MP[:, : len(head_VC)].T
+                part_VC = _wide_product(dlogits_VM, states_MC[part])
+                # Not held while the next chunk is made.
+                del dlogits_MP, dlogits_VM
+                sums_2 = part_2 if sums_2 is None else sums_2 + part_2
+                dhead_VC = part_VC if dhead_VC is None else dhead_VC.add_(part_VC)
+        # A batch has at least one prediction.
+        assert sums_2 is not None and dhead_VC is not None
+        # Gradients in the types of the inputs, as autograd asks for them. They are no saved
+        # tensors: the backward pass gives them away.
+        ctx.gradients = dhidden_MC.to(hidden_MC.dtype), dhead_VC.to(head_VC.dtype)
         cross_entropy, squares = sums_2.unbind()
         ctx.mark_non_differentiable(cross_entropy)
         return cross_entropy + z_loss * squares, cross_entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """Returns the kept gradients times the gradient of the loss."""
-        dhidden_MC, dhead_VC = ctx.saved_tensors
-        return dhidden_MC * grad, dhead_VC * grad, None, None, None
+    def backward(
+        ctx: Any, grad: Tensor, _: Tensor
+    ) -> tuple[Tensor, Tensor, None, None, None, None]:
+        """Gives the kept gradients away, multiplied in place by the gradient of the loss.
+
+        Raises:
+            RuntimeError: If called a second time.
+        """
+        if ctx.gradients is None:
+            raise RuntimeError(
+                "a second backward pass through the loss: its gradients are kept for one"
+            )
+        (dhidden_MC, dhead_VC), ctx.gradients = ctx.gradients, None
+        return dhidden_MC.mul_(grad), dhead_VC.mul_(grad), None, None, None, None
+
+
+def _chunk(
+    logits_MP: Tensor, targets_M: Tensor, weights_M: Tensor, z_loss: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the sums of a chunk, and the gradient of its logits in their type.
+
+    The sums are those of the weighted cross-entropies and of the weighted squares of the
+    log-sum-exps. The logits are overwritten where that saves memory.
+
+    For CUDA, inductor makes one kernel of this: it reads the logits twice and writes the gradient,
+    with no float32 of that size. The kernel's first pass needs the largest logit and the sum of
+    exponentials spelt out as below; `torch.logsumexp` would take two.
+    """
+    target_M1 = targets_M.unsqueeze(1)
+    wide_MP = logits_MP.to(_wide(logits_MP.dtype))
+    weight_M1 = weights_M.to(wide_MP.dtype).unsqueeze(1)
+    at_target_M1 = wide_MP.gather(1, target_M1)
+    largest_M1 = wide_MP.amax(-1, keepdim=True)
+    exp_MP = wide_MP.sub_(largest_M1).exp_()
+    sum_M1 = exp_MP.sum(-1, keepdim=True)
+    lse_M1 = largest_M1 + sum_M1.log()
+    losses_M2 = torch.cat((lse_M1 - at_target_M1, lse_M1.square()), 1)
+    dlogits_MP = exp_MP.mul_(weight_M1 * (1 + 2 * z_loss * lse_M1) / sum_M1)
+    # One target a row: nothing accumulates, so both ways are deterministic on CUDA too, as
+    # scatter_add_ is not.
+    if torch.compiler.is_compiling():
+        # Fused into the pass that writes the gradient.
+        places_P = torch.arange(logits_MP.shape[1], device=logits_MP.device)
+        dlogits_MP.sub_(torch.where(places_P == target_M1, weight_M1, 0))
+    else:
+        # A comparison would be three more passes over the logits.
+        dlogits_MP[torch.arange(len(targets_M), device=targets_M.device), targets_M] -= (
+            weight_M1.squeeze(1)
+        )
+        dlogits_MP = logits_MP.copy_(dlogits_MP)
+    return (weight_M1 * losses_M2).sum(0), dlogits_MP.to(logits_MP.dtype)
+
+
+@functools.cache
+def _compiled_chunk() -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Returns `_chunk` compiled for any number of predictions, a vocabulary at a time."""
+    compiled = torch.compile(_chunk, dynamic=True, fullgraph=True)
+
+    def chunk(
+        logits_MP: Tensor, targets_M: Tensor, weights_M: Tensor, z_loss: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        # Of a known length, rows get the single-pass softmax and are read in aligned words.
+        torch._dynamo.mark_static(logits_MP, 1)
+        # Copies, as compiled code would also depend on the length of a view's base.
+        return compiled(logits_MP, targets_M.clone(), weights_M.clone(), z_loss)
+
+    return chunk
 
 
 def _for_products(hidden_MC: Tensor, head_VC: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns states and head in the type of their product: autocast's type if it is on."""
-    device = hidden_MC.device.type
-    dtype = (
-        torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_MC.dtype
-    )
-    return hidden_MC.detach().to(dtype), head_VC.detach().to(dtype)
+    """Returns states [M, C] and head [P, C] in the type of their product.
+
+    In a 16-bit type the head has rows of zeros up to a multiple of `_ALIGNED`: products with rows
+    of logits at odd addresses are several times slower on a GPU.
+    """
+    dtype = product_dtype(hidden_MC)
+    states_MC, head_VC = hidden_MC.detach().to(dtype), head_VC.detach()
+    padding = -len(head_VC) % _ALIGNED if dtype.itemsize == 2 else 0
+    if not padding:
+        return states_MC, head_VC.to(dtype)
+    weight_PC = head_VC.new_empty((len(head_VC) + padding, head_VC.shape[1]), dtype=dtype)
+    weight_PC[: len(head_VC)].copy_(head_VC)
+    weight_PC[len(head_VC) :].zero_()
+    return states_MC, weight_PC
 
 
-def _widened(logits_MV: Tensor) -> Tensor:
-    """Returns logits in float32 at least."""
-    return logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))
+def _logits(states_MC: Tensor, weight_PC: Tensor, vocabulary: int) -> Tensor:
+    """Returns logits [M, P] in the type of the states.
+
+    Those of the padding are minus infinity: they have no probability and no gradient.
+    """
+    logits_MP = states_MC @ weight_PC.T
+    logits_MP[:, vocabulary:].fill_(-math.inf)
+    return logits_MP
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Returns the type of the softmax of logits of a type: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _wide_product(left_VM: Tensor, right_MC: Tensor) -> Tensor:
+    """Returns a product in float32 at least, not rounded to a 16-bit type on CUDA."""
+    wide = _wide(left_VM.dtype)
+    if _WIDE_MM and left_VM.is_cuda and left_VM.dtype != wide:
+        return torch.mm(left_VM, right_MC, out_dtype=wide)
+    return (left_VM @ right_MC).to(wide)
 
 
 def _chunks(predictions: int, vocabulary: int) -> Iterator[slice]:
