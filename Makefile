@@ -3,6 +3,7 @@
 PYTHON ?= python3
 # Another index for PyTorch, as https://download.pytorch.org/whl/cpu; PyPI by default.
 TORCH_INDEX ?=
+# The oldest version that is held to the tests: make test VENV=.venv-2.11 TORCH=torch==2.11.0
 TORCH := torch==2.15.0
 
 VENV := .venv

@@ -5,6 +5,7 @@ Errors become exit codes.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Only now, as below.
             from sabitrain.planning import describe
 
-            print(describe(config))
+            print(describe(config), flush=True)
             return 0
         config = parse_command_line(given)
         # Only now: help and mistakes need not wait for torch.
         from sabitrain.trainer import run_training
 
         run_training(config)
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does. What is still buffered must not be written
+        # at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except SabiprepError as error:
         print(f"sabitrain: {harmless(str(error))}", file=sys.stderr)
         return 130 if isinstance(error, Interrupted) else 1

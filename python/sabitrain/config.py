@@ -6,6 +6,7 @@ puts the command line over the file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,19 +37,24 @@ MAX_THREADS = 4096
 segmentation fault.
 """
 
-Device = Literal["auto", "cpu", "cuda"]
+_MOST_GB = 1e6
+_DEVICES = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig(Section):
     """The device, and the share of it that a run may take."""
 
-    device: Device = field(default="auto", metadata=MAY_CHANGE)
-    """Where to train; auto takes a GPU if there is one."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N")] = field(
+        default="auto", metadata=MAY_CHANGE
+    )
+    """Where to train; auto takes a GPU if there is one, cuda:1 the second."""
     threads: int = field(default=0, metadata=MAY_CHANGE)
     """CPU threads to compute with; 0 leaves it to torch, which takes one for each core."""
-    memory_limit: float = field(default=24.0, metadata=MAY_CHANGE)
-    """GB (10^9 bytes) of a GPU's memory to use at most, on a larger one too."""
+    memory_limit: Annotated[float | Literal["auto"], tyro.conf.arg(metavar="auto|GB")] = field(
+        default="auto", metadata=MAY_CHANGE
+    )
+    """GB (10^9 bytes) of a GPU's memory to use at most; auto takes what is free."""
     deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Let torch use only algorithms that give the same bits every time, on a GPU too; they may be
     slower.
@@ -61,7 +67,19 @@ class DeviceConfig(Section):
             0 <= self.threads <= MAX_THREADS,
             f"threads must be from 1 to {MAX_THREADS}, or 0 for one a core, not {self.threads}",
         )
-        require(self.memory_limit > 0, f"memory_limit must be above 0, not {self.memory_limit}")
+        require(
+            _DEVICES.fullmatch(self.device) is not None,
+            f"device must be auto, cpu, cuda or cuda:N, not {self.device!r}"
+            + (
+                ": nothing has been tried there yet"
+                if self.device.partition(":")[0] in ("mps", "rocm", "hip", "xpu")
+                else ""
+            ),
+        )
+        require(
+            isinstance(self.memory_limit, str) or 0 < self.memory_limit < _MOST_GB,
+            f"memory_limit must be auto or a number of GB above 0, not {self.memory_limit}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +154,7 @@ class TrainConfig(
         """Returns how steps are cut: ``steps``, ``rows_per_step`` and ``micro_rows``.
 
         A run decides this once, saves it with each checkpoint and keeps it when it is resumed.
+        ``micro_rows`` is left out where the memory of a GPU decides (`sabitrain.fitting`).
 
         Args:
             rows: Rows of the training split.
@@ -143,29 +162,29 @@ class TrainConfig(
             device: The type of the device.
         """
         rows_per_step = self.batch.rows(seq_len)
-        return {
+        plan = {
             "steps": self.steps(rows, rows_per_step, seq_len),
             "rows_per_step": rows_per_step,
-            "micro_rows": self.batch.micro_rows(seq_len, device),
         }
+        micro_rows = self.batch.micro_rows(seq_len, device)
+        return plan if micro_rows is None else {**plan, "micro_rows": micro_rows}
 
 
 # In the shape of the TOML file. nano is the defaults above: on the example corpus (216 k tokens,
 # two CPU cores) four epochs in steps of 4,096 tokens got 13 of 40 held-out answers right, in steps
 # of 1,024 19 of 20: so small a model wants many small steps. The other widths follow GPT-3's table
 # (arXiv:2005.14165, table 2.1) with SwiGLU layers of about 8/3 of the width; 1b is the shape of
-# Llama 3.2 1B. Rates fall with size as in that table. Micro-batches fit 24 GB by `python -m
-# sabitrain plan`.
+# Llama 3.2 1B. Rates fall with size as in that table.
 PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
     "nano": {},
     "125m": {
         "model": {"layers": 12, "width": 768, "heads": 12, "mlp_width": 2048},
-        "batch": {"tokens": 262_144, "micro_tokens": 32_768},
+        "batch": {"tokens": 262_144},
         "optim": {"lr": 6e-4, "warmup": 0.02, "floor": 0.1},
     },
     "350m": {
         "model": {"layers": 24, "width": 1024, "heads": 16, "mlp_width": 2816},
-        "batch": {"tokens": 262_144, "micro_tokens": 8_192},
+        "batch": {"tokens": 262_144},
         "optim": {"lr": 3e-4, "warmup": 0.02, "floor": 0.1},
     },
     "1b": {
@@ -177,8 +196,7 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
             "mlp_width": 8192,
             "context": 4096,
         },
-        "recompute": True,
-        "batch": {"tokens": 524_288, "micro_tokens": 8_192},
+        "batch": {"tokens": 524_288},
         "optim": {"lr": 2e-4, "warmup": 0.02, "floor": 0.1},
     },
 }

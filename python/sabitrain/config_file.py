@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -21,7 +22,7 @@ import tyro
 from sabiprep.errors import ConfigError
 from sabiprep.files import CONFIG_LIMIT, read_whole
 from sabitrain.config import PRESETS, TrainConfig
-from sabitrain.settings import names_where
+from sabitrain.settings import Switch, names_where
 
 CONFIG_FILE = "config.toml"
 
@@ -117,7 +118,9 @@ def _toml_lines(values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         if isinstance(value, Path):
             value = str(value)
-        if value is not None:
+        if isinstance(value, float) and not math.isfinite(value):
+            lines.append(f"{name} = {value}")
+        elif value is not None:
             # JSON's strings, numbers, booleans and arrays are TOML's too, but for DEL, which TOML
             # wants escaped.
             lines.append(
@@ -161,7 +164,11 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
             f"'{key}' must be a table, not {value!r}", file=file, remedy=f"write it as [{key}]"
         )
     # A union of types is tried in its order.
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    options = typing.get_args(hint) if union else (hint,)
+    # TOML has words of its own for on and off.
+    if hint == Switch and isinstance(value, bool):
+        return "on" if value else "off"
     for option in options:
         if typing.get_origin(option) is Literal and value in typing.get_args(option):
             return value
@@ -189,7 +196,8 @@ def _describe(options: Sequence[Any]) -> str:
     named = []
     for option in options:
         if typing.get_origin(option) is Literal:
-            named.append("one of " + ", ".join(repr(choice) for choice in typing.get_args(option)))
+            choices = ", ".join(repr(choice) for choice in typing.get_args(option))
+            named.append(choices if len(typing.get_args(option)) == 1 else f"one of {choices}")
         elif option is not types.NoneType:
             named.append(words[option])
     return " or ".join(named)

@@ -33,9 +33,10 @@ def errors_with_remedies(config: TrainConfig) -> Iterator[None]:
         ) from None
     except torch.OutOfMemoryError as error:
         raise TrainError(
-            f"the GPU's memory is full (--memory-limit is {config.memory_limit:g} GB)",
-            remedy=f"lower --batch.micro-tokens from {config.batch.micro_tokens}, "
-            "or use --recompute; `python -m sabitrain plan` says what fits",
+            f"the GPU's memory is full (--memory-limit is {config.memory_limit}, "
+            f"--batch.micro-tokens {config.batch.micro_tokens})",
+            remedy="use --recompute on; for a new run leave --batch.micro-tokens at auto, or take "
+            "a smaller model: `python -m sabitrain plan` says what fits",
         ) from error
     except OSError as error:
         raise output_error(

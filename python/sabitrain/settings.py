@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from sabiprep.errors import ConfigError
 
+Switch = Literal["auto", "on", "off"]
+"""A choice that is left to the program, or made."""
 MAY_CHANGE: Mapping[str, Any] = {"may_change": True}
 """Metadata of a setting that may change on resume: it does not affect the trained weights."""
 THIS_SESSION: Mapping[str, Any] = {"may_change": True, "saved": False}

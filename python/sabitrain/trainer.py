@@ -15,15 +15,14 @@ from types import TracebackType
 from typing import Self
 
 import torch
-from torch import Tensor
 
+from sabitrain.accumulation import Accumulation
 from sabitrain.checkpoints.fingerprint import fingerprint_of
 from sabitrain.checkpoints.history import History
 from sabitrain.checkpoints.resuming import Start, find_start
 from sabitrain.checkpoints.run_folder import begin_run, plain_configuration, resume_command
 from sabitrain.checkpoints.trainer_state import Progress
 from sabitrain.config import TrainConfig
-from sabitrain.data.batches import Step, make_step
 from sabitrain.data.datasets import Datasets, open_datasets
 from sabitrain.data.loader import Loader
 from sabitrain.data.masking import masking_of
@@ -31,15 +30,16 @@ from sabitrain.data.order import make_order
 from sabitrain.device import (
     choose_device,
     limit_memory,
-    precision,
+    memory_limit,
     runs_in_bf16,
     set_deterministic,
+    use_fast_products,
 )
 from sabitrain.endings import errors_with_remedies
 from sabitrain.evaluation.generate import answer_held_out
 from sabitrain.evaluation.scores import Evaluation
+from sabitrain.fitting import settle_plan
 from sabitrain.models.flops import step_flops
-from sabitrain.models.loss import predicting_states, weighted_loss
 from sabitrain.monitoring.outputs import open_outputs
 from sabitrain.monitoring.report import Report, report_begin, report_end, report_stop
 from sabitrain.monitoring.tensorboard import check_tensorboard
@@ -66,9 +66,11 @@ def run_training(config: TrainConfig) -> Report:
     with open_datasets(config.datasets) as data:
         check_datasets(config, data)
         check_tensorboard(config.tensorboard)
-        device = choose_device(config.device)
+        notes: list[str] = []
+        device = choose_device(config.device, notes.append)
         # Before CUDA is set up for the model: cuBLAS reads its settings then.
         set_deterministic(config.deterministic)
+        use_fast_products(device)
         limit_memory(device, config.memory_limit)
         with (
             errors_with_remedies(config),
@@ -76,7 +78,7 @@ def run_training(config: TrainConfig) -> Report:
             StopRequest() as stop,
             Trainer(config, data, device, stop) as trainer,
         ):
-            trainer.setup()
+            trainer.setup(notes)
             return trainer.run()
 
 
@@ -103,28 +105,32 @@ class Trainer:
         """
         self.config, self.data, self.dataset = config, data, data.rows
         self.device, self.bf16, self.stop = device, runs_in_bf16(device), stop
+        # Asked before the model takes some.
+        self.memory_limit = memory_limit(device, config.memory_limit)
         self.done, self.saved_at = 0, -1
         self.saved: Path | None = None
         self.evaluation: Evaluation | None = None
         self._open = contextlib.ExitStack()
 
-    def setup(self) -> None:
+    def setup(self, notes: list[str]) -> None:
         """Makes everything that a run needs, from the newest checkpoint if there is one.
+
+        Args:
+            notes: Lines for the console, about what is not as asked or expected.
 
         Raises:
             ConfigError: If a setting differs from the run to resume.
             DatasetError: If a dataset differs from the run to resume.
             TrainError: If attention is wrong on the device, or every checkpoint is damaged.
         """
-        notes: list[str] = []
         self.history = History(self.config.run, self.config.checkpoint)
         start = find_start(self.config, self.history, self.data, notes.append)
         # A resumed run trains with the settings of its checkpoint, whatever the command said.
         self.config, self.done = start.config, start.step
         self.state = make_training_state(
-            self.config, self.dataset.vocab_size, self.device, self.bf16
+            self.config, self.dataset.vocab_size, self.device, self.bf16, notes.append
         )
-        self._plan_steps(start)
+        self._plan_steps(start, notes)
         self._open_files(start)
         # Only now: the console that shows them goes by the plan.
         for note in notes:
@@ -134,7 +140,7 @@ class Trainer:
         else:
             self._go_on_from(start.saved)
         self._begin_validation()
-        self._compile()
+        self._rehearse()
 
     def run(self) -> Report:
         """Trains to the end of the run, or until a signal stops it, and returns the result."""
@@ -183,8 +189,7 @@ class Trainer:
             self.done += 1
             return
         self.metrics.begin_step()
-        step = self.loader.step(self.done)
-        loss = self._accumulate(step)
+        step, loss = self.accumulation.gradients(self.done)
         if loss is None:
             self.state.clear_gradients()
             return
@@ -196,7 +201,11 @@ class Trainer:
         self.done += 1
         config = self.config
         flops = step_flops(
-            config.model, self.dataset.vocab_size, step, config.compute, config.recompute
+            config.model,
+            self.dataset.vocab_size,
+            step,
+            config.compute,
+            bool(self.plan["recompute"]),
         )
         self.metrics.step(
             self.done,
@@ -239,14 +248,18 @@ class Trainer:
         self.saved_at = self.done
         self.clock.seconds_to_save = self.clock.seconds - began
 
-    def _plan_steps(self, start: Start) -> None:
-        """Decides the size of steps, their rows and the weights of their tokens."""
+    def _plan_steps(self, start: Start, notes: list[str]) -> None:
+        """Decides how steps are cut and computed, their rows, and the weights of their tokens."""
         dataset, config = self.dataset, self.config
         self.plan = start.step_plan(len(dataset.train), dataset.seq_len, self.device.type)
         self.order = make_order(
             self.data, config.mix, self.plan["rows_per_step"], config.seed, self.plan["steps"]
         )
         self.masking = masking_of(config, dataset.sources)
+        note = settle_plan(self.plan, config, dataset, self.order, self.memory_limit)
+        if note is not None:
+            notes.append(note)
+        self.state.model.recompute(bool(self.plan["recompute"]))
 
     def _open_files(self, start: Start) -> None:
         """Opens the outputs and the loader, until the end of the ``with``."""
@@ -264,6 +277,15 @@ class Trainer:
                 pin=self.bf16,
             )
         )
+        self.accumulation = Accumulation(
+            self.config,
+            self.plan,
+            self.loader,
+            self.state,
+            self.metrics,
+            self.console,
+            self.stop,
+        )
         # From here on a signal is acknowledged on the console, not printed into its drawing.
         self.stop.say_by(self.console.say)
 
@@ -272,9 +294,10 @@ class Trainer:
         self.metrics.start(
             dataset=self.dataset.fingerprint,
             parameters=self.state.model.n_parameters(),
-            **self.plan,
+            **{**self.plan, "recompute": bool(self.plan["recompute"])},
             device=str(self.device),
             bf16=self.bf16,
+            compiled=self.state.compiles_units,
             torch=torch.__version__,
             python=platform.python_version(),
             skip_batches=self.config.skip_batches,
@@ -289,6 +312,8 @@ class Trainer:
             step=self.done,
             checkpoint=saved.name,
             device=str(self.device),
+            recompute=bool(self.plan["recompute"]),
+            compiled=self.state.compiles_units,
             torch=torch.__version__,
             skip_batches=self.config.skip_batches,
         )
@@ -309,7 +334,7 @@ class Trainer:
             self.config,
             self.dataset,
             self.state.model,
-            self.plan["micro_rows"],
+            self.plan,
             self.bf16,
             self.clock,
             self.console,
@@ -317,44 +342,16 @@ class Trainer:
         )
         self.validator.prepare()
 
-    def _compile(self) -> None:
-        """Compiles the model before the first step, unless no step is to come."""
-        if not self.config.compile or self.done >= self.plan["steps"] or self.stop.is_requested():
-            return
-        self.console.between_steps("compiling")
-        micro_rows = self.plan["micro_rows"]
-        # The first micro-batch alone: compiling needs its shapes, and no more rows are read.
-        first = make_step(
-            self.dataset.train,
-            self.order.step(self.done)[:micro_rows],
-            micro_rows,
-            self.masking,
-            self.config.compute,
-        )
-        batch = first.batches[0].to(self.device)
-        self.state.compile(batch, self.config.compute, self.bf16, self.stop)
+    def _rehearse(self) -> None:
+        """Compiles the model, and tries the GPU's memory, before the first step.
 
-    def _accumulate(self, step: Step) -> Tensor | None:
-        """Adds up the gradients of all micro-batches of a step.
-
-        Returns:
-            The cross-entropy, a scalar on the device; None if a signal came between two of them.
+        Nothing is done where no step is to come, or where there is nothing to find out.
         """
-        loss = torch.zeros((), device=self.device)
-        left = len(step.batches)
-        for batch in (batch.to(self.device) for batch in step.batches):
-            with precision(self.device, self.bf16):
-                hidden_MC = predicting_states(self.state.forward, batch, self.config.compute)
-                to_minimise, cross_entropy = weighted_loss(
-                    hidden_MC, self.state.model.head_VC, batch, self.config.z_loss
-                )
-            torch.autograd.backward(to_minimise)
-            loss += cross_entropy
-            left -= 1
-            # After the last micro-batch the step is whole, so it is taken.
-            if left and self.stop.is_requested():
-                return None
-        return loss
+        nothing = not self.state.compiles and self.device.type == "cpu"
+        if nothing or self.done >= self.plan["steps"] or self.stop.is_requested():
+            return
+        self.console.between_steps("compiling" if self.state.compiles else "trying a step")
+        self.accumulation.rehearse(self.done)
 
     def _refuse_bad_steps(self) -> None:
         """Ends the run if three steps in a row could not be taken.

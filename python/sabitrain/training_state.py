@@ -1,4 +1,7 @@
-"""All that the steps of a run change: the model, its optimizers and the guard over steps."""
+"""All that the steps of a run change: the model, its optimizers and the guard over steps.
+
+What steps compute with it, gradients and updates, is here too.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,62 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sabitrain.attention import flash
 from sabitrain.attention.check import check_attention
 from sabitrain.checkpoints.trainer_state import restore_state
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import Batch
-from sabitrain.data.settings import Compute
+from sabitrain.device import precision
 from sabitrain.models.architecture import CausalModel, architecture_of
-from sabitrain.models.compiling import compile_ahead
+from sabitrain.models.compiling import compile_units, sizes_apart, what_compiles
+from sabitrain.models.loss import (
+    Chunk,
+    compiled_chunk,
+    eager_chunk,
+    predicting_states,
+    weighted_loss,
+)
 from sabitrain.optim.guard import StepGuard
-from sabitrain.optim.optimizers import make_optimizers, set_learning_rate, skip_where
+from sabitrain.optim.optimizers import (
+    clip_gradient,
+    make_optimizers,
+    set_learning_rate,
+    skip_where,
+)
 from sabitrain.stopping import StopRequest
 
+# Some thirty times the parameters that train on a CPU in minutes.
+_LARGE_ON_A_CPU = 30_000_000
 
-@dataclass(frozen=True)
+
+@dataclass
 class TrainingState:
     """The model of a run, its optimizers and the guard over steps, on one device.
 
     Attributes:
-        model: The model; checkpoints and answers use it.
-        forward: The model, compiled if the settings say so; steps use it.
+        config: The settings.
+        model: The model.
         optimizers: The optimizers of the model's parameters.
         guard: The guard, which decides whether a step is taken.
+        device: The device.
+        bf16: Whether steps compute in bf16.
+        compiles_units: Whether the units of the model are compiled.
+        chunk: The chunk of the loss, compiled or not.
     """
 
+    config: TrainConfig
     model: CausalModel
-    forward: Callable[..., Tensor]
     optimizers: Sequence[torch.optim.Optimizer]
     guard: StepGuard
+    device: torch.device
+    bf16: bool
+    compiles_units: bool
+    chunk: Chunk
+
+    @property
+    def compiles(self) -> bool:
+        """Whether anything is compiled."""
+        return self.chunk is not eager_chunk
 
     def restore(self, saved: Path) -> None:
         """Puts everything back to a checkpoint.
@@ -45,16 +77,71 @@ class TrainingState:
         """
         restore_state(saved, self.model, self.optimizers, self.guard)
 
-    def compile(self, batch: Batch, compute: Compute, bf16: bool, stop: StopRequest) -> None:
-        """Has torch compile ``forward`` now; a signal ends it at once.
+    def accumulate(self, batches: Sequence[Batch], stop: StopRequest) -> Tensor | None:
+        """Adds up the gradients of the micro-batches of a step.
+
+        Returns:
+            The cross-entropy, a scalar on the device; None if a signal came between two of them.
+
+        Raises:
+            torch.OutOfMemoryError: If the GPU's memory is full; the gradients are to be cleared.
+        """
+        loss = torch.zeros((), device=self.device)
+        left = len(batches)
+        for batch in (batch.to(self.device) for batch in batches):
+            with precision(self.device, self.bf16):
+                hidden_MC = predicting_states(self.model, batch, self.config.compute)
+                to_minimise, cross_entropy = weighted_loss(
+                    hidden_MC,
+                    self.model.head_VC,
+                    batch,
+                    self.config.z_loss,
+                    self.chunk,
+                )
+            del hidden_MC
+            torch.autograd.backward(to_minimise)
+            loss += cross_entropy
+            left -= 1
+            # After the last micro-batch the step is whole, so it is taken.
+            if left and stop.is_requested():
+                return None
+        return loss
+
+    def rehearse(self, batch: Batch, passes: int, stop: StopRequest) -> None:
+        """Computes gradients and forgets them, so that torch compiles and memory is tried.
+
+        `rehearse_update` comes before: the states of the optimizers take memory too. A signal ends
+        the compilation at once.
 
         Args:
-            batch: A batch on the device.
-            compute: The computation that steps leave out.
-            bf16: Whether steps compute in bf16.
+            batch: A micro-batch.
+            passes: How often it is computed: twice shows the memory of a step of several.
             stop: The listener for the signal.
+
+        Raises:
+            torch.OutOfMemoryError: If the GPU's memory is full.
         """
-        compile_ahead(self.forward, self.model, batch, compute, bf16, stop)
+        with stop.ends_at_once(), sizes_apart():
+            self.accumulate([batch] * passes, stop)
+        self.clear_gradients()
+
+    def give_up_compiling(self) -> None:
+        """Has steps compute uncompiled from here on."""
+        self.chunk, self.compiles_units = eager_chunk, False
+        for unit in self.model.units():
+            unit.compiled = None
+
+    def rehearse_update(self) -> None:
+        """Takes an update that changes nothing: it makes the states of the optimizers.
+
+        Raises:
+            torch.OutOfMemoryError: If the GPU's memory is full, and smaller micro-batches would not
+                help.
+        """
+        for parameter in self.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        clip_gradient(self.model, self.config.optim.clip)
+        self.update(0.0, torch.ones((), device=self.device))
 
     def update(self, rate: float, skip: Tensor) -> None:
         """Applies the gradients and clears them.
@@ -77,7 +164,11 @@ class TrainingState:
 
 
 def make_training_state(
-    config: TrainConfig, vocab_size: int, device: torch.device, bf16: bool
+    config: TrainConfig,
+    vocab_size: int,
+    device: torch.device,
+    bf16: bool,
+    say: Callable[[str], None],
 ) -> TrainingState:
     """Makes the training state of a new run, from its seed.
 
@@ -86,20 +177,41 @@ def make_training_state(
         vocab_size: Rows of the embedding.
         device: The device to train on.
         bf16: Whether steps compute in bf16.
+        say: The function that takes a line about what is not as asked.
 
     Raises:
         ConfigError: If the architecture has no such shape.
-        TrainError: If attention is wrong on the device.
+        TrainError: If attention is wrong on the device, its kernel cannot be used, or the compiler
+            that is asked for is missing.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     architecture = architecture_of(config.model.architecture)
     dtype = torch.bfloat16 if bf16 else torch.float32
+    if device.type == "cuda":
+        flash.use(config.attention, device)
     check_attention(*architecture.attention_heads(config.model), device, dtype)
     model = architecture.make(config.model, vocab_size).to(device)
-    model.recompute(config.recompute)
-    # The model itself stays as it is: checkpoints and answers go by its own names.
-    forward = torch.compile(model, dynamic=True) if config.compile else model
-    optimizers = make_optimizers(model, model.units(), config.optim)
-    return TrainingState(model, forward, optimizers, StepGuard(device, config.optim.spike))
+    if device.type == "cpu" and model.n_parameters() > _LARGE_ON_A_CPU:
+        say(
+            f"{model.n_parameters():,} parameters on a CPU: a step takes minutes, and a run weeks; "
+            "such a model is meant for a GPU"
+        )
+    if device.type == "cpu" and config.attention != "flash2":
+        say(f"--attention {config.attention} has no effect on a CPU")
+    compiles_units, compiles_loss, note = what_compiles(config.compile, device)
+    if note is not None:
+        say(note)
+    if compiles_units:
+        compile_units(model)
+    return TrainingState(
+        config,
+        model,
+        make_optimizers(model, model.units(), config.optim),
+        StepGuard(device, config.optim.spike),
+        device,
+        bf16,
+        compiles_units,
+        compiled_chunk() if compiles_loss else eager_chunk,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,7 +43,7 @@ class Validator:
         config: TrainConfig,
         dataset: RowSource,
         model: CausalModel,
-        rows_at_once: int,
+        plan: Mapping[str, int],
         autocast: bool,
         clock: Clock,
         console: Console,
@@ -53,15 +55,15 @@ class Validator:
             config: The settings of the run.
             dataset: The dataset of the run.
             model: The model of the run.
-            rows_at_once: Rows of a forward pass; those of a step at most.
+            plan: The plan of the run; a forward pass has its ``micro_rows``, those of a step at
+                most.
             autocast: Whether to compute in bf16.
             clock: The clock of the run.
             console: The console that shows the progress.
             stop: The listener for signals.
         """
         self._config, self._dataset, self._model = config, dataset, model
-        # No more rows than a step has, lest a signal waits for longer than in a step.
-        self._rows_at_once = min(rows_at_once, config.batch.rows(dataset.seq_len))
+        self._plan = plan
         self._autocast = autocast
         self._clock, self._console, self._stop = clock, console, stop
         self._sample: npt.NDArray[np.int64] = np.empty(0, np.int64)
@@ -133,7 +135,9 @@ class Validator:
             self._model,
             self._dataset,
             self._dataset.validation,
-            self._rows_at_once,
+            # Asked each time: micro-batches may have become smaller. No more rows than a step has,
+            # lest a signal waits for longer than in a step.
+            min(self._plan["micro_rows"], self._plan["rows_per_step"]),
             self._autocast,
             self._bytes,
             rows=rows,

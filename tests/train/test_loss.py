@@ -20,7 +20,14 @@ from sabitrain.data.masking import Masking
 from sabitrain.device import precision
 from sabitrain.models import loss as loss_module
 from sabitrain.models.llama import Llama
-from sabitrain.models.loss import predicting_states, target_losses, weighted_loss
+from sabitrain.models.loss import (
+    Chunk,
+    compiled_chunk,
+    eager_chunk,
+    predicting_states,
+    target_losses,
+    weighted_loss,
+)
 from support.train.tiny import VOCAB_SIZE, write_tiny
 
 
@@ -217,10 +224,10 @@ def oracle(hidden: Tensor, head: Tensor, batch: Batch, z_loss: float) -> list[Te
 
 
 def ours(
-    hidden: Tensor, head: Tensor, batch: Batch, z_loss: float, compiled: bool = False
+    hidden: Tensor, head: Tensor, batch: Batch, z_loss: float, chunk: Chunk = eager_chunk
 ) -> list[Tensor]:
     """The same four of `weighted_loss`."""
-    loss, cross_entropy = weighted_loss(hidden, head, batch, z_loss, compiled)
+    loss, cross_entropy = weighted_loss(hidden, head, batch, z_loss, chunk)
     return [loss.detach(), cross_entropy, *torch.autograd.grad(loss, (hidden, head))]
 
 
@@ -229,7 +236,7 @@ def traced_chunk():
     """The chunk as `torch.compile` sees it, with no code made: that takes seconds a vocabulary."""
     torch._dynamo.reset()
     with torch._dynamo.config.patch(recompile_limit=64):
-        yield torch.compile(loss_module._chunk, dynamic=True, fullgraph=True, backend="aot_eager")
+        yield torch.compile(eager_chunk, dynamic=True, fullgraph=True, backend="aot_eager")
 
 
 @settings(max_examples=60, deadline=None)
@@ -246,11 +253,8 @@ def test_it_equals_the_dense_loss_in_float64(
     traced_chunk, seed, predictions, vocabulary, dtype, z_loss, most_logits, compiled
 ):
     hidden, head, batch = random_predictions(seed, predictions, vocabulary, dtype)
-    with (
-        patch.object(loss_module, "MAX_LOGITS", most_logits),
-        patch.object(loss_module, "_compiled_chunk", lambda: traced_chunk),
-    ):
-        got = ours(hidden, head, batch, z_loss, compiled)
+    with patch.object(loss_module, "MAX_LOGITS", most_logits):
+        got = ours(hidden, head, batch, z_loss, traced_chunk if compiled else eager_chunk)
     for value, exact in zip(got, oracle(hidden, head, batch, z_loss), strict=True):
         if dtype == torch.bfloat16:
             assert (value.double() - exact).norm() <= 0.02 * exact.norm()
@@ -259,8 +263,6 @@ def test_it_equals_the_dense_loss_in_float64(
             torch.testing.assert_close(value.double(), exact, rtol=rtol, atol=atol)
 
 
-# Inductor itself of torch 2.11 calls what torch deprecates.
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_compiled_loss_is_the_same_and_is_compiled_once(monkeypatch, dtype):
     """Lengths, weights of the z-loss and numbers of chunks change; a run has one vocabulary."""
@@ -270,8 +272,10 @@ def test_the_compiled_loss_is_the_same_and_is_compiled_once(monkeypatch, dtype):
         for predictions, z_loss, most_logits in cases:
             monkeypatch.setattr(loss_module, "MAX_LOGITS", most_logits)
             hidden, head, batch = random_predictions(0, predictions, 1003, dtype)
-            eager, compiled = (ours(hidden, head, batch, z_loss, flag) for flag in (False, True))
-            again = ours(hidden, head, batch, z_loss, True)
+            eager = ours(hidden, head, batch, z_loss)
+            compiled, again = (
+                ours(hidden, head, batch, z_loss, compiled_chunk()) for _ in range(2)
+            )
             for one, other, third in zip(eager, compiled, again, strict=True):
                 assert torch.equal(other, third)
                 narrow = one.dtype == torch.bfloat16
@@ -290,7 +294,7 @@ def test_the_rows_that_align_a_head_have_no_probability(vocabulary):
     assert not weight[vocabulary:].any()
     weights = torch.ones(256, dtype=torch.float64)
     logits = loss_module._logits(states, weight, vocabulary)
-    _, gradient = loss_module._chunk(logits, batch.targets_M, weights, torch.zeros(()))
+    _, gradient = eager_chunk(logits, batch.targets_M, weights, torch.zeros(()))
     assert not gradient[:, vocabulary:].any()
     probabilities = gradient[:, :vocabulary].double()
     probabilities[range(256), batch.targets_M] += 1

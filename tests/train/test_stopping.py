@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sabiprep.errors import Interrupted
-from sabitrain import trainer, validation
+from sabitrain import trainer, training_state, validation
 from sabitrain.config import BatchConfig, CheckpointConfig, TrainConfig
 from sabitrain.data import held_out
 from sabitrain.evaluation import baseline, evaluate, generate
@@ -83,7 +84,7 @@ def signalled(
 PLACES = {
     "choosing rows": (held_out, "documents_of", 1, 0, 0),
     "counting": (baseline, "documents_of", 1, 0, 0),
-    "in a step": (trainer, "weighted_loss", 6, 1, 0),
+    "in a step": (training_state, "weighted_loss", 6, 1, 0),
     "saving": (trainer, "plain_configuration", 1, 2, 0),
     "validating": (evaluate, "_predict", 2, 2, 0),
     "the last validation": (evaluate, "_predict", 10, 4, 1),
@@ -124,7 +125,7 @@ def test_a_signal_is_honoured_between_batches(data, tmp_path, capsys, monkeypatc
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_signal_ends_compiling_at_once(data, tmp_path, capsys, monkeypatch, whole, killed):
     """It may take minutes; Ctrl-C reaches the compiler too, which is then said to have failed."""
-    run, options = tmp_path / "run", {"compile": True}
+    run, options = tmp_path / "run", {"compile": "on"}
 
     def compiles(*_: object, **__: object) -> Callable[..., Any]:
         def forward(*_: object) -> None:
@@ -136,7 +137,7 @@ def test_a_signal_ends_compiling_at_once(data, tmp_path, capsys, monkeypatch, wh
         return forward
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.torch, "compile", compiles)
+        patch.setattr(torch, "compile", compiles)
         if killed:  # the error comes before Python hears of the signal
             patch.setattr(
                 StopRequest,
@@ -146,7 +147,7 @@ def test_a_signal_ends_compiling_at_once(data, tmp_path, capsys, monkeypatch, wh
         report = run_training(four(data, run, **options))
     assert (report.stopped, report.steps) == ("SIGTERM", 0)
     assert capsys.readouterr().out.splitlines()[-3] == LINE
-    monkeypatch.setattr(trainer.torch, "compile", lambda model, **_: model)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     assert run_training(four(data, run, resume=True, **options)).steps == 4
     weights = "checkpoints/step-00000004/model.safetensors"
     assert tear.outcome(run)[weights] == whole[weights]

@@ -60,7 +60,9 @@ def test_every_preset_can_be_built(preset):
         ("seed = 1.5", "'seed' must be a whole number, not 1.5", None),
         ("seed = true", "'seed' must be a whole number, not True", None),
         ("overwrite = 1", "'overwrite' must be true or false, not 1", None),
-        ("device = 'tpu'", "'device' must be one of 'auto', 'cpu', 'cuda', not 'tpu'", None),
+        ("device = 'tpu'", "device must be auto, cpu, cuda or cuda:N, not 'tpu'", None),
+        ("compile = 'yes'", "'compile' must be one of 'auto', 'on', 'off', not 'yes'", None),
+        ("memory_limit = 'all'", "'memory_limit' must be a number or 'auto', not 'all'", None),
         ("answer_tasks = 'label'", "'answer_tasks' must be a list of strings, not 'label'", None),
         (
             "skip_batches = [7, '8']",
@@ -117,6 +119,11 @@ def test_a_missing_file_is_refused(tmp_path):
         (TrainConfig, "task_weights", ("label=-1",)),
         (TrainConfig, "task_weights", ("=1",)),
         (TrainConfig, "task_weights", ("label=1", "label=2")),
+        (TrainConfig, "compile", True),
+        (TrainConfig, "recompute", "yes"),
+        (TrainConfig, "memory_limit", 0.0),
+        (TrainConfig, "memory_limit", float("inf")),
+        (TrainConfig, "memory_limit", float("nan")),
         (TrainConfig, "epochs", 0.0),
         (TrainConfig, "max_steps", 0),
         (TrainConfig, "max_tokens", 0),
@@ -264,3 +271,25 @@ def test_steps_and_rows():
     assert (batch.rows(4096), batch.micro_rows(4096, "cpu")) == (1, 1)
     large = dataclasses.replace(batch, micro_tokens=32_768)
     assert (large.micro_rows(128, "cuda"), large.micro_rows(128, "cpu")) == (256, 32)
+    # The memory of a GPU decides, which is not known here.
+    auto = BatchConfig(tokens=1000)
+    assert (auto.micro_rows(128, "cuda"), auto.micro_rows(128, "cpu")) == (None, 32)
+
+
+def test_a_file_says_on_and_off_as_toml_does(tmp_path):
+    """As files of runs did before there was an auto."""
+    file = write(tmp_path / "a.toml", "compile = true\nrecompute = false\nmemory_limit = 40")
+    config = resolve(None, file, {"data": "out", "run": "run"})
+    assert (config.compile, config.recompute, config.memory_limit) == ("on", "off", 40.0)
+    said = parse_command_line(
+        ["--data", "out", "--run", "run", "--recompute", "on", "--memory-limit", "23.5"]
+    )
+    assert (said.compile, said.recompute, said.memory_limit) == ("auto", "on", 23.5)
+    assert said.batch.micro_tokens == "auto"
+
+
+def test_what_is_infinite_is_written_as_toml_spells_it(tmp_path):
+    """JSON's Infinity made a file that no later session could read."""
+    config = TrainConfig(data=Path("out"), run=Path("run"), optim=OptimConfig(lr=float("inf")))
+    file = write(tmp_path / "a.toml", to_toml(config))
+    assert resolve(None, file, {}).optim.lr == float("inf")

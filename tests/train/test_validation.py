@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sabiprep.errors import ConfigError
-from sabitrain import trainer
+from sabitrain import training_state
 from sabitrain.config import BatchConfig, TrainConfig
 from sabitrain.evaluation import evaluate, generate
 from sabitrain.monitoring import clock
@@ -62,7 +62,7 @@ class Turned:
     ) -> None:
         self.now, self.step, self.row, self.token = 1e4, step, row, token
         patch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self._pass(patch, trainer, "weighted_loss", "step")
+        self._pass(patch, training_state, "weighted_loss", "step")
         self._pass(patch, evaluate, "_predict", "row")
         self._pass(patch, generate.F, "linear", "token")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sabiprep.errors import TrainError
+from sabitrain.attention import documents
 from sabitrain.attention.documents import document_attention
 
 # The self-check's documents, and how far from the reference they may be, as a share of 1 + the
@@ -38,6 +39,8 @@ def check_attention(
     """
     try:
         errors = _errors(heads, kv_heads, head_size, device, dtype)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         fault = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainError(
@@ -55,6 +58,16 @@ def check_attention(
             )
 
 
+def _check_layout(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int) -> None:
+    """Raises `RuntimeError` if a kernel's results lie otherwise than compiled code is told."""
+    told = documents.fake_forward(q, k, v, bounds, longest)
+    made = torch.ops.sabitrain.document_attention(q, k, v, bounds, longest)
+    for one, other in zip(told, made, strict=True):
+        layouts = [(x.dtype, tuple(x.shape), x.stride()) for x in (one, other)]
+        if layouts[0] != layouts[1]:
+            raise RuntimeError(f"a result lies as {layouts[1]}, not as {layouts[0]}")
+
+
 def _errors(
     heads: int, kv_heads: int, head_size: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, float]:
@@ -70,7 +83,9 @@ def _errors(
     # Two empty segments at the end, as batches have them.
     bounds = torch.tensor([0, *_CHECKED_LENGTHS, 0, 0]).cumsum(0).to(device, torch.int32)
     q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
-    out = document_attention(q, k, v, bounds, max(_CHECKED_LENGTHS))
+    longest = max(_CHECKED_LENGTHS)
+    _check_layout(q.detach(), k.detach(), v.detach(), bounds, longest)
+    out = document_attention(q, k, v, bounds, longest)
     got = (out, *torch.autograd.grad(out, (q, k, v), grad))
     expected = _dense(q.detach(), k.detach(), v.detach(), grad)
     return {

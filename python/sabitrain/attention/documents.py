@@ -68,7 +68,7 @@ def _backward(
     return result
 
 
-def _fake_forward(
+def fake_forward(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int
 ) -> tuple[Tensor, Tensor]:
     """Returns the shapes alone, by which ``torch.compile`` traces the op."""
@@ -89,7 +89,7 @@ def _fake_backward(
     cu_seqlens: Tensor,
     max_seqlen: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the shapes of the gradients, as `_fake_forward`."""
+    """Returns the shapes of the gradients, as `fake_forward`."""
     if _backend(q) is flash:
         return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
@@ -143,7 +143,7 @@ _attention = _define(
     "document_attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, SymInt max_seqlen)"
     " -> (Tensor, Tensor)",
     _forward,
-    _fake_forward,
+    fake_forward,
 )
 _attention_backward = _define(
     "document_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out,"

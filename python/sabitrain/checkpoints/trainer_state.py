@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -41,7 +41,8 @@ class Progress:
         step: Optimizer steps taken; with the seed, this decides the order of the rows.
         seconds: Time spent in training, earlier sessions included.
         metrics_bytes: Length of ``metrics.jsonl``.
-        plan: The sizes of steps: ``steps``, ``rows_per_step`` and ``micro_rows``.
+        plan: The sizes of steps: ``steps``, ``rows_per_step`` and ``micro_rows``; and whether units
+            ``recompute``, 1 or 0, which a checkpoint of an earlier version has not.
         config: The resolved configuration.
         dataset: The fingerprint of `sabitrain.checkpoints.fingerprint.fingerprint_of`.
     """
@@ -54,6 +55,15 @@ class Progress:
     dataset: Mapping[str, Any]
 
 
+class _Plan(msgspec.Struct, forbid_unknown_fields=True):
+    """The plan in ``trainer.json``."""
+
+    steps: Annotated[int, msgspec.Meta(ge=1)]
+    rows_per_step: Annotated[int, msgspec.Meta(ge=1)]
+    micro_rows: Annotated[int, msgspec.Meta(ge=1)]
+    recompute: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
+
+
 class _Facts(msgspec.Struct):
     """``trainer.json`` as it is written."""
 
@@ -63,7 +73,7 @@ class _Facts(msgspec.Struct):
     step: Annotated[int, msgspec.Meta(ge=0)]
     seconds: Annotated[float, msgspec.Meta(ge=0)]
     metrics_bytes: Annotated[int, msgspec.Meta(ge=0)]
-    plan: dict[Literal["steps", "rows_per_step", "micro_rows"], Annotated[int, msgspec.Meta(ge=1)]]
+    plan: _Plan
     config: dict[str, Any]
     dataset: dict[str, Any]
 
@@ -148,6 +158,8 @@ def restore_state(
         # A checkpoint of an earlier version has not all of them.
         kept = {name: tensors.get(f"guard.{name}", value) for name, value in guard.state.items()}
         guard.state = {name: value.to(guard.device) for name, value in kept.items()}
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise TrainError(
             f"not a checkpoint of this model and optimizer: {error}", file=str(folder)

@@ -120,7 +120,7 @@ def make_batch(
     predict = _predict_everywhere if compute == "dense" else _predict_counted
     predict_at_M, targets_M, weights_M = predict(ids_N, weights_N, counted_at)
     # Empty segments at the end make few different lengths, so that little is compiled again.
-    segments = _round_up(len(rows["cu_seqlens"]) - 1, PAD_SEGMENTS_TO)
+    segments = padded_segments(len(rows["cu_seqlens"]) - 1)
     cu_seqlens = np.full(segments + 1, len(ids_N), np.int32)
     cu_seqlens[: len(rows["cu_seqlens"])] = rows["cu_seqlens"]
     return Batch(
@@ -167,8 +167,7 @@ def _predict_counted(
     The arguments are those of `_predict_everywhere`.
     """
     counted = len(counted_at)
-    # One place at least, so that a batch without targets needs no case of its own.
-    places = _round_up(max(1, counted), PAD_TO)
+    places = padded_predictions(counted)
     predict_at_M, targets_M = np.zeros(places, np.int64), np.zeros(places, np.int64)
     weights_M = np.zeros(places)
     # Into the arrays themselves: a copy of each would take a large part of the loader's time.
@@ -225,6 +224,14 @@ def micro_batches(
         yield split.batch(rows[first : first + at_once], labels=False)
 
 
-def _round_up(count: int, step: int) -> int:
-    """Returns the next multiple of ``step``."""
-    return -(-count // step) * step
+def padded_predictions(targets: int) -> int:
+    """Returns the predictions of a batch of so many targets: a multiple of `PAD_TO`.
+
+    One multiple at least, so that a batch without targets needs no case of its own.
+    """
+    return -(-max(1, targets) // PAD_TO) * PAD_TO
+
+
+def padded_segments(segments: int) -> int:
+    """Returns the segments of a batch, empty ones at its end: a multiple of `PAD_SEGMENTS_TO`."""
+    return -(-segments // PAD_SEGMENTS_TO) * PAD_SEGMENTS_TO

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from sabitrain.data.batches import Step, make_step
+from sabitrain.data.batches import Batch, Step, make_step
 from sabitrain.data.masking import Masking
 from sabitrain.data.rows import Rows
 from sabitrain.data.settings import Compute
@@ -81,10 +81,25 @@ class Loader:
         self.waited += time.perf_counter() - began
         return made
 
+    def largest_batch(self, step: int) -> Batch:
+        """Returns the micro-batch of a step, counted from 0, that has the most predictions.
+
+        Raises:
+            DatasetError: If a shard is damaged.
+        """
+        batches = self._made(self._rows_of_step(step)).batches
+        return max(batches, key=lambda batch: (len(batch.ids_N), len(batch.predict_at_M)))
+
+    def cut(self, micro_rows: int) -> None:
+        """Has the next step be cut into micro-batches of at most ``micro_rows`` rows."""
+        self._micro_rows = micro_rows
+        self._ahead.clear()
+
     def _make(self, step: int) -> Step:
-        made = make_step(
-            self._split, self._rows_of_step(step), self._micro_rows, self._masking, self._compute
-        )
+        return self._made(self._rows_of_step(step))
+
+    def _made(self, rows: npt.NDArray[np.int64]) -> Step:
+        made = make_step(self._split, rows, self._micro_rows, self._masking, self._compute)
         return replace(made, batches=[batch.pin() for batch in made.batches]) if self._pin else made
 
     def __enter__(self) -> Self:

@@ -17,6 +17,7 @@ MixSchedule = Literal["linear", "cosine"]
 Loss = Literal["target", "full", "template-masked"]
 WeighBy = Literal["token", "example"]
 Compute = Literal["dense", "head", "full"]
+_MOST_ON_A_CPU = 4096
 
 
 @dataclass(frozen=True)
@@ -162,30 +163,32 @@ class BatchConfig:
 
     tokens: int = 1024
     """Tokens (padding included) of an optimizer step, rounded down to whole rows, at least one."""
-    micro_tokens: int = 4096
-    """Most tokens in one forward and backward pass; a step of more accumulates over several. On a
-    CPU 4096 at most.
+    micro_tokens: Annotated[int | Literal["auto"], tyro.conf.arg(metavar="auto|N")] = "auto"
+    """Most tokens in one forward and backward pass; a step of more accumulates over several. auto
+    takes as many as fit a GPU's memory; a CPU takes 4096 at most.
     """
 
     def __post_init__(self) -> None:
         """Checks every setting."""
         require(self.tokens >= 1, f"batch.tokens must be at least 1, not {self.tokens}")
         require(
-            self.micro_tokens >= 1,
-            f"batch.micro_tokens must be at least 1, not {self.micro_tokens}",
+            isinstance(self.micro_tokens, str) or self.micro_tokens >= 1,
+            f"batch.micro_tokens must be auto or at least 1, not {self.micro_tokens}",
         )
 
     def rows(self, seq_len: int) -> int:
         """Returns the rows of an optimizer step, each of ``seq_len`` tokens."""
         return max(1, self.tokens // seq_len)
 
-    def micro_rows(self, seq_len: int, device: str) -> int:
+    def micro_rows(self, seq_len: int, device: str) -> int | None:
         """Returns the most rows of a micro-batch on a device of type ``device``.
 
-        A CPU gains nothing from more than 4096 tokens.
+        None leaves it to the memory of a GPU. A CPU gains nothing from more than 4096 tokens.
         """
-        tokens = min(self.micro_tokens, 4096) if device == "cpu" else self.micro_tokens
-        return max(1, tokens // seq_len)
+        given = None if self.micro_tokens == "auto" else self.micro_tokens
+        if device == "cpu":
+            given = min(given or _MOST_ON_A_CPU, _MOST_ON_A_CPU)
+        return None if given is None else max(1, given // seq_len)
 
 
 @dataclass(frozen=True, kw_only=True)

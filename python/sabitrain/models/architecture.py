@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -32,17 +32,22 @@ class Unit(nn.Module):
 
     Attributes:
         recomputes: Whether only its inputs are kept for the backward pass.
+        compiled: The unit's ``forward``, compiled; None to run it as it is.
     """
 
     recomputes = False
+    compiled: Callable[..., Tensor] | None = None
 
     def run(self, *inputs: Any) -> Tensor:
         """Computes the unit, keeping the tensors of its backward pass, or its inputs alone."""
-        if self.recomputes and torch.is_grad_enabled():
-            # Nothing in a unit is random, so the state of the generators need not be kept.
-            out: Tensor = checkpoint(self, *inputs, use_reentrant=False, preserve_rng_state=False)
-        else:
-            out = self(*inputs)
+        if not torch.is_grad_enabled():
+            out: Tensor = self(*inputs)
+            return out
+        call = self.compiled or self
+        if not self.recomputes:
+            return call(*inputs)
+        # Nothing in a unit is random, so the state of the generators need not be kept.
+        out = checkpoint(call, *inputs, use_reentrant=False, preserve_rng_state=False)
         return out
 
 
@@ -171,12 +176,6 @@ class Architecture(Protocol):
         A backward pass takes twice the operations of the forward pass. `sabitrain.models.flops`
         names the operations that count.
         """
-
-    def kernel_bytes(self, config: ModelConfig, tokens: int, recompute: bool) -> int:
-        """Returns the bytes that GPU kernels keep for the backward pass beside autograd's."""
-
-    def backward_bytes(self, config: ModelConfig, tokens: int) -> int:
-        """Returns the bytes at the peak of the backward pass of the widest layer."""
 
 
 def architecture_of(model_type: str) -> Architecture:

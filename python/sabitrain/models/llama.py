@@ -284,18 +284,6 @@ class LlamaArchitecture:
         # Backward, each product is two: the gradients of its input and of its weight.
         return 3.0 * forward + again
 
-    def kernel_bytes(self, config: ModelConfig, tokens: int, recompute: bool) -> int:
-        """Returns the bytes of the log-sum-exps: a float32 for each token and head of a block."""
-        return 4 * tokens * config.heads * (1 if recompute else config.layers)
-
-    def backward_bytes(self, config: ModelConfig, tokens: int) -> int:
-        """Returns the bytes at the peak of the MLP's backward pass.
-
-        The bytes are SwiGLU's two inputs, their product and its gradient in bf16, the residual
-        stream and its gradient in float32.
-        """
-        return tokens * (4 * config.mlp_width * 2 + 2 * config.width * 4)
-
 
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Returns cosines and sines of every position's angles, float32[context, D / 2] each.

@@ -13,21 +13,23 @@ Dimensions: N tokens, M predictions, C width, V vocabulary, P rows of the head i
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from sabitrain.data.batches import PAD_TO, Batch
 from sabitrain.data.settings import Compute
 from sabitrain.models.precision import product_dtype
 
-# Most logits held at once: half a gigabyte of float32.
+# Most logits held at once: a quarter of a gigabyte in 16 bits.
 MAX_LOGITS = 1 << 27
+# Most numbers of a product that are held beside the sum they are added to, as much in float32.
+_MOST_ADDED = 1 << 25
 
 # Rows of 16-bit logits begin at multiples of 16 bytes, as tensor cores read them.
 _ALIGNED = 8
@@ -51,12 +53,52 @@ def predicting_states(
     return hidden_NC if compute == "dense" else hidden_NC.index_select(0, batch.predict_at_M)
 
 
+def eager_chunk(
+    logits_MP: Tensor, targets_M: Tensor, weights_M: Tensor, z_loss: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the sums of a chunk, and the gradient of its logits in the place of the logits.
+
+    The sums are those of the weighted cross-entropies and of the weighted squares of the
+    log-sum-exps.
+
+    For CUDA, inductor makes one kernel of this: it reads the logits twice and writes the gradient,
+    with no float32 of that size. The kernel's first pass needs the largest logit and the sum of
+    exponentials spelt out as below; `torch.logsumexp` would take two.
+    """
+    target_M1 = targets_M.unsqueeze(1)
+    wide_MP = logits_MP.to(_wide(logits_MP.dtype))
+    weight_M1 = weights_M.to(wide_MP.dtype).unsqueeze(1)
+    at_target_M1 = wide_MP.gather(1, target_M1)
+    largest_M1 = wide_MP.amax(-1, keepdim=True)
+    exp_MP = wide_MP.sub_(largest_M1).exp_()
+    sum_M1 = exp_MP.sum(-1, keepdim=True)
+    lse_M1 = largest_M1 + sum_M1.log()
+    losses_M2 = torch.cat((lse_M1 - at_target_M1, lse_M1.square()), 1)
+    dlogits_MP = exp_MP.mul_(weight_M1 * (1 + 2 * z_loss * lse_M1) / sum_M1)
+    # One target a row: nothing accumulates, so both ways are deterministic on CUDA too, as
+    # scatter_add_ is not.
+    if torch.compiler.is_compiling():
+        # Fused into the pass that writes the gradient.
+        places_P = torch.arange(logits_MP.shape[1], device=logits_MP.device)
+        dlogits_MP.sub_(torch.where(places_P == target_M1, weight_M1, 0))
+    else:
+        # A comparison would be three more passes over the logits.
+        dlogits_MP[torch.arange(len(targets_M), device=targets_M.device), targets_M] -= (
+            weight_M1.squeeze(1)
+        )
+    return (weight_M1 * losses_M2).sum(0), logits_MP.copy_(dlogits_MP)
+
+
+Chunk = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`eager_chunk`, or a function of the same arguments and results."""
+
+
 def weighted_loss(
     hidden_MC: Tensor,
     head_VC: Tensor,
     batch: Batch,
     z_loss: float = 0.0,
-    compiled: bool = False,
+    chunk: Chunk = eager_chunk,
 ) -> tuple[Tensor, Tensor]:
     """Returns the weighted sum of the losses of a batch, and the cross-entropy's part of the sum.
 
@@ -70,14 +112,13 @@ def weighted_loss(
         head_VC: The weight of the head.
         batch: The batch, with targets and weights.
         z_loss: The factor of the squared log-sum-exp; 0 for none.
-        compiled: Whether `torch.compile` fuses the passes over the logits: the same loss and
-            gradients up to rounding. The first call takes seconds.
+        chunk: The function of each chunk of logits; `compiled_chunk` gives a faster one.
 
     Returns:
         Two scalars; only the first can be differentiated, and only once.
     """
     loss, cross_entropy = _WeightedLoss.apply(
-        hidden_MC, head_VC, batch.targets_M, batch.weights_M, z_loss, compiled
+        hidden_MC, head_VC, batch.targets_M, batch.weights_M, z_loss, chunk
     )
     return loss, cross_entropy
 
@@ -118,12 +159,11 @@ class _WeightedLoss(torch.autograd.Function):
         targets_M: Tensor,
         weights_M: Tensor,
         z_loss: float,
-        compiled: bool,
+        chunk: Chunk,
     ) -> tuple[Tensor, Tensor]:
         """Computes both scalars, and keeps the gradients of states and head."""
         states_MC, weight_PC = _for_products(hidden_MC, head_VC)
         wide = _wide(states_MC.dtype)
-        chunk = _compiled_chunk() if compiled else _chunk
         # A tensor, so that compiled code serves every value; filled on the device, so that nothing
         # waits for a copy.
         factor = torch.full((), z_loss, dtype=wide, device=hidden_MC.device)
@@ -141,11 +181,10 @@ class _WeightedLoss(torch.autograd.Function):
                 torch.mm(dlogits_MP, weight_PC, out=dhidden_MC[part])
                 # Padding is cut off the factor: cut off the product, it would keep a larger buffer.
                 dlogits_VM = dlogits_MP[:, : len(head_VC)].T
-                part_VC = _wide_product(dlogits_VM, states_MC[part])
+                dhead_VC = _add_wide_product(dhead_VC, dlogits_VM, states_MC[part])
                 # Not held while the next chunk is made.
                 del dlogits_MP, dlogits_VM
                 sums_2 = part_2 if sums_2 is None else sums_2 + part_2
-                dhead_VC = part_VC if dhead_VC is None else dhead_VC.add_(part_VC)
         # A batch has at least one prediction.
         assert sums_2 is not None and dhead_VC is not None
         # Gradients in the types of the inputs, as autograd asks for them. They are no saved
@@ -173,47 +212,12 @@ class _WeightedLoss(torch.autograd.Function):
         return dhidden_MC.mul_(grad), dhead_VC.mul_(grad), None, None, None, None
 
 
-def _chunk(
-    logits_MP: Tensor, targets_M: Tensor, weights_M: Tensor, z_loss: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Returns the sums of a chunk, and the gradient of its logits in their type.
+def compiled_chunk() -> Chunk:
+    """Returns `eager_chunk` compiled for any number of predictions, a vocabulary at a time.
 
-    The sums are those of the weighted cross-entropies and of the weighted squares of the
-    log-sum-exps. The logits are overwritten where that saves memory.
-
-    For CUDA, inductor makes one kernel of this: it reads the logits twice and writes the gradient,
-    with no float32 of that size. The kernel's first pass needs the largest logit and the sum of
-    exponentials spelt out as below; `torch.logsumexp` would take two.
+    Loss and gradients are the same up to rounding. The first call takes seconds.
     """
-    target_M1 = targets_M.unsqueeze(1)
-    wide_MP = logits_MP.to(_wide(logits_MP.dtype))
-    weight_M1 = weights_M.to(wide_MP.dtype).unsqueeze(1)
-    at_target_M1 = wide_MP.gather(1, target_M1)
-    largest_M1 = wide_MP.amax(-1, keepdim=True)
-    exp_MP = wide_MP.sub_(largest_M1).exp_()
-    sum_M1 = exp_MP.sum(-1, keepdim=True)
-    lse_M1 = largest_M1 + sum_M1.log()
-    losses_M2 = torch.cat((lse_M1 - at_target_M1, lse_M1.square()), 1)
-    dlogits_MP = exp_MP.mul_(weight_M1 * (1 + 2 * z_loss * lse_M1) / sum_M1)
-    # One target a row: nothing accumulates, so both ways are deterministic on CUDA too, as
-    # scatter_add_ is not.
-    if torch.compiler.is_compiling():
-        # Fused into the pass that writes the gradient.
-        places_P = torch.arange(logits_MP.shape[1], device=logits_MP.device)
-        dlogits_MP.sub_(torch.where(places_P == target_M1, weight_M1, 0))
-    else:
-        # A comparison would be three more passes over the logits.
-        dlogits_MP[torch.arange(len(targets_M), device=targets_M.device), targets_M] -= (
-            weight_M1.squeeze(1)
-        )
-        dlogits_MP = logits_MP.copy_(dlogits_MP)
-    return (weight_M1 * losses_M2).sum(0), dlogits_MP.to(logits_MP.dtype)
-
-
-@functools.cache
-def _compiled_chunk() -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Returns `_chunk` compiled for any number of predictions, a vocabulary at a time."""
-    compiled = torch.compile(_chunk, dynamic=True, fullgraph=True)
+    compiled = torch.compile(eager_chunk, dynamic=True, fullgraph=True)
 
     def chunk(
         logits_MP: Tensor, targets_M: Tensor, weights_M: Tensor, z_loss: Tensor
@@ -258,10 +262,26 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def _add_wide_product(sum_VC: Tensor | None, left_VM: Tensor, right_MC: Tensor) -> Tensor:
+    """Adds a product in float32 at least to a sum, in its place; without a sum, returns it.
+
+    Some rows at a time: a product of a large vocabulary is as large as the sum itself.
+    """
+    if sum_VC is None:
+        return _wide_product(left_VM, right_MC)
+    at_once = max(_ALIGNED, _MOST_ADDED // right_MC.shape[1] // _ALIGNED * _ALIGNED)
+    for first in range(0, len(sum_VC), at_once):
+        rows = slice(first, first + at_once)
+        sum_VC[rows].add_(_wide_product(left_VM[rows], right_MC))
+    return sum_VC
+
+
 def _wide_product(left_VM: Tensor, right_MC: Tensor) -> Tensor:
     """Returns a product in float32 at least, not rounded to a 16-bit type on CUDA."""
     wide = _wide(left_VM.dtype)
-    if _WIDE_MM and left_VM.is_cuda and left_VM.dtype != wide:
+    # Tensors without numbers plan the memory of a GPU.
+    on_gpu = left_VM.is_cuda or isinstance(left_VM, FakeTensor)
+    if _WIDE_MM and on_gpu and left_VM.dtype != wide:
         return torch.mm(left_VM, right_MC, out_dtype=wide)
     return (left_VM @ right_MC).to(wide)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, get_args
 
 import tyro
 
+from sabitrain.attention.settings import Kernel
 from sabitrain.data.settings import Compute
 from sabitrain.models.registry import ARCHITECTURES
-from sabitrain.settings import Section, require
+from sabitrain.settings import MAY_CHANGE, Section, Switch, require
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,21 @@ class ComputeConfig(Section):
     compute: Compute = "full"
     """What to leave out where nothing is trained, with the same gradients: full, the end of the
     last block and the head; head, the head; dense, nothing."""
-    recompute: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    recompute: Switch = field(default="auto", metadata=MAY_CHANGE)
     """Keep of each block its input alone and compute the rest again in the backward pass
-    (activation checkpointing): a third more computation for a fraction of the memory."""
-    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Compile the model into one graph first (torch.compile), which takes a C compiler and a
-    minute.
-    """
+    (activation checkpointing): up to a third more computation for a fraction of the memory. auto
+    does so on a GPU where less than 4096 tokens would fit otherwise."""
+    compile: Switch = field(default="auto", metadata=MAY_CHANGE)
+    """Compile the blocks and the loss first (torch.compile), which takes a C compiler and a minute.
+    auto does so on a GPU; there the loss is compiled under off too."""
+    attention: Kernel = field(default="flash2", metadata=MAY_CHANGE)
+    """The kernel of attention on a GPU: flash2 (FlashAttention-2), cudnn, or flash3, which needs
+    the package flash_attn_interface and an H100 or H200."""
 
     def __post_init__(self) -> None:
         """Checks every setting."""
         super().__post_init__()
+        for name in ("recompute", "compile"):
+            value = getattr(self, name)
+            require(value in get_args(Switch), f"{name} must be auto, on or off, not {value!r}")
         require(0 <= self.z_loss < math.inf, f"z_loss must be 0 or more, not {self.z_loss}")

@@ -106,6 +106,11 @@ class Metrics:
         """Writes the facts of a run that goes on."""
         self._write("resume", **facts)
 
+    def cut(self, **facts: Any) -> None:
+        """Writes that micro-batches are smaller from here on."""
+        self.flush()
+        self._write("cut", **facts)
+
     def sync(self) -> int:
         """Has the disk hold the record so far, and returns its length in bytes."""
         self.flush()

@@ -79,9 +79,9 @@ class StepGuard:
         state = self.state
         # Known on the host, and nothing of the state changes.
         if not targets:
-            told_3 = torch.tensor((math.nan, math.nan, NO_TARGET), dtype=torch.float64).to(
-                loss.device
-            )
+            # Filled on the device: a copy from the host would wait for all that is under way.
+            told_3 = torch.full((3,), math.nan, dtype=torch.float64, device=loss.device)
+            told_3[2].fill_(NO_TARGET)
             return torch.ones_like(loss, dtype=torch.float32), torch.cat(
                 (told_3, state["counts"].double())
             )

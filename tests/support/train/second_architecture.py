@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -96,9 +95,3 @@ class PerTokenArchitecture:
         blocks = positions * config.layers * 4 * config.width * config.mlp_width
         forward = blocks + predictions * 2 * config.width * vocab_size
         return 3.0 * forward + (blocks if work.recompute else 0)
-
-    def kernel_bytes(self, config: ModelConfig, tokens: int, recompute: bool) -> int:
-        return 0
-
-    def backward_bytes(self, config: ModelConfig, tokens: int) -> int:
-        return tokens * config.mlp_width * torch.float32.itemsize
