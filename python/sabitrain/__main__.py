@@ -1,4 +1,4 @@
-"""Runs ``python -m sabitrain`` (train) and ``python -m sabitrain plan`` as commands.
+"""Runs ``python -m sabitrain`` (train), and its ``plan`` and ``selftest``, as commands.
 
 Errors become exit codes.
 """
@@ -23,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     accept_any_text()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] == ["selftest"]:
+            from sabitrain.selftest.run import main as selftest
+
+            return selftest(given[1:])
         if given[:1] == ["plan"]:
             config = parse_command_line(
                 given[1:], "python -m sabitrain plan", Path("run"), PLAN_DESCRIPTION
