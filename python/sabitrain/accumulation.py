@@ -121,11 +121,14 @@ class Accumulation:
             # Out of the `except`, whose error holds on to the tensors of the work.
             self._shrink(step)
 
+    def _may_halve(self) -> bool:
+        """Returns whether the settings leave smaller micro-batches."""
+        return self._config.batch.micro_tokens == "auto" and self._plan["micro_rows"] > 1
+
     def _may_shrink(self) -> bool:
         """Returns whether the settings leave a step that takes less memory."""
-        return (self._config.batch.micro_tokens == "auto" and self._plan["micro_rows"] > 1) or (
-            self._config.recompute == "auto" and not self._plan["recompute"]
-        )
+        settled = self._config.recompute != "auto" or self._plan["recompute"]
+        return self._may_halve() or not settled
 
     def _shrink(self, step: int) -> None:
         """Has this and every later session take less memory for a step."""
@@ -135,7 +138,7 @@ class Accumulation:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         rows = self._plan["micro_rows"]
-        if self._config.batch.micro_tokens == "auto" and rows > 1:
+        if self._may_halve():
             rows = self._plan["micro_rows"] = -(-rows // 2)
             self._loader.cut(rows)
         else:

@@ -114,30 +114,22 @@ def fit_run(
         sizes: The sizes of some rows.
         rows_per_step: Rows of a step.
         limit: Bytes that the run may take.
-        micro_rows: Rows of a micro-batch, if they are decided.
+        micro_rows: Rows of a micro-batch; None for as many as fit.
         recomputed: Whether an earlier session of the run recomputed; ``auto`` goes on so.
 
     Returns:
         The cut, with one row and `Fit.fits` false if not even one row fits.
     """
-    if micro_rows is None:
-        micro_rows = config.batch.micro_rows(sizes.tokens, "cuda")
-    tried: dict[tuple[int, bool], Memory] = {}
-
-    def memory(rows: int, recompute: bool) -> Memory:
-        if (rows, recompute) not in tried:
-            tried[rows, recompute] = memory_of(
-                config, vocab_size, sizes.micro_batch(rows), recompute, rows < rows_per_step
-            )
-        return tried[rows, recompute]
 
     def fit(recompute: bool) -> Fit:
         if micro_rows is not None:
             rows = min(micro_rows, rows_per_step)
         else:
-            most = largest(rows_per_step, lambda rows: memory(rows, recompute).total, limit)
+            most = most_rows(config, vocab_size, sizes, rows_per_step, limit, recompute)
             rows = _evenly(rows_per_step, max(1, most))
-        return Fit(rows, recompute, memory(rows, recompute), limit)
+        size = sizes.micro_batch(rows)
+        memory = memory_of(config, vocab_size, size, recompute, rows < rows_per_step)
+        return Fit(rows, recompute, memory, limit)
 
     if config.recompute != "auto" or recomputed:
         return fit(config.recompute != "off")
@@ -154,7 +146,33 @@ def _evenly(rows_per_step: int, most: int) -> int:
     return math.ceil(rows_per_step / math.ceil(rows_per_step / most))
 
 
-def largest(most: int, bytes_of: Callable[[int], int], limit: int) -> int:
+def most_rows(
+    config: TrainConfig,
+    vocab_size: int,
+    sizes: RowSizes,
+    rows_per_step: int,
+    limit: int,
+    recompute: bool,
+) -> int:
+    """Returns the most rows of a micro-batch within a limit; 0 if not even one fits.
+
+    Args:
+        config: The settings.
+        vocab_size: Tokens of the vocabulary.
+        sizes: The sizes of some rows.
+        rows_per_step: Rows of a step.
+        limit: Bytes that the run may take.
+        recompute: Whether units keep their inputs alone.
+    """
+
+    def bytes_of(rows: int) -> int:
+        size = sizes.micro_batch(rows)
+        return memory_of(config, vocab_size, size, recompute, rows < rows_per_step).total
+
+    return _largest(rows_per_step, bytes_of, limit)
+
+
+def _largest(most: int, bytes_of: Callable[[int], int], limit: int) -> int:
     """Returns the most rows whose bytes are within a limit; 0 if one row's are not.
 
     Args:

@@ -39,6 +39,8 @@ from sabitrain.optim.settings import OptimConfig
 
 RESERVE = 10**9
 """Bytes that are left to CUDA, its libraries, and the gaps of torch's allocator."""
+CARD = int(23.2e9)
+"""Bytes that a card of 24 GB has free."""
 
 # torch's allocator hands out multiples of so many bytes (CUDACachingAllocator.cpp, kMinBlockSize).
 _BLOCK = 512
@@ -95,6 +97,7 @@ class MicroBatch:
     documents: int
 
 
+@cache
 def memory_of(
     config: TrainConfig,
     vocab_size: int,
@@ -114,7 +117,6 @@ def memory_of(
     """
     update = _peak_of_update(config.model, vocab_size, config.optim)
     live = _LiveBytes()
-    # The storage of a tensor is kept as an operation makes it, so the modes are entered last.
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = _model(config.model, vocab_size)
         model.recompute(recompute)
@@ -259,15 +261,13 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         yield
         self._kind = before
 
-    def keep(self, kind: Kind, tensors: Any) -> None:
-        """Counts tensors, nested in any way, as of another kind than they were made for."""
-        for tensor in tree_leaves(tensors):
-            if isinstance(tensor, Tensor):
-                address = tensor.untyped_storage()._cdata
-                before, size = self._storages.get(address, (kind, 0))
-                self._storages[address] = (kind, size)
-                self._live[before] -= size
-                self._live[kind] += size
+    def keep(self, kind: Kind, tensor: Tensor) -> None:
+        """Counts a tensor as of another kind than it was made for."""
+        address = tensor.untyped_storage()._cdata
+        before, size = self._storages[address]
+        self._storages[address] = (kind, size)
+        self._live[before] -= size
+        self._live[kind] += size
 
     def hold(self, kind: Kind, size: int) -> None:
         """Counts bytes that stay, of tensors that are not here."""

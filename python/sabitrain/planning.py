@@ -21,14 +21,12 @@ from sabitrain.data.masking import masking_of, prompt_tokens
 from sabitrain.data.order import Order, make_order
 from sabitrain.data.rows import RowSource
 from sabitrain.device import choose_device, memory_limit
-from sabitrain.fitting import Fit, RowSizes, fit_run, largest, sample_sizes
-from sabitrain.memory import memory_of
+from sabitrain.fitting import Fit, fit_run, most_rows, sample_sizes
+from sabitrain.memory import CARD
 from sabitrain.models.architecture import architecture_of
 from sabitrain.models.flops import Flops, forward_flops, step_flops
 from sabitrain.preflight import check_datasets
 
-# What a card of 24 GB has free: the card that a plan is for where there is none to ask.
-_CARD = int(23.2e9)
 # Shares and operations are means over this many steps, and this many held-out rows.
 _SAMPLE = 4
 _ROWS_LOOKED_AT = 64
@@ -79,7 +77,7 @@ class Plan:
     validation: ValidationPlan
 
 
-def plan_run(config: TrainConfig, data: Datasets, limit: int = _CARD) -> Plan:
+def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
     """Returns the needs of a run with the settings ``config`` on the datasets ``data``.
 
     Args:
@@ -105,24 +103,13 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = _CARD) -> Plan:
         parameters=_parameters(config, dataset.vocab_size),
         steps=steps,
         fit=fit,
-        largest_micro_rows=_largest(config, dataset.vocab_size, sizes, rows_per_step, fit),
+        largest_micro_rows=most_rows(
+            config, dataset.vocab_size, sizes, rows_per_step, limit, fit.recompute
+        ),
         flops=_mean_flops(config, dataset.vocab_size, sample, fit.recompute),
         repeats=dict(zip(names, order.repeats(steps), strict=True)),
         validation=plan_validation(config, dataset, steps, rows_per_step, fit.micro_rows),
     )
-
-
-def _largest(
-    config: TrainConfig, vocab_size: int, sizes: RowSizes, rows_per_step: int, fit: Fit
-) -> int:
-    """Returns the most rows of a micro-batch within the limit of a fit, recomputed as there."""
-
-    def bytes_of(rows: int) -> int:
-        several = rows < rows_per_step
-        size = sizes.micro_batch(rows)
-        return memory_of(config, vocab_size, size, fit.recompute, several).total
-
-    return largest(rows_per_step, bytes_of, fit.limit)
 
 
 def _parameters(config: TrainConfig, vocab_size: int) -> int:
@@ -258,5 +245,5 @@ def _limit(config: TrainConfig) -> tuple[int, str]:
     except TrainError as error:
         why = error.message
     if device.type == "cpu":
-        return _CARD, f", as a card of 24 GB has ({why})"
+        return CARD, f", as a card of 24 GB has ({why})"
     return memory_limit(device, "auto"), f" free on {device}"

@@ -44,7 +44,6 @@ from sabitrain.monitoring.outputs import open_outputs
 from sabitrain.monitoring.report import Report, report_begin, report_end, report_stop
 from sabitrain.monitoring.tensorboard import check_tensorboard
 from sabitrain.optim.guard import records_of, stop_error
-from sabitrain.optim.optimizers import clip_gradient
 from sabitrain.optim.schedule import learning_rate
 from sabitrain.preflight import check_datasets
 from sabitrain.stopping import StopRequest
@@ -193,11 +192,8 @@ class Trainer:
         if loss is None:
             self.state.clear_gradients()
             return
-        grad_norm = clip_gradient(self.state.model, self.config.optim.clip)
-        # Whether the step is taken is decided on the device: nothing here waits for it.
-        skip, outcome = self.state.guard.judge(loss, grad_norm, self.done + 1, step.targets)
         rate = learning_rate(self.config.optim, self.done, self.plan["steps"])
-        self.state.update(rate, skip)
+        outcome = self.state.take(loss, self.done + 1, step.targets, rate)
         self.done += 1
         config = self.config
         flops = step_flops(

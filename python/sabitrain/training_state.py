@@ -157,6 +157,25 @@ class TrainingState:
             # Before the next optimizer's step, which needs memory of its own.
             optimizer.zero_grad()
 
+    def take(self, loss: Tensor, number: int, targets: int, rate: float) -> Tensor:
+        """Applies the gradients of a step, if the guard lets it pass, and clears them.
+
+        Nothing here waits for the device, which decides.
+
+        Args:
+            loss: The loss of the step, a scalar on the device.
+            number: The number of the step, from 1.
+            targets: The targets of the step.
+            rate: The learning rate.
+
+        Returns:
+            The outcome, float64[5] on the device (`sabitrain.optim.guard.StepGuard.judge`).
+        """
+        grad_norm = clip_gradient(self.model, self.config.optim.clip)
+        skip, outcome = self.guard.judge(loss, grad_norm, number, targets)
+        self.update(rate, skip)
+        return outcome
+
     def clear_gradients(self) -> None:
         """Forgets the gradients."""
         for optimizer in self.optimizers:

@@ -18,9 +18,10 @@ import torch
 
 import sabiprep
 from sabitrain.__main__ import main
+from sabitrain.device import limit_memory
 from sabitrain.optim.guard import StepGuard
 from sabitrain.optim.optimizers import SkippingMuon
-from sabitrain.selftest import attention, bench, loss, memory, numerics, profile, run, runs, steps
+from sabitrain.selftest import attention, bench, loss, numerics, profile, run, runs, steps
 from sabitrain.selftest.bench import Bench, Outcome, Part
 from sabitrain.selftest.record import WIDTH
 from support.train import stand_in_gpu
@@ -372,14 +373,12 @@ def test_memory_that_runs_out_is_seen(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("limit", "share"), [(20 * 10**9, 0.25), (None, 1.0)])
 def test_the_cap_is_a_share_of_the_card(monkeypatch, limit, share):
     shares: list[float] = []
-    on_gpu: Any = SimpleNamespace(device=torch.device("cuda", 0))
     card = SimpleNamespace(total_memory=80 * 10**9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
     monkeypatch.setattr(
         torch.cuda, "set_per_process_memory_fraction", lambda share, device: shares.append(share)
     )
-    memory._cap(on_gpu, limit)
+    limit_memory(torch.device("cuda", 0), "auto" if limit is None else limit / 1e9)
     assert shares == [share]
 
 

@@ -11,14 +11,15 @@ from functools import partial
 import torch
 
 from sabitrain.config import PRESETS, PresetName
+from sabitrain.device import limit_memory, memory_limit
 from sabitrain.fitting import fit_run
+from sabitrain.memory import CARD
 from sabitrain.selftest import steps
 from sabitrain.selftest.bench import Bench, Outcome, Part
 from sabitrain.selftest.data import batch_of, random_rows
 from sabitrain.stopping import StopRequest
 from sabitrain.training_state import make_training_state
 
-_LIMIT = int(23.2e9)
 _SEQ_LEN, _VOCAB_SIZE = 256, 600
 
 
@@ -39,9 +40,7 @@ def _capped(bench: Bench, preset: PresetName) -> Outcome:
     vocab_size = _VOCAB_SIZE if bench.small else steps.VOCAB_SIZE
     tokens = 4 * seq_len if bench.small else PRESETS[preset]["batch"]["tokens"]
     config = steps.config_of(bench, preset, "off", tokens)
-    limit = _LIMIT
-    if bench.device.type == "cuda":
-        limit = min(limit, torch.cuda.mem_get_info(bench.device)[0])
+    limit = memory_limit(bench.device, CARD / 1e9) or CARD
     fit = fit_run(config, vocab_size, steps.sizes_of(seq_len), tokens // seq_len, limit)
     numbers = {
         "rows": fit.micro_rows,
@@ -52,7 +51,9 @@ def _capped(bench: Bench, preset: PresetName) -> Outcome:
     }
     if not fit.fits:
         return Outcome(None, numbers, "the plan says that it does not fit")
-    _cap(bench, limit)
+    limit_memory(bench.device, limit / 1e9)
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(bench.device)
     try:
         state = make_training_state(config, vocab_size, bench.device, bench.bf16, lambda note: None)
         state.model.recompute(fit.recompute)
@@ -64,7 +65,7 @@ def _capped(bench: Bench, preset: PresetName) -> Outcome:
     except torch.OutOfMemoryError as error:
         return Outcome(False, numbers, f"out of memory: {str(error).splitlines()[0]}")
     finally:
-        _cap(bench, None)
+        limit_memory(bench.device, "auto")
     if bench.device.type != "cuda":
         return Outcome(None, numbers, "the memory of a CPU is not capped")
     peak = torch.cuda.max_memory_allocated(bench.device) / 1e6
@@ -74,13 +75,3 @@ def _capped(bench: Bench, preset: PresetName) -> Outcome:
     }
     right = peak <= numbers["plan_without_reserve_mb"] + steps.LIBRARIES_MB
     return Outcome(right, numbers, None if right else "the peak is above the plan")
-
-
-def _cap(bench: Bench, limit: int | None) -> None:
-    """Lets torch allocate so many bytes of the GPU at most, or all; forgets the peak."""
-    if bench.device.type == "cuda":
-        total = torch.cuda.get_device_properties(bench.device).total_memory
-        share = 1.0 if limit is None else min(1.0, limit / total)
-        torch.cuda.set_per_process_memory_fraction(share, bench.device)
-        if limit is not None:
-            torch.cuda.reset_peak_memory_stats(bench.device)

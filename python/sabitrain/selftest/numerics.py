@@ -23,7 +23,6 @@ from sabitrain.models.loss import (
 )
 from sabitrain.models.settings import ModelConfig
 from sabitrain.optim.guard import NOT_FINITE
-from sabitrain.optim.optimizers import clip_gradient
 from sabitrain.optim.settings import OptimConfig, Optimizer
 from sabitrain.selftest.bench import Bench, Outcome, Part
 from sabitrain.selftest.data import batch_of, random_rows
@@ -148,10 +147,7 @@ def _step(state: TrainingState, batch: Batch, number: int, spoilt: bool) -> int:
         for parameter in state.model.parameters():
             if parameter.grad is not None:
                 parameter.grad.fill_(torch.nan)
-    norm = clip_gradient(state.model, state.config.optim.clip)
-    skip, outcome = state.guard.judge(loss.detach(), norm, number, batch.targets)
-    state.update(1e-3, skip)
-    return int(outcome[2])
+    return int(state.take(loss.detach(), number, batch.targets, 1e-3)[2])
 
 
 def _copies(state: TrainingState) -> dict[str, Tensor]:

@@ -30,7 +30,6 @@ from sabitrain.fitting import Fit, RowSizes, fit_run
 from sabitrain.memory import Memory, MicroBatch, memory_of
 from sabitrain.models.flops import step_flops
 from sabitrain.models.settings import ModelConfig
-from sabitrain.optim.optimizers import clip_gradient
 from sabitrain.optim.settings import OptimConfig
 from sabitrain.selftest.bench import Bench, Outcome, Part, described
 from sabitrain.selftest.data import batch_of, random_rows
@@ -152,9 +151,7 @@ def take_step(state: TrainingState, batches: Sequence[Batch], stop: StopRequest)
     loss = state.accumulate(batches, stop)
     # No signal is listened for.
     assert loss is not None
-    norm = clip_gradient(state.model, state.config.optim.clip)
-    skip, _ = state.guard.judge(loss, norm, 1, sum(batch.targets for batch in batches))
-    state.update(1e-5, skip)
+    state.take(loss, 1, sum(batch.targets for batch in batches), 1e-5)
     return loss
 
 

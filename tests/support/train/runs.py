@@ -14,7 +14,7 @@ import pytest
 from torch import Tensor, nn
 
 import sabitrain
-from sabitrain import trainer
+from sabitrain import training_state
 from sabitrain.config import TrainConfig
 from sabitrain.config_file import to_toml
 from sabitrain.monitoring.step_metrics import StepMetrics
@@ -59,7 +59,7 @@ def without_times(run: Path) -> list[dict[str, Any]]:
 
 def spoil(patch: pytest.MonkeyPatch, steps: set[int], value: float = math.nan) -> None:
     """Have the gradient of these steps, counted from 1, hold a number that it must not."""
-    clip, taken = trainer.clip_gradient, [0]
+    clip, taken = training_state.clip_gradient, [0]
 
     def clip_spoilt(model: nn.Module, largest: float) -> Tensor:
         taken[0] += 1
@@ -67,7 +67,7 @@ def spoil(patch: pytest.MonkeyPatch, steps: set[int], value: float = math.nan) -
             next(model.parameters()).grad[0, 0] = value
         return clip(model, largest)
 
-    patch.setattr(trainer, "clip_gradient", clip_spoilt)
+    patch.setattr(training_state, "clip_gradient", clip_spoilt)
 
 
 def stop_after(steps: int, step: Any) -> Any:
