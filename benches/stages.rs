@@ -35,7 +35,7 @@ fn stages(criterion: &mut Criterion) {
     let plan = &job.plan;
 
     let read_all = |each: &mut dyn FnMut(usize, &Record<'_>, Rendered)| {
-        for split in plan.splits() {
+        for split in plan.splits(&Local).expect("the inputs can be read") {
             let builder = &job.builders[split.source];
             let mut records = job.open(&split, &context).expect("a split");
             while let Some(record) = records.advance().expect("a record") {

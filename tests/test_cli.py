@@ -35,12 +35,12 @@ def test_help_names_every_command(run: Run) -> None:
         (
             "pack",
             "CORPUS OUT --seq-len --tokenizer --seed --threads --split-bytes --spool-bytes"
-            " --overwrite --resume --keep-spool",
+            " --strict --overwrite --resume --keep-spool",
         ),
         (
             "remix",
-            "DATASET OUT --corpus --seq-len --tokenizer --seed --threads --spool-bytes --overwrite"
-            " --resume --keep-spool",
+            "DATASET OUT --corpus --seq-len --tokenizer --seed --threads --spool-bytes --strict"
+            " --overwrite --resume --keep-spool",
         ),
         ("inspect", "OUT --row --source --split"),
         ("verify", "OUT --against --sample"),
@@ -104,7 +104,8 @@ def test_pack_prints_the_table_verify_and_inspect_agree(
             line for line in table.splitlines() if not line.startswith(("Packed ", str(tmp_path)))
         ]
 
-    assert without_speed(ran.out) == without_speed(str(report))
+    twin = str(report).replace(str(tmp_path / "twin"), str(out))
+    assert without_speed(ran.out) == without_speed(twin)
     assert f"{out}: " in ran.out and "on 1 thread:" in ran.out
 
     ran = run("verify", out)

@@ -54,7 +54,7 @@ def test_the_reference_has_what_could_differ(place: Path) -> None:
     """Several shards on both sides, documents split, records dropped for every reason, copies."""
     files = contents(place / "reference")
     shards = [name for name in files if name.endswith(".arrow")]
-    assert sorted(files) == sorted([*shards, "manifest.json", "tokenizer.json"])
+    assert sorted(files) == sorted([*shards, "dropped.jsonl", "manifest.json", "tokenizer.json"])
     assert sum(name.startswith("train") for name in shards) > 3
     assert sum(name.startswith("validation") for name in shards) > 1
     sources = json.loads(files["manifest.json"])["sources"]

@@ -40,6 +40,9 @@ def corpus_is_a_file(corpus: Path, out: Path) -> None:
 
 def no_corpus_toml(corpus: Path, out: Path) -> None:
     (corpus / "corpus.toml").unlink()
+    # Whose fields are known packs without it.
+    for file in [*corpus.glob("*.jsonl"), *corpus.glob("*.tsv"), *corpus.glob("*.txt")]:
+        file.unlink()
     sabiprep.pack(corpus, out)
 
 

@@ -132,7 +132,9 @@ def test_a_file_that_is_no_array_is_refused_by_name(tmp_path: Path, content: byt
 
 
 def test_options_of_columns_are_not_for_arrays(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="`columns` is for tsv and csv; this source is json"):
+    with pytest.raises(
+        ConfigError, match="`columns` is for tsv, csv and conll; this source is json"
+    ):
         pack_file(tmp_path, "a.json", b"[{}]", segments=SEGMENTS, columns=["q", "a"])
 
 
@@ -151,7 +153,7 @@ def test_a_malformed_element_is_named_and_reading_goes_on(tmp_path: Path) -> Non
     assert whys(packed) == [
         (3, "not JSON: expected a value at column 7 of its line 2"),
         (5, "not JSON: ends where a value is expected at column 1"),
-        (5, "not UTF-8 from byte 8 on"),
+        (5, 'not UTF-8 from byte 8 on; a guess: encoding = "windows-1252" or "latin-1"'),
     ]
 
 

@@ -1,5 +1,6 @@
 """Packs multitask corpora into fixed-length rows with exact loss masks, and reads them.
 
+    print(sabiprep.plan("corpus"))           # what is in the files, and what is wrong
     report = sabiprep.pack("corpus", "out")  # as `sabiprep pack corpus out`
     dataset = sabiprep.open_dataset("out")   # memory-mapped; needs no compiled core
     row = dataset.train[0]                   # input_ids, labels, loss_mask, cu_seqlens, roles ...
@@ -11,7 +12,7 @@ Everything public is named here. Every error is a `SabiprepError`, with its plac
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sabiprep.api import Progress, explain, pack, remix, train_tokenizer, verify
+from sabiprep.api import Progress, explain, init, pack, plan, remix, train_tokenizer, verify
 from sabiprep.errors import (
     ConfigError,
     DatasetError,
@@ -38,6 +39,15 @@ from sabiprep.report import (
     VerifyReport,
 )
 from sabiprep.roles import Role
+from sabiprep.survey import (
+    CorpusPlan,
+    Estimate,
+    PlannedFiles,
+    PlannedRecord,
+    PlannedSource,
+    Problem,
+    SeenField,
+)
 
 if TYPE_CHECKING:
     from sabiprep.dataset import BatchDict, PackedDataset, RowDict, SourceInfo, Split, open_dataset
@@ -51,9 +61,11 @@ _MODULES = {"Encoder": "sabiprep.encoder", **dict.fromkeys(_DATASET, "sabiprep.d
 __all__ = [
     "BatchDict",
     "ConfigError",
+    "CorpusPlan",
     "Counts",
     "DatasetError",
     "Encoder",
+    "Estimate",
     "Example",
     "Explanation",
     "InputError",
@@ -63,11 +75,16 @@ __all__ = [
     "PackOptions",
     "PackReport",
     "PackedDataset",
+    "PlannedFiles",
+    "PlannedRecord",
+    "PlannedSource",
+    "Problem",
     "Progress",
     "Refusal",
     "Role",
     "RowDict",
     "SabiprepError",
+    "SeenField",
     "Shares",
     "SourceInfo",
     "SourceReport",
@@ -81,8 +98,10 @@ __all__ = [
     "TrainError",
     "VerifyReport",
     "explain",
+    "init",
     "open_dataset",
     "pack",
+    "plan",
     "remix",
     "train_tokenizer",
     "verify",

@@ -1,6 +1,6 @@
 """The Rust core, private to `sabiprep`: its results are JSON and Arrow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Final, Protocol, final
 
@@ -13,7 +13,9 @@ __all__ = [
     "TextEncoder",
     "__version__",
     "explain",
+    "init",
     "pack",
+    "survey",
     "train_tokenizer",
     "verify",
     "verify_against",
@@ -21,6 +23,8 @@ __all__ = [
 
 OPTION_NAMES: Final[list[str]]
 __version__: Final[str]
+
+_Hub = Mapping[str, Sequence[tuple[str, str]]]
 
 class _ArrowArray(Protocol):
     """An array of Arrow's C data interface, as pyarrow's and others' arrays are."""
@@ -34,6 +38,8 @@ def pack(
     out: str | PathLike[str],
     options: PackOptions,
     progress: Progress | None,
+    *,
+    hub: _Hub | None = None,
 ) -> str: ...
 def verify(out: str | PathLike[str], *, progress: Progress | None) -> str: ...
 def verify_against(
@@ -43,13 +49,20 @@ def verify_against(
     sample: int | None,
     threads: int,
     progress: Progress | None,
+    hub: _Hub | None = None,
 ) -> str: ...
 def explain(
     corpus: str | PathLike[str],
     source: str,
     record: str,
     options: PackOptions,
+    *,
+    hub: _Hub | None = None,
 ) -> tuple[str, Any]: ...
+def survey(
+    corpus: str | PathLike[str], options: PackOptions, *, hub: _Hub | None = None
+) -> str: ...
+def init(corpus: str | PathLike[str], options: PackOptions, *, write: bool) -> str: ...
 def train_tokenizer(
     corpus: str | PathLike[str],
     file: str | PathLike[str],
@@ -57,6 +70,7 @@ def train_tokenizer(
     *,
     overwrite: bool,
     progress: Progress | None,
+    hub: _Hub | None = None,
 ) -> str: ...
 
 @final

@@ -16,8 +16,10 @@ from typing import Any, Protocol
 
 from sabiprep.errors import ConfigError, InputError, SabiprepError
 from sabiprep.explanation import Explanation
+from sabiprep.hub import hub_files
 from sabiprep.options import LARGEST, PackOptions, StrPath, checked_number, checked_path
 from sabiprep.report import PackReport, TokenizerReport, VerifyReport
+from sabiprep.survey import CorpusPlan
 
 
 class Progress(Protocol):
@@ -120,7 +122,8 @@ def _pack(
         from sabiprep import _core
     # Resolved here, since Python knows the cores that the process may use.
     options = replace(options, threads=options.threads or available_cores())
-    made = _core.pack(corpus, out, options, progress)
+    hub = hub_files(corpus, options.reuse)
+    made = _core.pack(corpus, out, options, progress, hub=hub)
     return PackReport.from_json(json.loads(made), Path(os.fsdecode(out)))
 
 
@@ -163,7 +166,14 @@ def verify(
     if against is not None and not found["failures"]:
         threads = available_cores() if threads is None else threads
         derived = json.loads(
-            _core.verify_against(out, against, sample=sample, threads=threads, progress=progress)
+            _core.verify_against(
+                out,
+                against,
+                sample=sample,
+                threads=threads,
+                progress=progress,
+                hub=hub_files(against),
+            )
         )
     return VerifyReport(
         shards=found["shards"],
@@ -202,8 +212,70 @@ def explain(
     with compiled():
         from sabiprep import _core
     text = _as_json(record)
-    stages, tokens = _core.explain(corpus, source, text, options)
+    stages, tokens = _core.explain(corpus, source, text, options, hub=hub_files(corpus))
     return Explanation.from_json(json.loads(stages), record=text, tokens=tokens)
+
+
+def plan(corpus: StrPath, options: PackOptions = PackOptions()) -> CorpusPlan:
+    """Looks at a corpus before it is packed, as ``sabiprep plan`` does.
+
+    Reads the starts of files and a few places of long ones, never a whole corpus. Whatever is wrong
+    with the configuration, the tokenizer or the files is one of the problems of the result.
+
+    Args:
+        corpus: The corpus folder; without a ``corpus.toml``, its sources are guessed.
+        options: The settings of the run that is planned; only ``seq_len``, ``tokenizer`` and
+            ``threads`` matter.
+
+    Returns:
+        The sources with their first records, estimates of what packing would give, and problems.
+
+    Raises:
+        ConfigError: If there is no such folder.
+        InputError: If the folder cannot be listed.
+    """
+    options = _resolved(corpus, options)
+    with compiled():
+        from sabiprep import _core
+    return CorpusPlan.from_json(json.loads(_core.survey(corpus, options, hub=hub_files(corpus))))
+
+
+def init(
+    corpus: StrPath,
+    options: PackOptions = PackOptions(),
+    *,
+    overwrite: bool = False,
+    write: bool = True,
+) -> str:
+    """Returns a ``corpus.toml`` guessed from the files of a folder, and writes it there.
+
+    It packs to the same documents as the folder without it.
+
+    Args:
+        corpus: The folder with the files.
+        options: ``tokenizer`` names the tokenizer whose EOS is written.
+        overwrite: Whether to replace a ``corpus.toml`` that is there.
+        write: Whether to write the file, rather than only return its text.
+
+    Raises:
+        ConfigError: If there is no such folder.
+        InputError: If the folder has no data file, or cannot be listed.
+        OutputError: If ``corpus.toml`` exists, or cannot be written.
+    """
+    options = replace(_resolved(corpus, options), overwrite=overwrite)
+    with compiled():
+        from sabiprep import _core
+    return _core.init(corpus, options, write=write)
+
+
+def _resolved(corpus: StrPath, options: PackOptions) -> PackOptions:
+    """Returns the options with their threads, after a check of both arguments."""
+    if not isinstance(options, PackOptions):
+        raise ConfigError(f"options are {options!r}", remedy="give them as sabiprep.PackOptions(…)")
+    checked_path("corpus", corpus)
+    if corpus is None:
+        raise ConfigError("corpus is None", remedy="name the folder of the corpus")
+    return replace(options, threads=options.threads or available_cores())
 
 
 def train_tokenizer(
@@ -235,7 +307,14 @@ def train_tokenizer(
     checked_number("vocab_size", vocab_size, 1, 2**32 - 1)
     with compiled():
         from sabiprep import _core
-    made = _core.train_tokenizer(corpus, file, vocab_size, overwrite=overwrite, progress=progress)
+    made = _core.train_tokenizer(
+        corpus,
+        file,
+        vocab_size,
+        overwrite=overwrite,
+        progress=progress,
+        hub=hub_files(corpus),
+    )
     return TokenizerReport.from_json(os.fspath(file), json.loads(made))
 
 

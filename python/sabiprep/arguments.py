@@ -59,8 +59,12 @@ if TYPE_CHECKING:
     PackArguments: TypeAlias = PackOptions
     RemixArguments: TypeAlias = PackOptions
     ExplainArguments: TypeAlias = PackOptions
+    PlanArguments: TypeAlias = PackOptions
+    InitArguments: TypeAlias = PackOptions
 else:
     _ALL = {option.name for option in fields(PackOptions)}
     PackArguments = _arguments(*_ALL - {"reuse"})
     RemixArguments = _arguments(*_ALL - {"reuse", "split_bytes"})
     ExplainArguments = _arguments("seq_len", "tokenizer")
+    PlanArguments = _arguments("seq_len", "tokenizer", "threads")
+    InitArguments = _arguments("tokenizer")

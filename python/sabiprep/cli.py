@@ -27,14 +27,16 @@ from sabiprep.arguments import (
     Corpus,
     ExplainArguments,
     Flag,
+    InitArguments,
     Number,
     PackArguments,
+    PlanArguments,
     RemixArguments,
 )
 from sabiprep.errors import InputError, Interrupted, SabiprepError, unforeseen
 from sabiprep.files import MANIFEST_LIMIT, read_whole
 from sabiprep.progress import show_progress
-from sabiprep.terminal import Sentence, accept_any_text, harmless, show, visible
+from sabiprep.terminal import Sentence, Verbatim, accept_any_text, harmless, show, visible
 
 
 class Outcome(NamedTuple):
@@ -42,6 +44,46 @@ class Outcome(NamedTuple):
 
     shown: RenderableType
     code: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Look at a corpus before packing: its files, first records, estimates, and every problem."""
+
+    corpus: Corpus
+    """The folder with the files, with corpus.toml or without."""
+    options: PlanArguments
+    json: Annotated[Flag, arg(help_behavior_hint="")] = False
+    """Print one JSON object instead; docs/configuration.md lists its keys."""
+
+    def run(self) -> Outcome:
+        """Returns the plan; the exit code is 1 if packing would fail."""
+        plan = sabiprep.plan(self.corpus, self.options)
+        shown = Verbatim(json.dumps(plan.json, ensure_ascii=False, indent=1)) if self.json else plan
+        return Outcome(shown, 1 if plan.would_fail else 0)
+
+
+@dataclass(frozen=True)
+class Init:
+    """Begin a corpus.toml, guessed from the files of a folder."""
+
+    corpus: Corpus
+    """The folder with the files."""
+    options: InitArguments
+    overwrite: Annotated[Flag, arg(help_behavior_hint="")] = False
+    """Replace the corpus.toml that is there."""
+    print: Annotated[Flag, arg(help_behavior_hint="")] = False
+    """Print it instead of writing it."""
+
+    def run(self) -> Outcome:
+        """Writes the file and returns where, or its text."""
+        text = sabiprep.init(
+            self.corpus, self.options, overwrite=self.overwrite, write=not self.print
+        )
+        if self.print:
+            return Outcome(Verbatim(harmless(text.rstrip("\n"))))
+        file = visible(str(self.corpus / "corpus.toml"))
+        return Outcome(Sentence(f"{file}: written; `sabiprep plan` shows what it makes", 2))
 
 
 @dataclass(frozen=True)
@@ -204,7 +246,9 @@ class Explain:
 
 
 Command = (
-    Annotated[Pack, subcommand("pack", prefix_name=False)]
+    Annotated[Init, subcommand("init", prefix_name=False)]
+    | Annotated[Plan, subcommand("plan", prefix_name=False)]
+    | Annotated[Pack, subcommand("pack", prefix_name=False)]
     | Annotated[Remix, subcommand("remix", prefix_name=False)]
     | Annotated[Inspect, subcommand("inspect", prefix_name=False)]
     | Annotated[Verify, subcommand("verify", prefix_name=False)]

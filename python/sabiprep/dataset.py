@@ -272,7 +272,7 @@ class PackedDataset:
         return self._splits[name]
 
     def place(self, source_id: int, record_id: int) -> str:
-        """Returns the place of a record of a source: its file, and the byte in it.
+        """Returns the place of a record of a source: its file, and the byte or the row in it.
 
         A record id is the index of its input within the source << 40 | its place in that input.
 
@@ -288,6 +288,8 @@ class PackedDataset:
                 source=self.sources[source_id].name,
                 remedy=f"sabiprep verify {self.path} tells what else is wrong",
             )
+        if self.manifest["config"]["source"][source_id].get("format") in ("parquet", "arrow"):
+            return f"{inputs[record.input]}, row {record.offset + 1:,}"
         return f"{inputs[record.input]} at byte {record.offset:,}"
 
     def check(self) -> None:

@@ -29,6 +29,7 @@ class SabiprepError(Exception):
         message: The fault, without its place.
         file: The file it is about, as the user wrote it.
         line: The line in that file, counted from 1.
+        row: The row in that file, counted from 1, if it is a file of columns.
         source: The source of ``corpus.toml`` it is about.
         remedy: The way to mend it.
         errno: The number of the operating system's error behind it, if there is one.
@@ -50,6 +51,7 @@ class SabiprepError(Exception):
         *,
         file: str | None = None,
         line: int | None = None,
+        row: int | None = None,
         source: str | None = None,
         remedy: str | None = None,
         errno: int | None = None,
@@ -59,6 +61,7 @@ class SabiprepError(Exception):
         self.message = message
         self.file = file
         self.line = line
+        self.row = row
         self.source = source
         self.remedy = remedy
         self.errno = errno if errno in _OS_ERRORS else None
@@ -69,7 +72,7 @@ class SabiprepError(Exception):
         """Returns ``file:line, source 'name': message``, as far as known, then the remedy."""
         place = []
         if self.file is not None:
-            place.append(self.file if self.line is None else f"{self.file}:{self.line}")
+            place.append(self.file + place_in_file(self.line, self.row))
         if self.source is not None:
             place.append(f"source '{self.source}'")
         head = f"{', '.join(place)}: {self.message}" if place else self.message
@@ -78,9 +81,16 @@ class SabiprepError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Returns the public class, the arguments and the attributes, for `pickle`."""
         cls = next(each for each in type(self).__mro__ if not getattr(each, "_is_both", False))
-        names = ("file", "line", "source", "remedy", "errno")
+        names = ("file", "line", "row", "source", "remedy", "errno")
         place = {name: getattr(self, name) for name in names}
         return functools.partial(cls, **place), (self.message,), self.__dict__
+
+
+def place_in_file(line: int | None, row: int | None) -> str:
+    """Returns what follows a file's name: ``:5`` for a line, ``, row 5`` for a row, or nothing."""
+    if row is not None:
+        return f", row {row}"
+    return "" if line is None else f":{line}"
 
 
 _BOTH: dict[tuple[type, type], type] = {}

@@ -23,6 +23,7 @@ from sabiprep.api import compiled
 from sabiprep.dataset import PackedDataset, RowDict, SourceInfo, Split
 from sabiprep.doc_id import DocId
 from sabiprep.errors import ConfigError, DatasetError
+from sabiprep.marks import legend, marked, without_marks
 from sabiprep.roles import Role
 from sabiprep.terminal import Sentence, has_colours, to_plain, visible
 
@@ -131,12 +132,12 @@ class RowView:
         if len(self.shown) < self.documents:
             heading += f", {len(self.shown):,} shown"
         yield Sentence(Text(heading, strong), 2)
-        yield Sentence(_legend(colours), 2)
+        yield Sentence(legend(colours), 2)
         for document in self.shown:
             yield Sentence(Text(f"── {document.heading}", weak), 3)
             text = Text()
             for run in document.runs:
-                text.append_text(_marked(run.role, run.trained, _without_marks(run.text), colours))
+                text.append_text(marked(run.role, run.trained, without_marks(run.text), colours))
             yield Sentence(text)
         yield Sentence(Text(f"── padding · {_count(self.padding, 'token')}", weak), 3)
 
@@ -303,39 +304,6 @@ def _elsewhere(dataset: PackedDataset, wanted: SourceInfo | None) -> str:
     return "; ".join(
         f"the {name} split has {_count(count, 'document')} of it" for name, count in counts.items()
     )
-
-
-def _legend(colours: bool) -> Text:
-    """Returns the line that explains colours or marks."""
-    legend = Text("legend: ")
-    for role, meaning in (
-        (Role.TEMPLATE, "template"),
-        (Role.DATA, "data"),
-        (Role.TARGET, "target"),
-        (Role.CONTROL, "control"),
-    ):
-        legend.append_text(_marked(role, False, meaning, colours)).append(" ")
-    if colours:
-        return (
-            legend.append("· ")
-            .append("trained", "reverse")
-            .append(" · a token is of the part it starts in · \\ escapes, as in Python")
-        )
-    return legend.append(
-        "· + is trained · a token is of the part it starts in · \\ escapes, as in Python"
-    )
-
-
-def _marked(role: Role, trained: bool, text: str, colours: bool) -> Text:
-    """Returns a text in the colour of its role, or in marks."""
-    if colours:
-        return Text(text, f"{role.colour} reverse" if trained else role.colour)
-    return Text(f"⟦{role.letter}{'+' if trained else ''}|{text}⟧")
-
-
-def _without_marks(text: str) -> str:
-    """Returns the text with the characters of marks escaped."""
-    return visible(text).replace("⟦", "\\u27e6").replace("⟧", "\\u27e7")
 
 
 def _count(number: int, noun: str) -> str:

@@ -125,8 +125,9 @@ class _Sums(Struct):
 class _Example(Struct):
     reason: str
     file: str
-    line: Count
     why: str
+    line: Count | None = None
+    row: Count | None = None
 
 
 class _Source(Struct):
@@ -147,6 +148,13 @@ class _Source(Struct):
     train: _Sums
     validation: _Sums
     examples: list[_Example]
+
+
+class _Dropped(Struct):
+    file: str
+    records: Count
+    bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    xxh3_128: Checksum
 
 
 class _Shard(_Sums):
@@ -189,6 +197,7 @@ class _Written(Struct):
     inputs: list[_Input]
     sources: Annotated[list[_Source], Meta(min_length=1, max_length=1 << 16)]
     splits: _Splits
+    dropped: _Dropped | None = None
     notes: list[str] = []
 
 
@@ -285,6 +294,8 @@ def _checked(raw: dict[str, Any]) -> Manifest:
         if (getattr(tokenizer, name) or 0) >= tokenizer.vocab_size:
             raise ValueError(f"tokenizer.{name} is not below tokenizer.vocab_size")
     _require_plain("tokenizer.file", tokenizer.file)
+    if written.dropped is not None:
+        _require_plain("dropped.file", written.dropped.file)
     shards = {}
     # The loader finds rows by the sums of shards, so a wrong sum would point past a file.
     for name, split in (("train", written.splits.train), ("validation", written.splits.validation)):

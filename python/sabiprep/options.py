@@ -43,6 +43,8 @@ class PackOptions:
     """Bytes of input that a thread takes on at a time; they never change the output."""
     spool_bytes: int = field(default=192 << 20, metadata={"shown": "192 MiB"})
     """Bytes of tokenized documents held in memory; beyond them, they are files in OUT/.work."""
+    strict: bool = False
+    """Stop at a dropped record, and name the first, unless `corpus.toml` chose to drop it."""
     overwrite: bool = False
     """Replace the dataset in OUT once the new one is complete. Any other folder is left alone."""
     resume: bool = False
@@ -64,7 +66,7 @@ class PackOptions:
             )
         for name in ("tokenizer", "reuse"):
             checked_path(name, getattr(self, name))
-        for name in ("overwrite", "resume", "keep_spool"):
+        for name in ("strict", "overwrite", "resume", "keep_spool"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", remedy="give True or False")
         if self.reuse is not None and self.split_bytes is not None:

@@ -86,12 +86,13 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A dropped record: its reason, its file and line (from 1), and its exact fault."""
+    """A dropped record: its reason, its file and line or row (from 1), and its exact fault."""
 
     reason: str
     file: str
-    line: int
-    why: str
+    line: int | None = None
+    why: str = ""
+    row: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,7 @@ class PackReport:
             `tokenizers` encoded instead.
         notes: Sentences on how the dataset was made, as in ``manifest.json``; no errors.
         template_notes: A sentence for each source whose template text could not be told from data.
+        dropped_file: The file with the dropped records, one a line; None if none was dropped.
     """
 
     out: Path
@@ -206,6 +208,7 @@ class PackReport:
     engine_warning: str | None
     notes: tuple[str, ...]
     template_notes: tuple[str, ...] = ()
+    dropped_file: Path | None = None
 
     @classmethod
     def from_json(cls, report: Mapping[str, Any], out: Path | None = None) -> Self:
@@ -216,8 +219,10 @@ class PackReport:
             out: The dataset's folder as the caller named it: JSON holds no name that is not UTF-8.
         """
         manifest = report["manifest"]
+        out = Path(report["out"]) if out is None else out
+        dropped = manifest.get("dropped")
         return cls(
-            out=Path(report["out"]) if out is None else out,
+            out=out,
             seq_len=manifest["seq_len"],
             seed=manifest["seed"],
             mix_by=(manifest["config"]["mix"] or {}).get("by"),
@@ -233,6 +238,7 @@ class PackReport:
             notes=tuple(manifest.get("notes", ())),
             engine_warning=report["engine_warning"],
             template_notes=tuple(report["template_notes"]),
+            dropped_file=None if dropped is None else out / dropped["file"],
         )
 
     @property

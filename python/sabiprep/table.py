@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from sabiprep.errors import place_in_file
 from sabiprep.grid import Column, Grid
 from sabiprep.report import Example, PackReport, SourceReport, SplitReport, Tally
 from sabiprep.terminal import Sentence, visible
@@ -20,7 +21,7 @@ def report_table(report: PackReport) -> RenderableType:
         *(_sources(report), Text()),
         *((_mix(report), Text()) if any(source.epochs != 1 for source in report.sources) else ()),
         *(_splits(report), Text()),
-        *_examples(report.sources),
+        *_examples(report),
         *(Sentence(f"Warning: {visible(warning)}", 2) for warning in report.warnings),
         *(Sentence(f"Note: {visible(note)}", 2) for note in report.notes),
         *(Sentence(sentence, 2) for sentence in _speed(report)),
@@ -124,16 +125,16 @@ def _split_cells(split: SplitReport) -> Iterator[str | int]:
         yield from ("-", "-", "-")
 
 
-def _examples(sources: tuple[SourceReport, ...]) -> Iterator[Text | Sentence]:
-    """Yields the first dropped record of each file and reason, of any source."""
-    examples = [(source.name, example) for source in sources for example in source.examples]
-    yield from dropped_records(
-        examples, sum(source.dropped for source in sources), "Dropped records"
-    )
+def _examples(report: PackReport) -> Iterator[Text | Sentence]:
+    """Yields the first dropped record of each file and reason, and the file that lists them."""
+    examples = [(source.name, example) for source in report.sources for example in source.examples]
+    file = report.dropped_file
+    listed = "" if file is None else f"They are listed in {visible(str(file))}"
+    yield from dropped_records(examples, report.total.dropped, "Dropped records", listed)
 
 
 def dropped_records(
-    examples: Iterable[tuple[str, Example]], dropped: int, heading: str
+    examples: Iterable[tuple[str, Example]], dropped: int, heading: str, listed: str = ""
 ) -> Iterator[Text | Sentence]:
     """Yields the lines for the first example of each file and reason; nothing if there is none.
 
@@ -141,6 +142,7 @@ def dropped_records(
         examples: Dropped records, each with the name of its source, or "".
         dropped: The number of all dropped records.
         heading: The words before the number.
+        listed: The sentence after the lines, if any.
     """
     firsts: dict[tuple[str, str], tuple[str, Example]] = {}
     for name, example in examples:
@@ -151,8 +153,10 @@ def dropped_records(
     yield Sentence(f"{heading}, {len(shown)} of {dropped:,} (files are relative to the corpus):")
     for name, example in shown:
         source = f"{visible(name)}: " if name else ""
-        place = f"  {visible(example.file)}:{example.line}"
+        place = f"  {visible(example.file)}{place_in_file(example.line, example.row)}"
         yield Sentence(f"{place}  {source}{example.reason}: {visible(example.why)}", 4)
+    if listed:
+        yield Sentence(listed, 2)
     yield Text()
 
 

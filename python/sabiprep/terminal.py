@@ -110,6 +110,19 @@ class Sentence:
         return breaks
 
 
+class Verbatim:
+    """Lines that are printed as they are, whatever the width: text to be copied or parsed."""
+
+    def __init__(self, text: str) -> None:
+        """Takes the lines."""
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yields the lines."""
+        for line in self._text.split("\n"):
+            yield Text(line, no_wrap=True, overflow="ignore")
+
+
 def visible(text: str) -> str:
     r"""Returns ``text`` on one line, as a Python string spells it.
 

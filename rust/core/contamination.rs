@@ -76,18 +76,22 @@ impl HeldOut {
         context: &Context<'_>,
     ) -> Result<()> {
         // No source describes the file: its suffix and its content do.
-        let options = &FormatOptions::default();
-        let format =
-            read::guess(context.storage, path, options).map_err(|error| match error.kind {
-                // The remedy names keys of a source, and this file has none.
-                ErrorKind::Config => error.remedy(
-                    "a file of `decontaminate` has no source that could say its format: save it as \
+        let options = FormatOptions::default();
+        let guessed = read::guess(context.storage, path, &options).and_then(|format| {
+            let files = [(path, file.name.as_str())];
+            read::resolve_dialect(context.storage, (format, false), options, &files)
+        });
+        let (format, options) = &guessed.map_err(|error| match error.kind {
+            // The remedy names keys of a source, and this file has none.
+            ErrorKind::Config => error.remedy(
+                "a file of `decontaminate` has no source that could say its format: save it as \
                  JSON Lines, or as CSV with commas",
-                ),
-                _ => error,
-            })?;
-        let request = Request { path, range: 0..u64::MAX, options, wanted: None, context };
-        let mut records = Records::open(format, &request, 0)?;
+            ),
+            _ => error,
+        })?;
+        let request =
+            Request { path, range: 0..u64::MAX, options, wanted: None, sides: &[], context };
+        let mut records = Records::open(*format, &request, 0)?;
         while let Some(record) = records.advance()? {
             context.monitor.check()?;
             let fields = match record.fields() {
@@ -98,8 +102,8 @@ impl HeldOut {
                         "{}: training cannot be kept clean of it",
                         refusal.why
                     ))
-                    .line(format.get().locate(path, record.offset, context)?)
-                    .remedy("mend the line, or remove it"));
+                    .place(format.get().locate(&request, record.offset)?)
+                    .remedy("mend the record, or remove it"));
                 }
             };
             file.records += 1;

@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 /// The result of every fallible function of the core.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -31,6 +33,35 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// A place in a file, counted from 1. Files of columns have rows instead of lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// A line.
+    Line(u64),
+    /// A row.
+    Row(u64),
+}
+
+impl Place {
+    /// Returns the number of the line or the row.
+    #[must_use]
+    pub(crate) fn number(&self) -> &u64 {
+        let (Self::Line(number) | Self::Row(number)) = self;
+        number
+    }
+}
+
+/// Writes what follows the name of a file: `:5`, or `, row 5`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, ":{line}"),
+            Self::Row(row) => write!(f, ", row {row}"),
+        }
+    }
+}
+
 /// An error with its place and its remedy. Made by the constructor of its kind; [`Error::file`] and
 /// similar methods add to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +72,8 @@ pub struct Error {
     pub message: String,
     /// The file with the fault, as the user wrote it.
     pub file: Option<String>,
-    /// The line in that file, from 1.
-    pub line: Option<u64>,
+    /// The line or the row in that file.
+    pub place: Option<Place>,
     /// The source of `corpus.toml` with the fault.
     pub source_name: Option<String>,
     /// The advice to the user.
@@ -53,10 +84,12 @@ pub struct Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(f, "{file}:{line}: ")?,
-            (Some(file), None) => write!(f, "{file}: ")?,
-            _ => {}
+        if let Some(file) = &self.file {
+            f.write_str(file)?;
+            if let Some(place) = &self.place {
+                write!(f, "{place}")?;
+            }
+            f.write_str(": ")?;
         }
         if let Some(name) = &self.source_name {
             write!(f, "source '{name}': ")?;
@@ -85,7 +118,7 @@ impl Error {
             kind,
             message: message.into(),
             file: None,
-            line: None,
+            place: None,
             source_name: None,
             remedy: None,
             io_kind: None,
@@ -147,8 +180,14 @@ impl Error {
 
     /// Returns the error with its line, from 1.
     #[must_use]
-    pub(crate) fn line(mut self, line: u64) -> Self {
-        self.line = Some(line);
+    pub(crate) fn line(self, line: u64) -> Self {
+        self.place(Place::Line(line))
+    }
+
+    /// Returns the error with its line or its row.
+    #[must_use]
+    pub(crate) fn place(mut self, place: Place) -> Self {
+        self.place = Some(place);
         self
     }
 

@@ -34,6 +34,10 @@ impl Job {
 
     /// Compiles the templates of `plan` for `encoder`.
     pub(crate) fn with_encoder(plan: Plan, encoder: Encoder) -> Result<Self> {
+        if plan.sources.iter().any(|source| source.lang_field.is_some()) {
+            return Err(Error::internal("a source by language is not divided")
+                .remedy("this is a bug in sabiprep: please report it"));
+        }
         let names = encoder.token_names();
         let build = |source: &Source| builder_of(source, encoder.spellings(), &names);
         let builders = plan.sources.iter().map(build).collect::<Result<_>>();

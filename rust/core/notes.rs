@@ -3,12 +3,17 @@
 //! Takes the decisions of settle and the sums of shards. Gives sentences that name the source or
 //! file, the reason and the remedy. Nothing here changes a dataset's rows.
 
+use std::collections::BTreeMap;
+
 use crate::contamination::HeldOut;
-use crate::plan::{Plan, Source};
+use crate::context::Context;
+use crate::error::Result;
+use crate::plan::{Plan, Source, code_of, near_code};
 use crate::report::{ShardSums, utilisation};
-use crate::schema::{DropReason, Split};
+use crate::schema::{DropReason, RecordId, Split};
 use crate::segment::Segmenter;
 use crate::settle::{Decisions, SourceTotals};
+use crate::spool::Doubts;
 use crate::tokenize::{Encoder, Marks, tags_of};
 
 /// The most names listed in one note.
@@ -17,19 +22,22 @@ const NAMED: usize = 3;
 const WELL_FILLED: f64 = 0.95;
 
 /// Returns the notes of a run.
-#[must_use]
 pub(crate) fn notes(
     encoder: &Encoder,
     plan: &Plan,
     decisions: &Decisions,
     shards: &[ShardSums],
     held_out: Option<&HeldOut>,
-) -> Vec<String> {
-    let mut notes = tokenizer_notes(encoder, plan, decisions);
+    context: &Context<'_>,
+) -> Result<Vec<String>> {
+    let mut notes = plan.guessed.clone();
+    notes.extend(tokenizer_notes(encoder, plan, decisions));
+    notes.extend(unknown_languages(plan));
     for (index, source) in plan.sources.iter().enumerate() {
         let totals = &decisions.sources[index];
         notes.extend(without_training(plan, source, totals, decisions.epochs[index].made));
         notes.extend(idle_files(plan, source, totals));
+        notes.extend(doubtful_records(plan, source, totals, context)?);
     }
     notes.extend(held_out.into_iter().flat_map(|held_out| {
         held_out
@@ -38,7 +46,7 @@ pub(crate) fn notes(
             .filter_map(|file| short_file(&file.name, file.records, file.short, held_out.n()))
     }));
     notes.extend(kept_apart(plan, shards));
-    notes
+    Ok(notes)
 }
 
 /// Returns the notes about the tokenizer: its own, then those of each source.
@@ -48,6 +56,39 @@ fn tokenizer_notes(encoder: &Encoder, plan: &Plan, decisions: &Decisions) -> Vec
         let own =
             unknown_tags(encoder, source).into_iter().chain(marked(encoder, &totals.tally.marks));
         notes.extend(own.map(|note| format!("source '{}': {note}", source.name)));
+    }
+    notes
+}
+
+/// Notes the languages of sources that are none.
+fn unknown_languages(plan: &Plan) -> Vec<String> {
+    let mut unknown: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for source in plan.sources.iter().filter(|source| code_of(&source.lang).is_none()) {
+        unknown.entry(&source.lang).or_default().push(format!("'{}'", source.name));
+    }
+    let (near, far): (Vec<_>, Vec<_>) = unknown
+        .into_iter()
+        .map(|(lang, sources)| (lang, sources, near_code(lang)))
+        .partition(|(.., near)| near.is_some());
+    let mut notes: Vec<String> = near
+        .into_iter()
+        .map(|(lang, sources, near)| {
+            format!(
+                "'{lang}' is no language that ISO 639-3 knows (`lang` of {}): did you mean '{}'?",
+                listed(&sources),
+                near.unwrap_or_default()
+            )
+        })
+        .collect();
+    if !far.is_empty() {
+        let (langs, sources): (Vec<String>, Vec<Vec<String>>) =
+            far.into_iter().map(|(lang, sources, _)| (format!("'{lang}'"), sources)).unzip();
+        let are = if langs.len() == 1 { "is no language" } else { "are no languages" };
+        notes.push(format!(
+            "{} {are} that ISO 639-3 knows (`lang` of {})",
+            listed(&langs),
+            listed(&sources.concat())
+        ));
     }
     notes
 }
@@ -173,6 +214,42 @@ fn idle_files(plan: &Plan, source: &Source, totals: &SourceTotals) -> Option<Str
     (!idle.is_empty()).then(|| {
         format!("Source '{}': {} {gives} the dataset no document.", source.name, listed(&idle))
     })
+}
+
+/// Notes records whose quotes may have been read the wrong way, with the first of them.
+fn doubtful_records(
+    plan: &Plan,
+    source: &Source,
+    totals: &SourceTotals,
+    context: &Context<'_>,
+) -> Result<Option<String>> {
+    let Doubts { count, first: Some(first) } = totals.tally.doubts else { return Ok(None) };
+    let input = source.inputs[RecordId::unpack(first).nth_input];
+    let place = plan.place_of(source, first, context)?;
+    let place = format!("{}{place}", plan.inputs[input].name);
+    Ok(Some(doubt(source, count, &place)))
+}
+
+/// Returns the sentence about `count` records of a source whose quotes may have been read the wrong
+/// way. `place` is the file and line of the first.
+pub(crate) fn doubt(source: &Source, count: u64, place: &str) -> String {
+    let dialect = source.dialect.as_deref().unwrap_or("as its format says");
+    let (what, remedy) = if source.format.get().name() == "tsv" {
+        (
+            "hold a field in quotes with a quote written twice, as quoted files have it: the quotes \
+             became text",
+            "If they are not text, say format = \"csv\" and delimiter = \"\\t\".",
+        )
+    } else {
+        (
+            "have a quote that closes after many lines or never: these lines became one field",
+            "If quotes are text in this file, say so (format = \"tsv\", for tabs), or mend them.",
+        )
+    };
+    let name = &source.name;
+    format!(
+        "Source '{name}' is read {dialect}. {count} of its records, first {place}, {what}. {remedy}"
+    )
 }
 
 /// Notes a file whose records are too short to keep training clean of all of them.

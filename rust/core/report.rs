@@ -11,10 +11,10 @@ use crate::job::Job;
 use crate::plan::{Input, Plan, Source};
 use crate::schema::{DropReason, FORMAT_VERSION, ROWS_PER_BATCH, Split};
 use crate::settle::{Decisions, Epochs, SourceTotals, Sums};
-use crate::spool::Dropped;
+use crate::spool::{Dropped, Tally};
 use crate::tokenize::Encoder;
 use crate::write::{
-    ExampleEntry, InputEntry, Manifest, Program, ShardEntry, SourceEntry, SplitEntry,
+    DroppedEntry, ExampleEntry, InputEntry, Manifest, Program, ShardEntry, SourceEntry, SplitEntry,
     TOKENIZER_FILE, TokenizerEntry, Written,
 };
 
@@ -102,36 +102,19 @@ pub(crate) fn resolved_config(plan: &Plan) -> Value {
     json!({ "pack": plan.pack, "mix": plan.mix, "source": plan.sources })
 }
 
-/// Returns an error if no training document remains, or if no record of a source can be used. The
-/// error shows the first dropped records.
+/// Returns an error, which shows the first dropped records, if no training document remains.
 pub(crate) fn refuse_nothing(
     plan: &Plan,
     decisions: &Decisions,
     context: &Context<'_>,
 ) -> Result<()> {
-    for (source, totals) in plan.sources.iter().zip(&decisions.sources) {
-        let unfit = DropReason::ALL.into_iter().filter(|reason| reason.is_unfit());
-        let unfit: u64 = unfit.map(|reason| totals.tally.drops[reason as usize]).sum();
-        // Not one fit record: the configuration is wrong, not the data.
-        if unfit > 0 && unfit == totals.tally.records {
-            let first = first_drop(plan, source, totals, context)?.unwrap_or_default();
-            let what = format!("none of its records ({unfit}) can be used; the first: {first}");
-            return Err(Error::input(what)
-                .file(plan.config_file.clone())
-                .source(source.name.clone())
-                .remedy(
-                    "check its `segments` and `format` against the file; `sabiprep explain` shows \
-                     one record",
-                ));
-        }
-    }
     if decisions.sources.iter().any(|source| source.sums[Split::Train as usize].documents > 0) {
         return Ok(());
     }
     let records: u64 = decisions.sources.iter().map(|source| source.tally.records).sum();
     let mut reasons: Vec<String> = Vec::new();
     for (source, totals) in plan.sources.iter().zip(&decisions.sources) {
-        reasons.extend(first_drop(plan, source, totals, context)?);
+        reasons.extend(first_drops(plan, source, &totals.tally, 1, context)?);
     }
     let error = Error::input(format!("no training document is left (records read: {records})"))
         .file(plan.config_file.clone());
@@ -145,17 +128,20 @@ pub(crate) fn refuse_nothing(
     })
 }
 
-/// Returns a dropped record of a source, of the first reason, in words.
-fn first_drop(
+/// Returns the first dropped records of a source, by reason, in words; `most` at most.
+pub(crate) fn first_drops(
     plan: &Plan,
     source: &Source,
-    totals: &SourceTotals,
+    tally: &Tally,
+    most: usize,
     context: &Context<'_>,
-) -> Result<Option<String>> {
-    let example = totals.tally.examples.iter().min_by_key(|example| example.reason);
-    let Some(example) = example else { return Ok(None) };
-    let entry = example_entry(plan, source, example, context)?;
-    Ok(Some(format!("{}:{}: {}: {}", entry.file, entry.line, entry.reason, entry.why)))
+) -> Result<Vec<String>> {
+    // Sorted by reason and record.
+    let in_words = |example| {
+        let entry = example_entry(plan, source, example, context)?;
+        Ok(format!("{}{}: {}: {}", entry.file, entry.place, entry.reason, entry.why))
+    };
+    tally.examples.iter().take(most).map(in_words).collect()
 }
 
 /// Returns the manifest of a finished run, sealed.
@@ -164,6 +150,7 @@ pub(crate) fn manifest(
     decisions: &Decisions,
     shards: &[ShardSums],
     inputs: Vec<InputEntry>,
+    dropped: Option<DroppedEntry>,
     notes: Vec<String>,
     context: &Context<'_>,
 ) -> Result<Manifest> {
@@ -196,6 +183,7 @@ pub(crate) fn manifest(
             .into_iter()
             .map(|split| (split.name().to_owned(), split_entry(plan, split, shards)))
             .collect(),
+        dropped,
         notes,
     };
     account(&manifest).map_err(|what| {
@@ -300,7 +288,7 @@ fn source_entry(
     })
 }
 
-/// Returns the entry of a dropped record, with its file and its line.
+/// Returns the entry of a dropped record, with its file and its line or row.
 pub(crate) fn example_entry(
     plan: &Plan,
     source: &Source,
@@ -311,7 +299,7 @@ pub(crate) fn example_entry(
     Ok(ExampleEntry {
         reason: example.reason.name().to_owned(),
         file: input.name.clone(),
-        line: plan.line_of(source, example.record_id, context)?,
+        place: plan.place_of(source, example.record_id, context)?,
         why: example.why.clone(),
     })
 }

@@ -170,6 +170,12 @@ impl DropReason {
         )
     }
 
+    /// Returns whether the configuration chose to leave the record out: nothing is wrong with it.
+    #[must_use]
+    pub(crate) fn is_choice(self) -> bool {
+        matches!(self, Self::Contaminated | Self::Duplicate | Self::InValidation | Self::NotSampled)
+    }
+
     /// Returns the reason as the report and the manifest spell it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -33,7 +33,9 @@ def pack_file(
     tokenizer = corpus / "tokenizer.json"
     tokenizer.write_text(tokenizer_json("bytes"), "utf-8")
     packer.write_config(
-        corpus, [{"name": "file", "files": [name], **source}], pack={"seq_len": 1024}
+        corpus,
+        [{"name": "file", "files": [name], **source}],
+        pack={"seq_len": 1024, "max_bad_fraction": 1.0},
     )
     manifest = packer.pack(corpus, out, tokenizer=tokenizer, threads=2, split_bytes=split_bytes)
     assert packer.verify(out)["failures"] == []

@@ -43,10 +43,15 @@ def toml(value: Any) -> str:
             + '"'
         )
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{name(key)} = {toml(value[key])}" for key in value) + " }"
     if isinstance(value, Sequence):
         return "[" + ", ".join(toml(item) for item in value) + "]"
     return repr(value)
+
+
+def name(key: str) -> str:
+    """A key in TOML, in quotes where it must be."""
+    return key if key.isascii() and key.isidentifier() else toml(key)
 
 
 def write_config(

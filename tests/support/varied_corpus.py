@@ -73,7 +73,7 @@ def write_corpus(folder: Path) -> None:
                 "epochs": 0.8,
             },
         ],
-        pack={"validation": 0.1, "seq_len": 64, "shard_tokens": 4096},
+        pack={"validation": 0.1, "seq_len": 64, "shard_tokens": 4096, "max_bad_fraction": 1.0},
         tables={"mix": {"by": "source", "temperature": 2.0, "max_epochs": 1.5}},
     )
 

@@ -19,7 +19,7 @@ use crate::job::Job;
 use crate::mask::Row;
 use crate::monitor::Phase;
 use crate::pipeline::{Scratch, fit, identity, input_entries};
-use crate::plan::{PackOptions, Plan};
+use crate::plan::{HubFiles, PackOptions, Plan};
 use crate::read::InputSplit;
 use crate::schema::{DocId, IdType, Role, Run};
 use crate::tasks;
@@ -44,19 +44,20 @@ pub struct Against {
 }
 
 /// Derives about `sample` records of the dataset `out` (all for `None`) from the folder `corpus`
-/// and compares.
+/// and compares. `hub` has the files of the Hugging Face Hub that the corpus names.
 ///
 /// Returns an error that names the difference if the dataset was packed from another corpus.
 pub fn verify_against(
     out: &Path,
     corpus: &Path,
+    hub: HubFiles,
     sample: Option<u64>,
     context: &Context<'_>,
 ) -> Result<Against> {
     let manifest = Manifest::read(context.storage, out)?;
     let (seq_len, seed) = (Some(manifest.seq_len), Some(manifest.seed));
-    let options = PackOptions { seq_len, seed, ..PackOptions::default() };
-    let plan = Plan::load(corpus, &options, context.storage)?;
+    let options = PackOptions { seq_len, seed, hub, ..PackOptions::default() };
+    let plan = Plan::load(corpus, &options, context.storage)?.with_languages(context)?;
     let encoder = open_tokenizer(context.storage, out, &manifest)?.by_library();
     let job = Job::with_encoder(plan, encoder)?;
     refuse_other_corpus(&job, &manifest, (out, corpus), context)?;
@@ -221,7 +222,7 @@ fn roles_of(runs: &[Run]) -> Vec<u8> {
 
 /// Derives the packed records again and adds the result to `found`.
 fn compare(job: &Job, packed: &ByRecord, found: &mut Against, context: &Context<'_>) -> Result<()> {
-    let splits = job.plan.splits();
+    let splits = job.plan.splits(context.storage)?;
     let compare = |index: usize| compare_split(job, &splits[index], packed, context);
     for failures in tasks::run(context.threads, splits.len(), compare)? {
         found.failures.extend(failures);
@@ -262,8 +263,8 @@ fn compare_split(
             Ok(_) => "its ids or roles are not those its record gives".to_owned(),
             Err(refusal) => format!("its record gives no document: {}", refusal.why),
         };
-        let line = job.plan.line_of(source, record.id, context)?;
-        failures.push(format!("{}:{line}, source '{}': {what}", input.name, source.name));
+        let place = job.plan.place_of(source, record.id, context)?;
+        failures.push(format!("{}{place}, source '{}': {what}", input.name, source.name));
     }
     Ok(failures)
 }

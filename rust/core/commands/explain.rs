@@ -6,8 +6,9 @@ use crate::job::Job;
 use crate::mask::push_document_mask;
 use crate::pipeline::{Scratch, fit};
 use crate::plan::{Plan, nearest};
-use crate::read;
+use crate::read::{self, Fields};
 use crate::schema::{Refusal, Role, Run, push_run};
+use crate::segment::Rendered;
 use crate::tokenize::Document;
 
 /// A record at every stage.
@@ -47,26 +48,32 @@ pub fn explain(
     record: &[u8],
     context: &Context<'_>,
 ) -> Result<Explanation> {
+    let plan = plan.with_languages(context)?;
     let index = source_named(&plan, source)?;
     let job = Job::prepare(plan, context)?;
-    let mut scratch = Scratch::new(&job);
-    let fitted = read::parse_json(record).and_then(|fields| fit(&job, index, fields, &mut scratch));
+    let renames = &job.plan.sources[index].options.rename;
+    let fields = read::parse_json(record).and_then(|fields| read::renamed(fields, renames));
+    explain_fields(&job, index, fields)
+}
+
+/// Explains a record of the source `index`, whose fields were read.
+pub(super) fn explain_fields(
+    job: &Job,
+    index: usize,
+    fields: std::result::Result<Fields, Refusal>,
+) -> Result<Explanation> {
+    let mut scratch = Scratch::new(job);
+    let fitted = fields.and_then(|fields| fit(job, index, fields, &mut scratch));
     // A record that is dropped after rendering still shows its text.
     let rendered = &scratch.rendered;
     let mut out = Explanation {
-        source: source.to_owned(),
-        spans: vec![],
+        source: job.plan.sources[index].name.clone(),
+        spans: spans_of(rendered),
         runs: rendered.runs().iter().map(|run| run.text.to_owned()).collect(),
         tokens: vec![],
         truncated: false,
         dropped: None,
     };
-    let mut start = 0;
-    for span in &rendered.spans {
-        let text = rendered.text[start..span.end].to_owned();
-        out.spans.push((span.role, span.literal, text));
-        start = span.end;
-    }
     match fitted {
         Ok(truncated) => out.truncated = truncated,
         Err(refusal) => {
@@ -75,9 +82,18 @@ pub fn explain(
         }
     }
     for document in &scratch.documents {
-        add_tokens(&job, index, document, &mut out)?;
+        add_tokens(job, index, document, &mut out)?;
     }
     Ok(out)
+}
+
+/// Returns the spans of a rendered record: role, whether the template spelled it, and text.
+pub(super) fn spans_of(rendered: &Rendered) -> Vec<(Role, bool, String)> {
+    let starts = std::iter::once(0).chain(rendered.spans.iter().map(|span| span.end));
+    let spans = starts.zip(&rendered.spans);
+    spans
+        .map(|(start, span)| (span.role, span.literal, rendered.text[start..span.end].to_owned()))
+        .collect()
 }
 
 /// Appends the tokens of a document, window after window.

@@ -2,8 +2,12 @@
 
 mod derive;
 mod explain;
+mod init;
+mod survey;
 mod train_tokenizer;
 
 pub use derive::{Against, verify_against};
 pub use explain::{Explanation, explain};
-pub use train_tokenizer::train_tokenizer;
+pub use init::init;
+pub use survey::{Survey, survey};
+pub use train_tokenizer::{train_tokenizer, train_tokenizer_with};

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::monitor::Phase;
-use crate::plan::{PackOptions, Plan};
+use crate::plan::{HubFiles, PackOptions, Plan};
 use crate::read::{InputSplit, Records};
 use crate::report;
 use crate::schema::{DropReason, Refusal};
@@ -45,13 +45,26 @@ pub fn train_tokenizer(
     overwrite: bool,
     context: &Context<'_>,
 ) -> Result<TokenizerReport> {
+    train_tokenizer_with(corpus, HubFiles::default(), file, (vocab_size, overwrite), context)
+}
+
+/// Trains a tokenizer as [`train_tokenizer`] does. `hub` has the files of the Hugging Face Hub that
+/// the corpus names.
+pub fn train_tokenizer_with(
+    corpus: &Path,
+    hub: HubFiles,
+    file: &Path,
+    (vocab_size, overwrite): (usize, bool),
+    context: &Context<'_>,
+) -> Result<TokenizerReport> {
     if context.storage.exists(file) && !overwrite {
         return Err(Error::output("exists already")
             .file(file.display().to_string())
             .remedy("pass --overwrite to replace it")
             .io_kind(std::io::ErrorKind::AlreadyExists));
     }
-    let plan = Plan::load(corpus, &PackOptions::default(), context.storage)?;
+    let options = PackOptions { hub, ..PackOptions::default() };
+    let plan = Plan::load(corpus, &options, context.storage)?.with_languages(context)?;
     // Better to know now whether the file can be written than after minutes of training.
     context.storage.make_parent(file)?;
     let report = train(&plan, vocab_size, context)?;
@@ -73,7 +86,7 @@ fn train(plan: &Plan, vocab_size: usize, context: &Context<'_>) -> Result<Tokeni
         plan,
         builders: &builders,
         spellings: &spellings,
-        splits: plan.splits().into_iter(),
+        splits: plan.splits(context.storage)?.into_iter(),
         open: None,
         pending: Vec::new(),
         context,
@@ -147,8 +160,8 @@ fn passed_over(
 /// Returns the error of a corpus whose records all were passed over.
 fn no_text(plan: &Plan, passed_over: u64, first: Option<&ExampleEntry>) -> Error {
     let shown = |example: &ExampleEntry| {
-        let ExampleEntry { reason, file, line, why } = example;
-        format!("; the first: {file}:{line}: {reason}: {why}")
+        let ExampleEntry { reason, file, place, why } = example;
+        format!("; the first: {file}{place}: {reason}: {why}")
     };
     let first = first.map(shown).unwrap_or_default();
     Error::input(format!(

@@ -20,7 +20,7 @@ pub(super) fn load_plan(
         let corpus = corpus.ok_or_else(|| {
             Error::config("no corpus is named").remedy("name the folder with corpus.toml")
         })?;
-        return Plan::load(corpus, options, context.storage);
+        return Plan::load(corpus, options, context.storage)?.with_languages(context);
     };
     if !context.storage.is_folder(reused) {
         return Err(Error::dataset("no such folder")
@@ -37,7 +37,7 @@ pub(super) fn load_plan(
     let options = PackOptions { split_bytes: Some(kept.split_bytes), ..options.clone() };
     let mut plan = Plan::load(corpus.unwrap_or(&kept.corpus), &options, context.storage)?;
     plan.tokenizer.file = plan.tokenizer.file.or(kept.tokenizer);
-    Ok(plan)
+    plan.with_languages(context)
 }
 
 /// The most input splits of a run: each is a spool, whose entry is held in memory.

@@ -16,12 +16,12 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::mask::count_targets;
-use crate::plan::{Plan, Source};
+use crate::plan::Source;
 use crate::read::InputSplit;
 use crate::schema::{DropReason, Overflow, Refusal};
 use crate::segment::Fields;
 use crate::settle;
-use crate::spool::{BUCKETS, DocMeta, Dropped, Key, Spool, SpoolWriter, Store};
+use crate::spool::{BUCKETS, DocMeta, Doubts, Dropped, Key, Spool, SpoolWriter, Store};
 
 /// A map task: plain data that any machine can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,14 +69,9 @@ impl MapStage<'_> {
         if let Some(fitted) = missing {
             fit_split(self.job, split, &store.spool(*slot), fitted, &self.context)?;
         }
-        monitor.done.fetch_add(input_bytes(&self.job.plan, split), Relaxed);
+        monitor.done.fetch_add(split.bytes, Relaxed);
         Ok(true)
     }
-}
-
-/// Returns the bytes of input that a split covers.
-pub(crate) fn input_bytes(plan: &Plan, split: &InputSplit) -> u64 {
-    split.range.end.min(plan.inputs[split.input].size) - split.range.start
 }
 
 /// Maps `split` into `whole`. If `fitted` is given, it receives the shortened documents.
@@ -93,13 +88,16 @@ fn map_split(
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         monitor.check()?;
         monitor.records.fetch_add(1, Relaxed);
-        // The end of its line counts too, as in `input_bytes`.
+        // The end of its line counts too, as in the bytes of a split.
         monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
         whole.tally().records += 1;
         let id = record.id;
+        if record.is_doubtful() {
+            whole.tally().doubts.add(Doubts { count: 1, first: Some(id) });
+        }
         let made = prepare_record(job, split.source, &record, &mut mapper.scratch);
         if let Err(Refusal { reason, why }) = made {
-            whole.tally().drop_record(reason, id, || why);
+            whole.drop_record(reason, id, why);
             continue;
         }
         for document in &mapper.scratch.documents {
@@ -220,7 +218,7 @@ impl<'a> Mapper<'a> {
         match truncate(self.job, self.source, fields, &mut self.scratch) {
             Ok(()) => self.push(spool, record_id),
             Err(Refusal { reason, why }) => {
-                spool.tally().drop_record(reason, record_id, || why);
+                spool.drop_record(reason, record_id, why);
                 Ok(())
             }
         }

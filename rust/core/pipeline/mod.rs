@@ -16,6 +16,7 @@ mod runner;
 mod space;
 #[cfg(test)]
 mod tests;
+mod unfit;
 
 use std::path::Path;
 use std::time::Instant;
@@ -26,6 +27,7 @@ pub(crate) use map::{MapStage, MapTask};
 pub(crate) use names::SpoolNames;
 pub(crate) use reduce::{ReduceStage, ReduceTask};
 pub(crate) use runner::{Runner, Threads};
+pub(crate) use unfit::allowed_unfit;
 
 use crate::contamination::HeldOut;
 use crate::context::Context;
@@ -38,15 +40,14 @@ use crate::read::InputSplit;
 use crate::report::{self, Report, ShardSums, Timing};
 use crate::segment::Segmenter;
 use crate::settle::{Corpus, PartOf, settle};
-use crate::spool::{Spool, Store, Tally};
-use crate::storage::Stamp;
+use crate::spool::{Listing, Spool, Store, Tally};
+use crate::storage::{Stamp, Storage};
 use crate::tasks;
 use crate::tokenize::ControlIds;
 use crate::write::{
     self, Identity, InputEntry, Manifest, Program, Stage, State, Survey, WorkFolder,
 };
 use begin::{load_plan, refuse_many_splits, refuse_nesting};
-use map::input_bytes;
 
 /// Packs the folder `corpus` into the dataset folder `out` and returns the report.
 ///
@@ -96,7 +97,9 @@ fn pack_by(
     let made = if is_moving {
         folder.check_move(context.monitor)?;
         folder.end_move()?;
-        Made::before(Manifest::read(context.storage, out)?)
+        let manifest = Manifest::read(context.storage, out)?;
+        run.refuse_drops_of(&manifest)?;
+        Made::before(manifest)
     } else {
         run.make_in(runner, folder, inputs)?
     };
@@ -136,6 +139,9 @@ struct Run<'a> {
     context: &'a Context<'a>,
     /// Size and time of change of every input, before any is read.
     stamps: Vec<Stamp>,
+    /// The renders of each source, before the run, in which template text could not be told from
+    /// data.
+    unmarked: Vec<u64>,
 }
 
 /// A dataset that is made, for the report.
@@ -172,11 +178,17 @@ impl<'a> Run<'a> {
         job.keyed |= options.keep_spool || options.reuse.is_some();
         // The manifest holds the probes: it is better to know now whether they can be encoded.
         job.encoder.probes()?;
+        unfit::look_at_first(&job, options.strict, context)?;
+        let unmarked = job.builders.iter().map(|builder| builder.unmarked()).collect();
         let stamp = |input: &crate::plan::Input| context.storage.stamp(&input.path);
-        let stamps = job.plan.inputs.iter().map(stamp).collect::<Result<_>>()?;
+        let stamps: Vec<Stamp> = job.plan.inputs.iter().map(stamp).collect::<Result<_>>()?;
+        let changed = job.plan.looked_at.iter().find(|(input, stamp)| stamps[*input] != *stamp);
+        if let Some((input, _)) = changed {
+            return Err(was_changed(&job.plan.inputs[*input].name));
+        }
         job.held_out = HeldOut::read(&job.plan, context)?;
         let inputs = input_entries(&job.plan, context)?;
-        Ok((Self { job, options, out, context, stamps }, inputs))
+        Ok((Self { job, options, out, context, stamps, unmarked }, inputs))
     }
 
     /// Returns the finished dataset in OUT, if this run would make it again. Otherwise refuses to
@@ -186,12 +198,18 @@ impl<'a> Run<'a> {
         let manifest = Manifest::read(storage, out)?;
         match Identity::of_dataset(&manifest).refuse_changes(identity, out) {
             Ok(()) => {
+                self.refuse_drops_of(&manifest)?;
                 write::clear_leftover(storage, out)?;
                 Ok(Some(Made::before(manifest)))
             }
             Err(_) if self.options.overwrite => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Refuses a finished dataset with dropped records if the run is strict.
+    fn refuse_drops_of(&self, manifest: &Manifest) -> Result<()> {
+        if self.options.strict { unfit::refuse_any_of(manifest) } else { Ok(()) }
     }
 
     /// Returns the state to begin with: the state of the unfinished run in OUT, or a new state, if
@@ -258,22 +276,32 @@ impl<'a> Run<'a> {
         inputs: Vec<InputEntry>,
     ) -> Result<Made> {
         let (job, context, plan) = (&self.job, self.context, &self.job.plan);
+        let storage = context.storage;
         let started = Instant::now();
-        let map_tasks = self.map_tasks(&inputs);
+        let map_tasks = self.map_tasks(&inputs)?;
         let reused = self.map(runner, store, &map_tasks)?;
         // A spool of whole documents and one of fitted documents for each task.
         let spools = store.spools(map_tasks.len() * 2);
-        let corpus = &corpus_of(plan, &map_tasks, &spools);
+        let corpus = &corpus_of(plan, &map_tasks, &spools, storage)?;
+        if !self.options.strict {
+            unfit::refuse_unfit(plan, &corpus.tallies, context)?;
+        }
         let mapped = Instant::now();
 
         let decisions = &settle(corpus, context)?;
+        let tallies = decisions.sources.iter().map(|source| &source.tally);
+        if self.options.strict {
+            unfit::refuse_any(plan, tallies.clone(), context)?;
+        }
         report::refuse_nothing(plan, decisions, context)?;
+        let dropped = write::write_dropped(folder, plan, tallies, &corpus.listing, context)?;
         let settled = Instant::now();
 
         let stage = ReduceStage { job, corpus, decisions, folder, context: *context };
         let shards = reduce(runner, &stage)?;
-        let notes = notes(&job.encoder, plan, decisions, &shards, job.held_out.as_ref());
-        let manifest = report::manifest(job, decisions, &shards, inputs, notes, context)?;
+        let held_out = job.held_out.as_ref();
+        let notes = notes(&job.encoder, plan, decisions, &shards, held_out, context)?;
+        let manifest = report::manifest(job, decisions, &shards, inputs, dropped, notes, context)?;
         let timing = Timing {
             map: (mapped - started).as_secs_f64(),
             settle: (settled - mapped).as_secs_f64(),
@@ -289,10 +317,14 @@ impl<'a> Run<'a> {
     /// Runs the map tasks. Returns whether each found its whole documents already made.
     fn map(&self, runner: &dyn Runner, store: &Store<'_>, tasks: &[MapTask]) -> Result<Vec<bool>> {
         let (job, context) = (&self.job, self.context);
-        let bytes = tasks.iter().map(|task| input_bytes(&job.plan, &task.split)).sum();
+        let bytes = tasks.iter().map(|task| task.split.bytes).sum();
         context.monitor.begin(Phase::Map, bytes);
-        let reused = runner.map(&MapStage { job, store, context: *context }, tasks)?;
-        self.refuse_changed()?;
+        let reused = runner.map(&MapStage { job, store, context: *context }, tasks);
+        // A file that is written to may look broken: that it changed says more.
+        if reused.as_ref().err().is_none_or(|error| error.kind == ErrorKind::Input) {
+            self.refuse_changed()?;
+        }
+        let reused = reused?;
         // Now rather than at the end: a run that fails later leaves the spools too.
         if self.options.keep_spool {
             store.keep()?;
@@ -302,26 +334,24 @@ impl<'a> Run<'a> {
 
     /// Returns a map task for each input split. The slots of whole documents come first, then the
     /// slots of fitted documents.
-    fn map_tasks(&self, inputs: &[InputEntry]) -> Vec<MapTask> {
-        let splits = self.job.plan.splits();
+    fn map_tasks(&self, inputs: &[InputEntry]) -> Result<Vec<MapTask>> {
+        let splits = self.job.plan.splits(self.context.storage)?;
         let count = splits.len();
         let task = |(slot, split): (usize, InputSplit)| MapTask {
-            names: SpoolNames::of(&self.job, &split, &inputs[split.input]),
+            names: SpoolNames::of(&self.job, &split, inputs),
             split,
             slot,
             fitted_slot: count + slot,
             keep: self.options.keep_spool,
         };
-        splits.into_iter().enumerate().map(task).collect()
+        Ok(splits.into_iter().enumerate().map(task).collect())
     }
 
     /// Refuses to go on if an input was written to since its stamp was taken.
     fn refuse_changed(&self) -> Result<()> {
         for (input, stamp) in self.job.plan.inputs.iter().zip(&self.stamps) {
             if self.context.storage.stamp(&input.path)? != *stamp {
-                return Err(Error::input("was changed while it was read")
-                    .file(input.name.clone())
-                    .remedy("pack again once nothing writes to it"));
+                return Err(was_changed(&input.name));
             }
         }
         Ok(())
@@ -330,18 +360,28 @@ impl<'a> Run<'a> {
     /// Returns the report of a run that began at `started`.
     fn report(&self, started: Instant, made: Made) -> Report {
         let plan = &self.job.plan;
-        let inputs = plan.sources.iter().flat_map(|source| &source.inputs);
+        let inputs = plan
+            .sources
+            .iter()
+            .flat_map(|source| (0..source.inputs.len()).flat_map(|nth| source.files_of(nth)));
         Report {
             out: self.out.display().to_string(),
             manifest: made.manifest,
             timing: Timing { total: started.elapsed().as_secs_f64(), ..made.timing },
             threads: self.context.threads,
-            bytes: inputs.map(|&input| plan.inputs[input].size).sum(),
+            bytes: inputs.map(|input| plan.inputs[input].size).sum(),
             reused_splits: made.reused_splits,
             engine_warning: self.job.encoder.engine_warning(),
-            template_notes: template_notes(&self.job),
+            template_notes: template_notes(&self.job, &self.unmarked),
         }
     }
+}
+
+/// Returns the error of an input that was written to during the run.
+fn was_changed(name: &str) -> Error {
+    Error::input("was changed while it was read")
+        .file(name)
+        .remedy("pack again once nothing writes to it")
 }
 
 /// Makes every shard. Returns their sums, in order.
@@ -356,10 +396,11 @@ fn reduce(runner: &dyn Runner, stage: &ReduceStage<'_>) -> Result<Vec<ShardSums>
 }
 
 /// Returns a sentence for each source that rendered records in this run whose whole text had to
-/// count as data.
-fn template_notes(job: &Job) -> Vec<String> {
-    let sources = job.plan.sources.iter().zip(&job.builders);
-    let unmarked = sources.map(|(source, builder)| (source, builder.unmarked()));
+/// count as data. `before` has the renders of each source before the run.
+fn template_notes(job: &Job, before: &[u64]) -> Vec<String> {
+    let renders = job.builders.iter().zip(before);
+    let renders = renders.map(|(builder, before)| builder.unmarked() - before);
+    let unmarked = job.plan.sources.iter().zip(renders);
     let note = |(source, renders): (&Source, u64)| {
         format!(
             "{}: the template changes its data so that its own text cannot be told from it \
@@ -371,17 +412,24 @@ fn template_notes(job: &Job) -> Vec<String> {
 }
 
 /// Returns the mapped corpus: the parts of all spools, with the counts of each source.
-fn corpus_of<'a>(plan: &'a Plan, tasks: &[MapTask], spools: &'a [Spool]) -> Corpus<'a> {
+fn corpus_of<'a>(
+    plan: &'a Plan,
+    tasks: &[MapTask],
+    spools: &'a [Spool],
+    storage: &dyn Storage,
+) -> Result<Corpus<'a>> {
     let tallies = vec![Tally::default(); plan.sources.len()];
-    let mut corpus = Corpus { plan, parts: Vec::new(), tallies };
+    let listing = Listing::new(plan.sources.len());
+    let mut corpus = Corpus { plan, parts: Vec::new(), tallies, listing };
     for task in tasks {
         let InputSplit { source, nth_input, input, .. } = task.split;
         for (slot, fitted) in [(task.slot, false), (task.fitted_slot, true)] {
             corpus.tallies[source].add(&spools[slot].tally);
+            spools[slot].list_drops(source, &corpus.listing, storage)?;
             let parts = spools[slot].parts.iter().filter(|part| part.layout.documents > 0);
             let part_of = |part| PartOf { source, nth_input, input, fitted, part };
             corpus.parts.extend(parts.map(part_of));
         }
     }
-    corpus
+    Ok(corpus)
 }

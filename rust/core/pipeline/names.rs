@@ -20,9 +20,11 @@ pub(crate) struct SpoolNames {
 }
 
 impl SpoolNames {
-    /// Returns the names of the spools of `split`, whose file is `input`.
-    pub(crate) fn of(job: &Job, split: &InputSplit, input: &InputEntry) -> Self {
+    /// Returns the names of the spools of `split`, of the files `inputs`.
+    pub(crate) fn of(job: &Job, split: &InputSplit, inputs: &[InputEntry]) -> Self {
         let source = &job.plan.sources[split.source];
+        let fact = |input: usize| json!([inputs[input].size, inputs[input].xxh3_128]);
+        let files = source.files_of(split.nth_input).skip(1);
         let controls = job.encoder.controls();
         let held_out = job.held_out.as_ref();
         let whole = json!({
@@ -37,7 +39,9 @@ impl SpoolNames {
             "loss": source.loss,
             "seed": job.plan.pack.seed,
             "nth_input": split.nth_input,
-            "input": [json!(input.size), json!(input.xxh3_128)],
+            "input": fact(split.input),
+            "sides": files.map(fact).collect::<Vec<_>>(),
+            "fields": source.sides.iter().map(|side| &side.field).collect::<Vec<_>>(),
             "range": [split.range.start, split.range.end],
             "keyed": job.keyed,
             "held_out": held_out.map(|n_grams| format!("{:032x}", n_grams.digest())),

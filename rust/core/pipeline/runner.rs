@@ -4,7 +4,7 @@
 //! machine that sees the same storage. `Threads` runs them on this machine.
 
 use super::gather::DOCUMENT_BYTES;
-use super::map::{MapStage, MapTask, input_bytes};
+use super::map::{MapStage, MapTask};
 use super::reduce::{ReduceStage, ReduceTask};
 use crate::error::Result;
 use crate::report::ShardSums;
@@ -26,7 +26,7 @@ pub(crate) struct Threads;
 
 impl Runner for Threads {
     fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>> {
-        let bytes = |task: &MapTask| input_bytes(&stage.job.plan, &task.split);
+        let bytes = |task: &MapTask| task.split.bytes;
         let sizes: Vec<u64> = tasks.iter().map(bytes).collect();
         tasks::run_largest_first(stage.context.threads, &sizes, |nth| stage.run(&tasks[nth]))
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::plan::PackOptions;
 use crate::read::InputSplit;
-use crate::storage::is_gzip;
+use crate::storage::Compression;
 
 /// The bytes of each source's first input that are sampled.
 const SAMPLE: u64 = 64 << 10;
@@ -66,7 +66,7 @@ pub(crate) fn refuse_too_little(
 fn content(job: &Job, source: usize) -> u64 {
     let size = |&input: &usize| {
         let input = &job.plan.inputs[input];
-        input.size * if is_gzip(&input.path) { INFLATES } else { 1 }
+        input.size * if Compression::of(&input.path).is_some() { INFLATES } else { 1 }
     };
     job.plan.sources[source].inputs.iter().map(size).sum()
 }
@@ -96,7 +96,7 @@ fn sample(job: &Job, source: usize, context: &Context<'_>) -> Result<Sample> {
     else {
         return Ok(sample);
     };
-    let split = InputSplit { source, nth_input: 0, input, range: 0..u64::MAX };
+    let split = InputSplit { source, nth_input: 0, input, range: 0..u64::MAX, bytes: 0 };
     let mut records = job.open(&split, context)?;
     let width = job.encoder.id_type().width() as f64;
     let mut scratch = Scratch::new(job);

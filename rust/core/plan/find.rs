@@ -1,12 +1,14 @@
 //! Finds files: the matches of a pattern in `corpus.toml`, and the name of each file in the
 //! dataset.
 
+use std::collections::HashSet;
 use std::io::ErrorKind::{IsADirectory, NotFound};
 use std::path::{Component, Path, PathBuf};
 
 use glob::{Pattern, PatternError};
 
 use super::nearest;
+use super::saved::{holds_splits, is_beside_data, saved_files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -23,15 +25,17 @@ pub(crate) fn find_files(
     }
     let plain = root.join(pattern);
     // A name that exists is taken as it is, even if it holds `*` or a bracket.
-    // A name that exists is taken as it is, even if it holds `*` or a bracket.
     let is_there = storage.is_there(&plain);
     if is_there && storage.is_regular(&plain).map_err(|error| error.file(pattern))? {
         return Ok(vec![plain]);
     }
     if is_there {
+        if let Some(files) = saved_files(storage, &plain, pattern)? {
+            return Ok(files);
+        }
         return Err(Error::input("is a folder")
             .file(pattern)
-            .remedy(of_folder(storage, &plain, pattern))
+            .remedy(format!("name its files: \"{pattern}/*\""))
             .io_kind(IsADirectory));
     }
     if !pattern.contains(['*', '?', '[']) {
@@ -40,35 +44,70 @@ pub(crate) fn find_files(
             .remedy(near_files(storage, root, &plain))
             .io_kind(NotFound));
     }
+    let components: Vec<_> = Path::new(pattern).components().collect();
+    let found = paths_below(storage, root, pattern, &components)?;
+    // Only now, so that each error names one file.
+    let mut kept = Vec::new();
+    for (nth, path) in found.iter().enumerate() {
+        let name = portable_name(root, path);
+        if storage.is_regular(path).map_err(|error| error.file(name.clone()))? {
+            refuse_bytes(path.strip_prefix(root).unwrap_or(path))
+                .map_err(|error| error.file(pattern))?;
+            if !is_beside_data(storage, path) {
+                kept.push(path.clone());
+            }
+            continue;
+        }
+        // Sorted, what lies in a folder comes after it.
+        let goes_on = found.get(nth + 1).is_some_and(|next| next.starts_with(path));
+        if !(goes_on && holds_splits(storage, path)) {
+            kept.extend(saved_files(storage, path, &name)?.into_iter().flatten());
+        }
+    }
+    let folder = found.iter().find(|path| storage.is_folder(path));
+    if let (true, Some(folder)) = (kept.is_empty(), folder) {
+        let name = portable_name(root, folder);
+        let error = no_match(storage, root, pattern);
+        return Err(Error { message: format!("matches the folder {name}, and no file"), ..error }
+            .remedy(format!("name its files: \"{name}/*\"")));
+    }
+    let mut seen = HashSet::new();
+    kept.retain(|path| seen.insert(path.clone()));
+    if kept.is_empty() {
+        return Err(no_match(storage, root, pattern));
+    }
+    Ok(kept)
+}
+
+/// Returns the error of a pattern that matches no file.
+pub(super) fn no_match(storage: &dyn Storage, root: &Path, pattern: &str) -> Error {
+    Error::input("no file matches this pattern")
+        .file(pattern)
+        .remedy(near_files(storage, root, &root.join(pattern)))
+        .io_kind(NotFound)
+}
+
+/// Returns the paths below `root` that match `components` of `pattern`, sorted.
+pub(super) fn paths_below(
+    storage: &dyn Storage,
+    root: &Path,
+    pattern: &str,
+    components: &[Component<'_>],
+) -> Result<Vec<PathBuf>> {
     let wrong = |error: PatternError| {
         Error::config(format!("the pattern \"{pattern}\" is wrong: {}", error.msg)).remedy(
             "`*` and `?` stand for any letters and for one; write [[] for a bracket in a name",
         )
     };
     let parts: std::result::Result<Vec<Part>, _> =
-        Path::new(pattern).components().map(Part::of).collect();
+        components.iter().copied().map(Part::of).collect();
     let parts = parts.map_err(wrong)?;
     // One component at a time, so that a folder that cannot be read is an error.
     let mut found = Vec::new();
     find_below(storage, root.to_owned(), &parts, &mut found)?;
     found.sort();
     found.dedup();
-    // Only now, so that each error names one file.
-    let mut kept = Vec::new();
-    for path in found {
-        if storage.is_regular(&path).map_err(|error| error.file(portable_name(root, &path)))? {
-            refuse_bytes(path.strip_prefix(root).unwrap_or(&path))
-                .map_err(|error| error.file(pattern))?;
-            kept.push(path);
-        }
-    }
-    if kept.is_empty() {
-        return Err(Error::input("no file matches this pattern")
-            .file(pattern)
-            .remedy(near_files(storage, root, &plain))
-            .io_kind(NotFound));
-    }
-    Ok(kept)
+    Ok(found)
 }
 
 /// Refuses the name of a file that the dataset cannot store: its manifest is JSON.
@@ -147,26 +186,6 @@ fn find_below(
     } else {
         Ok(())
     }
-}
-
-/// Returns the remedy for a folder that was named as a file.
-fn of_folder(storage: &dyn Storage, folder: &Path, pattern: &str) -> String {
-    let has = |name: &str| storage.is_file(&folder.join(name));
-    let load = format!("datasets.load_from_disk('{pattern}')");
-    if has("dataset_dict.json") {
-        return format!(
-            "it was saved by `datasets`: export each split as JSON Lines and name those files: \
-             python -c \"import datasets; \
-             [d.to_json(f'{pattern}/{{n}}.jsonl') for n, d in {load}.items()]\""
-        );
-    }
-    if has("dataset_info.json") && has("state.json") {
-        return format!(
-            "it was saved by `datasets`: export it as JSON Lines and name that file: \
-             python -c \"import datasets; {load}.to_json('{pattern}.jsonl')\""
-        );
-    }
-    format!("name its files: \"{pattern}/*\"")
 }
 
 /// Returns a guess at the file that the user meant instead of the missing `path`.
@@ -262,18 +281,42 @@ mod tests {
     #[test]
     fn a_folder_of_datasets_is_told_from_others() {
         let folder = tempfile::tempdir().unwrap();
-        let remedy = || find_files(LOCAL, folder.path(), "s").unwrap_err().remedy.unwrap();
-        let add = |name: &str| {
-            LOCAL.make_parent(&folder.path().join("s").join(name)).unwrap();
-            LOCAL.write_file(&folder.path().join("s").join(name), b"{}").unwrap();
+        let found = |pattern: &str| find_files(LOCAL, folder.path(), pattern);
+        let add = |name: &str, text: &str| {
+            LOCAL.make_parent(&folder.path().join(name)).unwrap();
+            LOCAL.write_file(&folder.path().join(name), text.as_bytes()).unwrap();
         };
-        add("data-00000-of-00001.arrow");
-        assert!(remedy().contains("s/*"));
-        add("dataset_info.json");
-        add("state.json");
-        assert!(remedy().contains("load_from_disk('s').to_json('s.jsonl')"), "{}", remedy());
-        add("dataset_dict.json");
-        assert!(remedy().contains("to_json(f's/{n}.jsonl')"), "{}", remedy());
+        let names = |paths: Vec<PathBuf>| -> Vec<String> {
+            paths.iter().map(|path| portable_name(folder.path(), path)).collect()
+        };
+        add("s/a/b.arrow", "");
+        add("s/a/a.arrow", "");
+        add("s/a/cache.arrow", "");
+        assert!(found("s/a").unwrap_err().remedy.unwrap().contains("s/a/*"));
+        add("s/a/dataset_info.json", "{}");
+        let state = r#"{"_data_files": [{"filename": "b.arrow"}, {"filename": "a.arrow"}]}"#;
+        add("s/a/state.json", state);
+        let files = ["s/a/b.arrow", "s/a/a.arrow"];
+        assert_eq!(names(found("s/a").unwrap()), files);
+        assert_eq!(names(found("s/*").unwrap()), files);
+        assert_eq!(names(found("**/*").unwrap()), files);
+        assert_eq!(names(found("s/a/*").unwrap()), ["s/a/a.arrow", "s/a/b.arrow"]);
+        add("s/dataset_dict.json", r#"{"splits": ["a", "test"]}"#);
+        let error = found("s").unwrap_err();
+        assert!(error.message.contains("a, test"), "{error}");
+        assert!(error.remedy.unwrap().contains(r#"files = ["s/a"]"#));
+        assert_eq!(names(found("**/*").unwrap()), files);
+        for (state, what) in [
+            (r#"{"_data_files": [{"filename": "../a.arrow"}]}"#, "outside"),
+            (r#"{"_data_files": [{"filename": "c.arrow"}]}"#, "missing"),
+            (r#"{"_data_files": [], "_indices_data_files": [{"filename": "i"}]}"#, "selection"),
+            ("{", "no JSON"),
+            ("[]", "_data_files"),
+        ] {
+            add("s/a/state.json", state);
+            let error = found("s/a").unwrap_err();
+            assert!(error.message.contains(what), "{error}");
+        }
     }
 
     #[test]

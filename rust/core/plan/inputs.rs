@@ -4,28 +4,40 @@ use std::sync::Arc;
 
 use super::{Plan, Source};
 use crate::context::Context;
-use crate::error::Result;
-use crate::read::{self, FieldTree, InputSplit, Records, Request};
+use crate::error::{Place, Result};
+use crate::read::{self, FieldTree, Found, InputSplit, Part, Records, Request, SideFile};
 use crate::schema::RecordId;
+use crate::storage::Storage;
 
 impl Plan {
     /// Returns every input split, by source, input and offset.
-    #[must_use]
-    pub fn splits(&self) -> Vec<InputSplit> {
-        let mut splits = Vec::new();
-        for (source, spec) in self.sources.iter().enumerate() {
-            for (nth_input, &input) in spec.inputs.iter().enumerate() {
-                let file = &self.inputs[input];
-                let ranges = read::ranges(spec.format, &file.path, file.size, self.split_bytes);
-                splits.extend(ranges.into_iter().map(|range| InputSplit {
-                    source,
-                    nth_input,
-                    input,
-                    range,
-                }));
-            }
+    pub fn splits(&self, storage: &dyn Storage) -> Result<Vec<InputSplit>> {
+        let splits = (0..self.sources.len()).map(|source| self.splits_of(source, storage));
+        Ok(splits.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// Returns the input splits of the source at index `source`, by input and offset.
+    pub(crate) fn splits_of(
+        &self,
+        source: usize,
+        storage: &dyn Storage,
+    ) -> Result<Vec<InputSplit>> {
+        let (mut splits, spec) = (Vec::new(), &self.sources[source]);
+        for (nth_input, &input) in spec.inputs.iter().enumerate() {
+            let file = &self.inputs[input];
+            let format = (spec.format, &spec.options);
+            let parts = read::parts(format, &file.path, file.size, self.split_bytes, storage);
+            let parts =
+                parts.map_err(|error| error.file(file.name.clone()).source(spec.name.clone()))?;
+            splits.extend(parts.into_iter().map(|Part { range, bytes }| InputSplit {
+                source,
+                nth_input,
+                input,
+                range,
+                bytes,
+            }));
         }
-        splits
+        Ok(splits)
     }
 
     /// Opens the records of `split`, to be read by way of all their fields. Reading ends with an
@@ -43,20 +55,49 @@ impl Plan {
     ) -> Result<Records> {
         let (source, input) = (&self.sources[split.source], &self.inputs[split.input]);
         let (range, options) = (split.range.clone(), &source.options);
-        let request = Request { path: &input.path, range, options, wanted, context };
+        let sides: Vec<SideFile<'_>> = source
+            .sides
+            .iter()
+            .map(|side| {
+                let input = &self.inputs[side.inputs[split.nth_input]];
+                SideFile { field: &side.field, path: &input.path, name: &input.name }
+            })
+            .collect();
+        let request = Request { path: &input.path, range, options, wanted, sides: &sides, context };
         Records::open(source.format, &request, split.nth_input)
             .map_err(|error| error.file(input.name.clone()).source(source.name.clone()))
     }
 
-    /// Returns the line of its file on which a record of `source` begins, from 1.
-    pub(crate) fn line_of(
+    /// Returns the places of records of `source` that are in one input, in one pass over it. Their
+    /// ids ascend.
+    pub(crate) fn places_of(
+        &self,
+        source: &Source,
+        record_ids: &[u64],
+        context: &Context<'_>,
+    ) -> Result<Vec<Found>> {
+        let Some(&first) = record_ids.first() else { return Ok(Vec::new()) };
+        let input = &self.inputs[source.inputs[RecordId::unpack(first).nth_input]];
+        let offset = |&id: &u64| RecordId::unpack(id).offset;
+        let offsets: Vec<u64> = record_ids.iter().map(offset).collect();
+        let (path, options, range) = (&input.path, &source.options, 0..u64::MAX);
+        let request = Request { path, range, options, wanted: None, sides: &[], context };
+        let places = source.format.get().places(&request, &offsets);
+        places.map_err(|error| error.file(input.name.clone()).source(source.name.clone()))
+    }
+
+    /// Returns the line of its file on which a record of `source` begins, or its row.
+    pub(crate) fn place_of(
         &self,
         source: &Source,
         record_id: u64,
         context: &Context<'_>,
-    ) -> Result<u64> {
+    ) -> Result<Place> {
         let RecordId { nth_input, offset } = RecordId::unpack(record_id);
-        let input = &self.inputs[source.inputs[nth_input]];
-        source.format.get().locate(&input.path, offset, context)
+        let path = &self.inputs[source.inputs[nth_input]].path;
+        let options = &source.options;
+        let range = 0..u64::MAX;
+        let request = Request { path, range, options, wanted: None, sides: &[], context };
+        source.format.get().locate(&request, offset)
     }
 }

@@ -3,11 +3,19 @@
 //! Takes a corpus folder and the options of the run; gives plain data that the stages read.
 //! Templates and tokenizers are compiled by their own modules.
 
+mod by_field;
+mod by_file;
 mod find;
+mod guess;
+mod hub;
 mod inputs;
+mod language;
 mod mix;
 mod options;
 mod pack;
+mod placeholder;
+mod saved;
+mod sides;
 mod source;
 mod spec;
 mod written;
@@ -15,6 +23,9 @@ mod written;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub(crate) use guess::{Guess, language_name};
+pub use hub::HubFiles;
+pub(crate) use language::{code_of, near_code};
 pub(crate) use mix::MixPlan;
 pub use options::{PackOptions, SPOOL_BYTES};
 pub use pack::PackPlan;
@@ -24,12 +35,11 @@ pub(crate) use spec::{
     MixBy, MixSpec, PackSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest,
 };
 
-use find::{find_files, portable_name};
+use by_file::by_file;
 
 use crate::error::{Error, Result};
-use crate::read;
 use crate::schema::Duplicates;
-use crate::storage::Storage;
+use crate::storage::{Stamp, Storage};
 
 /// The name of the configuration in a corpus folder.
 pub(crate) const CONFIG_FILE: &str = "corpus.toml";
@@ -55,6 +65,12 @@ pub struct Plan {
     pub inputs: Vec<Input>,
     /// The size of an input split in bytes.
     pub split_bytes: u64,
+    /// The inputs in which languages were looked for, each as it was before.
+    pub(crate) looked_at: Vec<(usize, Stamp)>,
+    /// The files of the Hugging Face Hub that it may name.
+    hub: HubFiles,
+    /// What was guessed from the files, a sentence each. Empty where there is a `corpus.toml`.
+    pub(crate) guessed: Vec<String>,
 }
 
 /// The tokenizer and the control tokens, as they are asked for.
@@ -74,21 +90,24 @@ impl Plan {
     /// Reads and resolves the configuration of the corpus folder `root`.
     pub fn load(root: &Path, options: &PackOptions, storage: &dyn Storage) -> Result<Self> {
         let path = root.join(CONFIG_FILE);
-        let text = read::small_text(storage, &path).map_err(|error| {
-            if storage.is_folder(root) {
-                error.remedy(
-                    "write a corpus.toml that lists the sources of this folder; README.md shows \
-                     one",
-                )
-            } else {
-                Error { io_kind: error.io_kind, ..Error::config("no such corpus folder") }
-                    .file(root.display().to_string())
-                    .remedy("name the folder that holds your corpus.toml")
-            }
-        })?;
-        // A checkout may change line ends, but not the text of templates.
-        let spec = PlanSpec::parse(&text.replace("\r\n", "\n"), &shown(&path))?;
-        Self::resolve(spec, root, options, storage)
+        if !storage.is_there(&path) && storage.is_folder(root) {
+            let guess = Guess::of(root, options, storage)?;
+            guess.refuse_open(root)?;
+            return Self::of_guess(&guess, root, options, storage);
+        }
+        Self::resolve(PlanSpec::read(root, storage)?, root, options, storage)
+    }
+
+    /// Resolves a guess about the corpus folder `root`. Errors name the folder.
+    pub(crate) fn of_guess(
+        guess: &Guess,
+        root: &Path,
+        options: &PackOptions,
+        storage: &dyn Storage,
+    ) -> Result<Self> {
+        let folder = shown(root);
+        let plan = Self::resolve(guess.spec(&folder)?, root, options, storage)?;
+        Ok(Self { config_file: folder, guessed: guess.said(), ..plan })
     }
 
     /// Resolves `spec` against the corpus folder `root`.
@@ -118,15 +137,23 @@ impl Plan {
             decontaminate: Vec::new(),
             inputs: Vec::new(),
             split_bytes,
+            looked_at: Vec::new(),
+            hub: options.hub.clone(),
+            guessed: Vec::new(),
         };
+        // An error about an input names that file already.
+        let in_file = |error: Error| if error.file.is_none() { in_config(error) } else { error };
         for source in spec.sources {
             let name = source.name.clone();
-            plan.add_source(source, &spec.pack, storage).map_err(|error| {
-                let error = error.source(name);
-                // An error about an input names that file already.
-                if error.file.is_none() { in_config(error) } else { error }
-            })?;
+            let sources =
+                by_file(source, root, storage).map_err(|error| in_file(error.source(name)))?;
+            for source in sources {
+                let name = source.name.clone();
+                plan.add_source(source, &spec.pack, storage)
+                    .map_err(|error| in_file(error.source(name)))?;
+            }
         }
+        refuse_source_count(plan.sources.len()).map_err(in_config)?;
         plan.add_decontaminate(storage).map_err(in_config)?;
         plan.refuse_both_splits(storage).map_err(in_config)?;
         Ok(plan)
@@ -148,18 +175,15 @@ impl Plan {
     /// Finds the files that training is kept clean of; refuses one that is trained on.
     fn add_decontaminate(&mut self, storage: &dyn Storage) -> Result<()> {
         for pattern in self.pack.decontaminate.clone() {
-            for path in find_files(storage, &self.root, &pattern)? {
+            for path in self.find(&pattern, storage)? {
                 let trains = |source: &&Source| {
-                    let inputs = &source.inputs[..source.training_inputs];
-                    inputs
-                        .iter()
-                        .any(|&input| storage.is_same_file(&self.inputs[input].path, &path))
+                    let is_same =
+                        |input: usize| storage.is_same_file(&self.inputs[input].path, &path);
+                    (0..source.training_inputs).any(|nth| source.files_of(nth).any(is_same))
                 };
                 if let Some(source) = self.sources.iter().find(trains) {
-                    let what = format!(
-                        "trains on {}, which `decontaminate` names",
-                        portable_name(&self.root, &path)
-                    );
+                    let what =
+                        format!("trains on {}, which `decontaminate` names", self.name_of(&path));
                     return Err(Error::config(what)
                         .source(source.name.clone())
                         .remedy("nothing of it would be left: name it in one of them"));
@@ -177,7 +201,8 @@ impl Plan {
     fn refuse_both_splits(&self, storage: &dyn Storage) -> Result<()> {
         let mut first: BTreeMap<PathBuf, (&Source, bool)> = BTreeMap::new();
         for source in &self.sources {
-            for (nth, &input) in source.inputs.iter().enumerate() {
+            let files = |nth| source.files_of(nth).map(move |input| (nth, input));
+            for (nth, input) in (0..source.inputs.len()).flat_map(files) {
                 let Input { path, name, .. } = &self.inputs[input];
                 let file = storage.real_path(path);
                 let (other, held_out) =

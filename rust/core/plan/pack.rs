@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use super::source::refuse_no_share;
 use super::{PackOptions, PackSpec, mix};
 use crate::error::{Error, Result};
 use crate::pack::{Packing, window_count, windows};
@@ -82,6 +83,7 @@ pub(super) fn resolve(spec: &PackSpec, options: &PackOptions) -> Result<PackPlan
         ))
         .remedy("leave it out for shards of 16777216 tokens"));
     }
+    refuse_no_share(spec.max_bad_fraction)?;
     let seed = options.seed.or(spec.seed).unwrap_or(0);
     let pack = spec.pack.unwrap_or_default();
     // No size without files: the manifest then says nothing of n-grams.

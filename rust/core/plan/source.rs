@@ -4,12 +4,18 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::find::{find_files, portable_name};
+use super::by_field::lang_field;
+use super::language::{UNDETERMINED, code_or_text};
+use super::sides::{Found, Side};
+use super::spec::Files;
 use super::{PackSpec, Plan, SegmentSpec, SourceSpec, mix};
 use crate::error::{Error, Result};
 use crate::read::{self, FormatName, FormatOptions};
 use crate::schema::{Duplicates, LossPolicy, OFFSET_BITS, Overflow, SpecialInData};
 use crate::storage::Storage;
+
+/// The format of files in a table.
+const PARALLEL: &str = "parallel";
 
 /// A source, resolved.
 #[derive(Debug, Clone, Serialize)]
@@ -18,16 +24,26 @@ pub struct Source {
     pub name: String,
     /// The task that it trains.
     pub task: String,
-    /// The language of its texts.
+    /// The language of its texts by its code, or as written if it is unknown.
+    #[serde(skip)]
     pub lang: String,
+    /// The language as written.
+    #[serde(rename = "lang")]
+    pub written_lang: String,
+    /// The field that holds the language, before the source is divided by it.
+    #[serde(skip)]
+    pub lang_field: Option<Vec<String>>,
     /// Indices of its inputs in [`Plan::inputs`], in order.
     #[serde(skip)]
     pub inputs: Vec<usize>,
     /// Files as written.
-    pub files: Vec<String>,
+    pub files: Files,
     /// Files that are held out, as written.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub validation_files: Vec<String>,
+    #[serde(skip_serializing_if = "Files::is_empty")]
+    pub validation_files: Files,
+    /// The fields of parallel text and their files; none for other formats.
+    #[serde(skip)]
+    pub(crate) sides: Vec<Side>,
     /// The number of its inputs that are not held out; these come first.
     #[serde(skip)]
     pub training_inputs: usize,
@@ -36,6 +52,9 @@ pub struct Source {
     /// Options for reading its inputs, beside their format.
     #[serde(flatten)]
     pub options: FormatOptions,
+    /// The dialect of its files in words; `None` for formats without dialects.
+    #[serde(skip)]
+    pub dialect: Option<String>,
     /// The templates of its prompts and targets, in order.
     pub segments: Vec<SegmentSpec>,
     /// Copies of each record, on average; `None` if the mix decides.
@@ -50,6 +69,10 @@ pub struct Source {
     pub special_in_data: SpecialInData,
     /// The policy for duplicates.
     pub duplicates: Duplicates,
+    /// The largest share of its records that may be unfit, if the configuration says so. It guards
+    /// a run and shapes no dataset, so it is not recorded.
+    #[serde(skip)]
+    pub max_bad_fraction: Option<f64>,
 }
 
 impl Source {
@@ -86,31 +109,51 @@ impl Plan {
         storage: &dyn Storage,
     ) -> Result<()> {
         self.refuse_name(&spec.name)?;
-        let mut inputs: Vec<usize> = Vec::new();
-        self.add_inputs(&spec.files, &mut inputs, storage)?;
-        let training_inputs = inputs.len();
-        self.add_inputs(&spec.validation_files, &mut inputs, storage)?;
-        if inputs.is_empty() {
+        let found = self.find_inputs(&spec.files, &spec.validation_files, storage)?;
+        if found.inputs.is_empty() {
             return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
         }
-        let options =
-            FormatOptions { columns: spec.columns, header: spec.header, delimiter: spec.delimiter };
-        let format = self.resolve_format(spec.format, &options, &inputs, storage)?;
+        let options = FormatOptions {
+            columns: spec.columns,
+            header: spec.header,
+            delimiter: spec.delimiter,
+            rename: spec.rename,
+            only: None,
+            unit: spec.unit,
+            records: spec.records,
+            literals: spec.literals,
+            encoding: spec.encoding,
+        };
+        let all = found.all();
+        let Found { inputs, training_inputs, sides } = found;
+        let given = given_format(spec.format, !sides.is_empty())?;
+        let format = self.resolve_format(given, &options, &all, storage)?;
+        let files: Vec<_> = inputs.iter().map(|&index| &self.inputs[index]).collect();
+        let files: Vec<_> =
+            files.iter().map(|input| (input.path.as_path(), input.name.as_str())).collect();
+        let format = (format, given.is_some());
+        let (format, options) = read::resolve_dialect(storage, format, options, &files)?;
         let options = options.resolve(format)?;
         let segments = resolve_segments(spec.segments, format)?;
         let overflow = resolve_overflow(spec.overflow, is_plain(&segments))?;
+        let written_lang = spec.lang.unwrap_or_else(|| UNDETERMINED.to_owned());
         // In a mix, a source without `epochs` is left to the mix.
         let epochs = if self.mix.is_none() { spec.epochs.or(Some(1.0)) } else { spec.epochs };
         mix::refuse_epochs("epochs", epochs)?;
+        refuse_no_share(spec.max_bad_fraction)?;
         self.sources.push(Source {
             task: spec.task.unwrap_or_else(|| spec.name.clone()),
             name: spec.name,
-            lang: spec.lang.unwrap_or_else(|| "und".to_owned()),
+            lang: code_or_text(&written_lang),
+            lang_field: lang_field(&written_lang)?,
+            written_lang,
             inputs,
             files: spec.files,
             validation_files: spec.validation_files,
             training_inputs,
+            sides,
             format,
+            dialect: read::dialect_in_words(format, &options),
             options,
             segments,
             epochs,
@@ -119,12 +162,13 @@ impl Plan {
             loss: spec.loss.unwrap_or_default(),
             special_in_data: spec.special_in_data.or(defaults.special_in_data).unwrap_or_default(),
             duplicates: spec.duplicates.or(defaults.duplicates).unwrap_or_default(),
+            max_bad_fraction: spec.max_bad_fraction.or(defaults.max_bad_fraction),
         });
         Ok(())
     }
 
     /// Refuses the name of a new source if it is empty or taken.
-    fn refuse_name(&self, name: &str) -> Result<()> {
+    pub(super) fn refuse_name(&self, name: &str) -> Result<()> {
         if name.trim().is_empty() {
             return Err(Error::config("a source's name is empty")
                 .remedy("a name identifies a source: give it one"));
@@ -137,14 +181,14 @@ impl Plan {
     }
 
     /// Adds the files of some patterns to the inputs of a source.
-    fn add_inputs(
+    pub(super) fn add_inputs(
         &mut self,
         patterns: &[String],
         inputs: &mut Vec<usize>,
         storage: &dyn Storage,
     ) -> Result<()> {
         for pattern in patterns {
-            for path in find_files(storage, &self.root, pattern)? {
+            for path in self.find(pattern, storage)? {
                 let index = self.intern_input(&path, storage)?;
                 let Input { path, name, .. } = &self.inputs[index];
                 // By way of links a file may have two names.
@@ -163,7 +207,7 @@ impl Plan {
 
     /// Returns the index of the input at `path`, and adds it to the plan if it is new.
     pub(super) fn intern_input(&mut self, path: &Path, storage: &dyn Storage) -> Result<usize> {
-        let name = portable_name(&self.root, path);
+        let name = self.name_of(path);
         if let Some(index) = self.inputs.iter().position(|input| input.name == name) {
             return Ok(index);
         }
@@ -189,9 +233,8 @@ impl Plan {
         let mut first: Option<(FormatName, &str)> = None;
         for input in inputs.iter().map(|&index| &self.inputs[index]) {
             let format = match given {
-                Some(format) => {
-                    read::refuse_other_content(storage, &input.path, format).map(|()| format)
-                }
+                Some(format) => read::refuse_other_content(storage, &input.path, format, options)
+                    .map(|()| format),
                 None => read::guess(storage, &input.path, options),
             };
             let format = format.map_err(|error: Error| error.file(input.name.clone()))?;
@@ -206,6 +249,35 @@ impl Plan {
             }
         }
         Ok(first.expect("a source has inputs").0)
+    }
+}
+
+/// Returns the format of a source as it is given, by name or by a table of files.
+fn given_format(given: Option<FormatName>, is_parallel: bool) -> Result<Option<FormatName>> {
+    let parallel = FormatName::find(PARALLEL);
+    match given {
+        None if is_parallel => Ok(parallel),
+        Some(format) if is_parallel != (given == parallel) => {
+            let what = if is_parallel { "a table" } else { "a list" };
+            Err(Error::config(format!("its `files` are {what}, its format is {format}")).remedy(
+                "parallel text names a file for each field: \
+                 files = { en = \"train.en\", yo = \"train.yo\" }; other formats list their files",
+            ))
+        }
+        given => Ok(given),
+    }
+}
+
+/// Refuses a `max_bad_fraction` that is no share.
+pub(super) fn refuse_no_share(share: Option<f64>) -> Result<()> {
+    match share {
+        Some(share) if !(0.0..=1.0).contains(&share) => {
+            let what = format!("max_bad_fraction = {}: must be from 0 to 1", mix::shown(share));
+            Err(Error::config(what).remedy(
+                "it is a share of a source's records: 0.05 allows one in twenty, 1.0 allows all",
+            ))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,28 +1,81 @@
-//! `PlanSpec`: `corpus.toml` as it was written. Unknown keys are errors. No other file is read.
+//! `PlanSpec`: `corpus.toml` as it was written, its sources with the keys that they take from
+//! `[defaults]` and templates. Unknown keys are errors. No other file is read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
-use super::written;
+use super::{CONFIG_FILE, shown, written};
 use crate::error::{Error, Result};
 use crate::pack::Packing;
-use crate::read::FormatName;
+use crate::read::{Encoding, FormatName, Renames, TextUnit, small_text};
 use crate::schema::{Duplicates, LossPolicy, Overflow, SpecialInData};
+use crate::storage::Storage;
 
 /// The whole of `corpus.toml`.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Sections")]
 pub struct PlanSpec {
     /// The tokenizer and its control tokens.
-    #[serde(default)]
     pub tokenizer: TokenizerSpec,
     /// The settings of packing.
-    #[serde(default)]
     pub pack: PackSpec,
     /// The mix of sources without `epochs`.
     pub mix: Option<MixSpec>,
-    /// The sources, in order.
-    #[serde(default, rename = "source")]
+    /// The sources, in order, each with the keys of its template and of `[defaults]`.
     pub sources: Vec<SourceSpec>,
+}
+
+/// The sections of `corpus.toml`, sources still apart from the keys that they share.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sections {
+    #[serde(default)]
+    tokenizer: TokenizerSpec,
+    #[serde(default)]
+    pack: PackSpec,
+    mix: Option<MixSpec>,
+    /// Keys of every source that does not have them.
+    #[serde(default)]
+    defaults: Table,
+    /// Keys of the sources that name the template.
+    #[serde(default)]
+    template: BTreeMap<String, Table>,
+    #[serde(default)]
+    source: Vec<Table>,
+}
+
+impl TryFrom<Sections> for PlanSpec {
+    type Error = toml::de::Error;
+
+    fn try_from(sections: Sections) -> std::result::Result<Self, Self::Error> {
+        let Sections { tokenizer, pack, mix, defaults, template, source } = sections;
+        let whole = |mut source: Table| {
+            let named = source.get("template").and_then(|name| template.get(name.as_str()?));
+            for shared in named.into_iter().chain([&defaults]) {
+                inherit(&mut source, shared);
+            }
+            source.try_into()
+        };
+        let sources = source.into_iter().map(whole).collect::<std::result::Result<_, _>>()?;
+        Ok(Self { tokenizer, pack, mix, sources })
+    }
+}
+
+/// Adds the keys of `shared` that `source` does not have.
+fn inherit(source: &mut Table, shared: &Table) {
+    // A source has one of these, so its own takes the place of the other one too.
+    const APART: [&str; 2] = ["epochs", "weight"];
+    let is_apart = |key: &str| APART.contains(&key);
+    let chooses = source.keys().any(|key| is_apart(key));
+    for (key, value) in shared {
+        if chooses && is_apart(key) {
+            continue;
+        }
+        source.entry(key.clone()).or_insert_with(|| value.clone());
+    }
 }
 
 /// The section `[tokenizer]`.
@@ -62,6 +115,8 @@ pub struct PackSpec {
     pub decontaminate_ngram: Option<usize>,
     /// The policy for duplicates, for sources that name none.
     pub duplicates: Option<Duplicates>,
+    /// The largest share of unfit records, for sources that name none.
+    pub max_bad_fraction: Option<f64>,
 }
 
 /// The section `[mix]`.
@@ -110,15 +165,17 @@ pub enum Unit {
 pub struct SourceSpec {
     /// The name, unique in the corpus: it identifies the records of the source.
     pub name: String,
+    /// The template whose keys it took.
+    pub template: Option<String>,
     /// The task that it trains; its name by default.
     pub task: Option<String>,
-    /// The language of its texts, `und` by default.
+    /// The language of its texts, `und` by default; or the field that holds it, as a template.
     pub lang: Option<String>,
     /// Files or glob patterns, relative to the corpus.
-    pub files: Vec<String>,
+    pub files: Files,
     /// Files or glob patterns whose records are all held out.
     #[serde(default)]
-    pub validation_files: Vec<String>,
+    pub validation_files: Files,
     /// The format, guessed from the suffix or the content by default.
     pub format: Option<FormatName>,
     /// The names of the columns of a file without a header.
@@ -127,6 +184,17 @@ pub struct SourceSpec {
     pub header: Option<bool>,
     /// The character between the fields of quoted CSV.
     pub delimiter: Option<String>,
+    /// New names of fields by their old ones.
+    #[serde(default)]
+    pub rename: Renames,
+    /// The part of a text file that is a record.
+    pub unit: Option<TextUnit>,
+    /// The path from the objects of a JSON file to its records.
+    pub records: Option<String>,
+    /// The fields whose strings are Python literals.
+    pub literals: Option<Vec<String>>,
+    /// The encoding of its files, UTF-8 by default.
+    pub encoding: Option<Encoding>,
     /// The templates of its prompts and targets, in order.
     pub segments: Option<Vec<SegmentSpec>>,
     /// Copies of each record in the dataset, on average.
@@ -141,6 +209,68 @@ pub struct SourceSpec {
     pub special_in_data: Option<SpecialInData>,
     /// The policy for duplicates.
     pub duplicates: Option<Duplicates>,
+    /// The largest share of its records that may be unfit.
+    pub max_bad_fraction: Option<f64>,
+}
+
+/// Files or glob patterns, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Files {
+    /// Files with whole records.
+    List(Vec<String>),
+    /// Files of parallel text, by the field that their lines are.
+    Sides(BTreeMap<String, Patterns>),
+}
+
+/// One file or pattern, or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Patterns {
+    /// A file or a pattern.
+    One(String),
+    /// A list.
+    Many(Vec<String>),
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl Files {
+    /// Returns whether no file is named.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::List(files) => files.is_empty(),
+            Self::Sides(sides) => sides.is_empty(),
+        }
+    }
+
+    /// Returns the fields of parallel text in alphabetical order; one without a name for a list.
+    #[must_use]
+    pub(crate) fn fields(&self) -> Vec<Option<String>> {
+        match self {
+            Self::List(_) => vec![None],
+            Self::Sides(sides) => sides.keys().cloned().map(Some).collect(),
+        }
+    }
+
+    /// Returns the files and patterns of a field, or those of a list.
+    #[must_use]
+    pub(crate) fn patterns(&self, field: Option<&str>) -> &[String] {
+        match (self, field) {
+            (Self::List(files), _) => files,
+            (Self::Sides(sides), Some(field)) => match sides.get(field) {
+                Some(Patterns::One(file)) => std::slice::from_ref(file),
+                Some(Patterns::Many(files)) => files,
+                None => &[],
+            },
+            (Self::Sides(_), None) => &[],
+        }
+    }
 }
 
 /// A segment of a source: a template, as prompt or as target.
@@ -164,6 +294,21 @@ impl SegmentSpec {
 }
 
 impl PlanSpec {
+    /// Reads the `corpus.toml` of the corpus folder `root`.
+    pub(crate) fn read(root: &Path, storage: &dyn Storage) -> Result<Self> {
+        let path = root.join(CONFIG_FILE);
+        let text = small_text(storage, &path).map_err(|error| {
+            if storage.is_folder(root) {
+                return error;
+            }
+            Error { io_kind: error.io_kind, ..Error::config("no such corpus folder") }
+                .file(root.display().to_string())
+                .remedy("name the folder that holds your corpus.toml")
+        })?;
+        // A checkout may change line ends, but not the text of templates.
+        Self::parse(&text.replace("\r\n", "\n"), &shown(&path))
+    }
+
     /// Reads the text of a `corpus.toml`; `file` is its name in errors.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
         written::check(text, file)?;
@@ -192,12 +337,32 @@ pub(crate) fn nearest<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Place;
 
     #[test]
     fn an_unknown_key_names_its_line_and_the_nearest_known_one() {
         let error = PlanSpec::parse("[pack]\nseq_length = 5\n", "corpus.toml").unwrap_err();
-        assert_eq!(error.line, Some(2));
+        assert_eq!(error.place, Some(Place::Line(2)));
         assert_eq!(error.remedy.as_deref(), Some("did you mean `seq_len`?"));
+    }
+
+    #[test]
+    fn a_sources_own_key_wins_over_its_templates_and_that_over_the_defaults() {
+        let text = "[defaults]\ntask='d'\nlang='d'\nformat='text'\nepochs=2.0\n\
+                    [template.t]\ntask='t'\nlang='t'\nvalidation_files=['v']\n\
+                    [[source]]\nname='a'\nfiles=['a']\ntemplate='t'\nlang='a'\nweight=1\n\
+                    [[source]]\nname='b'\nfiles=['b']\n";
+        let sources = PlanSpec::parse(text, "corpus.toml").unwrap().sources;
+        let shown = |source: &SourceSpec| {
+            let SourceSpec { task, lang, format, .. } = source.clone();
+            [task, lang, format.map(|format| format.to_string())].map(Option::unwrap)
+        };
+        assert_eq!(shown(&sources[0]), ["t", "a", "text"]);
+        assert_eq!(shown(&sources[1]), ["d", "d", "text"]);
+        assert_eq!(sources[0].validation_files, Files::List(vec!["v".to_owned()]));
+        // Epochs and a weight exclude each other.
+        let chosen: Vec<_> = sources.iter().map(|source| (source.epochs, source.weight)).collect();
+        assert_eq!(chosen, [(None, Some(1.0)), (Some(2.0), None)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! finds no fault. A test compares the keys and words listed here with those that serde knows.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
@@ -12,13 +13,15 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use super::nearest;
 use crate::error::{Error, Result};
 use crate::pack::Packing;
-use crate::read::FormatName;
+use crate::read::{Encoding, FormatName};
 
 /// The values that a key takes.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Text,
     Texts,
+    /// A list of texts, or a table with a text or a list of texts for each field.
+    Files,
     /// A whole number, 0 or above.
     Whole,
     Number,
@@ -26,8 +29,14 @@ enum Kind {
     /// One of these words.
     Word(fn() -> &'static [&'static str]),
     Segments,
+    /// A table of texts.
+    Renames,
     Table(&'static [Key]),
     Tables(&'static [Key]),
+    /// A table of these keys.
+    Shared(fn() -> &'static [Key]),
+    /// Named tables of these keys.
+    Named(fn() -> &'static [Key]),
 }
 
 /// A key of a table.
@@ -57,6 +66,8 @@ const TOP: &[Key] = &[
     key("tokenizer", Kind::Table(TOKENIZER), ""),
     key("pack", Kind::Table(PACK), ""),
     key("mix", Kind::Table(MIX), ""),
+    key("defaults", Kind::Shared(defaults), ""),
+    key("template", Kind::Named(template), ""),
     key("source", Kind::Tables(SOURCE), ""),
 ];
 const TOKENIZER: &[Key] = &[
@@ -75,6 +86,7 @@ const PACK: &[Key] = &[
     key("decontaminate", Kind::Texts, "[\"tests/*.jsonl\"]"),
     key("decontaminate_ngram", Kind::Whole, "13"),
     key("duplicates", DUPLICATES, "\"exact\""),
+    key("max_bad_fraction", Kind::Number, "0.05"),
 ];
 const MIX: &[Key] = &[
     key("by", Kind::Word(|| &["task", "lang", "source"]), "\"task\""),
@@ -84,14 +96,20 @@ const MIX: &[Key] = &[
 ];
 const SOURCE: &[Key] = &[
     needed("name", Kind::Text, "\"sum-yor\""),
+    key("template", Kind::Text, "\"sum\""),
     key("task", Kind::Text, "\"sum\""),
     key("lang", Kind::Text, "\"yor\""),
-    needed("files", Kind::Texts, "[\"sum/yor.jsonl\"]"),
-    key("validation_files", Kind::Texts, "[\"sum/yor-test.jsonl\"]"),
+    needed("files", Kind::Files, "[\"sum/yor.jsonl\"]"),
+    key("validation_files", Kind::Files, "[\"sum/yor-test.jsonl\"]"),
     key("format", Kind::Word(FormatName::all), "\"jsonl\""),
     key("columns", Kind::Texts, "[\"question\", \"answer\"]"),
     key("header", Kind::Truth, "true"),
     key("delimiter", Kind::Text, "\";\""),
+    key("rename", Kind::Renames, "{ \"Tweet text\" = \"tweet\" }"),
+    key("unit", Kind::Word(|| &["line", "paragraph", "file"]), "\"paragraph\""),
+    key("records", Kind::Text, "\"data[].paragraphs[]\""),
+    key("literals", Kind::Texts, "[\"answers\"]"),
+    key("encoding", Kind::Word(Encoding::names), "\"windows-1252\""),
     key("segments", Kind::Segments, SEGMENTS),
     key("epochs", Kind::Number, "2.0"),
     key("weight", Kind::Number, "1.0"),
@@ -99,7 +117,26 @@ const SOURCE: &[Key] = &[
     key("loss", Kind::Word(|| &["target_only", "full"]), "\"target_only\""),
     key("special_in_data", SPECIAL_IN_DATA, "\"text\""),
     key("duplicates", DUPLICATES, "\"exact\""),
+    key("max_bad_fraction", Kind::Number, "0.05"),
 ];
+
+/// Returns the keys of a source without those in `own`.
+fn without(own: &[&str]) -> Vec<Key> {
+    SOURCE.iter().filter(|key| !own.contains(&key.name)).copied().collect()
+}
+
+/// Returns the keys that sources may share by `[defaults]`.
+fn defaults() -> &'static [Key] {
+    static KEYS: LazyLock<Vec<Key>> =
+        LazyLock::new(|| without(&["name", "template", "files", "validation_files"]));
+    &KEYS
+}
+
+/// Returns the keys that sources may share by a template.
+fn template() -> &'static [Key] {
+    static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| without(&["name", "template", "files"]));
+    &KEYS
+}
 
 /// A fault in the text, its remedy, and its position.
 struct Fault {
@@ -119,7 +156,8 @@ fn fault(span: Range<usize>, message: impl Into<String>, remedy: impl Into<Strin
 /// Errors name `file`.
 pub(crate) fn check(text: &str, file: &str) -> Result<()> {
     let checked = match DeTable::parse(text) {
-        Ok(table) => check_table(table.get_ref(), table.span(), TOP, ""),
+        Ok(table) => check_table(table.get_ref(), table.span(), TOP, "")
+            .and_then(|()| check_templates(table.get_ref())),
         Err(error) => Err(not_toml(text, error.message(), error.span().unwrap_or(0..0))),
     };
     checked.map_err(|Fault { message, remedy, span }| {
@@ -190,6 +228,35 @@ fn check_table(
     }
 }
 
+/// Checks that every source names a template that is there.
+fn check_templates(table: &DeTable<'_>) -> Checked {
+    let known: Vec<&str> = match table.get("template").map(Spanned::get_ref) {
+        Some(DeValue::Table(templates)) => {
+            templates.iter().map(|(name, _)| &**name.get_ref()).collect()
+        }
+        _ => Vec::new(),
+    };
+    let Some(DeValue::Array(sources)) = table.get("source").map(Spanned::get_ref) else {
+        return Ok(());
+    };
+    for source in sources.iter().filter_map(|source| source.get_ref().as_table()) {
+        let Some(named) = source.get("template") else { continue };
+        let name = named.get_ref().as_str().unwrap_or_default();
+        if known.contains(&name) {
+            continue;
+        }
+        let remedy = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None if known.is_empty() => {
+                format!("write its keys below a line [template.{name}]")
+            }
+            None => format!("the templates here are {}", quoted(known.iter().copied())),
+        };
+        return fault(named.span(), format!("there is no [template.{name}]"), remedy);
+    }
+    Ok(())
+}
+
 /// Returns the fault of a key that is not known, with the most likely remedy.
 fn unknown_key(name: &str, span: Range<usize>, keys: &[Key], place: &str) -> Checked {
     let elsewhere = |key: &&Key| match key.kind {
@@ -197,7 +264,12 @@ fn unknown_key(name: &str, span: Range<usize>, keys: &[Key], place: &str) -> Che
         _ => false,
     };
     let names = || keys.iter().map(|key| key.name);
+    let is_own = ["name", "template", "files", "validation_files"].contains(&name);
     let remedy = match (nearest(name, names()), TOP.iter().find(elsewhere)) {
+        // Of a source, and looked for where sources share their keys.
+        _ if is_own && !place.is_empty() && SOURCE.iter().any(|key| key.name == name) => {
+            "each source has its own: write it below its [[source]]".to_owned()
+        }
         _ if ["prompt", "target"].contains(&name) => {
             format!("a source lists its segments: segments = {SEGMENTS}")
         }
@@ -251,7 +323,25 @@ fn check_value(
         (Kind::Text | Kind::Word(_), _) => refuse("a text in quotes"),
         (Kind::Number, _) => refuse("a number"),
         (Kind::Truth, _) => refuse("true or false"),
-        (Kind::Texts, DeValue::Array(texts)) => {
+        (Kind::Files, DeValue::Table(sides)) => {
+            let is_text = |text: &Spanned<DeValue<'_>>| text.get_ref().is_str();
+            let is_side = |value: &DeValue<'_>| match value {
+                DeValue::Array(texts) => texts.iter().all(is_text),
+                value => value.is_str(),
+            };
+            match sides.iter().find(|(_, side)| !is_side(side.get_ref())) {
+                None => Ok(()),
+                Some((field, side)) => {
+                    let field = field.get_ref();
+                    let found = described(side.get_ref());
+                    let message = format!("`{name}`{place} names {found} for '{field}'");
+                    let remedy =
+                        format!("write {name} = {{ en = \"train.en\", yo = \"train.yo\" }}");
+                    fault(side.span(), message, remedy)
+                }
+            }
+        }
+        (Kind::Texts | Kind::Files, DeValue::Array(texts)) => {
             match texts.iter().find(|text| !text.get_ref().is_str()) {
                 None => Ok(()),
                 Some(other) => {
@@ -261,10 +351,23 @@ fn check_value(
                 }
             }
         }
-        (Kind::Texts, _) => refuse("a list of texts in brackets"),
+        (Kind::Renames, DeValue::Table(names)) => {
+            match names.iter().find(|(_, new)| !new.get_ref().is_str()) {
+                None => Ok(()),
+                Some((old, new)) => {
+                    let (old, found) = (old.get_ref(), described(new.get_ref()));
+                    let message = format!("`{name}`{place} gives '{old}' {found}, not a name");
+                    fault(new.span(), message, remedy.clone())
+                }
+            }
+        }
+        (Kind::Renames, _) => refuse("a table in braces, the old names before the new ones"),
+        (Kind::Texts | Kind::Files, _) => refuse("a list of texts in brackets"),
         (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
         (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
-        (Kind::Table(_) | Kind::Tables(_), _) => check_section(value, name_span, key),
+        (Kind::Table(_) | Kind::Tables(_) | Kind::Shared(_) | Kind::Named(_), _) => {
+            check_section(value, name_span, key)
+        }
     }
 }
 
@@ -288,6 +391,15 @@ fn check_section(value: &Spanned<DeValue<'_>>, name_span: Range<usize>, key: &Ke
         (Kind::Table(keys), DeValue::Table(table)) => {
             check_table(table, name_span, keys, &format!(" under [{name}]"))
         }
+        (Kind::Shared(keys), DeValue::Table(table)) => {
+            check_table(table, name_span, keys(), &format!(" under [{name}]"))
+        }
+        (Kind::Named(keys), DeValue::Table(tables)) => check_named(tables, name, keys()),
+        (Kind::Named(_), other) => fault(
+            value.span(),
+            format!("`{name}` is a table of named tables, not {}", described(other)),
+            format!("write [{name}.NAME] on a line of its own, and its keys below it"),
+        ),
         (Kind::Tables(keys), DeValue::Array(tables)) => {
             tables.iter().try_for_each(|table| match table.get_ref() {
                 DeValue::Table(inner) => check_table(inner, table.span(), keys, " in a [[source]]"),
@@ -308,6 +420,28 @@ fn check_section(value: &Spanned<DeValue<'_>>, name_span: Range<usize>, key: &Ke
             fault(value.span(), format!("`{name}` is a table, not {}", described(other)), remedy)
         }
     }
+}
+
+/// Checks the tables of `section`, each with a name of its own.
+fn check_named(tables: &DeTable<'_>, section: &str, keys: &'static [Key]) -> Checked {
+    let mut written: Vec<_> = tables.iter().collect();
+    written.sort_by_key(|(name, _)| name.span().start);
+    for (name, table) in written {
+        let place = format!("[{section}.{}]", name.get_ref());
+        match table.get_ref() {
+            DeValue::Table(inner) => {
+                check_table(inner, name.span(), keys, &format!(" under {place}"))?;
+            }
+            other => {
+                return fault(
+                    name.span(),
+                    format!("{place} is a table, not {}", described(other)),
+                    format!("write [{section}.NAME] on a line of its own, and its keys below it"),
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a segment has one prompt or one target.
@@ -375,12 +509,14 @@ fn described(value: &DeValue<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Place;
     use crate::plan::PlanSpec;
 
     /// Returns the names in backquotes of serde's "expected one of `a`, `b`".
     fn expected(text: &str) -> Vec<String> {
         let error = toml::from_str::<PlanSpec>(text).unwrap_err();
         let list = error.message().split_once("expected ").unwrap().1.to_owned();
+        let list = list.lines().next().unwrap();
         list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
     }
 
@@ -407,7 +543,7 @@ mod tests {
                 _ => {}
             }
             if !example.is_empty() {
-                let text = format!("{head}{others}{name} = {example}\n");
+                let text = format!("{head}{others}{name} = {example}\n[template.sum]\n");
                 check(&text, "corpus.toml").unwrap();
                 toml::from_str::<PlanSpec>(&text).unwrap();
             }
@@ -460,9 +596,22 @@ mod tests {
             ("[[source]]\nname = 'a'\n", 1, "a source has no `files`", "files = ["),
             ("[[source]\n", 1, "cannot be read as TOML", "[[source]]"),
             ("[pack]\nx = y\n", 2, "without quotes", "quotes"),
+            ("[defaults]\nfiles = ['a']\n", 2, "under [defaults]", "each source has its own"),
+            ("[defaults]\nlnag = 'a'\n", 2, "no key `lnag`", "did you mean `lang`?"),
+            ("[template.t]\nname = 'a'\n", 2, "under [template.t]", "each source has its own"),
+            ("[template.t]\nlang = 1\n", 2, "`lang` under [template.t]", "lang = \"yor\""),
+            ("[template]\nlang = 'a'\n", 2, "[template.lang] is a table", "[template.NAME]"),
+            ("template = 'a'\n", 1, "a table of named tables", "[template.NAME]"),
+            (
+                "[template.sum]\nlang = 'a'\n[[source]]\nname = 'a'\nfiles = ['a']\n\
+                 template = 'sun'\n",
+                6,
+                "no [template.sun]",
+                "did you mean \"sum\"?",
+            ),
         ] {
             let error = check(text, "corpus.toml").unwrap_err();
-            assert_eq!(error.line, Some(line), "{error}");
+            assert_eq!(error.place, Some(Place::Line(line)), "{error}");
             assert!(error.message.contains(message), "{error}");
             assert!(error.remedy.as_ref().unwrap().contains(remedy), "{error}");
         }
@@ -481,13 +630,16 @@ mod tests {
             ("segments = [{ prompt = 1 }]", "`prompt` takes a template in quotes", "{ prompt ="),
             ("segments = [{ promt = 'x' }]", "no key `promt`", "did you mean `prompt`?"),
             ("prompt = 'x'", "no key `prompt`", "segments = ["),
+            ("template = 't'", "no [template.t]", "below a line [template.t]"),
             ("epochs = 2020-01-01", "not a date", "epochs = 2.0"),
             ("lang = 1", "a text in quotes, not the number 1", "lang = \"yor\""),
             ("header = 'yes'", "true or false, not the text \"yes\"", "header = true"),
+            ("rename = ['a']", "a table in braces", "{ \"Tweet text\" = \"tweet\" }"),
+            ("rename = { 'a b' = 1 }", "gives 'a b' the number 1, not a name", "rename = {"),
             ("columns = [1]", "lists texts in quotes, not the number 1", "columns = ["),
         ] {
             let error = check(&format!("{source}{added}\n"), "corpus.toml").unwrap_err();
-            assert_eq!(error.line, Some(4), "{error}");
+            assert_eq!(error.place, Some(Place::Line(4)), "{error}");
             assert!(
                 error.message.contains(message) && error.remedy.as_ref().unwrap().contains(remedy),
                 "{error}"

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 /// The columns of a file.
 pub(super) struct Columns {
     names: Vec<String>,
+    /// The fields of the header, if the file has one.
+    header: Option<Vec<String>>,
     /// The slot of each column that templates show; `None` if records are left to the fields path.
     slots: Option<Vec<Option<usize>>>,
 }
@@ -25,23 +27,30 @@ impl Columns {
         first: impl FnOnce() -> Result<Vec<String>>,
     ) -> Result<(Self, bool)> {
         let options = request.options;
-        let (names, skips_first) = if let Some(columns) = &options.columns {
-            if options.header.is_none() && is_start {
-                refuse_header(&first()?, columns)?;
+        let (names, header) = match (&options.columns, options.header) {
+            (Some(columns), None) => {
+                if is_start {
+                    refuse_header(&first()?, columns)?;
+                }
+                (columns.clone(), None)
             }
-            (columns.clone(), options.header == Some(true) && is_start)
-        } else {
-            let header = first()?;
-            refuse_repeated(&header).map_err(|error| error.line(1))?;
-            (header, is_start)
+            (Some(columns), Some(false)) => (columns.clone(), None),
+            // Whatever is wrong with a header that is passed over, its names are not needed.
+            (Some(columns), Some(true)) => (columns.clone(), Some(first().unwrap_or_default())),
+            (None, _) => {
+                let header = first()?;
+                refuse_repeated(&header).map_err(|error| error.line(1))?;
+                (header.clone(), Some(header))
+            }
         };
-        Ok((Self::new(names, request), skips_first))
+        let skips_first = header.is_some() && is_start;
+        Ok((Self { header, ..Self::new(names, request) }, skips_first))
     }
 
     /// Returns columns with these names. `request` tells which of them have slots.
     pub(super) fn new(names: Vec<String>, request: &Request<'_>) -> Self {
         let slots = request.wanted.and_then(|wanted| wanted.columns(&names));
-        Self { names, slots }
+        Self { names, header: None, slots }
     }
 
     /// Returns the number of columns.
@@ -49,20 +58,31 @@ impl Columns {
         self.names.len()
     }
 
-    /// Fills the slots of the wanted columns. Returns whether there are as many fields as columns.
+    /// Returns whether `field` is the one at `index` in the header, as it is where files are
+    /// joined.
+    fn is_of_header(&self, index: usize, field: &str) -> bool {
+        let name = self.header.as_ref().and_then(|header| header.get(index));
+        let field = if index == 0 { field.trim_start_matches('\u{feff}') } else { field };
+        name.is_some_and(|name| name == field)
+    }
+
+    /// Fills the slots of the wanted columns. Returns `false` for a header, and where there are
+    /// more or fewer fields than columns.
     pub(super) fn fill<'a>(
         &self,
         mut fields: impl Iterator<Item = &'a str>,
         slots: &mut Slots<'a>,
     ) -> bool {
         let Some(wanted) = &self.slots else { return false };
-        for slot in wanted {
+        let mut is_header = true;
+        for (index, slot) in wanted.iter().enumerate() {
             let Some(field) = fields.next() else { return false };
+            is_header = is_header && self.is_of_header(index, field);
             if let Some(slot) = slot {
                 slots[*slot] = Some(field.into());
             }
         }
-        fields.next().is_none()
+        fields.next().is_none() && !is_header
     }
 
     /// Returns the fields of a record by name, or an error in words if `count` is wrong.
@@ -74,7 +94,14 @@ impl Columns {
         if count != self.names.len() {
             return Err(format!("{count} fields, {} columns", self.names.len()));
         }
-        Ok(self.names.iter().cloned().zip(fields).collect())
+        let fields: Fields = self.names.iter().cloned().zip(fields).collect();
+        let is_header = |(index, field): (usize, &Value)| {
+            field.as_str().is_some_and(|field| self.is_of_header(index, field))
+        };
+        if fields.values().enumerate().all(is_header) {
+            return Err("repeats the header".to_owned());
+        }
+        Ok(fields)
     }
 }
 

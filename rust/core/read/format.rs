@@ -8,21 +8,25 @@ use std::sync::{Arc, LazyLock};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::columns::refuse_repeated;
-use super::content::line_at;
-use super::formats::FORMATS;
+use super::content::{Found, line_at, places_at};
+use super::encoding::Encoding;
+use super::formats::{FORMATS, Step, steps_of};
 use super::head::Head;
+use super::literals::refuse_unnamed;
 use super::record::Reader;
 use super::slots::FieldTree;
+use super::split::RowGroup;
+use super::view::{Only, Renames, refuse_renames};
 use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::storage::{Storage, is_gzip};
+use crate::error::{Error, Place, Result};
+use crate::storage::Storage;
 
 /// A format: the one place that recognises, splits, reads and locates its files and records.
 pub(crate) trait Format: Sync {
     /// Returns the name of the format in `corpus.toml` and in the manifest.
     fn name(&self) -> &'static str;
 
-    /// Returns the suffixes of its files, in lower case, without `.gz`.
+    /// Returns the suffixes of its files, in lower case, without that of a compression.
     fn suffixes(&self) -> &'static [&'static str];
 
     /// Judges a file whose source names no format, by the start of its content and the options of
@@ -36,8 +40,19 @@ pub(crate) trait Format: Sync {
 
     /// Returns whether a record begins at every line start, so that a plain file may be read in
     /// parts.
-    fn splits_at_lines(&self) -> bool {
+    fn splits_at_lines(&self, _: &FormatOptions) -> bool {
         false
+    }
+
+    /// Returns the rows of a plain file as it stores them together; `None` for a format whose
+    /// records are found by their bytes.
+    fn row_groups(&self, _: &Path, _: &dyn Storage) -> Result<Option<Vec<RowGroup>>> {
+        Ok(None)
+    }
+
+    /// Returns whether its files are text, so that they may be in another encoding than UTF-8.
+    fn is_text(&self) -> bool {
+        true
     }
 
     /// Returns the template of the target for sources without segments.
@@ -53,9 +68,30 @@ pub(crate) trait Format: Sync {
     /// Opens the records of a file.
     fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>>;
 
-    /// Returns the line on which a record begins, from 1.
-    fn locate(&self, path: &Path, offset: u64, context: &Context<'_>) -> Result<u64> {
-        line_at(path, offset, context)
+    /// Returns the format in a few words for a person, with the dialect that `options` choose.
+    fn described(&self, options: &FormatOptions) -> String {
+        options.described(self.name())
+    }
+
+    /// Returns the number of records that the file itself states, without reading them.
+    fn stated_records(&self, _path: &Path, _context: &Context<'_>) -> Option<u64> {
+        None
+    }
+
+    /// Returns the line on which a record of the file of `request` begins, or its row.
+    fn locate(&self, request: &Request<'_>, offset: u64) -> Result<Place> {
+        line_at(request, offset).map(Place::Line)
+    }
+
+    /// Returns the bytes of the record that `bytes` begin with, as far as they hold it.
+    fn cut<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[..memchr::memchr(b'\n', bytes).unwrap_or(bytes.len())]
+    }
+
+    /// Returns the places of the records with these `offsets`, which ascend, in one pass over the
+    /// file of `request`.
+    fn places(&self, request: &Request<'_>, offsets: &[u64]) -> Result<Vec<Found>> {
+        places_at(request, offsets, |bytes| self.cut(bytes))
     }
 }
 
@@ -71,14 +107,27 @@ pub(crate) enum Likeness {
 }
 
 /// A file whose records are to be read.
+#[derive(Clone)]
 pub(crate) struct Request<'a> {
     pub(crate) path: &'a Path,
-    /// The bytes in which the records begin.
+    /// The offsets of the records: the bytes in which they begin, or the numbers of their rows.
     pub(crate) range: Range<u64>,
     pub(crate) options: &'a FormatOptions,
     /// The fields that templates show; `None` if every record is read by way of all its fields.
     pub(crate) wanted: Option<&'a Arc<FieldTree>>,
+    /// The files of parallel text, the one at `path` first; none for other formats.
+    pub(crate) sides: &'a [SideFile<'a>],
     pub(crate) context: &'a Context<'a>,
+}
+
+/// A file of parallel text.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SideFile<'a> {
+    /// The field that its lines are.
+    pub(crate) field: &'a str,
+    pub(crate) path: &'a Path,
+    /// Its name in errors.
+    pub(crate) name: &'a str,
 }
 
 /// A format of the table, known by its name.
@@ -150,6 +199,36 @@ pub struct FormatOptions {
     /// The character between fields.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<String>,
+    /// New names of fields by their old ones.
+    #[serde(skip_serializing_if = "Renames::is_empty")]
+    pub rename: Renames,
+    /// The records that are read; `None` for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
+    /// The part of a text file that is a record; `None` for a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<TextUnit>,
+    /// The path from the objects of a JSON file to its records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records: Option<String>,
+    /// The fields whose strings are Python literals; for every format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub literals: Option<Vec<String>>,
+    /// The encoding of the files, if it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Encoding>,
+}
+
+/// The part of a text file that is a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextUnit {
+    /// A line.
+    Line,
+    /// The lines between blank lines.
+    Paragraph,
+    /// All lines of the file.
+    File,
 }
 
 impl FormatOptions {
@@ -173,12 +252,42 @@ impl FormatOptions {
             ))
             .remedy("write delimiter = \";\" or delimiter = \"\\t\", whichever the file has"));
         }
+        refuse_renames(&self.rename)?;
+        if let Some(path) = &self.records {
+            steps_of(path).map_err(|why| {
+                Error::config(format!("records = {path:?}: {why}"))
+                    .remedy("name the lists on the way to the records: \"data[].paragraphs[]\"")
+            })?;
+        }
+        self.literals.as_deref().map_or(Ok(()), refuse_unnamed)?;
         self.refuse_unknown(format)?;
         if self.header == Some(false) && self.columns.is_none() {
             return Err(Error::config("header = false leaves the columns without names")
                 .remedy("name them: columns = [\"…\"]"));
         }
-        Ok(Self { header: self.header.filter(|_| self.columns.is_some()), ..self })
+        Ok(Self {
+            header: self.header.filter(|_| self.columns.is_some()),
+            encoding: self.encoding.filter(|encoding| *encoding != Encoding::Utf8),
+            unit: self.unit.filter(|unit| *unit != TextUnit::Line),
+            ..self
+        })
+    }
+
+    /// Returns the steps from the objects of a file to its records, if these are inside.
+    pub(super) fn steps(&self) -> Option<Vec<Step>> {
+        self.records.as_ref().and_then(|path| steps_of(path).ok())
+    }
+
+    /// Returns a format that people call `name`, with these options in words.
+    pub(crate) fn described(&self, name: &str) -> String {
+        let delimiter = self.delimiter.as_ref();
+        let delimiter = delimiter.map(|text| format!(", delimiter {text:?}")).unwrap_or_default();
+        let header = match (&self.columns, self.header) {
+            (Some(_), Some(true)) => ", its header renamed",
+            (Some(_), _) => ", no header",
+            _ => "",
+        };
+        format!("{name}{delimiter}{header}")
     }
 
     /// Returns the names of the options that are given.
@@ -187,36 +296,43 @@ impl FormatOptions {
             ("columns", self.columns.is_some()),
             ("header", self.header.is_some()),
             ("delimiter", self.delimiter.is_some()),
+            ("unit", self.unit.is_some()),
+            ("records", self.records.is_some()),
+            ("encoding", self.encoding.is_some()),
         ];
         options.into_iter().filter_map(|(name, is_given)| is_given.then_some(name))
     }
 
     /// Refuses an option that `format` does not have.
     fn refuse_unknown(&self, format: FormatName) -> Result<()> {
-        let Some(option) = self.given().find(|option| !format.get().options().contains(option))
-        else {
+        let has = |format: &dyn Format, option: &'static str| match option {
+            "encoding" => format.is_text(),
+            option => format.options().contains(&option),
+        };
+        let Some(option) = self.given().find(|option| !has(format.get(), option)) else {
             return Ok(());
         };
-        let having = FORMATS.iter().filter(|format| format.options().contains(&option));
+        let having = FORMATS.iter().filter(|format| has(**format, option));
         let names: Vec<&str> = having.map(|format| format.name()).collect();
-        Err(Error::config(format!(
-            "`{option}` is for {}; this source is {format}",
-            names.join(" and ")
-        ))
-        .remedy(format!("remove `{option}`, or say format = \"{}\"", names[0])))
+        let (last, others) = names.split_last().unwrap_or((&"no format", &[]));
+        let others = others.join(", ") + if others.is_empty() { "" } else { " and " };
+        Err(Error::config(format!("`{option}` is for {others}{last}; this source is {format}"))
+            .remedy(format!(
+                "remove `{option}`, or say format = \"{}\"",
+                names.first().unwrap_or(last)
+            )))
     }
 }
 
-/// Returns the format of a file by its suffix (before `.gz`), or else by its content. Refuses a
-/// file that is not text.
+/// Returns the format of a file by its suffix (that of the content of a compressed file), or else by
+/// its content. Refuses a file that is not text.
 pub(crate) fn guess(
     storage: &dyn Storage,
     path: &Path,
     options: &FormatOptions,
 ) -> Result<FormatName> {
-    let stem = if is_gzip(path) { path.with_extension("") } else { path.to_owned() };
-    let suffix = stem.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let head = Head::read(storage, path)?;
+    let head = Head::read(storage, path, options.encoding)?;
+    let suffix = head.suffix();
     let (mut by_suffix, mut by_content) = (Vec::new(), Vec::new());
     for format in FORMATS.map(FormatName) {
         let likeness = format.get().sniff(head.text(), options);
@@ -251,8 +367,9 @@ pub(crate) fn refuse_other_content(
     storage: &dyn Storage,
     path: &Path,
     format: FormatName,
+    options: &FormatOptions,
 ) -> Result<()> {
-    format.get().refuse(&Head::read(storage, path)?)
+    format.get().refuse(&Head::read(storage, path, options.encoding)?)
 }
 
 #[cfg(test)]

@@ -1,70 +1,83 @@
-//! `Head`: the start of a file, which shows whether the file is text in UTF-8.
+//! `Head`: the start of a file, which shows whether the file is text, and in which encoding.
 
-use std::io::Read;
-use std::path::Path;
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
 
+use super::decoded::Decoded;
+use super::encoding::{Encoding, Found};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{BOM, Storage, is_gzip, unreadable};
+use crate::storage::{BOM, Compression, Storage, unreadable};
 
-/// The number of bytes that are read of a file's start.
-const HEAD: u64 = 4096;
+/// The bytes that are read of a file's content.
+const HEAD: usize = 64 << 10;
+/// The bytes in which a NUL shows that a file is binary.
+const BINARY: usize = 4096;
+/// The bytes that tell the kind of a file: those of a tar archive are the farthest.
+const KIND: u64 = 512;
 
-/// The first bytes of gzip.
-const GZIP: &[u8] = b"\x1f\x8b";
 /// Kinds of files that are no text: their first bytes, their name, and the remedy.
-const MAGIC: [(&[u8], &str, &str); 16] = [
-    (b"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: zstd -d FILE"),
-    (b"BZh", "compressed by bzip2", "unpack it: bzip2 -dk FILE"),
-    (b"\xfd7zXZ\0", "compressed by xz", "unpack it: xz -dk FILE"),
+const MAGIC: [(&[u8], &str, &str); 8] = [
     (b"\x04\x22\x4d\x18", "compressed by lz4", "unpack it: lz4 -d FILE"),
-    (b"PK\x03\x04", "a zip archive", "unpack it: unzip FILE"),
-    (b"PK\x05\x06", "an empty zip archive", "name the files that it was to hold"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it: 7z x FILE"),
     (b"Rar!\x1a\x07", "a rar archive", "unpack it: unrar x FILE"),
-    (b"PAR1", "Parquet, which is not read yet", EXPORT_PARQUET),
-    (b"ARROW1\0\0", "Arrow, which is not read yet", EXPORT_ARROW),
-    (b"\xff\xff\xff\xff", "Arrow, which is not read yet", EXPORT_ARROW),
     (b"SQLite format 3\0", "an SQLite database", "export its rows as JSON Lines"),
     (b"\x89HDF\r\n", "HDF5", "export its texts as JSON Lines"),
     (b"%PDF-", "a PDF", "extract its text: pdftotext FILE"),
     (b"\x93NUMPY", "a NumPy array", "export its texts as JSON Lines"),
     (b"\x7fELF", "a program", "name a file of text"),
 ];
-const EXPORT_PARQUET: &str = "export it as JSON Lines: \
-     python -c \"import datasets; datasets.Dataset.from_parquet('FILE').to_json('FILE.jsonl')\"";
-const EXPORT_ARROW: &str = "export it as JSON Lines: \
-     python -c \"import datasets; datasets.Dataset.from_file('FILE').to_json('FILE.jsonl')\"";
+/// Kinds of files of columns: their first bytes, their name, and their format here.
+const COLUMNAR: [(&[u8], &str, &str); 3] = [
+    (b"PAR1", "Parquet", "parquet"),
+    (b"ARROW1\0\0", "Arrow", "arrow"),
+    (b"\xff\xff\xff\xff", "Arrow", "arrow"),
+];
 
 /// The start of a file.
 pub(crate) struct Head {
     /// The name of the file, without its folder.
     name: String,
-    /// Whether its suffix is that of gzip.
-    is_gzip: bool,
-    /// The first bytes, decompressed if the suffix is that of gzip.
+    /// The compression that its suffix names.
+    compression: Option<&'static Compression>,
+    /// The name of its content, whose suffix tells the format.
+    content_name: PathBuf,
+    /// The encoding that its source names.
+    encoding: Encoding,
+    /// The first bytes, decompressed.
+    stored: Vec<u8>,
+    /// What these stand for, in UTF-8.
     content: Vec<u8>,
 }
 
 impl Head {
-    /// Reads the start of a file.
-    pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Self> {
+    /// Reads the start of a file, whose source names `encoding` or nothing.
+    pub(crate) fn read(
+        storage: &dyn Storage,
+        path: &Path,
+        encoding: Option<Encoding>,
+    ) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut stored = Vec::new();
-        let failed = |error| Error::io(ErrorKind::Input, path, &error);
-        let (file, _) = storage.open_regular(ErrorKind::Input, path)?;
-        file.take(HEAD).read_to_end(&mut stored).map_err(failed)?;
-        if !is_gzip(path) {
-            return Ok(Self { name, is_gzip: false, content: stored });
+        let compression = Compression::of(path);
+        if let Some(compression) = compression {
+            // A file of another kind under this suffix must not be called damaged.
+            let failed = |error| Error::io(ErrorKind::Input, path, &error);
+            let (file, _) = storage.open_regular(ErrorKind::Input, path)?;
+            refuse_other_kind(compression, &first(file, KIND).map_err(failed)?, &name)?;
         }
-        // A file of another kind under this suffix must not be called damaged gzip.
-        refuse_magic(&stored, &name)?;
-        let mut content = Vec::new();
-        storage
-            .open_content(path, 0)?
-            .take(HEAD)
-            .read_to_end(&mut content)
-            .map_err(|error| unreadable(path, 0, &error))?;
-        Ok(Self { name, is_gzip: true, content })
+        let failed = |error: io::Error| unreadable(path, 0, &error);
+        let (content, content_name) = storage.open_named_content(path)?;
+        let stored = first(content, HEAD as u64).map_err(failed)?;
+        let encoding = encoding.unwrap_or(Encoding::Utf8);
+        let mut head =
+            Self { name, compression, content_name, encoding, stored, content: Vec::new() };
+        if encoding != Encoding::Utf8 {
+            // In another encoding than its source says, the start would be read as anything.
+            head.refuse_encoded()?;
+        }
+        let stored = Box::new(Cursor::new(head.stored.clone()));
+        let decoded = Decoded::open(encoding, stored).map_err(failed)?;
+        head.content = first(decoded, HEAD as u64).map_err(failed)?;
+        Ok(head)
     }
 
     /// Returns the start of the content, without a byte order mark of UTF-8.
@@ -72,48 +85,114 @@ impl Head {
         self.content.strip_prefix(BOM).unwrap_or(&self.content)
     }
 
-    /// Refuses a file that is compressed, an archive or in another encoding than UTF-8.
-    pub(crate) fn refuse_encoded(&self) -> Result<()> {
-        let Self { name, is_gzip, content } = self;
-        if !is_gzip && content.starts_with(GZIP) {
-            return Err(Error::input("is compressed by gzip, which its name does not say")
-                .remedy(format!("rename it: mv {name} {name}.gz")));
-        }
-        refuse_magic(content, name)?;
-        other_encoding(content).map_or(Ok(()), Err)
+    /// Returns whether the whole file is compressed.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.compression.is_some()
     }
 
-    /// Refuses a file that is not text in UTF-8, or that holds NUL bytes.
+    /// Returns the suffix that tells the format, in lower case.
+    pub(crate) fn suffix(&self) -> String {
+        self.content_name.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+    }
+
+    /// Refuses a file that is compressed, an archive, or in another encoding than its source says.
+    pub(crate) fn refuse_encoded(&self) -> Result<()> {
+        let Self { name, stored, .. } = self;
+        if let Some(inner) = Compression::by_start(stored) {
+            return Err(self.compressed(inner));
+        }
+        refuse_magic(stored, name)?;
+        self.encoding.refuse(stored).map_err(|error| {
+            let remedy = error.remedy.as_deref().unwrap_or_default().replace("FILE", name);
+            error.remedy(remedy)
+        })
+    }
+
+    /// Returns the error of a file that is compressed by `inner`, which its name does not say.
+    fn compressed(&self, inner: &Compression) -> Error {
+        let (name, Compression { name: kind, suffix, .. }) = (&self.name, inner);
+        if let Some(outer) = self.compression {
+            let what = format!("is compressed twice, by {} and by {kind}", outer.name);
+            let unpack = outer.unpack;
+            return Error::input(what)
+                .remedy(format!("unpack it once: {unpack} {name}; then name what comes of it"));
+        }
+        if *suffix == "zip" {
+            return Error::input("is a zip archive, which its name does not say").remedy(format!(
+                "rename it if it holds one file of text: mv {name} {name}.zip; export a \
+                 spreadsheet as CSV"
+            ));
+        }
+        Error::input(format!("is compressed by {kind}, which its name does not say"))
+            .remedy(format!("rename it: mv {name} {name}.{suffix}"))
+    }
+
+    /// Refuses a file that is not text, or that holds NUL bytes.
     pub(crate) fn refuse_binary(&self) -> Result<()> {
         self.refuse_encoded()?;
-        if self.content.contains(&0) {
+        if self.content[..self.content.len().min(BINARY)].contains(&0) {
             let what = "holds NUL bytes: it is binary, or text of another encoding than UTF-8";
             return Err(Error::input(what).remedy(
-                "name a file of text; `file` tells what it is, `iconv` brings other encodings to \
-                 UTF-8",
+                "name a file of text; `file` tells what it is, `encoding` in its source names \
+                 other encodings",
             ));
         }
         Ok(())
     }
+
+    /// Refuses a file of lines that end with `\r` alone: it would be one record.
+    pub(crate) fn refuse_carriage_returns(&self) -> Result<()> {
+        // The `\n` that belongs to the last `\r` may be cut off.
+        let start = &self.content[..self.content.len().min(HEAD - 1)];
+        if memchr::memchr(b'\n', &self.content).is_some() || memchr::memchr(b'\r', start).is_none()
+        {
+            return Ok(());
+        }
+        let name = &self.name;
+        let what = "has lines that end with \\r alone, as on old Macs: it would be one record";
+        Err(Error::input(what).remedy(format!("convert it: tr '\\r' '\\n' < {name} > NEW")))
+    }
+}
+
+/// Returns the first bytes of a file.
+fn first(file: impl Read, len: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(len).read_to_end(&mut bytes).map(|_| bytes)
+}
+
+/// Refuses a file that has the suffix of `compression` and begins like a file of another kind.
+fn refuse_other_kind(compression: &Compression, start: &[u8], name: &str) -> Result<()> {
+    let Some(other) = Compression::by_start(start).filter(|other| other.name != compression.name)
+    else {
+        return refuse_magic(start, name);
+    };
+    let stem = Path::new(name).with_extension("");
+    let what = format!("is compressed by {}, not by {}", other.name, compression.name);
+    Err(Error::input(format!("{what} as its name says")).remedy(format!(
+        "rename it: mv {name} {}.{}",
+        stem.display(),
+        other.suffix
+    )))
 }
 
 /// Refuses a file that begins like a kind of [`MAGIC`] or like a tar archive.
 fn refuse_magic(head: &[u8], name: &str) -> Result<()> {
-    // bzip2's own three letters could begin a text; the block after them could not.
-    let is = |magic: &[u8]| {
-        head.starts_with(magic) && (magic != b"BZh" || head.get(4..10) == Some(b"1AY&SY"))
-    };
+    if let Some((_, what, format)) = COLUMNAR.iter().find(|(magic, ..)| head.starts_with(magic)) {
+        return Err(Error::input(format!("is {what}"))
+            .remedy(format!("say format = \"{format}\" in its source")));
+    }
+    let is = |magic: &[u8]| head.starts_with(magic);
     let found =
         MAGIC.iter().find(|(magic, _, _)| is(magic)).map(|&(_, what, remedy)| (what, remedy));
     let tar = (head.get(257..262) == Some(b"ustar"))
         .then_some(("a tar archive", "unpack it: tar xf FILE"));
     match found.or(tar) {
         None => Ok(()),
-        Some((what, remedy)) => {
-            let next = "name what comes of it; compressed, only gzip is read (.gz)";
-            Err(Error::input(format!("is {what}"))
-                .remedy(format!("{}; then {next}", remedy.replace("FILE", name))))
-        }
+        Some((what, remedy)) => Err(Error::input(format!("is {what}")).remedy(format!(
+            "{}; then name what comes of it; compressed, {} are read",
+            remedy.replace("FILE", name),
+            Compression::suffixes()
+        ))),
     }
 }
 
@@ -121,54 +200,10 @@ fn refuse_magic(head: &[u8], name: &str) -> Result<()> {
 pub(crate) fn small_text(storage: &dyn Storage, path: &Path) -> Result<String> {
     String::from_utf8(storage.small_bytes(path)?).map_err(|error| {
         let otherwise = || Error::input("is not UTF-8");
-        let error = other_encoding(error.as_bytes()).unwrap_or_else(otherwise);
+        let found = Found::of(error.as_bytes());
+        let error = found.as_ref().map_or_else(otherwise, Found::refused_alone);
         error.file(path.display().to_string())
     })
-}
-
-/// Returns the error of text in UTF-16 or UTF-32, by its byte order mark or by where its NULs are.
-fn other_encoding(head: &[u8]) -> Option<Error> {
-    let by_mark = match head {
-        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
-        _ => None,
-    };
-    let (found, from) = match by_mark {
-        Some(name) => (name, name),
-        None => by_nuls(&head[..head.len().min(HEAD as usize)])?,
-    };
-    Some(
-        Error::input(format!("is text in {found}, not in UTF-8"))
-            .remedy(format!("convert it: iconv -f {from} -t UTF-8 FILE > NEW")),
-    )
-}
-
-/// Returns the encoding of text without a mark, and its name for `iconv`.
-///
-/// Text of Latin letters has a NUL in one fixed byte of nearly every unit of UTF-16, and in two or
-/// more bytes of every unit of UTF-32.
-fn by_nuls(head: &[u8]) -> Option<(&'static str, &'static str)> {
-    // NULs by their place among four bytes: one unit of UTF-32, or two of UTF-16.
-    let mut nuls = [0; 4];
-    let places = head.iter().enumerate().filter(|(_, byte)| **byte == 0);
-    places.for_each(|(place, _)| nuls[place % 4] += 1);
-    let units = head.len() / 4;
-    let most = |place: usize| nuls[place] * 2 > units;
-    let few = |place: usize| nuls[place] * 4 <= units;
-    if units == 0 {
-        return None;
-    }
-    if most(2) && most(3) && few(0) {
-        Some(("UTF-32", "UTF-32LE"))
-    } else if most(0) && most(1) && few(3) {
-        Some(("UTF-32", "UTF-32BE"))
-    } else if most(1) && most(3) && few(0) && few(2) {
-        Some(("UTF-16", "UTF-16LE"))
-    } else if most(0) && most(2) && few(1) && few(3) {
-        Some(("UTF-16", "UTF-16BE"))
-    } else {
-        None
-    }
 }
 
 #[cfg(test)]
@@ -179,23 +214,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         crate::storage::LOCAL.write_file(&path, bytes).unwrap();
-        Head::read(crate::storage::LOCAL, &path)?.refuse_binary()
+        Head::read(crate::storage::LOCAL, &path, None)?.refuse_binary()
     }
 
     #[test]
     fn compressed_and_binary_files_are_no_text_whatever_their_source_says() {
-        for (magic, what, _) in MAGIC {
-            let bytes = if magic == b"BZh" {
-                b"BZh91AY&SY rest".to_vec()
-            } else {
-                [magic, b" rest of it"].concat()
-            };
+        let columnar = COLUMNAR.map(|(magic, what, _)| (magic, what, ""));
+        for (magic, what, _) in MAGIC.into_iter().chain(columnar) {
+            let bytes = [magic, b" rest of it"].concat();
             let error = looked_at("a.txt", &bytes).unwrap_err();
             assert!(error.message.contains(what), "{what}: {error}");
             assert!(!error.remedy.unwrap().contains("FILE"), "{what}");
         }
-        let error = looked_at("a.txt", b"\x1f\x8b\x08\0").unwrap_err();
-        assert!(error.remedy.unwrap().contains("mv a.txt a.txt.gz"));
+        for (start, suffix) in [
+            (&b"\x1f\x8b\x08\0"[..], "gz"),
+            (b"\x28\xb5\x2f\xfd\x24", "zst"),
+            (b"BZh91AY&SY rest", "bz2"),
+            (b"\xfd7zXZ\0\0", "xz"),
+            (b"PK\x03\x04", "zip"),
+        ] {
+            let error = looked_at("a.txt", start).unwrap_err();
+            assert!(error.remedy.unwrap().contains(&format!("mv a.txt a.txt.{suffix}")));
+            // Under the suffix of another one too.
+            let other = if suffix == "gz" { "xz" } else { "gz" };
+            let error = looked_at(&format!("a.txt.{other}"), start).unwrap_err();
+            assert!(error.message.contains("as its name says"), "{error}");
+            assert!(error.remedy.unwrap().ends_with(&format!(" a.txt.{suffix}")));
+        }
         let tar = [&[b'a'; 257][..], b"ustar", &[b'0'; 9]].concat();
         assert!(looked_at("a.txt", &tar).unwrap_err().message.contains("tar"));
         assert!(looked_at("a.txt", b"one\0two\n").unwrap_err().message.contains("NUL"));
@@ -208,6 +253,29 @@ mod tests {
             b"\xe9t\xe9\n",
         ] {
             looked_at("a.txt", text).unwrap();
+        }
+    }
+
+    #[test]
+    fn lines_that_end_as_on_old_macs_are_refused_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let cut = [&vec![b'x'; HEAD - 1][..], b"\r\nx\n"].concat();
+        let long = [&vec![b'x'; HEAD][..], b"\r"].concat();
+        for (content, is_refused) in [
+            (&b"one\rtwo\r"[..], true),
+            (b"one\r", true),
+            (b"one\r\ntwo", false),
+            (b"one\rtwo\n", false),
+            (b"one", false),
+            (b"", false),
+            (&cut, false),
+            (&long, false),
+        ] {
+            crate::storage::LOCAL.write_file(&path, content).unwrap();
+            let head = Head::read(crate::storage::LOCAL, &path, None).unwrap();
+            let refused = head.refuse_carriage_returns();
+            assert_eq!(refused.is_err(), is_refused, "{:?}", &content[..content.len().min(9)]);
         }
     }
 

@@ -1,8 +1,11 @@
 //! Reads JSON as Python's `json.loads` does, into the fields of a record.
 //!
 //! Takes the text of a line; gives [`Fields`]. Integers keep every digit, floats are the nearest
-//! double, `-0` is an integer. Values that Python reads but no text can hold (`NaN`, a lone
-//! surrogate) become [`Value::Unreadable`]: they cost the record only where a template shows them.
+//! double, `-0` is an integer. Numbers that are not finite (`NaN`, `Infinity`, `1e999`), which
+//! programs write for a value that is not there, are null. A string that no text can hold (with a
+//! lone surrogate) becomes [`Value::Unreadable`]: it costs the record only where a template shows it.
+
+use std::ops::Range;
 
 use indexmap::IndexMap;
 
@@ -11,6 +14,9 @@ pub type Fields = IndexMap<String, Value>;
 
 /// The deepest nesting of containers; a deeper line is malformed.
 const MAX_DEPTH: usize = 127;
+
+/// Words that programs write for numbers that are not finite.
+const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// A value of a field.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,6 +85,47 @@ pub(crate) fn parse_object(text: &str) -> Result<Fields, String> {
     }
 }
 
+/// A field of an object, with its place.
+pub(super) struct Member {
+    pub(super) name: String,
+    /// The bytes of its value.
+    pub(super) span: Range<usize>,
+    pub(super) value: Value,
+}
+
+/// Reads a JSON object as [`parse_object`] does. Returns its fields in order, with their places.
+pub(super) fn members(text: &str) -> Result<Vec<Member>, String> {
+    let mut parser = Parser { text, at: 0, depth: 0 };
+    parser.skip_blank();
+    if parser.peek() != Some(b'{') {
+        return Err(parse_object(text).err().unwrap_or_default());
+    }
+    (parser.at, parser.depth) = (parser.at + 1, 1);
+    parser.skip_blank();
+    let mut members = Vec::new();
+    parser.fields(|name, span, value| {
+        if let Text::Whole(name) = name {
+            members.push(Member { name, span, value });
+        }
+    })?;
+    parser.skip_blank();
+    if parser.at < text.len() {
+        return Err(parser.error("trailing characters"));
+    }
+    Ok(members)
+}
+
+/// Returns the elements of a JSON array with their places; none for any other text.
+pub(super) fn items(text: &str) -> Vec<(Range<usize>, Value)> {
+    let mut parser = Parser { text, at: 1, depth: 1 };
+    parser.skip_blank();
+    let mut items = Vec::new();
+    let is_array =
+        text.starts_with('[') && parser.items(|span, item| items.push((span, item))).is_ok();
+    items.truncate(if is_array { items.len() } else { 0 });
+    items
+}
+
 /// A position in a JSON text.
 struct Parser<'a> {
     text: &'a str,
@@ -141,12 +188,8 @@ impl Parser<'_> {
             Some(_) if self.take("null") => Ok(Value::Null),
             Some(_) if self.take("true") => Ok(Value::Bool(true)),
             Some(_) if self.take("false") => Ok(Value::Bool(false)),
-            Some(_) => {
-                match ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| self.take(word)) {
-                    Some(word) => Ok(not_finite(word)),
-                    None => self.number(),
-                }
-            }
+            Some(_) if NOT_FINITE.into_iter().any(|word| self.take(word)) => Ok(Value::Null),
+            Some(_) => self.number(),
         }
     }
 
@@ -186,13 +229,21 @@ impl Parser<'_> {
     /// Reads the items of a list and its end.
     fn array(&mut self) -> Result<Value, String> {
         let mut items = Vec::new();
+        self.items(|_, item| items.push(item))?;
+        Ok(Value::Array(items))
+    }
+
+    /// Reads the items of a list and its end. Calls `each` with the place of each and its value.
+    fn items(&mut self, mut each: impl FnMut(Range<usize>, Value)) -> Result<(), String> {
         if self.take("]") {
-            return Ok(Value::Array(items));
+            return Ok(());
         }
         loop {
-            items.push(self.value()?);
+            let start = self.at;
+            let value = self.value()?;
+            each(start..self.at, value);
             if !self.goes_on(b']')? {
-                return Ok(Value::Array(items));
+                return Ok(());
             }
         }
     }
@@ -204,8 +255,20 @@ impl Parser<'_> {
     fn object(&mut self) -> Result<Value, String> {
         let mut fields = Fields::new();
         let mut unreadable = None;
+        self.fields(|name, _, value| match name {
+            Text::Whole(name) => {
+                fields.insert(name, value);
+            }
+            Text::Surrogate(unit) => unreadable = Some(lone_surrogate(unit)),
+        })?;
+        Ok(unreadable.filter(|_| self.depth > 1).unwrap_or(Value::Object(fields)))
+    }
+
+    /// Reads the fields of an object and its end. Calls `each` with each name, the place of its
+    /// value, and the value.
+    fn fields(&mut self, mut each: impl FnMut(Text, Range<usize>, Value)) -> Result<(), String> {
         if self.take("}") {
-            return Ok(Value::Object(fields));
+            return Ok(());
         }
         loop {
             if self.peek() != Some(b'"') {
@@ -217,18 +280,13 @@ impl Parser<'_> {
                 return Err(self.error("expected `:`"));
             }
             self.skip_blank();
+            let start = self.at;
             let value = self.value()?;
-            match name {
-                Text::Whole(name) => {
-                    fields.insert(name, value);
-                }
-                Text::Surrogate(unit) => unreadable = Some(lone_surrogate(unit)),
-            }
+            each(name, start..self.at, value);
             if !self.goes_on(b'}')? {
-                break;
+                return Ok(());
             }
         }
-        Ok(unreadable.filter(|_| self.depth > 1).unwrap_or(Value::Object(fields)))
     }
 
     /// Reads a string, from its opening quote on.
@@ -333,21 +391,12 @@ impl Parser<'_> {
         let text = &self.text[start..end];
         if end > whole {
             let float: f64 = text.parse().map_err(|_| self.error("a number that is none"))?;
-            return Ok(if float.is_finite() {
-                Value::Number(Number::Float(float))
-            } else {
-                not_finite(text)
-            });
+            // `1e999` is infinite as a double.
+            let is_finite = float.is_finite();
+            return Ok(if is_finite { Value::Number(Number::Float(float)) } else { Value::Null });
         }
         Ok(Value::Number(text.parse().map_or_else(|_| Number::Big(text.to_owned()), Number::Int)))
     }
-}
-
-/// Returns the value of a number that is not finite.
-fn not_finite(text: &str) -> Value {
-    // `1e999` may have any number of digits.
-    let shown: String = text.chars().take(24).collect();
-    Value::Unreadable(format!("holds {shown}, which is no finite number"))
 }
 
 /// Returns the value of a string with a lone surrogate.
@@ -392,8 +441,20 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_are_not_finite_are_null() {
+        for text in ["NaN", "Infinity", "-Infinity", "1e999", "-1E+999"] {
+            assert_eq!(value(text), Value::Null, "{text}");
+        }
+        assert_eq!(value("[NaN]"), Value::Array(vec![Value::Null]));
+        for text in ["nan", "+Infinity", "-NaN", "Inf", "NaNa", "Infinity1"] {
+            assert!(parse_object(&format!("{{\"v\": {text}}}")).is_err(), "{text}");
+        }
+        assert_eq!(parse_object("NaN").unwrap_err(), "JSON, but not an object");
+    }
+
+    #[test]
     fn what_no_text_can_hold_is_unreadable_where_it_stands() {
-        for text in ["NaN", "-Infinity", "1e999", r#""\ud800x""#, r#"{"\udc00": 1}"#] {
+        for text in [r#""\ud800x""#, r#"{"\udc00": 1}"#] {
             assert!(matches!(value(text), Value::Unreadable(_)), "{text}");
         }
         assert_eq!(value(r#""\ud83d\ude00""#), Value::from("\u{1f600}"));

@@ -1,5 +1,6 @@
 //! `LineReader`: reads files of every format whose records are lines.
 
+use super::encoding::Encoding;
 use super::format::Request;
 use super::json::Fields;
 use super::lines::{Line, Lines, MAX_LINE};
@@ -19,6 +20,11 @@ pub(super) trait LineFormat: Send {
 
     /// Returns all fields, or the fault of the line in words.
     fn fields(&self, text: &str) -> std::result::Result<Fields, String>;
+
+    /// Returns whether the line looks as if its quotes were not text.
+    fn is_doubtful(&self, _line: &[u8]) -> bool {
+        false
+    }
 }
 
 /// A cursor over the lines of a range that are records.
@@ -27,6 +33,8 @@ pub(super) struct LineReader<F> {
     format: F,
     /// Whether the first line is a header to pass over.
     skips_first: bool,
+    /// The encoding of the file, if it is not UTF-8.
+    encoding: Option<Encoding>,
 }
 
 impl<F: LineFormat + 'static> LineReader<F> {
@@ -36,9 +44,8 @@ impl<F: LineFormat + 'static> LineReader<F> {
         skips_first: bool,
         format: F,
     ) -> Result<Box<dyn Reader>> {
-        let range = &request.range;
-        let lines = Lines::open(request.path, range.start, range.end, request.context)?;
-        Ok(Box::new(Self { lines, format, skips_first }))
+        let lines = Lines::open(request, request.range.clone())?;
+        Ok(Box::new(Self { lines, format, skips_first, encoding: request.options.encoding }))
     }
 }
 
@@ -73,8 +80,12 @@ impl<F: LineFormat> Reader for LineReader<F> {
 
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
         match self.lines.current().1 {
-            Line::Text(line) => self.format.fields(utf8(line)?).map_err(malformed),
+            Line::Text(line) => self.format.fields(utf8(line, self.encoding)?).map_err(malformed),
             Line::TooLong => Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20))),
         }
+    }
+
+    fn is_doubtful(&self) -> bool {
+        matches!(self.lines.current().1, Line::Text(line) if self.format.is_doubtful(line))
     }
 }

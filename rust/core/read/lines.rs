@@ -1,10 +1,10 @@
 //! `Lines`: the lines of a byte range, each with its offset. A line belongs to the range in which
 //! its first byte lies.
 
-use std::path::Path;
+use std::ops::Range;
 
 use super::content::Content;
-use crate::context::Context;
+use super::format::Request;
 use crate::error::Result;
 use crate::storage::BOM;
 
@@ -34,13 +34,14 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Opens the lines of `path` that start in `start..end`. Reading ends with an error once the
-    /// job is to stop.
-    pub(crate) fn open(path: &Path, start: u64, end: u64, context: &Context<'_>) -> Result<Self> {
+    /// Opens the lines of the file of `request` that start in `range`. Reading ends with an error
+    /// once the job is to stop.
+    pub(super) fn open(request: &Request<'_>, range: Range<u64>) -> Result<Self> {
+        let Range { start, end } = range;
         // A line starts at `start` only if the byte before is an end of line: read from there and
         // drop that line.
         let from = start.saturating_sub(1);
-        let content = Content::open(path, from, context)?;
+        let content = Content::open(request, from)?;
         let mut lines = Self { content, end, start: from, fits: false, buffer: Vec::new() };
         if start > 0 {
             lines.skip()?;
@@ -59,7 +60,8 @@ impl Lines {
         Ok(fits.is_some())
     }
 
-    /// Returns the current line, with the offset of its first byte.
+    /// Returns the current line, with the offset of its first byte. A byte order mark at its start
+    /// is no part of it: in the middle of a file it shows where files were put together.
     #[must_use]
     pub(crate) fn current(&self) -> (u64, Line<'_>) {
         if !self.fits {
@@ -68,10 +70,7 @@ impl Lines {
         let mut line = self.buffer.as_slice();
         line =
             line.strip_suffix(b"\n").map_or(line, |line| line.strip_suffix(b"\r").unwrap_or(line));
-        if self.start == 0 {
-            line = line.strip_prefix(BOM).unwrap_or(line);
-        }
-        (self.start, Line::Text(line))
+        (self.start, Line::Text(line.strip_prefix(BOM).unwrap_or(line)))
     }
 
     /// Passes over the rest of a line, no further than the end of the range: after that no line
@@ -122,13 +121,29 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
+    use crate::context::Context;
     use crate::error::ErrorKind;
     use crate::monitor::Monitor;
+    use crate::read::format::FormatOptions;
+
+    /// Opens lines of a file with these options.
+    fn open(
+        path: &Path,
+        range: Range<u64>,
+        options: &FormatOptions,
+        monitor: &Monitor,
+    ) -> Result<Lines> {
+        let context = &Context { threads: 1, monitor, storage: crate::storage::LOCAL };
+        let request =
+            Request { path, range: range.clone(), options, wanted: None, sides: &[], context };
+        Lines::open(&request, range)
+    }
 
     fn lines_of(path: &Path, start: u64, end: u64) -> Vec<(u64, Option<Vec<u8>>)> {
-        let context =
-            Context { threads: 1, monitor: &Monitor::default(), storage: crate::storage::LOCAL };
-        let mut lines = Lines::open(path, start, end, &context).unwrap();
+        let (options, monitor) = (FormatOptions::default(), Monitor::default());
+        let mut lines = open(path, start..end, &options, &monitor).unwrap();
         let mut found = Vec::new();
         while lines.step().unwrap() {
             let (offset, line) = lines.current();
@@ -158,11 +173,25 @@ mod tests {
             .flat_map(|start| lines_of(&path, start, (start + step as u64).min(size)))
             .collect();
         assert_eq!(by_split, whole);
-        let context =
-            Context { threads: 1, monitor: &Monitor::default(), storage: crate::storage::LOCAL };
-        let inside = Lines::open(&path, step as u64, 2 * step as u64, &context).unwrap();
+        let (options, monitor) = (FormatOptions::default(), Monitor::default());
+        let inside = open(&path, step as u64..2 * step as u64, &options, &monitor).unwrap();
         let offset = inside.content.offset();
         assert!(offset < 2 * step as u64 + (1 << 20), "read up to {offset}");
+    }
+
+    #[test]
+    fn a_mark_at_the_start_of_any_line_is_no_part_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let content = "\u{feff}one\n\u{feff}two\r\nth\u{feff}ree\n\u{feff}\n";
+        crate::storage::LOCAL.write_file(&path, content.as_bytes()).unwrap();
+        let lines = ["one", "two", "th\u{feff}ree", ""];
+        let offsets = [0, 7, 15, 24];
+        let found = lines_of(&path, 0, content.len() as u64);
+        let expected = offsets.iter().zip(lines);
+        let expected: Vec<_> =
+            expected.map(|(&offset, line)| (offset, Some(line.as_bytes().to_vec()))).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -173,13 +202,13 @@ mod tests {
             .write_file(&path, &vec![b'x'; 1 << 20])
             .unwrap();
         let monitor = Monitor::default();
-        let context = Context { threads: 1, monitor: &monitor, storage: crate::storage::LOCAL };
-        let mut lines = Lines::open(&path, 0, u64::MAX, &context).unwrap();
+        let options = FormatOptions::default();
+        let mut lines = open(&path, 0..u64::MAX, &options, &monitor).unwrap();
         monitor.cancel();
         assert_eq!(lines.step().unwrap_err().kind, ErrorKind::Interrupted);
         assert_eq!(lines.content.offset(), 0, "nothing is read after that");
         assert!(
-            Lines::open(&path, 5, 10, &context)
+            open(&path, 5..10, &options, &monitor)
                 .is_err_and(|error| error.kind == ErrorKind::Interrupted)
         );
     }

@@ -1,11 +1,17 @@
-//! Reading: files become records, each with its place in the (decompressed) content of its file.
+//! Reading: files become records, each with its place in its file: the
+//! offset of its first byte in the (decompressed) content, or the number of its row.
 //!
 //! Takes a file, its format and a range; gives [`Records`]. A reader returns all fields of a
 //! record, or fills the slots of the fields that templates show. A format is a file in `formats/`
 //! and a line of the table there; no other module asks for the format of a file.
 
+mod columnar;
 mod columns;
 mod content;
+mod decoded;
+mod dialect;
+mod encoding;
+mod field_path;
 mod format;
 mod formats;
 mod head;
@@ -13,15 +19,27 @@ mod json;
 mod json_slots;
 mod line_reader;
 mod lines;
+mod literals;
+mod python_literal;
 mod record;
+mod sample;
 mod slots;
 mod split;
+mod view;
 
-pub(crate) use format::{FormatName, FormatOptions, Request, guess, refuse_other_content};
+pub(crate) use content::Found;
+pub(crate) use dialect::{dialect_in_words, resolve_dialect};
+pub(crate) use encoding::Encoding;
+pub(crate) use field_path::field_path;
+pub(crate) use format::{
+    FormatName, FormatOptions, Request, SideFile, TextUnit, guess, refuse_other_content,
+};
 pub(crate) use head::small_text;
 pub use json::Fields;
 pub(crate) use json::{Number, Value};
 pub use record::Record;
-pub(crate) use record::{Records, parse_json};
+pub(crate) use record::{Records, for_each_text, parse_json};
 pub(crate) use slots::{FieldTree, Slots};
-pub(crate) use split::{InputSplit, ranges};
+pub(crate) use split::{InputSplit, Part, parts};
+pub use view::Only;
+pub(crate) use view::{Renames, renamed};

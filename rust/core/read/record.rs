@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use super::encoding::{Encoding, not_text};
 use super::format::{FormatName, Request};
 use super::json::{Fields, parse_object};
+use super::literals::LiteralReader;
 use super::slots::{FieldTree, Slots};
+use super::view::{Field, View};
 use crate::error::{Error, Result};
 use crate::schema::{DropReason, OFFSET_BITS, RecordId, Refusal};
 
@@ -13,7 +16,8 @@ pub(crate) trait Reader: Send {
     /// Goes to the next record. Returns `false` after the last record.
     fn advance(&mut self) -> Result<bool>;
 
-    /// Returns the offset of the record's first byte in the decompressed content.
+    /// Returns the offset of the record's first byte in the decompressed content, or the number of
+    /// its row, from 0.
     fn offset(&self) -> u64;
 
     /// Returns the number of bytes that the record takes in its file, roughly.
@@ -27,28 +31,44 @@ pub(crate) trait Reader: Send {
 
     /// Returns all fields by name. Refuses a malformed record.
     fn fields(&self) -> std::result::Result<Fields, Refusal>;
+
+    /// Returns whether the record looks as if its quotes were read the wrong way.
+    fn is_doubtful(&self) -> bool {
+        false
+    }
 }
 
 /// A record of an input.
 pub struct Record<'a> {
-    /// The offset of its first byte in the decompressed input.
+    /// The offset of its first byte in the decompressed input, or the number of its row.
     pub offset: u64,
     /// The id within its source: `index of the input << 40 | offset`.
     pub id: u64,
     reader: &'a dyn Reader,
+    view: &'a View,
     wanted: Option<&'a Arc<FieldTree>>,
+    /// The bytes of the records before it that its source does not read.
+    passed: usize,
 }
 
 impl Record<'_> {
-    /// Returns the number of bytes that the record takes in its file, roughly.
+    /// Returns the number of bytes that the record takes in its file, roughly, with those of the
+    /// records before it that its source does not read.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
-        self.reader.bytes()
+        self.passed + self.reader.bytes()
+    }
+
+    /// Returns whether the record looks as if its quotes were read the wrong way: as text where
+    /// they are around fields, or around fields where they are text.
+    #[must_use]
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.reader.is_doubtful()
     }
 
     /// Returns all fields by name. Refuses a malformed record.
     pub fn fields(&self) -> std::result::Result<Fields, Refusal> {
-        self.reader.fields()
+        self.view.fields(self.reader)
     }
 }
 
@@ -63,6 +83,8 @@ impl<'a> Record<'a> {
 /// A cursor over the records of a range of a file.
 pub struct Records {
     reader: Box<dyn Reader>,
+    view: View,
+    /// The fields that templates show, if the reader fills their slots.
     wanted: Option<Arc<FieldTree>>,
     nth_input: usize,
 }
@@ -74,14 +96,28 @@ impl Records {
         request: &Request<'_>,
         nth_input: usize,
     ) -> Result<Self> {
-        let reader = format.get().open(request)?;
-        Ok(Self { reader, wanted: request.wanted.cloned(), nth_input })
+        let (view, tree) = View::new(request.options, request.wanted);
+        let reader = format.get().open(&Request {
+            wanted: tree.as_ref(),
+            range: request.range.clone(),
+            ..*request
+        })?;
+        let reader = LiteralReader::over(reader, request.options.literals.as_ref());
+        let wanted = request.wanted.filter(|_| tree.is_some()).cloned();
+        Ok(Self { reader, view, wanted, nth_input })
     }
 
-    /// Returns the next record.
+    /// Returns the next record that the source reads.
     pub fn advance(&mut self) -> Result<Option<Record<'_>>> {
-        if !self.reader.advance()? {
-            return Ok(None);
+        let mut passed = 0;
+        loop {
+            if !self.reader.advance()? {
+                return Ok(None);
+            }
+            if self.view.takes(&*self.reader) {
+                break;
+            }
+            passed += self.reader.bytes() + 1;
         }
         let offset = self.reader.offset();
         if offset >> OFFSET_BITS != 0 {
@@ -93,9 +129,32 @@ impl Records {
             offset,
             id: RecordId { nth_input: self.nth_input, offset }.pack(),
             reader: &*self.reader,
+            view: &self.view,
             wanted: self.wanted.as_ref(),
+            passed,
         }))
     }
+}
+
+/// Calls `each` with the text of the field at `path` in every record of `request`, until it returns
+/// an error; with `None` for a record that has none.
+pub(crate) fn for_each_text(
+    format: FormatName,
+    request: &Request<'_>,
+    path: &[String],
+    mut each: impl FnMut(Option<&str>) -> Result<()>,
+) -> Result<()> {
+    let (tree, field) = Field::within(path, None);
+    let (view, tree) = View::new(request.options, tree.as_ref());
+    let mut reader = format.get().open(&Request {
+        wanted: tree.as_ref(),
+        range: request.range.clone(),
+        ..*request
+    })?;
+    while reader.advance()? {
+        field.text(&*reader, &view, &mut each)?;
+    }
+    Ok(())
 }
 
 /// Returns the refusal of a record that breaks its format.
@@ -103,15 +162,21 @@ pub(super) fn malformed(why: impl Into<String>) -> Refusal {
     Refusal::new(DropReason::Malformed, why)
 }
 
-/// Returns a line as text. Refuses a line that is not UTF-8.
-pub(super) fn utf8(line: &[u8]) -> std::result::Result<&str, Refusal> {
-    let not_utf8 = |error: std::str::Utf8Error| {
-        malformed(format!("not UTF-8 from byte {} on", error.valid_up_to() + 1))
-    };
-    std::str::from_utf8(line).map_err(not_utf8)
+/// Returns a line as text. Refuses a line that is not; `encoding` is that of its file, if it is not
+/// UTF-8.
+pub(super) fn utf8(line: &[u8], encoding: Option<Encoding>) -> std::result::Result<&str, Refusal> {
+    std::str::from_utf8(line).map_err(|_| malformed(not_text(line, encoding, "")))
 }
 
 /// Returns the fields of a JSON object. Refuses any other text.
 pub(crate) fn parse_json(text: &[u8]) -> std::result::Result<Fields, Refusal> {
-    parse_object(utf8(text)?).map_err(malformed)
+    parse_element(text, None)
+}
+
+/// Returns the fields of a JSON object in a file of `encoding`. Refuses any other text.
+pub(super) fn parse_element(
+    text: &[u8],
+    encoding: Option<Encoding>,
+) -> std::result::Result<Fields, Refusal> {
+    parse_object(utf8(text, encoding)?).map_err(malformed)
 }

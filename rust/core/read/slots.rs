@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::view::Renames;
+
 /// The most fields that have slots.
 pub(crate) const MAX_SLOTS: usize = 16;
 /// The most nodes of a tree: a reader keeps a bit for each.
@@ -14,7 +16,7 @@ const MAX_NODES: usize = 64;
 pub(crate) type Slots<'a> = [Option<Cow<'a, str>>; MAX_SLOTS];
 
 /// The fields that templates show.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FieldTree {
     root: Node,
     /// The number of nodes.
@@ -24,7 +26,7 @@ pub struct FieldTree {
 }
 
 /// A name on the way to wanted fields. A node without slot and children declines its record.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Node {
     /// The index of the node among all nodes.
     pub(super) number: usize,
@@ -85,9 +87,60 @@ impl FieldTree {
         node.slot.filter(|_| *nodes <= MAX_NODES && *slots <= MAX_SLOTS)
     }
 
+    /// Returns the tree by the names that fields have before they are renamed; `None` if it has too
+    /// many. A record with a field that has a new name already is left to the fields path.
+    pub(super) fn renamed(&self, renames: &Renames) -> Option<Self> {
+        let mut tree = Self { root: Node::default(), ..self.clone() };
+        for (name, node) in &self.root.children {
+            let old = renames.iter().find(|(_, new)| *new == name).map(|(old, _)| old);
+            // A field that has another name by then is missing.
+            if old.is_some() || !renames.contains_key(name) {
+                tree.root.children.push((old.unwrap_or(name).clone(), node.clone()));
+            }
+        }
+        for new in renames.values().filter(|new| !renames.contains_key(*new)) {
+            let node = Node { number: tree.nodes, ..Node::default() };
+            tree.root.children.push((new.clone(), node));
+            tree.nodes += 1;
+        }
+        (tree.nodes <= MAX_NODES).then_some(tree)
+    }
+
     /// Returns the node above all fields.
     pub(super) fn root(&self) -> &Node {
         &self.root
+    }
+
+    /// Returns whether a column that lies at `path` may hold a wanted field.
+    pub(super) fn reaches(&self, path: &[String]) -> bool {
+        let mut node = &self.root;
+        for name in path {
+            let Some(child) = node.child(name) else { return false };
+            if child.children.is_empty() {
+                return true;
+            }
+            node = child;
+        }
+        true
+    }
+
+    /// Returns each slot with the path of its field; `None` if all records are left to the fields
+    /// path, since one of the `names` of their columns declines them.
+    pub(super) fn paths(&self, names: impl Fn(&str) -> bool) -> Option<Vec<(usize, Vec<String>)>> {
+        fn add(node: &Node, path: &mut Vec<String>, out: &mut Vec<(usize, Vec<String>)>) {
+            out.extend(node.slot.map(|slot| (slot, path.clone())));
+            for (name, child) in &node.children {
+                path.push(name.clone());
+                add(child, path, out);
+                path.pop();
+            }
+        }
+        if self.root.children.iter().any(|(name, node)| node.declines() && names(name)) {
+            return None;
+        }
+        let mut paths = Vec::with_capacity(self.slots);
+        add(&self.root, &mut Vec::new(), &mut paths);
+        Some(paths)
     }
 
     /// Returns the slot of each column that templates show as text; `None` if all records with

@@ -42,6 +42,12 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     /// Returns the paths of the fields that may be shortened, in order of first use.
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>>;
 
+    /// Returns the paths of the fields that every record must have, as far as they are known without
+    /// a record.
+    fn named_fields(&self) -> Vec<Vec<Step>> {
+        Vec::new()
+    }
+
     /// Returns the number of rendered records whose template text could not be told from data.
     fn unmarked(&self) -> u64;
 }
@@ -84,6 +90,10 @@ impl SegmentBuilder for Segmenter {
 
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
         self.shortenable_fields(fields)
+    }
+
+    fn named_fields(&self) -> Vec<Vec<Step>> {
+        self.named_fields()
     }
 
     fn unmarked(&self) -> u64 {

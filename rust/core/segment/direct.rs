@@ -109,7 +109,7 @@ mod tests {
     use crate::context::Context;
     use crate::monitor::Monitor;
     use crate::plan::SegmentSpec;
-    use crate::read::{FormatName, FormatOptions, Records, Request};
+    use crate::read::{FormatName, FormatOptions, Only, Records, Request};
     use crate::segment::Controls;
     use proptest::prelude::*;
 
@@ -131,18 +131,39 @@ mod tests {
         columns: Option<&[&str]>,
         content: &[u8],
     ) -> Result<bool, TestCaseError> {
+        let columns = columns.map(|names| names.iter().map(|&name| name.to_owned()).collect());
+        let header = columns.as_ref().map(|_| false);
+        let options = FormatOptions { columns, header, ..FormatOptions::default() };
+        // Renamed fields and a choice of records change what both paths see.
+        let only = |missing: bool| {
+            Some(Only { field: vec!["b".into(), "c".into()], values: vec!["a".into()], missing })
+        };
+        for (renames, only) in [
+            (vec![("other", "a"), ("x", "text")], None),
+            (vec![("a", "text"), ("text", "a")], only(true)),
+            (vec![("text", "z"), ("b", "record"), ("x", "b")], only(false)),
+        ] {
+            let rename = renames.into_iter().map(|(old, new)| (old.into(), new.into())).collect();
+            agree_with(format, &FormatOptions { rename, only, ..options.clone() }, content)?;
+        }
+        agree_with(format, &options, content)
+    }
+
+    /// Compares both paths for a source with these options.
+    fn agree_with(
+        format: &str,
+        options: &FormatOptions,
+        content: &[u8],
+    ) -> Result<bool, TestCaseError> {
         let folder = tempfile::tempdir().unwrap();
         let path = &folder.path().join("a");
         crate::storage::LOCAL.write_file(path, content).unwrap();
-        let columns = columns.map(|names| names.iter().map(|&name| name.to_owned()).collect());
-        let options =
-            &FormatOptions { header: columns.as_ref().map(|_| false), columns, delimiter: None };
         let context =
             &Context { threads: 1, monitor: &Monitor::default(), storage: crate::storage::LOCAL };
         let segmenter = segmenter();
         let direct = segmenter.direct.as_ref().unwrap();
         let wanted = Some(direct.fields());
-        let request = Request { path, range: 0..u64::MAX, options, wanted, context };
+        let request = Request { path, range: 0..u64::MAX, options, wanted, sides: &[], context };
         let mut records = Records::open(FormatName::find(format).unwrap(), &request, 0).unwrap();
         let (mut fast, mut slow) = (Rendered::default(), Rendered::default());
         let mut all_direct = true;
@@ -195,6 +216,7 @@ mod tests {
             ], 4),
             keys in prop::sample::subsequence(vec![0, 1, 2, 3], 2..=4),
             cut in prop::option::of(0usize..60),
+            not_finite in prop::sample::select(vec!["null", "NaN", "-Infinity", "1e999"]),
         ) {
             let mut line = serde_json::Map::new();
             for key in keys {
@@ -206,7 +228,9 @@ mod tests {
                 };
                 line.insert(name.to_owned(), value);
             }
-            let mut line = serde_json::to_vec(&line).unwrap();
+            let line = serde_json::to_string(&line).unwrap().replace("null", not_finite);
+
+            let mut line = line.into_bytes();
             line.truncate(cut.unwrap_or(line.len()));
             agree("jsonl", None, &line)?;
             if cut.is_none() {

@@ -302,6 +302,17 @@ impl Segmenter {
         distinct
     }
 
+    /// Returns the paths of the fields that templates substitute without more.
+    #[must_use]
+    pub(crate) fn named_fields(&self) -> Vec<Vec<Step>> {
+        let mut paths = Vec::new();
+        let plain = self.segments.iter().filter_map(|(_, template)| template.plain());
+        plain.for_each(|template| template.paths(&mut paths));
+        // A path through the whole record comes without it too.
+        paths.retain(|path| path.first() != Some(&Step::Key(RECORD.to_owned())));
+        paths
+    }
+
     /// Returns the number of records whose whole text counted as data, since template text could
     /// not be told from data.
     #[must_use]

@@ -3,7 +3,7 @@
 use crate::choice::{Purpose, Subject, choice, within};
 use crate::plan::{Plan, Source};
 use crate::schema::{DropReason, MAX_WINDOWS, Overflow, RecordId, Split};
-use crate::spool::{DocMeta, Part, Tally};
+use crate::spool::{DocMeta, Listing, Part, Tally};
 
 /// A part of a spool, with the source and input of its documents.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,8 @@ pub(crate) struct Corpus<'a> {
     pub parts: Vec<PartOf<'a>>,
     /// The counts of each source so far: records read, and those dropped when they were mapped.
     pub tallies: Vec<Tally>,
+    /// The lowest dropped records of each source. Settling adds those that it drops.
+    pub listing: Listing,
 }
 
 /// The facts about one record that settling decides by.

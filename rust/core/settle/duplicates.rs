@@ -91,8 +91,10 @@ fn drop_share(
             let judged = group.judge(policy, split, key.exact, (index, key.record_id));
             if let Some((reason, earlier)) = judged {
                 dropped[index][key.meta as usize / 64].fetch_or(1 << (key.meta % 64), Relaxed);
+                let source = corpus.parts[index].source;
                 let why = || corpus.duplicate_of(earlier);
-                tallies[corpus.parts[index].source].drop_record(reason, key.record_id, why);
+                corpus.listing.add(source, reason, key.record_id, why);
+                tallies[source].drop_record(reason, key.record_id, why);
             }
         }
     }

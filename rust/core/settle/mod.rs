@@ -85,10 +85,10 @@ pub(crate) fn too_long(
     context: &Context<'_>,
 ) -> Result<Error> {
     let input = &plan.inputs[source.inputs[record.nth_input()]];
-    let line = plan.line_of(source, record.record_id, context)?;
+    let place = plan.place_of(source, record.record_id, context)?;
     Ok(Error::input(record.why.clone())
         .file(input.name.clone())
-        .line(line)
+        .place(place)
         .source(source.name.clone())
         .remedy(
             "raise seq_len, or set the source's overflow to \"truncate\", \"split\" (plain text) \

@@ -147,7 +147,13 @@ impl PartSums {
     ) {
         let (part, facts) = (&corpus.parts[index], Facts::of(documents));
         let tally = &mut self.sources[part.source].tally;
-        let mut drop = |reason, why: String| tally.drop_record(reason, facts.record_id, || why);
+        let mut drop = |reason, why: String| {
+            // What `epochs` leaves out is not listed, only counted: nothing is wrong with it.
+            if reason != DropReason::NotSampled {
+                corpus.listing.add(part.source, reason, facts.record_id, || why.clone());
+            }
+            tally.drop_record(reason, facts.record_id, || why);
+        };
         match corpus.outcome(part, facts.record_id, facts.longest) {
             Outcome::Dropped(reason, why) => drop(reason, why),
             Outcome::Kept(_) if made.is_some() => {

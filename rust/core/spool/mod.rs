@@ -6,12 +6,14 @@
 //! as a fitted document, which depends on the length of rows. Spools stay in memory up to a budget
 //! and are files beyond it; both give the same bytes.
 
+mod lowest;
 mod part;
 mod store;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use lowest::{Listing, Lowest};
 pub(crate) use part::{Keys, Part};
 pub(crate) use store::{Spool, SpoolWriter, Store};
 pub(crate) use writer::{PartWriter, decode};
@@ -183,6 +185,31 @@ pub(crate) struct Tally {
     /// Counts about its documents that the report may have a note on.
     #[serde(default, skip_serializing_if = "Marks::is_empty")]
     pub marks: Marks,
+    /// Records whose quotes may have been read the wrong way.
+    #[serde(default, skip_serializing_if = "Doubts::is_empty")]
+    pub doubts: Doubts,
+}
+
+/// The number of doubtful records, and the lowest of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Doubts {
+    /// The number of records.
+    pub count: u64,
+    /// The id of the lowest record, if there is any.
+    pub first: Option<u64>,
+}
+
+impl Doubts {
+    /// Returns whether there is none.
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Counts other records.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.first = self.first.into_iter().chain(other.first).min();
+    }
 }
 
 impl Tally {
@@ -225,6 +252,7 @@ impl Tally {
     pub(crate) fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.marks.add(&other.marks);
+        self.doubts.add(other.doubts);
         for (count, more) in self.drops.iter_mut().zip(other.drops) {
             *count += more;
         }

@@ -14,20 +14,21 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::part::{Block, Layout};
-use super::{DocMeta, Key, Part, PartWriter, Tally};
+use super::{DocMeta, Dropped, Key, Listing, Lowest, Part, PartWriter, Tally};
 use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::Monitor;
-use crate::schema::IdType;
+use crate::schema::{DropReason, IdType};
 use crate::storage::{NewFile, Storage, finish};
 use crate::tokenize::Document;
 
 /// The size at which a part is closed.
 const PART_BYTES: usize = 16 << 20;
 /// The last eight bytes of every spool file.
-const MAGIC: &[u8; 8] = b"sabispl2";
+const MAGIC: &[u8; 8] = b"sabispl3";
 /// The size of the end of a spool file: checksum and length of the index, and [`MAGIC`].
 const END: u64 = 24;
-/// The largest index: it has 80 bytes for each part, and examples of dropped records.
+/// The largest index (80 bytes for each part, and examples of dropped records), and the largest
+/// list of dropped records.
 const MAX_INDEX: u64 = 256 << 20;
 
 /// The whole documents of an input split, or its fitted ones, with the counts of its records.
@@ -37,6 +38,23 @@ pub(crate) struct Spool {
     pub parts: Vec<Part>,
     /// The counts of the records.
     pub tally: Tally,
+    /// The lowest dropped records of each reason.
+    drops: Drops,
+}
+
+/// The place of a list of dropped records.
+#[derive(Debug, Clone)]
+enum Drops {
+    /// In memory.
+    Memory(Arc<Vec<Dropped>>),
+    /// In a file, as JSON: its offset and length.
+    File(Arc<PathBuf>, u64, u64),
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self::Memory(Arc::default())
+    }
 }
 
 /// The index near the end of a spool file.
@@ -45,6 +63,8 @@ struct Index {
     /// Offset, layout and xxh3-64 of the block of each part.
     parts: Vec<(u64, Layout, u64)>,
     tally: Tally,
+    /// Length and xxh3-64 of the list of dropped records, which follows the parts.
+    drops: Option<(u64, u64)>,
 }
 
 impl Spool {
@@ -55,8 +75,40 @@ impl Spool {
                 *file = Arc::clone(path);
             }
         }
+        if let Drops::File(file, ..) = &mut self.drops {
+            *file = Arc::clone(path);
+        }
         self
     }
+
+    /// Adds the dropped records, which are of `source`, to a listing.
+    pub(crate) fn list_drops(
+        &self,
+        source: usize,
+        listing: &Listing,
+        storage: &dyn Storage,
+    ) -> Result<()> {
+        let read: Vec<Dropped>;
+        let dropped = match &self.drops {
+            Drops::Memory(dropped) => dropped,
+            Drops::File(path, offset, len) => {
+                let bytes = storage.bytes_at(path, *offset, *len as usize)?;
+                let list = serde_json::from_slice(&bytes);
+                read = list.map_err(|_| broken(path, "its list of drops cannot be read"))?;
+                &read
+            }
+        };
+        for Dropped { reason, record_id, why } in dropped {
+            listing.add(source, *reason, *record_id, || why.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Returns the bytes that a list of dropped records takes in memory, roughly.
+fn bytes_of(dropped: &[Dropped]) -> u64 {
+    let bytes = |dropped: &Dropped| size_of::<Dropped>() + dropped.why.len();
+    dropped.iter().map(bytes).sum::<usize>() as u64
 }
 
 /// The spools of a run.
@@ -151,6 +203,7 @@ impl<'a> Store<'a> {
             open,
             parts: Vec::new(),
             tally: Tally::default(),
+            lowest: Lowest::default(),
             file: None,
         }
     }
@@ -177,7 +230,8 @@ impl<'a> Store<'a> {
                 for part in &spool.parts {
                     file.push(part)?;
                 }
-                *spool = file.finish(std::mem::take(&mut spool.tally))?;
+                let Drops::Memory(drops) = std::mem::take(&mut spool.drops) else { continue };
+                *spool = file.finish(std::mem::take(&mut spool.tally), &drops)?;
             }
         }
         Ok(())
@@ -223,6 +277,8 @@ pub(crate) struct SpoolWriter<'a> {
     /// Closed parts in memory; none once there is a file.
     parts: Vec<Part>,
     tally: Tally,
+    /// The lowest dropped records of each reason.
+    lowest: Lowest,
     /// The file, once the store spills.
     file: Option<SpoolFile<'a>>,
 }
@@ -231,6 +287,12 @@ impl SpoolWriter<'_> {
     /// Returns the counts, to be added to.
     pub(crate) fn tally(&mut self) -> &mut Tally {
         &mut self.tally
+    }
+
+    /// Counts a dropped record, and lists it if it is among the lowest of its reason.
+    pub(crate) fn drop_record(&mut self, reason: DropReason, record_id: u64, why: String) {
+        self.tally.drop_record(reason, record_id, || why.clone());
+        self.lowest.add(reason, record_id, || why);
     }
 
     /// Adds the documents of a record. The place of their tokens is filled in.
@@ -269,9 +331,13 @@ impl SpoolWriter<'_> {
     /// Ends the spool and puts it into its slot.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.close_part()?;
-        let spool = match self.file {
-            Some(file) => file.finish(self.tally)?,
-            None => Spool { parts: self.parts, tally: self.tally },
+        let drops = self.lowest.into_records();
+        let spool = if let Some(file) = self.file {
+            file.finish(self.tally, &drops)?
+        } else {
+            self.store.admit(bytes_of(&drops))?;
+            let drops = Drops::Memory(Arc::new(drops));
+            Spool { parts: self.parts, tally: self.tally, drops }
         };
         let mut held = self.store.held();
         held.spools.push((self.slot, self.name, spool));
@@ -310,10 +376,16 @@ impl<'a> SpoolFile<'a> {
         Ok(())
     }
 
-    /// Writes the index and publishes the file. Returns the spool that reads from it.
-    fn finish(mut self, tally: Tally) -> Result<Spool> {
-        let index = Index { parts: self.parts, tally };
+    /// Writes the dropped records and the index, and publishes the file. Returns the spool that
+    /// reads from it.
+    fn finish(mut self, tally: Tally, drops: &[Dropped]) -> Result<Spool> {
+        let mut index = Index { parts: self.parts, tally, drops: None };
         let end = || -> std::io::Result<()> {
+            if !drops.is_empty() {
+                let text = serde_json::to_vec(drops)?;
+                self.file.write_all(&text)?;
+                index.drops = Some((text.len() as u64, xxh3_64(&text)));
+            }
             let text = serde_json::to_vec(&index)?;
             self.file.write_all(&text)?;
             self.file.write_all(&xxh3_64(&text).to_le_bytes())?;
@@ -328,11 +400,22 @@ impl<'a> SpoolFile<'a> {
 }
 
 impl Index {
+    /// Returns the byte after the last part.
+    fn parts_end(&self) -> u64 {
+        self.parts.last().map_or(0, |(offset, layout, _)| offset + layout.bytes())
+    }
+
     /// Returns the spool of the file `path`.
     fn into_spool(self, path: &Arc<PathBuf>) -> Spool {
         let part =
             |(offset, layout, _)| Part { layout, block: Block::File(Arc::clone(path), offset) };
-        Spool { parts: self.parts.into_iter().map(part).collect(), tally: self.tally }
+        let end = self.parts_end();
+        let drops = self.drops.map(|(len, _)| Drops::File(Arc::clone(path), end, len));
+        Spool {
+            parts: self.parts.into_iter().map(part).collect(),
+            tally: self.tally,
+            drops: drops.unwrap_or_default(),
+        }
     }
 }
 
@@ -347,7 +430,9 @@ fn broken(path: &Path, what: &str) -> Error {
 fn read_spool(storage: &dyn Storage, path: &Path, monitor: &Monitor) -> Result<Spool> {
     let (index, ranges) = read_index(storage, path)?;
     let sums = storage.xxh3_64_of_ranges(path, &ranges, || monitor.check())?;
-    match index.parts.iter().zip(sums).position(|((_, _, written), is)| *written != is) {
+    let written = index.parts.iter().map(|(_, _, sum)| *sum);
+    let written = written.chain(index.drops.map(|(_, sum)| sum));
+    match written.zip(sums).position(|(written, is)| written != is) {
         None => Ok(index.into_spool(&Arc::new(path.to_owned()))),
         Some(nth) => {
             let what = format!("the checksum of its part {nth} does not fit, so it was damaged");
@@ -356,7 +441,8 @@ fn read_spool(storage: &dyn Storage, path: &Path, monitor: &Monitor) -> Result<S
     }
 }
 
-/// Reads the index of the spool file `path`. Returns it with the byte ranges of its parts.
+/// Reads the index of the spool file `path`. Returns it with the byte ranges of its parts, and of
+/// its list of dropped records if it has one.
 fn read_index(storage: &dyn Storage, path: &Path) -> Result<(Index, Vec<Range<u64>>)> {
     let broken = |what| broken(path, what);
     let before_end =
@@ -384,6 +470,12 @@ fn read_index(storage: &dyn Storage, path: &Path) -> Result<(Index, Vec<Range<u6
         let end = layout.checked_bytes().and_then(|bytes| offset.checked_add(bytes));
         let end = end.filter(|end| *offset == next && *end <= start);
         let end = end.ok_or_else(|| broken("its parts are not where its index says"))?;
+        ranges.push(next..end);
+        next = end;
+    }
+    if let Some((len, _)) = index.drops {
+        let end = next.checked_add(len).filter(|end| len <= MAX_INDEX && *end <= start);
+        let end = end.ok_or_else(|| broken("its drops are not where its index says"))?;
         ranges.push(next..end);
         next = end;
     }
@@ -476,7 +568,12 @@ mod tests {
             let (layout, block) = writer.finish();
             file.push(&Part { layout, block: Block::Memory(Arc::new(block)) }).unwrap();
         }
-        file.finish(Tally::default()).unwrap();
+        let dropped = |nth| Dropped {
+            reason: DropReason::Malformed,
+            record_id: nth,
+            why: format!("fault {nth}"),
+        };
+        file.finish(Tally::default(), &[dropped(3), dropped(5)]).unwrap();
         LOCAL.whole_bytes(path).unwrap()
     }
 
@@ -486,7 +583,12 @@ mod tests {
         let path = folder.path().join("a");
         let whole = written(&path);
         let read = || read_spool(LOCAL, &path, &Monitor::default());
-        assert_eq!(read().unwrap().parts.len(), 2);
+        let spool = read().unwrap();
+        assert_eq!(spool.parts.len(), 2);
+        let listing = Listing::new(1);
+        spool.list_drops(0, &listing, LOCAL).unwrap();
+        let ids: Vec<u64> = listing.take(0).iter().map(|dropped| dropped.record_id).collect();
+        assert_eq!(ids, [3, 5]);
         for len in (0..whole.len()).step_by(7).chain(whole.len() - 40..whole.len()) {
             LOCAL.write_file(&path, &whole[..len]).unwrap();
             assert!(read().is_err(), "{len} of {} bytes", whole.len());
@@ -500,7 +602,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let whole = written(&path);
-        let index = whole.len() - 400;
+        let index = whole.len() - 500;
         for byte in (0..index).step_by(13).chain(index..whole.len()) {
             let mut flipped = whole.clone();
             flipped[byte] ^= 1 << (byte % 8);

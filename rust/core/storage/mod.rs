@@ -8,9 +8,14 @@
 //! Writing and removing never follow a link: the link is removed, and its target stays. Only the
 //! folders above a path that the user gives may be links.
 
+mod bounded;
 mod change;
+mod compression;
 mod local;
+mod members;
 mod read;
+mod stored;
+mod zip;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,9 +23,11 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub(crate) use bounded::Bounded;
 pub(crate) use change::{finish, is_temporary};
+pub(crate) use compression::{Compression, Flaw, unreadable};
 pub use local::Local;
-pub(crate) use read::{BOM, Stamp, is_gzip, unreadable};
+pub(crate) use read::{BOM, Stamp};
 
 /// The local file system, for unit tests.
 #[cfg(test)]

@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use flate2::read::MultiGzDecoder;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::compression::{Compression, unreadable};
 use super::{FileKind, Metadata, Storage, StoredFile};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -28,23 +28,6 @@ const MAX_SMALL: u64 = 64 << 20;
 
 /// The size of a file in bytes and the time of its last change, if the storage knows it.
 pub(crate) type Stamp = (u64, Option<SystemTime>);
-
-/// Returns whether a file is gzip, by its suffix.
-#[must_use]
-pub(crate) fn is_gzip(path: &Path) -> bool {
-    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gz"))
-}
-
-/// Returns the error of a file whose content cannot be read on from `offset`.
-#[must_use]
-pub(crate) fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Error {
-    if !is_gzip(path) {
-        return Error::io(ErrorKind::Input, path, error);
-    }
-    Error::input(format!("damaged gzip after {offset} bytes of content: {error}"))
-        .file(path.display().to_string())
-        .remedy("fetch or compress the file again; `gzip -t` tells whether it is whole")
-}
 
 /// Returns the size of a regular file; refuses every other kind of file.
 fn regular_size(kind: ErrorKind, path: &Path, metadata: &Metadata) -> Result<u64> {
@@ -169,18 +152,32 @@ impl dyn Storage + '_ {
         Ok((file, size))
     }
 
-    /// Opens the content of a file from `start`. A file with the suffix of gzip is decompressed,
-    /// and `start` must be 0.
+    /// Opens the content of a file from `start`. A file with the suffix of a compression is
+    /// decompressed, and `start` must be 0.
     pub(crate) fn open_content(&self, path: &Path, start: u64) -> Result<Box<dyn BufRead + Send>> {
-        let (mut file, size) = self.open_regular(ErrorKind::Input, path)?;
-        if is_gzip(path) {
+        if Compression::of(path).is_some() {
             debug_assert_eq!(start, 0, "a compressed input is one input split");
-            let stored = BufReader::new(file.take(size));
-            return Ok(Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(stored))));
+            return self.open_named_content(path).map(|(content, _)| content);
         }
+        let (mut file, size) = self.open_regular(ErrorKind::Input, path)?;
         file.seek(SeekFrom::Start(start))
             .map_err(|error| Error::io(ErrorKind::Input, path, &error))?;
         Ok(Box::new(BufReader::with_capacity(BUFFER, file.take(size.saturating_sub(start)))))
+    }
+
+    /// Opens the content of a file from its start. Returns it with its name, whose suffix tells the
+    /// format: the name without the suffix of a compression, or the one that an archive gives it.
+    pub(crate) fn open_named_content(
+        &self,
+        path: &Path,
+    ) -> Result<(Box<dyn BufRead + Send>, PathBuf)> {
+        let Some(compression) = Compression::of(path) else {
+            return Ok((self.open_content(path, 0)?, path.to_owned()));
+        };
+        let (file, size) = self.open_regular(ErrorKind::Input, path)?;
+        let content = compression.open(file, size).map_err(|error| unreadable(path, 0, &error))?;
+        let name = content.name.map_or_else(|| path.with_extension(""), PathBuf::from);
+        Ok((Box::new(BufReader::with_capacity(BUFFER, content.reader)), name))
     }
 
     /// Opens a shard for the Arrow library.

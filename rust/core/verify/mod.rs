@@ -24,7 +24,7 @@ use crate::schema::{DocId, IdType, ROWS_PER_BATCH, Role, Split, shard_schema};
 use crate::settle::Sums;
 use crate::storage::Storage;
 use crate::tokenize::{ControlIds, Encoder, hex};
-use crate::write::{Manifest, ShardEntry};
+use crate::write::{DroppedEntry, Manifest, ShardEntry};
 
 use sha2::{Digest, Sha256};
 
@@ -53,6 +53,11 @@ pub fn verify(out: &Path, context: &Context<'_>) -> Result<Verification> {
     if let Err(error) = open_tokenizer(context.storage, out, &manifest) {
         found.failures.push(format!("{}: {}", manifest.tokenizer.file, error.message));
     }
+    if let Some(dropped) = &manifest.dropped
+        && let Err(what) = verify_dropped(out, dropped, context)?
+    {
+        found.failures.push(format!("{}: {what}", dropped.file));
+    }
     context.monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
     let rules = rules_of(&manifest);
     let mut read = Contents::default();
@@ -74,6 +79,45 @@ pub fn verify(out: &Path, context: &Context<'_>) -> Result<Verification> {
         verify_windows(&read.windows, &mut found.failures);
         verify_manifest(&manifest, &read, &mut found.failures);
     }
+    Ok(found)
+}
+
+/// Checks the list of dropped records. The outer error is for a user who stops the run.
+fn verify_dropped(
+    out: &Path,
+    entry: &DroppedEntry,
+    context: &Context<'_>,
+) -> Result<std::result::Result<(), String>> {
+    let path = match Manifest::file_in(context.storage, out, &entry.file) {
+        Ok(path) => path,
+        Err(error) => return Ok(Err(error.message)),
+    };
+    intact(&path, entry.bytes, &entry.xxh3_128, context)
+}
+
+/// Checks the size and the checksum of a file. The outer error is for a user who stops the run.
+fn intact(
+    path: &Path,
+    bytes: u64,
+    xxh3_128: &str,
+    context: &Context<'_>,
+) -> Result<std::result::Result<(), String>> {
+    let read = || -> Result<Option<String>> {
+        let size = context.storage.file_size(path)?;
+        if size != bytes {
+            return Ok(Some(format!("{size} bytes, the manifest says {bytes}")));
+        }
+        let sum = context.storage.xxh3_128_of_file(path, || context.monitor.check())?;
+        Ok((sum != xxh3_128).then(|| {
+            "its checksum is not the manifest's: the file was changed or damaged".to_owned()
+        }))
+    };
+    let found = match read() {
+        Ok(None) => Ok(()),
+        Ok(Some(what)) => Err(what),
+        Err(error) => Err(error.message),
+    };
+    context.monitor.check()?;
     Ok(found)
 }
 
@@ -153,23 +197,9 @@ fn verify_shard(
         Ok(path) => path,
         Err(error) => return Ok(Err(Failure(error.message))),
     };
-    let intact = || -> Result<Option<String>> {
-        let size = context.storage.file_size(&path)?;
-        if size != entry.bytes {
-            return Ok(Some(format!("{size} bytes, the manifest says {}", entry.bytes)));
-        }
-        let differs =
-            context.storage.xxh3_128_of_file(&path, || context.monitor.check())? != entry.xxh3_128;
-        Ok(differs.then(|| {
-            "its checksum is not the manifest's: the file was changed or damaged".to_owned()
-        }))
-    };
-    match intact() {
-        Ok(None) => {}
-        Ok(Some(what)) => return Ok(Err(Failure(what))),
-        Err(error) => return Ok(Err(Failure(error.message))),
+    if let Err(what) = intact(&path, entry.bytes, &entry.xxh3_128, context)? {
+        return Ok(Err(Failure(what)));
     }
-    context.monitor.check()?;
     // The Arrow library panics on some files that are damaged on purpose.
     let checked = panics::caught(|| verify_rows(&path, entry, rules, context, read));
     Ok(checked.unwrap_or_else(|_| Err(Failure("not a readable Arrow file".to_owned()))))

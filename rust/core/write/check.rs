@@ -26,6 +26,10 @@ impl Manifest {
         require("tokenizer.file", is_plain(&tokenizer.file))?;
         require("sources", (1..=1 << 16).contains(&self.sources.len()))?;
         self.sources.iter().try_for_each(SourceEntry::check)?;
+        if let Some(dropped) = &self.dropped {
+            require("dropped.file", is_plain(&dropped.file))?;
+            require("dropped.records", is_count(dropped.records))?;
+        }
         require("splits", self.splits.keys().eq(["train", "validation"]))?;
         self.splits.iter().try_for_each(|(name, split)| split.check(name))
     }
@@ -39,7 +43,7 @@ impl SourceEntry {
         let counts = counts
             .iter()
             .chain(self.drops.values())
-            .chain(self.examples.iter().map(|example| &example.line));
+            .chain(self.examples.iter().map(|example| example.place.number()));
         let amounts = [self.epochs, self.asked_epochs];
         require("sources.name", !self.name.is_empty())?;
         require(

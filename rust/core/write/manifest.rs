@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::seal::{ZEROS, digest_of, is_sealed};
-use crate::error::{Error, Result};
+use crate::error::{Error, Place, Result};
 use crate::schema::{FORMAT_VERSION, LossPolicy, Overflow};
 use crate::settle::Sums;
 use crate::storage::Storage;
@@ -47,6 +47,9 @@ pub struct Manifest {
     pub sources: Vec<SourceEntry>,
     /// The splits `train` and `validation`.
     pub splits: BTreeMap<String, SplitEntry>,
+    /// The list of dropped records; `None` if no record was dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<DroppedEntry>,
     /// Notes about the data or the tokenizer that the user should know, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -149,10 +152,24 @@ pub struct ExampleEntry {
     pub reason: String,
     /// The path of its input.
     pub file: String,
-    /// The line it begins on, from 1.
-    pub line: u64,
+    /// The line it begins on, or its row: `line` or `row`.
+    #[serde(flatten)]
+    pub place: Place,
     /// The exact fault, in words.
     pub why: String,
+}
+
+/// The list of the dropped records of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedEntry {
+    /// The path of its file in the dataset.
+    pub file: String,
+    /// The number of records that it lists.
+    pub records: u64,
+    /// The size of the file in bytes.
+    pub bytes: u64,
+    /// The checksum of the file.
+    pub xxh3_128: String,
 }
 
 /// One split of a dataset.

@@ -5,6 +5,7 @@
 //! touched.
 
 mod check;
+mod dropped;
 mod manifest;
 mod seal;
 mod shard;
@@ -13,9 +14,11 @@ mod work;
 
 use std::path::Path;
 
+pub(crate) use dropped::write_dropped;
 pub use manifest::Manifest;
 pub(crate) use manifest::{
-    ExampleEntry, InputEntry, Program, ShardEntry, SourceEntry, SplitEntry, TokenizerEntry,
+    DroppedEntry, ExampleEntry, InputEntry, Program, ShardEntry, SourceEntry, SplitEntry,
+    TokenizerEntry,
 };
 pub(crate) use shard::{Batch, ShardWriter, Written};
 pub(crate) use state::{Identity, Stage, State};
@@ -26,6 +29,9 @@ use crate::schema::Split;
 
 /// The tokenizer's copy in a dataset.
 pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// The list of dropped records in a dataset.
+pub(crate) const DROPPED_FILE: &str = "dropped.jsonl";
 
 /// Returns the error of a path that cannot be written to.
 fn failed(path: &Path, error: &std::io::Error) -> Error {

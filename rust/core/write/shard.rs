@@ -34,10 +34,25 @@ pub(crate) struct Written {
 }
 
 /// A writer that counts and hashes the bytes that pass through it.
-struct Summing<W> {
+pub(super) struct Summing<W> {
     inner: W,
     hasher: Xxh3Default,
     bytes: u64,
+}
+
+impl Summing<BufWriter<Box<dyn NewFile>>> {
+    /// Begins the file `path`, which appears under its name once it is published.
+    pub(super) fn create(storage: &dyn Storage, path: &Path) -> io::Result<Self> {
+        let inner = BufWriter::with_capacity(1 << 20, storage.create(path)?);
+        Ok(Self { inner, hasher: Xxh3Default::new(), bytes: 0 })
+    }
+
+    /// Syncs the file and gives it its name. Returns its size and its checksum in hexadecimal.
+    pub(super) fn publish(self) -> io::Result<(u64, String)> {
+        let (bytes, xxh3_128) = (self.bytes, format!("{:032x}", self.hasher.digest128()));
+        finish(self.inner.into_inner().map_err(io::IntoInnerError::into_error)?)?;
+        Ok((bytes, xxh3_128))
+    }
 }
 
 impl<W: Write> Write for Summing<W> {
@@ -68,12 +83,7 @@ impl ShardWriter {
         seq_len: usize,
         ids: IdType,
     ) -> Result<Self> {
-        let file = storage.create(path).map_err(|error| failed(path, &error))?;
-        let sink = Summing {
-            inner: BufWriter::with_capacity(1 << 20, file),
-            hasher: Xxh3Default::new(),
-            bytes: 0,
-        };
+        let sink = Summing::create(storage, path).map_err(|error| failed(path, &error))?;
         let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
             .map_err(|error| broken(path, &error))?;
         let schema = shard_schema(seq_len, ids);
@@ -96,9 +106,7 @@ impl ShardWriter {
     pub(crate) fn finish(mut self) -> Result<Written> {
         self.writer.finish().map_err(|error| broken(&self.path, &error))?;
         let sink = self.writer.into_inner().map_err(|error| broken(&self.path, &error))?;
-        let (bytes, xxh3_128) = (sink.bytes, format!("{:032x}", sink.hasher.digest128()));
-        let file = sink.inner.into_inner().map_err(io::IntoInnerError::into_error);
-        file.and_then(finish).map_err(|error| failed(&self.path, &error))?;
+        let (bytes, xxh3_128) = sink.publish().map_err(|error| failed(&self.path, &error))?;
         Ok(Written { rows: self.rows, bytes, xxh3_128 })
     }
 }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::manifest::{MANIFEST_FILE, Manifest};
 use super::seal::{sealed_text, unsealed};
 use super::state::{Stage, State};
-use super::{TOKENIZER_FILE, failed, shard_name};
+use super::{DROPPED_FILE, TOKENIZER_FILE, failed, shard_name};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::schema::Split;
@@ -190,7 +190,8 @@ impl<'a> WorkFolder<'a> {
         let (storage, work) = (self.storage, self.work());
         let splits = Split::ALL.map(Split::name);
         if !goes_on {
-            for name in splits.into_iter().chain([DONE, TOKENIZER_FILE, MANIFEST_FILE]) {
+            let files = [DONE, TOKENIZER_FILE, DROPPED_FILE, MANIFEST_FILE];
+            for name in splits.into_iter().chain(files) {
                 storage.remove_all(&work.join(name))?;
             }
         }
@@ -225,6 +226,12 @@ impl<'a> WorkFolder<'a> {
         self.work().join(shard_name(split, index))
     }
 
+    /// Returns the path at which the list of dropped records is written.
+    #[must_use]
+    pub(crate) fn dropped_path(&self) -> PathBuf {
+        self.work().join(DROPPED_FILE)
+    }
+
     /// Returns the path of the note about a finished shard.
     fn done_path(&self, split: Split, index: usize) -> PathBuf {
         self.work().join(DONE).join(format!("{}-{index:05}.json", split.name()))
@@ -253,7 +260,7 @@ impl<'a> WorkFolder<'a> {
         // Best effort: files that cannot be removed are an unfinished run, which --overwrite takes.
         let remove = || -> Result<()> {
             if let Some(kept) = &self.kept {
-                for name in Split::ALL.map(Split::name).into_iter().chain([DONE]) {
+                for name in Split::ALL.map(Split::name).into_iter().chain([DONE, DROPPED_FILE]) {
                     self.storage
                         .remove_all(&work.join(name))
                         .map_err(|error| failed(&work, &error))?;
@@ -314,20 +321,39 @@ impl<'a> WorkFolder<'a> {
                 return refuse(&path);
             }
         }
+        if let Some(dropped) = &manifest.dropped {
+            let path = find(&dropped.file);
+            if self.storage.xxh3_128_of_file(&path, || monitor.check())? != dropped.xxh3_128 {
+                return refuse(&path);
+            }
+        }
         let tokenizer = find(TOKENIZER_FILE);
         let digest = hex(&Sha256::digest(self.storage.whole_bytes(&tokenizer)?));
         if digest == manifest.tokenizer.sha256 { Ok(()) } else { refuse(&tokenizer) }
     }
 
-    /// Moves shards, tokenizer and manifest into place; does nothing where that is done.
-    fn move_files(&self) -> std::io::Result<()> {
-        let (out, work) = (&self.out, self.work());
+    /// Moves shards, tokenizer, dropped records and manifest into place; does nothing where that is
+    /// done.
+    fn move_files(&self) -> Result<()> {
+        let work = self.work();
         if !self.storage.exists(&work.join(MANIFEST_FILE)) {
             return Ok(());
         }
+        let lists_drops = Manifest::read(self.storage, &work)?.dropped.is_some();
+        self.move_all(lists_drops).map_err(|error| failed(&self.out, &error))
+    }
+
+    /// Moves every file into place. The list of an older dataset is removed unless the new one,
+    /// which `lists_drops`, has a list in its stead.
+    fn move_all(&self, lists_drops: bool) -> std::io::Result<()> {
+        let (out, work) = (&self.out, self.work());
         // From here on the folder is unfinished until its manifest is back.
         self.storage.remove_if_there(&out.join(MANIFEST_FILE))?;
-        for name in Split::ALL.map(Split::name).into_iter().chain([TOKENIZER_FILE]) {
+        if !lists_drops {
+            self.storage.remove_all(&out.join(DROPPED_FILE))?;
+        }
+        let files = [TOKENIZER_FILE, DROPPED_FILE];
+        for name in Split::ALL.map(Split::name).into_iter().chain(files) {
             if self.storage.exists(&work.join(name)) {
                 self.storage.remove_all(&out.join(name))?;
                 self.storage.rename(&work.join(name), &out.join(name))?;
@@ -343,9 +369,8 @@ impl<'a> WorkFolder<'a> {
     /// Ends a move, wherever it stopped, and clears the work folder away.
     pub(crate) fn end_move(mut self) -> Result<()> {
         let (out, work) = (self.out.clone(), self.work());
-        self.move_files()
-            .and_then(|()| self.storage.remove_all(&work.join(DONE)))
-            .map_err(|error| failed(&out, &error))?;
+        self.move_files()?;
+        self.storage.remove_all(&work.join(DONE)).map_err(|error| failed(&out, &error))?;
         if self.state.keep_spool {
             self.state.stage = Stage::Kept;
             return self.write_state();

@@ -5,7 +5,7 @@ use std::io;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sabiprep::error::{Error, ErrorKind};
+use sabiprep::error::{Error, ErrorKind, Place};
 
 /// Returns the name of the Python class of a kind.
 fn class_of(kind: ErrorKind) -> &'static str {
@@ -41,7 +41,11 @@ pub fn to_python(py: Python<'_>, error: &Error) -> PyErr {
         let class = py.import("sabiprep.errors")?.getattr(class_of(error.kind))?;
         let place = PyDict::new(py);
         place.set_item("file", &error.file)?;
-        place.set_item("line", error.line)?;
+        match error.place {
+            Some(Place::Line(line)) => place.set_item("line", line)?,
+            Some(Place::Row(row)) => place.set_item("row", row)?,
+            None => {}
+        }
         place.set_item("source", &error.source_name)?;
         place.set_item("remedy", &error.remedy)?;
         if let Some(name) = error.io_kind.and_then(errno_of) {

@@ -6,6 +6,7 @@ mod door;
 mod error;
 mod options;
 mod pipeline;
+mod survey;
 mod tokenize;
 mod verify;
 
@@ -19,6 +20,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pipeline::pack, module)?)?;
     module.add_function(wrap_pyfunction!(pipeline::explain, module)?)?;
     module.add_function(wrap_pyfunction!(pipeline::train_tokenizer, module)?)?;
+    module.add_function(wrap_pyfunction!(survey::survey, module)?)?;
+    module.add_function(wrap_pyfunction!(survey::init, module)?)?;
     module.add_function(wrap_pyfunction!(verify::verify, module)?)?;
     module.add_function(wrap_pyfunction!(verify::verify_against, module)?)?;
     module.add_class::<tokenize::Decoder>()?;

@@ -1,9 +1,18 @@
 //! Converts `sabiprep.PackOptions` to the options of the core.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use sabiprep::plan::PackOptions;
+use sabiprep::plan::{HubFiles, PackOptions};
+
+/// The files of the Hugging Face Hub by pattern: local path and name.
+pub type Hub = BTreeMap<String, Vec<(PathBuf, String)>>;
+
+/// Returns files of the Hugging Face Hub for the core.
+pub fn hub_files(hub: Option<Hub>) -> HubFiles {
+    HubFiles::new(hub.unwrap_or_default())
+}
 
 /// Makes `Options`, its conversion and `NAMES` from one list. The conversion names every field, so
 /// a field that the core has and the list has not is a compile error.
@@ -15,10 +24,11 @@ macro_rules! options {
             $($name: $type),*
         }
 
-        impl From<Options> for PackOptions {
-            fn from(options: Options) -> Self {
-                let Options { $($name),* } = options;
-                Self { $($name),* }
+        impl Options {
+            /// Returns the options of the core, with the files of the Hugging Face Hub.
+            pub fn with_hub(self, hub: Option<Hub>) -> PackOptions {
+                let (Self { $($name),* }, hub) = (self, hub_files(hub));
+                PackOptions { $($name,)* hub }
             }
         }
 
@@ -34,6 +44,7 @@ options! {
     threads: usize,
     split_bytes: Option<u64>,
     spool_bytes: u64,
+    strict: bool,
     overwrite: bool,
     resume: bool,
     keep_spool: bool,

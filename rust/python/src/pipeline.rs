@@ -9,25 +9,26 @@ use pyo3_arrow::PyRecordBatch;
 use sabiprep::commands::{self, Explanation};
 use sabiprep::error::{Error, Result};
 use sabiprep::pipeline;
-use sabiprep::plan::{PackOptions, Plan};
+use sabiprep::plan::Plan;
 use sabiprep::report::Report;
 use serde_json::json;
 
 use crate::door::enter;
 use crate::error::to_python;
-use crate::options::Options;
+use crate::options::{Hub, Options, hub_files};
 
 /// Packs a corpus and returns the report as JSON.
 #[pyfunction]
-#[pyo3(signature = (corpus, out, options, progress))]
+#[pyo3(signature = (corpus, out, options, progress, *, hub = None))]
 pub fn pack(
     py: Python<'_>,
     corpus: Option<PathBuf>,
     out: PathBuf,
     options: Options,
     progress: Option<&Bound<'_, PyAny>>,
+    hub: Option<Hub>,
 ) -> PyResult<String> {
-    let options = PackOptions::from(options);
+    let options = options.with_hub(hub);
     enter(py, progress, |context| {
         to_json(&pipeline::pack(corpus.as_deref(), &out, &options, context)?)
     })
@@ -40,15 +41,16 @@ fn to_json(report: &Report) -> Result<String> {
 
 /// Explains a record, given as JSON. Returns its stages as JSON and its tokens as an Arrow table.
 #[pyfunction]
-#[pyo3(signature = (corpus, source, record, options))]
+#[pyo3(signature = (corpus, source, record, options, *, hub = None))]
 pub fn explain<'py>(
     py: Python<'py>,
     corpus: PathBuf,
     source: &str,
     record: &str,
     options: Options,
+    hub: Option<Hub>,
 ) -> PyResult<(String, Bound<'py, PyAny>)> {
-    let options = PackOptions::from(options);
+    let options = options.with_hub(hub);
     let explanation = enter(py, None, |context| {
         let plan = Plan::load(&corpus, &options, context.storage)?;
         commands::explain(plan, source, record.as_bytes(), context)
@@ -101,7 +103,7 @@ fn token_table(
 
 /// Trains a tokenizer on a corpus and writes its file. Returns the counts of its records as JSON.
 #[pyfunction]
-#[pyo3(signature = (corpus, file, vocab_size, *, overwrite, progress))]
+#[pyo3(signature = (corpus, file, vocab_size, *, overwrite, progress, hub = None))]
 pub fn train_tokenizer(
     py: Python<'_>,
     corpus: PathBuf,
@@ -109,9 +111,12 @@ pub fn train_tokenizer(
     vocab_size: usize,
     overwrite: bool,
     progress: Option<&Bound<'_, PyAny>>,
+    hub: Option<Hub>,
 ) -> PyResult<String> {
+    let hub = hub_files(hub);
     enter(py, progress, |context| {
-        let report = commands::train_tokenizer(&corpus, &file, vocab_size, overwrite, context)?;
+        let wanted = (vocab_size, overwrite);
+        let report = commands::train_tokenizer_with(&corpus, hub, &file, wanted, context)?;
         Ok(json!({
             "vocab_size": report.vocab_size,
             "specials": report.specials,

@@ -9,6 +9,7 @@ use csv_core::{ReadFieldResult, ReaderBuilder};
 use crate::error::{Error, Result};
 use crate::read::columns::Columns;
 use crate::read::content::Content;
+use crate::read::encoding::{Encoding, NAME_ENCODING, not_text};
 use crate::read::format::{Format, FormatOptions, Likeness, Request};
 use crate::read::json::{Fields, Value};
 use crate::read::lines::MAX_LINE;
@@ -16,8 +17,8 @@ use crate::read::record::{Reader, malformed};
 use crate::read::slots::Slots;
 use crate::schema::Refusal;
 
-/// Characters beside the comma that separate the fields of files named `.csv`.
-const OTHER_DELIMITERS: [u8; 3] = [b';', b'\t', b'|'];
+/// The lines that a field may hold before they are looked at.
+const MANY_LINES: usize = 20;
 
 pub(super) struct Csv;
 
@@ -30,25 +31,25 @@ impl Format for Csv {
         &["csv"]
     }
 
-    fn sniff(&self, content: &[u8], options: &FormatOptions) -> Result<Likeness> {
-        let other = first_line_unquoted(content).find(|byte| OTHER_DELIMITERS.contains(byte));
-        match other {
-            Some(other) if options.delimiter.is_none() => {
-                let shown = other.escape_ascii();
-                let what = format!("holds '{shown}' outside of quotes in its first line");
-                Err(Error::config(format!("{what}: its delimiter cannot be guessed")).remedy(
-                    format!(
-                        "say format = \"csv\" in its source, and delimiter = \"{shown}\" or \",\", \
-                     whichever it is"
-                    ),
-                ))
-            }
-            _ => Ok(Likeness::Possible),
-        }
+    fn sniff(&self, _: &[u8], _: &FormatOptions) -> Result<Likeness> {
+        Ok(Likeness::Possible)
     }
 
     fn options(&self) -> &'static [&'static str] {
         &["columns", "header", "delimiter"]
+    }
+
+    fn cut<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let mut is_quoted = false;
+        let is_end = |&byte: &u8| {
+            is_quoted ^= byte == b'"';
+            !is_quoted && matches!(byte, b'\r' | b'\n')
+        };
+        &bytes[..bytes.iter().position(is_end).unwrap_or(bytes.len())]
+    }
+
+    fn described(&self, options: &FormatOptions) -> String {
+        options.described("quoted CSV")
     }
 
     fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
@@ -61,16 +62,6 @@ impl Format for Csv {
         rows.row.most_fields = columns.len();
         Ok(Box::new(CsvReader { rows, columns, has_first, skips_first }))
     }
-}
-
-/// Returns the bytes of the first line that are outside of quotes.
-fn first_line_unquoted(content: &[u8]) -> impl Iterator<Item = u8> {
-    let mut is_quoted = false;
-    let unquoted = content.iter().copied().filter(move |&byte| {
-        is_quoted ^= byte == b'"';
-        !is_quoted
-    });
-    unquoted.take_while(|byte| !matches!(byte, b'\r' | b'\n'))
 }
 
 /// A cursor over the records, with the names of their fields.
@@ -119,11 +110,17 @@ impl Reader for CsvReader {
         };
         self.columns.fields(row.count, row.fields(text).map(Value::from)).map_err(malformed)
     }
+
+    fn is_doubtful(&self) -> bool {
+        let row = &self.rows.row;
+        row.flaw.is_some() || row.swallows(self.rows.delimiter, self.columns.len())
+    }
 }
 
 /// A cursor over records without names.
 struct Rows {
     content: Content,
+    delimiter: u8,
     parser: csv_core::Reader,
     row: Row,
 }
@@ -148,13 +145,15 @@ struct Row {
     is_quoted: Option<bool>,
     /// What is wrong with the record as a whole.
     flaw: Option<String>,
+    /// The encoding of the file, if it is not UTF-8.
+    encoding: Option<Encoding>,
 }
 
 impl Rows {
     /// Opens the records of a file.
     fn open(request: &Request<'_>) -> Result<Self> {
         let delimiter = request.options.delimiter.as_ref().map_or(b',', |text| text.as_bytes()[0]);
-        let mut content = Content::open(request.path, 0, request.context)?;
+        let mut content = Content::open(request, 0)?;
         content.skip_bom()?;
         let mut parser = ReaderBuilder::new().delimiter(delimiter).build();
         // A parser that has read something looks for no second byte order mark.
@@ -162,13 +161,24 @@ impl Rows {
         parser.set_line(1);
         Ok(Self {
             content,
+            delimiter,
             parser,
-            row: Row { data: vec![0; 1 << 12], most_fields: usize::MAX, ..Row::default() },
+            row: Row {
+                data: vec![0; 1 << 12],
+                most_fields: usize::MAX,
+                encoding: request.options.encoding,
+                ..Row::default()
+            },
         })
     }
 
     /// Goes to the next record. Returns `false` after the last record. Empty lines are no records.
+    /// A byte order mark before a record shows where files were put together.
     fn advance(&mut self) -> Result<bool> {
+        if !self.skip_line_ends()? {
+            return Ok(false);
+        }
+        self.content.skip_bom()?;
         if !self.skip_line_ends()? {
             return Ok(false);
         }
@@ -296,12 +306,32 @@ impl Row {
         let mut start = 0;
         for (nth, &end) in self.ends.iter().enumerate() {
             let field = &self.data[std::mem::replace(&mut start, end)..end];
-            if let Err(error) = std::str::from_utf8(field) {
-                let (nth, byte) = (nth + 1, error.valid_up_to() + 1);
-                return format!("field {nth} is not UTF-8 from its byte {byte} on");
+            if std::str::from_utf8(field).is_err() {
+                return format!("field {} is {}", nth + 1, not_text(field, self.encoding, "its "));
             }
         }
         "not UTF-8".to_owned()
+    }
+
+    /// Returns whether a field holds many lines, most of which look like records of `columns`
+    /// fields: a quote that should be text opens it, and the next such quote closes it.
+    fn swallows(&self, delimiter: u8, columns: usize) -> bool {
+        let data = &self.data[..self.filled];
+        if columns < 2 || memchr::memchr_iter(b'\n', data).nth(MANY_LINES).is_none() {
+            return false;
+        }
+        let mut start = 0;
+        self.ends.iter().any(|&end| {
+            let field = &data[std::mem::replace(&mut start, end)..end];
+            let lines = field.split(|byte| *byte == b'\n');
+            let (mut count, mut alike) = (0, 0);
+            for line in lines {
+                count += 1;
+                let width = 1 + memchr::memchr_iter(delimiter, line).count();
+                alike += usize::from(width == columns);
+            }
+            count > MANY_LINES && alike * 2 > count
+        })
     }
 
     /// Returns the fields of a header.
@@ -309,7 +339,7 @@ impl Row {
         let header = |what: &str| Error::input(format!("the header: {what}")).line(1);
         match (&self.flaw, self.text()) {
             (Some(flaw), _) => Err(header(flaw)),
-            (None, None) => Err(header(&self.not_utf8())),
+            (None, None) => Err(header(&self.not_utf8()).remedy(NAME_ENCODING)),
             (None, Some(text)) => Ok(self.fields(text).map(str::to_owned).collect()),
         }
     }

@@ -6,14 +6,16 @@
 
 use std::sync::Arc;
 
+use super::nested::NestedReader;
 use crate::error::{Error, Result};
-use crate::read::content::Content;
+use crate::read::content::{Content, newlines};
+use crate::read::encoding::Encoding;
 use crate::read::format::{Format, FormatOptions, Likeness, Request};
 use crate::read::head::Head;
 use crate::read::json::Fields;
 use crate::read::json_slots::fill_from_json;
 use crate::read::lines::MAX_LINE;
-use crate::read::record::{Reader, malformed, parse_json};
+use crate::read::record::{Reader, malformed, parse_element};
 use crate::read::slots::{FieldTree, Slots};
 use crate::schema::Refusal;
 
@@ -28,9 +30,13 @@ impl Format for JsonArray {
         &["json", "jsonl", "ndjson"]
     }
 
-    fn sniff(&self, content: &[u8], _: &FormatOptions) -> Result<Likeness> {
+    fn sniff(&self, content: &[u8], options: &FormatOptions) -> Result<Likeness> {
         let mut bytes = content.iter().filter(|byte| !is_space(**byte));
         Ok(match (bytes.next(), bytes.next()) {
+            // One object over many lines, or on one that is longer than what was read.
+            (Some(b'{'), _) if options.records.is_some() && !begins_with_line(content) => {
+                Likeness::Certain
+            }
             (Some(b'['), Some(b'{')) => Likeness::Certain,
             (Some(b'['), _) => Likeness::Possible,
             _ => Likeness::None,
@@ -42,13 +48,36 @@ impl Format for JsonArray {
         head.refuse_encoded()
     }
 
+    fn options(&self) -> &'static [&'static str] {
+        &["records"]
+    }
+
+    fn cut<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[..Scan::until(b']').element(bytes).0]
+    }
+
+    fn described(&self, options: &FormatOptions) -> String {
+        options.described("a JSON array")
+    }
+
     fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
-        let mut content = Content::open(request.path, 0, request.context)?;
+        if let Some(steps) = request.options.steps() {
+            return NestedReader::of_file(request, steps);
+        }
+        let mut content = Content::open(request, 0)?;
         content.skip_bom()?;
         let mut elements = Elements::new(content);
         elements.begin_array()?;
-        Ok(Box::new(ArrayReader { elements, wanted: request.wanted.cloned() }))
+        let encoding = request.options.encoding;
+        Ok(Box::new(ArrayReader { elements, wanted: request.wanted.cloned(), encoding }))
     }
+}
+
+/// Returns whether the first line of a content is an object of its own.
+fn begins_with_line(content: &[u8]) -> bool {
+    let start = content.iter().take_while(|byte| is_space(**byte)).count();
+    let line = content[start..].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    parse_element(line, None).is_ok()
 }
 
 /// Returns whether a byte is white space between the tokens of JSON.
@@ -56,15 +85,12 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// Returns the number of lines that end in `bytes`.
-fn newlines(bytes: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', bytes).count() as u64
-}
-
 /// A cursor over the elements, read as objects.
 struct ArrayReader {
     elements: Elements,
     wanted: Option<Arc<FieldTree>>,
+    /// The encoding of the file, if it is not UTF-8.
+    encoding: Option<Encoding>,
 }
 
 impl Reader for ArrayReader {
@@ -89,14 +115,14 @@ impl Reader for ArrayReader {
 
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
         match self.elements.element() {
-            Some(element) => parse_json(element),
+            Some(element) => parse_element(element, self.encoding),
             None => Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20))),
         }
     }
 }
 
 /// A cursor over the elements as bytes.
-struct Elements {
+pub(super) struct Elements {
     content: Content,
     /// The line of the next unread byte, from 1.
     line: u64,
@@ -107,6 +133,10 @@ struct Elements {
     /// The bytes of the element, if they are not too many.
     buffer: Vec<u8>,
     next: Next,
+    /// The last byte of the element that is not white space.
+    last: Option<u8>,
+    /// Whether the array is inside of an object, which was read to its end before.
+    is_inside: bool,
 }
 
 /// The next thing expected in the file.
@@ -122,17 +152,43 @@ enum Next {
 
 impl Elements {
     /// Returns a cursor before the array.
-    fn new(content: Content) -> Self {
-        Self { content, line: 1, start: 0, bytes: 0, buffer: Vec::new(), next: Next::First }
+    pub(super) fn new(content: Content) -> Self {
+        let (buffer, next) = (Vec::new(), Next::First);
+        Self { content, line: 1, start: 0, bytes: 0, buffer, next, last: None, is_inside: false }
+    }
+
+    /// Ends reading at the end of the array, whose first element is next.
+    pub(super) fn ends_inside(&mut self) {
+        self.is_inside = true;
+    }
+
+    /// Returns the offset of the element at hand.
+    pub(super) fn offset(&self) -> u64 {
+        self.start
+    }
+
+    /// Returns the length in bytes of the element at hand.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the last byte of the element at hand that is not white space, however long it is.
+    pub(super) fn last_byte(&self) -> Option<u8> {
+        self.last
+    }
+
+    /// Moves past the next byte, which was looked at.
+    pub(super) fn consume(&mut self) {
+        self.content.consume(1);
     }
 
     /// Returns the element at hand, unless it is too long.
-    fn element(&self) -> Option<&[u8]> {
+    pub(super) fn element(&self) -> Option<&[u8]> {
         (self.bytes <= MAX_LINE).then_some(&self.buffer)
     }
 
     /// Moves past the bracket that opens the array.
-    fn begin_array(&mut self) -> Result<()> {
+    pub(super) fn begin_array(&mut self) -> Result<()> {
         match self.next_byte()? {
             Some(b'[') => {
                 self.content.consume(1);
@@ -148,7 +204,10 @@ impl Elements {
     }
 
     /// Goes to the next element. Returns `false` at the end of the array.
-    fn advance(&mut self) -> Result<bool> {
+    pub(super) fn advance(&mut self) -> Result<bool> {
+        if self.next == Next::End && self.is_inside {
+            return Ok(false);
+        }
         let first = self.next_byte()?;
         if self.next == Next::End {
             return match first {
@@ -164,19 +223,20 @@ impl Elements {
             return self.advance();
         }
         // Between two commas there is an element of no bytes, which is malformed.
-        let line = self.line;
-        self.read_element(line)?;
+        self.read_element(b']')?;
         let end = self.next_byte()?;
         self.content.consume(1);
         self.next = if end == Some(b']') { Next::End } else { Next::Element };
         Ok(true)
     }
 
-    /// Reads an element, which begins on `line`, up to the comma or bracket that ends it.
-    fn read_element(&mut self, line: u64) -> Result<()> {
+    /// Reads an element up to the comma or the byte `close` that ends it.
+    pub(super) fn read_element(&mut self, close: u8) -> Result<()> {
+        let line = self.line;
         (self.start, self.bytes) = (self.content.offset(), 0);
+        self.last = None;
         self.buffer.clear();
-        let mut scan = Scan::default();
+        let mut scan = Scan::until(close);
         loop {
             let chunk = self.content.chunk()?;
             if chunk.is_empty() {
@@ -184,6 +244,8 @@ impl Elements {
             }
             let (len, is_whole) = scan.element(chunk);
             self.bytes += len;
+            let last = chunk[..len].iter().rev().find(|byte| !is_space(**byte)).copied();
+            self.last = last.or(self.last);
             if self.bytes <= MAX_LINE {
                 self.buffer.extend_from_slice(&chunk[..len]);
             }
@@ -197,7 +259,7 @@ impl Elements {
 
     /// Returns the next byte that is not white space, without moving past it; `None` at the end of
     /// the file.
-    fn next_byte(&mut self) -> Result<Option<u8>> {
+    pub(super) fn next_byte(&mut self) -> Result<Option<u8>> {
         loop {
             let chunk = self.content.chunk()?;
             let blank = chunk.iter().take_while(|byte| is_space(**byte)).count();
@@ -211,7 +273,7 @@ impl Elements {
     }
 
     /// Returns the error of a file that ends where the array should go on.
-    fn unfinished(&self) -> Error {
+    pub(super) fn unfinished(&self) -> Error {
         let what = if self.bytes == 0 {
             "ends before its array does: it is truncated"
         } else {
@@ -222,14 +284,15 @@ impl Elements {
     }
 
     /// Returns an error about the current line.
-    fn fault(&self, what: &str) -> Error {
+    pub(super) fn fault(&self, what: &str) -> Error {
         self.content.fault(what).line(self.line)
     }
 }
 
 /// Finds the end of an element.
-#[derive(Default)]
 struct Scan {
+    /// The byte that ends the container of the element.
+    close: u8,
     /// The number of open brackets and braces.
     depth: usize,
     in_string: bool,
@@ -238,6 +301,11 @@ struct Scan {
 }
 
 impl Scan {
+    /// Returns a search in an element of a container that `close` ends.
+    fn until(close: u8) -> Self {
+        Self { close, depth: 0, in_string: false, is_escaped: false }
+    }
+
     /// Returns the number of bytes of `chunk` that belong to the element, and whether it ends after
     /// them.
     fn element(&mut self, chunk: &[u8]) -> (usize, bool) {
@@ -261,7 +329,9 @@ impl Scan {
             match chunk[index] {
                 b'"' => self.in_string = true,
                 b'[' | b'{' => self.depth += 1,
-                b',' | b']' if self.depth == 0 => return (index, true),
+                byte if self.depth == 0 && (byte == b',' || byte == self.close) => {
+                    return (index, true);
+                }
                 // A brace too many is part of its element, which is malformed.
                 b']' | b'}' => self.depth = self.depth.saturating_sub(1),
                 _ => {}

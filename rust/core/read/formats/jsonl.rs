@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::nested::NestedReader;
 use crate::error::Result;
 use crate::read::format::{Format, FormatOptions, Likeness, Request};
 use crate::read::head::Head;
@@ -29,16 +30,28 @@ impl Format for Jsonl {
         })
     }
 
-    fn splits_at_lines(&self) -> bool {
+    fn splits_at_lines(&self, _: &FormatOptions) -> bool {
         true
     }
 
     /// A NUL costs its line only: JSON escapes it, so it is never part of a text.
     fn refuse(&self, head: &Head) -> Result<()> {
-        head.refuse_encoded()
+        head.refuse_encoded()?;
+        head.refuse_carriage_returns()
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &["records"]
+    }
+
+    fn described(&self, options: &FormatOptions) -> String {
+        options.described("JSON Lines")
     }
 
     fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
+        if let Some(steps) = request.options.steps() {
+            return NestedReader::of_lines(request, steps);
+        }
         LineReader::open(request, false, JsonLine { wanted: request.wanted.cloned() })
     }
 }

@@ -1,8 +1,11 @@
-//! Reads plain text: one record on each line, in the field `text`.
+//! Reads plain text: one record on each line, in each paragraph or in each file, in the field
+//! `text`.
 
+use super::text_unit::{UnitReader, is_blank};
 use crate::error::Result;
 use crate::read::columns::Columns;
 use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::head::Head;
 use crate::read::json::{Fields, Value};
 use crate::read::line_reader::{LineFormat, LineReader};
 use crate::read::record::Reader;
@@ -26,17 +29,33 @@ impl Format for Text {
         Ok(Likeness::Possible)
     }
 
-    fn splits_at_lines(&self) -> bool {
-        true
+    fn options(&self) -> &'static [&'static str] {
+        &["unit"]
+    }
+
+    fn splits_at_lines(&self, options: &FormatOptions) -> bool {
+        options.unit.is_none()
+    }
+
+    fn refuse(&self, head: &Head) -> Result<()> {
+        head.refuse_binary()?;
+        head.refuse_carriage_returns()
     }
 
     fn default_target(&self) -> Option<&'static str> {
         Some("{{ text }}")
     }
 
+    fn described(&self, options: &FormatOptions) -> String {
+        options.described("text, one record a line")
+    }
+
     fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
         let columns = Columns::new(vec![FIELD.to_owned()], request);
-        LineReader::open(request, false, TextLine { columns })
+        match request.options.unit {
+            Some(unit) => UnitReader::open(request, columns, unit),
+            None => LineReader::open(request, false, TextLine { columns }),
+        }
     }
 }
 
@@ -47,7 +66,7 @@ struct TextLine {
 
 impl LineFormat for TextLine {
     fn is_blank(&self, line: &[u8]) -> bool {
-        std::str::from_utf8(line).is_ok_and(|text| text.trim().is_empty())
+        is_blank(line)
     }
 
     fn fill<'a>(&self, text: &'a str, slots: &mut Slots<'a>) -> bool {

@@ -1,0 +1,191 @@
+//! Estimates: how much would come of a corpus, from its samples.
+
+use serde::Serialize;
+
+use super::resolve::Bench;
+use super::sample::{Sampled, SampledInput, Tokenized};
+use crate::job::Job;
+use crate::plan::Source;
+
+/// Bytes that a shard's file takes a second to write and sync, about: the slow end of disks.
+const WRITTEN_A_SECOND: f64 = 300e6;
+/// Bytes of a document's length, source, record and part in a row; of a run of one role; and of the
+/// offsets and the count of targets of a row.
+const DOCUMENT: f64 = 4.0 + 2.0 + 8.0 + 4.0;
+const RUN: f64 = 5.0;
+const ROW: f64 = 32.0;
+
+/// What packing would give and take, estimated from samples.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Records in the files.
+    pub records: u64,
+    /// Documents, copies and windows included.
+    pub documents: u64,
+    /// Tokens, control tokens included.
+    pub tokens: u64,
+    /// Trained tokens.
+    pub targets: u64,
+    /// Rows of both splits.
+    pub rows: u64,
+    /// Bytes of the dataset.
+    pub bytes: u64,
+    /// Seconds of packing at the speed of the sample, on all threads.
+    pub seconds: f64,
+    /// Whether every record was read and tokenized, so that only rows, bytes and time are estimates.
+    pub exact: bool,
+    /// Sums that rows depend on.
+    #[serde(skip)]
+    rows_of: RowsOf,
+}
+
+/// Sums over documents that rows are estimated from, for training and for validation.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct RowsOf {
+    documents: [f64; 2],
+    tokens: [f64; 2],
+    /// Documents longer than half a row.
+    halves: [f64; 2],
+    runs: f64,
+    /// Seconds of one thread.
+    seconds: f64,
+}
+
+/// Returns the estimate of a source, but for rows, bytes and time, which depend on all of them.
+pub(super) fn of_source(bench: &Bench, sampled: &Sampled) -> Estimate {
+    let plan = bench.plan();
+    let source = &plan.sources[sampled.index];
+    let sums = sampled.sums();
+    let mean = mean_bytes(&sums);
+    let records = |nth: usize| records_of(&sampled.inputs, nth, size_of(bench, source, nth), mean);
+    let (training, all) = (source.training_inputs, source.inputs.len());
+    let trained: f64 = (0..training).map(records).sum();
+    let held_out: f64 = (training..all).map(records).sum();
+    let mut estimate =
+        Estimate { records: (trained + held_out).round() as u64, ..Estimate::default() };
+    if bench.job().is_none() {
+        return estimate;
+    }
+    // Files that are held out may differ from others, if any of them was tokenized.
+    let sides = sampled.tokenized.map(|side| if side.records > 0 { side } else { sums });
+    let (share, copies) = (plan.pack.validation, source.epochs.unwrap_or(1.0));
+    // Both splits, as numbers of records of training files and of held-out ones.
+    let made = [[trained * (1.0 - share) * copies, 0.0], [trained * share, held_out]];
+    let times = |each: [f64; 2]| made.map(|made| made[0] * each[0] + made[1] * each[1]);
+    let by_record = |of: Sum| times(sides.each_ref().map(|sums| a_record(sums, of)));
+    let by_bytes = |of: Sum| times(sides.each_ref().map(|sums| by_bytes(sums, of)));
+    let whole = |both: [f64; 2]| (both[0] + both[1]).round() as u64;
+    let (documents, tokens) = (by_record(|sums| sums.documents), by_bytes(|sums| sums.tokens));
+    estimate.documents = whole(documents);
+    estimate.tokens = whole(tokens);
+    estimate.targets = whole(by_bytes(|sums| sums.targets));
+    // Which records are copied, or held out and so not copied, is left to chance.
+    let is_chance = copies.fract() != 0.0 || share > 0.0;
+    estimate.exact = sampled.inputs.iter().all(|input| input.is_whole)
+        && sums.records == sampled.records
+        && !is_chance;
+    let runs = by_record(|sums| sums.runs);
+    let content = (trained + held_out) * mean;
+    let speed = if sums.bytes == 0 { 0.0 } else { sums.seconds / sums.bytes as f64 };
+    estimate.rows_of = RowsOf {
+        documents,
+        tokens,
+        halves: by_bytes(|sums| sums.halves),
+        runs: runs[0] + runs[1],
+        seconds: content * speed,
+    };
+    estimate
+}
+
+/// Returns the mean size of the records that were read.
+fn mean_bytes(sums: &Tokenized) -> f64 {
+    sums.read_bytes as f64 / sums.read.max(1) as f64
+}
+
+/// One of the sums over tokenized records.
+type Sum = fn(&Tokenized) -> u64;
+
+/// Returns a sum over tokenized records for each of them.
+fn a_record(sums: &Tokenized, of: Sum) -> f64 {
+    of(sums) as f64 / sums.records.max(1) as f64
+}
+
+/// Returns a sum that grows with the size of records for each record that was read: the tokenized
+/// ones may be shorter than others.
+fn by_bytes(sums: &Tokenized, of: Sum) -> f64 {
+    if sums.bytes == 0 { 0.0 } else { of(sums) as f64 * mean_bytes(sums) / sums.bytes as f64 }
+}
+
+/// Returns the size of the input `nth` of a source.
+fn size_of(bench: &Bench, source: &Source, nth: usize) -> u64 {
+    bench.plan().inputs[source.inputs[nth]].size
+}
+
+/// Returns the number of records of the input `nth`, whose file has `size` bytes. `mean` is the
+/// mean size of the source's records.
+fn records_of(inputs: &[SampledInput], nth: usize, size: u64, mean: f64) -> f64 {
+    let input = &inputs[nth];
+    if input.is_whole {
+        return input.records as f64;
+    }
+    if let Some(stated) = input.stated {
+        return stated as f64;
+    }
+    if !input.densities.is_empty() {
+        // Places are evenly spread, whatever was read of each.
+        let density = input.densities.iter().sum::<f64>() / input.densities.len() as f64;
+        return size as f64 * inflation(&[input]) * density;
+    }
+    // Not read: as the files of the source that were.
+    let read: Vec<&SampledInput> = inputs.iter().filter(|input| input.records > 0).collect();
+    if mean == 0.0 { 0.0 } else { size as f64 * inflation(&read) / mean }
+}
+
+/// Returns the bytes of content for each byte of a compressed file; 1 for plain files.
+fn inflation(inputs: &[&SampledInput]) -> f64 {
+    let sum = |of: fn(&SampledInput) -> u64| inputs.iter().map(|input| of(input)).sum::<u64>();
+    if !inputs.iter().any(|input| input.is_compressed) {
+        return 1.0;
+    }
+    sum(|input| input.unpacked) as f64 / sum(|input| input.packed).max(1) as f64
+}
+
+/// Adds up the estimates of sources, and estimates rows, bytes and time.
+pub(super) fn of_corpus(job: &Job, sources: &[Estimate], threads: usize) -> Estimate {
+    let mut total = Estimate { exact: true, ..Estimate::default() };
+    let sums = &mut RowsOf::default();
+    for source in sources {
+        total.records += source.records;
+        total.documents += source.documents;
+        total.tokens += source.tokens;
+        total.targets += source.targets;
+        total.exact &= source.exact;
+        let of = source.rows_of;
+        for side in 0..2 {
+            sums.documents[side] += of.documents[side];
+            sums.tokens[side] += of.tokens[side];
+            sums.halves[side] += of.halves[side];
+        }
+        sums.runs += of.runs;
+        sums.seconds += of.seconds;
+    }
+    let pack = &job.plan.pack;
+    let seq_len = pack.seq_len as f64;
+    for side in 0..2 {
+        let full = (sums.tokens[side] / seq_len).ceil();
+        // Two documents longer than half a row never share one, unless rows cut documents.
+        let rows = match pack.pack.name() {
+            "none" => sums.documents[side].round(),
+            _ if pack.pack.may_cut() => full,
+            _ => full.max(sums.halves[side].round()),
+        };
+        total.rows += rows as u64;
+    }
+    let documents = sums.documents[0] + sums.documents[1];
+    // An id and a bit of mask for each token of a row.
+    let row = seq_len * (job.encoder.id_type().width() as f64 + 0.125) + ROW;
+    total.bytes = (total.rows as f64 * row + documents * DOCUMENT + sums.runs * RUN) as u64
+        + job.encoder.bytes().len() as u64;
+    total.seconds = sums.seconds / threads as f64 + total.bytes as f64 / WRITTEN_A_SECOND;
+    total
+}

@@ -1,0 +1,146 @@
+//! Writes a guess as the text of a `corpus.toml`, which says the same.
+
+use std::fmt::Write;
+
+use super::{Guess, GuessedSource, Unrecognised};
+use crate::plan::SegmentSpec;
+
+/// Returns a guess as the text of a `corpus.toml`. With `comments`, also for a person to go on with.
+pub(super) fn text_of(guess: &Guess, comments: bool) -> String {
+    let mut out = String::new();
+    if comments {
+        out += "# Guessed by `sabiprep init` from the files of this folder. Look at it with\n\
+                # `sabiprep plan`, edit it, and pack. Every key: docs/configuration.md\n\n";
+    }
+    write_tokenizer(guess, comments, &mut out);
+    if comments {
+        out += "# [pack]\n# seq_len = 2048      # tokens in a row\n\
+                # validation = 0.01   # the share of the records that is held out\n\n";
+    }
+    for source in &guess.sources {
+        write_source(source, comments, &mut out);
+    }
+    if comments {
+        guess.unrecognised.iter().for_each(|file| write_unrecognised(file, &mut out));
+        for sentence in &guess.passed_over {
+            line(&mut out, &format!("# {}", on_one_line(sentence)));
+        }
+    }
+    out
+}
+
+/// Appends a line.
+fn line(out: &mut String, text: &str) {
+    out.push_str(text);
+    out.push('\n');
+}
+
+/// Writes `[tokenizer]`.
+fn write_tokenizer(guess: &Guess, comments: bool, out: &mut String) {
+    if guess.tokenizer.is_none() && guess.eos.is_none() && !comments {
+        return;
+    }
+    line(out, "[tokenizer]");
+    match &guess.tokenizer {
+        Some(file) => line(out, &format!("file = {}", quoted(file))),
+        None if comments => line(out, "# file = \"tokenizer.json\"   # or --tokenizer FILE"),
+        None => {}
+    }
+    match &guess.eos {
+        Some(eos) => line(out, &format!("eos = {}", quoted(eos))),
+        None if comments => line(out, "# eos = \"</s>\"   # the token that closes every document"),
+        None => {}
+    }
+    out.push('\n');
+}
+
+/// Writes a source.
+fn write_source(source: &GuessedSource, comments: bool, out: &mut String) {
+    if comments {
+        line(out, &format!("# {}", on_one_line(&source.understood)));
+    }
+    line(out, "[[source]]");
+    line(out, &format!("name = {}", quoted(&source.name)));
+    line(out, &format!("task = {}", quoted(&source.task)));
+    match &source.lang {
+        Some(lang) => line(out, &format!("lang = {}", quoted(lang))),
+        None if comments => line(out, "# lang = \"yor\"   # no name tells the language"),
+        None => {}
+    }
+    write_files("files", &source.files, out);
+    if !source.validation_files.is_empty() {
+        write_files("validation_files", &source.validation_files, out);
+    }
+    if let Some(segments) = &source.segments {
+        line(out, "segments = [");
+        for segment in segments {
+            let (key, template) = match segment {
+                SegmentSpec::Prompt(template) => ("prompt", template),
+                SegmentSpec::Target(template) => ("target", template),
+            };
+            // A template's last end of line is dropped, so that a prompt that ends with one has two.
+            line(out, &format!("  {{ {key} = {} }},", quoted(template)));
+        }
+        line(out, "]");
+    }
+    out.push('\n');
+}
+
+/// Writes a list of files, on one line if it is short.
+fn write_files(key: &str, files: &[String], out: &mut String) {
+    let names: Vec<String> = files.iter().map(|file| quoted(file)).collect();
+    if names.iter().map(String::len).sum::<usize>() + 2 * names.len() + key.len() < 90 {
+        return line(out, &format!("{key} = [{}]", names.join(", ")));
+    }
+    line(out, &format!("{key} = ["));
+    for name in &names {
+        line(out, &format!("  {name},"));
+    }
+    line(out, "]");
+}
+
+/// Writes files that were not recognised as a source commented out, to be filled in.
+fn write_unrecognised(file: &Unrecognised, out: &mut String) {
+    let why = if file.why.is_empty() { "no shape of it is known" } else { &file.why };
+    line(out, &format!("# Not recognised: {}", on_one_line(why)));
+    if !file.fields.is_empty() {
+        line(out, &format!("# Its fields: {}", on_one_line(&file.fields.join(", "))));
+        line(out, "# Fill in what is given and what is trained, and remove the marks of comment:");
+    }
+    let mut source = String::new();
+    line(&mut source, "[[source]]");
+    line(&mut source, &format!("name = {}", quoted(&file.name)));
+    if let Some(lang) = &file.lang {
+        line(&mut source, &format!("lang = {}", quoted(lang)));
+    }
+    write_files("files", &file.files, &mut source);
+    line(&mut source, "segments = [{ prompt = \"{{ … }}\\n\\n\" }, { target = \"{{ … }}\" }]");
+    source.lines().for_each(|text| line(out, &format!("# {text}")));
+    out.push('\n');
+}
+
+/// Returns a text on one line, for a comment: control characters become spaces.
+fn on_one_line(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+/// Returns a text as TOML quotes it.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' => out += "\\\"",
+            '\\' => out += "\\\\",
+            '\n' => out += "\\n",
+            '\t' => out += "\\t",
+            '\r' => out += "\\r",
+            char if char.is_control() => {
+                // Writing to a text cannot fail.
+                let _ = write!(out, "\\u{:04X}", u32::from(char));
+            }
+            char => out.push(char),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,88 @@
+//! `HubFiles`: files of the Hugging Face Hub that a corpus names by `hf://`.
+//!
+//! The core opens no connection. Its caller finds the files of each pattern, fetches them, and
+//! gives their local paths here, each with the name by which the dataset records it: that name
+//! holds the commit, and nothing of this machine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Plan;
+use super::find::{find_files, portable_name};
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+
+/// The beginning of a pattern of files of the Hub.
+const SCHEME: &str = "hf://";
+
+/// Files of the Hub that the caller has fetched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HubFiles {
+    /// The local paths of the matches of each pattern, in order.
+    found: BTreeMap<String, Vec<PathBuf>>,
+    /// The name of each local path.
+    names: BTreeMap<PathBuf, String>,
+}
+
+impl HubFiles {
+    /// Returns the files of some patterns, each with its matches: local path and name.
+    pub fn new(patterns: impl IntoIterator<Item = (String, Vec<(PathBuf, String)>)>) -> Self {
+        let mut files = Self::default();
+        for (pattern, matches) in patterns {
+            let paths = matches.iter().map(|(path, _)| path.clone()).collect();
+            files.found.insert(pattern, paths);
+            files.names.extend(matches);
+        }
+        files
+    }
+}
+
+impl Plan {
+    /// Returns the files that `pattern` matches, sorted: on the Hub, or below the corpus folder.
+    pub(super) fn find(&self, pattern: &str, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
+        if !pattern.starts_with(SCHEME) {
+            return find_files(storage, &self.root, pattern);
+        }
+        self.hub.found.get(pattern).cloned().ok_or_else(|| {
+            Error::input("is on the Hugging Face Hub, and nothing has fetched it")
+                .file(pattern)
+                .remedy(
+                    "pack with the command `sabiprep` or its Python package, or name a local file",
+                )
+        })
+    }
+
+    /// Returns the name of a file in the dataset, which is equal on every machine.
+    pub(super) fn name_of(&self, path: &Path) -> String {
+        self.hub.names.get(path).cloned().unwrap_or_else(|| portable_name(&self.root, path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{PackOptions, PlanSpec};
+    use crate::storage::LOCAL;
+
+    #[test]
+    fn a_file_of_the_hub_has_the_name_that_the_caller_gives() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache").join("a.txt");
+        LOCAL.make_parent(&path).unwrap();
+        LOCAL.write_file(&path, b"a text\n").unwrap();
+        let pattern = "hf://datasets/o/n/*.txt";
+        let spec = || {
+            let text = format!("[[source]]\nname = 's'\nfiles = ['{pattern}']\n");
+            PlanSpec::parse(&text, "corpus.toml").unwrap()
+        };
+        let name = "hf://datasets/o/n@c0/a.txt";
+        let hub = HubFiles::new([(pattern.to_owned(), vec![(path.clone(), name.to_owned())])]);
+        let options = PackOptions { hub, ..PackOptions::default() };
+        let plan = Plan::resolve(spec(), folder.path(), &options, LOCAL).unwrap();
+        assert_eq!((plan.inputs[0].name.as_str(), &plan.inputs[0].path), (name, &path));
+        let without = PackOptions::default();
+        let error = Plan::resolve(spec(), folder.path(), &without, LOCAL).unwrap_err();
+        assert_eq!(error.file.as_deref(), Some(pattern));
+        assert!(error.message.contains("Hub"), "{error}");
+    }
+}

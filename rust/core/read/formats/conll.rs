@@ -1,0 +1,304 @@
+//! Reads `CoNLL`: a token on each line with its columns, a blank line between sentences. A sentence is
+//! a record.
+//!
+//! Its fields are a list for each column, `text` (the tokens with a space between them), and
+//! `entities`, the spans of the column `tags`. A sentence is held in memory up to [`MAX_LINE`]
+//! bytes; the rest of a longer one is passed over.
+
+use super::spans::{Span, is_tag, spans};
+use super::text_unit::is_blank;
+use crate::error::Result;
+use crate::read::encoding::Encoding;
+use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::json::{Fields, Number, Value};
+use crate::read::lines::{Line, Lines, MAX_LINE};
+use crate::read::record::{Reader, malformed, utf8};
+use crate::read::slots::Slots;
+use crate::schema::Refusal;
+
+/// The column of the tokens, and that of the tags.
+const TOKENS: &str = "tokens";
+const TAGS: &str = "tags";
+/// Fields beside the columns.
+const TEXT: &str = "text";
+const ENTITIES: &str = "entities";
+/// The columns of CoNLL-U, whose FORM are the tokens.
+const CONLL_U: [&str; 10] =
+    ["id", TOKENS, "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"];
+/// The comment of CoNLL-U with the text of a sentence.
+const TEXT_COMMENT: &[u8] = b"# text = ";
+/// The first column of a line between documents.
+const DOCUMENT: &[u8] = b"-DOCSTART-";
+
+pub(super) struct Conll;
+
+impl Format for Conll {
+    fn name(&self) -> &'static str {
+        "conll"
+    }
+
+    fn suffixes(&self) -> &'static [&'static str] {
+        &["conll", "conllu", "bio", "iob", "iob2"]
+    }
+
+    fn sniff(&self, _: &[u8], _: &FormatOptions) -> Result<Likeness> {
+        Ok(Likeness::Possible)
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &["columns"]
+    }
+
+    fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
+        let is_conll_u = is_conll_u(&mut open_lines(request)?)?;
+        Ok(Box::new(ConllReader {
+            lines: open_lines(request)?,
+            names: request.options.columns.clone(),
+            encoding: request.options.encoding,
+            is_conll_u,
+            line: 0,
+            width: 0,
+            sentence: Sentence::default(),
+        }))
+    }
+}
+
+/// Opens all lines of a file.
+fn open_lines(request: &Request<'_>) -> Result<Lines> {
+    Lines::open(request, 0..u64::MAX)
+}
+
+/// Returns whether the first token of a file has the ten columns of CoNLL-U.
+fn is_conll_u(lines: &mut Lines) -> Result<bool> {
+    while lines.step()? {
+        let Line::Text(line) = lines.current().1 else { return Ok(false) };
+        if !is_blank(line) && !line.starts_with(b"#") {
+            let width = line.split(|byte| *byte == b'\t').count();
+            return Ok(width == CONLL_U.len() && line[0].is_ascii_digit());
+        }
+    }
+    Ok(false)
+}
+
+/// A cursor over the sentences of a file.
+struct ConllReader {
+    lines: Lines,
+    /// The names of the columns, if the source names them.
+    names: Option<Vec<String>>,
+    /// The encoding of the file, if it is not UTF-8.
+    encoding: Option<Encoding>,
+    is_conll_u: bool,
+    /// The line at hand, from 1.
+    line: u64,
+    /// Columns of the last token.
+    width: usize,
+    sentence: Sentence,
+}
+
+/// A sentence.
+#[derive(Default)]
+struct Sentence {
+    /// The offset of its first token's line.
+    start: u64,
+    /// The bytes of its tokens' lines, those that are passed over included.
+    bytes: usize,
+    /// The lines of its tokens, each ended by `\n`, if they are not too many.
+    tokens: Vec<u8>,
+    /// The line of each token in the file.
+    places: Vec<u64>,
+    /// The text that a comment gives.
+    text: Option<Vec<u8>>,
+}
+
+/// The meaning of a line.
+enum Meaning {
+    /// It ends a sentence.
+    Boundary,
+    /// It is about the sentence that follows.
+    Comment,
+    Token,
+    /// A token of several words, or a word that is not written.
+    Skipped,
+}
+
+impl ConllReader {
+    /// Returns the meaning of a line.
+    fn meaning(&self, line: &[u8]) -> Meaning {
+        if is_blank(line) || columns(line).next() == Some(DOCUMENT) {
+            return Meaning::Boundary;
+        }
+        if line.starts_with(if self.is_conll_u { b"#" } else { b"# " }) && !self.is_hash(line) {
+            return Meaning::Comment;
+        }
+        let is_number = |id: &[u8]| id.iter().all(u8::is_ascii_digit);
+        match columns(line).next() {
+            Some(id) if self.is_conll_u && !is_number(id) => Meaning::Skipped,
+            _ => Meaning::Token,
+        }
+    }
+
+    /// Returns whether a line is a token `#` with its columns, in a file with spaces between columns.
+    /// Comments come before a sentence, so that inside of it as many columns are enough.
+    fn is_hash(&self, line: &[u8]) -> bool {
+        let tag = columns(line).last().and_then(|tag| std::str::from_utf8(tag).ok());
+        let is_inside = !self.sentence.places.is_empty();
+        !self.is_conll_u
+            && columns(line).count() == self.width
+            && (is_inside || tag.is_some_and(is_tag))
+    }
+
+    /// Returns the names of `width` columns.
+    fn names(&self, width: usize) -> std::result::Result<Vec<String>, String> {
+        match &self.names {
+            Some(names) if names.len() == width => Ok(names.clone()),
+            Some(names) => Err(format!("{width} columns, {} are named", names.len())),
+            None if self.is_conll_u && width == CONLL_U.len() => {
+                Ok(CONLL_U.map(str::to_owned).to_vec())
+            }
+            None => Ok((1..=width)
+                .map(|nth| match nth {
+                    1 => TOKENS.to_owned(),
+                    nth if nth == width => TAGS.to_owned(),
+                    nth => format!("column_{nth}"),
+                })
+                .collect()),
+        }
+    }
+
+    /// Returns the fields of the sentence, or its fault in words.
+    fn fields_of(&self, text: &str) -> std::result::Result<Fields, String> {
+        let Sentence { places, text: comment, .. } = &self.sentence;
+        let width = columns(text.lines().next().unwrap_or_default().as_bytes()).count();
+        let names = self.names(width)?;
+        let mut lists: Vec<Vec<&str>> = vec![Vec::with_capacity(places.len()); width];
+        for (line, place) in text.lines().zip(places) {
+            let count = split(line).count();
+            if count != width {
+                let first = places[0];
+                return Err(format!(
+                    "line {place} has {count} columns, line {first} of its sentence {width}"
+                ));
+            }
+            lists.iter_mut().zip(split(line)).for_each(|(list, value)| list.push(value));
+        }
+        let list_of =
+            |name: &str| names.iter().position(|known| known == name).map(|nth| &lists[nth]);
+        let mut fields: Fields =
+            names.iter().zip(&lists).map(|(name, list)| (name.clone(), strings(list))).collect();
+        if let Some(tokens) = list_of(TOKENS) {
+            let comment = comment.as_ref().and_then(|text| std::str::from_utf8(text).ok());
+            let joined = comment.map_or_else(|| tokens.join(" "), str::to_owned);
+            fields.entry(TEXT.to_owned()).or_insert(Value::String(joined));
+            if let Some(tags) = list_of(TAGS) {
+                let spans = spans(tags.iter().copied()).into_iter();
+                let entities = spans.map(|span| entity(span, tokens)).collect();
+                fields.entry(ENTITIES.to_owned()).or_insert(Value::Array(entities));
+            }
+        }
+        Ok(fields)
+    }
+}
+
+impl Reader for ConllReader {
+    fn advance(&mut self) -> Result<bool> {
+        let Sentence { mut tokens, mut places, .. } = std::mem::take(&mut self.sentence);
+        tokens.clear();
+        places.clear();
+        self.sentence = Sentence { tokens, places, ..Sentence::default() };
+        while self.lines.step()? {
+            self.line += 1;
+            let (start, line) = self.lines.current();
+            let meaning = match line {
+                Line::Text(line) => self.meaning(line),
+                Line::TooLong => Meaning::Token,
+            };
+            let sentence = &mut self.sentence;
+            match (meaning, line) {
+                (Meaning::Boundary, _) if !sentence.places.is_empty() => return Ok(true),
+                // A comment belongs to the sentence right after it.
+                (Meaning::Boundary, _) => sentence.text = None,
+                (Meaning::Comment, Line::Text(line)) if sentence.places.is_empty() => {
+                    let text = line.strip_prefix(TEXT_COMMENT).filter(|_| self.is_conll_u);
+                    sentence.text = text.map(<[u8]>::to_vec).or(sentence.text.take());
+                }
+                (Meaning::Comment | Meaning::Skipped, _) => {}
+                (Meaning::Token, line) => {
+                    if let Line::Text(line) = line {
+                        self.width = columns(line).count();
+                    }
+                    sentence.push(start, line, self.line);
+                }
+            }
+        }
+        Ok(!self.sentence.places.is_empty())
+    }
+
+    fn offset(&self) -> u64 {
+        self.sentence.start
+    }
+
+    fn bytes(&self) -> usize {
+        self.sentence.bytes
+    }
+
+    fn fill<'a>(&'a self, _: &mut Slots<'a>) -> bool {
+        false
+    }
+
+    fn fields(&self) -> std::result::Result<Fields, Refusal> {
+        if self.sentence.bytes > MAX_LINE {
+            return Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20)));
+        }
+        self.fields_of(utf8(&self.sentence.tokens, self.encoding)?).map_err(malformed)
+    }
+}
+
+impl Sentence {
+    /// Adds the line of a token, which begins at the byte `start`.
+    fn push(&mut self, start: u64, line: Line<'_>, place: u64) {
+        if self.places.is_empty() {
+            self.start = start;
+        }
+        let len = if let Line::Text(line) = line { line.len() } else { MAX_LINE };
+        self.bytes = self.bytes.saturating_add(len + 1);
+        if self.bytes > MAX_LINE && !self.places.is_empty() {
+            return;
+        }
+        self.places.push(place);
+        if let Line::Text(line) = line {
+            self.tokens.extend_from_slice(line);
+            self.tokens.push(b'\n');
+        }
+    }
+}
+
+/// Returns the columns of a line: those between tabs if it has any, else those between spaces.
+fn columns(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let has_tab = line.contains(&b'\t');
+    let is_separator = move |byte: &u8| if has_tab { *byte == b'\t' } else { *byte == b' ' };
+    line.split(is_separator).filter(move |column| has_tab || !column.is_empty())
+}
+
+/// Returns the columns of a line of text.
+fn split(line: &str) -> impl Iterator<Item = &str> {
+    let separator = if line.contains('\t') { '\t' } else { ' ' };
+    line.split(separator).filter(move |column| separator == '\t' || !column.is_empty())
+}
+
+/// Returns a list of strings.
+fn strings(list: &[&str]) -> Value {
+    Value::Array(list.iter().map(|text| Value::from(*text)).collect())
+}
+
+/// Returns a span as an object.
+fn entity(span: Span<'_>, tokens: &[&str]) -> Value {
+    let Span { kind, start, end } = span;
+    let number = |index: usize| Value::Number(Number::Int(index as i128));
+    let fields = [
+        ("type", Value::from(kind)),
+        ("text", Value::String(tokens[start..end].join(" "))),
+        ("start", number(start)),
+        ("end", number(end)),
+    ];
+    Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
