@@ -37,6 +37,7 @@ from support.dataset_writer import (
     first_fit,
     row_columns,
     shard_schema,
+    write_manifest,
 )
 
 
@@ -207,3 +208,22 @@ def test_runs_without_the_extension_and_imports_no_torch(out: Path) -> None:
         [sys.executable, "-c", program, str(out)], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["6", "False"]
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ({"source": [{"format": "parquet"}]}, "a.jsonl, row 8"),
+        ({"source": [{"format": "csv"}]}, "a.jsonl at byte 7"),
+        ({"source": [{}]}, "a.jsonl at byte 7"),
+        ({"source": []}, "a.jsonl at byte 7"),
+        ({"source": 1}, "a.jsonl at byte 7"),
+        ({}, "a.jsonl at byte 7"),
+    ],
+)
+def test_a_place_is_a_byte_where_the_settings_name_no_format(out, config, place):
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    manifest["sources"][0]["inputs"] = ["a.jsonl"]
+    write_manifest(out, {**manifest, "config": config})
+    with open_dataset(out) as dataset:
+        assert dataset.place(0, 7) == place

@@ -288,7 +288,7 @@ class PackedDataset:
                 source=self.sources[source_id].name,
                 remedy=f"sabiprep verify {self.path} tells what else is wrong",
             )
-        if self.manifest["config"]["source"][source_id].get("format") in ("parquet", "arrow"):
+        if self.sources[source_id].format in ("parquet", "arrow"):
             return f"{inputs[record.input]}, row {record.offset + 1:,}"
         return f"{inputs[record.input]} at byte {record.offset:,}"
 

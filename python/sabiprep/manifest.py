@@ -33,12 +33,15 @@ class SourceInfo:
         name: The name in ``corpus.toml``.
         task: The task; empty if there is none.
         lang: The language; empty if there is none.
+        format: The format of its files, as ``corpus.toml`` names it; empty if the manifest names
+            none.
     """
 
     id: int
     name: str
     task: str
     lang: str
+    format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,16 @@ class _Written(Struct):
     notes: list[str] = []
 
 
+def _format(config: dict[str, Any], source_id: int) -> str:
+    """Returns the format of a source in the settings of a dataset; empty if they name none."""
+    match config.get("source"):
+        case [*sources] if source_id < len(sources):
+            match sources[source_id]:
+                case {"format": str(name)}:
+                    return name
+    return ""
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Reads and checks the manifest of the dataset in ``folder``.
 
@@ -318,7 +331,7 @@ def _checked(raw: dict[str, Any]) -> Manifest:
         pad_id=tokenizer.pad_id,
         tokenizer_file=tokenizer.file,
         sources=tuple(
-            SourceInfo(id_, source.name, source.task, source.lang)
+            SourceInfo(id_, source.name, source.task, source.lang, _format(written.config, id_))
             for id_, source in enumerate(written.sources)
         ),
         shards=shards,
