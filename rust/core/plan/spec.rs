@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use toml::Table;
 
 use super::{CONFIG_FILE, shown, written};
@@ -217,8 +217,8 @@ pub struct SourceSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Files {
-    /// Files with whole records.
-    List(Vec<String>),
+    /// Files with whole records; one may be written without brackets.
+    List(#[serde(deserialize_with = "one_or_many")] Vec<String>),
     /// Files of parallel text, by the field that their lines are.
     Sides(BTreeMap<String, Patterns>),
 }
@@ -231,6 +231,14 @@ pub enum Patterns {
     One(String),
     /// A list.
     Many(Vec<String>),
+}
+
+/// Reads a file or a list of files as a list.
+fn one_or_many<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<Vec<String>, D::Error> {
+    Ok(match Patterns::deserialize(value)? {
+        Patterns::One(file) => vec![file],
+        Patterns::Many(files) => files,
+    })
 }
 
 impl Default for Files {
@@ -351,7 +359,7 @@ mod tests {
         let text = "[defaults]\ntask='d'\nlang='d'\nformat='text'\nepochs=2.0\n\
                     [template.t]\ntask='t'\nlang='t'\nvalidation_files=['v']\n\
                     [[source]]\nname='a'\nfiles=['a']\ntemplate='t'\nlang='a'\nweight=1\n\
-                    [[source]]\nname='b'\nfiles=['b']\n";
+                    [[source]]\nname='b'\nfiles='b'\n";
         let sources = PlanSpec::parse(text, "corpus.toml").unwrap().sources;
         let shown = |source: &SourceSpec| {
             let SourceSpec { task, lang, format, .. } = source.clone();
@@ -360,6 +368,7 @@ mod tests {
         assert_eq!(shown(&sources[0]), ["t", "a", "text"]);
         assert_eq!(shown(&sources[1]), ["d", "d", "text"]);
         assert_eq!(sources[0].validation_files, Files::List(vec!["v".to_owned()]));
+        assert_eq!(sources[1].files, Files::List(vec!["b".to_owned()]));
         // Epochs and a weight exclude each other.
         let chosen: Vec<_> = sources.iter().map(|source| (source.epochs, source.weight)).collect();
         assert_eq!(chosen, [(None, Some(1.0)), (Some(2.0), None)]);

@@ -245,6 +245,10 @@ fn check_templates(table: &DeTable<'_>) -> Checked {
         if known.contains(&name) {
             continue;
         }
+        if name.contains(['{', ' ']) {
+            let message = "`template` names a [template.NAME]; this is the text of one";
+            return fault(named.span(), message.to_owned(), format!("write segments = {SEGMENTS}"));
+        }
         let remedy = match nearest(name, known.iter().copied()) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None if known.is_empty() => {
@@ -317,7 +321,7 @@ fn check_value(
         {
             Ok(())
         }
-        (Kind::Text, DeValue::String(_))
+        (Kind::Text | Kind::Files, DeValue::String(_))
         | (Kind::Number, DeValue::Float(_))
         | (Kind::Truth, DeValue::Boolean(_)) => Ok(()),
         (Kind::Text | Kind::Word(_), _) => refuse("a text in quotes"),
@@ -362,7 +366,8 @@ fn check_value(
             }
         }
         (Kind::Renames, _) => refuse("a table in braces, the old names before the new ones"),
-        (Kind::Texts | Kind::Files, _) => refuse("a list of texts in brackets"),
+        (Kind::Texts, _) => refuse("a list of texts in brackets"),
+        (Kind::Files, _) => refuse("a text in quotes, or a list of them in brackets"),
         (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
         (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
         (Kind::Table(_) | Kind::Tables(_) | Kind::Shared(_) | Kind::Named(_), _) => {
@@ -631,6 +636,7 @@ mod tests {
             ("segments = [{ promt = 'x' }]", "no key `promt`", "did you mean `prompt`?"),
             ("prompt = 'x'", "no key `prompt`", "segments = ["),
             ("template = 't'", "no [template.t]", "below a line [template.t]"),
+            ("template = '{{ text }}'", "this is the text of one", "segments = ["),
             ("epochs = 2020-01-01", "not a date", "epochs = 2.0"),
             ("lang = 1", "a text in quotes, not the number 1", "lang = \"yor\""),
             ("header = 'yes'", "true or false, not the text \"yes\"", "header = true"),
