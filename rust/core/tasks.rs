@@ -3,11 +3,15 @@
 //! If the system has no thread left, fewer threads do the work. The calling thread always takes
 //! part.
 
+mod helpers;
+
 use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+
+pub(crate) use helpers::{Helpers, Shared};
 
 use crate::error::{Error, Result};
 
@@ -18,22 +22,32 @@ pub fn run<T: Send>(
     count: usize,
     task: impl Fn(usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    run_then(threads.min(count), count, task, || {})
+}
+
+/// Runs tasks as [`run`] does. A thread that finds no task left ends with `rest`.
+fn run_then<T: Send>(
+    threads: usize,
+    count: usize,
+    task: impl Fn(usize) -> Result<T> + Sync,
+    rest: impl Fn() + Sync,
+) -> Result<Vec<T>> {
     let results: Vec<Mutex<Option<Result<T>>>> = (0..count).map(|_| Mutex::new(None)).collect();
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         while !failed.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(slot) = results.get(index) else { return };
-            let result = catch_unwind(AssertUnwindSafe(|| task(index)))
-                .unwrap_or_else(|panic| Err(panicked(&*panic)));
+            let Some(slot) = results.get(index) else { break };
+            let result = attempt(|| task(index));
             // Other threads finish their task and take no new one.
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             *slot.lock().expect("nothing panics while it holds a result") = Some(result);
         }
+        rest();
     };
     thread::scope(|scope| {
         // The calling thread is one of the `threads`, and goes on alone if no other can be made.
-        for _ in 1..threads.clamp(1, count.max(1)) {
+        for _ in 1..threads {
             if thread::Builder::new().spawn_scoped(scope, work).is_err() {
                 break;
             }
@@ -54,9 +68,25 @@ pub(crate) fn run_largest_first<T: Send>(
     sizes: &[u64],
     task: impl Fn(usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    run_sharing(threads.min(sizes.len()), sizes, |nth, _| task(nth))
+}
+
+/// Runs tasks as [`run_largest_first`] does. A thread without a task left helps the tasks that
+/// share their work.
+pub(crate) fn run_sharing<'p, T: Send>(
+    threads: usize,
+    sizes: &[u64],
+    task: impl Fn(usize, &Helpers<'p>) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by_key(|&index| Reverse(sizes[index]));
-    let results = run(threads, order.len(), |nth| task(order[nth]))?;
+    let helpers = Helpers::new(order.len());
+    let run_one = |nth: usize| {
+        let result = attempt(|| task(order[nth], &helpers));
+        helpers.end_task(result.is_err());
+        result
+    };
+    let results = run_then(threads, order.len(), run_one, || helpers.help())?;
     let mut results: Vec<(usize, T)> = order.into_iter().zip(results).collect();
     results.sort_unstable_by_key(|(index, _)| *index);
     Ok(results.into_iter().map(|(_, result)| result).collect())
@@ -93,6 +123,11 @@ pub(crate) fn both<A: Send, B>(
 /// Locks `mutex`, ignoring poisoning. Only for data that is valid after every statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the result of `task`, or an error if it panics.
+fn attempt<T>(task: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(task)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
 /// Returns the error about a task that panicked.

@@ -24,7 +24,7 @@ pub(crate) fn fit(
             Err(too_long(len, pack.seq_len, ", more windows than a record may have"))
         }
         Overflow::Split => Ok(false),
-        Overflow::Truncate => truncate(job, source, fields, scratch).map(|()| true),
+        Overflow::Truncate => truncate(job, source, fields, len, scratch).map(|()| true),
         Overflow::Drop | Overflow::Error => Err(too_long(len, pack.seq_len, "")),
     }
 }
@@ -38,14 +38,16 @@ fn too_long(len: usize, seq_len: usize, why: &str) -> Refusal {
 /// record at hand fits; then the next longest.
 ///
 /// At least a word of each field stays. Targets are not shortened, but for plain text, which is
-/// all target. `scratch` holds the record's documents before and after.
+/// all target. The longest whole document has `whole_len` tokens; `scratch` holds the shortened
+/// documents afterwards.
 pub(crate) fn truncate(
     job: &Job,
     source: usize,
     mut fields: Fields,
+    whole_len: usize,
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
-    let (seq_len, whole_len) = (job.plan.pack.seq_len, scratch.longest());
+    let seq_len = job.plan.pack.seq_len;
     let targets = targets_of(job, source, &fields, scratch)?;
     let mut longest = whole_len;
     for (path, text) in candidates(job, source, &mut fields) {

@@ -5,23 +5,16 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::content::Contents;
-use super::document::{Scratch, prepare, prepare_record};
-use super::fit::truncate;
+use super::mapper::{Mapper, Spools, spool};
 use super::names::SpoolNames;
-use crate::choice::{Purpose, Subject, choice};
+use super::sharing::{BatchWork, Batches};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::mask::count_targets;
-use crate::plan::Source;
 use crate::read::InputSplit;
-use crate::schema::{DropReason, Overflow, Refusal};
-use crate::segment::Fields;
-use crate::settle;
-use crate::spool::{BUCKETS, DocMeta, Doubts, Dropped, Key, Spool, SpoolWriter, Store};
+use crate::spool::{Spool, SpoolWriter, Store};
+use crate::tasks::Helpers;
 
 /// A map task: plain data that any machine can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,9 +42,10 @@ pub(crate) struct MapStage<'a> {
     pub context: Context<'a>,
 }
 
-impl MapStage<'_> {
-    /// Fills the slots of `task`. Returns whether an earlier run made its whole documents.
-    pub(crate) fn run(&self, task: &MapTask) -> Result<bool> {
+impl<'a> MapStage<'a> {
+    /// Fills the slots of `task`, with `helpers` where it has threads. Returns whether an earlier
+    /// run made its whole documents.
+    pub(crate) fn run(&self, task: &MapTask, helpers: &Helpers<'a>) -> Result<bool> {
         let MapTask { split, names, slot, fitted_slot, keep } = task;
         let (store, monitor) = (self.store, self.context.monitor);
         // The fitted spool depends on `seq_len`, so it may be missing where the whole one is not.
@@ -63,7 +57,8 @@ impl MapStage<'_> {
         }
         if !store.take_finished(*slot, &names.whole, *keep, monitor)? {
             let whole = store.begin(*slot, names.whole.clone());
-            map_split(self.job, split, whole, missing, &self.context)?;
+            let spools = Spools { whole, fitted: missing };
+            map_split(self.job, split, spools, &self.context, helpers)?;
             return Ok(false);
         }
         if let Some(fitted) = missing {
@@ -74,48 +69,32 @@ impl MapStage<'_> {
     }
 }
 
-/// Maps `split` into `whole`. If `fitted` is given, it receives the shortened documents.
-fn map_split(
-    job: &Job,
+/// Maps `split` into `spools`. Threads without a task of their own take part.
+fn map_split<'a>(
+    job: &'a Job,
     split: &InputSplit,
-    mut whole: SpoolWriter<'_>,
-    mut fitted: Option<SpoolWriter<'_>>,
-    context: &Context<'_>,
+    mut spools: Spools<'_>,
+    context: &Context<'a>,
+    helpers: &Helpers<'a>,
 ) -> Result<()> {
-    let (source, monitor) = (&job.plan.sources[split.source], context.monitor);
     let mut records = job.open(split, context)?;
-    let mut mapper = Mapper::new(job, split);
-    while let Some(record) = records.advance().map_err(in_place(job, split))? {
-        monitor.check()?;
-        monitor.records.fetch_add(1, Relaxed);
-        // The end of its line counts too, as in the bytes of a split.
-        monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
-        whole.tally().records += 1;
-        let id = record.id;
-        if record.is_doubtful() {
-            whole.tally().doubts.add(Doubts { count: 1, first: Some(id) });
+    let shortens = spools.fitted.is_some();
+    let work = BatchWork { job, source: split.source, shortens, monitor: context.monitor };
+    let mut mapper = work.mapper();
+    let mut batches = Batches::new(work, helpers);
+    let mut spool = |mapped| spools.push(job, split.source, mapped, context);
+    let read = loop {
+        match records.advance() {
+            Ok(Some(record)) if batches.take_next() => batches.add(record.detach(), &mut spool)?,
+            Ok(Some(record)) => spool(mapper.map(&record)?)?,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(in_place(job, split)(error)),
         }
-        let made = prepare_record(job, split.source, &record, &mut mapper.scratch);
-        if let Err(Refusal { reason, why }) = made {
-            whole.drop_record(reason, id, why);
-            continue;
-        }
-        for document in &mapper.scratch.documents {
-            monitor.tokens.fetch_add(document.ids.len() as u64, Relaxed);
-            whole.tally().marks.add(&document.marks);
-        }
-        // Before shortening, which replaces the documents at hand.
-        mapper.push(&mut whole, id)?;
-        let longest = mapper.scratch.longest();
-        if let Some(fitted) = fitted.as_mut().filter(|_| longest > job.plan.pack.seq_len)
-            && let Ok(fields) = record.fields()
-        {
-            mapper.shorten(fitted, id, fields)?;
-        }
-        refuse_too_long(job, source, id, longest, context)?;
-    }
-    whole.finish()?;
-    fitted.map_or(Ok(()), SpoolWriter::finish)
+    };
+    // The records before a fault of the file come first: one of them may stop the run too.
+    batches.finish(&mut spool)?;
+    read?;
+    spools.finish()
 }
 
 /// Makes the fitted spool of a split whose whole spool an earlier run made.
@@ -138,7 +117,7 @@ fn fit_split(
     if wanted.is_empty() {
         return fitted.finish();
     }
-    let mut mapper = Mapper::new(job, split);
+    let mut mapper = Mapper::new(job, split.source, true, context.monitor);
     let mut records = job.plan.open(split, context)?;
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         context.monitor.check()?;
@@ -151,9 +130,8 @@ fn fit_split(
             Error::input("was changed while it was read").file(name)
         };
         let fields = record.fields().map_err(|_| changed())?;
-        let id = record.id;
-        prepare(job, split.source, &fields, &mut mapper.scratch).map_err(|_| changed())?;
-        mapper.shorten(&mut fitted, id, fields)?;
+        let made = mapper.fit(record.id, fields).map_err(|_| changed())?;
+        spool(&mut fitted, record.id, made)?;
         // The rest of the split has no document to shorten.
         if wanted.is_empty() {
             break;
@@ -166,79 +144,4 @@ fn fit_split(
 fn in_place<'a>(job: &'a Job, split: &InputSplit) -> impl Fn(Error) -> Error + 'a {
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
     |error: Error| error.file(input.name.clone()).source(source.name.clone())
-}
-
-/// The state of a map task between records.
-struct Mapper<'a> {
-    job: &'a Job,
-    source: usize,
-    scratch: Scratch,
-    contents: Contents,
-}
-
-impl<'a> Mapper<'a> {
-    /// Returns the state before the first record of `split`.
-    fn new(job: &'a Job, split: &InputSplit) -> Self {
-        let contents = Contents::default();
-        Self { job, source: split.source, scratch: Scratch::new(job), contents }
-    }
-
-    /// Spools the documents of the record at hand.
-    fn push(&mut self, spool: &mut SpoolWriter<'_>, record_id: u64) -> Result<()> {
-        let (job, source) = (self.job, &self.job.plan.sources[self.source]);
-        let text = &self.scratch.text;
-        let subject = Subject { name: &source.name, record: record_id, copy: 0 };
-        // One choice a record: its documents share a bucket, so that they are settled together.
-        let bucket = choice(job.plan.pack.seed, Purpose::Bucket, subject) % u64::from(BUCKETS);
-        let contaminated = job
-            .held_out
-            .as_ref()
-            .is_some_and(|n_grams| self.scratch.texts().any(|text| n_grams.has_part_of(text)));
-        let key = job.keyed.then(|| Key {
-            content: self.contents.key(text),
-            exact: xxh3_64(text.as_bytes()),
-            record_id,
-            ..Key::default()
-        });
-        let documents = (0..).zip(&self.scratch.documents).map(|(part, document)| {
-            let targets = count_targets(&document.runs, source.loss);
-            let meta = DocMeta::new(record_id, part, targets, bucket as u16, contaminated);
-            (meta, document)
-        });
-        spool.push(documents, key)
-    }
-
-    /// Spools the shortened documents of the record at hand, or counts why there are none.
-    fn shorten(
-        &mut self,
-        spool: &mut SpoolWriter<'_>,
-        record_id: u64,
-        fields: Fields,
-    ) -> Result<()> {
-        match truncate(self.job, self.source, fields, &mut self.scratch) {
-            Ok(()) => self.push(spool, record_id),
-            Err(Refusal { reason, why }) => {
-                spool.drop_record(reason, record_id, why);
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Refuses a record that is too long, if its source stops the run there. Settling would refuse it
-/// too, but only once the whole corpus is mapped.
-fn refuse_too_long(
-    job: &Job,
-    source: &Source,
-    record_id: u64,
-    longest: usize,
-    context: &Context<'_>,
-) -> Result<()> {
-    let seq_len = job.plan.pack.seq_len;
-    if source.overflow != Overflow::Error || longest <= seq_len {
-        return Ok(());
-    }
-    let why = format!("{longest} tokens, a row holds {seq_len}");
-    let dropped = Dropped { reason: DropReason::TooLong, record_id, why };
-    Err(settle::too_long(&job.plan, source, &dropped, context)?)
 }

@@ -10,9 +10,11 @@ mod document;
 mod fit;
 mod gather;
 mod map;
+mod mapper;
 mod names;
 mod reduce;
 mod runner;
+mod sharing;
 mod space;
 #[cfg(test)]
 mod tests;

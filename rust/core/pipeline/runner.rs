@@ -28,7 +28,9 @@ impl Runner for Threads {
     fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>> {
         let bytes = |task: &MapTask| task.split.bytes;
         let sizes: Vec<u64> = tasks.iter().map(bytes).collect();
-        tasks::run_largest_first(stage.context.threads, &sizes, |nth| stage.run(&tasks[nth]))
+        tasks::run_sharing(stage.context.threads, &sizes, |nth, helpers| {
+            stage.run(&tasks[nth], helpers)
+        })
     }
 
     fn reduce(&self, stage: &ReduceStage<'_>, tasks: &[ReduceTask]) -> Result<Vec<ShardSums>> {

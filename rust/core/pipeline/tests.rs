@@ -16,6 +16,7 @@ use crate::schema::{DocId, Refusal};
 use crate::segment::{Each, Fields, Rendered, SegmentBuilder, Step};
 use crate::settle::{Decisions, Sums};
 use crate::storage::{LOCAL, Storage};
+use crate::tasks::Helpers;
 use crate::verify::{row_of, verify};
 use crate::write::SourceEntry;
 
@@ -105,7 +106,7 @@ impl Runner for WrittenDown {
         for task in tasks.iter().rev() {
             let read: MapTask = sent(task);
             assert_eq!(read, *task);
-            done.push(stage.run(&read)?);
+            done.push(stage.run(&read, &Helpers::none())?);
         }
         done.reverse();
         Ok(done)
@@ -133,6 +134,84 @@ fn tasks_and_decisions_can_be_written_down_sent_and_run_in_any_order() {
     assert!(report.manifest.splits["train"].shards.len() > 2, "several reduce tasks");
     place.pack(&WrittenDown, "there");
     assert!(contents(&place.at("here")) == contents(&place.at("there")));
+}
+
+/// Packs `place` into `out` with `threads` threads. Returns the dataset's files, or the error.
+fn packed_with(
+    place: &Place,
+    out: &str,
+    threads: usize,
+) -> std::result::Result<BTreeMap<PathBuf, Vec<u8>>, String> {
+    let (out, context) = (place.at(out), context(LOCAL).with_threads(threads));
+    let options = PackOptions::default();
+    pack_by(&Threads, Some(place.folder.path()), &out, &options, &context)
+        .map(|_| contents(&out))
+        .map_err(|error| error.to_string())
+}
+
+/// Returns the records of a file of JSON Lines as one input split: gzip, a JSON array, quoted CSV.
+fn as_one_split(lines: &str) -> [(&'static str, Vec<u8>); 3] {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, lines.as_bytes()).unwrap();
+    let array = format!("[{}]", lines.trim_end().replace('\n', ",\n"));
+    let mut csv = "a,b\n".to_owned();
+    for line in lines.lines() {
+        let Ok(fields) = crate::read::parse_json(line.as_bytes()) else { continue };
+        let quoted: Vec<String> = fields
+            .values()
+            .map(|value| format!("\"{}\"", value.as_str().unwrap().replace('"', "\"\"\n")))
+            .collect();
+        csv.extend([&quoted.join(","), "\n"]);
+    }
+    [("jsonl.gz", gzip.finish().unwrap()), ("json", array.into_bytes()), ("csv", csv.into_bytes())]
+}
+
+#[test]
+fn an_input_split_is_mapped_by_many_threads_as_by_one() {
+    for (pack, source) in [
+        ("validation = 0.1\nduplicates = \"normalised\"", "epochs = 1.5"),
+        ("decontaminate = [\"clean.jsonl\"]\ndecontaminate_ngram = 6", "overflow = \"drop\""),
+    ] {
+        let place = Place::new(pack, source);
+        let lines = String::from_utf8(LOCAL.whole_bytes(&place.at("a.jsonl")).unwrap()).unwrap();
+        // A malformed element would take the rest of the array with it.
+        let lines = lines.replace("\n{\n", "\n{]\n");
+        let config = String::from_utf8(LOCAL.whole_bytes(&place.at("corpus.toml")).unwrap());
+        let config = config.unwrap();
+        for (suffix, content) in as_one_split(&lines) {
+            let name = format!("one.{suffix}");
+            LOCAL.write_file(&place.at(&name), &content).unwrap();
+            place.write("corpus.toml", &config.replace("a.jsonl", &name));
+            let expected = packed_with(&place, &format!("{suffix}-1"), 1).unwrap();
+            for threads in [2, 5] {
+                let seen = packed_with(&place, &format!("{suffix}-{threads}"), threads).unwrap();
+                assert!(seen == expected, "{name} with {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_faults_in_a_file_the_first_stops_the_run_with_any_number_of_threads() {
+    let place = Place::new("", "overflow = \"error\"");
+    let config = String::from_utf8(LOCAL.whole_bytes(&place.at("corpus.toml")).unwrap()).unwrap();
+    place.write("corpus.toml", &config.replace("a.jsonl", "a.jsonl.gz"));
+    let line = "{\"a\": \"one\", \"b\": \"two\"}\n";
+    let long = format!("{{\"a\": \"one\", \"b\": \"{}\"}}\n", "three ".repeat(200));
+    for (lines, fault) in [
+        (line.repeat(4000) + &long + &line.repeat(4000), "a row holds 64"),
+        (line.repeat(8000), "its gzip breaks off"),
+    ] {
+        let [(_, mut gzip), ..] = as_one_split(&lines);
+        // The checksum and the length of the content are lost.
+        gzip.truncate(gzip.len() - 8);
+        LOCAL.write_file(&place.at("a.jsonl.gz"), &gzip).unwrap();
+        let expected = packed_with(&place, "out", 1).unwrap_err();
+        assert!(expected.contains(fault), "{expected}");
+        for threads in [2, 5] {
+            assert_eq!(packed_with(&place, "out", threads).unwrap_err(), expected);
+        }
+    }
 }
 
 /// Makes two documents of a record.

@@ -60,13 +60,13 @@ impl Head {
         let compression = Compression::of(path);
         if let Some(compression) = compression {
             // A file of another kind under this suffix must not be called damaged.
-            let failed = |error| Error::io(ErrorKind::Input, path, &error);
+            let failed = |_, error: &_| Error::io(ErrorKind::Input, path, error);
             let (file, _) = storage.open_regular(ErrorKind::Input, path)?;
-            refuse_other_kind(compression, &first(file, KIND).map_err(failed)?, &name)?;
+            refuse_other_kind(compression, &first(file, KIND, failed)?, &name)?;
         }
-        let failed = |error: io::Error| unreadable(path, 0, &error);
+        let failed = |read, error: &io::Error| unreadable(path, read, error);
         let (content, content_name) = storage.open_named_content(path)?;
-        let stored = first(content, HEAD as u64).map_err(failed)?;
+        let stored = first(content, HEAD as u64, failed)?;
         let encoding = encoding.unwrap_or(Encoding::Utf8);
         let mut head =
             Self { name, compression, content_name, encoding, stored, content: Vec::new() };
@@ -75,8 +75,8 @@ impl Head {
             head.refuse_encoded()?;
         }
         let stored = Box::new(Cursor::new(head.stored.clone()));
-        let decoded = Decoded::open(encoding, stored).map_err(failed)?;
-        head.content = first(decoded, HEAD as u64).map_err(failed)?;
+        let decoded = Decoded::open(encoding, stored).map_err(|error| failed(0, &error))?;
+        head.content = first(decoded, HEAD as u64, failed)?;
         Ok(head)
     }
 
@@ -154,10 +154,14 @@ impl Head {
     }
 }
 
-/// Returns the first bytes of a file.
-fn first(file: impl Read, len: u64) -> io::Result<Vec<u8>> {
+/// Returns the first bytes of a file. `failed` makes the error of a file that breaks off after so
+/// many bytes.
+fn first(file: impl Read, len: u64, failed: impl Fn(u64, &io::Error) -> Error) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(len).read_to_end(&mut bytes).map(|_| bytes)
+    match file.take(len).read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(failed(bytes.len() as u64, &error)),
+    }
 }
 
 /// Refuses a file that has the suffix of `compression` and begins like a file of another kind.

@@ -1,16 +1,18 @@
 //! `LineReader`: reads files of every format whose records are lines.
 
+use std::sync::Arc;
+
 use super::encoding::Encoding;
 use super::format::Request;
 use super::json::Fields;
 use super::lines::{Line, Lines, MAX_LINE};
-use super::record::{Reader, malformed, utf8};
+use super::record::{Detached, Reader, malformed, utf8};
 use super::slots::Slots;
 use crate::error::Result;
 use crate::schema::Refusal;
 
 /// The way in which a format reads a line.
-pub(super) trait LineFormat: Send {
+pub(super) trait LineFormat: Send + Sync {
     /// Returns whether the line separates records, rather than being one.
     fn is_blank(&self, line: &[u8]) -> bool;
 
@@ -30,7 +32,7 @@ pub(super) trait LineFormat: Send {
 /// A cursor over the lines of a range that are records.
 pub(super) struct LineReader<F> {
     lines: Lines,
-    format: F,
+    format: Arc<F>,
     /// Whether the first line is a header to pass over.
     skips_first: bool,
     /// The encoding of the file, if it is not UTF-8.
@@ -45,11 +47,12 @@ impl<F: LineFormat + 'static> LineReader<F> {
         format: F,
     ) -> Result<Box<dyn Reader>> {
         let lines = Lines::open(request, request.range.clone())?;
-        Ok(Box::new(Self { lines, format, skips_first, encoding: request.options.encoding }))
+        let encoding = request.options.encoding;
+        Ok(Box::new(Self { lines, format: Arc::new(format), skips_first, encoding }))
     }
 }
 
-impl<F: LineFormat> Reader for LineReader<F> {
+impl<F: LineFormat + 'static> Reader for LineReader<F> {
     fn advance(&mut self) -> Result<bool> {
         while self.lines.step()? {
             let is_header = std::mem::take(&mut self.skips_first);
@@ -74,18 +77,61 @@ impl<F: LineFormat> Reader for LineReader<F> {
     }
 
     fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
-        let Line::Text(line) = self.lines.current().1 else { return false };
-        std::str::from_utf8(line).is_ok_and(|text| self.format.fill(text, slots))
+        match self.lines.current().1 {
+            Line::Text(line) => fill(&*self.format, line, slots),
+            Line::TooLong => false,
+        }
     }
 
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
         match self.lines.current().1 {
-            Line::Text(line) => self.format.fields(utf8(line, self.encoding)?).map_err(malformed),
+            Line::Text(line) => fields(&*self.format, line, self.encoding),
             Line::TooLong => Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20))),
         }
     }
 
     fn is_doubtful(&self) -> bool {
         matches!(self.lines.current().1, Line::Text(line) if self.format.is_doubtful(line))
+    }
+
+    fn detach(&self) -> Box<dyn Detached> {
+        match self.lines.current().1 {
+            Line::Text(line) => {
+                let (line, format) = (line.to_owned(), Arc::clone(&self.format));
+                Box::new(OneLine { line, format, encoding: self.encoding })
+            }
+            Line::TooLong => Box::new(self.fields()),
+        }
+    }
+}
+
+/// Fills the slots of the wanted fields of a line.
+fn fill<'a>(format: &impl LineFormat, line: &'a [u8], slots: &mut Slots<'a>) -> bool {
+    std::str::from_utf8(line).is_ok_and(|text| format.fill(text, slots))
+}
+
+/// Returns all fields of a line.
+fn fields(
+    format: &impl LineFormat,
+    line: &[u8],
+    encoding: Option<Encoding>,
+) -> std::result::Result<Fields, Refusal> {
+    format.fields(utf8(line, encoding)?).map_err(malformed)
+}
+
+/// A line apart from its file.
+struct OneLine<F> {
+    line: Vec<u8>,
+    format: Arc<F>,
+    encoding: Option<Encoding>,
+}
+
+impl<F: LineFormat> Detached for OneLine<F> {
+    fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
+        fill(&*self.format, &self.line, slots)
+    }
+
+    fn fields(&self) -> std::result::Result<Fields, Refusal> {
+        fields(&*self.format, &self.line, self.encoding)
     }
 }

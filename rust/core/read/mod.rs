@@ -14,6 +14,8 @@ mod encoding;
 mod field_path;
 mod format;
 mod formats;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod head;
 mod json;
 mod json_slots;
@@ -38,7 +40,7 @@ pub(crate) use head::small_text;
 pub use json::Fields;
 pub(crate) use json::{Number, Value};
 pub use record::Record;
-pub(crate) use record::{Records, for_each_text, parse_json};
+pub(crate) use record::{DetachedRecord, Records, for_each_text, parse_json};
 pub(crate) use slots::{FieldTree, Slots};
 pub(crate) use split::{InputSplit, Part, parts};
 pub use view::Only;

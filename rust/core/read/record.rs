@@ -36,6 +36,33 @@ pub(crate) trait Reader: Send {
     fn is_doubtful(&self) -> bool {
         false
     }
+
+    /// Returns the record as [`Self::fill`] and [`Self::fields`] read it, to be read by another
+    /// thread while this one goes on. A reader whose records are cheap to copy copies their bytes,
+    /// so that the other thread parses them.
+    fn detach(&self) -> Box<dyn Detached> {
+        Box::new(self.fields())
+    }
+}
+
+/// A record apart from its file.
+pub(crate) trait Detached: Send {
+    /// Fills slots as [`Reader::fill`] does.
+    fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool;
+
+    /// Returns all fields by name. Refuses a malformed record.
+    fn fields(&self) -> std::result::Result<Fields, Refusal>;
+}
+
+/// A record whose fields are read already.
+impl Detached for std::result::Result<Fields, Refusal> {
+    fn fill<'a>(&'a self, _: &mut Slots<'a>) -> bool {
+        false
+    }
+
+    fn fields(&self) -> std::result::Result<Fields, Refusal> {
+        self.clone()
+    }
 }
 
 /// A record of an input.
@@ -44,11 +71,19 @@ pub struct Record<'a> {
     pub offset: u64,
     /// The id within its source: `index of the input << 40 | offset`.
     pub id: u64,
-    reader: &'a dyn Reader,
-    view: &'a View,
+    /// The number of bytes that it takes in its file, roughly, with those of the records before it
+    /// that its source does not read.
+    bytes: usize,
+    is_doubtful: bool,
+    content: Content<'a>,
+    view: &'a Arc<View>,
     wanted: Option<&'a Arc<FieldTree>>,
-    /// The bytes of the records before it that its source does not read.
-    passed: usize,
+}
+
+/// The place of a record's content.
+enum Content<'a> {
+    Reader(&'a dyn Reader),
+    Detached(&'a dyn Detached),
 }
 
 impl Record<'_> {
@@ -56,19 +91,33 @@ impl Record<'_> {
     /// records before it that its source does not read.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
-        self.passed + self.reader.bytes()
+        self.bytes
     }
 
     /// Returns whether the record looks as if its quotes were read the wrong way: as text where
     /// they are around fields, or around fields where they are text.
     #[must_use]
     pub(crate) fn is_doubtful(&self) -> bool {
-        self.reader.is_doubtful()
+        self.is_doubtful
     }
 
     /// Returns all fields by name. Refuses a malformed record.
     pub fn fields(&self) -> std::result::Result<Fields, Refusal> {
-        self.view.fields(self.reader)
+        match self.content {
+            Content::Reader(reader) => self.view.fields(reader.fields()),
+            Content::Detached(record) => self.view.fields(record.fields()),
+        }
+    }
+
+    /// Returns the record apart from its file, so that another thread can read it.
+    pub(crate) fn detach(&self) -> DetachedRecord {
+        let content = match self.content {
+            Content::Reader(reader) => reader.detach(),
+            Content::Detached(record) => Box::new(record.fields()),
+        };
+        let Self { offset, id, bytes, is_doubtful, .. } = *self;
+        let (wanted, view) = (self.wanted.cloned(), Arc::clone(self.view));
+        DetachedRecord { offset, id, bytes, is_doubtful, content, view, wanted }
     }
 }
 
@@ -76,14 +125,44 @@ impl<'a> Record<'a> {
     /// Fills the slots of `tree`. Returns `false` if the record is left to [`Self::fields`], or was
     /// not opened for `tree`.
     pub(crate) fn fill(&self, tree: &Arc<FieldTree>, slots: &mut Slots<'a>) -> bool {
-        self.wanted.is_some_and(|wanted| Arc::ptr_eq(wanted, tree)) && self.reader.fill(slots)
+        self.wanted.is_some_and(|wanted| Arc::ptr_eq(wanted, tree))
+            && match self.content {
+                Content::Reader(reader) => reader.fill(slots),
+                Content::Detached(record) => record.fill(slots),
+            }
+    }
+}
+
+/// A [`Record`] apart from its file.
+pub(crate) struct DetachedRecord {
+    offset: u64,
+    id: u64,
+    bytes: usize,
+    is_doubtful: bool,
+    content: Box<dyn Detached>,
+    view: Arc<View>,
+    wanted: Option<Arc<FieldTree>>,
+}
+
+impl DetachedRecord {
+    /// Returns the number of bytes that the record takes in its file, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the record.
+    pub(crate) fn record(&self) -> Record<'_> {
+        let Self { offset, id, bytes, is_doubtful, .. } = *self;
+        let content = Content::Detached(&*self.content);
+        let (view, wanted) = (&self.view, self.wanted.as_ref());
+        Record { offset, id, bytes, is_doubtful, content, view, wanted }
     }
 }
 
 /// A cursor over the records of a range of a file.
 pub struct Records {
     reader: Box<dyn Reader>,
-    view: View,
+    view: Arc<View>,
     /// The fields that templates show, if the reader fills their slots.
     wanted: Option<Arc<FieldTree>>,
     nth_input: usize,
@@ -97,6 +176,7 @@ impl Records {
         nth_input: usize,
     ) -> Result<Self> {
         let (view, tree) = View::new(request.options, request.wanted);
+        let view = Arc::new(view);
         let reader = format.get().open(&Request {
             wanted: tree.as_ref(),
             range: request.range.clone(),
@@ -128,10 +208,11 @@ impl Records {
         Ok(Some(Record {
             offset,
             id: RecordId { nth_input: self.nth_input, offset }.pack(),
-            reader: &*self.reader,
+            bytes: passed + self.reader.bytes(),
+            is_doubtful: self.reader.is_doubtful(),
+            content: Content::Reader(&*self.reader),
             view: &self.view,
             wanted: self.wanted.as_ref(),
-            passed,
         }))
     }
 }

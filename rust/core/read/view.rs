@@ -74,9 +74,12 @@ impl View {
         })
     }
 
-    /// Returns all fields of the record at hand by their new names.
-    pub(super) fn fields(&self, reader: &dyn Reader) -> std::result::Result<Fields, Refusal> {
-        renamed(reader.fields()?, &self.renames)
+    /// Returns the fields of a record by their new names.
+    pub(super) fn fields(
+        &self,
+        fields: std::result::Result<Fields, Refusal>,
+    ) -> std::result::Result<Fields, Refusal> {
+        renamed(fields?, &self.renames)
     }
 }
 
@@ -107,7 +110,7 @@ impl Field {
                 return then(slots[slot].as_deref().filter(|text| is_text(text)).map(str::trim));
             }
         }
-        let fields = view.fields(reader).ok();
+        let fields = view.fields(reader.fields()).ok();
         let text = fields.as_ref().and_then(|fields| text_at(fields, &self.path));
         then(text.filter(|text| is_text(text)).map(str::trim))
     }

@@ -13,6 +13,8 @@ mod change;
 mod compression;
 mod local;
 mod members;
+#[cfg(any(test, fuzzing))]
+mod memory;
 mod read;
 mod stored;
 mod zip;
@@ -27,6 +29,8 @@ pub(crate) use bounded::Bounded;
 pub(crate) use change::{finish, is_temporary};
 pub(crate) use compression::{Compression, Flaw, unreadable};
 pub use local::Local;
+#[cfg(any(test, fuzzing))]
+pub(crate) use memory::Memory;
 pub(crate) use read::{BOM, Stamp};
 
 /// The local file system, for unit tests.

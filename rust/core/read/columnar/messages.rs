@@ -22,6 +22,9 @@ pub(in crate::read) const MAGIC: &[u8] = b"ARROW1";
 /// What begins each message, since version 0.15.
 pub(in crate::read) const CONTINUATION: [u8; 4] = [0xff; 4];
 
+/// The most bytes before the first message of a file.
+const MOST_PADDING: u64 = 64;
+
 /// The content of a file.
 enum Input {
     Plain(BufReader<Box<dyn StoredFile>>),
@@ -174,6 +177,10 @@ impl Messages {
     pub(in crate::read) fn next(&mut self) -> Result<Option<Found>> {
         let start = self.offset;
         let mut prefix = self.read_up_to(4)?;
+        // Arrow's own library for Rust fills up the first 64 bytes of a file with zeros.
+        while self.is_file && prefix == [0; 4] && self.offset <= MOST_PADDING {
+            prefix = self.read_up_to(4)?;
+        }
         if prefix == CONTINUATION {
             prefix = self.read(4)?;
         }

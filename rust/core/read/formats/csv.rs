@@ -1,8 +1,11 @@
 //! Reads quoted comma-separated values by RFC 4180: a field in quotes may hold delimiters, ends of
 //! line, and quotes written twice. The first record names the columns, unless the source does.
 //!
-//! The `csv-core` crate finds the fields. A record is held in memory up to [`MAX_LINE`] bytes; the
+//! The `csv-core` crate finds the fields; a record without a quote is cut at its delimiters, as its
+//! fields then are. A record is held in memory up to [`MAX_LINE`] bytes; the
 //! rest of a longer record, such as the file after a quote that is never closed, is passed over.
+
+use std::sync::Arc;
 
 use csv_core::{ReadFieldResult, ReaderBuilder};
 
@@ -13,7 +16,7 @@ use crate::read::encoding::{Encoding, NAME_ENCODING, not_text};
 use crate::read::format::{Format, FormatOptions, Likeness, Request};
 use crate::read::json::{Fields, Value};
 use crate::read::lines::MAX_LINE;
-use crate::read::record::{Reader, malformed};
+use crate::read::record::{Detached, Reader, malformed};
 use crate::read::slots::Slots;
 use crate::schema::Refusal;
 
@@ -60,14 +63,14 @@ impl Format for Csv {
             rows.row.names()
         })?;
         rows.row.most_fields = columns.len();
-        Ok(Box::new(CsvReader { rows, columns, has_first, skips_first }))
+        Ok(Box::new(CsvReader { rows, columns: Arc::new(columns), has_first, skips_first }))
     }
 }
 
 /// A cursor over the records, with the names of their fields.
 struct CsvReader {
     rows: Rows,
-    columns: Columns,
+    columns: Arc<Columns>,
     /// Whether the first record is read already.
     has_first: bool,
     skips_first: bool,
@@ -95,25 +98,36 @@ impl Reader for CsvReader {
     }
 
     fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
-        let row = &self.rows.row;
-        row.flaw.is_none()
-            && row.count == row.ends.len()
-            && row.text().is_some_and(|text| self.columns.fill(row.fields(text), slots))
+        self.rows.row.fill(&self.columns, slots)
     }
 
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
-        let row = &self.rows.row;
-        let text = match (&row.flaw, row.text()) {
-            (Some(flaw), _) => return Err(malformed(flaw.clone())),
-            (None, Some(text)) => text,
-            (None, None) => return Err(malformed(row.not_utf8())),
-        };
-        self.columns.fields(row.count, row.fields(text).map(Value::from)).map_err(malformed)
+        self.rows.row.named(&self.columns)
     }
 
     fn is_doubtful(&self) -> bool {
         let row = &self.rows.row;
         row.flaw.is_some() || row.swallows(self.rows.delimiter, self.columns.len())
+    }
+
+    fn detach(&self) -> Box<dyn Detached> {
+        Box::new(OneRow { row: self.rows.row.copied(), columns: Arc::clone(&self.columns) })
+    }
+}
+
+/// A record apart from its file.
+struct OneRow {
+    row: Row,
+    columns: Arc<Columns>,
+}
+
+impl Detached for OneRow {
+    fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
+        self.row.fill(&self.columns, slots)
+    }
+
+    fn fields(&self) -> std::result::Result<Fields, Refusal> {
+        self.row.named(&self.columns)
     }
 }
 
@@ -134,6 +148,8 @@ struct Row {
     /// The fields, unquoted, one after another in the first `filled` bytes.
     data: Vec<u8>,
     filled: usize,
+    /// The bytes between two fields in `data`.
+    gap: usize,
     /// Where fields end in `data`; of at most `most_fields`.
     ends: Vec<usize>,
     most_fields: usize,
@@ -183,6 +199,13 @@ impl Rows {
             return Ok(false);
         }
         self.row.begin(self.content.offset(), self.parser.line());
+        let chunk = self.content.chunk()?;
+        if let Some(len) = self.row.read_unquoted(chunk, self.delimiter) {
+            // The parser counts lines, and has not seen this one.
+            self.parser.set_line(self.parser.line() + u64::from(chunk[len - 1] == b'\n'));
+            self.content.consume(len);
+            return Ok(true);
+        }
         loop {
             let chunk = self.content.chunk()?;
             if chunk.is_empty() {
@@ -220,9 +243,31 @@ impl Row {
     /// Begins a record at the byte `start`, on `line`.
     fn begin(&mut self, start: u64, line: u64) {
         (self.start, self.line, self.is_quoted) = (start, line, None);
-        (self.bytes, self.filled, self.count) = (0, 0, 0);
+        (self.bytes, self.filled, self.gap, self.count) = (0, 0, 0, 0);
         self.ends.clear();
         self.flaw = None;
+    }
+
+    /// Reads a record that `chunk` holds whole and without a quote. Returns the number of bytes
+    /// read; `None` for any other record, of which nothing is read.
+    fn read_unquoted(&mut self, chunk: &[u8], delimiter: u8) -> Option<usize> {
+        let len = memchr::memchr3(b'\n', b'\r', b'"', chunk)?;
+        if chunk[len] == b'"' || len >= MAX_LINE {
+            return None;
+        }
+        let line = &chunk[..len];
+        if self.data.len() < len {
+            self.data.resize(len, 0);
+        }
+        self.data[..len].copy_from_slice(line);
+        for end in memchr::memchr_iter(delimiter, line).chain([len]) {
+            if self.ends.len() < self.most_fields {
+                self.ends.push(end);
+            }
+            self.count += 1;
+        }
+        (self.filled, self.gap, self.bytes) = (len, 1, len + 1);
+        Some(len + 1)
     }
 
     /// Adds the fields of `chunk` up to the end of the record. Returns the number of bytes read,
@@ -297,15 +342,42 @@ impl Row {
 
     /// Returns the fields, cut out of the text of all fields.
     fn fields<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| &text[std::mem::replace(&mut start, end)..end])
+        let (mut start, gap) = (0, self.gap);
+        self.ends.iter().map(move |&end| &text[std::mem::replace(&mut start, end + gap)..end])
+    }
+
+    /// Fills the slots of the wanted columns. Returns `false` for a record that breaks its format.
+    fn fill<'a>(&'a self, columns: &Columns, slots: &mut Slots<'a>) -> bool {
+        self.flaw.is_none()
+            && self.count == self.ends.len()
+            && self.text().is_some_and(|text| columns.fill(self.fields(text), slots))
+    }
+
+    /// Returns the fields by name. Refuses a record that breaks its format.
+    fn named(&self, columns: &Columns) -> std::result::Result<Fields, Refusal> {
+        if let Some(flaw) = &self.flaw {
+            return Err(malformed(flaw.clone()));
+        }
+        // Of a record with too many fields, some were passed over: their number is the fault.
+        if self.count > self.ends.len() {
+            return columns.fields(self.count, std::iter::empty()).map_err(malformed);
+        }
+        let text = self.text().ok_or_else(|| malformed(self.not_utf8()))?;
+        columns.fields(self.count, self.fields(text).map(Value::from)).map_err(malformed)
+    }
+
+    /// Returns the record in a buffer of its own.
+    fn copied(&self) -> Self {
+        let (data, ends, flaw) =
+            (self.data[..self.filled].to_owned(), self.ends.clone(), self.flaw.clone());
+        Self { data, ends, flaw, ..*self }
     }
 
     /// Returns the fault of a record with a field that is not text.
     fn not_utf8(&self) -> String {
         let mut start = 0;
         for (nth, &end) in self.ends.iter().enumerate() {
-            let field = &self.data[std::mem::replace(&mut start, end)..end];
+            let field = &self.data[std::mem::replace(&mut start, end + self.gap)..end];
             if std::str::from_utf8(field).is_err() {
                 return format!("field {} is {}", nth + 1, not_text(field, self.encoding, "its "));
             }

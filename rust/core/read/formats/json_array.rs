@@ -15,7 +15,7 @@ use crate::read::head::Head;
 use crate::read::json::Fields;
 use crate::read::json_slots::fill_from_json;
 use crate::read::lines::MAX_LINE;
-use crate::read::record::{Reader, malformed, parse_element};
+use crate::read::record::{Detached, Reader, malformed, parse_element};
 use crate::read::slots::{FieldTree, Slots};
 use crate::schema::Refusal;
 
@@ -107,10 +107,7 @@ impl Reader for ArrayReader {
     }
 
     fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
-        let (Some(wanted), Some(element)) = (&self.wanted, self.elements.element()) else {
-            return false;
-        };
-        std::str::from_utf8(element).is_ok_and(|text| fill_from_json(wanted, text, slots))
+        self.elements.element().is_some_and(|element| fill(self.wanted.as_ref(), element, slots))
     }
 
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
@@ -118,6 +115,41 @@ impl Reader for ArrayReader {
             Some(element) => parse_element(element, self.encoding),
             None => Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20))),
         }
+    }
+
+    fn detach(&self) -> Box<dyn Detached> {
+        match self.elements.element() {
+            Some(bytes) => Box::new(Element {
+                bytes: bytes.to_owned(),
+                wanted: self.wanted.clone(),
+                encoding: self.encoding,
+            }),
+            None => Box::new(self.fields()),
+        }
+    }
+}
+
+/// Fills the slots of the wanted fields of an element.
+fn fill<'a>(wanted: Option<&Arc<FieldTree>>, bytes: &'a [u8], slots: &mut Slots<'a>) -> bool {
+    wanted.is_some_and(|wanted| {
+        std::str::from_utf8(bytes).is_ok_and(|text| fill_from_json(wanted, text, slots))
+    })
+}
+
+/// An element apart from its file.
+struct Element {
+    bytes: Vec<u8>,
+    wanted: Option<Arc<FieldTree>>,
+    encoding: Option<Encoding>,
+}
+
+impl Detached for Element {
+    fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
+        fill(self.wanted.as_ref(), &self.bytes, slots)
+    }
+
+    fn fields(&self) -> std::result::Result<Fields, Refusal> {
+        parse_element(&self.bytes, self.encoding)
     }
 }
 

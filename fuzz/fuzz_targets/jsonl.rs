@@ -1,0 +1,6 @@
+//! Reads any bytes as `jsonl`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|content: &[u8]| {
+    let _ = sabiprep::read::fuzzing::read_all("jsonl", content, "");
+});
