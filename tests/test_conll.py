@@ -72,7 +72,8 @@ def test_sentences_and_spans_are_those_of_the_slow_readers(
     expected = {}
     for _, offset, sentence in found:
         widths = {len(row) for row in sentence}
-        if len(widths) > 1:
+        # All lines are as wide as the first of the file.
+        if widths != {len(found[0][2][0])}:
             continue
         columns = [list(column) for column in zip(*sentence, strict=True)]
         names = ["tokens", "column_2", "tags"] if widths == {3} else ["tokens", "tags"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ def lines(name: str, count: int = 30) -> bytes:
     return "".join(f"{name} ọ̀rọ̀ {nth}\n" for nth in range(count)).encode()
 
 
+ALL = ["hau", "yor"]
 FILES = {
     "README.md": b"# news\n",
     "data/yor/train.txt": lines("yor"),
@@ -60,7 +62,7 @@ class Place:
         (self.corpus / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
 
     def write(self, *patterns: str, **source: Any) -> None:
-        sources = [{"name": "s", "files": list(patterns), **source}]
+        sources = [{"name": "s", "files": list(patterns)} | source]
         packer.write_config(
             self.corpus, sources, tokenizer={"file": "tokenizer.json"}, pack={"seq_len": 64}
         )
@@ -152,6 +154,43 @@ def test_a_dataset_is_resumed_mixed_again_and_verified_by_the_same_names(place: 
         "tokenizer", "train", place.corpus, place.folder / "new.json", "--vocab-size", "300"
     )
     assert trained.returncode == 0, trained.stderr
+
+
+def test_a_source_for_each_language_of_its_files(place: Place, hub: Hub) -> None:
+    def rows(out: Path) -> list[tuple[Any, ...]]:
+        sources = read_manifest(out).raw["sources"]
+        return [(s["name"], s["task"], s["lang"], s["inputs"]) for s in sources]
+
+    commit = hub.commit(
+        "flores/plus", {f"{name}/{name}.dev": lines(name) for name in ("eng", *ALL)}
+    )
+    beginning = f"hf://datasets/flores/plus@{commit}"
+    place.write("hf://datasets/flores/plus/{lang:hau|yor}/{lang}.dev", format="text")
+    listed = [(f"s-{lang}", "s", lang, [f"{beginning}/{lang}/{lang}.dev"]) for lang in ALL]
+    assert rows(place.pack("listed")) == listed
+    place.write("hf://datasets/flores/plus/[!e]*/{lang}.dev", format="text")
+    assert rows(place.pack("found")) == listed
+    place.write("hf://datasets/flores/plus/**/{lang}.de[v]", format="text")
+    assert [row[2] for row in rows(place.pack("all"))] == ["eng", *ALL]
+    # Parallel text: one side for all, one of each language.
+    sides = {"en": "hf://datasets/flores/plus/eng/eng.dev"}
+    sides["other"] = "hf://datasets/flores/plus/{lang:hau|yor}/{lang}.dev"
+    segments = [{"prompt": "{{ en }} <{lang}>:"}, {"target": "{{ other }}"}]
+    place.write(files=sides, segments=segments)
+    assert [row[:3] for row in rows(place.pack("sides"))] == [row[:3] for row in listed]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("{lang:hau|zul}/train.txt", r"no file of the dataset matches data/zul/train\.txt"),
+        ("{lang}/{lang}.txt", "no file of the dataset matches"),
+        ("*{lang}/train.txt", "may be .* in the name of data/.*remedy|list the languages"),
+    ],
+)
+def test_files_without_a_clear_language_are_refused(place: Place, path: str, message: str) -> None:
+    place.write(f"hf://datasets/{NAME}/data/{path}")
+    assert re.search(message, place.refused()), place.refused()
 
 
 def test_a_revision_is_a_branch_a_tag_or_a_commit(place: Place, hub: Hub) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sabiprep
-from sabiprep import OutputError, PackOptions
+from sabiprep import InputError, OutputError, PackOptions
 from support.command import Run
 from support.command import run as run
 from support.unconfigured import documents, json_lines, write_shapes, write_tokenizer
@@ -37,6 +37,42 @@ def test_it_packs_to_the_documents_of_the_guess(corpus: Path, tmp_path: Path) ->
     assert config["tokenizer"] == {"file": "tokenizer.json", "eos": "</s>"}
     [yor] = [source for source in config["source"] if source["name"] == "mt-eng-yor-en-yor"]
     assert (yor["task"], yor["lang"]) == ("translate", "yor")
+
+
+def test_what_differs_by_a_language_is_one_source(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    pair = {"en": "a b", "ibo": "c d"}
+    for lang in ("hau", "ibo", "yor"):
+        (corpus / f"mt/eng-{lang}").mkdir(parents=True)
+        record = {"translation": {"en": f"in {lang}", lang: f"{lang} hau"}}
+        (corpus / f"mt/eng-{lang}/train.jsonl").write_text(json_lines([record] * 9))
+        (corpus / f"odd-{lang}.jsonl").write_text(json_lines([{"left": "a", "right": lang}]))
+    # One language has files that others have not; one name holds no language.
+    (corpus / "mt/eng-ibo/dev.jsonl").write_text(json_lines([{"translation": pair}]))
+    (corpus / "mono").mkdir()
+    for name in ("hau", "yor", "*ibo"):
+        (corpus / f"mono/{name}.txt").write_text(f"{name}\n" * 5)
+    write_tokenizer(corpus / "tokenizer.json")
+    options = PackOptions(seq_len=256)
+    with pytest.raises(InputError, match="odd-hau"):
+        sabiprep.pack(corpus, tmp_path / "guessed", options)
+    text = sabiprep.init(corpus)
+    sources = tomllib.loads(text)["source"]
+    assert [(source["name"], source.get("lang"), source["files"]) for source in sources] == [
+        ("mono-*ibo", None, ["mono/*ibo.txt"]),
+        ("mono-{lang}", None, ["mono/{lang}.txt"]),
+        ("mt-eng-{lang}-en-{lang}", None, ["mt/eng-{lang:hau|yor}/train.jsonl"]),
+        ("mt-eng-{lang}-{lang}-en", "en", ["mt/eng-{lang:hau|yor}/train.jsonl"]),
+        ("mt-eng-ibo-en-ibo", "ibo", ["mt/eng-ibo/train.jsonl"]),
+        ("mt-eng-ibo-ibo-en", "en", ["mt/eng-ibo/train.jsonl"]),
+    ]
+    assert '# name = "odd-{lang}"\n# files = ["odd-{lang}.jsonl"]\n' in text
+    assert "{lang} is hau, yor" in text
+    report = sabiprep.pack(corpus, tmp_path / "out", options)
+    found = {source.name: (source.task, source.lang) for source in report.sources}
+    assert found["mt-eng-yor-en-yor"] == ("translate", "yor")
+    assert found["mt-eng-hau-hau-en"] == ("translate", "eng")
+    assert found["mono-hau"] == ("text", "hau") and len(found) == 9
 
 
 def test_nothing_is_replaced_unless_asked(corpus: Path, run: Run) -> None:

@@ -41,13 +41,14 @@ def pack(
     against = _core.verify_against(out, corpus, sample=None, threads=1, progress=None)
     assert json.loads(against)["failures"] == []
     decode = Tokenizer.from_file(str(tokenizer)).decode
-    texts = {}
+    texts: dict[tuple[int, int], str] = {}
     with open_dataset(out) as dataset:
         for split in (dataset.train, dataset.validation):
             for i in range(len(split) if split is not None else 0):
                 row = split[i]
                 ends = row["cu_seqlens"].tolist()
-                for nth, record in enumerate(row["record_ids"].tolist()):
+                records = zip(row["source_ids"].tolist(), row["record_ids"].tolist(), strict=True)
+                for nth, record in enumerate(records):
                     ids = row["input_ids"][ends[nth] : ends[nth + 1]].tolist()
                     texts[record] = decode(ids, skip_special_tokens=False).removesuffix(EOS)
     return manifest, [texts[record] for record in sorted(texts)]
@@ -130,6 +131,29 @@ def test_several_files_and_held_out_ones_are_taken_in_order(tmp_path: Path) -> N
     assert found == ["a en|a yo.", "b en|b yo.", "d en|d yo."]
     assert manifest["splits"]["validation"]["documents"] == 1
     assert manifest["sources"][0]["inputs"] == ["a.en", "b.en", "d.en"]
+
+
+def test_a_source_for_each_language_of_one_side(tmp_path: Path) -> None:
+    files = {"eng.dev": b"one\ntwo\n", "hau.dev": b"daya\nbiyu\n", "yor.dev": b"eni\neji\n"}
+    files |= {"eng.test": b"three\n", "yor.test": b"eta\n"}
+    manifest, found = pack(
+        tmp_path,
+        files,
+        files={"en": "eng.dev", "yo": "{lang:hau|yor}.dev"},
+        validation_files={"en": "eng.test", "yo": "{lang:yor}.test"},
+    )
+    assert [(source["name"], source["lang"]) for source in manifest["sources"]] == [
+        ("s-hau", "hau"),
+        ("s-yor", "yor"),
+    ]
+    assert found == ["one|daya.", "two|biyu.", "one|eni.", "two|eji.", "three|eta."]
+    assert manifest["config"]["source"][0]["files"] == {"en": ["eng.dev"], "yo": ["hau.dev"]}
+    for sides, message in (
+        ({"en": "{lang:eng|yor}.dev", "yo": "{lang:hau|yor}.dev"}, "'yo' has no file of .* eng"),
+        ({"en": ["eng.dev", "{lang:eng}.dev"], "yo": "yor.dev"}, "`eng.dev` names no language"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            pack(tmp_path / message[1:4], files, files=sides)
 
 
 @pytest.mark.parametrize(

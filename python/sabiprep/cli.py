@@ -36,7 +36,15 @@ from sabiprep.arguments import (
 from sabiprep.errors import InputError, Interrupted, SabiprepError, unforeseen
 from sabiprep.files import MANIFEST_LIMIT, read_whole
 from sabiprep.progress import show_progress
-from sabiprep.terminal import Sentence, Verbatim, accept_any_text, harmless, show, visible
+from sabiprep.terminal import (
+    Sentence,
+    Verbatim,
+    accept_any_text,
+    harmless,
+    show,
+    unobeyed,
+    visible,
+)
 
 
 class Outcome(NamedTuple):
@@ -59,7 +67,11 @@ class Plan:
     def run(self) -> Outcome:
         """Returns the plan; the exit code is 1 if packing would fail."""
         plan = sabiprep.plan(self.corpus, self.options)
-        shown = Verbatim(json.dumps(plan.json, ensure_ascii=False, indent=1)) if self.json else plan
+        shown = (
+            Verbatim(unobeyed(json.dumps(plan.json, ensure_ascii=False, indent=1)))
+            if self.json
+            else plan
+        )
         return Outcome(shown, 1 if plan.would_fail else 0)
 
 

@@ -33,6 +33,11 @@ SCHEME = "hf://"
 PATTERN = re.compile(
     r"hf://datasets/(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?:@(?P<revision>[^/]+))?/(?P<path>.+)"
 )
+LANG = "{lang}"
+"""Stands for a language, of which `files` makes a source each."""
+LISTED = re.compile(r"\{lang:([^{}]*)\}")
+LANGUAGE = r"[\w\u0300-\u036f-]"
+"""What a character of a language may be."""
 ATTEMPTS = 4
 """How often a request is made that the Hub answers by 429 or 5xx, or whose answer is cut short."""
 PAUSE = 0.5
@@ -188,7 +193,9 @@ def _fetched(patterns: list[_Named]) -> HubFiles:
         return [file.path for file in tree]
 
     paths = _tried(listed, first)
-    matches = {named.pattern: _matched(named, paths) for named in patterns}
+    matches: dict[str, list[str]] = {}
+    for named in patterns:
+        matches.update(_matched(named, paths))
     wanted = sorted({path for found in matches.values() for path in found})
     folder = _tried(
         lambda: snapshot_download(
@@ -214,21 +221,76 @@ def _tree(api: HfApi, repo: str, revision: str) -> list[str]:
     return [file.path for file in tree if isinstance(file, RepoFile)]
 
 
-def _matched(named: _Named, paths: list[str]) -> list[str]:
-    """Returns the paths that a pattern matches, in order.
+def _matched(named: _Named, paths: list[str]) -> dict[str, list[str]]:
+    """Returns the paths that a pattern matches, in order, by the pattern.
+
+    Those of a language are under the pattern that has it in the place of ``{lang}``.
+
+    Raises:
+        ConfigError: If a path may be of two languages.
+        InputError: If nothing matches, or nothing for a listed language.
+    """
+    # A name that exists is taken as it is, even if it holds a star or a bracket.
+    if named.path in paths:
+        return {named.pattern: [named.path]}
+    listed = LISTED.search(named.path)
+    open_path = LISTED.sub(LANG, named.path)
+    if LANG not in open_path:
+        return {named.pattern: _matched_by(named, named.path, paths)}
+    if listed is None:
+        near = _matched_by(named, re.sub(r"(\{lang\})+", "*", open_path), paths)
+        # None is left where no one text stands in all the places of `{lang}`.
+        languages = _languages(named, near)
+        if not languages:
+            return {named.pattern: _matched_by(named, named.path, paths)}
+    else:
+        languages = set(listed[1].split("|"))
+    open_pattern = named.pattern.removesuffix(named.path) + open_path
+    return {
+        open_pattern.replace(LANG, lang): _matched_by(named, open_path.replace(LANG, lang), paths)
+        for lang in sorted(languages)
+    }
+
+
+def _languages(named: _Named, paths: list[str]) -> set[str]:
+    """Returns the texts that stand for ``{lang}`` in paths.
+
+    Raises:
+        ConfigError: If a path may be of two languages.
+    """
+    languages = set()
+    for path in paths:
+        # The first and the last place, the shortest and the longest text: two that differ show that
+        # there is no one answer.
+        found = {
+            match["lang"]
+            for star in ("[^/]*", "[^/]*?")
+            for text in (f"{LANGUAGE}+", f"{LANGUAGE}+?")
+            if (match := _pattern(named.path, star, text).fullmatch(path))
+        }
+        if len(found) > 1:
+            raise ConfigError(
+                f"{LANG} may be {' or '.join(sorted(found))} in the name of {path}",
+                file=named.pattern,
+                source=named.source,
+                remedy="list the languages, as in {lang:hau|ibo}, or use fewer wildcards",
+            )
+        languages |= found
+    return languages
+
+
+def _matched_by(named: _Named, wanted: str, paths: list[str]) -> list[str]:
+    """Returns the paths that a pattern of paths matches, in order.
 
     Raises:
         InputError: If there is none.
     """
-    # A name that exists is taken as it is, even if it holds a star or a bracket.
-    if named.path in paths:
-        return [named.path]
-    matches = _pattern(named.path)
-    found = [path for path in paths if matches.fullmatch(path)]
+    matches = _pattern(wanted)
+    found = [path for path in paths if wanted == path or matches.fullmatch(path)]
     if not found:
         near = difflib.get_close_matches(named.path, paths, 1)
         raise InputError(
-            "no file of the dataset matches",
+            "no file of the dataset matches" + (f" {wanted}" if LISTED.search(named.path) else ""),
             file=named.pattern,
             source=named.source,
             remedy=f"did you mean {near[0]}?"
@@ -240,10 +302,13 @@ def _matched(named: _Named, paths: list[str]) -> list[str]:
 
 
 @cache
-def _pattern(path: str) -> re.Pattern[str]:
+def _pattern(path: str, star: str = "[^/]*", text: str = LANGUAGE + "+") -> re.Pattern[str]:
     """Returns a path with ``*``, ``?``, ``[…]`` and ``**`` as the core reads it.
 
-    ``{word}``, by which `files` makes one source of each match, stands for part of a name.
+    Args:
+        path: The path.
+        star: The regular expression of ``*``.
+        text: That of a language: ``{lang}`` is the group ``lang``.
     """
     whole = ""
     parts = path.split("/")
@@ -252,12 +317,12 @@ def _pattern(path: str) -> re.Pattern[str]:
         if part == "**":
             whole += "" if is_last else "(?:[^/]+/)*"
             continue
-        part = re.sub(r"\{\w+\}", "*", part)
-        whole += _name_pattern(part) + ("" if is_last else "/")
-    return re.compile(whole)
+        whole += _name_pattern(part, star) + ("" if is_last else "/")
+    lang = re.escape(LANG)
+    return re.compile(whole.replace(lang, f"(?P<lang>{text})", 1).replace(lang, "(?P=lang)"))
 
 
-def _name_pattern(part: str) -> str:
+def _name_pattern(part: str, star: str) -> str:
     """Returns the wildcards of one name as a regular expression."""
     wildcards = re.compile(r"\*+|\?|\[(?P<no>!?)(?P<set>\]?[^\]]*)\]")
     out, end = "", 0
@@ -265,7 +330,7 @@ def _name_pattern(part: str) -> str:
         out += re.escape(part[end : match.start()])
         end = match.end()
         if match["set"] is None:
-            out += "[^/]" if match[0] == "?" else "[^/]*"
+            out += "[^/]" if match[0] == "?" else star
         else:
             among = re.sub(r"([\\\[\]^&~|])", r"\\\1", match["set"])
             out += f"(?!/)[{'^' if match['no'] else ''}{among}]"

@@ -13,7 +13,7 @@ from sabiprep.marks import legend, marked, without_marks
 from sabiprep.roles import Role
 from sabiprep.survey import CorpusPlan, Estimate, PlannedFiles, PlannedRecord, PlannedSource
 from sabiprep.table import drops_text
-from sabiprep.terminal import Sentence, has_colours, visible
+from sabiprep.terminal import Sentence, has_colours, on_one_line, visible
 
 LETTERS_SHOWN = 240
 TOKENS_SHOWN = 24
@@ -194,7 +194,8 @@ def _problems(plan: CorpusPlan) -> Iterator[RenderableType]:
         text = Text(f"{problem.severity.capitalize()}: ", STYLES[problem.severity])
         yield Sentence(text.append(visible(str(problem)), ""), 2)
         if problem.remedy is not None:
-            yield Sentence(f"  Remedy: {visible(problem.remedy)}", 4)
+            # A command in it stays one that can be copied.
+            yield Sentence(f"  Remedy: {on_one_line(problem.remedy)}", 4)
     if plan.problems:
         yield Text()
 

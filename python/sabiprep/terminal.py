@@ -133,6 +133,20 @@ def visible(text: str) -> str:
     return "".join("\\\\" if char == "\\" else _escaped(char) for char in text)
 
 
+def on_one_line(message: str) -> str:
+    """Returns a message, which may quote data, on one line; its backslashes stay."""
+    return "".join(map(_escaped, message))
+
+
+def unobeyed(text: str) -> str:
+    """Returns JSON with what a terminal would obey as escapes of JSON."""
+    return re.sub(
+        "[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]",
+        lambda match: f"\\u{ord(match[0]):04x}",
+        text,
+    )
+
+
 def harmless(message: str) -> str:
     """Returns a message, which may quote data, for the terminal.
 

@@ -79,7 +79,7 @@ fn map_split<'a>(
 ) -> Result<()> {
     let mut records = job.open(split, context)?;
     let shortens = spools.fitted.is_some();
-    let work = BatchWork { job, source: split.source, shortens, monitor: context.monitor };
+    let work = BatchWork::new(job, split.source, shortens, context.monitor);
     let mut mapper = work.mapper();
     let mut batches = Batches::new(work, helpers);
     let mut spool = |mapped| spools.push(job, split.source, mapped, context);

@@ -6,13 +6,14 @@
 //! thread alone would make.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use super::mapper::{Mapped, Mapper};
 use crate::error::Result;
 use crate::job::Job;
 use crate::monitor::Monitor;
 use crate::read::DetachedRecord;
-use crate::tasks::{Helpers, Shared};
+use crate::tasks::{Helpers, Shared, lock};
 
 /// The size at which a batch is closed: some ten milliseconds of work. Small in tests, so that
 /// small files have many.
@@ -21,26 +22,36 @@ const BATCH_BYTES: usize = if cfg!(test) { 1 << 9 } else { 128 << 10 };
 const RECORD_BYTES: usize = 128;
 
 /// The work on a batch, which any thread can do.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct BatchWork<'a> {
-    pub job: &'a Job,
+    job: &'a Job,
     /// The source of the records.
-    pub source: usize,
+    source: usize,
     /// Whether documents longer than a row are shortened too.
-    pub shortens: bool,
-    pub monitor: &'a Monitor,
+    shortens: bool,
+    monitor: &'a Monitor,
+    /// Mappers that no thread uses, with the words that they have encoded.
+    mappers: Arc<Mutex<Vec<Mapper<'a>>>>,
 }
 
 impl<'a> BatchWork<'a> {
+    /// Returns the work on batches of a source.
+    pub(super) fn new(job: &'a Job, source: usize, shortens: bool, monitor: &'a Monitor) -> Self {
+        Self { job, source, shortens, monitor, mappers: Arc::default() }
+    }
+
     /// Returns a mapper for one thread.
     pub(super) fn mapper(&self) -> Mapper<'a> {
-        Mapper::new(self.job, self.source, self.shortens, self.monitor)
+        let free = lock(&self.mappers).pop();
+        free.unwrap_or_else(|| Mapper::new(self.job, self.source, self.shortens, self.monitor))
     }
 
     /// Maps the records of a batch.
     fn map(&self, records: &[DetachedRecord]) -> Result<Vec<Mapped>> {
         let mut mapper = self.mapper();
-        records.iter().map(|record| mapper.map(&record.record())).collect()
+        let mapped = records.iter().map(|record| mapper.map(&record.record())).collect();
+        lock(&self.mappers).push(mapper);
+        mapped
     }
 }
 
@@ -74,7 +85,7 @@ impl<'h, 'a> Batches<'h, 'a> {
         record: DetachedRecord,
         spool: &mut impl FnMut(Mapped) -> Result<()>,
     ) -> Result<()> {
-        let bytes = record.bytes() + RECORD_BYTES;
+        let bytes = record.memory() + RECORD_BYTES;
         self.open.0.push(record);
         self.open.1 += bytes;
         self.held += bytes;
@@ -111,7 +122,7 @@ impl<'h, 'a> Batches<'h, 'a> {
     fn share(&mut self) {
         let (records, bytes) = std::mem::take(&mut self.open);
         if !records.is_empty() {
-            let work = self.work;
+            let work = self.work.clone();
             let batch = self.helpers.share(move || work.map(&records));
             self.pending.push_back((batch, bytes));
         }

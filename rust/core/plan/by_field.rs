@@ -99,8 +99,9 @@ impl Plan {
         let (source, input) = (&self.sources[split.source], &self.inputs[split.input]);
         let field = source.lang_field.as_deref().unwrap_or_default();
         let (range, options) = (split.range.clone(), &source.options);
+        let sides = self.side_files(split);
         let request =
-            Request { path: &input.path, range, options, wanted: None, sides: &[], context };
+            Request { path: &input.path, range, options, wanted: None, sides: &sides, context };
         let mut values = Values::new();
         // Most records have the text of the one before.
         let mut last: Option<Option<String>> = None;

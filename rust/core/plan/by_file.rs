@@ -9,74 +9,42 @@ use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
-use super::SourceSpec;
 use super::find::{find_files, no_match, paths_below, portable_name};
 use super::placeholder::{LANG, in_segments, in_text, is_plain, name_of};
-use super::spec::Files;
+use super::spec::{Files, Patterns};
+use super::{HubFiles, SourceSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
 /// Returns the sources that `spec` stands for: one for each language in the names of its files, in
 /// order of language; or the one that it is.
-pub(super) fn by_file(
-    spec: SourceSpec,
-    root: &Path,
-    storage: &dyn Storage,
-) -> Result<Vec<SourceSpec>> {
-    let entries = |patterns: &[String]| -> Result<Vec<Entry>> {
-        patterns.iter().map(|pattern| Entry::of(pattern, root, storage)).collect()
-    };
-    let (Files::List(files), Files::List(held_out)) = (&spec.files, &spec.validation_files) else {
-        refuse_sides_by_language(&spec)?;
-        return Ok(vec![spec]);
-    };
-    let (files, held_out) = (entries(files)?, entries(held_out)?);
-    let all = || files.iter().chain(&held_out);
-    if all().all(|entry| entry.languages.is_none()) {
+pub(super) fn by_file(spec: SourceSpec, places: Places<'_>) -> Result<Vec<SourceSpec>> {
+    let files = Entries::of(&spec.files, places)?;
+    let held_out = Entries::of(&spec.validation_files, places)?;
+    let languages: BTreeSet<&String> =
+        files.languages().chain(held_out.languages()).flatten().collect();
+    if languages.is_empty() {
         return Ok(vec![spec]);
     }
     if spec.lang.as_ref().is_some_and(|lang| lang.contains("{{")) {
         return Err(Error::config(format!("`lang` is a field, and its files name one by {LANG}"))
             .remedy("leave one of them out"));
     }
-    if let Some(entry) = all().find(|entry| entry.languages.is_none()) {
-        return Err(Error::config(format!(
-            "`{}` names no language, and other files of the source do by {LANG}",
-            entry.pattern
-        ))
-        .remedy("make it a source of its own"));
+    for entries in [&files, &held_out] {
+        entries.refuse_without_language()?;
     }
-    let languages: BTreeSet<&String> =
-        all().flat_map(|entry| entry.languages.iter().flatten()).collect();
     let of_language = |lang: &String| {
-        let own = |entries: &[Entry]| -> Vec<String> {
-            entries.iter().filter_map(|entry| entry.of_language(lang)).collect()
-        };
-        of_language(&spec, lang, own(&files), own(&held_out))
+        of_language(&spec, lang, files.of_language(lang)?, held_out.of_language(lang)?)
     };
     languages.into_iter().map(of_language).collect()
-}
-
-/// Refuses `{lang}` in the files of parallel text.
-fn refuse_sides_by_language(spec: &SourceSpec) -> Result<()> {
-    let has_language = |files: &Files| {
-        let fields = files.fields();
-        let mut patterns = fields.iter().flat_map(|field| files.patterns(field.as_deref()));
-        patterns.any(|pattern| pattern.contains("{lang"))
-    };
-    if has_language(&spec.files) || has_language(&spec.validation_files) {
-        return Err(Error::config(format!("{LANG} is not known in the files of parallel text"))
-            .remedy("write a source for each language, with what they share in [template.NAME]"));
-    }
-    Ok(())
 }
 
 /// Returns the source that reads `lang` of `spec`, from these files.
 fn of_language(
     spec: &SourceSpec,
     lang: &str,
-    files: Vec<String>,
-    validation_files: Vec<String>,
+    files: Files,
+    validation_files: Files,
 ) -> Result<SourceSpec> {
     let segments =
         spec.segments.as_ref().map(|segments| in_segments(segments, lang)).transpose()?;
@@ -85,11 +53,84 @@ fn of_language(
         // All languages of a source are one task, unless its name tells them apart.
         task: Some(in_text(spec.task.as_ref().unwrap_or(&spec.name), lang)),
         lang: Some(spec.lang.as_ref().map_or_else(|| lang.to_owned(), |own| in_text(own, lang))),
-        files: Files::List(files),
-        validation_files: Files::List(validation_files),
+        files,
+        validation_files,
         segments,
         ..spec.clone()
     })
+}
+
+/// Where files are found.
+#[derive(Clone, Copy)]
+pub(super) struct Places<'a> {
+    /// The corpus folder.
+    pub root: &'a Path,
+    pub storage: &'a dyn Storage,
+    /// The files of the Hub.
+    pub hub: &'a HubFiles,
+}
+
+/// The entries of `files`, by the field that their lines are; whole records have none.
+struct Entries(Vec<(Option<String>, Vec<Entry>)>);
+
+impl Entries {
+    /// Reads the entries and finds their languages.
+    fn of(files: &Files, places: Places<'_>) -> Result<Self> {
+        let of_field = |field: Option<String>| {
+            let patterns = files.patterns(field.as_deref()).iter();
+            let entries: Result<_> = patterns.map(|pattern| Entry::of(pattern, places)).collect();
+            Ok((field, entries?))
+        };
+        files.fields().into_iter().map(of_field).collect::<Result<_>>().map(Self)
+    }
+
+    /// Returns the languages of each entry.
+    fn languages(&self) -> impl Iterator<Item = &BTreeSet<String>> {
+        self.0.iter().flat_map(|(_, entries)| entries).filter_map(|entry| entry.languages.as_ref())
+    }
+
+    /// Refuses an entry that names no language, beside others that do. A side of parallel text may:
+    /// all languages share it.
+    fn refuse_without_language(&self) -> Result<()> {
+        let is_shared = |field: &Option<String>, entries: &[Entry]| {
+            field.is_some()
+                && self.languages().next().is_some()
+                && entries.iter().all(|entry| entry.languages.is_none())
+        };
+        for (field, entries) in &self.0 {
+            let without = entries.iter().find(|entry| entry.languages.is_none());
+            if let Some(entry) = without.filter(|_| !is_shared(field, entries)) {
+                return Err(Error::config(format!(
+                    "`{}` names no language, and other files of the source do by {LANG}",
+                    entry.pattern
+                ))
+                .remedy("make it a source of its own"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the files of `lang`; none if it has none here.
+    fn of_language(&self, lang: &str) -> Result<Files> {
+        if !self.languages().any(|languages| languages.contains(lang)) {
+            return Ok(Files::default());
+        }
+        let mut sides = BTreeMap::new();
+        for (field, entries) in &self.0 {
+            let files: Vec<String> =
+                entries.iter().filter_map(|entry| entry.of_language(lang)).collect();
+            let Some(field) = field else { return Ok(Files::List(files)) };
+            if files.is_empty() {
+                return Err(Error::config(format!(
+                    "'{field}' has no file of the language {lang}, which other files of the \
+                     source name by {LANG}"
+                ))
+                .remedy("list the languages that all of them have, as in {lang:hau|ibo}"));
+            }
+            sides.insert(field.clone(), Patterns::Many(files));
+        }
+        Ok(Files::Sides(sides))
+    }
 }
 
 /// An entry of `files`.
@@ -102,17 +143,23 @@ struct Entry {
 
 impl Entry {
     /// Reads an entry and finds its languages.
-    fn of(written: &str, root: &Path, storage: &dyn Storage) -> Result<Self> {
+    fn of(written: &str, places: Places<'_>) -> Result<Self> {
+        let Places { root, storage, hub } = places;
         let plain = || Self { pattern: written.to_owned(), languages: None };
         // A name that exists is taken as it is.
         let Some((pattern, listed)) = without_list(written)? else { return Ok(plain()) };
-        if storage.is_there(&root.join(written)) {
+        if storage.is_there(&root.join(written)) || hub.has(written) {
             return Ok(plain());
         }
         let languages = match listed {
             Some(listed) => listed,
+            None if HubFiles::are_named_by(written) => hub.languages_of(&pattern),
             None => languages_of(&pattern, root, storage)?,
         };
+        // Finding the files of the Hub says why there are none.
+        if languages.is_empty() && HubFiles::are_named_by(written) {
+            return Ok(plain());
+        }
         if languages.is_empty() {
             return Err(no_match(storage, root, written));
         }
@@ -121,7 +168,7 @@ impl Entry {
 
     /// Returns the pattern for the files of `lang`, if it has any.
     fn of_language(&self, lang: &str) -> Option<String> {
-        let languages = self.languages.as_ref()?;
+        let Some(languages) = &self.languages else { return Some(self.pattern.clone()) };
         languages.contains(lang).then(|| in_text(&self.pattern, lang))
     }
 }
@@ -154,7 +201,11 @@ fn without_list(written: &str) -> Result<Option<(String, Option<BTreeSet<String>
 }
 
 /// Returns the languages for which `pattern` matches files. Refuses a file that it matches for two.
-fn languages_of(pattern: &str, root: &Path, storage: &dyn Storage) -> Result<BTreeSet<String>> {
+pub(super) fn languages_of(
+    pattern: &str,
+    root: &Path,
+    storage: &dyn Storage,
+) -> Result<BTreeSet<String>> {
     let mut languages = BTreeSet::new();
     let mut first: BTreeMap<PathBuf, String> = BTreeMap::new();
     for lang in candidates_of(pattern, root, storage)? {

@@ -4,11 +4,12 @@
 //! gives their local paths here, each with the name by which the dataset records it: that name
 //! holds the commit, and nothing of this machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::Plan;
-use super::find::{find_files, portable_name};
+use super::find::{find_files, no_match, portable_name};
+use super::placeholder::{LANG, in_text};
+use super::{CONFIG_FILE, Plan};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
@@ -35,13 +36,36 @@ impl HubFiles {
         }
         files
     }
+
+    /// Returns whether a pattern names files of the Hub.
+    pub(super) fn are_named_by(pattern: &str) -> bool {
+        pattern.starts_with(SCHEME)
+    }
+
+    /// Returns whether the caller has found files by this very pattern.
+    pub(super) fn has(&self, pattern: &str) -> bool {
+        self.found.contains_key(pattern)
+    }
+
+    /// Returns the languages that make `pattern` one by which the caller has found files, once they
+    /// stand for `{lang}`.
+    pub(super) fn languages_of(&self, pattern: &str) -> BTreeSet<String> {
+        let count = pattern.matches(LANG).count();
+        let Some((before, _)) = pattern.split_once(LANG) else { return BTreeSet::new() };
+        let language = |found: &String| {
+            let bytes = (found.len() + count * LANG.len()).checked_sub(pattern.len())? / count;
+            let lang = found.strip_prefix(before)?.get(..bytes)?;
+            (in_text(pattern, lang) == *found).then(|| lang.to_owned())
+        };
+        self.found.keys().filter_map(language).collect()
+    }
 }
 
 impl Plan {
     /// Returns the files that `pattern` matches, sorted: on the Hub, or below the corpus folder.
     pub(super) fn find(&self, pattern: &str, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
-        if !pattern.starts_with(SCHEME) {
-            return find_files(storage, &self.root, pattern);
+        if !HubFiles::are_named_by(pattern) {
+            return self.find_below(pattern, storage);
         }
         self.hub.found.get(pattern).cloned().ok_or_else(|| {
             Error::input("is on the Hugging Face Hub, and nothing has fetched it")
@@ -50,6 +74,23 @@ impl Plan {
                     "pack with the command `sabiprep` or its Python package, or name a local file",
                 )
         })
+    }
+
+    /// Returns the files below the corpus folder that `pattern` matches, sorted. The configuration
+    /// and the tokenizer are no texts, unless their very names are given.
+    fn find_below(&self, pattern: &str, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
+        let mut found = find_files(storage, &self.root, pattern)?;
+        let is_own = |path: &PathBuf| {
+            let own = [Some(self.root.join(CONFIG_FILE)), self.tokenizer.file.clone()];
+            own.into_iter().flatten().any(|own| storage.is_same_file(&own, path))
+        };
+        if found.len() > 1 {
+            found.retain(|path| !is_own(path));
+        }
+        if found.is_empty() {
+            return Err(no_match(storage, &self.root, pattern));
+        }
+        Ok(found)
     }
 
     /// Returns the name of a file in the dataset, which is equal on every machine.
@@ -63,6 +104,16 @@ mod tests {
     use super::*;
     use crate::plan::{PackOptions, PlanSpec};
     use crate::storage::LOCAL;
+
+    #[test]
+    fn the_languages_of_a_pattern_are_those_that_the_caller_found() {
+        let found = ["yor/x-yor", "a-b/x-a-b", "ibo/x-hau", "yor/y"];
+        let hub = HubFiles::new(found.map(|found| (format!("hf://{found}"), Vec::new())));
+        let languages: Vec<_> = hub.languages_of("hf://{lang}/x-{lang}").into_iter().collect();
+        assert_eq!(languages, ["a-b", "yor"]);
+        assert!(hub.languages_of("hf://{lang}/x-{lang}{lang}{lang}{lang}").is_empty());
+        assert!(hub.languages_of("hf://yor").is_empty());
+    }
 
     #[test]
     fn a_file_of_the_hub_has_the_name_that_the_caller_gives() {

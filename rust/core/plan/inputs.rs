@@ -55,17 +55,21 @@ impl Plan {
     ) -> Result<Records> {
         let (source, input) = (&self.sources[split.source], &self.inputs[split.input]);
         let (range, options) = (split.range.clone(), &source.options);
-        let sides: Vec<SideFile<'_>> = source
-            .sides
-            .iter()
+        let sides = self.side_files(split);
+        let request = Request { path: &input.path, range, options, wanted, sides: &sides, context };
+        Records::open(source.format, &request, split.nth_input)
+            .map_err(|error| error.file(input.name.clone()).source(source.name.clone()))
+    }
+
+    /// Returns the files beside each other from which a split of parallel text is read.
+    pub(super) fn side_files(&self, split: &InputSplit) -> Vec<SideFile<'_>> {
+        let sides = self.sources[split.source].sides.iter();
+        sides
             .map(|side| {
                 let input = &self.inputs[side.inputs[split.nth_input]];
                 SideFile { field: &side.field, path: &input.path, name: &input.name }
             })
-            .collect();
-        let request = Request { path: &input.path, range, options, wanted, sides: &sides, context };
-        Records::open(source.format, &request, split.nth_input)
-            .map_err(|error| error.file(input.name.clone()).source(source.name.clone()))
+            .collect()
     }
 
     /// Returns the places of records of `source` that are in one input, in one pass over it. Their

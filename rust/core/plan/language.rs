@@ -55,6 +55,13 @@ pub(crate) fn code_or_text(written: &str) -> String {
     code_of(written).unwrap_or_else(|| written.trim()).to_owned()
 }
 
+/// Returns the English name of a language, however it is written; `None` if it is unknown or none.
+#[must_use]
+pub(crate) fn language_name(written: &str) -> Option<&'static str> {
+    let code = code_of(written).filter(|code| !SPECIAL.contains(code))?;
+    Language::from_639_3(code).map(|language| language.to_name())
+}
+
 /// Returns the code of a language that looks like an unknown one.
 #[must_use]
 pub(crate) fn near_code(written: &str) -> Option<&'static str> {
@@ -141,6 +148,16 @@ mod tests {
         assert_eq!(code_of(" Nigerian Pidgin\n"), Some("pcm"));
         for unknown in ["", "xx", "yoru", "eng-yor", "qqq1", "a", "train", "{{ lang }}", "yo NG!"] {
             assert_eq!(code_of(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_language_has_its_name_however_it_is_written() {
+        for lang in ["yo", "yor", "yor_Latn", "yo-NG", "Yoruba", "yoruba"] {
+            assert_eq!(language_name(lang), Some("Yoruba"), "{lang}");
+        }
+        for lang in ["und", "mul", "", "zzz", "Nowhere"] {
+            assert_eq!(language_name(lang), None, "{lang}");
         }
     }
 

@@ -23,9 +23,9 @@ mod written;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub(crate) use guess::{Guess, language_name};
+pub(crate) use guess::Guess;
 pub use hub::HubFiles;
-pub(crate) use language::{code_of, near_code};
+pub(crate) use language::{UNDETERMINED, code_of, language_name, near_code};
 pub(crate) use mix::MixPlan;
 pub use options::{PackOptions, SPOOL_BYTES};
 pub use pack::PackPlan;
@@ -35,7 +35,7 @@ pub(crate) use spec::{
     MixBy, MixSpec, PackSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest,
 };
 
-use by_file::by_file;
+use by_file::{Places, by_file};
 
 use crate::error::{Error, Result};
 use crate::schema::Duplicates;
@@ -43,6 +43,8 @@ use crate::storage::{Stamp, Storage};
 
 /// The name of the configuration in a corpus folder.
 pub(crate) const CONFIG_FILE: &str = "corpus.toml";
+/// The tokenizer that is taken if the corpus folder has it, and nothing else names one.
+const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// A corpus, resolved.
 #[derive(Debug, Clone)]
@@ -129,7 +131,7 @@ impl Plan {
         refuse_source_count(spec.sources.len()).map_err(in_config)?;
         let mut plan = Self {
             root: root.to_owned(),
-            tokenizer: TokenizerPlan::resolve(spec.tokenizer, root, options),
+            tokenizer: TokenizerPlan::resolve(spec.tokenizer, root, options, storage),
             pack,
             mix: mix::resolve(spec.mix.as_ref(), &spec.sources).map_err(in_config)?,
             config_file: config_file.clone(),
@@ -145,8 +147,8 @@ impl Plan {
         let in_file = |error: Error| if error.file.is_none() { in_config(error) } else { error };
         for source in spec.sources {
             let name = source.name.clone();
-            let sources =
-                by_file(source, root, storage).map_err(|error| in_file(error.source(name)))?;
+            let places = Places { root, storage, hub: &options.hub };
+            let sources = by_file(source, places).map_err(|error| in_file(error.source(name)))?;
             for source in sources {
                 let name = source.name.clone();
                 plan.add_source(source, &spec.pack, storage)
@@ -223,11 +225,19 @@ impl Plan {
 }
 
 impl TokenizerPlan {
-    /// Returns the tokenizer asked for. A file in `options` wins over the configuration's.
-    fn resolve(spec: TokenizerSpec, root: &Path, options: &PackOptions) -> Self {
+    /// Returns the tokenizer asked for. A file in `options` wins over the configuration's, which
+    /// wins over that of the corpus folder.
+    fn resolve(
+        spec: TokenizerSpec,
+        root: &Path,
+        options: &PackOptions,
+        storage: &dyn Storage,
+    ) -> Self {
         let TokenizerSpec { file, bos, eos, pad } = spec;
         let from_config = || file.map(|file| root.join(file));
-        Self { file: options.tokenizer.clone().or_else(from_config), bos, eos, pad }
+        let own = root.join(TOKENIZER_FILE);
+        let file = options.tokenizer.clone().or_else(from_config);
+        Self { file: file.or_else(|| storage.is_file(&own).then_some(own)), bos, eos, pad }
     }
 }
 

@@ -62,6 +62,7 @@ impl Plan {
             self.add_inputs(held_out.patterns(field.as_deref()), &mut inputs, storage)?;
             let field = field.clone().unwrap_or_default();
             let side = Side { field, inputs };
+            self.refuse_equal(&sides, &side)?;
             refuse_other_count(sides.first().unwrap_or(&side), &side, counts)?;
             sides.push(side);
         }
@@ -71,6 +72,21 @@ impl Plan {
         }
         self.refuse_empty(&sides)?;
         Ok(Found { inputs, training_inputs, sides })
+    }
+
+    /// Refuses a file that is two sides of a text: prompt and target would be equal.
+    fn refuse_equal(&self, sides: &[Side], side: &Side) -> Result<()> {
+        for other in sides {
+            let pairs = other.inputs.iter().zip(&side.inputs);
+            if let Some((_, &input)) = pairs.into_iter().find(|(one, two)| one == two) {
+                let (name, other, field) = (&self.inputs[input].name, &other.field, &side.field);
+                return Err(Error::config(format!("reads {name} as '{other}' and as '{field}'"))
+                    .remedy(
+                        "name two files; of languages by {lang}, list the others: {lang:hau|yor}",
+                    ));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses an empty file beside one that is not: nothing would be read of either.

@@ -277,6 +277,7 @@ fn unknown_key(name: &str, span: Range<usize>, keys: &[Key], place: &str) -> Che
         _ if ["prompt", "target"].contains(&name) => {
             format!("a source lists its segments: segments = {SEGMENTS}")
         }
+        _ if name == "file" && place.contains("source") => "did you mean `files`?".to_owned(),
         (_, Some(Key { name: "source", .. })) => {
             "it is a key of a source: write it below its [[source]]".to_owned()
         }

@@ -109,7 +109,8 @@ impl Columns {
 pub(super) fn refuse_repeated(names: &[String]) -> Result<()> {
     let mut seen = HashSet::with_capacity(names.len());
     for name in names {
-        if !seen.insert(name) {
+        // Tables from a spreadsheet end in columns without a name.
+        if !seen.insert(name) && !name.is_empty() {
             return Err(Error::input(format!("two columns are named '{name}'")).remedy(
                 "rename one, or name the columns of a file without a header: columns = [\"…\"]",
             ));

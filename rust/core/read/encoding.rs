@@ -72,6 +72,9 @@ impl Encoding {
                 .remedy(format!("say encoding = \"{}\" in its source", found.name()))),
             (Utf16Le | Utf16Be, None) if is_ascii_like(stored) => Err(self.looks_like_utf8()),
             (Latin1 | Windows1252, None) if has_multibyte(stored) => Err(self.looks_like_utf8()),
+            (Latin1, None) if has_controls(stored) => Err(self
+                .looks_like(Windows1252)
+                .remedy("say encoding = \"windows-1252\" in its source")),
             _ => Ok(()),
         }
     }
@@ -111,6 +114,12 @@ fn is_ascii_like(stored: &[u8]) -> bool {
 /// other encodings the bytes beyond ASCII do not form such sequences, every one of them.
 fn has_multibyte(stored: &[u8]) -> bool {
     !stored.is_ascii() && is_utf8(stored)
+}
+
+/// Returns whether a file begins with bytes that Latin-1 has for controls, and windows-1252 for
+/// quotes, dashes and letters.
+fn has_controls(stored: &[u8]) -> bool {
+    stored.iter().any(|byte| matches!(byte, 0x80..=0x84 | 0x86..=0x9f))
 }
 
 /// Returns whether bytes are text in UTF-8, the last character cut off or not.

@@ -10,6 +10,8 @@ use crate::storage::{BOM, Compression, Storage, unreadable};
 
 /// The bytes that are read of a file's content.
 const HEAD: usize = 64 << 10;
+/// The fewest `\r` alone that outweigh a `\n`.
+const SURELY_ENDS: usize = 4;
 /// The bytes in which a NUL shows that a file is binary.
 const BINARY: usize = 4096;
 /// The bytes that tell the kind of a file: those of a tar archive are the farthest.
@@ -144,8 +146,11 @@ impl Head {
     pub(crate) fn refuse_carriage_returns(&self) -> Result<()> {
         // The `\n` that belongs to the last `\r` may be cut off.
         let start = &self.content[..self.content.len().min(HEAD - 1)];
-        if memchr::memchr(b'\n', &self.content).is_some() || memchr::memchr(b'\r', start).is_none()
-        {
+        let ends = memchr::memchr_iter(b'\n', &self.content).count();
+        let alone = memchr::memchr_iter(b'\r', start);
+        let alone = alone.filter(|at| self.content.get(at + 1) != Some(&b'\n')).count();
+        // One `\r` or another may be part of a text whose lines end otherwise.
+        if alone == 0 || ends > 0 && (alone <= ends || alone < SURELY_ENDS) {
             return Ok(());
         }
         let name = &self.name;

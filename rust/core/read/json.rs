@@ -55,6 +55,19 @@ impl Value {
         if let Self::String(text) = self { Some(text) } else { None }
     }
 
+    /// Returns the bytes that the value takes in memory, roughly.
+    pub(super) fn memory(&self) -> usize {
+        let inner = match self {
+            Self::String(text) | Self::Unreadable(text) => text.len(),
+            Self::Array(items) => items.iter().map(Self::memory).sum(),
+            Self::Object(fields) => {
+                fields.iter().map(|(name, value)| name.len() + value.memory()).sum()
+            }
+            Self::Null | Self::Bool(_) | Self::Number(_) => 0,
+        };
+        size_of::<Self>() + inner
+    }
+
     /// Returns whether the value is `null`.
     #[must_use]
     pub(crate) fn is_null(&self) -> bool {

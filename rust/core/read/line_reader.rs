@@ -127,6 +127,10 @@ struct OneLine<F> {
 }
 
 impl<F: LineFormat> Detached for OneLine<F> {
+    fn memory(&self) -> usize {
+        self.line.len()
+    }
+
     fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
         fill(&*self.format, &self.line, slots)
     }

@@ -47,6 +47,10 @@ pub(crate) trait Reader: Send {
 
 /// A record apart from its file.
 pub(crate) trait Detached: Send {
+    /// Returns the bytes of its texts in memory, roughly: a value that its file holds once, as in a
+    /// dictionary, counts wherever it is.
+    fn memory(&self) -> usize;
+
     /// Fills slots as [`Reader::fill`] does.
     fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool;
 
@@ -56,6 +60,11 @@ pub(crate) trait Detached: Send {
 
 /// A record whose fields are read already.
 impl Detached for std::result::Result<Fields, Refusal> {
+    fn memory(&self) -> usize {
+        let fields = self.iter().flatten();
+        fields.map(|(name, value)| name.len() + value.memory()).sum()
+    }
+
     fn fill<'a>(&'a self, _: &mut Slots<'a>) -> bool {
         false
     }
@@ -145,9 +154,9 @@ pub(crate) struct DetachedRecord {
 }
 
 impl DetachedRecord {
-    /// Returns the number of bytes that the record takes in its file, roughly.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+    /// Returns the bytes that the record takes in memory, roughly.
+    pub(crate) fn memory(&self) -> usize {
+        self.content.memory().max(self.bytes)
     }
 
     /// Returns the record.

@@ -27,6 +27,7 @@ pub use builder::SegmentBuilder;
 pub(crate) use builder::{Each, builder_of};
 use direct::Direct;
 pub(crate) use guard::Controls;
+pub(crate) use words::names_in;
 
 use std::sync::Arc;
 
@@ -209,6 +210,7 @@ impl Segmenter {
         tokens: &TokenNames,
     ) -> Result<Self> {
         let compile = |segment: &SegmentSpec| {
+            words::refuse_deep(segment.template())?;
             let text = source::as_jinja_reads(segment.template());
             let template = match compiled::Template::parse(&text, tokens) {
                 Some(template) => Compiled::Plain(template),

@@ -107,28 +107,89 @@ pub(crate) fn empty_target(nth: usize, count: usize) -> String {
     )
 }
 
-/// Returns an error if no segment shows a field: every document would be the same.
+/// Returns an error if no segment shows a field, or a target names one in one brace: every document
+/// would be trained on the same text.
 pub(crate) fn refuse_constant(segments: &[SegmentSpec]) -> Result<()> {
-    if segments
+    let is_constant =
+        |segment: &&SegmentSpec| !["{{", "{%"].iter().any(|tag| segment.template().contains(tag));
+    // Python's format strings take one brace, so `{name}` is a likely mistake.
+    let meant = |segment: &SegmentSpec| {
+        let (_, rest) = segment.template().split_once('{')?;
+        let name = rest.split_once('}')?.0.trim();
+        (!name.is_empty() && is_word(name)).then(|| name.to_owned())
+    };
+    let target = segments
         .iter()
-        .any(|segment| ["{{", "{%"].iter().any(|tag| segment.template().contains(tag)))
-    {
+        .filter(|segment| matches!(segment, SegmentSpec::Target(_)))
+        .filter(is_constant)
+        .find_map(meant);
+    if target.is_none() && !segments.iter().all(|segment| is_constant(&segment)) {
         return Ok(());
     }
-    let error = Error::config("its templates show no field: every record would give the same text");
-    // Python's format strings take one brace, so `{name}` is a likely mistake.
-    let meant = segments.iter().find_map(|segment| {
-        let (_, rest) = segment.template().split_once('{')?;
-        rest.split_once('}')
-            .map(|(name, _)| name.trim())
-            .filter(|name| !name.is_empty() && is_word(name))
+    let error = Error::config(if target.is_some() {
+        "a target shows no field: every record would be trained on the same text"
+    } else {
+        "its templates show no field: every record would give the same text"
     });
+    let meant = target.or_else(|| segments.iter().find_map(meant));
     Err(error.remedy(match meant {
         Some(name) => {
             format!("a field stands in two braces: write {{{{ {name} }}}} for {{{name}}}")
         }
         None => "name a field in two braces: {{ text }}".to_owned(),
     }))
+}
+
+/// The most operators of a template. Each may be a level of its tree, which is walked by recursion.
+const MOST_OPERATORS: usize = 5_000;
+
+/// Refuses a template that no person wrote.
+pub(crate) fn refuse_deep(template: &str) -> Result<()> {
+    let is_operator = |c: &u8| b".[(|{+-~*/%".contains(c);
+    let mut rest = template;
+    let mut count = 0;
+    while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
+        let end = rest[start..].find("}}").into_iter().chain(rest[start..].find("%}")).min();
+        let end = end.map_or(rest.len(), |end| start + end);
+        count += rest.as_bytes()[start..end].iter().filter(|c| is_operator(c)).count();
+        rest = &rest[end..];
+        rest = rest.strip_prefix("}}").or_else(|| rest.strip_prefix("%}")).unwrap_or("");
+    }
+    if count > MOST_OPERATORS {
+        return Err(Error::config(format!(
+            "a template of {count} operators, at most {MOST_OPERATORS} are read"
+        ))
+        .remedy("make it shorter, or prepare the field before"));
+    }
+    Ok(())
+}
+
+/// Names that a template may read and that are no fields.
+const GIVEN: [&str; 15] = [
+    RECORD,
+    "bos_token",
+    "eos_token",
+    "pad_token",
+    "range",
+    "dict",
+    "namespace",
+    "lipsum",
+    "cycler",
+    "joiner",
+    "debug",
+    "loop",
+    "self",
+    "raise_exception",
+    "strftime_now",
+];
+
+/// Returns the names of the fields that a template reads, shown or not. None of a template that
+/// does not compile.
+pub(crate) fn names_in(template: &str) -> Vec<String> {
+    let engine = minijinja::Environment::new();
+    let names = engine.template_from_str(template).map(|read| read.undeclared_variables(false));
+    let names = names.into_iter().flatten();
+    names.filter(|name| !GIVEN.contains(&name.as_str())).collect()
 }
 
 /// Names in tags that are no fields.

@@ -17,6 +17,9 @@ use super::compression::{Content, Flaw};
 /// The bytes that are read of an archive to find its directory and to read it: there is one file to
 /// find. Ten thousand entries are some 1 MiB.
 const MAX_DIRECTORY: u64 = 4 << 20;
+/// The record at an archive's end, up to its comment: how it begins, and its bytes.
+const END_MARK: [u8; 4] = *b"PK\x05\x06";
+const END_RECORD: u64 = 22;
 /// The files that an error lists.
 const LISTED: usize = 5;
 /// What to do about an archive that is not read as it is.
@@ -57,6 +60,20 @@ pub(super) fn open(file: Box<dyn StoredFile>, size: u64) -> io::Result<Content> 
 
 /// Returns the place of the one file of an archive.
 fn only_entry(directory: &mut Directory) -> io::Result<Entry> {
+    let archive = ZipArchive::new(&mut *directory).map_err(explained)?;
+    let (before, comment) = (archive.offset(), archive.comment().len() as u64);
+    drop(archive);
+    // The directory of the last of several archives lists its own files alone.
+    if before > 0 {
+        return Err(damaged("other bytes come before the archive, such as another archive"));
+    }
+    let mut end = [0; 4];
+    directory.seek(SeekFrom::End(-(END_RECORD as i64) - comment as i64))?;
+    directory.read_exact(&mut end)?;
+    if end != END_MARK {
+        return Err(damaged("other bytes follow the archive"));
+    }
+    directory.seek(SeekFrom::Start(0))?;
     let mut archive = ZipArchive::new(directory).map_err(explained)?;
     let listed = archive.metadata();
     let mut names = Vec::new();

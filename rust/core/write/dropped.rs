@@ -102,8 +102,18 @@ fn lines_of(
 
 /// Appends a line.
 fn push_line(lines: &mut Vec<u8>, line: &impl Serialize) -> Result<()> {
-    let written = serde_json::to_writer(&mut *lines, line);
-    written.map_err(|error| Error::internal(format!("a line of {DROPPED_FILE}: {error}")))?;
+    let written = serde_json::to_string(line);
+    let written =
+        written.map_err(|error| Error::internal(format!("a line of {DROPPED_FILE}: {error}")))?;
+    for c in written.chars() {
+        // What a terminal would obey is shown. JSON has escaped the other controls.
+        if matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            lines.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+        } else {
+            lines.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
     lines.push(b'\n');
     Ok(())
 }

@@ -10,7 +10,12 @@ mod survey;
 mod tokenize;
 mod verify;
 
+use mimalloc::MiMalloc;
 use pyo3::prelude::*;
+
+/// Threads free what other threads have allocated, which the allocator of glibc is slow at.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The Rust core of sabiprep.
 #[pymodule]

@@ -38,6 +38,8 @@ struct Seen {
     types: BTreeSet<&'static str>,
     nulls: u64,
     present: u64,
+    /// Texts that look like a list or an object written out.
+    literals: u64,
 }
 
 impl SeenFields {
@@ -69,6 +71,7 @@ impl SeenFields {
             seen.nulls += 1;
         } else {
             seen.types.insert(type_of(value));
+            seen.literals += u64::from(value.as_str().is_some_and(is_literal));
         }
     }
 
@@ -80,6 +83,18 @@ impl SeenFields {
     /// Returns whether some record has a field called `name`, or one of an object by its path.
     pub(super) fn has(&self, name: &str) -> bool {
         self.seen.contains_key(name)
+    }
+
+    /// Returns whether the values of a field are lists or objects.
+    pub(super) fn are_lists(&self, name: &str) -> bool {
+        let is_list = |name: &&str| name.contains("list") || *name == "object";
+        self.seen.get(name).is_some_and(|seen| seen.types.iter().any(is_list))
+    }
+
+    /// Returns whether the values of a field are texts, and all look like a list or an object.
+    pub(super) fn are_literals(&self, name: &str) -> bool {
+        let is_one = |seen: &Seen| seen.literals > 0 && seen.literals == seen.present - seen.nulls;
+        self.seen.get(name).is_some_and(is_one)
     }
 
     /// Returns the names of the fields.
@@ -103,6 +118,14 @@ impl SeenFields {
         };
         self.seen.iter().map(field).collect()
     }
+}
+
+/// Returns whether a text looks like a list or an object written out.
+fn is_literal(text: &str) -> bool {
+    let text = text.trim();
+    [("['", "']"), ("[\"", "\"]"), ("{'", "}"), ("{\"", "}")]
+        .into_iter()
+        .any(|(start, end)| text.len() > 2 && text.starts_with(start) && text.ends_with(end))
 }
 
 /// Returns the name of a value's type.

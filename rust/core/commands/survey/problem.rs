@@ -1,6 +1,6 @@
 //! `Problem`: what is wrong with a corpus, or may be, with its place and its remedy.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,9 +11,9 @@ use super::source::place_of;
 use crate::context::Context;
 use crate::error::{Error, Place};
 use crate::pipeline::allowed_unfit;
-use crate::plan::{Plan, language_name, nearest};
+use crate::plan::{Plan, UNDETERMINED, code_of, nearest};
 use crate::schema::{DropReason, Overflow, RecordId};
-use crate::segment::Step;
+use crate::segment::{Step, names_in};
 use crate::storage::Compression;
 
 /// Tokens for each word above which a tokenizer does not fit a language, if there are enough words.
@@ -134,6 +134,7 @@ impl Found<'_> {
         if fields.records() == 0 || !fields.is_complete() {
             return;
         }
+        let mut known = Vec::new();
         for path in bench.builder(self.index).named_fields() {
             let keys = path.iter().filter_map(|step| match step {
                 Step::Key(key) => Some(key.as_str()),
@@ -142,6 +143,7 @@ impl Found<'_> {
             // Deeper fields than two are not counted.
             let name = keys.take(2).collect::<Vec<_>>().join(".");
             if fields.has(&name) {
+                self.list(&name);
                 continue;
             }
             let near = nearest(&name, fields.names());
@@ -151,6 +153,36 @@ impl Found<'_> {
             let what =
                 format!("its templates name the field `{name}`, which no sampled record has");
             self.add(Severity::Error, "field", what, &remedy);
+            known.push(name);
+        }
+        // Templates that do without a field may have its name wrong all the same.
+        let source = &self.plan.sources[self.index];
+        let asked = source.segments.iter().flat_map(|segment| names_in(segment.template()));
+        for name in asked.collect::<BTreeSet<String>>() {
+            if fields.has(&name) || known.iter().any(|known| known.split('.').next() == Some(&name))
+            {
+                continue;
+            }
+            let near = nearest(&name, fields.names());
+            let remedy = near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
+            let what = format!("its templates ask for `{name}`, which no sampled record has");
+            self.add(Severity::Warning, "field", what, &remedy);
+        }
+    }
+
+    /// Finds a list or an object that templates show as Python would.
+    fn list(&mut self, name: &str) {
+        let fields = &self.sampled.fields;
+        if fields.are_lists(name) {
+            let what = format!("`{name}` is a list or an object, and is shown as Python writes it");
+            let remedy = format!(
+                "show its parts: {{{{ {name} | join(', ') }}}}, {{{{ {name}[0] }}}} or a loop"
+            );
+            self.add(Severity::Warning, "list", what, &remedy);
+        } else if fields.are_literals(name) {
+            let what = format!("`{name}` is text that looks like a list or an object written out");
+            let remedy = format!("literals = [\"{name}\"] in its source makes it one");
+            self.add(Severity::Warning, "list", what, &remedy);
         }
     }
 
@@ -163,11 +195,14 @@ impl Found<'_> {
         let all = if is_whole { records } else { u64::MAX };
         let most = allowed_unfit(&self.plan.sources[self.index], all);
         if share > most || unfit > 0 && unfit == records {
+            let limit = if most < 1.0 {
+                format!("packing stops above {:.0} %", most * 100.0)
+            } else {
+                "nothing would be left".to_owned()
+            };
             let what = format!(
-                "{unfit} of {records} sampled records ({:.0} %) cannot be used; \
-                 packing stops above {:.0} %",
-                share * 100.0,
-                most * 100.0
+                "{unfit} of {records} sampled records ({:.0} %) cannot be used; {limit}",
+                share * 100.0
             );
             self.add(
                 Severity::Error,
@@ -205,6 +240,7 @@ impl Found<'_> {
             let len = input.size.saturating_sub(offset).min(4 * QUOTED as u64) as usize;
             if Compression::of(&input.path).is_some()
                 || source.options.encoding.is_some()
+                || !source.format.get().is_text()
                 || len == 0
             {
                 return None;
@@ -266,10 +302,21 @@ impl Found<'_> {
         let source = &self.plan.sources[self.index];
         let lang = source.lang.clone();
         // What a field holds is looked up when the corpus is packed.
-        if source.lang_field.is_some() || language_name(&lang).is_some() {
+        if let Some(path) = &source.lang_field {
+            let (name, fields) = (path.join("."), &self.sampled.fields);
+            let is_there = path.len() > 2 || fields.has(&name);
+            if fields.records() > 0 && fields.is_complete() && !is_there {
+                let names: Vec<String> = fields.names().map(|name| format!("`{name}`")).collect();
+                let what = format!("lang names the field `{name}`, which no sampled record has");
+                let remedy = format!("the fields are {}", names.join(", "));
+                self.add(Severity::Error, "language", what, &remedy);
+            }
             return;
         }
-        let (what, remedy) = if lang == "und" {
+        if code_of(&lang).is_some_and(|code| code != UNDETERMINED) {
+            return;
+        }
+        let (what, remedy) = if lang == UNDETERMINED {
             ("says no language".to_owned(), "say lang = \"yor\", for reports and mixes")
         } else {
             let what = format!("lang = \"{lang}\" is no language of ISO 639");
@@ -370,13 +417,17 @@ pub(super) fn across(plan: &Plan, sampled: &[Sampled], problems: &mut Vec<Proble
         sampled.inputs[..source.training_inputs]
             .iter()
             .any(|input| !input.is_whole || input.records > 0)
+            // Of a source that was read and tokenized to its end, something must be left.
+            && (sampled.sums().records < sampled.records
+                || sampled.inputs.iter().any(|input| !input.is_whole)
+                || sampled.tokenized[0].documents > 0)
     };
     if !plan.sources.is_empty() && !plan.sources.iter().zip(sampled).any(trains) {
         problems.push(Problem::of_error(
             "nothing to train",
-            Error::input("no source has a record to train on")
+            Error::input("no source has a document to train on")
                 .file(plan.config_file.clone())
-                .remedy("name training files in `files`"),
+                .remedy("name training files in `files`, with records that can be kept"),
         ));
     }
 }

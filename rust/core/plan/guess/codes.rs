@@ -35,19 +35,6 @@ fn language(code: &str) -> Option<Language> {
     }
 }
 
-/// Returns the English name of the language that `lang` of a source names: by a code, by a code
-/// with a script or a region (`yor_Latn`), or by its English name.
-#[must_use]
-pub(crate) fn language_name(lang: &str) -> Option<&'static str> {
-    let code = lang.split(['-', '_']).next().unwrap_or_default();
-    let found = language(code).or_else(|| {
-        let mut letters = lang.chars();
-        let first = letters.next()?.to_uppercase();
-        Language::from_name(&first.chain(letters).collect::<String>())
-    });
-    found.filter(|found| *found != Language::Und).map(|found| found.to_name())
-}
-
 /// Returns whether a word of a file name is taken for the code of a language.
 #[must_use]
 pub(super) fn is_code(word: &str) -> bool {
@@ -77,16 +64,6 @@ mod tests {
         }
         for word in ["dev", "the", "new", "set", "Was", "train", "zzz", "und", "", "x", "to"] {
             assert!(!is_code(word), "{word}");
-        }
-    }
-
-    #[test]
-    fn a_language_has_its_name_however_it_is_written() {
-        for lang in ["yo", "yor", "yor_Latn", "yo-NG", "Yoruba", "yoruba"] {
-            assert_eq!(language_name(lang), Some("Yoruba"), "{lang}");
-        }
-        for lang in ["und", "", "zzz", "Nowhere"] {
-            assert_eq!(language_name(lang), None, "{lang}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::find::portable_name;
+use crate::plan::saved::{holds_splits, saved_files};
 use crate::read::FormatName;
 use crate::storage::Storage;
 
@@ -92,6 +93,12 @@ impl Folder {
                     self.pass_over("links to folders", shown);
                 } else if is_dataset(&next, storage) {
                     self.pass_over("packed datasets", shown);
+                } else if !holds_splits(storage, &next)
+                    && let Some(files) = saved_files(storage, &next, &shown)?
+                {
+                    // Beside its files may lie others that a program cached there.
+                    let path = files.into_iter().next().unwrap_or(next);
+                    self.files.push(Found { path, stem: shown.clone(), name: shown });
                 } else if depth == DEEPEST {
                     self.pass_over("too deep", shown);
                 } else {
@@ -166,15 +173,25 @@ fn stem_of(name: &str) -> Option<&str> {
         Some((stem.len(), suffix.to_lowercase()))
     };
     let (mut end, mut suffix) = split(name)?;
+    let has_stem = |end: usize| !name[..end].is_empty() && !name[..end].ends_with('/');
     if COMPRESSED.contains(&suffix.as_str()) {
-        (end, suffix) = split(&name[..end])?;
+        let is_zip = suffix == "zip";
+        match split(&name[..end]) {
+            Some((next, inner)) if is_suffix(&inner) => (end, suffix) = (next, inner),
+            // The name of the file in it tells its format.
+            _ if is_zip => return has_stem(end).then(|| &name[..end]),
+            _ => return None,
+        }
     }
-    let is_known = FormatName::all()
+    (is_suffix(&suffix) && has_stem(end)).then(|| &name[..end])
+}
+
+/// Returns whether files of a format have this suffix.
+fn is_suffix(suffix: &str) -> bool {
+    FormatName::all()
         .iter()
         .filter_map(|name| FormatName::find(name))
-        .any(|format| format.get().suffixes().contains(&suffix.as_str()));
-    let has_stem = !name[..end].is_empty() && !name[..end].ends_with('/');
-    (is_known && has_stem).then(|| &name[..end])
+        .any(|format| format.get().suffixes().contains(&suffix))
 }
 
 #[cfg(test)]
@@ -188,6 +205,9 @@ mod tests {
             ("train.tsv.gz", Some("train")),
             ("x.JSON", Some("x")),
             ("x.gz", None),
+            ("a/x.zip", Some("a/x")),
+            ("x.csv.zip", Some("x")),
+            ("a/.zip", None),
             ("x.bin", None),
             ("x", None),
         ] {

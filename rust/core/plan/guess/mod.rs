@@ -3,6 +3,7 @@
 //! Takes a folder; gives the text of a `corpus.toml` and what it understood, in words. A file whose
 //! fields it does not know is never guessed at. Only the first records of each file are read.
 
+mod by_language;
 mod codes;
 mod folder;
 mod names;
@@ -15,12 +16,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-pub(crate) use codes::language_name;
+use by_language::by_language;
 use folder::{Folder, Found};
 use names::{Named, NamedSplit};
 use shape::{Shape, shapes_of};
 
-use super::{PackOptions, PlanSpec, SegmentSpec};
+use super::{PackOptions, PlanSpec, SegmentSpec, TOKENIZER_FILE};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
@@ -32,8 +33,6 @@ const RECORDS: usize = 200;
 const CONTENT: u64 = 256 << 10;
 /// The most bytes that are read of a file for that: a record may be 16 MiB long.
 const READ: u64 = 20 << 20;
-/// The tokenizer that is taken if the folder has it and the options name none.
-const TOKENIZER: &str = "tokenizer.json";
 /// Spellings of tokens that close a document. One of them among the added tokens of a tokenizer is
 /// taken for EOS; two leave it open.
 const EOS: [&str; 7] =
@@ -48,6 +47,8 @@ pub(crate) struct Guess {
     eos: Option<String>,
     /// The sources, in order of their files.
     pub(crate) sources: Vec<GuessedSource>,
+    /// Files whose fields are not known, those that differ by a language together.
+    to_fill_in: Vec<Unrecognised>,
     /// Files whose fields are not known.
     pub(crate) unrecognised: Vec<Unrecognised>,
     /// Sentences on files that no source reads.
@@ -60,6 +61,8 @@ pub(crate) struct GuessedSource {
     name: String,
     task: String,
     lang: Option<String>,
+    /// The language as the names of its files have it; `None` where `{lang}` stands in them.
+    path_lang: Option<String>,
     files: Vec<String>,
     validation_files: Vec<String>,
     segments: Option<Vec<SegmentSpec>>,
@@ -68,7 +71,7 @@ pub(crate) struct GuessedSource {
 }
 
 /// Files of one family whose fields are not known, or that cannot be read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Unrecognised {
     /// The name that their source would have.
     name: String,
@@ -80,6 +83,8 @@ pub(crate) struct Unrecognised {
     pub(crate) why: String,
     /// The error of a file that cannot be read.
     error: Option<Box<Error>>,
+    /// The format, where the suffix does not tell it.
+    format: Option<&'static str>,
 }
 
 impl Guess {
@@ -91,6 +96,8 @@ impl Guess {
         for family in families(std::mem::take(&mut folder.files), &mut folder, storage) {
             guess.add(family, &mut folder);
         }
+        guess.sources = by_language(guess.sources, root, storage);
+        guess.to_fill_in = by_language(guess.unrecognised.clone(), root, storage);
         guess.passed_over = folder.passed_over();
         Ok(guess)
     }
@@ -138,9 +145,9 @@ impl Guess {
 
     /// Finds the tokenizer of the folder, and the EOS of the tokenizer in use.
     fn find_tokenizer(&mut self, root: &Path, options: &PackOptions, storage: &dyn Storage) {
-        let own = root.join(TOKENIZER);
+        let own = root.join(TOKENIZER_FILE);
         if options.tokenizer.is_none() && storage.is_file(&own) {
-            self.tokenizer = Some(TOKENIZER.to_owned());
+            self.tokenizer = Some(TOKENIZER_FILE.to_owned());
         }
         let file = options.tokenizer.as_ref().unwrap_or(&own);
         // A configuration beside the tokenizer names the EOS better than a guess would.
@@ -160,11 +167,19 @@ impl Guess {
         }
         let shapes = match found {
             Ok(shapes) => shapes,
-            Err(Open { fields, why, error }) => {
+            Err(Open { fields, why, error, format }) => {
                 let files = train.into_iter().chain(validation).collect();
                 let lang = named.lang().map(str::to_owned);
                 let name = self.free_name(&named.name(), "unnamed");
-                self.unrecognised.push(Unrecognised { name, lang, files, fields, why, error });
+                self.unrecognised.push(Unrecognised {
+                    name,
+                    lang,
+                    files,
+                    fields,
+                    why,
+                    error,
+                    format,
+                });
                 return;
             }
         };
@@ -190,6 +205,7 @@ impl Guess {
             self.sources.push(GuessedSource {
                 name,
                 task: task.to_owned(),
+                path_lang: named.lang().map(str::to_owned),
                 lang: shape.lang.or_else(|| named.lang().map(str::to_owned)),
                 files: train.clone(),
                 validation_files: validation.clone(),
@@ -260,6 +276,7 @@ struct Open {
     fields: Vec<String>,
     why: String,
     error: Option<Box<Error>>,
+    format: Option<&'static str>,
 }
 
 /// Groups files into families: of one folder, with names that differ only by a split or a shard,
@@ -276,10 +293,11 @@ fn families(files: Vec<Found>, folder: &mut Folder, storage: &dyn Storage) -> Ve
                 folder.pass_over("no record in them", file.name);
                 continue;
             }
-            Ok(Some((format, records))) => (Some(format), recognise(&records)),
+            Ok(Some((format, records))) => (Some(format), recognise(format, &records)),
             Err(error) => {
                 let error = Some(Box::new(error.file(file.name.clone())));
-                (None, Err(Open { fields: Vec::new(), why: "it cannot be read".to_owned(), error }))
+                let why = "it cannot be read".to_owned();
+                (None, Err(Open { fields: Vec::new(), why, error, format: None }))
             }
         };
         let key = match (&format, &found) {
@@ -325,17 +343,43 @@ fn length(shapes: &[Shape]) -> usize {
     segments.map(|segment| segment.template().len()).sum()
 }
 
-/// Returns the shapes of records.
-fn recognise(records: &[Fields]) -> std::result::Result<Vec<Shape>, Open> {
-    shapes_of(records).map_err(|why| {
+/// Returns the shapes of records. Tokens with tags are none: what they are to become is open.
+fn recognise(format: FormatName, records: &[Fields]) -> std::result::Result<Vec<Shape>, Open> {
+    let has_tags = records.iter().any(|fields| fields.contains_key("tokens"));
+    if format.get().name() == "text" && are_tagged(records) {
+        let fields = ["tokens", "tags", "text", "entities"].map(str::to_owned).to_vec();
+        let why = "its lines are tokens with tags, as in CoNLL".to_owned();
+        return Err(Open { fields, why, error: None, format: Some("conll") });
+    }
+    let shapes = if format.get().name() == "conll" && has_tags {
+        Err("its tokens have tags: say how they are written".to_owned())
+    } else {
+        shapes_of(records)
+    };
+    shapes.map_err(|why| {
         let mut fields: Vec<String> = Vec::new();
         for name in records.iter().flat_map(Fields::keys) {
             if !fields.contains(name) {
                 fields.push(name.clone());
             }
         }
-        Open { fields, why, error: None }
+        Open { fields, why, error: None, format: None }
     })
+}
+
+/// Returns whether lines of text are those of `CoNLL`: a token and its columns, the last a tag.
+fn are_tagged(records: &[Fields]) -> bool {
+    let is_tag = |word: &str| {
+        let (kind, label) = word.split_once('-').unwrap_or((word, ""));
+        word == "O" || matches!(kind, "B" | "I" | "E" | "S" | "L" | "U") && !label.is_empty()
+    };
+    let is_tagged = |fields: &&Fields| {
+        let text = fields.get("text").and_then(read::Value::as_str).unwrap_or_default();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        words.len() > 1 && words.last().is_some_and(|word| is_tag(word))
+    };
+    // Lines of another form, such as `-DOCSTART-`, are few.
+    records.iter().filter(is_tagged).count() * 10 > records.len() * 9
 }
 
 /// Returns the format of a file and its first records; `None` if it has none.
@@ -379,10 +423,15 @@ fn look_at(file: &Found, storage: &dyn Storage) -> Result<Option<(FormatName, Ve
         (Err(_), _) if !records.is_empty() => Ok(Some((format, records))),
         (Err(error), _) => Err(error),
         (Ok(()), Some(refusal)) if records.is_empty() => {
+            let records = if format.get().options().contains(&"records") {
+                "; of one object over many lines, `records` names the list to read"
+            } else {
+                ""
+            };
             Err(Error::input(format!("none of its first records can be read: {}", refusal.why))
                 .remedy(format!(
                     "it was read as {format}, by its suffix: name it in a corpus.toml with the \
-                     right `format`, or move it elsewhere"
+                     right `format`, or move it elsewhere{records}"
                 )))
         }
         (Ok(()), _) => Ok((!records.is_empty()).then_some((format, records))),

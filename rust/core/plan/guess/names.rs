@@ -13,9 +13,11 @@ pub(super) enum NamedSplit {
     Test,
 }
 
-const TRAIN: &[&str] = &["train", "training"];
-const VALIDATION: &[&str] = &["dev", "validation", "valid", "val", "eval"];
-const TEST: &[&str] = &["test", "testing"];
+const TRAIN: &[&str] = &["train", "training", "trainset"];
+const VALIDATION: &[&str] =
+    &["dev", "devset", "development", "validation", "valid", "val", "valset", "eval"];
+/// `devtest` is FLORES's name of its test split.
+const TEST: &[&str] = &["test", "tests", "testing", "testset", "devtest", "heldout"];
 /// Words that come before the number of a shard.
 const SHARD: &[&str] = &["part", "shard", "chunk"];
 
@@ -109,15 +111,16 @@ fn words_of(name: &str) -> Vec<String> {
     name.split(['-', '_', '.', ' ']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// Returns the split that a word says.
+/// Returns the split that a word says, numbered or not: `dev`, `Dev2`.
 fn split_of(word: &str) -> Option<NamedSplit> {
     let lower = word.to_lowercase();
+    let lower = lower.trim_end_matches(|c: char| c.is_ascii_digit());
     let splits = [
         (TRAIN, NamedSplit::Train),
         (VALIDATION, NamedSplit::Validation),
         (TEST, NamedSplit::Test),
     ];
-    splits.into_iter().find(|(words, _)| words.contains(&lower.as_str())).map(|(_, split)| split)
+    splits.into_iter().find(|(words, _)| words.contains(&lower)).map(|(_, split)| split)
 }
 
 /// Returns the words without those that number a shard: `00000-of-00005`, `part-3`, `shard3`.
@@ -154,6 +157,9 @@ mod tests {
             ("latest/contest", NamedSplit::Train, "latest-contest"),
             ("yor_dev", NamedSplit::Validation, "yor"),
             ("train/test", NamedSplit::Test, ""),
+            ("flores/yor.devtest", NamedSplit::Test, "flores-yor"),
+            ("x/dev2", NamedSplit::Validation, "x"),
+            ("Tests/hau", NamedSplit::Test, "hau"),
         ] {
             let named = Named::of(path);
             assert_eq!((named.split, named.name().as_str()), (split, name), "{path}");

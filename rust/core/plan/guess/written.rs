@@ -5,6 +5,13 @@ use std::fmt::Write;
 use super::{Guess, GuessedSource, Unrecognised};
 use crate::plan::SegmentSpec;
 
+/// The templates of fields that are not known, to be filled in.
+const OPEN: &str = "segments = [{ prompt = \"{{ … }}\\n\\n\" }, { target = \"{{ … }}\" }]";
+/// The field with the spans of `CoNLL`, and templates that write them.
+const ENTITIES: &str = "entities";
+const SPANS: &str = "segments = [{ prompt = \"{{ text }}\\n\\n\" }, { target = \"{% for e in entities %}\
+    {{ e.type }}: {{ e.text }}; {% else %}none{% endfor %}\" }]";
+
 /// Returns a guess as the text of a `corpus.toml`. With `comments`, also for a person to go on with.
 pub(super) fn text_of(guess: &Guess, comments: bool) -> String {
     let mut out = String::new();
@@ -21,7 +28,7 @@ pub(super) fn text_of(guess: &Guess, comments: bool) -> String {
         write_source(source, comments, &mut out);
     }
     if comments {
-        guess.unrecognised.iter().for_each(|file| write_unrecognised(file, &mut out));
+        guess.to_fill_in.iter().for_each(|file| write_unrecognised(file, &mut out));
         for sentence in &guess.passed_over {
             line(&mut out, &format!("# {}", on_one_line(sentence)));
         }
@@ -64,6 +71,11 @@ fn write_source(source: &GuessedSource, comments: bool, out: &mut String) {
     line(out, &format!("task = {}", quoted(&source.task)));
     match &source.lang {
         Some(lang) => line(out, &format!("lang = {}", quoted(lang))),
+        None if source
+            .files
+            .iter()
+            .chain(&source.validation_files)
+            .any(|file| file.contains("{lang")) => {}
         None if comments => line(out, "# lang = \"yor\"   # no name tells the language"),
         None => {}
     }
@@ -105,7 +117,7 @@ fn write_unrecognised(file: &Unrecognised, out: &mut String) {
     line(out, &format!("# Not recognised: {}", on_one_line(why)));
     if !file.fields.is_empty() {
         line(out, &format!("# Its fields: {}", on_one_line(&file.fields.join(", "))));
-        line(out, "# Fill in what is given and what is trained, and remove the marks of comment:");
+        line(out, "# Say what is given and what is trained, and remove the marks of comment:");
     }
     let mut source = String::new();
     line(&mut source, "[[source]]");
@@ -114,7 +126,10 @@ fn write_unrecognised(file: &Unrecognised, out: &mut String) {
         line(&mut source, &format!("lang = {}", quoted(lang)));
     }
     write_files("files", &file.files, &mut source);
-    line(&mut source, "segments = [{ prompt = \"{{ … }}\\n\\n\" }, { target = \"{{ … }}\" }]");
+    if let Some(format) = file.format {
+        line(&mut source, &format!("format = {}", quoted(format)));
+    }
+    line(&mut source, if file.fields.iter().any(|field| field == ENTITIES) { SPANS } else { OPEN });
     source.lines().for_each(|text| line(out, &format!("# {text}")));
     out.push('\n');
 }

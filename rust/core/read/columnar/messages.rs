@@ -193,6 +193,11 @@ impl Messages {
         };
         let len = u64::from(u32::from_le_bytes(len));
         if len == 0 {
+            // A reader of one stream would not see the next.
+            if !self.is_file && !self.read_up_to(1)?.is_empty() {
+                let what = "has other bytes after the end of its stream, such as another stream";
+                return Err(self.fault(what).remedy("keep each stream in a file of its own"));
+            }
             return Ok(None);
         }
         if len > MAX_METADATA {

@@ -10,6 +10,7 @@ use super::text_unit::is_blank;
 use crate::error::Result;
 use crate::read::encoding::Encoding;
 use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::head::Head;
 use crate::read::json::{Fields, Number, Value};
 use crate::read::lines::{Line, Lines, MAX_LINE};
 use crate::read::record::{Reader, malformed, utf8};
@@ -27,6 +28,8 @@ const CONLL_U: [&str; 10] =
     ["id", TOKENS, "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"];
 /// The comment of CoNLL-U with the text of a sentence.
 const TEXT_COMMENT: &[u8] = b"# text = ";
+/// The most tokens of a sentence. Each takes some hundred bytes beside its text while it is read.
+const MAX_TOKENS: usize = 1 << 16;
 /// The first column of a line between documents.
 const DOCUMENT: &[u8] = b"-DOCSTART-";
 
@@ -45,6 +48,11 @@ impl Format for Conll {
         Ok(Likeness::Possible)
     }
 
+    fn refuse(&self, head: &Head) -> Result<()> {
+        head.refuse_binary()?;
+        head.refuse_carriage_returns()
+    }
+
     fn options(&self) -> &'static [&'static str] {
         &["columns"]
     }
@@ -57,6 +65,7 @@ impl Format for Conll {
             encoding: request.options.encoding,
             is_conll_u,
             line: 0,
+            first_width: 0,
             width: 0,
             sentence: Sentence::default(),
         }))
@@ -90,7 +99,8 @@ struct ConllReader {
     is_conll_u: bool,
     /// The line at hand, from 1.
     line: u64,
-    /// Columns of the last token.
+    /// Columns of the first token of the file, and of the last one.
+    first_width: usize,
     width: usize,
     sentence: Sentence,
 }
@@ -154,6 +164,10 @@ impl ConllReader {
             Some(names) => Err(format!("{width} columns, {} are named", names.len())),
             None if self.is_conll_u && width == CONLL_U.len() => {
                 Ok(CONLL_U.map(str::to_owned).to_vec())
+            }
+            // The last column of a shorter sentence would pass for its tags.
+            None if width != self.first_width => {
+                Err(format!("{width} columns, the first sentence has {}", self.first_width))
             }
             None => Ok((1..=width)
                 .map(|nth| match nth {
@@ -225,6 +239,9 @@ impl Reader for ConllReader {
                 (Meaning::Token, line) => {
                     if let Line::Text(line) = line {
                         self.width = columns(line).count();
+                        if self.first_width == 0 {
+                            self.first_width = self.width;
+                        }
                     }
                     sentence.push(start, line, self.line);
                 }
@@ -248,6 +265,9 @@ impl Reader for ConllReader {
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
         if self.sentence.bytes > MAX_LINE {
             return Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20)));
+        }
+        if self.sentence.places.len() > MAX_TOKENS {
+            return Err(malformed(format!("a sentence of more than {MAX_TOKENS} tokens")));
         }
         self.fields_of(utf8(&self.sentence.tokens, self.encoding)?).map_err(malformed)
     }
@@ -273,7 +293,9 @@ impl Sentence {
 }
 
 /// Returns the columns of a line: those between tabs if it has any, else those between spaces.
+/// White space at the end of a line is of no column.
 fn columns(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let line = line.trim_ascii_end();
     let has_tab = line.contains(&b'\t');
     let is_separator = move |byte: &u8| if has_tab { *byte == b'\t' } else { *byte == b' ' };
     line.split(is_separator).filter(move |column| has_tab || !column.is_empty())
@@ -281,6 +303,7 @@ fn columns(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Returns the columns of a line of text.
 fn split(line: &str) -> impl Iterator<Item = &str> {
+    let line = line.trim_end_matches(|c: char| c.is_ascii_whitespace());
     let separator = if line.contains('\t') { '\t' } else { ' ' };
     line.split(separator).filter(move |column| separator == '\t' || !column.is_empty())
 }

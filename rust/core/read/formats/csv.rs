@@ -122,6 +122,10 @@ struct OneRow {
 }
 
 impl Detached for OneRow {
+    fn memory(&self) -> usize {
+        self.row.data.len()
+    }
+
     fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
         self.row.fill(&self.columns, slots)
     }

@@ -73,11 +73,13 @@ impl Format for JsonArray {
     }
 }
 
-/// Returns whether the first line of a content is an object of its own.
+/// Returns whether the first line of a content is an object of its own, and another follows.
 fn begins_with_line(content: &[u8]) -> bool {
     let start = content.iter().take_while(|byte| is_space(**byte)).count();
-    let line = content[start..].split(|byte| *byte == b'\n').next().unwrap_or_default();
-    parse_element(line, None).is_ok()
+    let content = &content[start..];
+    let Some(end) = memchr::memchr(b'\n', content) else { return false };
+    let is_followed = content[end..].iter().any(|byte| !is_space(*byte));
+    is_followed && parse_element(&content[..end], None).is_ok()
 }
 
 /// Returns whether a byte is white space between the tokens of JSON.
@@ -144,6 +146,10 @@ struct Element {
 }
 
 impl Detached for Element {
+    fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
         fill(self.wanted.as_ref(), &self.bytes, slots)
     }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::read::columns::Columns;
 use crate::read::encoding::Encoding;
 use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::head::Head;
 use crate::read::json::{Fields, Value};
 use crate::read::lines::{Line, Lines, MAX_LINE};
 use crate::read::record::{Reader, malformed, utf8};
@@ -29,6 +30,11 @@ impl Format for Parallel {
 
     fn sniff(&self, _: &[u8], _: &FormatOptions) -> Result<Likeness> {
         Ok(Likeness::None)
+    }
+
+    fn refuse(&self, head: &Head) -> Result<()> {
+        head.refuse_binary()?;
+        head.refuse_carriage_returns()
     }
 
     fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {

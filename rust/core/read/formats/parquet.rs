@@ -11,7 +11,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::arrow::{
     FieldLevels, ProjectionMask, parquet_to_arrow_field_levels, parquet_to_arrow_schema,
 };
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+};
 use parquet::schema::types::SchemaDescriptor;
 
 use crate::context::Context;
@@ -40,6 +42,8 @@ const TAIL: u64 = 8;
 /// The rows of a batch, and the decoded bytes that it aims at.
 const BATCH_ROWS: u64 = 4096;
 const BATCH_BYTES: u64 = 4 << 20;
+/// The bytes of a batch whose rows all hold the longest value of a dictionary.
+const BATCH_WORST: u64 = 64 << 20;
 
 pub(super) struct Parquet;
 
@@ -118,6 +122,17 @@ impl Format for Parquet {
 /// Returns the rows of a group.
 fn rows(group: &RowGroupMetaData) -> u64 {
     u64::try_from(group.num_rows()).unwrap_or(0)
+}
+
+/// Returns the most bytes that one row may take, where the values of a column are those of a
+/// dictionary: how large each is, only its page would tell.
+fn most_of_a_row(column: &ColumnChunkMetaData) -> u64 {
+    let Some(dictionary) = column.dictionary_page_offset() else { return 0 };
+    let [stored, whole] = [column.compressed_size(), column.uncompressed_size()]
+        .map(|bytes| u64::try_from(bytes).unwrap_or(0));
+    let dictionary = u64::try_from(column.data_page_offset() - dictionary).unwrap_or(0);
+    // Text shrinks to a fifth or so; what shrinks more was made to.
+    if whole / (stored + 1) > 8 { whole } else { (8 * dictionary).min(whole) }
 }
 
 /// Returns the bytes of a group in its file.
@@ -318,7 +333,10 @@ impl Groups {
                     sum.saturating_add(u64::try_from(column.uncompressed_size()).unwrap_or(0))
                 });
                 let per_row = decoded / rows(group) + 1;
-                let batch = (BATCH_BYTES / per_row).clamp(1, BATCH_ROWS) as usize;
+                let widest = group.columns().iter().zip(chosen).filter(|(_, chosen)| **chosen);
+                let widest = widest.map(|(column, _)| most_of_a_row(column)).sum::<u64>() + 1;
+                let most = (BATCH_WORST / widest).max(1);
+                let batch = (BATCH_BYTES / per_row).clamp(1, BATCH_ROWS).min(most) as usize;
                 let chunks = Chunks {
                     file: Arc::clone(&self.file.bytes),
                     metadata: Arc::clone(&self.file.metadata),
