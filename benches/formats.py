@@ -34,16 +34,18 @@ WORK = ROOT / "build" / "formats"
 NAIJA = ROOT.parent / "shared" / "corpora" / "naija"
 
 PACK = """
-import json, resource, sys, time
+import json, sys, time
 import sabiprep
 corpus, out, tokenizer, threads = sys.argv[1:]
 options = sabiprep.PackOptions(tokenizer=tokenizer, threads=int(threads), overwrite=True)
 cpu, started = time.process_time(), time.perf_counter()
 report = sabiprep.pack(corpus, out, options)
 seconds = time.perf_counter() - started
+# `ru_maxrss` holds the peak of the parent too.
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps({
     "seconds": seconds, "cpu": time.process_time() - cpu, "tokens": report.total.train.tokens,
-    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "peak": int(status["VmHWM"].split()[0]) / 1024,
 }))
 """
 
@@ -129,8 +131,8 @@ FORMATS: dict[str, tuple[str, Callable[[Path, list[dict[str, str]]], None], str]
 }
 
 
-def make(megabytes: int, names: list[str], vocab_size: int) -> Path:
-    """Write a corpus for each format and a tokenizer of their texts; return its path."""
+def make(megabytes: int, names: list[str]) -> None:
+    """Write a corpus for each format."""
     shutil.rmtree(WORK, ignore_errors=True)
     rows = list(texts(megabytes))
     for name in names:
@@ -143,10 +145,6 @@ def make(megabytes: int, names: list[str], vocab_size: int) -> Path:
             f'[tokenizer]\neos = "</s>"\n\n[[source]]\nname = "a"\nfiles = ["{file}"]\n{keys}\n'
             f"segments = {segments}\n"
         )
-    import sabiprep
-
-    sabiprep.train_tokenizer(WORK / names[0], WORK / "tokenizer.json", vocab_size)
-    return WORK / "tokenizer.json"
 
 
 def measure(name: str, tokenizer: Path, threads: int) -> dict[str, Any]:
@@ -166,10 +164,15 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=64, help="MB of text")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS))
-    parser.add_argument("--vocab-size", type=int, default=16_000)
+    parser.add_argument("--tokenizer", type=Path, help="by default one of 16,000 is trained")
     options = parser.parse_args()
     names = ["jsonl", *(name for name in options.formats if name != "jsonl")]
-    tokenizer = make(options.megabytes, names, options.vocab_size)
+    make(options.megabytes, names)
+    tokenizer = options.tokenizer or WORK / "tokenizer.json"
+    if options.tokenizer is None:
+        import sabiprep
+
+        sabiprep.train_tokenizer(WORK / names[0], tokenizer, 16_000)
     size = (WORK / "jsonl" / "a.jsonl").stat().st_size
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for _ in range(options.rounds):

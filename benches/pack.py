@@ -23,6 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "bench"
+NAIJA = ROOT / "tests" / "naija"
+TEXTS = ROOT.parent / "shared" / "corpora" / "naija"
 
 PACK = """
 import json, sys
@@ -51,16 +53,25 @@ def measure(corpus: Path, tokenizer: str, threads: int, out: Path) -> dict[str, 
     return figures | {"peak": usage.ru_maxrss / 1024}
 
 
-def repeated(corpus: Path, megabytes: int, folder: Path, one_shard: bool = False) -> Path:
+def repeated(
+    corpus: Path, packed: Path, megabytes: int, folder: Path, one_shard: bool = False
+) -> Path:
     """Write a copy of the corpus whose files are repeated until they hold ``megabytes`` on disk.
 
-    No two lines are alike. The training rows become one shard if ``one_shard``, else shards of the
+    ``packed`` is the dataset that was made of the corpus: it names the files of each source. No two
+    lines are alike. The training rows become one shard if ``one_shard``, else shards of the
     corpus's own size.
     """
     config = tomllib.loads((corpus / "corpus.toml").read_text())
+    manifest = json.loads((packed / "manifest.json").read_text())
+    files_of = [source["inputs"] for source in manifest["sources"]]
+    kept = ("name", "task", "lang", "segments", "overflow", "loss")
+    config["source"] = [
+        {key: source[key] for key in kept} for source in manifest["config"]["source"]
+    ]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    files = sorted({name for source in config["source"] for name in source["files"]})
+    files = sorted({name for names in files_of for name in names})
     held = sum((corpus / name).stat().st_size for name in files)
     # Rounded up, so that the copies hold at least as much as was asked for.
     times = -(-megabytes * 1_000_000 // held)
@@ -75,8 +86,8 @@ def repeated(corpus: Path, megabytes: int, folder: Path, one_shard: bool = False
                 for nth_line, line in enumerate(lines)
             )
             (folder / copy).write_bytes(b"".join(numbered))
-    for source in config["source"]:
-        source["files"] = [copy for name in source["files"] for copy in copies[name]]
+    for source, names in zip(config["source"], files_of, strict=True):
+        source["files"] = [copy for name in names for copy in copies[name]]
     if one_shard:
         config.setdefault("pack", {})["shard_tokens"] = 1_000_000_000
     (folder / "corpus.toml").write_text(toml_text(config))
@@ -143,7 +154,7 @@ def ratios_of(one: list[float], two: list[float]) -> tuple[float, float]:
 def main() -> None:
     """Measure the corpora of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("corpus", nargs="?", type=Path, default=ROOT / "tests" / "naija")
+    parser.add_argument("corpus", nargs="?", type=Path, default=NAIJA)
     parser.add_argument(
         "--tokenizer", default="", help="a tokenizer.json; by default one of 16,000 is trained"
     )
@@ -152,15 +163,8 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    config = tomllib.loads((options.corpus / "corpus.toml").read_text())
-    missing = [
-        name
-        for source in config["source"]
-        for name in source["files"]
-        if not (options.corpus / name).exists()
-    ]
-    if missing:
-        print(f"skipped: {missing[0]} is not here")
+    if options.corpus == NAIJA and not TEXTS.is_dir():
+        print(f"skipped: {TEXTS} is not here")
         return
     WORK.mkdir(parents=True, exist_ok=True)
     tokenizer = options.tokenizer
@@ -182,7 +186,9 @@ def main() -> None:
     print("corpus         threads      MB  seconds   MB/s  Mtok/s  peakMB  utilis.  1-source")
     report(options.corpus.name, options.corpus, tokenizer, options.runs)
     if options.repeat_to:
-        folder = repeated(options.corpus, options.repeat_to, WORK / "repeated", one_shard=True)
+        folder = repeated(
+            options.corpus, WORK / "out", options.repeat_to, WORK / "repeated", one_shard=True
+        )
         report(f"{options.corpus.name} x", folder, tokenizer, options.runs)
     shutil.rmtree(WORK / "out", ignore_errors=True)
     shutil.rmtree(WORK / "repeated", ignore_errors=True)

@@ -1,6 +1,7 @@
 //! The cost of each stage on the example corpus: `cargo bench`.
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -83,6 +84,57 @@ fn stages(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Reading alone, of the same lines as they are and compressed.
+#[expect(clippy::disallowed_methods, reason = "a benchmark makes its own files")]
+fn reading(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/corpus");
+    let tokenizer = folder.path().join("tokenizer.json");
+    let monitor = Monitor::default();
+    let context = Context { threads: 1, monitor: &monitor, storage: &Local };
+    train_tokenizer(&corpus, &tokenizer, 2048, false, &context).expect("a tokenizer");
+    let options = PackOptions { tokenizer: Some(tokenizer), ..PackOptions::default() };
+    let texts = ["eng", "hau", "ibo", "yor"]
+        .map(|lang| std::fs::read_to_string(corpus.join(format!("text-{lang}.txt"))).expect("text"))
+        .concat();
+    let mut lines = Vec::new();
+    for (nth, text) in texts.lines().cycle().enumerate() {
+        writeln!(lines, "{}", serde_json::json!({ "nth": nth, "text": text })).expect("memory");
+        if lines.len() > 8_000_000 {
+            break;
+        }
+    }
+    let gzip = {
+        let mut file = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        file.write_all(&lines).expect("memory");
+        file.finish().expect("memory")
+    };
+    let zstd = zstd::encode_all(&lines[..], 0).expect("memory");
+    let mut group = criterion.benchmark_group("read, by bytes of content");
+    group.throughput(Throughput::Bytes(lines.len() as u64)).sample_size(20);
+    for (name, bytes) in [("a.jsonl", lines), ("a.jsonl.gz", gzip), ("a.jsonl.zst", zstd)] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        let toml = format!(
+            "[[source]]\nname = 'a'\nfiles = '{name}'\nsegments = [{{ target = '{{{{ text }}}}' }}]\n"
+        );
+        std::fs::write(folder.path().join("corpus.toml"), toml).expect("a file");
+        let plan = Plan::load(folder.path(), &options, &Local).expect("a plan");
+        let job = Job::prepare(plan, &context).expect("a job");
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                for split in job.plan.splits(&Local).expect("the file can be read") {
+                    let mut records = job.open(&split, &context).expect("a split");
+                    while let Some(record) = records.advance().expect("a record") {
+                        black_box(&record);
+                    }
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
 fn packing(criterion: &mut Criterion) {
     let mut state = 1_u64;
     let mut random = move || {
@@ -138,5 +190,5 @@ fn packing(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, stages, packing);
+criterion_group!(benches, stages, reading, packing);
 criterion_main!(benches);
