@@ -45,6 +45,7 @@ def test_help_names_every_command(run: Run) -> None:
         ("inspect", "OUT --row --source --split"),
         ("verify", "OUT --against --sample"),
         ("explain", "CORPUS --source --record --seq-len --tokenizer"),
+        ("export", "OUT DIR --to --overwrite"),
         ("tokenizer", "train CORPUS FILE --vocab-size --overwrite"),
     ],
 )

@@ -52,11 +52,19 @@ from sabiprep.survey import (
 if TYPE_CHECKING:
     from sabiprep.dataset import BatchDict, PackedDataset, RowDict, SourceInfo, Split, open_dataset
     from sabiprep.encoder import Encoder
+    from sabiprep.handover.exporting import export
+    from sabiprep.handover.report import ExportedSplit, ExportReport
 
 # What needs NumPy and pyarrow is imported when it is asked for: packing needs neither, and they
 # take long to load.
 _DATASET = ("BatchDict", "PackedDataset", "RowDict", "SourceInfo", "Split", "open_dataset")
-_MODULES = {"Encoder": "sabiprep.encoder", **dict.fromkeys(_DATASET, "sabiprep.dataset")}
+_MODULES = {
+    "Encoder": "sabiprep.encoder",
+    "ExportReport": "sabiprep.handover.report",
+    "ExportedSplit": "sabiprep.handover.report",
+    "export": "sabiprep.handover.exporting",
+    **dict.fromkeys(_DATASET, "sabiprep.dataset"),
+}
 
 __all__ = [
     "BatchDict",
@@ -68,6 +76,8 @@ __all__ = [
     "Estimate",
     "Example",
     "Explanation",
+    "ExportReport",
+    "ExportedSplit",
     "InputError",
     "InternalError",
     "Interrupted",
@@ -98,6 +108,7 @@ __all__ = [
     "TrainError",
     "VerifyReport",
     "explain",
+    "export",
     "init",
     "open_dataset",
     "pack",

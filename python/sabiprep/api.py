@@ -33,9 +33,9 @@ class Progress(Protocol):
         """Takes the counters of the current phase.
 
         Args:
-            phase: "plan", "map", "reduce", "verify" or "train".
+            phase: "plan", "map", "reduce", "verify", "train" or "export".
             records: Records read.
-            done: Bytes of input read (map, train) or rows (reduce, verify) done in this phase.
+            done: Bytes of input read (map, train) or rows (the others) done in this phase.
             total: The last value of ``done``, or 0 if unknown. It counts bytes on the disk, so
                 ``done`` passes it for compressed files.
             tokens: Tokens made.

@@ -196,6 +196,28 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write the rows or documents of a packed dataset as another tool reads them."""
+
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The packed dataset; it stays as it is."""
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """The folder to make; it must be empty or new."""
+    to: Literal["trl", "axolotl", "llamafactory", "parquet", "jsonl", "webdataset"]
+    """The tool or the format; docs/handover.md shows each."""
+    overwrite: Annotated[Flag, arg(help_behavior_hint="")] = False
+    """Replace the export in DIR once the new one is complete. Any other folder is left alone."""
+
+    def run(self) -> Outcome:
+        """Exports and returns the counts."""
+        with show_progress() as progress:
+            report = sabiprep.export(
+                self.out, self.folder, self.to, overwrite=self.overwrite, progress=progress
+            )
+        return Outcome(report)
+
+
+@dataclass(frozen=True)
 class Tokenizer:
     """Train a byte-level BPE tokenizer on a corpus; each tag of its templates is one token."""
 
@@ -265,6 +287,7 @@ Command = (
     | Annotated[Inspect, subcommand("inspect", prefix_name=False)]
     | Annotated[Verify, subcommand("verify", prefix_name=False)]
     | Annotated[Explain, subcommand("explain", prefix_name=False)]
+    | Annotated[Export, subcommand("export", prefix_name=False)]
     | Annotated[Tokenizer, subcommand("tokenizer", prefix_name=False)]
 )
 

@@ -21,6 +21,7 @@ PHASES = {
     "reduce": "packing rows",
     "verify": "verifying rows",
     "train": "training the tokenizer",
+    "export": "writing rows",
 }
 
 

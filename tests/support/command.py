@@ -20,7 +20,7 @@ class Ran(NamedTuple):
 
 Run = Callable[..., Ran]
 
-COMMANDS = ["init", "plan", "pack", "remix", "inspect", "verify", "explain", "tokenizer"]
+COMMANDS = ["init", "plan", "pack", "remix", "inspect", "verify", "explain", "export", "tokenizer"]
 
 
 @pytest.fixture
