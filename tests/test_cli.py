@@ -26,7 +26,10 @@ def test_help_names_every_command(run: Run) -> None:
     assert ran.code == 0 and ran.err == ""
     for command in COMMANDS:
         assert re.search(rf"• {command}\s+\w", ran.out), command
-        assert getattr(sabiprep, command, None) or command in ("inspect", "tokenizer")
+        assert getattr(sabiprep, command.replace("-", "_"), None) or command in (
+            "inspect",
+            "tokenizer",
+        )
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,10 @@ def test_help_names_every_command(run: Run) -> None:
         ("verify", "OUT --against --sample"),
         ("explain", "CORPUS --source --record --seq-len --tokenizer"),
         ("export", "OUT DIR --to --overwrite"),
+        (
+            "export-tasks",
+            "CORPUS DIR --seq-len --tokenizer --seed --threads --overwrite",
+        ),
         ("tokenizer", "train CORPUS FILE --vocab-size --overwrite"),
     ],
 )

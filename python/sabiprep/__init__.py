@@ -53,16 +53,18 @@ if TYPE_CHECKING:
     from sabiprep.dataset import BatchDict, PackedDataset, RowDict, SourceInfo, Split, open_dataset
     from sabiprep.encoder import Encoder
     from sabiprep.handover.exporting import export
-    from sabiprep.handover.report import ExportedSplit, ExportReport
+    from sabiprep.handover.report import ExportedSplit, ExportedTask, ExportReport, TasksReport
+    from sabiprep.handover.tasks import export_tasks
 
 # What needs NumPy and pyarrow is imported when it is asked for: packing needs neither, and they
 # take long to load.
 _DATASET = ("BatchDict", "PackedDataset", "RowDict", "SourceInfo", "Split", "open_dataset")
+_REPORTS = ("ExportReport", "ExportedSplit", "ExportedTask", "TasksReport")
 _MODULES = {
     "Encoder": "sabiprep.encoder",
-    "ExportReport": "sabiprep.handover.report",
-    "ExportedSplit": "sabiprep.handover.report",
     "export": "sabiprep.handover.exporting",
+    "export_tasks": "sabiprep.handover.tasks",
+    **dict.fromkeys(_REPORTS, "sabiprep.handover.report"),
     **dict.fromkeys(_DATASET, "sabiprep.dataset"),
 }
 
@@ -78,6 +80,7 @@ __all__ = [
     "Explanation",
     "ExportReport",
     "ExportedSplit",
+    "ExportedTask",
     "InputError",
     "InternalError",
     "Interrupted",
@@ -102,6 +105,7 @@ __all__ = [
     "Split",
     "SplitReport",
     "TaskReport",
+    "TasksReport",
     "Timing",
     "TokenizerError",
     "TokenizerReport",
@@ -109,6 +113,7 @@ __all__ = [
     "VerifyReport",
     "explain",
     "export",
+    "export_tasks",
     "init",
     "open_dataset",
     "pack",

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     ExplainArguments: TypeAlias = PackOptions
     PlanArguments: TypeAlias = PackOptions
     InitArguments: TypeAlias = PackOptions
+    TaskArguments: TypeAlias = PackOptions
 else:
     _ALL = {option.name for option in fields(PackOptions)}
     PackArguments = _arguments(*_ALL - {"reuse"})
@@ -68,3 +69,4 @@ else:
     ExplainArguments = _arguments("seq_len", "tokenizer")
     PlanArguments = _arguments("seq_len", "tokenizer", "threads")
     InitArguments = _arguments("tokenizer")
+    TaskArguments = _arguments("seq_len", "tokenizer", "seed", "threads")

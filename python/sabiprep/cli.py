@@ -32,6 +32,7 @@ from sabiprep.arguments import (
     PackArguments,
     PlanArguments,
     RemixArguments,
+    TaskArguments,
 )
 from sabiprep.errors import InputError, Interrupted, SabiprepError, unforeseen
 from sabiprep.files import MANIFEST_LIMIT, read_whole
@@ -218,6 +219,31 @@ class Export:
 
 
 @dataclass(frozen=True)
+class ExportTasks:
+    """Write each held-out task of a corpus as a task of lm-eval, by the template it trains."""
+
+    corpus: Corpus
+    """The folder with corpus.toml, which is packed for this, or a dataset packed from it."""
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """The folder to make; it must be empty or new."""
+    options: TaskArguments
+    overwrite: Annotated[Flag, arg(help_behavior_hint="")] = False
+    """Replace the tasks in DIR once the new ones are complete. Any other folder is left alone."""
+
+    def run(self) -> Outcome:
+        """Writes the tasks and returns their names."""
+        with show_progress() as progress:
+            report = sabiprep.export_tasks(
+                self.corpus,
+                self.folder,
+                self.options,
+                overwrite=self.overwrite,
+                progress=progress,
+            )
+        return Outcome(report)
+
+
+@dataclass(frozen=True)
 class Tokenizer:
     """Train a byte-level BPE tokenizer on a corpus; each tag of its templates is one token."""
 
@@ -288,6 +314,7 @@ Command = (
     | Annotated[Verify, subcommand("verify", prefix_name=False)]
     | Annotated[Explain, subcommand("explain", prefix_name=False)]
     | Annotated[Export, subcommand("export", prefix_name=False)]
+    | Annotated[ExportTasks, subcommand("export-tasks", prefix_name=False)]
     | Annotated[Tokenizer, subcommand("tokenizer", prefix_name=False)]
 )
 

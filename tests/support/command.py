@@ -20,7 +20,18 @@ class Ran(NamedTuple):
 
 Run = Callable[..., Ran]
 
-COMMANDS = ["init", "plan", "pack", "remix", "inspect", "verify", "explain", "export", "tokenizer"]
+COMMANDS = [
+    "init",
+    "plan",
+    "pack",
+    "remix",
+    "inspect",
+    "verify",
+    "explain",
+    "export",
+    "export-tasks",
+    "tokenizer",
+]
 
 
 @pytest.fixture

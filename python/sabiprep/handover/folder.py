@@ -41,7 +41,7 @@ class NewFolder:
 
     @contextmanager
     def file(self, name: str) -> Iterator[IO[bytes]]:
-        """Yields a new file, which is on the disk after the ``with``.
+        """Yields a new file.
 
         Args:
             name: The name, with the folders it is in.
@@ -50,8 +50,11 @@ class NewFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+
+    def append(self, name: str, content: bytes) -> None:
+        """Writes to the end of a file, which is made if it is missing."""
+        with (self.path / name).open("ab") as file:
+            file.write(content)
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file whole."""
@@ -190,8 +193,9 @@ def _locked(partial: Path) -> int:
 
 def _swap(partial: Path, final: Path) -> None:
     """Renames ``partial`` to ``final``, and removes the folder that was there."""
-    for folder, _, _ in os.walk(partial):
-        _sync(Path(folder))
+    for folder, _, files in os.walk(partial):
+        for name in (*files, "."):
+            _sync(Path(folder, name))
     replaced = final.parent / f".{final.name}.replaced"
     if final.exists() and any(final.iterdir()):
         shutil.rmtree(replaced, ignore_errors=True)
@@ -201,9 +205,9 @@ def _swap(partial: Path, final: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
-    """Puts the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Puts a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -79,3 +79,52 @@ class ExportReport:
     def __str__(self) -> str:
         """Returns the lines."""
         return to_plain(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedTask:
+    """A task of `lm-eval`.
+
+    Attributes:
+        name: The name of the task, and of its files.
+        source: The source of ``corpus.toml``.
+        kind: The output type, as `lm-eval` names it.
+        documents: The held-out documents.
+    """
+
+    name: str
+    source: str
+    kind: str
+    documents: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TasksReport:
+    """The result of `export_tasks`; ``print`` shows it.
+
+    Attributes:
+        folder: The folder that was made.
+        tasks: The tasks, by source.
+        without: The sources without held-out records.
+    """
+
+    folder: str
+    tasks: tuple[ExportedTask, ...]
+    without: tuple[str, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yields a line a task, then the command that runs them."""
+        for task in self.tasks:
+            yield Sentence(f"{task.name}: {task.documents:,} documents, {task.kind}", 2)
+        if self.without:
+            names = ", ".join(map(visible, self.without))
+            yield Sentence(f"nothing is held out of: {names}", 2)
+        yield Sentence(
+            f"To score a model: lm_eval --model hf --model_args pretrained=MODEL "
+            f"--include_path {visible(self.folder)} --tasks heldout",
+            2,
+        )
+
+    def __str__(self) -> str:
+        """Returns the lines."""
+        return to_plain(self)
