@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
 from tokenizers import Tokenizer
 
 import sabiprep
@@ -29,6 +31,8 @@ from sabiprep.handover.folder import MARKER
 from sabiprep.handover.texts import ByteTexts, CoreTexts, texts_of
 from support.command import Run
 from support.command import run as run
+from support.dataset_rows import datasets, expected_row, written
+from support.dataset_writer import first_fit
 from support.peak_memory import needs_proc
 
 SPLITS = ("train", "validation")
@@ -139,6 +143,40 @@ def test_trl_has_rows_without_padding(out: str, tmp_path: Path) -> None:
             }
             for row in rows_of(out, split)
         ]
+
+
+@settings(deadline=None, max_examples=40)
+@given(datasets())
+def test_any_dataset_keeps_its_ids_and_labels(arguments: dict[str, Any]) -> None:
+    with written(arguments) as dataset, tempfile.TemporaryDirectory() as folder:
+        for to in ("trl", "axolotl"):
+            sabiprep.export(dataset.path, Path(folder, to), to)
+        for split, documents in zip(
+            SPLITS, (arguments["documents"], arguments["validation"]), strict=True
+        ):
+            rows = []
+            for row in first_fit(documents, arguments["seq_len"]):
+                expected = expected_row(row, arguments["seq_len"])
+                used = sum(expected["seq_lengths"])
+                rows.append(
+                    {
+                        "input_ids": expected["input_ids"][:used],
+                        "labels": expected["labels"][:used],
+                        "seq_lengths": expected["seq_lengths"],
+                    }
+                )
+            if not rows:
+                assert not Path(folder, "trl", split).exists()
+                continue
+            assert streams(Path(folder, "trl", split)) == rows
+            cut = streams(Path(folder, "axolotl", split))
+            assert [len(row["labels"]) for row in cut] == [
+                length for row in rows for length in row["seq_lengths"]
+            ]
+            for name in ("input_ids", "labels"):
+                assert [value for row in cut for value in row[name]] == [
+                    value for row in rows for value in row[name]
+                ]
 
 
 @pytest.mark.parametrize("to", ["axolotl", "llamafactory"])

@@ -204,8 +204,11 @@ class Export:
     """The packed dataset; it stays as it is."""
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
     """The folder to make; it must be empty or new."""
-    to: Literal["trl", "axolotl", "llamafactory", "parquet", "jsonl", "webdataset"]
-    """The tool or the format; docs/handover.md shows each."""
+    to: Annotated[
+        Literal["trl", "axolotl", "llamafactory", "parquet", "jsonl", "webdataset"],
+        arg(metavar="TOOL"),
+    ]
+    """trl, axolotl, llamafactory, parquet, jsonl or webdataset; docs/handover.md shows each."""
     overwrite: Annotated[Flag, arg(help_behavior_hint="")] = False
     """Replace the export in DIR once the new one is complete. Any other folder is left alone."""
 

@@ -57,7 +57,12 @@ VALUES: list[Any] = [
     ),
     *([None], {"": None}, "uint16", "uint32", "sabiprep", "0" * 64, "0" * 32),
 ]
-COMMANDS = ("read", "inspect", "verify", "against", "remix", "plan", "train")
+EXPORTS = ("trl", "jsonl", "parquet", "webdataset")
+COMMANDS = (
+    *("read", "inspect", "verify", "against", "remix", "plan", "train"),
+    *EXPORTS,
+    "export-tasks",
+)
 
 
 def places_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -290,9 +295,12 @@ def run(command: str, out: Path, corpus: Path, scratch: Path) -> str | None:
         ]
         words = ["plan"] if command == "plan" else ["--run", scratch / "run"]
         return told(main, *words, "--data", out, *tiny)
+    if command in EXPORTS:
+        return told(cli.main, "export", out, scratch / command, "--to", command)
     return told(
         cli.main,
         *{
+            "export-tasks": ["export-tasks", out, scratch / "tasks"],
             "inspect": ["inspect", out],
             "verify": ["verify", out],
             "against": ["verify", out, "--against", corpus],

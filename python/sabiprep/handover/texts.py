@@ -52,7 +52,7 @@ def texts_of(dataset: PackedDataset) -> Texts:
         raise DatasetError("not the tokenizer of this dataset", file=file, remedy=remedy)
     try:
         table = _byte_table(msgspec.json.decode(content), dataset.vocab_size)
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+    except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
         table = None  # an odd file: the core says what is wrong with it, or decodes
     return CoreTexts(dataset) if table is None else ByteTexts(table)
 
