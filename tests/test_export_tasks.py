@@ -129,6 +129,23 @@ def test_windows_of_a_long_text_are_one_question(corpus: Path, tmp_path: Path) -
     assert text in targets
 
 
+def test_documents_that_rows_cut_are_put_together(corpus: Path, tmp_path: Path) -> None:
+    config = (corpus / "corpus.toml").read_text("utf-8").replace("seq_len = 128", "seq_len = 64")
+    asked = []
+    for policy in ("best_fit", "concat"):
+        text = config.replace("[pack]", f'[pack]\npack = "{policy}"')
+        (corpus / "corpus.toml").write_text(text, "utf-8")
+        report = sabiprep.export_tasks(corpus, tmp_path / policy)
+        asked.append(
+            {
+                (task.name, record["byte"], record["prompt"], record["target"])
+                for task in report.tasks
+                for record in records(tmp_path / policy, task.name)
+            }
+        )
+    assert asked[0] == asked[1] and len(asked[0]) > 15
+
+
 def test_the_last_target_is_the_answer() -> None:
     import numpy as np
 
