@@ -63,12 +63,25 @@ def test_ids_roles_and_masks_are_the_oracles(
     runs = ["".join(span.text for span in run) for run in oracle.runs(expected["spans"])]
     assert seen.runs == runs
     assert "".join(text for text, _, _ in seen.spans) == "".join(runs)
-    if name in LOSSLESS:
-        body = seen.ids[bos:-1]
+    # A template that begins with BOS or ends with EOS spells what its document keeps once.
+    body = seen.ids[bos:-1]
+    if name in LOSSLESS and body == oracle.encode_document(file, expected["spans"], None, None)[0]:
         decoded = load(file).decode(body, skip_special_tokens=False)
         metaspace = name.startswith("metaspace")
         normalised = oracle.normalised_text(file, expected["spans"])
         assert decoded == (normalised.replace("▁", " ") if metaspace else normalised)
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_target_of_nothing_but_eos_leaves_no_target(explain_one: ExplainOne, bos: bool) -> None:
+    """It was kept, with nothing in it to train on."""
+    for target in (EOS, EOS * 2, *([BOS + EOS] if bos else [])):
+        segments = [("prompt", "{{ a }}"), ("target", target)]
+        record = {"a": "" if target.startswith(BOS) else "Ada"}
+        seen = explain_one(
+            tokenizer_json("bytes"), segments, record, bos=BOS if bos else None
+        )
+        assert seen.dropped == "no target left", (target, seen)
 
 
 @settings(properties, max_examples=300)

@@ -246,16 +246,17 @@ impl Encoder {
         if let Some(bos) = self.controls.bos {
             marks.bos = u64::from(draft.without_beginning(bos, self.first.added()));
         }
-        // A normalizer may delete a whole target; nothing would be left to train on.
-        if !draft.runs.iter().any(|run| run.role == Role::Target) {
-            return Err(Refusal::new(
-                DropReason::NoTargetLeft,
-                "the tokenizer leaves nothing of the target",
-            ));
-        }
         // The BOS of the configuration is never taken for an EOS, even where both have one id.
         let least = usize::from(self.controls.bos.is_some());
         marks.eos = u64::from(draft.without_end(least, self.controls.eos, self.first.added()));
+        // A normalizer may delete a whole target, and a target may be BOS or EOS alone: nothing
+        // would be left to train on.
+        if !draft.runs.iter().any(|run| run.role == Role::Target && run.len > 0) {
+            return Err(Refusal::new(
+                DropReason::NoTargetLeft,
+                "the tokenizer leaves nothing of the target beside BOS and EOS",
+            ));
+        }
         draft.place(self.controls.eos, Role::Control);
         draft.finish(&self.first, marks)
     }
