@@ -47,6 +47,8 @@ class Explanation:
             bool, window uint32.
         truncated: Whether data was shortened to fit a row; spans and runs then show the shortened
             record.
+        cleaned: The changes that cleaning made, by the keys of ``clean``: the first changed word
+            of each, with the code points before and after.
         dropped: The reason why there is no document, if there is none; the other attributes then
             show the stages before the drop.
     """
@@ -58,6 +60,7 @@ class Explanation:
     tokens: Any = field(compare=False)
     truncated: bool
     dropped: Refusal | None
+    cleaned: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, stages: Mapping[str, Any], *, record: str, tokens: Any) -> Self:
@@ -71,6 +74,7 @@ class Explanation:
             runs=tuple(stages["runs"]),
             tokens=tokens,
             truncated=stages["truncated"],
+            cleaned=dict(stages["cleaned"]),
             dropped=None if stages["dropped"] is None else Refusal(**stages["dropped"]),
         )
 
@@ -84,6 +88,8 @@ class Explanation:
 
         yield f"record of source '{visible(self.source)}'"
         yield f"  {visible(self.record)}"
+        for key, change in self.cleaned.items():
+            yield f"cleaned: {key}: {visible(change)}"
         if self.spans:
             yield "segments: the role of each piece, and where its text comes from"
         for span in self.spans:

@@ -133,6 +133,18 @@ class _Example(Struct):
     row: Count | None = None
 
 
+class _CleanedExample(Struct):
+    file: str
+    change: str
+    line: Count | None = None
+    row: Count | None = None
+
+
+class _Cleaned(Struct):
+    records: Count
+    examples: list[_CleanedExample]
+
+
 class _Source(Struct):
     name: Annotated[str, Meta(min_length=1)]
     task: str
@@ -151,6 +163,7 @@ class _Source(Struct):
     train: _Sums
     validation: _Sums
     examples: list[_Example]
+    cleaned: dict[str, _Cleaned] = {}
 
 
 class _Dropped(Struct):

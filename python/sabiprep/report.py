@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -95,6 +95,31 @@ class Example:
     row: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CleanedExample:
+    """A record that cleaning changed.
+
+    Attributes:
+        file: Its file.
+        change: The first changed word, with the code points before and after.
+        line: The line, from 1; None in a file of rows.
+        row: The row, from 1, in a file of rows.
+    """
+
+    file: str
+    change: str
+    line: int | None = None
+    row: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """The records that cleaning changed in one way: their number, and the first of them."""
+
+    records: int
+    examples: tuple[CleanedExample, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceReport(Tally):
     """One source.
@@ -108,6 +133,7 @@ class SourceReport(Tally):
             ``max_epochs`` is the limit.
         unique: The sums over the training records, each once.
         examples: The lowest dropped records of each reason.
+        cleaned: The records that cleaning changed, by the key of ``clean`` that asked for it.
     """
 
     name: str
@@ -117,6 +143,7 @@ class SourceReport(Tally):
     asked_epochs: float
     unique: Counts
     examples: tuple[Example, ...]
+    cleaned: Mapping[str, Cleaned] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,7 +417,14 @@ def _source(source: Mapping[str, Any]) -> SourceReport:
         train=Counts(**source["train"]),
         validation=Counts(**source["validation"]),
         examples=tuple(Example(**example) for example in source["examples"]),
+        cleaned={key: _cleaned(entry) for key, entry in source.get("cleaned", {}).items()},
     )
+
+
+def _cleaned(entry: Mapping[str, Any]) -> Cleaned:
+    """Returns the records that one key of ``clean`` changed."""
+    examples = tuple(CleanedExample(**example) for example in entry["examples"])
+    return Cleaned(entry["records"], examples)
 
 
 def _split(name: str, splits: Mapping[str, Mapping[str, Any]]) -> SplitReport:

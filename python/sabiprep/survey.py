@@ -124,6 +124,7 @@ class PlannedSource:
         tokenized: Records that were tokenized too.
         whole: Whether every record of every file was read.
         drops: Dropped records of the sample, by reason.
+        cleaned: Records of the sample that cleaning changed, by the keys of ``clean``.
         estimate: What would come of it; None without a tokenizer.
     """
 
@@ -145,6 +146,7 @@ class PlannedSource:
     tokenized: int
     whole: bool
     drops: Mapping[str, int]
+    cleaned: Mapping[str, int]
     estimate: Estimate | None
 
 
@@ -268,6 +270,7 @@ def _source(source: Mapping[str, Any]) -> PlannedSource:
         tokenized=source["sample"]["tokenized"],
         whole=source["sample"]["whole"],
         drops=source["sample"]["drops"],
+        cleaned=source["sample"]["cleaned"],
         estimate=_estimate(source["estimate"]),
     )
 

@@ -127,6 +127,7 @@ def _sample(source: PlannedSource) -> str:
     sample = f"{read} {_count(source.sampled, 'record')} read"
     if source.sampled_files < _all_files(source):
         sample += f", of {_count(source.sampled_files, 'file')}"
+    sample += f"; cleaned: {drops_text(source.cleaned)}" if source.cleaned else ""
     return sample + (f"; dropped: {drops_text(source.drops)}" if source.drops else "")
 
 

@@ -21,6 +21,7 @@ def report_table(report: PackReport) -> RenderableType:
         *(_sources(report), Text()),
         *((_mix(report), Text()) if any(source.epochs != 1 for source in report.sources) else ()),
         *(_splits(report), Text()),
+        *_cleaned(report),
         *_examples(report),
         *(Sentence(f"Warning: {visible(warning)}", 2) for warning in report.warnings),
         *(Sentence(f"Note: {visible(note)}", 2) for note in report.notes),
@@ -123,6 +124,27 @@ def _split_cells(split: SplitReport) -> Iterator[str | int]:
         yield f"{split.single_source_rows:,} ({_percent(split.single_source_share)})"
     else:
         yield from ("-", "-", "-")
+
+
+def _cleaned(report: PackReport) -> Iterator[Text | Sentence]:
+    """Yields the number of records that cleaning changed, by source and key, with the first one."""
+    lines = [
+        (source.name, key, cleaned)
+        for source in report.sources
+        for key, cleaned in source.cleaned.items()
+    ]
+    if not lines:
+        return
+    yield Sentence("Cleaned records (files are relative to the corpus):")
+    for name, key, cleaned in lines[:EXAMPLES_SHOWN]:
+        first = cleaned.examples[0]
+        place = f"{visible(first.file)}{place_in_file(first.line, first.row)}"
+        count = f"  {visible(name)}: {key}: {cleaned.records:,}"
+        yield Sentence(f"{count}, first {place}: {visible(first.change)}", 4)
+    more = len(lines) - EXAMPLES_SHOWN
+    if more > 0:
+        yield Sentence(f"  and {more} more, in manifest.json", 4)
+    yield Text()
 
 
 def _examples(report: PackReport) -> Iterator[Text | Sentence]:

@@ -9,13 +9,13 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::plan::{Input, Plan, Source};
-use crate::schema::{DropReason, FORMAT_VERSION, ROWS_PER_BATCH, Split};
+use crate::schema::{DropReason, FORMAT_VERSION, ROWS_PER_BATCH, RecordId, Split};
 use crate::settle::{Decisions, Epochs, SourceTotals, Sums};
 use crate::spool::{Dropped, Tally};
 use crate::tokenize::Encoder;
 use crate::write::{
-    DroppedEntry, ExampleEntry, InputEntry, Manifest, Program, ShardEntry, SourceEntry, SplitEntry,
-    TOKENIZER_FILE, TokenizerEntry, Written,
+    CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry, Manifest, Program,
+    ShardEntry, SourceEntry, SplitEntry, TOKENIZER_FILE, TokenizerEntry, Written,
 };
 
 /// The result of a run.
@@ -285,7 +285,27 @@ fn source_entry(
         train,
         validation,
         examples: tally.examples.iter().map(example).collect::<Result<_>>()?,
+        cleaned: cleaned_entries(plan, source, tally, context)?,
     })
+}
+
+/// Returns the entries of the records that cleaning changed, by the key that asked for it.
+fn cleaned_entries(
+    plan: &Plan,
+    source: &Source,
+    tally: &Tally,
+    context: &Context<'_>,
+) -> Result<BTreeMap<String, CleanedEntry>> {
+    let example = |(&record_id, change): (&u64, &String)| {
+        let input = &plan.inputs[source.inputs[RecordId::unpack(record_id).nth_input]];
+        let place = plan.place_of(source, record_id, context)?;
+        Ok(CleanedExample { file: input.name.clone(), place, change: change.clone() })
+    };
+    let entries = tally.cleaned.iter().map(|(change, records)| {
+        let examples = records.examples.iter().map(example).collect::<Result<_>>()?;
+        Ok((change.name().to_owned(), CleanedEntry { records: records.count, examples }))
+    });
+    entries.collect()
 }
 
 /// Returns the entry of a dropped record, with its file and its line or row.

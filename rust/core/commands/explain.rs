@@ -24,6 +24,8 @@ pub struct Explanation {
     pub tokens: Vec<ShownToken>,
     /// Whether data was shortened to fit a row.
     pub truncated: bool,
+    /// The changes that cleaning made: each by its key, with its first example.
+    pub cleaned: Vec<(&'static str, String)>,
     /// The reason why the record makes no document, if it makes none.
     pub dropped: Option<Refusal>,
 }
@@ -72,6 +74,7 @@ pub(super) fn explain_fields(
         runs: rendered.runs().iter().map(|run| run.text.to_owned()).collect(),
         tokens: vec![],
         truncated: false,
+        cleaned: cleaned_of(rendered),
         dropped: None,
     };
     match fitted {
@@ -85,6 +88,12 @@ pub(super) fn explain_fields(
         add_tokens(job, index, document, &mut out)?;
     }
     Ok(out)
+}
+
+/// Returns the changes that cleaning made in a rendered record.
+fn cleaned_of(rendered: &Rendered) -> Vec<(&'static str, String)> {
+    let changes = rendered.touched.iter();
+    changes.map(|(change, example)| (change.name(), example.to_owned())).collect()
 }
 
 /// Returns the spans of a rendered record: role, whether the template spelled it, and text.

@@ -24,7 +24,13 @@ pub(crate) fn fit(
             Err(too_long(len, pack.seq_len, ", more windows than a record may have"))
         }
         Overflow::Split => Ok(false),
-        Overflow::Truncate => truncate(job, source, fields, len, scratch).map(|()| true),
+        Overflow::Truncate => {
+            let touched = std::mem::take(&mut scratch.rendered.touched);
+            let made = truncate(job, source, fields, len, scratch).map(|()| true);
+            // Of the whole record, not of the shortened one.
+            scratch.rendered.touched = touched;
+            made
+        }
         Overflow::Drop | Overflow::Error => Err(too_long(len, pack.seq_len, "")),
     }
 }

@@ -16,7 +16,7 @@ use crate::mask::count_targets;
 use crate::monitor::Monitor;
 use crate::read::Record;
 use crate::schema::{DropReason, Overflow, Refusal};
-use crate::segment::Fields;
+use crate::segment::{Fields, Touched};
 use crate::settle;
 use crate::spool::{BUCKETS, DocMeta, Doubts, Dropped, Key, SpoolWriter};
 use crate::tokenize::Document;
@@ -40,6 +40,8 @@ pub(super) struct Mapped {
     longest: usize,
     /// Whether its quotes may have been read the wrong way.
     is_doubtful: bool,
+    /// The changes that cleaning made in its texts.
+    touched: Touched,
 }
 
 /// Maps the records of one source on one thread.
@@ -68,9 +70,11 @@ impl<'a> Mapper<'a> {
         // The end of its line counts too, as in the bytes of a split.
         monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
         let is_doubtful = record.is_doubtful();
-        if let Err(refusal) = prepare_record(self.job, self.source, record, &mut self.scratch) {
-            let whole = Err(refusal);
-            return Ok(Mapped { record_id, whole, fitted: None, longest: 0, is_doubtful });
+        let prepared = prepare_record(self.job, self.source, record, &mut self.scratch);
+        let touched = std::mem::take(&mut self.scratch.rendered.touched);
+        if let Err(refusal) = prepared {
+            let (whole, fitted) = (Err(refusal), None);
+            return Ok(Mapped { record_id, whole, fitted, longest: 0, is_doubtful, touched });
         }
         let (longest, documents) = (self.scratch.longest(), self.scratch.documents.iter());
         let tokens: usize = documents.map(|document| document.ids.len()).sum();
@@ -79,7 +83,7 @@ impl<'a> Mapper<'a> {
         let is_long = self.shortens && longest > self.job.plan.pack.seq_len;
         let fields = is_long.then(|| record.fields().ok()).flatten();
         let fitted = fields.map(|fields| self.shorten(record_id, fields, longest));
-        Ok(Mapped { record_id, whole, fitted, longest, is_doubtful })
+        Ok(Mapped { record_id, whole, fitted, longest, is_doubtful, touched })
     }
 
     /// Makes the shortened documents of a record with these fields, whose whole documents an
@@ -143,9 +147,10 @@ impl Spools<'_> {
         mapped: Mapped,
         context: &Context<'_>,
     ) -> Result<()> {
-        let Mapped { record_id, whole, fitted, longest, is_doubtful } = mapped;
+        let Mapped { record_id, whole, fitted, longest, is_doubtful, touched } = mapped;
         let tally = self.whole.tally();
         tally.records += 1;
+        tally.cleaned.count(record_id, &touched);
         if is_doubtful {
             tally.doubts.add(Doubts { count: 1, first: Some(record_id) });
         }

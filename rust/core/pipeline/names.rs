@@ -27,7 +27,7 @@ impl SpoolNames {
         let files = source.files_of(split.nth_input).skip(1);
         let controls = job.encoder.controls();
         let held_out = job.held_out.as_ref();
-        let whole = json!({
+        let mut whole = json!({
             "program": env!("CARGO_PKG_VERSION"),
             "tokenizer": job.encoder.sha256(),
             "controls": [controls.bos, Some(controls.eos), Some(controls.pad)],
@@ -46,6 +46,9 @@ impl SpoolNames {
             "keyed": job.keyed,
             "held_out": held_out.map(|n_grams| format!("{:032x}", n_grams.digest())),
         });
+        if let Some(clean) = &source.clean {
+            whole["clean"] = json!(clean);
+        }
         // Fitted documents depend on the length of rows, whole ones do not.
         let fitted = (source.overflow == Overflow::Truncate)
             .then(|| format!("{}.fit", digest(&json!([whole, job.plan.pack.seq_len]))));

@@ -5,6 +5,7 @@
 
 mod by_field;
 mod by_file;
+mod clean;
 mod find;
 mod guess;
 mod hub;
@@ -23,6 +24,10 @@ mod written;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+#[cfg(test)]
+pub(crate) use clean::Apostrophe;
+pub use clean::CleanSpec;
+pub(crate) use clean::{Invisible, Underdot, UnicodeForm};
 pub(crate) use guess::Guess;
 pub use hub::HubFiles;
 pub(crate) use language::{UNDETERMINED, code_of, language_name, near_code};

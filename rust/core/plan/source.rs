@@ -8,7 +8,7 @@ use super::by_field::lang_field;
 use super::language::{UNDETERMINED, code_or_text};
 use super::sides::{Found, Side};
 use super::spec::Files;
-use super::{PackSpec, Plan, SegmentSpec, SourceSpec, mix};
+use super::{CleanSpec, PackSpec, Plan, SegmentSpec, SourceSpec, mix};
 use crate::error::{Error, Result};
 use crate::read::{self, FormatName, FormatOptions};
 use crate::schema::{Duplicates, LossPolicy, OFFSET_BITS, Overflow, SpecialInData};
@@ -69,6 +69,9 @@ pub struct Source {
     pub special_in_data: SpecialInData,
     /// The policy for duplicates.
     pub duplicates: Duplicates,
+    /// The changes of its texts before they are rendered; `None` if they stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clean: Option<CleanSpec>,
     /// The largest share of its records that may be unfit, if the configuration says so. It guards
     /// a run and shapes no dataset, so it is not recorded.
     #[serde(skip)]
@@ -162,6 +165,7 @@ impl Plan {
             loss: spec.loss.unwrap_or_default(),
             special_in_data: spec.special_in_data.or(defaults.special_in_data).unwrap_or_default(),
             duplicates: spec.duplicates.or(defaults.duplicates).unwrap_or_default(),
+            clean: spec.clean,
             max_bad_fraction: spec.max_bad_fraction.or(defaults.max_bad_fraction),
         });
         Ok(())

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Table;
 
-use super::{CONFIG_FILE, shown, written};
+use super::{CONFIG_FILE, CleanSpec, shown, written};
 use crate::error::{Error, Result};
 use crate::pack::Packing;
 use crate::read::{Encoding, FormatName, Renames, TextUnit, small_text};
@@ -209,6 +209,8 @@ pub struct SourceSpec {
     pub special_in_data: Option<SpecialInData>,
     /// The policy for duplicates.
     pub duplicates: Option<Duplicates>,
+    /// The changes of its texts before they are rendered.
+    pub clean: Option<CleanSpec>,
     /// The largest share of its records that may be unfit.
     pub max_bad_fraction: Option<f64>,
 }

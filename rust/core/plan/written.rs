@@ -32,6 +32,8 @@ enum Kind {
     /// A table of texts.
     Renames,
     Table(&'static [Key]),
+    /// A table in braces, of these keys.
+    Inner(&'static [Key]),
     Tables(&'static [Key]),
     /// A table of these keys.
     Shared(fn() -> &'static [Key]),
@@ -117,7 +119,14 @@ const SOURCE: &[Key] = &[
     key("loss", Kind::Word(|| &["target_only", "full"]), "\"target_only\""),
     key("special_in_data", SPECIAL_IN_DATA, "\"text\""),
     key("duplicates", DUPLICATES, "\"exact\""),
+    key("clean", Kind::Inner(CLEAN), "{ unicode = \"nfc\", invisible = \"remove\" }"),
     key("max_bad_fraction", Kind::Number, "0.05"),
+];
+const CLEAN: &[Key] = &[
+    key("unicode", Kind::Word(|| &["nfc", "nfd", "nfkc", "as-is"]), "\"nfc\""),
+    key("invisible", Kind::Word(|| &["keep", "remove"]), "\"remove\""),
+    key("apostrophes", Kind::Word(|| &["'", "’", "ʼ"]), "\"’\""),
+    key("underdots", Kind::Word(|| &["dot", "line"]), "\"dot\""),
 ];
 
 /// Returns the keys of a source without those in `own`.
@@ -371,6 +380,10 @@ fn check_value(
         (Kind::Files, _) => refuse("a text in quotes, or a list of them in brackets"),
         (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
         (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
+        (Kind::Inner(keys), DeValue::Table(table)) => {
+            check_table(table, name_span, keys, &format!(" in `{name}`"))
+        }
+        (Kind::Inner(_), _) => refuse("a table in braces"),
         (Kind::Table(_) | Kind::Tables(_) | Kind::Shared(_) | Kind::Named(_), _) => {
             check_section(value, name_span, key)
         }
@@ -534,7 +547,7 @@ mod tests {
         for Key { name, kind, example, .. } in keys {
             let others: String = NEEDED
                 .lines()
-                .filter(|line| head.contains("[[") && !line.starts_with(name))
+                .filter(|line| head.ends_with("]]\n") && !line.starts_with(name))
                 .fold(String::new(), |all, line| all + line + "\n");
             match kind {
                 Kind::Word(words) => {
@@ -545,6 +558,10 @@ mod tests {
                     assert_eq!(words, known, "{name}");
                 }
                 Kind::Table(inner) => listed_as_serde_has_them(inner, &format!("[{name}]\n")),
+                Kind::Inner(inner) => {
+                    let head = format!("{head}{others}[source.{name}]\n");
+                    listed_as_serde_has_them(inner, &head);
+                }
                 Kind::Tables(inner) => listed_as_serde_has_them(inner, &format!("[[{name}]]\n")),
                 _ => {}
             }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Controls, Fields, Rendered, Segmenter, Step, TokenNames};
+use super::clean::{Cleaned, Editor};
+use super::{Controls, Fields, Rendered, Segmenter, Step, TokenNames, string_leaves_of};
 use crate::error::Result;
 use crate::plan::Source;
 use crate::read::{FieldTree, Record};
@@ -39,6 +40,27 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
         self.build(&record.fields()?, rendered, each)
     }
 
+    /// Renders a record that was opened for the wanted fields, as [`Self::build`] does, its shown
+    /// texts changed by `editor` first.
+    fn build_edited(
+        &self,
+        record: &Record<'_>,
+        editor: &mut Editor<'_>,
+        rendered: &mut Rendered,
+        each: &mut Each<'_>,
+    ) -> std::result::Result<(), Refusal> {
+        let mut fields = record.fields()?;
+        let shown = self.shown_fields(&fields);
+        editor.edit_fields(&mut fields, &shown);
+        self.build(&fields, rendered, each)
+    }
+
+    /// Returns the paths of the fields that the texts of documents may show, in order of first use:
+    /// all texts of the record, unless the builder knows better.
+    fn shown_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
+        string_leaves_of(fields)
+    }
+
     /// Returns the paths of the fields that may be shortened, in order of first use.
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>>;
 
@@ -53,13 +75,17 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
 }
 
 /// Returns the builder that a source asks for. Templates are the only way so far; another way is one
-/// file of this room and one line here.
+/// file of this room and one line here. Cleaning lies over any of them.
 pub(crate) fn builder_of(
     source: &Source,
     controls: &Controls,
     tokens: &TokenNames,
 ) -> Result<Box<dyn SegmentBuilder>> {
-    Ok(Box::new(Segmenter::compile(source, controls, tokens)?))
+    let builder: Box<dyn SegmentBuilder> = Box::new(Segmenter::compile(source, controls, tokens)?);
+    Ok(match &source.clean {
+        Some(clean) => Box::new(Cleaned::over(builder, clean)),
+        None => builder,
+    })
 }
 
 /// Makes one document of a record, from templates.
@@ -86,6 +112,21 @@ impl SegmentBuilder for Segmenter {
     ) -> std::result::Result<(), Refusal> {
         self.render_record(record, rendered)?;
         each(rendered)
+    }
+
+    fn build_edited(
+        &self,
+        record: &Record<'_>,
+        editor: &mut Editor<'_>,
+        rendered: &mut Rendered,
+        each: &mut Each<'_>,
+    ) -> std::result::Result<(), Refusal> {
+        self.render_edited(record, editor, rendered)?;
+        each(rendered)
+    }
+
+    fn shown_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
+        self.shown_fields(fields)
     }
 
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {

@@ -5,10 +5,11 @@
 //! missing field, a malformed record) is left to the fields path, by way of
 //! [`Fields`](super::Fields), which names the fault; so the two differ in speed alone.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::compiled::{Part, Template, in_record};
-use super::{RECORD, Rendered, is_target_text};
+use super::{Editor, RECORD, Rendered, is_target_text};
 use crate::read::{FieldTree, Record, Slots};
 use crate::schema::Role;
 
@@ -65,6 +66,25 @@ impl Direct {
     pub(super) fn render(&self, record: &Record<'_>, out: &mut Rendered) -> bool {
         let mut slots: Slots<'_> = Default::default();
         record.fill(&self.fields, &mut slots) && self.fill(&slots, out).is_some()
+    }
+
+    /// Renders a record as [`Self::render`] does, its texts changed by `editor` first.
+    pub(super) fn render_edited(
+        &self,
+        record: &Record<'_>,
+        editor: &mut Editor<'_>,
+        out: &mut Rendered,
+    ) -> bool {
+        let mut slots: Slots<'_> = Default::default();
+        if !record.fill(&self.fields, &mut slots) {
+            return false;
+        }
+        for text in slots.iter_mut().flatten() {
+            if let Some(new) = editor.edit(text) {
+                *text = Cow::Owned(new);
+            }
+        }
+        self.fill(&slots, out).is_some()
     }
 
     /// Renders the texts of a record; `None` if a field is missing or a target empty.

@@ -5,6 +5,7 @@
 //! the spelling of their control tokens, which rendered templates must keep apart from data.
 
 mod builder;
+mod clean;
 mod compiled;
 mod direct;
 mod filters;
@@ -25,6 +26,8 @@ mod words;
 
 pub use builder::SegmentBuilder;
 pub(crate) use builder::{Each, builder_of};
+use clean::Editor;
+pub(crate) use clean::{Change, Touched};
 use direct::Direct;
 pub(crate) use guard::Controls;
 pub(crate) use words::names_in;
@@ -53,6 +56,8 @@ pub struct Rendered {
     pub spans: Vec<Span>,
     /// Whether an empty field lies at the end: it parts the template's texts around it.
     parted: bool,
+    /// The changes that cleaning made in the record, if its source is cleaned.
+    pub(crate) touched: Touched,
 }
 
 /// A stretch of text of one role and one origin.
@@ -246,6 +251,24 @@ impl Segmenter {
         self.render(&record.fields()?, out)
     }
 
+    /// Renders a record as [`Self::render_record`] does, its shown texts changed by `editor` first.
+    fn render_edited(
+        &self,
+        record: &Record<'_>,
+        editor: &mut Editor<'_>,
+        out: &mut Rendered,
+    ) -> std::result::Result<(), Refusal> {
+        if self.direct.as_ref().is_some_and(|direct| direct.render_edited(record, editor, out)) {
+            return Ok(());
+        }
+        editor.restart();
+        out.clear();
+        let mut fields = record.fields()?;
+        let shown = self.shown_fields(&fields);
+        editor.edit_fields(&mut fields, &shown);
+        self.render(&fields, out)
+    }
+
     /// Renders the fields of a record into `out`, in place of the old content.
     pub(crate) fn render(
         &self,
@@ -283,16 +306,23 @@ impl Segmenter {
     #[must_use]
     pub(crate) fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
         let has_prompt = self.segments.iter().any(|(is_target, _)| !is_target);
+        self.fields_of(fields, |is_target| is_target != has_prompt)
+    }
+
+    /// Returns the paths of the fields that the templates show, in order of first use.
+    #[must_use]
+    pub(crate) fn shown_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
+        self.fields_of(fields, |_| true)
+    }
+
+    /// Returns the paths of the fields that some segments show, in order of first use: the prompts
+    /// or targets for which `is_wanted` holds.
+    fn fields_of(&self, fields: &Fields, is_wanted: impl Fn(bool) -> bool) -> Vec<Vec<Step>> {
         let mut paths = Vec::new();
-        for (is_target, template) in &self.segments {
+        for (_, template) in self.segments.iter().filter(|(is_target, _)| is_wanted(*is_target)) {
             match template {
-                _ if *is_target == has_prompt => {}
                 Compiled::Plain(template) => template.paths(&mut paths),
-                Compiled::Jinja(_) => {
-                    for (key, value) in fields {
-                        string_leaves(value, &mut vec![Step::Key(key.clone())], &mut paths);
-                    }
-                }
+                Compiled::Jinja(_) => paths.extend(string_leaves_of(fields)),
             }
         }
         let mut distinct: Vec<Vec<Step>> = Vec::new();
@@ -335,6 +365,15 @@ impl Segmenter {
 /// Returns whether a target's text is more than white space.
 fn is_target_text(text: &str) -> bool {
     !text.trim().is_empty()
+}
+
+/// Returns the paths of all strings of a record.
+fn string_leaves_of(fields: &Fields) -> Vec<Vec<Step>> {
+    let mut paths = Vec::new();
+    for (key, value) in fields {
+        string_leaves(value, &mut vec![Step::Key(key.clone())], &mut paths);
+    }
+    paths
 }
 
 /// Appends the paths of all strings in the value at `path`.

@@ -6,6 +6,7 @@
 //! as a fitted document, which depends on the length of rows. Spools stay in memory up to a budget
 //! and are files beyond it; both give the same bytes.
 
+mod cleaned;
 mod lowest;
 mod part;
 mod store;
@@ -13,6 +14,7 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use cleaned::Cleaned;
 pub(crate) use lowest::{Listing, Lowest};
 pub(crate) use part::{Keys, Part};
 pub(crate) use store::{Spool, SpoolWriter, Store};
@@ -188,6 +190,9 @@ pub(crate) struct Tally {
     /// Records whose quotes may have been read the wrong way.
     #[serde(default, skip_serializing_if = "Doubts::is_empty")]
     pub doubts: Doubts,
+    /// Records that cleaning changed.
+    #[serde(default, skip_serializing_if = "Cleaned::is_empty")]
+    pub cleaned: Cleaned,
 }
 
 /// The number of doubtful records, and the lowest of them.
@@ -253,6 +258,7 @@ impl Tally {
         self.records += other.records;
         self.marks.add(&other.marks);
         self.doubts.add(other.doubts);
+        self.cleaned.add(&other.cleaned);
         for (count, more) in self.drops.iter_mut().zip(other.drops) {
             *count += more;
         }

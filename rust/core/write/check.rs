@@ -44,11 +44,15 @@ impl SourceEntry {
             .iter()
             .chain(self.drops.values())
             .chain(self.examples.iter().map(|example| example.place.number()));
+        let cleaned = self.cleaned.values().flat_map(|cleaned| {
+            let places = cleaned.examples.iter().map(|example| example.place.number());
+            places.chain([&cleaned.records])
+        });
         let amounts = [self.epochs, self.asked_epochs];
         require("sources.name", !self.name.is_empty())?;
         require(
             "a count of sources",
-            counts.copied().all(is_count)
+            counts.chain(cleaned).copied().all(is_count)
                 && [unique, train, validation].into_iter().all(are_counts),
         )?;
         require("epochs of sources", amounts.iter().all(|&epochs| epochs >= 0.0))

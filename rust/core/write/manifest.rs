@@ -143,6 +143,30 @@ pub struct SourceEntry {
     pub validation: Sums,
     /// The first dropped records of each reason.
     pub examples: Vec<ExampleEntry>,
+    /// Records that cleaning changed, by the key of `clean` that asked for the change.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cleaned: BTreeMap<String, CleanedEntry>,
+}
+
+/// The records that cleaning changed in one way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CleanedEntry {
+    /// Their number.
+    pub records: u64,
+    /// The first of them.
+    pub examples: Vec<CleanedExample>,
+}
+
+/// A record that cleaning changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CleanedExample {
+    /// The path of its input.
+    pub file: String,
+    /// The line it begins on, or its row: `line` or `row`.
+    #[serde(flatten)]
+    pub place: Place,
+    /// The first changed word, with the code points before and after.
+    pub change: String,
 }
 
 /// A dropped record.

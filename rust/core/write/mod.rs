@@ -17,8 +17,8 @@ use std::path::Path;
 pub(crate) use dropped::write_dropped;
 pub use manifest::Manifest;
 pub(crate) use manifest::{
-    DroppedEntry, ExampleEntry, InputEntry, Program, ShardEntry, SourceEntry, SplitEntry,
-    TokenizerEntry,
+    CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry, Program, ShardEntry,
+    SourceEntry, SplitEntry, TokenizerEntry,
 };
 pub(crate) use shard::{Batch, ShardWriter, Written};
 pub(crate) use state::{Identity, Stage, State};

@@ -73,6 +73,7 @@ pub fn explain<'py>(
         "spans": spans,
         "runs": explanation.runs,
         "truncated": explanation.truncated,
+        "cleaned": explanation.cleaned,
         "dropped": dropped,
     });
     Ok((stages.to_string(), PyRecordBatch::new(tokens).into_pyarrow(py)?))

@@ -19,7 +19,7 @@ use crate::pipeline::{Scratch, fit};
 use crate::plan::{Plan, Source};
 use crate::read::{Fields, InputSplit};
 use crate::schema::{DropReason, Refusal};
-use crate::segment::Rendered;
+use crate::segment::{Change, Rendered};
 use crate::storage::{Bounded, Compression, Storage};
 
 /// The most records that are read at the start of a file.
@@ -101,6 +101,8 @@ pub(super) struct Sampled {
     pub(super) unfit: u64,
     /// Dropped records by reason, with the first of each.
     pub(super) drops: BTreeMap<DropReason, (u64, Dropped)>,
+    /// Records that cleaning changed, by the kind of change.
+    pub(super) cleaned: BTreeMap<Change, u64>,
     pub(super) shown: Vec<ShownRecord>,
     /// Sums over the records that were tokenized too: of training files, and of held-out ones.
     pub(super) tokenized: [Tokenized; 2],
@@ -402,6 +404,11 @@ impl Sampler<'_> {
             }
             _ => fields.and_then(|fields| self.render(&fields)),
         };
+        let rendered = self.scratch.as_ref().filter(|_| is_tokenized);
+        let rendered = rendered.map_or(&self.rendered, |scratch| &scratch.rendered);
+        for (change, _) in rendered.touched.iter() {
+            *self.out.cleaned.entry(change).or_default() += 1;
+        }
         match made {
             Ok(text) => self.compare(text, id, split),
             Err(Refusal { reason, why }) => {

@@ -1,6 +1,6 @@
 //! A source as a survey shows it: its files, its fields, its first records.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -83,7 +83,9 @@ pub struct SampleFacts {
     /// Whether every record of every file was read.
     pub whole: bool,
     /// Dropped records by reason.
-    pub drops: std::collections::BTreeMap<&'static str, u64>,
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Records that cleaning changed, by the key of `clean` that asked for the change.
+    pub cleaned: BTreeMap<&'static str, u64>,
 }
 
 /// A record, rendered and tokenized.
@@ -247,6 +249,11 @@ pub(super) fn surveyed(
             tokenized: sums.records,
             whole: sampled.inputs.iter().all(|input| input.is_whole),
             drops: drops.collect(),
+            cleaned: sampled
+                .cleaned
+                .iter()
+                .map(|(change, count)| (change.name(), *count))
+                .collect(),
         },
         estimate,
     }

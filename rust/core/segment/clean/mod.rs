@@ -1,0 +1,114 @@
+//! `Cleaned`: a segment builder over another one, for the sources whose texts are cleaned first.
+//!
+//! Only the texts that the templates show are changed. A source that asks for no cleaning has no
+//! such builder, so that its records are rendered as they always were.
+
+mod text;
+mod touched;
+
+use std::sync::Arc;
+
+use super::{Each, Fields, Rendered, SegmentBuilder, Step, string_leaves, value_at_mut};
+use crate::plan::CleanSpec;
+use crate::read::{FieldTree, Record, Value};
+use crate::schema::Refusal;
+use text::Cleaner;
+pub(crate) use touched::{Change, Touched};
+
+/// A builder whose records are cleaned before they are rendered.
+#[derive(Debug)]
+pub(super) struct Cleaned {
+    inner: Box<dyn SegmentBuilder>,
+    cleaner: Cleaner,
+}
+
+impl Cleaned {
+    /// Returns `inner` with the cleaning that `spec` asks for.
+    pub(super) fn over(inner: Box<dyn SegmentBuilder>, spec: &CleanSpec) -> Self {
+        Self { inner, cleaner: Cleaner::new(spec) }
+    }
+}
+
+/// Changes the shown texts of one record, and remembers the changes.
+#[derive(Debug)]
+pub struct Editor<'a> {
+    cleaner: &'a Cleaner,
+    touched: Touched,
+}
+
+impl Editor<'_> {
+    /// Forgets the changes: the record is begun again.
+    pub(super) fn restart(&mut self) {
+        self.touched.clear();
+    }
+
+    /// Returns a text as it is to be shown; `None` if it stays as it is.
+    pub(super) fn edit(&mut self, text: &str) -> Option<String> {
+        self.cleaner.clean(text, &mut self.touched)
+    }
+
+    /// Changes the texts at `paths`, and those in lists and objects there.
+    pub(super) fn edit_fields(&mut self, fields: &mut Fields, paths: &[Vec<Step>]) {
+        for path in paths {
+            let Some(value) = value_at_mut(fields, path) else { continue };
+            let mut leaves = Vec::new();
+            string_leaves(value, &mut path.clone(), &mut leaves);
+            for leaf in leaves {
+                if let Some(Value::String(text)) = value_at_mut(fields, &leaf)
+                    && let Some(new) = self.edit(text)
+                {
+                    *text = new;
+                }
+            }
+        }
+    }
+}
+
+impl SegmentBuilder for Cleaned {
+    fn build(
+        &self,
+        fields: &Fields,
+        rendered: &mut Rendered,
+        each: &mut Each<'_>,
+    ) -> std::result::Result<(), Refusal> {
+        let mut fields = fields.clone();
+        let mut editor = Editor { cleaner: &self.cleaner, touched: Touched::default() };
+        let paths = self.inner.shown_fields(&fields);
+        editor.edit_fields(&mut fields, &paths);
+        let built = self.inner.build(&fields, rendered, each);
+        rendered.touched = editor.touched;
+        built
+    }
+
+    fn wanted(&self) -> Option<&Arc<FieldTree>> {
+        self.inner.wanted()
+    }
+
+    fn build_record(
+        &self,
+        record: &Record<'_>,
+        rendered: &mut Rendered,
+        each: &mut Each<'_>,
+    ) -> std::result::Result<(), Refusal> {
+        let mut editor = Editor { cleaner: &self.cleaner, touched: Touched::default() };
+        let built = self.inner.build_edited(record, &mut editor, rendered, each);
+        rendered.touched = editor.touched;
+        built
+    }
+
+    fn shown_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
+        self.inner.shown_fields(fields)
+    }
+
+    fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
+        self.inner.shortenable_fields(fields)
+    }
+
+    fn named_fields(&self) -> Vec<Vec<Step>> {
+        self.inner.named_fields()
+    }
+
+    fn unmarked(&self) -> u64 {
+        self.inner.unmarked()
+    }
+}
