@@ -130,6 +130,8 @@ pub enum DropReason {
     TooLong,
     /// The data spells a control token, and the source refuses that.
     Refused,
+    /// The source filters it out for its text.
+    Filtered,
     /// A training record shares an n-gram with a file that training is kept clean of.
     Contaminated,
     /// A lower record has an equal text or content, and the source drops duplicates.
@@ -142,7 +144,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the report.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Malformed,
         Self::MissingField,
         Self::TemplateError,
@@ -150,6 +152,7 @@ impl DropReason {
         Self::NoTargetLeft,
         Self::TooLong,
         Self::Refused,
+        Self::Filtered,
         Self::Contaminated,
         Self::Duplicate,
         Self::InValidation,
@@ -173,7 +176,14 @@ impl DropReason {
     /// Returns whether the configuration chose to leave the record out: nothing is wrong with it.
     #[must_use]
     pub(crate) fn is_choice(self) -> bool {
-        matches!(self, Self::Contaminated | Self::Duplicate | Self::InValidation | Self::NotSampled)
+        matches!(
+            self,
+            Self::Filtered
+                | Self::Contaminated
+                | Self::Duplicate
+                | Self::InValidation
+                | Self::NotSampled
+        )
     }
 
     /// Returns the reason as the report and the manifest spell it.
@@ -187,6 +197,7 @@ impl DropReason {
             Self::NoTargetLeft => "no target left",
             Self::TooLong => "too long",
             Self::Refused => "refused",
+            Self::Filtered => "filtered",
             Self::Contaminated => "contaminated",
             Self::Duplicate => "duplicate",
             Self::InValidation => "in validation",

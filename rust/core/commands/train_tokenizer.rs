@@ -12,7 +12,7 @@ use crate::plan::{HubFiles, PackOptions, Plan};
 use crate::read::{InputSplit, Records};
 use crate::report;
 use crate::schema::{DropReason, Refusal};
-use crate::segment::{Controls, Rendered, SegmentBuilder, Segmenter};
+use crate::segment::{Controls, Rendered, SegmentBuilder, Segmenter, builder_of};
 use crate::spool::Tally;
 use crate::tokenize::{tags_of, train_bpe};
 use crate::write::ExampleEntry;
@@ -125,14 +125,18 @@ fn specials_of(plan: &Plan) -> Vec<String> {
 }
 
 /// Compiles the templates of every source for the tokenizer to come.
-fn builders_of(plan: &Plan, eos: &String, spellings: &Controls) -> Result<Vec<Segmenter>> {
+fn builders_of(
+    plan: &Plan,
+    eos: &String,
+    spellings: &Controls,
+) -> Result<Vec<Box<dyn SegmentBuilder>>> {
     let named = &plan.tokenizer;
     let pad = named.pad.as_ref().unwrap_or(eos);
     let names =
         [("bos_token", named.bos.as_ref()), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
     let named = |(name, token): (&str, Option<&String>)| Some((name.to_owned(), token?.clone()));
     let names = names.into_iter().filter_map(named).collect();
-    let compile = |source| Segmenter::compile(source, spellings, &names);
+    let compile = |source| builder_of(source, spellings, &names);
     let builders = plan.sources.iter().map(compile).collect::<Result<_>>();
     builders.map_err(|error| error.file(plan.config_file.clone()))
 }
@@ -174,7 +178,7 @@ fn no_text(plan: &Plan, passed_over: u64, first: Option<&ExampleEntry>) -> Error
 /// The texts of a corpus, one split after another. An error ends them and is put in `stopped`.
 struct Texts<'a> {
     plan: &'a Plan,
-    builders: &'a [Segmenter],
+    builders: &'a [Box<dyn SegmentBuilder>],
     spellings: &'a Controls,
     splits: std::vec::IntoIter<InputSplit>,
     /// The records of the split being read, with their source.
@@ -208,13 +212,14 @@ impl Texts<'_> {
             self.context.monitor.done.fetch_add(record.bytes() as u64 + 1, Relaxed);
             // Apart from `pending`: a record that is refused after its first document gives none.
             let mut texts = Vec::new();
-            let built =
-                self.builders[*source].build_record(&record, &mut rendered, &mut |rendered| {
-                    for run in rendered.runs() {
-                        texts.extend(self.spellings.between(run.text).map(str::to_owned));
-                    }
-                    Ok(())
-                });
+            let builder = &*self.builders[*source];
+            let built = builder.build_record(&record, &mut rendered, &mut |rendered| {
+                builder.refuse(rendered)?;
+                for run in rendered.runs() {
+                    texts.extend(self.spellings.between(run.text).map(str::to_owned));
+                }
+                Ok(())
+            });
             match built {
                 Ok(()) => self.pending.append(&mut texts),
                 Err(Refusal { reason, why }) => {

@@ -3,7 +3,7 @@
 use crate::job::Job;
 use crate::read::Record;
 use crate::schema::{DropReason, Refusal, SpecialInData};
-use crate::segment::{Each, Fields, Rendered};
+use crate::segment::{Each, Fields, Rendered, refuse_tokens};
 use crate::tokenize::{Document, Session};
 
 /// The buffers that one thread uses again for every record.
@@ -56,7 +56,7 @@ pub(crate) fn prepare_record(
     let builder = &*job.builders[source];
     let build =
         |rendered: &mut Rendered, each: &mut Each<'_>| builder.build_record(record, rendered, each);
-    make(job, source, scratch, |_| true, build).map(|_| ())
+    make(job, source, scratch, |_| true, build, true).map(|_| ())
 }
 
 /// Makes the documents of the record with these `fields`, as [`prepare_record`] does.
@@ -66,11 +66,14 @@ pub(crate) fn prepare(
     fields: &Fields,
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
-    prepare_if(job, source, fields, scratch, |_| true).map(|_| ())
+    let builder = &*job.builders[source];
+    let build =
+        |rendered: &mut Rendered, each: &mut Each<'_>| builder.build(fields, rendered, each);
+    make(job, source, scratch, |_| true, build, true).map(|_| ())
 }
 
 /// Makes documents as [`prepare`] does, if `is_wanted` holds for every rendered text. Returns
-/// whether it does.
+/// whether it does. The documents are of shortened fields, so that no filter judges them.
 pub(crate) fn prepare_if(
     job: &Job,
     source: usize,
@@ -81,17 +84,18 @@ pub(crate) fn prepare_if(
     let builder = &*job.builders[source];
     let build =
         |rendered: &mut Rendered, each: &mut Each<'_>| builder.build(fields, rendered, each);
-    make(job, source, scratch, is_wanted, build)
+    make(job, source, scratch, is_wanted, build, false)
 }
 
 /// Makes the documents whose texts `build` renders. Stops at a text that is not wanted, and returns
-/// whether all were wanted.
+/// whether all were wanted. Refuses a record that its source filters out, if `is_whole`.
 fn make(
     job: &Job,
     source: usize,
     scratch: &mut Scratch,
     mut is_wanted: impl FnMut(&Rendered) -> bool,
     build: impl FnOnce(&mut Rendered, &mut Each<'_>) -> Result<(), Refusal>,
+    is_whole: bool,
 ) -> Result<bool, Refusal> {
     let Scratch { rendered, documents, text, ends, session } = scratch;
     documents.clear();
@@ -106,7 +110,14 @@ fn make(
             }
             text.push_str(&rendered.text);
             ends.push(text.len());
-            documents.push(encode(job, source, rendered, session)?);
+            if is_whole {
+                job.builders[source].refuse(rendered)?;
+            }
+            let document = encode(job, source, rendered, session)?;
+            if is_whole && let Some(filter) = &job.plan.sources[source].filter {
+                refuse_tokens(filter, document.ids.len())?;
+            }
+            documents.push(document);
         }
         Ok(())
     })?;

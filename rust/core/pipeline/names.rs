@@ -49,6 +49,10 @@ impl SpoolNames {
         if let Some(clean) = &source.clean {
             whole["clean"] = json!(clean);
         }
+        // The script that is expected depends on the language.
+        if let Some(filter) = &source.filter {
+            whole["filter"] = json!([filter, source.written_lang]);
+        }
         // Fitted documents depend on the length of rows, whole ones do not.
         let fitted = (source.overflow == Overflow::Truncate)
             .then(|| format!("{}.fit", digest(&json!([whole, job.plan.pack.seq_len]))));

@@ -6,6 +6,7 @@
 mod by_field;
 mod by_file;
 mod clean;
+mod filter;
 mod find;
 mod guess;
 mod hub;
@@ -28,6 +29,8 @@ use std::path::{Path, PathBuf};
 pub(crate) use clean::Apostrophe;
 pub use clean::CleanSpec;
 pub(crate) use clean::{Invisible, Underdot, UnicodeForm};
+pub use filter::FilterSpec;
+pub(crate) use filter::{Measured, Rule};
 pub(crate) use guess::Guess;
 pub use hub::HubFiles;
 pub(crate) use language::{UNDETERMINED, code_of, language_name, near_code};

@@ -8,7 +8,7 @@ use super::by_field::lang_field;
 use super::language::{UNDETERMINED, code_or_text};
 use super::sides::{Found, Side};
 use super::spec::Files;
-use super::{CleanSpec, PackSpec, Plan, SegmentSpec, SourceSpec, mix};
+use super::{CleanSpec, FilterSpec, PackSpec, Plan, SegmentSpec, SourceSpec, mix};
 use crate::error::{Error, Result};
 use crate::read::{self, FormatName, FormatOptions};
 use crate::schema::{Duplicates, LossPolicy, OFFSET_BITS, Overflow, SpecialInData};
@@ -72,6 +72,9 @@ pub struct Source {
     /// The changes of its texts before they are rendered; `None` if they stay as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clean: Option<CleanSpec>,
+    /// The limits beyond which a record is dropped for its text; `None` if none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<FilterSpec>,
     /// The largest share of its records that may be unfit, if the configuration says so. It guards
     /// a run and shapes no dataset, so it is not recorded.
     #[serde(skip)]
@@ -144,6 +147,7 @@ impl Plan {
         let epochs = if self.mix.is_none() { spec.epochs.or(Some(1.0)) } else { spec.epochs };
         mix::refuse_epochs("epochs", epochs)?;
         refuse_no_share(spec.max_bad_fraction)?;
+        spec.filter.iter().try_for_each(FilterSpec::check)?;
         self.sources.push(Source {
             task: spec.task.unwrap_or_else(|| spec.name.clone()),
             name: spec.name,
@@ -166,6 +170,7 @@ impl Plan {
             special_in_data: spec.special_in_data.or(defaults.special_in_data).unwrap_or_default(),
             duplicates: spec.duplicates.or(defaults.duplicates).unwrap_or_default(),
             clean: spec.clean,
+            filter: spec.filter,
             max_bad_fraction: spec.max_bad_fraction.or(defaults.max_bad_fraction),
         });
         Ok(())

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Table;
 
-use super::{CONFIG_FILE, CleanSpec, shown, written};
+use super::{CONFIG_FILE, CleanSpec, FilterSpec, shown, written};
 use crate::error::{Error, Result};
 use crate::pack::Packing;
 use crate::read::{Encoding, FormatName, Renames, TextUnit, small_text};
@@ -211,6 +211,8 @@ pub struct SourceSpec {
     pub duplicates: Option<Duplicates>,
     /// The changes of its texts before they are rendered.
     pub clean: Option<CleanSpec>,
+    /// The limits beyond which a record is dropped for its text.
+    pub filter: Option<FilterSpec>,
     /// The largest share of its records that may be unfit.
     pub max_bad_fraction: Option<f64>,
 }

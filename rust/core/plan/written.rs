@@ -28,6 +28,8 @@ enum Kind {
     Truth,
     /// One of these words.
     Word(fn() -> &'static [&'static str]),
+    /// A list of these words.
+    Words(fn() -> &'static [&'static str]),
     Segments,
     /// A table of texts.
     Renames,
@@ -120,6 +122,7 @@ const SOURCE: &[Key] = &[
     key("special_in_data", SPECIAL_IN_DATA, "\"text\""),
     key("duplicates", DUPLICATES, "\"exact\""),
     key("clean", Kind::Inner(CLEAN), "{ unicode = \"nfc\", invisible = \"remove\" }"),
+    key("filter", Kind::Inner(FILTER), "{ min_words = 5, min_letters = 0.6 }"),
     key("max_bad_fraction", Kind::Number, "0.05"),
 ];
 const CLEAN: &[Key] = &[
@@ -128,6 +131,27 @@ const CLEAN: &[Key] = &[
     key("apostrophes", Kind::Word(|| &["'", "’", "ʼ"]), "\"’\""),
     key("underdots", Kind::Word(|| &["dot", "line"]), "\"dot\""),
 ];
+const FILTER: &[Key] = &[
+    key("of", Kind::Word(|| &["text", "prompt", "target"]), "\"target\""),
+    key("min_chars", Kind::Whole, "20"),
+    key("max_chars", Kind::Whole, "100000"),
+    key("min_words", Kind::Whole, "5"),
+    key("max_words", Kind::Whole, "20000"),
+    key("min_tokens", Kind::Whole, "8"),
+    key("max_tokens", Kind::Whole, "4096"),
+    key("min_letters", Kind::Number, "0.6"),
+    key("min_script", Kind::Number, "0.8"),
+    key("script", Kind::Text, "\"Latn\""),
+    key("max_repeated_lines", Kind::Number, "0.3"),
+    key("max_repeated_ngrams", Kind::Number, "0.15"),
+    key("ngram", Kind::Whole, "5"),
+    key("rules", Kind::Words(rules), "[\"gopher-quality\"]"),
+];
+
+/// Returns the names of published rules.
+fn rules() -> &'static [&'static str] {
+    &["gopher-repetition", "gopher-quality", "fineweb-quality"]
+}
 
 /// Returns the keys of a source without those in `own`.
 fn without(own: &[&str]) -> Vec<Key> {
@@ -355,9 +379,9 @@ fn check_value(
                 }
             }
         }
-        (Kind::Texts | Kind::Files, DeValue::Array(texts)) => {
+        (Kind::Texts | Kind::Files | Kind::Words(_), DeValue::Array(texts)) => {
             match texts.iter().find(|text| !text.get_ref().is_str()) {
-                None => Ok(()),
+                None => check_words(texts, key.kind, &format!("`{name}`{place}")),
                 Some(other) => {
                     let found = described(other.get_ref());
                     let message = format!("`{name}`{place} lists texts in quotes, not {found}");
@@ -376,7 +400,7 @@ fn check_value(
             }
         }
         (Kind::Renames, _) => refuse("a table in braces, the old names before the new ones"),
-        (Kind::Texts, _) => refuse("a list of texts in brackets"),
+        (Kind::Texts | Kind::Words(_), _) => refuse("a list of texts in brackets"),
         (Kind::Files, _) => refuse("a text in quotes, or a list of them in brackets"),
         (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
         (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
@@ -401,6 +425,13 @@ fn check_word(text: &str, words: &[&str], span: Range<usize>, key: &str) -> Chec
         None => format!("write one of {known}"),
     };
     fault(span, format!("{key} cannot be \"{text}\": it is one of {known}"), remedy)
+}
+
+/// Checks that each of some texts is a word of `kind`, if it is a list of words.
+fn check_words(texts: &[Spanned<DeValue<'_>>], kind: Kind, key: &str) -> Checked {
+    let Kind::Words(words) = kind else { return Ok(()) };
+    let mut listed = texts.iter().filter_map(|text| Some((text.get_ref().as_str()?, text.span())));
+    listed.try_for_each(|(text, span)| check_word(text, words(), span, key))
 }
 
 /// Checks the value of a key that is a table, or a list of tables.
@@ -550,8 +581,10 @@ mod tests {
                 .filter(|line| head.ends_with("]]\n") && !line.starts_with(name))
                 .fold(String::new(), |all, line| all + line + "\n");
             match kind {
-                Kind::Word(words) => {
-                    let mut known = expected(&format!("{head}{others}{name} = 'no such word'\n"));
+                Kind::Word(words) | Kind::Words(words) => {
+                    let wrong =
+                        if matches!(kind, Kind::Words(_)) { "['no word']" } else { "'no word'" };
+                    let mut known = expected(&format!("{head}{others}{name} = {wrong}\n"));
                     known.sort();
                     let mut words = words().to_vec();
                     words.sort_unstable();

@@ -24,6 +24,11 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
         each: &mut Each<'_>,
     ) -> std::result::Result<(), Refusal>;
 
+    /// Refuses a rendered document, whole rather than shortened, that its source filters out.
+    fn refuse(&self, _rendered: &Rendered) -> std::result::Result<(), Refusal> {
+        Ok(())
+    }
+
     /// Returns the fields that the builder shows, for readers that can read these fields alone. The
     /// record is then rendered by [`Self::build_record`].
     fn wanted(&self) -> Option<&Arc<FieldTree>> {
@@ -75,17 +80,17 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
 }
 
 /// Returns the builder that a source asks for. Templates are the only way so far; another way is one
-/// file of this room and one line here. Cleaning lies over any of them.
+/// file of this room and one line here. Cleaning and filtering lie over any of them.
 pub(crate) fn builder_of(
     source: &Source,
     controls: &Controls,
     tokens: &TokenNames,
 ) -> Result<Box<dyn SegmentBuilder>> {
     let builder: Box<dyn SegmentBuilder> = Box::new(Segmenter::compile(source, controls, tokens)?);
-    Ok(match &source.clean {
-        Some(clean) => Box::new(Cleaned::over(builder, clean)),
-        None => builder,
-    })
+    if source.clean.is_none() && source.filter.is_none() {
+        return Ok(builder);
+    }
+    Ok(Box::new(Cleaned::over(builder, source)?))
 }
 
 /// Makes one document of a record, from templates.

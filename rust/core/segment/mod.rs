@@ -8,6 +8,7 @@ mod builder;
 mod clean;
 mod compiled;
 mod direct;
+mod filter;
 mod filters;
 mod formats;
 mod guard;
@@ -29,6 +30,7 @@ pub(crate) use builder::{Each, builder_of};
 use clean::Editor;
 pub(crate) use clean::{Change, Touched};
 use direct::Direct;
+pub(crate) use filter::refuse_tokens;
 pub(crate) use guard::Controls;
 pub(crate) use words::names_in;
 

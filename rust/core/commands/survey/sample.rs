@@ -466,6 +466,7 @@ impl Sampler<'_> {
         let mut hasher = Xxh3Default::new();
         let builder = self.bench.builder(self.index);
         builder.build(fields, &mut self.rendered, &mut |rendered| {
+            builder.refuse(rendered)?;
             hasher.update(rendered.text.as_bytes());
             hasher.update(b"\0");
             Ok(())

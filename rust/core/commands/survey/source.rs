@@ -165,9 +165,10 @@ impl ShownRecord {
         } else {
             let mut rendered = Rendered::default();
             let mut spans = Vec::new();
-            let made = bench.builder(index).build(fields, &mut rendered, &mut |rendered| {
+            let builder = bench.builder(index);
+            let made = builder.build(fields, &mut rendered, &mut |rendered| {
                 spans.extend(spans_of(rendered));
-                Ok(())
+                builder.refuse(rendered)
             });
             (spans, made.err())
         };

@@ -1,15 +1,18 @@
-//! `Cleaned`: a segment builder over another one, for the sources whose texts are cleaned first.
+//! `Cleaned`: a segment builder over another one, for the sources whose texts are cleaned first or
+//! whose documents are filtered afterwards.
 //!
-//! Only the texts that the templates show are changed. A source that asks for no cleaning has no
-//! such builder, so that its records are rendered as they always were.
+//! Only the texts that the templates show are changed. A source that asks for neither has no such
+//! builder, so that its records are rendered as they always were.
 
 mod text;
 mod touched;
 
 use std::sync::Arc;
 
+use super::filter::Filter;
 use super::{Each, Fields, Rendered, SegmentBuilder, Step, string_leaves, value_at_mut};
-use crate::plan::CleanSpec;
+use crate::error::Result;
+use crate::plan::Source;
 use crate::read::{FieldTree, Record, Value};
 use crate::schema::Refusal;
 use text::Cleaner;
@@ -19,13 +22,16 @@ pub(crate) use touched::{Change, Touched};
 #[derive(Debug)]
 pub(super) struct Cleaned {
     inner: Box<dyn SegmentBuilder>,
-    cleaner: Cleaner,
+    cleaner: Option<Cleaner>,
+    filter: Option<Filter>,
 }
 
 impl Cleaned {
-    /// Returns `inner` with the cleaning that `spec` asks for.
-    pub(super) fn over(inner: Box<dyn SegmentBuilder>, spec: &CleanSpec) -> Self {
-        Self { inner, cleaner: Cleaner::new(spec) }
+    /// Returns `inner` with the cleaning and the filter that `source` asks for.
+    pub(super) fn over(inner: Box<dyn SegmentBuilder>, source: &Source) -> Result<Self> {
+        let cleaner = source.clean.as_ref().map(Cleaner::new);
+        let filter = source.filter.as_ref().map(|spec| Filter::new(spec, source));
+        Ok(Self { inner, cleaner, filter: filter.transpose()? })
     }
 }
 
@@ -71,13 +77,18 @@ impl SegmentBuilder for Cleaned {
         rendered: &mut Rendered,
         each: &mut Each<'_>,
     ) -> std::result::Result<(), Refusal> {
+        let Some(cleaner) = &self.cleaner else { return self.inner.build(fields, rendered, each) };
         let mut fields = fields.clone();
-        let mut editor = Editor { cleaner: &self.cleaner, touched: Touched::default() };
+        let mut editor = Editor { cleaner, touched: Touched::default() };
         let paths = self.inner.shown_fields(&fields);
         editor.edit_fields(&mut fields, &paths);
         let built = self.inner.build(&fields, rendered, each);
         rendered.touched = editor.touched;
         built
+    }
+
+    fn refuse(&self, rendered: &Rendered) -> std::result::Result<(), Refusal> {
+        self.filter.as_ref().map_or(Ok(()), |filter| filter.judge(rendered))
     }
 
     fn wanted(&self) -> Option<&Arc<FieldTree>> {
@@ -90,7 +101,10 @@ impl SegmentBuilder for Cleaned {
         rendered: &mut Rendered,
         each: &mut Each<'_>,
     ) -> std::result::Result<(), Refusal> {
-        let mut editor = Editor { cleaner: &self.cleaner, touched: Touched::default() };
+        let Some(cleaner) = &self.cleaner else {
+            return self.inner.build_record(record, rendered, each);
+        };
+        let mut editor = Editor { cleaner, touched: Touched::default() };
         let built = self.inner.build_edited(record, &mut editor, rendered, each);
         rendered.touched = editor.touched;
         built
