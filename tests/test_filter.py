@@ -58,6 +58,19 @@ tables = st.fixed_dictionaries(
 )
 
 
+LIMITS = {
+    "dup_line_frac": 0.4,
+    "top_n_grams": [[2, 0.25], [4, 0.3]],
+    "dup_n_grams": [[5, 0.3], [9, 0.2]],
+    "line_punct_thr": 0.2,
+    "new_line_ratio": 0.3,
+    "min_avg_word_length": 2,
+    "max_avg_word_length": 5.5,
+    "max_non_alpha_words_ratio": 0.7,
+    "stopwords": ["ń", "of"],
+}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with a tokenizer."""
@@ -104,6 +117,28 @@ def test_documents_are_dropped_as_by_the_oracle(
         )
         expected = "filtered" if hygiene.is_filtered(data, table, lang) else None
         assert shown.dropped == expected, (of, data, table)
+
+
+prose = st.lists(
+    st.tuples(st.sampled_from(WORDS), st.sampled_from([*SPACES[:4] * 6, ".\n", "\n"])),
+    min_size=50,
+    max_size=120,
+).map(lambda pairs: "".join(word + space for word, space in pairs))
+
+
+@properties
+@given(text=st.one_of(prose, texts), stopwords=st.sampled_from([[], ["ń", "of"]]))
+def test_limits_of_a_language_are_those_of_the_oracle(
+    folder: Path, text: str, stopwords: list[str]
+) -> None:
+    (folder / "a.jsonl").write_text("{}\n", "utf-8")
+    table = {"rules": ["fineweb-2"], "limits": {**LIMITS, "stopwords": stopwords}}
+    source = {"name": "a", "files": ["a.jsonl"], "segments": [{"target": "{{ t }}"}]}
+    packer.write_config(folder, [{**source, "filter": table}])
+    shown = packer.explain(
+        folder, "a", {"t": f"{text}x"}, tokenizer=folder / "tokenizer.json", seq_len=1 << 16
+    )
+    assert (shown.dropped == "filtered") == hygiene.is_filtered(f"{text}x", table)
 
 
 @properties
@@ -238,6 +273,12 @@ def test_the_same_records_are_dropped_whatever_the_threads(folder: Path) -> None
         ({"ngram": 3}, "`ngram` without `max_repeated_ngrams` does nothing"),
         ({"script": "Klingon", "min_script": 0.5}, "no script is named 'Klingon'"),
         ({"min_script": 0.5}, "the script of the language 'und' is not known"),
+        ({"rules": ["fineweb-2"]}, 'rules "fineweb-2" need `limits`'),
+        ({"limits": {"new_line_ratio": 0.1}}, '`limits` without "fineweb-2" does nothing'),
+        (
+            {"rules": ["fineweb-2"], "limits": {"dup_n_grams": [5, 0.1]}},
+            "`dup_n_grams` in `limits` takes a list of pairs",
+        ),
         ({"rules": ["gopher"]}, 'cannot be "gopher"'),
         ({"min_word": 3}, "no key `min_word` is known in `filter`"),
     ],

@@ -52,6 +52,34 @@ pub struct FilterSpec {
     /// Published rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+    /// The limits of `FineWeb`-2 for the language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// The limits of `FineWeb`-2 for a language, under the names that its files `configs/*.yml` use.
+/// Each is off unless it is written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest share of lines that repeat an earlier one.
+    pub dup_line_frac: Option<f64>,
+    /// By n: the largest share of characters in the most frequent n-gram.
+    pub top_n_grams: Vec<(u64, f64)>,
+    /// By n: the largest share of characters in repeated n-grams.
+    pub dup_n_grams: Vec<(u64, f64)>,
+    /// The smallest share of lines that end in punctuation.
+    pub line_punct_thr: Option<f64>,
+    /// The most line breaks for a word.
+    pub new_line_ratio: Option<f64>,
+    /// The smallest mean length of words.
+    pub min_avg_word_length: Option<f64>,
+    /// The largest mean length of words.
+    pub max_avg_word_length: Option<f64>,
+    /// The smallest share of words with a letter, whatever the name says.
+    pub max_non_alpha_words_ratio: Option<f64>,
+    /// The words of which a text has two at least.
+    pub stopwords: Vec<String>,
 }
 
 /// The text that a filter measures. Text of templates counts in none.
@@ -77,6 +105,9 @@ pub enum Rule {
     GopherQuality,
     /// Of quality: Penedo et al. 2024.
     FinewebQuality,
+    /// Of repetition and quality, with limits for each language: Penedo et al. 2025.
+    #[serde(rename = "fineweb-2")]
+    Fineweb2,
 }
 
 /// The words of an n-gram, unless the table says otherwise.
@@ -136,6 +167,23 @@ impl FilterSpec {
                 .remedy(format!("give `{other}` too, a share such as 0.5")));
             }
         }
-        Ok(())
+        let lists =
+            self.limits.iter().flat_map(|limits| [&limits.top_n_grams, &limits.dup_n_grams]);
+        let mut lists = lists.map(|list| list.iter().map(|(n, _)| *n));
+        if lists.any(|mut ns| ns.any(|n| n == 0) || !ns.is_sorted()) {
+            return Err(Error::config(
+                "filter: n-grams of `limits` are listed from the smallest on",
+            )
+            .remedy("write them as [[5, 0.15], [6, 0.14]]"));
+        }
+        match (self.rules.contains(&Rule::Fineweb2), self.limits.is_some()) {
+            (true, false) => Err(Error::config("filter: the rules \"fineweb-2\" need `limits`")
+                .remedy("take them over from the file of your language in FineWeb-2's configs/")),
+            (false, true) => {
+                Err(Error::config("filter: `limits` without \"fineweb-2\" does nothing")
+                    .remedy("name the rules too: rules = [\"fineweb-2\"]"))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) use clean::Apostrophe;
 pub use clean::CleanSpec;
 pub(crate) use clean::{Invisible, Underdot, UnicodeForm};
 pub use filter::FilterSpec;
-pub(crate) use filter::{Measured, Rule};
+pub(crate) use filter::{Limits, Measured, Rule};
 pub(crate) use guess::Guess;
 pub use hub::HubFiles;
 pub(crate) use language::{UNDETERMINED, code_of, language_name, near_code};

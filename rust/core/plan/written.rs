@@ -33,6 +33,8 @@ enum Kind {
     Segments,
     /// A table of texts.
     Renames,
+    /// A list of lists of a whole number and a number.
+    Pairs,
     Table(&'static [Key]),
     /// A table in braces, of these keys.
     Inner(&'static [Key]),
@@ -146,11 +148,23 @@ const FILTER: &[Key] = &[
     key("max_repeated_ngrams", Kind::Number, "0.15"),
     key("ngram", Kind::Whole, "5"),
     key("rules", Kind::Words(rules), "[\"gopher-quality\"]"),
+    key("limits", Kind::Inner(LIMITS), "{ dup_line_frac = 0.486 }"),
+];
+const LIMITS: &[Key] = &[
+    key("dup_line_frac", Kind::Number, "0.486"),
+    key("top_n_grams", Kind::Pairs, "[[2, 0.245], [3, 0.319]]"),
+    key("dup_n_grams", Kind::Pairs, "[[5, 0.355], [6, 0.336]]"),
+    key("line_punct_thr", Kind::Number, "0.5"),
+    key("new_line_ratio", Kind::Number, "0.143"),
+    key("min_avg_word_length", Kind::Number, "2"),
+    key("max_avg_word_length", Kind::Number, "12"),
+    key("max_non_alpha_words_ratio", Kind::Number, "0.86"),
+    key("stopwords", Kind::Texts, "[\"ní\", \"ni\"]"),
 ];
 
 /// Returns the names of published rules.
 fn rules() -> &'static [&'static str] {
-    &["gopher-repetition", "gopher-quality", "fineweb-quality"]
+    &["gopher-repetition", "gopher-quality", "fineweb-quality", "fineweb-2"]
 }
 
 /// Returns the keys of a source without those in `own`.
@@ -408,10 +422,23 @@ fn check_value(
             check_table(table, name_span, keys, &format!(" in `{name}`"))
         }
         (Kind::Inner(_), _) => refuse("a table in braces"),
+        (Kind::Pairs, DeValue::Array(pairs)) if pairs.iter().all(is_pair) => Ok(()),
+        (Kind::Pairs, _) => refuse("a list of pairs in brackets"),
         (Kind::Table(_) | Kind::Tables(_) | Kind::Shared(_) | Kind::Named(_), _) => {
             check_section(value, name_span, key)
         }
     }
+}
+
+/// Returns whether a value is a list of a whole number, 0 or above, and a number.
+fn is_pair(value: &Spanned<DeValue<'_>>) -> bool {
+    let DeValue::Array(pair) = value.get_ref() else { return false };
+    let mut values = pair.iter();
+    let (Some(first), Some(second), None) = (values.next(), values.next(), values.next()) else {
+        return false;
+    };
+    matches!(first.get_ref(), DeValue::Integer(number) if whole(number).is_some())
+        && matches!(second.get_ref(), DeValue::Integer(_) | DeValue::Float(_))
 }
 
 /// Checks that a text is one of `words`. `key` names its key in errors.
@@ -592,7 +619,9 @@ mod tests {
                 }
                 Kind::Table(inner) => listed_as_serde_has_them(inner, &format!("[{name}]\n")),
                 Kind::Inner(inner) => {
-                    let head = format!("{head}{others}[source.{name}]\n");
+                    let table = head.rsplit('[').next().unwrap_or_default();
+                    let table = table.trim_end_matches(['\n', ']']);
+                    let head = format!("{head}{others}[{table}.{name}]\n");
                     listed_as_serde_has_them(inner, &head);
                 }
                 Kind::Tables(inner) => listed_as_serde_has_them(inner, &format!("[[{name}]]\n")),

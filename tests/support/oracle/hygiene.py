@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 INVISIBLE = {0xFEFF, 0x200B, 0xAD, 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F)}
@@ -125,31 +125,59 @@ def breaks_gopher_repetition(text: str) -> bool:
     )
 
 
-def breaks_gopher_quality(text: str, lang: str) -> bool:
-    """Whether a text is refused by section A.1.1 of Rae et al. 2021."""
+def is_no_prose(
+    text: str,
+    stop_words: Sequence[str],
+    shortest: float = 3,
+    longest: float = 10,
+    with_letters: float = 0.8,
+) -> bool:
+    """Whether a text is refused by section A.1.1 of Rae et al. 2021, or with other limits."""
     words, lines = words_of(text), parts_of(text, "\n")
     if not 50 <= len(words) <= 100_000:
         return True
     lengths = [sum(kind(char) in "LN" for char in word) for word in words]
     lengths = [length for length in lengths if length]
-    if not 3 <= share(sum(lengths), len(lengths)) <= 10:
+    if not shortest <= share(sum(lengths), len(lengths)) <= longest:
         return True
-    if (
-        text.count("#") / len(words) > 0.1
-        or (text.count("...") + text.count("…")) / len(words) > 0.1
-    ):
+    ellipses = text.count("...") + text.count("…")
+    if text.count("#") / len(words) > 0.1 or ellipses / len(words) > 0.1:
         return True
     if share(sum(line[0] in "•‣-*" for line in lines), len(lines)) > 0.9:
         return True
     if share(sum(line.endswith(("...", "…")) for line in lines), len(lines)) > 0.3:
         return True
-    if share(sum(any(kind(char) == "L" for char in word) for word in words), len(words)) < 0.8:
+    alphabetic = sum(any(kind(char) == "L" for char in word) for word in words)
+    if share(alphabetic, len(words)) < with_letters:
         return True
-    return lang == "eng" and sum(word in STOP_WORDS for word in words) < 2
+    return bool(stop_words) and sum(word in stop_words for word in words) < 2
+
+
+def breaks_fineweb_2(text: str, limits: Mapping[str, Any]) -> bool:
+    """Whether a text is refused by the limits of a language."""
+    words, lines = words_of(text), parts_of(text, "\n")
+    again = repeats(lines)
+    return (
+        share(len(again), len(lines)) > limits.get("dup_line_frac", 1)
+        or any(share(top_chars(words, n), len(text)) > most for n, most in limits["top_n_grams"])
+        or any(
+            share(repeated_chars(words, n), len(text)) > most for n, most in limits["dup_n_grams"]
+        )
+        or share(sum(line.endswith(ENDS) for line in lines), len(lines)) < limits["line_punct_thr"]
+        or share(len("".join(again)), len("".join(lines))) > 0.1
+        or share(text.count("\n"), len(words)) > limits["new_line_ratio"]
+        or is_no_prose(
+            text,
+            limits["stopwords"],
+            limits["min_avg_word_length"],
+            limits["max_avg_word_length"],
+            limits["max_non_alpha_words_ratio"],
+        )
+    )
 
 
 def breaks_fineweb_quality(text: str) -> bool:
-    """Whether a text is refused by section 3.5 of Penedo et al. 2024."""
+    """Whether a text is refused by the rules of Penedo et al. 2024."""
     lines = parts_of(text, "\n")
     return (
         share(sum(line.endswith(ENDS) for line in lines), len(lines)) <= 0.12
@@ -184,6 +212,7 @@ def is_filtered(text: str, options: Mapping[str, Any], lang: str = "und") -> boo
     rules = options.get("rules", ())
     return (
         ("gopher-repetition" in rules and breaks_gopher_repetition(text))
-        or ("gopher-quality" in rules and breaks_gopher_quality(text, lang))
+        or ("gopher-quality" in rules and is_no_prose(text, STOP_WORDS if lang == "eng" else []))
         or ("fineweb-quality" in rules and breaks_fineweb_quality(text))
+        or ("fineweb-2" in rules and breaks_fineweb_2(text, options["limits"]))
     )

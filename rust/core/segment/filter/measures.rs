@@ -96,7 +96,7 @@ impl Ngrams {
 
     /// Goes on to the n-grams of `n` words, which are at least those of before.
     pub(super) fn advance_to(&mut self, n: usize) {
-        while self.n < n {
+        while self.n < n && !self.grams.is_empty() {
             // An n-gram is the one of a word less, and its last word.
             let mut numbers = Numbers::new();
             let lasts = self.words.iter().skip(self.n);
