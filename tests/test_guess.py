@@ -94,8 +94,8 @@ def test_files_that_are_no_data_are_passed_over_and_said(
     ("name", "text", "message"),
     [
         ("odd.jsonl", '{"left": "a", "right": "b"}\n', "`left`, `right`"),
-        ("chat.jsonl", '{"messages": [{"role": "user", "content": "a"}]}\n', "`messages`"),
-        ("chat.jsonl", '{"conversations": []}\n', "not read yet"),
+        ("chat.jsonl", '{"messages": [{"content": "a"}]}\n', "`messages`"),
+        ("chat.jsonl", '{"conversations": []}\n', "holds no message"),
         ("news.tsv", "text\tcategory\theadline\na\tb\tc\n", "`headline`"),
         ("three.jsonl", '{"translation": {"a": "1", "b": "2", "c": "3"}}\n', "3 languages"),
         ("broken.jsonl", '{"text": \n', "none of its first records"),

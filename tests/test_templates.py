@@ -179,7 +179,7 @@ def test_a_header_is_not_a_record(tmp_path: Path) -> None:
         ), name
 
 
-def test_a_conversation_shorter_than_its_segments_says_how_to_work_round(tmp_path: Path) -> None:
+def test_a_conversation_shorter_than_its_segments_says_what_reads_it(tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     write_corpus(folder, [], ['{"m": ["q", "a", "q", "a"]}', '{"m": ["q", "a"]}'])
     turns = [("prompt", "{{ m[0] }}"), ("target", "{{ m[1] }}")]
@@ -195,7 +195,7 @@ def test_a_conversation_shorter_than_its_segments_says_how_to_work_round(tmp_pat
     sabiprep.pack(folder, tmp_path / "out")
     ((line, reason, why),) = drops(tmp_path / "out")
     assert (line, reason) == (2, "empty target")
-    assert "target 2 of 2" in why and "one source for each number of turns" in why
+    assert "target 2 of 2" in why and "are read by `chat`" in why
 
 
 def test_record_is_the_field_of_that_name_where_there_is_one(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ class PlannedSource:
         encoding: The encoding of the files.
         compression: How the files are compressed; None if they are plain.
         segments: The templates, each ``{"prompt": …}`` or ``{"target": …}``.
+        chat: The conversations that take the place of templates; None for other sources.
         fields: The fields of the sampled records.
         records: The first records.
         sampled_files: Files that were read.
@@ -139,6 +140,7 @@ class PlannedSource:
     encoding: str
     compression: str | None
     segments: tuple[Mapping[str, str], ...]
+    chat: Mapping[str, Any] | None
     fields: tuple[SeenField, ...]
     records: tuple[PlannedRecord, ...]
     sampled_files: int
@@ -261,6 +263,7 @@ def _source(source: Mapping[str, Any]) -> PlannedSource:
         files=_files(source["files"]),
         validation_files=_files(source["validation_files"]),
         segments=tuple(source["segments"]),
+        chat=source["chat"],
         fields=tuple(
             SeenField(**{**seen, "types": tuple(seen["types"])}) for seen in source["fields"]
         ),

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Source};
 use crate::read::{InputSplit, Records};
-use crate::segment::{SegmentBuilder, builder_of};
+use crate::segment::{SegmentBuilder, builder_of, find_chat_template};
 use crate::tokenize::Encoder;
 
 /// A plan with its tokenizer loaded and its templates compiled.
@@ -33,12 +33,16 @@ impl Job {
     }
 
     /// Compiles the templates of `plan` for `encoder`.
-    pub(crate) fn with_encoder(plan: Plan, encoder: Encoder) -> Result<Self> {
+    pub(crate) fn with_encoder(mut plan: Plan, encoder: Encoder) -> Result<Self> {
         if plan.sources.iter().any(|source| source.lang_field.is_some()) {
             return Err(Error::internal("a source by language is not divided")
                 .remedy("this is a bug in sabiprep: please report it"));
         }
         let names = encoder.token_names();
+        for source in &mut plan.sources {
+            find_chat_template(source, encoder.chats(), &names)
+                .map_err(|error| error.file(plan.config_file.clone()))?;
+        }
         let build = |source: &Source| builder_of(source, encoder.spellings(), &names);
         let builders = plan.sources.iter().map(build).collect::<Result<_>>();
         let builders = builders.map_err(|error: Error| error.file(plan.config_file.clone()))?;

@@ -57,7 +57,8 @@ pub fn verify_against(
     let manifest = Manifest::read(context.storage, out)?;
     let (seq_len, seed) = (Some(manifest.seq_len), Some(manifest.seed));
     let options = PackOptions { seq_len, seed, hub, ..PackOptions::default() };
-    let plan = Plan::load(corpus, &options, context.storage)?.with_languages(context)?;
+    let mut plan = Plan::load(corpus, &options, context.storage)?.with_languages(context)?;
+    plan.sources.iter_mut().for_each(|source| source.take_chat_of(&manifest.config));
     let encoder = open_tokenizer(context.storage, out, &manifest)?.by_library();
     let job = Job::with_encoder(plan, encoder)?;
     refuse_other_corpus(&job, &manifest, (out, corpus), context)?;

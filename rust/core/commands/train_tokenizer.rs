@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::monitor::Phase;
-use crate::plan::{HubFiles, PackOptions, Plan};
+use crate::plan::{HubFiles, PackOptions, Plan, TokenizerChats};
 use crate::read::{InputSplit, Records};
 use crate::report;
 use crate::schema::{DropReason, Refusal};
-use crate::segment::{Controls, Rendered, SegmentBuilder, Segmenter, builder_of};
+use crate::segment::{
+    Controls, Rendered, SegmentBuilder, Segmenter, TokenNames, builder_of, find_chat_template,
+};
 use crate::spool::Tally;
 use crate::tokenize::{tags_of, train_bpe};
 use crate::write::ExampleEntry;
@@ -67,16 +69,23 @@ pub fn train_tokenizer_with(
     let plan = Plan::load(corpus, &options, context.storage)?.with_languages(context)?;
     // Better to know now whether the file can be written than after minutes of training.
     context.storage.make_parent(file)?;
-    let report = train(&plan, vocab_size, context)?;
+    let report = train(plan, vocab_size, context)?;
     context.storage.write_file(file, &report.json)?;
     Ok(report)
 }
 
 /// Trains on the corpus of `plan`.
-fn train(plan: &Plan, vocab_size: usize, context: &Context<'_>) -> Result<TokenizerReport> {
+fn train(plan: Plan, vocab_size: usize, context: &Context<'_>) -> Result<TokenizerReport> {
+    let mut plan = plan;
+    let names = names_of(&plan);
+    for source in &mut plan.sources {
+        find_chat_template(source, &TokenizerChats::default(), &names)
+            .map_err(|error| error.file(plan.config_file.clone()))?;
+    }
+    let plan = &plan;
     let specials = specials_of(plan);
     let spellings = Controls::new(specials.iter().map(String::as_str));
-    let builders = builders_of(plan, &specials[0], &spellings)?;
+    let builders = builders_of(plan, &names, &spellings)?;
     let inputs = plan.sources.iter().flat_map(|source| &source.inputs);
     let bytes = inputs.map(|&input| plan.inputs[input].size).sum();
     context.monitor.begin(Phase::Train, bytes);
@@ -113,7 +122,7 @@ fn train(plan: &Plan, vocab_size: usize, context: &Context<'_>) -> Result<Tokeni
 /// Returns the special tokens: EOS, the other control tokens of the plan, the tags of templates.
 fn specials_of(plan: &Plan) -> Vec<String> {
     let named = &plan.tokenizer;
-    let mut specials = vec![named.eos.clone().unwrap_or_else(|| "</s>".to_owned())];
+    let mut specials = vec![eos_of(plan)];
     let controls =
         [&named.bos, &named.pad].into_iter().flatten().filter(|token| !token.is_empty()).cloned();
     for token in controls.chain(tags_of(plan.sources.iter().flat_map(Segmenter::literals))) {
@@ -124,21 +133,30 @@ fn specials_of(plan: &Plan) -> Vec<String> {
     specials
 }
 
+/// Returns the token that closes every document.
+fn eos_of(plan: &Plan) -> String {
+    plan.tokenizer.eos.clone().unwrap_or_else(|| "</s>".to_owned())
+}
+
 /// Compiles the templates of every source for the tokenizer to come.
 fn builders_of(
     plan: &Plan,
-    eos: &String,
+    names: &TokenNames,
     spellings: &Controls,
 ) -> Result<Vec<Box<dyn SegmentBuilder>>> {
-    let named = &plan.tokenizer;
+    let compile = |source| builder_of(source, spellings, names);
+    let builders = plan.sources.iter().map(compile).collect::<Result<_>>();
+    builders.map_err(|error| error.file(plan.config_file.clone()))
+}
+
+/// Returns the tokens that templates know by name.
+fn names_of(plan: &Plan) -> TokenNames {
+    let (named, eos) = (&plan.tokenizer, &eos_of(plan));
     let pad = named.pad.as_ref().unwrap_or(eos);
     let names =
         [("bos_token", named.bos.as_ref()), ("eos_token", Some(eos)), ("pad_token", Some(pad))];
     let named = |(name, token): (&str, Option<&String>)| Some((name.to_owned(), token?.clone()));
-    let names = names.into_iter().filter_map(named).collect();
-    let compile = |source| builder_of(source, spellings, &names);
-    let builders = plan.sources.iter().map(compile).collect::<Result<_>>();
-    builders.map_err(|error| error.file(plan.config_file.clone()))
+    names.into_iter().filter_map(named).collect()
 }
 
 /// Returns the counts of records passed over by reason, and the lowest of each source and reason.

@@ -54,6 +54,9 @@ pub(crate) fn truncate(
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
     let seq_len = job.plan.pack.seq_len;
+    if let Some(most) = job.builders[source].exchanges(&fields) {
+        return drop_oldest(job, source, &fields, (whole_len, most), scratch);
+    }
     let targets = targets_of(job, source, &fields, scratch)?;
     let mut longest = whole_len;
     for (path, text) in candidates(job, source, &mut fields) {
@@ -81,6 +84,37 @@ pub(crate) fn truncate(
         return Ok(());
     }
     Err(too_long(whole_len, seq_len, " and its target leaves no room for its data"))
+}
+
+/// Drops the oldest exchanges of a conversation, as few as let it fit and at most `most`. `scratch`
+/// holds its document afterwards.
+fn drop_oldest(
+    job: &Job,
+    source: usize,
+    fields: &Fields,
+    (whole_len, most): (usize, usize),
+    scratch: &mut Scratch,
+) -> Result<(), Refusal> {
+    let seq_len = job.plan.pack.seq_len;
+    let fits = |count: usize, scratch: &mut Scratch| {
+        let Some(fields) = job.builders[source].without_oldest(fields, count) else { return false };
+        prepare(job, source, &fields, scratch).is_ok() && scratch.longest() <= seq_len
+    };
+    if most == 0 || !fits(most, scratch) {
+        return Err(too_long(whole_len, seq_len, " and its last exchange leaves no room"));
+    }
+    let (mut over, mut count) = (0, most);
+    while count - over > 1 {
+        let middle = over + (count - over) / 2;
+        if fits(middle, scratch) {
+            count = middle;
+        } else {
+            over = middle;
+        }
+    }
+    // The last attempt may not have been the best: `scratch` must hold the best.
+    fits(count, scratch);
+    Ok(())
 }
 
 /// Returns the targets of a record, which shortening must not change; `None` for plain text.

@@ -35,6 +35,7 @@ impl SpoolNames {
             "format": source.format,
             "options": source.options,
             "segments": source.segments,
+            "chat": source.chat,
             "special_in_data": source.special_in_data,
             "loss": source.loss,
             "seed": job.plan.pack.seed,

@@ -5,6 +5,7 @@
 
 mod by_field;
 mod by_file;
+mod chat;
 mod clean;
 mod filter;
 mod find;
@@ -25,6 +26,8 @@ mod written;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use chat::{ChatSpec, TrainOn, TrainWord};
+pub(crate) use chat::{FoundTemplate, TokenizerChats};
 #[cfg(test)]
 pub(crate) use clean::Apostrophe;
 pub use clean::CleanSpec;

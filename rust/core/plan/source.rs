@@ -8,7 +8,7 @@ use super::by_field::lang_field;
 use super::language::{UNDETERMINED, code_or_text};
 use super::sides::{Found, Side};
 use super::spec::Files;
-use super::{CleanSpec, FilterSpec, PackSpec, Plan, SegmentSpec, SourceSpec, mix};
+use super::{ChatSpec, CleanSpec, FilterSpec, PackSpec, Plan, SegmentSpec, SourceSpec, mix};
 use crate::error::{Error, Result};
 use crate::read::{self, FormatName, FormatOptions};
 use crate::schema::{Duplicates, LossPolicy, OFFSET_BITS, Overflow, SpecialInData};
@@ -57,6 +57,9 @@ pub struct Source {
     pub dialect: Option<String>,
     /// The templates of its prompts and targets, in order.
     pub segments: Vec<SegmentSpec>,
+    /// The conversations of its records, in place of segments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatSpec>,
     /// Copies of each record, on average; `None` if the mix decides.
     pub epochs: Option<f64>,
     /// The weight in the mix; `None` if its size counts.
@@ -91,7 +94,7 @@ impl Source {
     /// Returns whether the source is plain text: targets alone.
     #[must_use]
     pub(crate) fn is_plain(&self) -> bool {
-        is_plain(&self.segments)
+        self.chat.is_none() && is_plain(&self.segments)
     }
 }
 
@@ -140,8 +143,12 @@ impl Plan {
         let format = (format, given.is_some());
         let (format, options) = read::resolve_dialect(storage, format, options, &files)?;
         let options = options.resolve(format)?;
-        let segments = resolve_segments(spec.segments, format)?;
-        let overflow = resolve_overflow(spec.overflow, is_plain(&segments))?;
+        let segments = match &spec.chat {
+            Some(_) if spec.segments.is_some() => return Err(two_ways()),
+            Some(_) => Vec::new(),
+            None => resolve_segments(spec.segments, format)?,
+        };
+        let overflow = resolve_overflow(spec.overflow, spec.chat.is_none() && is_plain(&segments))?;
         let written_lang = spec.lang.unwrap_or_else(|| UNDETERMINED.to_owned());
         // In a mix, a source without `epochs` is left to the mix.
         let epochs = if self.mix.is_none() { spec.epochs.or(Some(1.0)) } else { spec.epochs };
@@ -163,6 +170,7 @@ impl Plan {
             dialect: read::dialect_in_words(format, &options),
             options,
             segments,
+            chat: spec.chat,
             epochs,
             weight: spec.weight,
             overflow,
@@ -301,6 +309,12 @@ fn resolve_overflow(given: Option<Overflow>, is_plain: bool) -> Result<Overflow>
         .remedy("use \"truncate\", \"drop\" or \"error\""));
     }
     Ok(overflow)
+}
+
+/// Returns the error of a source with two ways from its records to text.
+fn two_ways() -> Error {
+    Error::config("has both `segments` and `chat`")
+        .remedy("`chat` makes the whole text of a conversation: leave out one of them")
 }
 
 /// Returns whether every segment is a target.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Table;
 
-use super::{CONFIG_FILE, CleanSpec, FilterSpec, shown, written};
+use super::{CONFIG_FILE, ChatSpec, CleanSpec, FilterSpec, shown, written};
 use crate::error::{Error, Result};
 use crate::pack::Packing;
 use crate::read::{Encoding, FormatName, Renames, TextUnit, small_text};
@@ -66,12 +66,15 @@ impl TryFrom<Sections> for PlanSpec {
 
 /// Adds the keys of `shared` that `source` does not have.
 fn inherit(source: &mut Table, shared: &Table) {
-    // A source has one of these, so its own takes the place of the other one too.
-    const APART: [&str; 2] = ["epochs", "weight"];
-    let is_apart = |key: &str| APART.contains(&key);
-    let chooses = source.keys().any(|key| is_apart(key));
+    // A source has one of each pair, so its own takes the place of the other one too.
+    const APART: [[&str; 2]; 2] = [["epochs", "weight"], ["segments", "chat"]];
+    let own: Vec<String> = source.keys().cloned().collect();
+    let is_replaced = |key: &str| {
+        let pair = APART.iter().find(|pair| pair.contains(&key));
+        pair.is_some_and(|pair| own.iter().any(|own| pair.contains(&own.as_str())))
+    };
     for (key, value) in shared {
-        if chooses && is_apart(key) {
+        if is_replaced(key) {
             continue;
         }
         source.entry(key.clone()).or_insert_with(|| value.clone());
@@ -197,6 +200,8 @@ pub struct SourceSpec {
     pub encoding: Option<Encoding>,
     /// The templates of its prompts and targets, in order.
     pub segments: Option<Vec<SegmentSpec>>,
+    /// The conversations of its records, in place of segments.
+    pub chat: Option<ChatSpec>,
     /// Copies of each record in the dataset, on average.
     pub epochs: Option<f64>,
     /// The weight in the mix, in place of its size.

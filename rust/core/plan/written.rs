@@ -13,6 +13,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use super::nearest;
 use crate::error::{Error, Result};
 use crate::pack::Packing;
+use crate::plan::TrainOn;
 use crate::read::{Encoding, FormatName};
 
 /// The values that a key takes.
@@ -31,6 +32,8 @@ enum Kind {
     /// A list of these words.
     Words(fn() -> &'static [&'static str]),
     Segments,
+    /// One of these words, or a list of texts.
+    WordOrTexts(&'static [&'static str]),
     /// A table of texts.
     Renames,
     /// A list of lists of a whole number and a number.
@@ -65,6 +68,8 @@ const fn needed(name: &'static str, kind: Kind, example: &'static str) -> Key {
 }
 
 const SEGMENTS: &str = "[{ prompt = \"{{ question }}\" }, { target = \" {{ answer }}\" }]";
+/// The place of the keys of a chat, in errors.
+const IN_CHAT: &str = " in `chat`";
 const DUPLICATES: Kind = Kind::Word(|| &["keep", "exact", "normalised"]);
 const SPECIAL_IN_DATA: Kind = Kind::Word(|| &["text", "error"]);
 
@@ -100,6 +105,13 @@ const MIX: &[Key] = &[
     key("unit", Kind::Word(|| &["examples", "tokens", "targets"]), "\"targets\""),
     key("max_epochs", Kind::Number, "4.0"),
 ];
+const CHAT: &[Key] = &[
+    needed("messages", Kind::Text, "\"messages\""),
+    key("template", Kind::Text, "\"chatml\""),
+    key("train_on", Kind::WordOrTexts(&TrainOn::WORDS), "\"assistant\""),
+    key("tools", Kind::Text, "\"tools\""),
+    key("documents", Kind::Text, "\"documents\""),
+];
 const SOURCE: &[Key] = &[
     needed("name", Kind::Text, "\"sum-yor\""),
     key("template", Kind::Text, "\"sum\""),
@@ -117,6 +129,7 @@ const SOURCE: &[Key] = &[
     key("literals", Kind::Texts, "[\"answers\"]"),
     key("encoding", Kind::Word(Encoding::names), "\"windows-1252\""),
     key("segments", Kind::Segments, SEGMENTS),
+    key("chat", Kind::Inner(CHAT), "{ messages = \"messages\" }"),
     key("epochs", Kind::Number, "2.0"),
     key("weight", Kind::Number, "1.0"),
     key("overflow", Kind::Word(|| &["split", "truncate", "drop", "error"]), "\"truncate\""),
@@ -268,7 +281,7 @@ fn check_table(
     match keys.iter().find(|key| key.is_needed && !table.contains_key(key.name)) {
         Some(Key { name, example, .. }) => fault(
             span,
-            format!("a source has no `{name}`"),
+            format!("{} has no `{name}`", if place == IN_CHAT { "`chat`" } else { "a source" }),
             format!("give it one: {name} = {example}"),
         ),
         None => Ok(()),
@@ -413,6 +426,15 @@ fn check_value(
                 }
             }
         }
+        (Kind::WordOrTexts(words), DeValue::String(text)) => {
+            check_word(text, words, value.span(), &format!("`{name}`{place}"))
+        }
+        (Kind::WordOrTexts(_), DeValue::Array(texts))
+            if texts.iter().all(|text| text.get_ref().is_str()) =>
+        {
+            Ok(())
+        }
+        (Kind::WordOrTexts(_), _) => refuse("a word in quotes, or a list of texts in brackets"),
         (Kind::Renames, _) => refuse("a table in braces, the old names before the new ones"),
         (Kind::Texts | Kind::Words(_), _) => refuse("a list of texts in brackets"),
         (Kind::Files, _) => refuse("a text in quotes, or a list of them in brackets"),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::chat::Chat;
 use super::clean::{Cleaned, Editor};
 use super::{Controls, Fields, Rendered, Segmenter, Step, TokenNames, string_leaves_of};
 use crate::error::Result;
@@ -69,6 +70,17 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     /// Returns the paths of the fields that may be shortened, in order of first use.
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>>;
 
+    /// Returns how many exchanges of a conversation may be dropped from a record that is too long;
+    /// `None` for records whose fields are shortened.
+    fn exchanges(&self, _fields: &Fields) -> Option<usize> {
+        None
+    }
+
+    /// Returns the fields without the `count` oldest exchanges of a conversation.
+    fn without_oldest(&self, _fields: &Fields, _count: usize) -> Option<Fields> {
+        None
+    }
+
     /// Returns the paths of the fields that every record must have, as far as they are known without
     /// a record.
     fn named_fields(&self) -> Vec<Vec<Step>> {
@@ -79,14 +91,17 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     fn unmarked(&self) -> u64;
 }
 
-/// Returns the builder that a source asks for. Templates are the only way so far; another way is one
-/// file of this room and one line here. Cleaning and filtering lie over any of them.
+/// Returns the builder that a source asks for. Another way is one file of this room and one line
+/// here. Cleaning and filtering lie over any of them.
 pub(crate) fn builder_of(
     source: &Source,
     controls: &Controls,
     tokens: &TokenNames,
 ) -> Result<Box<dyn SegmentBuilder>> {
-    let builder: Box<dyn SegmentBuilder> = Box::new(Segmenter::compile(source, controls, tokens)?);
+    let builder: Box<dyn SegmentBuilder> = match &source.chat {
+        Some(chat) => Box::new(Chat::compile(source, chat, controls, tokens)?),
+        None => Box::new(Segmenter::compile(source, controls, tokens)?),
+    };
     if source.clean.is_none() && source.filter.is_none() {
         return Ok(builder);
     }

@@ -16,6 +16,8 @@ use super::python::{is_big, text};
 /// The filter that each operand of `~`, and each value before a filter of [`OF_TEXT`], passes
 /// through.
 pub(crate) const TEXT: &str = "__str";
+/// The filter that the text of `{% generation %}` passes through.
+pub(crate) const GENERATION: &str = "__generation";
 /// Filters that turn any value into text first.
 pub(crate) const OF_TEXT: [&str; 5] = ["upper", "lower", "title", "capitalize", "replace"];
 /// The widest column that a format may ask for.
@@ -37,6 +39,7 @@ pub(crate) fn add_to(environment: &mut Environment<'static>) {
         None => Ok(out.write_str(&text(value)?)?),
     });
     environment.add_filter(TEXT, text_filter);
+    environment.add_filter(GENERATION, |value: Jinja| value);
     environment.add_filter("string", text_filter);
     environment.add_filter("default", default);
     environment.add_filter("d", default);

@@ -130,6 +130,22 @@ impl Controls {
         self.inner.look_alikes.is_match(text)
     }
 
+    /// Returns the first control token that a tokenizer would take in `text`.
+    pub(crate) fn first_in(&self, text: &str) -> Option<Range<usize>> {
+        self.inner.tokens.find(text).map(|found| found.range())
+    }
+
+    /// Returns the control token at the end of `text`.
+    pub(crate) fn at_end<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let last = self.inner.tokens.find_iter(text).last()?;
+        (last.end() == text.len()).then(|| &text[last.range()])
+    }
+
+    /// Returns whether there is any control token.
+    pub(crate) fn any(&self) -> bool {
+        !self.inner.contents.is_empty()
+    }
+
     /// Returns the stretches of `text` between control tokens. None of them is empty.
     pub(crate) fn between<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
         let mut from = 0;

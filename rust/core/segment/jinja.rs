@@ -12,7 +12,7 @@ use minijinja::value::Value as Jinja;
 use minijinja::{Environment, Error as JinjaError, ErrorKind, UndefinedBehavior};
 
 use super::guard::Controls;
-use super::marks::{self, Marked};
+use super::marks::{self, Marked, Signs};
 use super::program::Program;
 use super::python::value_of;
 use super::source::Source;
@@ -38,10 +38,25 @@ pub(crate) struct Template {
 impl Template {
     /// Compiles `text`; `tokens` are the names that it knows besides the fields.
     pub(crate) fn parse(text: &str, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
+        Self::compile(text, controls, tokens, &format!("the template `{text}`"))
+    }
+
+    /// Compiles the template of chats. It cannot ask for the date, but it can ask whether it can.
+    pub(crate) fn of_chat(text: &str) -> Result<Self> {
+        let text = super::source::as_jinja_reads(text);
+        let mut template =
+            Self::compile(&text, &Controls::new([]), &TokenNames::new(), "its chat template")?;
+        template.environment.remove_global("strftime_now");
+        template.marked.remove_global("strftime_now");
+        Ok(template)
+    }
+
+    /// Compiles `text`, which errors call `name`.
+    fn compile(text: &str, controls: &Controls, tokens: &TokenNames, name: &str) -> Result<Self> {
         let source = Source::new(text, &syntax());
         let program = Program::compile(&source.engine, &syntax()).map_err(|error| {
             let (what, remedy) = words::wrong_template(&source, &error);
-            Error::config(format!("the template `{text}` is wrong: {what}")).remedy(remedy)
+            Error::config(format!("{name} is wrong: {what}")).remedy(remedy)
         })?;
         let [environment, marked] = [false, true].map(environment);
         Ok(Self {
@@ -69,7 +84,7 @@ impl Template {
             let mut from = 0;
             for data in &marked.data {
                 out.push(&text[from..data.start], literal_role, true);
-                out.push(&text[data.clone()], data_role, false);
+                out.push(&text[data.range()], data_role, false);
                 from = data.end;
             }
             out.push(&text[from..], literal_role, true);
@@ -80,6 +95,36 @@ impl Template {
             self.unmarked.fetch_add(1, Ordering::Relaxed);
         }
         Ok(text.trim().is_empty())
+    }
+
+    /// Renders a chat of these names.
+    pub(crate) fn render_chat(&self, names: Jinja) -> std::result::Result<String, Refusal> {
+        let rendered = self.program.render(&self.environment, names);
+        rendered.map_err(|error| self.refusal(&Fields::new(), &error))
+    }
+
+    /// Renders a chat of these names, whose data is marked with `signs`. Returns none if the engine
+    /// fails, or marks lose their partners.
+    pub(crate) fn render_marked(
+        &self,
+        names: Jinja,
+        signs: &Signs,
+        has_numbers: bool,
+    ) -> Option<Marked> {
+        marks::begin(has_numbers, *signs);
+        let marked = Marked::read(&self.program.render(&self.marked, names).ok()?);
+        marked.is_whole().then_some(marked)
+    }
+
+    /// Returns signs that neither `texts` nor the template hold.
+    pub(crate) fn signs(&self, texts: &[&str]) -> Option<Signs> {
+        let all = texts.iter().copied().chain([self.source.original.as_str()]);
+        Signs::labelled(Controls::free(all))
+    }
+
+    /// Returns whether the template neither compares nor calculates.
+    pub(crate) fn shows_only(&self) -> bool {
+        self.source.shows_only
     }
 
     /// Returns the number of records for which template and data could not be told apart.
@@ -106,7 +151,7 @@ impl Template {
                 "" if !marks_empty => String::new(),
                 _ => format!("{open}{text}{close}"),
             };
-            marks::begin(has_numbers, [open, close]);
+            marks::begin(has_numbers, Signs::plain([open, close]));
             let marked = Marked::read(&self.render_text(&self.marked, fields, mark).ok()?);
             (marked.is_whole() && marked.text == text).then_some(marked)
         })
@@ -239,6 +284,13 @@ fn environment(marked: bool) -> Environment<'static> {
     environment
 }
 
+/// Collects the texts of fields, names among them, at any depth.
+pub(super) fn collect_texts<'a>(fields: &'a Fields, texts: &mut Vec<&'a str>) {
+    let mut names = Vec::new();
+    collect_strings(fields, &mut names, texts);
+    texts.append(&mut names);
+}
+
 /// Collects the names of fields, and the strings in them, at any depth.
 fn collect_strings<'a>(fields: &'a Fields, names: &mut Vec<&'a str>, strings: &mut Vec<&'a str>) {
     for (name, value) in fields {
@@ -248,7 +300,7 @@ fn collect_strings<'a>(fields: &'a Fields, names: &mut Vec<&'a str>, strings: &m
 }
 
 /// Returns whether `value` holds a number or a boolean.
-fn has_numbers(value: &Value) -> bool {
+pub(super) fn has_numbers(value: &Value) -> bool {
     match value {
         Value::Null | Value::String(_) | Value::Unreadable(_) => false,
         Value::Array(items) => items.iter().any(has_numbers),

@@ -5,6 +5,10 @@
 //! the spelling of their control tokens, which rendered templates must keep apart from data.
 
 mod builder;
+mod chat;
+mod chat_messages;
+mod chat_spans;
+mod chat_templates;
 mod clean;
 mod compiled;
 mod direct;
@@ -27,6 +31,8 @@ mod words;
 
 pub use builder::SegmentBuilder;
 pub(crate) use builder::{Each, builder_of};
+pub(crate) use chat::find_chat_template;
+pub(crate) use chat_templates::DEFAULT_CHAT;
 use clean::Editor;
 pub(crate) use clean::{Change, Touched};
 use direct::Direct;
@@ -207,6 +213,9 @@ impl Segmenter {
 
     /// Refuses a source without any template that shows a field.
     pub(crate) fn refuse_constant(source: &Source) -> Result<()> {
+        if source.chat.is_some() {
+            return Ok(());
+        }
         words::refuse_constant(&source.segments).map_err(|error| error.source(source.name.clone()))
     }
 
@@ -360,7 +369,9 @@ impl Segmenter {
 
     /// Returns the text of the templates, which holds the tags of the corpus.
     pub(crate) fn literals(source: &Source) -> impl Iterator<Item = &str> {
-        source.segments.iter().map(SegmentSpec::template)
+        let chat = source.chat.as_ref().and_then(|chat| chat.found.as_ref());
+        let segments = source.segments.iter().map(SegmentSpec::template);
+        segments.chain(chat.map(|found| found.text.as_str()))
     }
 }
 

@@ -7,7 +7,7 @@
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::filters::TEXT;
+use super::filters::{GENERATION, TEXT};
 use super::limits::{keep, pay, prepare, solid, walk};
 use super::marks::{self, Marked};
 use super::slices::slice;
@@ -92,7 +92,7 @@ fn shown(state: &mut State<'_, '_>, value: Value) -> Result<Value> {
         }
         _ => {
             let text = state.format(marks::bare(&value))?;
-            Ok(Value::from(Marked::data(text).write()))
+            Ok(Value::from(Marked::data(text, marks::label_in([&value])).write()))
         }
     }
 }
@@ -109,17 +109,17 @@ fn items_of(value: Value) -> Value {
         }
         ValueKind::Map if !value.is_kwargs() => value
             .try_iter()
-            .map_or(value.clone(), |names| names.map(|name| marks::data_in(&name)).collect()),
+            .map_or(value.clone(), |names| names.map(|name| marks::data_in(&name, 0)).collect()),
         _ => value,
     }
 }
 
-/// Returns a result that was made of data, marked.
-fn data_of(value: &Value) -> Value {
+/// Returns a result that was made of data with `label`, marked.
+fn data_of(value: &Value, label: u32) -> Value {
     if matches!(value.kind(), ValueKind::Number | ValueKind::Bool) {
         marks::count_numbers_as_data();
     }
-    marks::data_in(value)
+    marks::data_in(value, label)
 }
 
 /// Returns a list with each item as the text that is shown for it.
@@ -133,7 +133,7 @@ fn shown_items(state: &mut State<'_, '_>, list: &Value) -> Result<Value> {
     }
     let show = |item: Value| match item.kind() {
         // A null in a list is shown as `None`, unlike a null field.
-        ValueKind::None => Ok(Value::from(Marked::data("None".to_owned()).write())),
+        ValueKind::None => Ok(Value::from(Marked::data("None".to_owned(), 0).write())),
         _ => shown(state, item),
     };
     Ok(Value::from(items.into_iter().map(show).collect::<Result<Vec<_>>>()?))
@@ -141,7 +141,7 @@ fn shown_items(state: &mut State<'_, '_>, list: &Value) -> Result<Value> {
 
 /// Returns pairs of names and values with the names marked: the names of fields are data.
 fn with_marked_names(pairs: &Value) -> Result<Value> {
-    let name = |(nth, item): (usize, Value)| if nth == 0 { marks::data_in(&item) } else { item };
+    let name = |(nth, item): (usize, Value)| if nth == 0 { marks::data_in(&item, 0) } else { item };
     let pairs = pairs.try_iter()?.map(|pair| {
         let items: Vec<Value> = pair.try_iter().map(Iterator::collect).unwrap_or_default();
         Value::from(items.into_iter().enumerate().map(name).collect::<Vec<_>>())
@@ -244,6 +244,10 @@ impl Operation<'_> {
                 return Ok(receiver.clone());
             }
             "string" | TEXT if is_filter => return shown(state, receiver.clone()),
+            GENERATION if is_filter => {
+                let text = receiver.as_str().unwrap_or_default();
+                return Ok(Value::from(marks::generated(text)));
+            }
             _ => {}
         }
         if let Some(mapped) = self.map(state, receiver, args, true) {
@@ -263,7 +267,8 @@ impl Operation<'_> {
                 let has_data = receiver.as_object().is_some()
                     || marks::numbers_are_data()
                     || args.iter().any(marks::in_value);
-                Ok(if has_data { data_of(&value) } else { value })
+                let of = std::iter::once(receiver).chain(args);
+                Ok(if has_data { data_of(&value, marks::label_in(of)) } else { value })
             }
         }
     }
@@ -317,9 +322,9 @@ impl Operation<'_> {
             *first = marks::bare(first);
         }
         let value = self.run(state, &receiver, &args)?;
-        let value = if had_data { data_of(&value) } else { value };
+        let value = if had_data { data_of(&value, 0) } else { value };
         match self.name {
-            "keys" => Ok(marks::data_in(&value)),
+            "keys" => Ok(marks::data_in(&value, 0)),
             "items" | "dictsort" => with_marked_names(&value),
             _ => {
                 // The number may be a field's, or a count of the data's items.
@@ -379,13 +384,15 @@ impl Operation<'_> {
         if !marks::are_in(text) && !args_have_data {
             return self.run(state, receiver, args);
         }
+        let label = marks::label_in(std::iter::once(receiver).chain(args));
         let text = Marked::read(text);
         let args: Vec<Value> = args.iter().map(marks::bare).collect();
         let value = self.run(state, &Value::from(text.text.as_str()), &args)?;
-        let Some(result) = value.as_str() else { return Ok(data_of(&value)) };
+        let Some(result) = value.as_str() else { return Ok(data_of(&value, label)) };
         // Data among the arguments may be anywhere in the result.
         let kept = if args_have_data { None } else { self.keep_marks(&text, result, &args) };
-        Ok(Value::from(kept.unwrap_or_else(|| Marked::data(result.to_owned())).write()))
+        let data = || Marked::data(result.to_owned(), label);
+        Ok(Value::from(kept.unwrap_or_else(data).write()))
     }
 
     /// Returns the result with the marks of `text`, if the origin of each of its letters is known.

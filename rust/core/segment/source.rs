@@ -1,8 +1,9 @@
 //! The source of a template: read as Jinja2 reads it, and rewritten where the engine differs.
 //!
 //! `a ~ b` becomes `(a)|__str ~ (b)|__str`, and `x | upper` becomes `x |__str|upper`, so that
-//! values become text as in Python. `{% generation %}`, which has no effect here, becomes a plain
-//! scope. Errors give positions in the template as its author wrote it.
+//! values become text as in Python. `{% generation %}` becomes a scope whose text passes through a
+//! filter, which marks it where that counts. Errors give positions in the template as its author
+//! wrote it.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
 use super::RECORD;
-use super::filters::{OF_TEXT, TEXT};
+use super::filters::{GENERATION, OF_TEXT, TEXT};
 
 /// Returns a template as Jinja2 reads it: line ends become `\n`, and one at the very end is
 /// dropped.
@@ -164,10 +165,10 @@ fn changes(tokens: &Tokens<'_>) -> Vec<Change> {
                 changes.push((span.start..span.start, format!("{TEXT}|")));
             }
             Token::Ident("generation") if follows(tokens, index, &Token::BlockStart) => {
-                changes.push((span.clone(), "with".to_owned()));
+                changes.push((span.clone(), format!("with %}}{{% filter {GENERATION}")));
             }
             Token::Ident("endgeneration") if follows(tokens, index, &Token::BlockStart) => {
-                changes.push((span.clone(), "endwith".to_owned()));
+                changes.push((span.clone(), "endfilter %}{% endwith".to_owned()));
             }
             _ => {}
         }
@@ -331,7 +332,10 @@ mod tests {
             ),
             ("{% set x = [a ~ 'b', c] %}", "{% set x = [(a)|__str ~ ('b')|__str, c] %}"),
             ("~ {{ a|upper }}", "~ {{ a|__str|upper }}"),
-            ("{% generation %}a{% endgeneration %}", "{% with %}a{% endwith %}"),
+            (
+                "{%- generation -%}a{% endgeneration %}",
+                "{%- with %}{% filter __generation -%}a{% endfilter %}{% endwith %}",
+            ),
         ] {
             assert_eq!(source(text).engine, expected, "{text}");
         }

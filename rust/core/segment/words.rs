@@ -102,8 +102,7 @@ pub(crate) fn empty_target(nth: usize, count: usize) -> String {
     format!(
         "the data of target {nth} of {count} is empty: \
          every record of a source has as many turns as it has `segments`. \
-         For conversations that differ in length, \
-         write one source for each number of turns, or one record for each turn"
+         Conversations that differ in length are read by `chat` (docs/configuration.md)"
     )
 }
 

@@ -7,7 +7,8 @@ use tokenizers::Tokenizer;
 
 use super::ControlIds;
 use crate::error::{Error, Result};
-use crate::plan::{TokenizerPlan, nearest};
+use crate::plan::{TokenizerChats, TokenizerPlan, nearest};
+use crate::segment::DEFAULT_CHAT;
 use crate::storage::Storage;
 
 /// Resolves BOS, EOS and pad from `corpus.toml`, else from the `tokenizer_config.json` beside the
@@ -47,20 +48,31 @@ pub(crate) fn resolve(
     })
 }
 
-/// Returns the chat template beside the tokenizer at `path`: `chat_template.jinja`, else the one in
-/// `tokenizer_config.json`.
-pub(crate) fn chat_template(path: &Path, storage: &dyn Storage) -> Result<Option<String>> {
+/// Returns the chat templates beside the tokenizer at `path`, with its special tokens by name.
+/// `chat_template.jinja` takes the place of the usual one in `tokenizer_config.json`.
+pub(crate) fn chats(path: &Path, storage: &dyn Storage) -> Result<TokenizerChats> {
+    let beside = sibling_config(path, storage)?;
+    let mut chats = TokenizerChats::default();
+    // Where there are several, each has a name; plain chats use the template called `default`.
+    for named in beside["chat_template"].as_array().into_iter().flatten() {
+        if let (Some(name), Some(text)) = (named["name"].as_str(), named["template"].as_str()) {
+            chats.templates.insert(name.to_owned(), text.to_owned());
+        }
+    }
+    if let Some(text) = beside["chat_template"].as_str() {
+        chats.templates.insert(DEFAULT_CHAT.to_owned(), text.to_owned());
+    }
     let file = path.with_file_name("chat_template.jinja");
     if storage.is_file(&file) {
-        return storage.whole_text(&file).map(Some);
+        chats.templates.insert(DEFAULT_CHAT.to_owned(), storage.whole_text(&file)?);
     }
-    let beside = sibling_config(path, storage)?;
-    // Where there are several, each has a name; plain chats use the template called `default`.
-    let named = beside["chat_template"]
-        .as_array()
-        .and_then(|all| all.iter().find(|template| template["name"] == "default"));
-    let written = named.map_or(&beside["chat_template"], |named| &named["template"]);
-    Ok(written.as_str().map(str::to_owned))
+    for (key, value) in beside.as_object().into_iter().flatten() {
+        let token = value.as_str().or_else(|| value["content"].as_str());
+        if let Some(token) = token.filter(|_| key.ends_with("_token")) {
+            chats.tokens.insert(key.clone(), token.to_owned());
+        }
+    }
+    Ok(chats)
 }
 
 /// Reads the `tokenizer_config.json` beside the tokenizer; returns null if there is none.

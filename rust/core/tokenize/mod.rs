@@ -39,9 +39,9 @@ pub(crate) use probe::{Probe, probes};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::caught;
-use crate::plan::TokenizerPlan;
+use crate::plan::{TokenizerChats, TokenizerPlan};
 use crate::schema::{DropReason, IdType, Refusal, Role, Run};
-use crate::segment::{Controls, Rendered, TokenNames};
+use crate::segment::{Controls, DEFAULT_CHAT, Rendered, TokenNames};
 use crate::storage::Storage;
 use fast::{Engine, Lease};
 use form::Form;
@@ -85,8 +85,8 @@ pub struct Encoder {
     /// The spellings of the added tokens.
     spellings: Controls,
     bytes: Vec<u8>,
-    /// The chat template found beside the file at loading. A dataset keeps its own in the manifest.
-    chat_template: Option<String>,
+    /// The chat templates found beside the file at loading. A dataset keeps its own in the manifest.
+    chats: TokenizerChats,
     /// Computed on first use, as is `probes`.
     sha256: OnceLock<String>,
     probes: OnceLock<Vec<Probe>>,
@@ -140,11 +140,11 @@ impl Encoder {
             .whole_bytes(path)
             .map_err(|error| Error { kind: ErrorKind::Tokenizer, ..error })?;
         let shown = path.display().to_string();
-        let chat_template = config::chat_template(path, storage)?;
+        let chats = config::chats(path, storage)?;
         Self::from_bytes(bytes, &shown, threads, |tokenizer| {
             config::resolve(plan, path, tokenizer, storage)
         })
-        .map(|loaded| Self { chat_template, ..loaded })
+        .map(|loaded| Self { chats, ..loaded })
         .map_err(|error| if error.file.is_none() { error.file(shown) } else { error })
     }
 
@@ -193,7 +193,7 @@ impl Encoder {
             controls,
             spellings,
             bytes,
-            chat_template: None,
+            chats: TokenizerChats::default(),
             sha256,
             probes,
             vocab_size,
@@ -328,7 +328,13 @@ impl Encoder {
     /// Returns the chat template found beside the tokenizer, if there is one.
     #[must_use]
     pub(crate) fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+        self.chats.templates.get(DEFAULT_CHAT).map(String::as_str)
+    }
+
+    /// Returns the chat templates found beside the tokenizer.
+    #[must_use]
+    pub(crate) fn chats(&self) -> &TokenizerChats {
+        &self.chats
     }
 
     /// Returns the ids of the control tokens.

@@ -8,7 +8,9 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::plan::{CONFIG_FILE, Guess, PackOptions, PackSpec, Plan, PlanSpec};
-use crate::segment::{Controls, SegmentBuilder, Segmenter, TokenNames, builder_of};
+use crate::segment::{
+    Controls, SegmentBuilder, Segmenter, TokenNames, builder_of, find_chat_template,
+};
 use crate::storage::Storage;
 use crate::tokenize::Encoder;
 
@@ -161,9 +163,11 @@ impl Bench {
         let names = encoder.as_ref().map_or(names, Encoder::token_names);
         let spellings = encoder.as_ref().map_or(&none, |encoder| encoder.spellings());
         let mut builders = Vec::new();
+        let chats = encoder.as_ref().map(Encoder::chats).cloned().unwrap_or_default();
         let config_file = plan.config_file.clone();
-        plan.sources.retain(|source| {
-            let built = builder_of(source, spellings, &names)
+        plan.sources.retain_mut(|source| {
+            let built = find_chat_template(source, &chats, &names)
+                .and_then(|()| builder_of(source, spellings, &names))
                 .and_then(|built| Segmenter::refuse_constant(source).map(|()| built));
             match built {
                 Ok(built) => {

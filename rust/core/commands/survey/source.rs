@@ -11,7 +11,7 @@ use super::sample::Sampled;
 use crate::commands::explain::{explain_fields, spans_of};
 use crate::context::Context;
 use crate::error::{Place, Result};
-use crate::plan::{Plan, SegmentSpec, Source, language_name};
+use crate::plan::{ChatSpec, Plan, SegmentSpec, Source, language_name};
 use crate::read::Fields;
 use crate::schema::{RecordId, Role};
 use crate::segment::Rendered;
@@ -50,6 +50,8 @@ pub struct SurveyedSource {
     pub compression: Option<String>,
     /// The templates of its prompts and targets.
     pub segments: Vec<SegmentSpec>,
+    /// The conversations of its records, in place of segments.
+    pub chat: Option<ChatSpec>,
     /// The fields of the sampled records.
     pub fields: Vec<SurveyedField>,
     /// Its first records, as documents.
@@ -242,6 +244,7 @@ pub(super) fn surveyed(
         encoding,
         compression,
         segments: source.segments.clone(),
+        chat: source.chat.clone(),
         fields: sampled.fields.listed(),
         records,
         sample: SampleFacts {

@@ -115,6 +115,7 @@ impl OfLanguage for GuessedSource {
             files: all(&self.files),
             validation_files: all(&self.validation_files),
             segments: self.segments.as_ref().map(|all| all.iter().map(segment).collect()),
+            chat: self.chat.clone(),
             understood: opened(&self.understood, lang),
         };
         let again = open.segments.as_ref().map(|segments| in_segments(segments, lang));

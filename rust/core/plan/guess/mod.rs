@@ -19,7 +19,7 @@ use serde::Deserialize;
 use by_language::by_language;
 use folder::{Folder, Found};
 use names::{Named, NamedSplit};
-use shape::{Shape, shapes_of};
+use shape::{Chat, Shape, shapes_of};
 
 use super::{PackOptions, PlanSpec, SegmentSpec, TOKENIZER_FILE};
 use crate::context::Context;
@@ -66,6 +66,7 @@ pub(crate) struct GuessedSource {
     files: Vec<String>,
     validation_files: Vec<String>,
     segments: Option<Vec<SegmentSpec>>,
+    chat: Option<Chat>,
     /// What was recognised, in a sentence.
     understood: String,
 }
@@ -210,7 +211,9 @@ impl Guess {
                 files: train.clone(),
                 validation_files: validation.clone(),
                 // What a format does by itself need not be written.
-                segments: Some(shape.segments).filter(|segments| !is_default(segments, format)),
+                segments: Some(shape.segments)
+                    .filter(|segments| shape.chat.is_none() && !is_default(segments, format)),
+                chat: shape.chat,
                 understood,
             });
         }

@@ -19,6 +19,17 @@ pub(super) struct Shape {
     pub(super) lang: Option<String>,
     /// The templates.
     pub(super) segments: Vec<SegmentSpec>,
+    /// The fields of conversations, in place of templates.
+    pub(super) chat: Option<Chat>,
+}
+
+/// The fields of conversations.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Chat {
+    /// The field with the messages.
+    pub(super) messages: &'static str,
+    /// Whether the field `tools` has the tools.
+    pub(super) tools: bool,
 }
 
 /// Pairs of a prompt and the fields that may be its target, in order of preference.
@@ -44,7 +55,7 @@ pub(super) fn shapes_of(records: &[Fields]) -> Result<Vec<Shape>, String> {
     let seen = Seen(records);
     for name in ["messages", "conversations"] {
         if seen.has(name) {
-            return Err(format!("`{name}`: conversations are not read yet"));
+            return conversations(&seen, name).map(|shape| vec![shape]);
         }
     }
     if seen.has("translation") {
@@ -126,6 +137,37 @@ fn segments(prompt: String, target: String) -> Vec<SegmentSpec> {
     vec![SegmentSpec::Prompt(prompt), SegmentSpec::Target(target)]
 }
 
+/// Returns the shape of conversations in the field `name`.
+fn conversations(seen: &Seen<'_>, name: &'static str) -> Result<Shape, String> {
+    let has = |message: &Value, key: &str| match message {
+        Value::Object(fields) => fields.get(key).is_some_and(|value| value.as_str().is_some()),
+        _ => false,
+    };
+    let is_message = |message: &Value| has(message, "role") || has(message, "from");
+    let mut any = false;
+    for value in seen.values(name) {
+        match value {
+            Value::Array(messages) if messages.iter().all(is_message) => {
+                any |= !messages.is_empty();
+            }
+            _ => return Err(format!("`{name}` is no list of messages, each with its `role`")),
+        }
+    }
+    if !any {
+        return Err(format!("`{name}` holds no message in the first records"));
+    }
+    let tools = seen.values("tools").next().is_some();
+    let with = if tools { " with `tools`" } else { "" };
+    Ok(Shape {
+        understood: format!("conversations in `{name}`{with}"),
+        suffix: String::new(),
+        task: "chat",
+        lang: None,
+        segments: Vec::new(),
+        chat: Some(Chat { messages: name, tools }),
+    })
+}
+
 /// Returns the shapes of translations, in both directions.
 fn translation(seen: &Seen<'_>) -> Result<Vec<Shape>, String> {
     let mut keys: Vec<&str> = Vec::new();
@@ -169,6 +211,7 @@ fn direction(from: &str, to: &str) -> Shape {
             format!("{from}: {}\n{to}:", in_translation(from)),
             format!(" {}", in_translation(to)),
         ),
+        chat: None,
     }
 }
 
@@ -197,6 +240,7 @@ fn instruction(seen: &Seen<'_>) -> Option<Shape> {
         task: "instruct",
         lang: None,
         segments: segments(prompt, "{{ output }}".to_owned()),
+        chat: None,
     })
 }
 
@@ -213,6 +257,7 @@ fn pair(seen: &Seen<'_>) -> Option<Shape> {
         task: "instruct",
         lang: None,
         segments: segments(seen.prompt("", prompt), format!("{{{{ {target} }}}}")),
+        chat: None,
     })
 }
 
@@ -229,6 +274,7 @@ fn question(seen: &Seen<'_>) -> Option<Shape> {
         task: "qa",
         lang: None,
         segments: segments(seen.prompt("context", "question"), format!("{{{{ {path} }}}}")),
+        chat: None,
     })
 }
 
@@ -295,6 +341,7 @@ fn labelled(seen: &Seen<'_>) -> Option<Result<Shape, String>> {
         task: "classify",
         lang: None,
         segments: segments(seen.prompt("", text), format!("{{{{ {label} }}}}")),
+        chat: None,
     }))
 }
 
@@ -313,6 +360,7 @@ fn plain(seen: &Seen<'_>) -> Option<Result<Shape, String>> {
             task: "text",
             lang: None,
             segments: vec![target],
+            chat: None,
         })
     })
 }
@@ -371,9 +419,22 @@ mod tests {
     }
 
     #[test]
+    fn conversations_are_known_by_their_messages() {
+        for (line, messages, tools) in [
+            (r#"{"messages": [{"role": "user", "content": "a"}]}"#, "messages", false),
+            (r#"{"conversations": [{"from": "gpt", "value": "a"}]}"#, "conversations", false),
+            (r#"{"messages": [{"role": "a"}], "tools": [{}], "id": 1}"#, "messages", true),
+        ] {
+            let shapes = shapes(&[line]).unwrap();
+            assert_eq!(shapes[0].chat, Some(Chat { messages, tools }), "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_open_is_said() {
         for (line, why) in [
             (r#"{"messages": []}"#, "`messages`"),
+            (r#"{"messages": [{"content": "a"}]}"#, "no list of messages"),
             (r#"{"conversations": [], "text": "a"}"#, "`conversations`"),
             (r#"{"translation": {"a": "x", "b": "y", "c": "z"}}"#, "3 languages"),
             (r#"{"translation": "x"}"#, "no object"),

@@ -83,6 +83,13 @@ fn write_source(source: &GuessedSource, comments: bool, out: &mut String) {
     if !source.validation_files.is_empty() {
         write_files("validation_files", &source.validation_files, out);
     }
+    if let Some(chat) = &source.chat {
+        let tools = if chat.tools { ", tools = \"tools\"" } else { "" };
+        if comments {
+            line(out, "# Or by name, where the tokenizer has no template: template = \"chatml\"");
+        }
+        line(out, &format!("chat = {{ messages = {}{tools} }}", quoted(chat.messages)));
+    }
     if let Some(segments) = &source.segments {
         line(out, "segments = [");
         for segment in segments {

@@ -118,6 +118,14 @@ impl SegmentBuilder for Cleaned {
         self.inner.shortenable_fields(fields)
     }
 
+    fn exchanges(&self, fields: &Fields) -> Option<usize> {
+        self.inner.exchanges(fields)
+    }
+
+    fn without_oldest(&self, fields: &Fields, count: usize) -> Option<Fields> {
+        self.inner.without_oldest(fields, count)
+    }
+
     fn named_fields(&self) -> Vec<Vec<Step>> {
         self.inner.named_fields()
     }
