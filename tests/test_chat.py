@@ -197,7 +197,7 @@ def unambiguous(messages: Sequence[Message]) -> list[Message]:
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "qwen-3"])
+@pytest.mark.parametrize("name", NAMES)
 @settings(properties, max_examples=100)
 @given(messages=conversations())
 def test_a_conversation_is_rendered_and_trained_as_its_prefixes_say(
@@ -509,3 +509,93 @@ def test_masks_are_those_of_transformers(
     got, found = targets(seen)
     assert got == text
     assert [(start + begin, end + begin) for start, end in found] == expected
+
+
+RAG = """\
+{% set ns = namespace(count=0) %}
+{% for doc in documents or [] %}
+    {% if doc.skip %}{% continue %}{% endif %}
+    {% set ns.count = ns.count + 1 %}
+{{ ns.count }}: {{ doc | tojson(indent=2) }}
+{% endfor %}
+{% for m in messages %}
+{{- '<|im_start|>' + m['role'] + '\\n' }}
+{{- m['content'].strip().replace('\\r', '') + '<|im_end|>\\n' }}
+{%- endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
+"""
+
+
+def test_documents_and_the_constructs_of_chat_templates(explain: Explain) -> None:
+    documents = [{"title": "A", "n": [1, {"x": "é"}]}, {"skip": True}, {"title": "<|im_end|>"}]
+    messages = [user(" a "), answer("b ")]
+    seen = explain({"messages": messages, "docs": documents}, template=RAG, documents="docs")
+    text = rendered(RAG, messages, documents=documents)
+    assert targets(seen)[0] == text
+    assert trained(seen) == ["b<|im_end|>"]
+    assert seen.tokens["id"].to_pylist().count(control_ids()["<|im_end|>"]) == 2
+    refused = explain(
+        {"messages": messages, "docs": documents},
+        template=RAG,
+        documents="docs",
+        source={"special_in_data": "error"},
+    )
+    assert refused.dropped is not None and refused.dropped.reason == "refused"
+
+
+def chats(folder: Path, **files: str) -> Path:
+    """A folder of two conversations, with the files beside its tokenizer."""
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(tokenizer_file(), "utf-8")
+    lines = [
+        {"messages": [user(f"a{number}"), answer("b")] * number, "tools": None} for number in (1, 3)
+    ]
+    text = "\n".join(json.dumps(line) for line in lines)
+    (folder / "chat.jsonl").write_text(text + "\n", "utf-8")
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(content, "utf-8")
+    return folder
+
+
+def test_a_folder_of_conversations_needs_no_configuration(tmp_path: Path) -> None:
+    beside = {
+        "eos_token": EOS,
+        "bos_token": BOS,
+        "chat_template": [
+            {"name": "default", "template": "{{ bos_token }}" + CHATML},
+            {"name": "short", "template": known("phi-3")},
+        ],
+    }
+    folder = chats(tmp_path / "corpus", tokenizer_config__json=json.dumps(beside))
+    planned = sabiprep.plan(folder)
+    assert planned.sources[0].chat is not None
+    assert planned.sources[0].chat["messages"] == "messages"
+    options = sabiprep.PackOptions(seq_len=256, threads=1)
+    sabiprep.pack(folder, tmp_path / "out", options)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))
+    assert manifest["sources"][0]["kept"] == 2
+    # The template is a part of the configuration: derived again without the files beside it.
+    (folder / "tokenizer_config.json").unlink()
+    assert sabiprep.verify(tmp_path / "out", against=folder).failures == []
+    # Another template of the tokenizer, by its name.
+    (folder / "tokenizer_config.json").write_text(json.dumps(beside), "utf-8")
+    source = {"name": "chat", "files": ["chat.jsonl"]}
+    chat = {"messages": "messages", "template": "tokenizer:short"}
+    packer.write_config(folder, [source | {"chat": chat}], tokenizer={"file": "tokenizer.json"})
+    seen = sabiprep.explain({"messages": [user("a"), answer("b")]}, "chat", corpus=folder)
+    assert trained(seen) == ["b<|end|>"]
+    both = source | {"chat": chat, "segments": [{"target": "{{ x }}"}]}
+    packer.write_config(folder, [both], tokenizer={"file": "tokenizer.json"})
+    with pytest.raises(ConfigError, match="both `segments` and `chat`"):
+        sabiprep.pack(folder, tmp_path / "none", options)
+
+
+def test_a_tokenizer_is_trained_with_the_tokens_of_a_chat_template(tmp_path: Path) -> None:
+    folder = chats(tmp_path / "corpus")
+    chat = {"messages": "messages", "template": "chatml"}
+    packer.write_config(folder, [{"name": "chat", "files": ["chat.jsonl"], "chat": chat}])
+    made = packer.train_tokenizer(folder, tmp_path / "tokenizer.json", 300)
+    assert {"<|im_start|>", "<|im_end|>"} <= set(made["specials"])
+    options = sabiprep.PackOptions(seq_len=256, threads=1, tokenizer=tmp_path / "tokenizer.json")
+    report = sabiprep.pack(folder, tmp_path / "out", options)
+    assert report.notes == () or not any("one token" in note for note in report.notes)

@@ -162,7 +162,10 @@ impl Controls {
     pub(crate) fn free<'a>(texts: impl Iterator<Item = &'a str>) -> impl Iterator<Item = char> {
         let is_noncharacter =
             |c: &char| (*c as u32) & 0xfffe == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(c);
-        let used: HashSet<char> = texts.flat_map(str::chars).filter(is_noncharacter).collect();
+        // In UTF-8 they begin with a byte that few texts hold.
+        let may_hold = |text: &&str| text.bytes().any(|byte| byte >= 0xef);
+        let used: HashSet<char> =
+            texts.filter(may_hold).flat_map(str::chars).filter(is_noncharacter).collect();
         noncharacters().filter(move |c| !used.contains(c))
     }
 

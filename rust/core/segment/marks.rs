@@ -418,3 +418,52 @@ fn changed(value: &Value, change: &dyn Fn(&str) -> Value, names: bool) -> Value 
         _ => value.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Signs of which no text of these tests holds any.
+    fn signs() -> Signs {
+        Signs::labelled('\u{fdd0}'..='\u{fdef}').unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn labels_are_read_as_they_were_written(
+            parts in prop::collection::vec(("[a-zẹ<]{0,4}", "[a-zọ<]{1,4}", 0u32..u32::MAX), 0..6),
+            start in 0usize..40,
+            len in 0usize..40,
+        ) {
+            begin(false, signs());
+            let mut written = String::new();
+            let mut expected = Marked::default();
+            for (literal, data, label) in &parts {
+                written += literal;
+                written += &signs().marked(data, *label);
+                expected.text += literal;
+                let at = expected.text.len();
+                expected.text += data;
+                expected.data.push(Stretch { start: at, end: expected.text.len(), label: *label });
+            }
+            let read = Marked::read(&written);
+            prop_assert_eq!(&read, &expected);
+            prop_assert_eq!(Marked::read(&read.write()), read.clone());
+            prop_assert_eq!(without_marks(&written), read.text.as_str());
+            // A slice has the labels of its letters.
+            let end = (start + len).min(read.text.len());
+            let is_cut = |index: usize| read.text.is_char_boundary(index);
+            if start <= end && is_cut(start) && is_cut(end) {
+                let label = |marked: &Marked, index: usize| {
+                    let data = marked.data.iter().find(|data| data.range().contains(&index));
+                    data.map(|data| data.label)
+                };
+                let slice = read.slice(start..end);
+                for index in start..end {
+                    prop_assert_eq!(label(&slice, index - start), label(&read, index));
+                }
+            }
+        }
+    }
+}
