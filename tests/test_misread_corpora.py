@@ -164,6 +164,18 @@ def test_plan_fails_where_packing_would_find_nothing(corpus: Path, tmp_path: Pat
         sabiprep.pack(corpus, tmp_path / "out")
 
 
+def test_plan_fails_where_settings_leave_nothing(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "a.jsonl").write_text(json_lines(RECORDS))
+    (corpus / "b.jsonl").write_text(json_lines(RECORDS))
+    for nth, source in enumerate([{"epochs": 0.001}, {"validation_files": ["b.jsonl"]}]):
+        configure(corpus, **source)
+        assert problems(sabiprep.plan(corpus)).count(("error", "nothing to train")) == 1
+        with pytest.raises(InputError, match="no training document is left"):
+            sabiprep.pack(corpus, tmp_path / str(nth))
+    configure(corpus, epochs=0.5)
+    assert not sabiprep.plan(corpus).would_fail
+
+
 def test_a_remedy_with_a_backslash_can_be_copied(corpus: Path) -> None:
     (corpus / "a.jsonl").write_text("one\rtwo\rthree\r")
     configure(corpus, format="text", segments=[{"target": "{{ text }}"}])

@@ -150,6 +150,11 @@ fn inflation(inputs: &[&SampledInput]) -> f64 {
     sum(|input| input.unpacked) as f64 / sum(|input| input.packed).max(1) as f64
 }
 
+/// Returns the number of documents that would be trained on, copies included.
+pub(super) fn trained(sources: &[Estimate]) -> f64 {
+    sources.iter().map(|source| source.rows_of.documents[0]).sum()
+}
+
 /// Adds up the estimates of sources, and estimates rows, bytes and time.
 pub(super) fn of_corpus(job: &Job, sources: &[Estimate], threads: usize) -> Estimate {
     let mut total = Estimate { exact: true, ..Estimate::default() };

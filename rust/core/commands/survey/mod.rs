@@ -131,6 +131,7 @@ impl Survey {
         self.read_bytes = sampled.iter().map(|sampled| sampled.read_bytes).sum();
         if let Some(job) = bench.job() {
             self.estimate = Some(estimate::of_corpus(job, &estimates, context.threads));
+            problem::untrained(plan, &sampled, estimate::trained(&estimates), problems);
         }
         let has_job = bench.job().is_some();
         self.sources = (sampled.into_iter().zip(estimates).enumerate())

@@ -26,6 +26,9 @@ const ENOUGH_WORDS: u64 = 100;
 const QUOTED: usize = 60;
 const NAMED: usize = 3;
 
+/// The kind of a corpus that leaves nothing to train on.
+const NOTHING: &str = "nothing to train";
+
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -417,19 +420,44 @@ pub(super) fn across(plan: &Plan, sampled: &[Sampled], problems: &mut Vec<Proble
         sampled.inputs[..source.training_inputs]
             .iter()
             .any(|input| !input.is_whole || input.records > 0)
-            // Of a source that was read and tokenized to its end, something must be left.
-            && (sampled.sums().records < sampled.records
-                || sampled.inputs.iter().any(|input| !input.is_whole)
-                || sampled.tokenized[0].documents > 0)
     };
-    if !plan.sources.is_empty() && !plan.sources.iter().zip(sampled).any(trains) {
-        problems.push(Problem::of_error(
-            "nothing to train",
-            Error::input("no source has a document to train on")
-                .file(plan.config_file.clone())
-                .remedy("name training files in `files`, with records that can be kept"),
-        ));
+    let mut texts = sampled.iter().flat_map(|sampled| &sampled.texts);
+    let all_leak = is_whole(sampled)
+        && !held_out.is_empty()
+        && texts.all(|(text, of)| !of.trained || held_out.contains(text));
+    if !plan.sources.is_empty() && (all_leak || !plan.sources.iter().zip(sampled).any(trains)) {
+        problems.push(nothing(plan));
     }
+}
+
+/// Adds the problem of a corpus of which no document is left to train on, about `trained` of them.
+pub(super) fn untrained(
+    plan: &Plan,
+    sampled: &[Sampled],
+    trained: f64,
+    problems: &mut Vec<Problem>,
+) {
+    // Of a sample, none may mean few.
+    let is_known = problems.iter().any(|problem| problem.kind == NOTHING);
+    if !plan.sources.is_empty() && trained < 0.5 && is_whole(sampled) && !is_known {
+        problems.push(nothing(plan));
+    }
+}
+
+/// Returns whether every record of every source was read.
+fn is_whole(sampled: &[Sampled]) -> bool {
+    sampled.iter().flat_map(|sampled| &sampled.inputs).all(|input| input.is_whole)
+}
+
+/// Returns the problem of a corpus without a document to train on.
+fn nothing(plan: &Plan) -> Problem {
+    Problem::of_error(
+        NOTHING,
+        Error::input("no source has a document to train on").file(plan.config_file.clone()).remedy(
+            "name training files in `files`, with records that are kept, copied (`epochs`) and \
+                 not all held out",
+        ),
+    )
 }
 
 /// Adds a note about files beside those of a source that are named for validation and that no
