@@ -176,6 +176,23 @@ def test_plan_fails_where_settings_leave_nothing(corpus: Path, tmp_path: Path) -
     assert not sabiprep.plan(corpus).would_fail
 
 
+def test_plan_knows_the_languages_that_packing_finds(corpus: Path, tmp_path: Path) -> None:
+    records = [{**record, "lang": ["yo", "Hausa"][i % 2]} for i, record in enumerate(RECORDS)]
+    (corpus / "a.jsonl").write_text(json_lines(records))
+    configure(corpus, lang="{{ lang }}")
+    plan = sabiprep.plan(corpus)
+    assert [(source.name, source.lang) for source in plan.sources] == [
+        ("a-Hausa", "hau"),
+        ("a-yo", "yor"),
+    ]
+    report = sabiprep.pack(corpus, tmp_path / "out")
+    assert [source.name for source in report.sources] == [source.name for source in plan.sources]
+    (corpus / "a.jsonl").write_text(json_lines([{**RECORDS[0], "lang": "a" * 65}]))
+    assert sabiprep.plan(corpus).would_fail
+    with pytest.raises(ConfigError, match="names no language"):
+        sabiprep.pack(corpus, tmp_path / "again")
+
+
 def test_a_remedy_with_a_backslash_can_be_copied(corpus: Path) -> None:
     (corpus / "a.jsonl").write_text("one\rtwo\rthree\r")
     configure(corpus, format="text", segments=[{"target": "{{ text }}"}])

@@ -20,7 +20,7 @@ pub use problem::Problem;
 pub use source::SurveyedSource;
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::monitor::Phase;
 use crate::plan::{PackOptions, Plan};
 use crate::tasks;
@@ -30,6 +30,8 @@ use sample::{Budget, Sampled};
 
 /// The version of the survey's JSON: keys are added, never renamed, within a version.
 const VERSION: u32 = 1;
+/// The most bytes of files that are read through for the languages that a field holds.
+const READ_FOR_LANGUAGES: u64 = 64 << 20;
 
 /// A corpus before it is packed.
 #[derive(Debug, Clone, Serialize)]
@@ -112,6 +114,7 @@ impl Survey {
         problems: &mut Vec<Problem>,
         context: &Context<'_>,
     ) -> Result<()> {
+        plan = with_languages(plan, problems, context)?;
         plan.split_bytes = sample::split_bytes(&plan);
         let bench = Bench::of(plan, problems, context)?;
         let plan = bench.plan();
@@ -149,6 +152,25 @@ impl Survey {
         self.problems.retain(|problem| known.insert(problem.clone()));
         self.problems.sort_by_key(|problem| problem.severity);
         self.would_fail = self.problems.iter().any(Problem::is_error);
+    }
+}
+
+/// Returns the plan with a source for each language that a field holds, as packing makes them, where
+/// the files are small enough to be read for it.
+fn with_languages(plan: Plan, problems: &mut Vec<Problem>, context: &Context<'_>) -> Result<Plan> {
+    let by_field = plan.sources.iter().filter(|source| source.lang_field.is_some());
+    let inputs = by_field.flat_map(|source| &source.inputs);
+    let bytes: u64 = inputs.map(|&input| plan.inputs[input].size).sum();
+    if bytes == 0 || bytes > READ_FOR_LANGUAGES {
+        return Ok(plan);
+    }
+    match plan.clone().with_languages(context) {
+        Ok(plan) => Ok(plan),
+        Err(error) if error.kind == ErrorKind::Interrupted => Err(error),
+        Err(error) => {
+            problems.push(Problem::of_error("language", error));
+            Ok(plan)
+        }
     }
 }
 
