@@ -165,6 +165,13 @@ def test_files_without_a_clear_language_are_refused(
         assert [source.name for source in report.sources] == ["text-hau", "text-yor"]
 
 
+def test_languages_are_found_in_folders_of_any_depth(tmp_path: Path) -> None:
+    names = ["a/hau.txt", "a/b/yor.txt", "ibo.txt"]
+    corpus = write(tmp_path / "corpus", {name: f"{name}\n" for name in names})
+    report = pack(corpus, [{"name": "text", "files": "**/{lang}.txt"}])
+    assert [source.lang for source in report.sources] == ["hau", "ibo", "yor"]
+
+
 def test_braces_keep_their_meaning_in_other_sources(tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus", {"{lang}.jsonl": pairs("yor")})
     segments = [{"prompt": "{lang} {{ t.en }}"}, {"target": "{{ t.yor }}"}]

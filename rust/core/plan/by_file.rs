@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind::NotFound;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use glob::Pattern;
 
@@ -13,7 +13,7 @@ use super::find::{find_files, no_match, paths_below, portable_name};
 use super::placeholder::{LANG, in_segments, in_text, is_plain, name_of};
 use super::spec::{Files, Patterns};
 use super::{HubFiles, SourceSpec};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::storage::Storage;
 
 /// Returns the sources that `spec` stands for: one for each language in the names of its files, in
@@ -231,21 +231,14 @@ pub(super) fn languages_of(
 fn candidates_of(pattern: &str, root: &Path, storage: &dyn Storage) -> Result<BTreeSet<String>> {
     let mut candidates = BTreeSet::new();
     let components: Vec<_> = Path::new(pattern).components().collect();
-    let holds = |component: &std::path::Component<'_>| {
-        component.as_os_str().to_string_lossy().contains(LANG)
-    };
+    let holds = |component: &Component<'_>| component.as_os_str().to_string_lossy().contains(LANG);
     let Some(nth) = components.iter().position(holds) else { return Ok(candidates) };
     let component = components[nth].as_os_str().to_string_lossy();
-    for folder in paths_below(storage, root, pattern, &components[..nth])? {
-        // `*` may have matched a file.
-        if !storage.is_folder(&folder) {
-            continue;
-        }
-        let names =
-            storage.list(&folder).map_err(|error| Error::io(ErrorKind::Input, &folder, &error))?;
-        for name in names {
-            add_candidates(&component, &name.to_string_lossy(), &mut candidates);
-        }
+    let all = Component::Normal("*".as_ref());
+    let beside: Vec<Component<'_>> = components[..nth].iter().copied().chain([all]).collect();
+    for path in paths_below(storage, root, pattern, &beside)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        add_candidates(&component, &name, &mut candidates);
     }
     Ok(candidates)
 }
