@@ -193,6 +193,21 @@ def test_plan_knows_the_languages_that_packing_finds(corpus: Path, tmp_path: Pat
         sabiprep.pack(corpus, tmp_path / "again")
 
 
+@pytest.mark.parametrize("field", ['"x"y"z"', '"ab" tail', '"ab" "cd"', '"a""b"c"'])
+def test_a_quote_that_closes_too_early_is_doubted(
+    corpus: Path, tmp_path: Path, field: str
+) -> None:
+    rows = "".join(f'"text {i}, with ""quotes""",l{i}\n' for i in range(20))
+    (corpus / "a.csv").write_text(f"text,label\n{rows}{field},k\n{rows}")
+    configure(corpus, files=["a.csv"])
+    report = sabiprep.pack(corpus, tmp_path / "out")
+    [note] = [note for note in report.notes if "quote" in note]
+    assert "1 of its records, first a.csv:22" in note and "before the end" in note
+    (corpus / "a.csv").write_text(f"text,label\n{rows}")
+    report = sabiprep.pack(corpus, tmp_path / "again")
+    assert not [note for note in report.notes if "quote" in note]
+
+
 def test_a_remedy_with_a_backslash_can_be_copied(corpus: Path) -> None:
     (corpus / "a.jsonl").write_text("one\rtwo\rthree\r")
     configure(corpus, format="text", segments=[{"target": "{{ text }}"}])

@@ -242,7 +242,8 @@ pub(crate) fn doubt(source: &Source, count: u64, place: &str) -> String {
         )
     } else {
         (
-            "have a quote that closes after many lines or never: these lines became one field",
+            "have a quote that closes after many lines, never, or before the end of its field: \
+             lines became one field, or quotes are lost",
             "If quotes are text in this file, say so (format = \"tsv\", for tabs), or mend them.",
         )
     };

@@ -107,7 +107,9 @@ impl Reader for CsvReader {
 
     fn is_doubtful(&self) -> bool {
         let row = &self.rows.row;
-        row.flaw.is_some() || row.swallows(self.rows.delimiter, self.columns.len())
+        row.flaw.is_some()
+            || row.has_stray_text
+            || row.swallows(self.rows.delimiter, self.columns.len())
     }
 
     fn detach(&self) -> Box<dyn Detached> {
@@ -163,6 +165,11 @@ struct Row {
     line: u64,
     /// Whether the field at hand begins with a quote, once that is read.
     is_quoted: Option<bool>,
+    /// The quotes that were read of the field at hand, and its last byte.
+    quotes: usize,
+    last: u8,
+    /// Whether a field goes on after the quote that closes it: `"a"b`, whose quotes are lost.
+    has_stray_text: bool,
     /// What is wrong with the record as a whole.
     flaw: Option<String>,
     /// The encoding of the file, if it is not UTF-8.
@@ -249,6 +256,7 @@ impl Row {
         (self.start, self.line, self.is_quoted) = (start, line, None);
         (self.bytes, self.filled, self.gap, self.count) = (0, 0, 0, 0);
         self.ends.clear();
+        (self.quotes, self.last, self.has_stray_text) = (0, 0, false);
         self.flaw = None;
     }
 
@@ -282,9 +290,11 @@ impl Row {
             self.is_quoted.get_or_insert(chunk[read] == b'"');
             let (result, len, filled) =
                 parser.read_field(&chunk[read..], &mut self.data[self.filled..]);
+            let raw = &chunk[read..read + len];
             read += len;
             self.bytes += len;
             self.filled += filled;
+            self.note_quotes(raw, matches!(result, ReadFieldResult::Field { .. }));
             match result {
                 // The rest of a record that is too long overwrites its start.
                 ReadFieldResult::OutputFull if self.flaw.is_some() => self.filled = 0,
@@ -303,6 +313,28 @@ impl Row {
             }
         }
         (read, false)
+    }
+
+    /// Notes the quotes of `raw`, bytes of the field at hand; of its end if `is_end`, with what ends
+    /// it.
+    fn note_quotes(&mut self, raw: &[u8], is_end: bool) {
+        if self.is_quoted != Some(true) || self.flaw.is_some() {
+            return;
+        }
+        let content = if is_end { &raw[..raw.len().saturating_sub(1)] } else { raw };
+        self.quotes += memchr::memchr_iter(b'"', content).count();
+        self.last = content.last().copied().unwrap_or(self.last);
+        if is_end {
+            // All quotes are the two around the field, and two for each in it.
+            let start = if self.ends.len() == self.count {
+                self.ends.last().copied().unwrap_or(0)
+            } else {
+                return;
+            };
+            let within = memchr::memchr_iter(b'"', &self.data[start..self.filled]).count();
+            self.has_stray_text |= self.last != b'"' || self.quotes != 2 + 2 * within;
+            (self.quotes, self.last) = (0, 0);
+        }
     }
 
     /// Ends a field. The next field begins on `line`.
