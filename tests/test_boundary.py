@@ -78,9 +78,7 @@ def test_a_target_of_nothing_but_eos_leaves_no_target(explain_one: ExplainOne, b
     for target in (EOS, EOS * 2, *([BOS + EOS] if bos else [])):
         segments = [("prompt", "{{ a }}"), ("target", target)]
         record = {"a": "" if target.startswith(BOS) else "Ada"}
-        seen = explain_one(
-            tokenizer_json("bytes"), segments, record, bos=BOS if bos else None
-        )
+        seen = explain_one(tokenizer_json("bytes"), segments, record, bos=BOS if bos else None)
         assert seen.dropped == "no target left", (target, seen)
 
 

@@ -194,9 +194,7 @@ def test_plan_knows_the_languages_that_packing_finds(corpus: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("field", ['"x"y"z"', '"ab" tail', '"ab" "cd"', '"a""b"c"'])
-def test_a_quote_that_closes_too_early_is_doubted(
-    corpus: Path, tmp_path: Path, field: str
-) -> None:
+def test_a_quote_that_closes_too_early_is_doubted(corpus: Path, tmp_path: Path, field: str) -> None:
     rows = "".join(f'"text {i}, with ""quotes""",l{i}\n' for i in range(20))
     (corpus / "a.csv").write_text(f"text,label\n{rows}{field},k\n{rows}")
     configure(corpus, files=["a.csv"])
