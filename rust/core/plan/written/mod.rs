@@ -137,8 +137,7 @@ mod tests {
             let others: String = keys
                 .iter()
                 .filter(|key| key.is_needed && key.name != *name)
-                .map(|key| format!("{} = {}\n", key.name, key.example))
-                .collect();
+                .fold(String::new(), |all, key| all + key.name + " = " + key.example + "\n");
             match kind {
                 Kind::Word(words) | Kind::Words(words) => {
                     let wrong =
