@@ -160,11 +160,24 @@ fn collect_texts<'v>(value: &'v Value, texts: &mut Vec<&'v str>) {
 }
 
 /// Returns whether `found` holds for the hash of any n-gram of `text`.
-fn any_n_gram(text: &str, n: usize, mut found: impl FnMut(u64) -> bool) -> bool {
+fn any_n_gram(text: &str, n: usize, found: impl FnMut(u64) -> bool) -> bool {
     let folded = text.nfc().collect::<String>().to_lowercase();
-    let words = folded
+    any_n_gram_of(words(&folded), n, found)
+}
+
+/// Returns the words of a text in NFC and lower case: its runs of letters, marks and digits.
+pub(crate) fn words(folded: &str) -> impl Iterator<Item = &str> {
+    folded
         .split(|c: char| !c.is_alphanumeric() && !is_combining_mark(c))
-        .filter(|word| !word.is_empty());
+        .filter(|word| !word.is_empty())
+}
+
+/// Returns whether `found` holds for the hash of any n-gram of these words.
+pub(crate) fn any_n_gram_of<'t>(
+    words: impl Iterator<Item = &'t str>,
+    n: usize,
+    mut found: impl FnMut(u64) -> bool,
+) -> bool {
     // Hashes of the last n words; the hash of an n-gram is made from these.
     let mut last: VecDeque<u64> = VecDeque::with_capacity(n);
     let mut bytes = Vec::with_capacity(n * 8);

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Source};
 use crate::read::{InputSplit, Records};
-use crate::segment::{SegmentBuilder, builder_of, find_chat_template};
+use crate::segment::{SegmentBuilder, builder_of, find_named};
 use crate::tokenize::Encoder;
 
 /// A plan with its tokenizer loaded and its templates compiled.
@@ -40,7 +40,7 @@ impl Job {
         }
         let names = encoder.token_names();
         for source in &mut plan.sources {
-            find_chat_template(source, encoder.chats(), &names)
+            find_named(source, encoder.chats(), &names)
                 .map_err(|error| error.file(plan.config_file.clone()))?;
         }
         let build = |source: &Source| builder_of(source, encoder.spellings(), &names);

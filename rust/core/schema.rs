@@ -110,6 +110,8 @@ pub enum Duplicates {
     /// Drop a record with an equal content: the text in NFC and lower case, white space as one
     /// space.
     Normalised,
+    /// Drop a record with nearly the same words, by its `MinHash` signature.
+    Near,
 }
 
 /// The reason why a record was dropped. Each dropped record has exactly one reason.

@@ -13,7 +13,7 @@ use crate::read::{InputSplit, Records};
 use crate::report;
 use crate::schema::{DropReason, Refusal};
 use crate::segment::{
-    Controls, Rendered, SegmentBuilder, Segmenter, TokenNames, builder_of, find_chat_template,
+    Controls, Rendered, SegmentBuilder, Segmenter, TokenNames, builder_of, find_named,
 };
 use crate::spool::Tally;
 use crate::tokenize::{tags_of, train_bpe};
@@ -79,7 +79,7 @@ fn train(plan: Plan, vocab_size: usize, context: &Context<'_>) -> Result<Tokeniz
     let mut plan = plan;
     let names = names_of(&plan);
     for source in &mut plan.sources {
-        find_chat_template(source, &TokenizerChats::default(), &names)
+        find_named(source, &TokenizerChats::default(), &names)
             .map_err(|error| error.file(plan.config_file.clone()))?;
     }
     let plan = &plan;

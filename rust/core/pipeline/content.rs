@@ -26,6 +26,11 @@ impl Contents {
         }
         xxh3_128(self.normalised.as_bytes())
     }
+
+    /// Returns the text that the last key is the hash of.
+    pub(crate) fn normalised(&self) -> &str {
+        &self.normalised
+    }
 }
 
 /// Appends a text in lower case, each run of white space as one space, none at the ends.

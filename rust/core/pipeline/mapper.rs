@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::content::Contents;
 use super::document::{Scratch, prepare, prepare_record};
 use super::fit::truncate;
+use super::minhash::MinHash;
 use crate::choice::{Purpose, Subject, choice};
 use crate::context::Context;
 use crate::error::Result;
@@ -26,8 +27,10 @@ pub(super) type Made = std::result::Result<Documents, Refusal>;
 
 /// The documents of a record.
 pub(super) struct Documents {
-    documents: Vec<(DocMeta, Document)>,
+    list: Vec<(DocMeta, Document)>,
     key: Option<Key>,
+    /// The band hashes of the record, if near duplicates are dropped.
+    bands: Vec<u64>,
 }
 
 /// A mapped record.
@@ -53,13 +56,16 @@ pub(super) struct Mapper<'a> {
     monitor: &'a Monitor,
     scratch: Scratch,
     contents: Contents,
+    /// Makes band hashes, if near duplicates are dropped.
+    minhash: Option<MinHash>,
 }
 
 impl<'a> Mapper<'a> {
     /// Returns a mapper for records of `source`.
     pub(super) fn new(job: &'a Job, source: usize, shortens: bool, monitor: &'a Monitor) -> Self {
         let (scratch, contents) = (Scratch::new(job), Contents::default());
-        Self { job, source, shortens, monitor, scratch, contents }
+        let minhash = job.plan.pack.near.map(MinHash::new);
+        Self { job, source, shortens, monitor, scratch, contents, minhash }
     }
 
     /// Maps a record, and counts it as done.
@@ -121,12 +127,14 @@ impl<'a> Mapper<'a> {
             record_id,
             ..Key::default()
         });
+        let minhash = self.minhash.as_mut();
+        let bands = minhash.map(|minhash| minhash.bands(self.contents.normalised()));
         let documents = (0..).zip(self.scratch.documents.drain(..)).map(|(part, document)| {
             let targets = count_targets(&document.runs, source.loss);
             let meta = DocMeta::new(record_id, part, targets, bucket as u16, contaminated);
             (meta, document)
         });
-        Documents { documents: documents.collect(), key }
+        Documents { list: documents.collect(), key, bands: bands.unwrap_or_default() }
     }
 }
 
@@ -154,7 +162,7 @@ impl Spools<'_> {
         if is_doubtful {
             tally.doubts.add(Doubts { count: 1, first: Some(record_id) });
         }
-        for (_, document) in whole.iter().flat_map(|made| &made.documents) {
+        for (_, document) in whole.iter().flat_map(|made| &made.list) {
             tally.marks.add(&document.marks);
         }
         spool(&mut self.whole, record_id, whole)?;
@@ -174,8 +182,8 @@ impl Spools<'_> {
 /// Adds the documents of a record to a spool, or counts why it has none.
 pub(super) fn spool(spool: &mut SpoolWriter<'_>, record_id: u64, made: Made) -> Result<()> {
     match made {
-        Ok(Documents { documents, key }) => {
-            spool.push(documents.iter().map(|(meta, document)| (*meta, document)), key)
+        Ok(Documents { list, key, bands }) => {
+            spool.push(list.iter().map(|(meta, document)| (*meta, document)), key, &bands)
         }
         Err(Refusal { reason, why }) => {
             spool.drop_record(reason, record_id, why);

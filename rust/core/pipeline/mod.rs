@@ -11,6 +11,7 @@ mod fit;
 mod gather;
 mod map;
 mod mapper;
+mod minhash;
 mod names;
 mod reduce;
 mod runner;

@@ -47,6 +47,9 @@ impl SpoolNames {
             "keyed": job.keyed,
             "held_out": held_out.map(|n_grams| format!("{:032x}", n_grams.digest())),
         });
+        if let Some(near) = job.plan.pack.near {
+            whole["near"] = json!(near);
+        }
         if let Some(clean) = &source.clean {
             whole["clean"] = json!(clean);
         }

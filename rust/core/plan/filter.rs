@@ -40,6 +40,15 @@ pub struct FilterSpec {
     /// The expected script; that of the source's language by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
+    /// The smallest probability that the text is in the expected language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_language: Option<f64>,
+    /// The expected language; that of the source by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// The library that identifies languages, with its version, and its code of the expected one.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(crate) identifier: Option<(String, String)>,
     /// The largest share of lines that repeat an earlier one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_repeated_lines: Option<f64>,
@@ -125,6 +134,7 @@ impl FilterSpec {
         let shares = [
             ("min_letters", self.min_letters),
             ("min_script", self.min_script),
+            ("min_language", self.min_language),
             ("max_repeated_lines", self.max_repeated_lines),
             ("max_repeated_ngrams", self.max_repeated_ngrams),
         ];
@@ -153,6 +163,7 @@ impl FilterSpec {
         }
         for (key, given, other, needed) in [
             ("script", self.script.is_some(), "min_script", self.min_script.is_some()),
+            ("language", self.language.is_some(), "min_language", self.min_language.is_some()),
             (
                 "ngram",
                 self.ngram.is_some(),

@@ -14,6 +14,7 @@ mod hub;
 mod inputs;
 mod language;
 mod mix;
+mod near;
 mod options;
 mod pack;
 mod placeholder;
@@ -38,6 +39,7 @@ pub(crate) use guess::Guess;
 pub use hub::HubFiles;
 pub(crate) use language::{UNDETERMINED, code_of, language_name, near_code};
 pub(crate) use mix::MixPlan;
+pub use near::{Near, NearSpec};
 pub use options::{PackOptions, SPOOL_BYTES};
 pub use pack::PackPlan;
 pub use source::{Input, Source};
@@ -167,6 +169,7 @@ impl Plan {
             }
         }
         refuse_source_count(plan.sources.len()).map_err(in_config)?;
+        plan.pack.near = near::resolve(spec.pack.near, &plan.sources).map_err(in_config)?;
         plan.add_decontaminate(storage).map_err(in_config)?;
         plan.refuse_both_splits(storage).map_err(in_config)?;
         Ok(plan)

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::source::refuse_no_share;
-use super::{PackOptions, PackSpec, mix};
+use super::{Near, PackOptions, PackSpec, mix};
 use crate::error::{Error, Result};
 use crate::pack::{Packing, window_count, windows};
 use crate::schema::{MAX_SEQ_LEN, SEQ_LEN_MULTIPLE};
@@ -35,6 +35,9 @@ pub struct PackPlan {
     /// The size of the n-grams that training may not share with these files, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decontaminate_ngram: Option<usize>,
+    /// How near duplicates are found, if a source drops them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub near: Option<Near>,
 }
 
 impl PackPlan {
@@ -104,5 +107,7 @@ pub(super) fn resolve(spec: &PackSpec, options: &PackOptions) -> Result<PackPlan
         shard_tokens,
         decontaminate,
         decontaminate_ngram,
+        // The sources say whether there is any.
+        near: None,
     })
 }

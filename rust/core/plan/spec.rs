@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Table;
 
-use super::{CONFIG_FILE, ChatSpec, CleanSpec, FilterSpec, shown, written};
+use super::{CONFIG_FILE, ChatSpec, CleanSpec, FilterSpec, NearSpec, shown, written};
 use crate::error::{Error, Result};
 use crate::pack::Packing;
 use crate::read::{Encoding, FormatName, Renames, TextUnit, small_text};
@@ -118,6 +118,8 @@ pub struct PackSpec {
     pub decontaminate_ngram: Option<usize>,
     /// The policy for duplicates, for sources that name none.
     pub duplicates: Option<Duplicates>,
+    /// How near duplicates are found.
+    pub near: Option<NearSpec>,
     /// The largest share of unfit records, for sources that name none.
     pub max_bad_fraction: Option<f64>,
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::chat::Chat;
+use super::chat::{Chat, find_chat_template};
 use super::clean::{Cleaned, Editor};
+use super::filter::find_identifier;
 use super::{Controls, Fields, Rendered, Segmenter, Step, TokenNames, string_leaves_of};
 use crate::error::Result;
-use crate::plan::Source;
+use crate::plan::{Source, TokenizerChats};
 use crate::read::{FieldTree, Record};
 use crate::schema::Refusal;
 
@@ -89,6 +90,17 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
 
     /// Returns the number of rendered records whose template text could not be told from data.
     fn unmarked(&self) -> u64;
+}
+
+/// Finds what a source names and does not hold: its chat template, the identifier of languages. Must
+/// be done before [`builder_of`].
+pub(crate) fn find_named(
+    source: &mut Source,
+    chats: &TokenizerChats,
+    names: &TokenNames,
+) -> Result<()> {
+    find_chat_template(source, chats, names)?;
+    find_identifier(source)
 }
 
 /// Returns the builder that a source asks for. Another way is one file of this room and one line

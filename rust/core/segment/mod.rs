@@ -30,13 +30,13 @@ mod source;
 mod words;
 
 pub use builder::SegmentBuilder;
-pub(crate) use builder::{Each, builder_of};
-pub(crate) use chat::find_chat_template;
+pub(crate) use builder::{Each, builder_of, find_named};
 pub(crate) use chat_templates::DEFAULT_CHAT;
 use clean::Editor;
 pub(crate) use clean::{Change, Touched};
 use direct::Direct;
 pub(crate) use filter::refuse_tokens;
+pub use filter::{IdentifyLanguage, Likelihood, register_identifier};
 pub(crate) use guard::Controls;
 pub(crate) use words::names_in;
 

@@ -67,19 +67,36 @@ impl Decisions {
         first: u32,
         documents: &[DocMeta],
     ) -> Option<Made> {
+        let split = self.split(corpus, index, first, documents)?;
+        let (source, record_id) = (corpus.parts[index].source, documents[0].record_id);
+        let copies = match split {
+            Split::Train => self.copies(corpus.plan, source, record_id),
+            Split::Validation => 1,
+        };
+        Some(Made { split, copies })
+    }
+
+    /// Returns the split of the record with these `documents`, as [`Self::made`] takes them; `None`
+    /// if it was dropped.
+    pub(super) fn split(
+        &self,
+        corpus: &Corpus<'_>,
+        index: usize,
+        first: u32,
+        documents: &[DocMeta],
+    ) -> Option<Split> {
         let (part, facts) = (&corpus.parts[index], Facts::of(documents));
         let outcome = corpus.outcome(part, facts.record_id, facts.longest);
         let Outcome::Kept(split) = outcome else { return None };
         // A held-out record may share n-grams with other held-out text.
         let is_contaminated = split == Split::Train && facts.contaminated;
-        if self.is_dropped(index, first) || is_contaminated {
-            return None;
-        }
-        let copies = match split {
-            Split::Train => self.copies(corpus.plan, part.source, facts.record_id),
-            Split::Validation => 1,
-        };
-        Some(Made { split, copies })
+        (!self.is_dropped(index, first) && !is_contaminated).then_some(split)
+    }
+
+    /// Drops the record whose first document has the index `first` in part `index` for its
+    /// content.
+    pub(super) fn drop_for_content(&mut self, index: usize, first: u32) {
+        self.dropped[index][first as usize / 64] |= 1 << (first % 64);
     }
 
     /// Returns whether a record is dropped because another record has its content.

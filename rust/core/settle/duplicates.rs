@@ -10,23 +10,17 @@
 //! record has the same text, or the same content. So every dropped content is kept once. Copies
 //! are made later: `epochs` may leave out the record that was kept.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::ops::RangeInclusive;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::corpus::{Corpus, Outcome, PartOf};
+use super::merge::Merge;
 use crate::context::Context;
 use crate::error::Result;
 use crate::schema::{DropReason, Duplicates, RecordId, Split};
-use crate::spool::{Key, Keys, Tally};
+use crate::spool::{Key, Tally};
 use crate::storage::Storage;
 use crate::tasks;
-
-/// Content keys of a part held at once, by all merges together.
-const KEYS_AT_ONCE: u64 = 512;
-/// Content keys of a part that one merge holds at least.
-const KEYS_OF_A_MERGE: u64 = 64;
 
 /// Decides which records are dropped for their content. Returns, by part, a bit for the first
 /// document of each record.
@@ -51,32 +45,24 @@ pub(super) fn drop_by_content(
         .collect())
 }
 
-/// Returns the range of contents that is share `nth` of `shares`.
-fn share(nth: usize, shares: usize) -> RangeInclusive<u128> {
-    let size = u128::MAX / shares as u128;
-    size * nth as u128..=if nth + 1 == shares { u128::MAX } else { size * (nth as u128 + 1) - 1 }
-}
-
 /// Sets the bits of the records of a share that are dropped. Returns their counts by source.
 fn drop_share(
     corpus: &Corpus<'_>,
-    (nth, shares): (usize, usize),
+    share: (usize, usize),
     dropped: &[Vec<AtomicU64>],
     storage: &dyn Storage,
 ) -> Result<Vec<Tally>> {
     let mut tallies = vec![Tally::default(); corpus.plan.sources.len()];
     let by_text = corpus.plan.sources.iter().any(|source| source.duplicates == Duplicates::Exact);
-    let (contents, at_once) =
-        (share(nth, shares), (KEYS_AT_ONCE / shares as u64).max(KEYS_OF_A_MERGE));
     // The first merge goes ahead to the end of each content, to see whether it is held out; the
     // second follows.
     let mut ahead = corpus
         .plan
         .holds_out()
-        .then(|| Merge::new(storage, &corpus.parts, &contents, at_once))
+        .then(|| Merge::<Key>::new(storage, &corpus.parts, share))
         .transpose()?;
-    let mut merge = Merge::new(storage, &corpus.parts, &contents, at_once)?;
-    while let Some(content) = merge.content() {
+    let mut merge = Merge::<Key>::new(storage, &corpus.parts, share)?;
+    while let Some(content) = merge.hash() {
         let mut held_out = false;
         while let Some((index, key)) =
             ahead.as_mut().map_or(Ok(None), |ahead| ahead.advance_within(content))?
@@ -153,7 +139,8 @@ impl Group {
         let earlier = match policy {
             Duplicates::Keep => None,
             Duplicates::Exact => self.texts.get(&text).copied(),
-            Duplicates::Normalised => self.first,
+            // Equal contents are as near as can be.
+            Duplicates::Normalised | Duplicates::Near => self.first,
         };
         if earlier.is_some() {
             return Some((DropReason::Duplicate, earlier));
@@ -163,65 +150,6 @@ impl Group {
             self.texts.entry(text).or_insert(record);
         }
         None
-    }
-}
-
-/// Content keys of all parts, in order of key, source and record.
-struct Merge<'a> {
-    /// A cursor over the keys of each part.
-    cursors: Vec<Keys<'a>>,
-    /// Content, source, record and part of the next key of each part, the lowest on top.
-    next: BinaryHeap<Reverse<(u128, usize, u64, usize)>>,
-    /// The next key of each part.
-    keys: Vec<Key>,
-    /// The source of each part.
-    sources: Vec<usize>,
-}
-
-impl<'a> Merge<'a> {
-    /// Begins the merge of the keys of `parts` whose content lies in `contents`.
-    fn new(
-        storage: &'a dyn Storage,
-        parts: &[PartOf<'a>],
-        contents: &RangeInclusive<u128>,
-        at_once: u64,
-    ) -> Result<Self> {
-        let mut merge = Self {
-            cursors: parts
-                .iter()
-                .map(|part| part.part.keys(storage, contents, at_once))
-                .collect::<Result<_>>()?,
-            next: BinaryHeap::new(),
-            keys: vec![Key::default(); parts.len()],
-            sources: parts.iter().map(|part| part.source).collect(),
-        };
-        (0..parts.len()).try_for_each(|part| merge.refill(part))?;
-        Ok(merge)
-    }
-
-    /// Reads the next key of a part.
-    fn refill(&mut self, part: usize) -> Result<()> {
-        if let Some(key) = self.cursors[part].advance()? {
-            self.keys[part] = key;
-            self.next.push(Reverse((key.content, self.sources[part], key.record_id, part)));
-        }
-        Ok(())
-    }
-
-    /// Returns the content of the next key.
-    fn content(&self) -> Option<u128> {
-        self.next.peek().map(|Reverse((content, ..))| *content)
-    }
-
-    /// Moves past the next key and returns it with the index of its part, if it has this content.
-    fn advance_within(&mut self, content: u128) -> Result<Option<(usize, Key)>> {
-        if self.content() != Some(content) {
-            return Ok(None);
-        }
-        let Some(Reverse((.., part))) = self.next.pop() else { return Ok(None) };
-        let key = self.keys[part];
-        self.refill(part)?;
-        Ok(Some((part, key)))
     }
 }
 
@@ -243,7 +171,7 @@ mod tests {
             let repeats = match policy {
                 Duplicates::Keep => false,
                 Duplicates::Exact => kept.any(|((_, _, other), _)| other == text),
-                Duplicates::Normalised => kept.next().is_some(),
+                Duplicates::Normalised | Duplicates::Near => kept.next().is_some(),
             };
             reasons.push(match (held_out && *split == Split::Train, repeats) {
                 (true, _) => Some(DropReason::InValidation),
@@ -252,19 +180,6 @@ mod tests {
             });
         }
         reasons
-    }
-
-    #[test]
-    fn every_content_is_in_one_share() {
-        for shares in [1, 2, 3, 7, 64] {
-            assert_eq!(
-                (*share(0, shares).start(), *share(shares - 1, shares).end()),
-                (0, u128::MAX)
-            );
-            for nth in 1..shares {
-                assert_eq!(*share(nth, shares).start(), share(nth - 1, shares).end() + 1);
-            }
-        }
     }
 
     proptest! {

@@ -8,7 +8,10 @@
 mod corpus;
 mod decisions;
 mod duplicates;
+mod forest;
+mod merge;
 mod mix;
+mod near;
 mod shards;
 mod sums;
 
@@ -36,6 +39,9 @@ pub(crate) fn settle(corpus: &Corpus<'_>, context: &Context<'_>) -> Result<Decis
     };
     let epochs = vec![Epochs::of(1.0); plan.sources.len()];
     let mut decisions = Decisions { dropped, epochs, shards: Vec::new(), sources: Vec::new() };
+    if plan.pack.near.is_some() {
+        near::drop_near(corpus, &mut decisions, &mut tallies, context)?;
+    }
     // A mix is decided from what is left to train on, so records are summed up twice.
     let unique = if plan.mix.is_some() {
         let sums = sum_all(corpus, &decisions, context)?;

@@ -9,6 +9,7 @@
 mod cleaned;
 mod lowest;
 mod part;
+mod sorted;
 mod store;
 mod writer;
 
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use cleaned::Cleaned;
 pub(crate) use lowest::{Listing, Lowest};
-pub(crate) use part::{Keys, Part};
+pub(crate) use part::Part;
+pub(crate) use sorted::{Band, Cursor, Key, Sorted};
 pub(crate) use store::{Spool, SpoolWriter, Store};
 pub(crate) use writer::{PartWriter, decode};
 
@@ -106,49 +108,6 @@ impl DocMeta {
             bucket: word(4) as u16,
             contaminated: word(4) >> 16 & 0xff != 0,
             part: (word(4) >> 24) as u8,
-        }
-    }
-}
-
-/// The content keys of a record: records with equal keys are duplicates.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Key {
-    /// The xxh3-128 of the normalised text.
-    pub content: u128,
-    /// The xxh3-64 of the text, byte for byte.
-    pub exact: u64,
-    /// The id of the record.
-    pub record_id: u64,
-    /// The index of its first document in its part.
-    pub meta: u32,
-    /// The number of tokens of its longest document.
-    pub longest: u32,
-}
-
-impl Key {
-    /// The size of a stored key.
-    const BYTES: usize = 40;
-
-    /// Appends the stored key.
-    fn push_bytes(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.content.to_le_bytes());
-        out.extend_from_slice(&self.exact.to_le_bytes());
-        out.extend_from_slice(&self.record_id.to_le_bytes());
-        out.extend_from_slice(&self.meta.to_le_bytes());
-        out.extend_from_slice(&self.longest.to_le_bytes());
-    }
-
-    /// Reads a stored key.
-    fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
-        let (content, rest) = bytes.split_first_chunk().expect("40 bytes are more than 16");
-        let words = rest.as_chunks().0;
-        let word = |nth: usize| u64::from_le_bytes(words[nth]);
-        Self {
-            content: u128::from_le_bytes(*content),
-            exact: word(0),
-            record_id: word(1),
-            meta: word(2) as u32,
-            longest: (word(2) >> 32) as u32,
         }
     }
 }

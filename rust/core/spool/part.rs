@@ -2,18 +2,18 @@
 //! in a file.
 //!
 //! The block holds, one after another: the documents' tokens (ids in the dataset's type, then role
-//! run-lengths), their metas, their content keys in order of key, and for each group of buckets
-//! the index of its first meta. Every question to a part is answered from that block alone, so
-//! its place makes no difference.
+//! run-lengths), their metas, their content keys in order of key, for each group of buckets the
+//! index of its first meta, and their band hashes in order. Every question to a part is answered
+//! from that block alone, so its place makes no difference.
 
 use std::borrow::Cow;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BUCKETS, DocMeta, Key};
+use super::{BUCKETS, Band, DocMeta, Key, Sorted};
 use crate::error::Result;
 use crate::storage::Storage;
 
@@ -35,6 +35,15 @@ pub(crate) struct Layout {
     pub documents: u32,
     /// The number of content keys: one for each record, or none at all.
     pub keys: u32,
+    /// The number of band hashes: as many for each record, or none at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bands: u32,
+}
+
+/// Returns whether a count is left out of an index.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Layout {
@@ -44,7 +53,7 @@ impl Layout {
     }
 
     /// Returns the byte at which the content keys start.
-    fn keys_at(&self) -> u64 {
+    pub(super) fn keys_at(&self) -> u64 {
         self.metas_at() + u64::from(self.documents) * DocMeta::BYTES as u64
     }
 
@@ -53,10 +62,15 @@ impl Layout {
         self.keys_at() + u64::from(self.keys) * Key::BYTES as u64
     }
 
+    /// Returns the byte at which the band hashes start.
+    pub(super) fn bands_at(&self) -> u64 {
+        self.groups_at() + (GROUPS as u64 + 1) * 4
+    }
+
     /// Returns the size of the block in bytes.
     #[must_use]
     pub(crate) fn bytes(&self) -> u64 {
-        self.groups_at() + (GROUPS as u64 + 1) * 4
+        self.bands_at() + u64::from(self.bands) * Band::BYTES as u64
     }
 
     /// Returns the size of the block of a layout read from a file; `None` if no block can have
@@ -89,7 +103,7 @@ pub(crate) struct Part {
 
 impl Part {
     /// Reads a range of the block.
-    fn read(&self, storage: &dyn Storage, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+    pub(super) fn read(&self, storage: &dyn Storage, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         match &self.block {
             Block::Memory(bytes) => Ok(bytes[range.start as usize..range.end as usize].into()),
             Block::File(path, offset) => {
@@ -200,80 +214,13 @@ impl Part {
         }
         Ok(out.into())
     }
-
-    /// Returns a cursor over the keys whose content lies in `contents`, in order of key. It reads
-    /// `at_once` keys at a time.
-    pub(crate) fn keys<'a>(
-        &'a self,
-        storage: &'a dyn Storage,
-        contents: &RangeInclusive<u128>,
-        at_once: u64,
-    ) -> Result<Keys<'a>> {
-        let next = self.key_where(storage, |content| content >= *contents.start())?;
-        let end = self.key_where(storage, |content| content > *contents.end())?;
-        Ok(Keys { part: self, storage, next, end, at_once, held: Vec::new().into_iter() })
-    }
-
-    /// Returns the index of the first key whose content `is_past`, by a binary search.
-    fn key_where(&self, storage: &dyn Storage, is_past: impl Fn(u128) -> bool) -> Result<u64> {
-        let (mut first, mut end) = (0, u64::from(self.layout.keys));
-        // The least and the greatest possible content need no search.
-        if is_past(0) {
-            return Ok(0);
-        }
-        if !is_past(u128::MAX) {
-            return Ok(end);
-        }
-        while first < end {
-            let middle = first.midpoint(end);
-            let is_past =
-                self.read_keys(storage, middle..middle + 1)?.iter().all(|key| is_past(key.content));
-            if is_past { end = middle } else { first = middle + 1 }
-        }
-        Ok(first)
-    }
-
-    /// Reads the keys with these indices.
-    fn read_keys(&self, storage: &dyn Storage, range: Range<u64>) -> Result<Vec<Key>> {
-        let place = |index: u64| self.layout.keys_at() + index * Key::BYTES as u64;
-        let bytes = self.read(storage, place(range.start)..place(range.end))?;
-        Ok(bytes.as_chunks().0.iter().map(Key::from_bytes).collect())
-    }
-}
-
-/// A cursor over content keys of a part, in order of key.
-#[derive(Debug)]
-pub(crate) struct Keys<'a> {
-    part: &'a Part,
-    storage: &'a dyn Storage,
-    /// The index of the next key to read.
-    next: u64,
-    /// The index after the last key to read.
-    end: u64,
-    /// Keys that are read together.
-    at_once: u64,
-    /// Keys that were read and not yet returned.
-    held: std::vec::IntoIter<Key>,
-}
-
-impl Keys<'_> {
-    /// Returns the next key, or `None` after the last.
-    pub(crate) fn advance(&mut self) -> Result<Option<Key>> {
-        if let Some(key) = self.held.next() {
-            return Ok(Some(key));
-        }
-        let next = (self.next + self.at_once).min(self.end);
-        self.held = self.part.read_keys(self.storage, self.next..next)?.into_iter();
-        self.next = next;
-        Ok(self.held.next())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::schema::{IdType, Role, Run, push_run};
-    use crate::spool::{PartWriter, decode};
+    use crate::spool::{Cursor, PartWriter, decode};
     use crate::storage::Local;
     use crate::tokenize::Document;
     use proptest::prelude::*;
@@ -311,7 +258,9 @@ mod tests {
             for (record_id, (ids, bucket, content)) in (0..).zip(&documents) {
                 let meta = DocMeta { record_id, bucket: *bucket, ..DocMeta::default() };
                 let key = Key { content: u128::from(*content), record_id, ..Key::default() };
-                writer.push([(meta, &document(ids))], keyed.then_some(key));
+                let bands = [u64::from(*content) << 56, record_id];
+                let bands: &[u64] = if keyed { &bands } else { &[] };
+                writer.push([(meta, &document(ids))], keyed.then_some(key), bands);
             }
             let (layout, block) = writer.finish();
             prop_assert_eq!(layout.bytes(), block.len() as u64);
@@ -349,7 +298,7 @@ mod tests {
                 }
                 let mut seen = Vec::new();
                 for contents in [0..=split, split + 1..=u128::MAX] {
-                    let mut keys = part.keys(&Local, &contents, 3).unwrap();
+                    let mut keys = Cursor::<Key>::new(&part, &Local, &contents, 3).unwrap();
                     while let Some(key) = keys.advance().unwrap() {
                         let meta = &metas[key.meta as usize];
                         prop_assert_eq!(meta.record_id, key.record_id);
@@ -362,6 +311,24 @@ mod tests {
                 }
                 prop_assert_eq!(seen.len(), if keyed { documents.len() } else { 0 });
                 prop_assert!(seen.is_sorted());
+                let mut bands = Vec::new();
+                let split = split << 120;
+                for hashes in [0..=split, split + 1..=u128::MAX] {
+                    let mut cursor = Cursor::<Band>::new(&part, &Local, &hashes, 3).unwrap();
+                    while let Some(band) = cursor.advance().unwrap() {
+                        prop_assert!(hashes.contains(&(u128::from(band.hash) << 64)));
+                        bands.push((band.hash, metas[band.meta as usize].record_id));
+                    }
+                }
+                prop_assert!(bands.is_sorted_by_key(|(hash, _)| *hash));
+                let records = (0..).zip(&documents);
+                let mut expected: Vec<(u64, u64)> = records
+                    .flat_map(|(id, (.., content))| [(u64::from(*content) << 56, id), (id, id)])
+                    .filter(|_| keyed)
+                    .collect();
+                expected.sort_unstable();
+                bands.sort_unstable();
+                prop_assert_eq!(bands, expected);
             }
         }
     }

@@ -300,8 +300,9 @@ impl SpoolWriter<'_> {
         &mut self,
         documents: impl IntoIterator<Item = (DocMeta, &'d Document)>,
         key: Option<Key>,
+        bands: &[u64],
     ) -> Result<()> {
-        self.open.push(documents, key);
+        self.open.push(documents, key, bands);
         // A record's documents lie in one part, so that settling finds them together.
         if self.open.held() >= PART_BYTES { self.close_part() } else { Ok(()) }
     }
@@ -520,7 +521,7 @@ mod tests {
                         bucket: (nth * 37 % 4096) as u16,
                         ..DocMeta::default()
                     };
-                    writer.push([(meta, &document)], None).unwrap();
+                    writer.push([(meta, &document)], None, &[]).unwrap();
                 }
                 writer.tally().records = 50;
                 writer.finish().unwrap();
@@ -564,7 +565,7 @@ mod tests {
             push_run(&mut document.runs, 5, Role::Target);
             let key = Key { content: u128::from(nth), record_id: nth, ..Key::default() };
             let meta = DocMeta { record_id: nth, ..DocMeta::default() };
-            writer.push([(meta, &document)], Some(key));
+            writer.push([(meta, &document)], Some(key), &[]);
             let (layout, block) = writer.finish();
             file.push(&Part { layout, block: Block::Memory(Arc::new(block)) }).unwrap();
         }

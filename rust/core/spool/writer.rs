@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::part::{GROUP, GROUPS, Layout};
-use super::{DocMeta, Key};
+use super::{Band, DocMeta, Key, Sorted};
 use crate::schema::{IdType, Role, Run, push_run};
 use crate::tokenize::Document;
 
@@ -13,6 +13,7 @@ pub(crate) struct PartWriter {
     id_type: IdType,
     metas: Vec<DocMeta>,
     keys: Vec<Key>,
+    bands: Vec<Band>,
     payload: Vec<u8>,
 }
 
@@ -20,21 +21,26 @@ impl PartWriter {
     /// Returns a writer without documents.
     #[must_use]
     pub(crate) fn new(id_type: IdType) -> Self {
-        Self { id_type, metas: Vec::new(), keys: Vec::new(), payload: Vec::new() }
+        let (metas, keys, bands, payload) = Default::default();
+        Self { id_type, metas, keys, bands, payload }
     }
 
     /// Returns the number of bytes held.
     #[must_use]
     pub(crate) fn held(&self) -> usize {
-        self.payload.len() + self.metas.len() * DocMeta::BYTES + self.keys.len() * Key::BYTES
+        self.payload.len()
+            + self.metas.len() * DocMeta::BYTES
+            + self.keys.len() * Key::BYTES
+            + self.bands.len() * Band::BYTES
     }
 
     /// Adds the documents of a record, which share a bucket. The place of their tokens is filled
-    /// in. A part has a key for each record, or no keys.
+    /// in. A part has a key for each record, or no keys, and as many bands for each.
     pub(crate) fn push<'d>(
         &mut self,
         documents: impl IntoIterator<Item = (DocMeta, &'d Document)>,
         key: Option<Key>,
+        bands: &[u64],
     ) {
         let (first, mut longest) = (self.metas.len() as u32, 0);
         for (mut meta, document) in documents {
@@ -55,6 +61,7 @@ impl PartWriter {
             self.metas.push(meta);
         }
         self.keys.extend(key.map(|key| Key { meta: first, longest, ..key }));
+        self.bands.extend(bands.iter().map(|&hash| Band { hash, meta: first }));
     }
 
     /// Returns the block and its layout, and leaves the writer empty.
@@ -63,6 +70,7 @@ impl PartWriter {
             payload: self.payload.len() as u64,
             documents: self.metas.len() as u32,
             keys: self.keys.len() as u32,
+            bands: self.bands.len() as u32,
         };
         // A stable sort: within a bucket, documents stay in reading order.
         let mut order: Vec<u32> = (0..layout.documents).collect();
@@ -83,7 +91,7 @@ impl PartWriter {
             meta.push_bytes(&mut block);
         }
         self.keys.sort_unstable_by_key(|key| (key.content, key.record_id));
-        // Keys name documents by reading order until now.
+        // Keys and bands name documents by reading order until now.
         for key in &self.keys {
             Key { meta: place_of[key.meta as usize], ..*key }.push_bytes(&mut block);
         }
@@ -92,7 +100,12 @@ impl PartWriter {
             before += start;
             block.extend_from_slice(&before.to_le_bytes());
         }
-        (self.metas, self.keys, self.payload) = (Vec::new(), Vec::new(), Vec::new());
+        for band in &mut self.bands {
+            band.meta = place_of[band.meta as usize];
+        }
+        self.bands.sort_unstable();
+        self.bands.iter().for_each(|band| band.push_bytes(&mut block));
+        *self = Self::new(self.id_type);
         (layout, block)
     }
 }

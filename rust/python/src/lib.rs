@@ -4,6 +4,7 @@
 
 mod door;
 mod error;
+mod language;
 mod options;
 mod pipeline;
 mod survey;
@@ -20,6 +21,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// The Rust core of sabiprep.
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    sabiprep::segment::register_identifier(Box::new(language::Library));
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("OPTION_NAMES", options::NAMES)?;
     module.add_function(wrap_pyfunction!(pipeline::pack, module)?)?;

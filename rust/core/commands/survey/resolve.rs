@@ -8,9 +8,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::plan::{CONFIG_FILE, Guess, PackOptions, PackSpec, Plan, PlanSpec};
-use crate::segment::{
-    Controls, SegmentBuilder, Segmenter, TokenNames, builder_of, find_chat_template,
-};
+use crate::segment::{Controls, SegmentBuilder, Segmenter, TokenNames, builder_of, find_named};
 use crate::storage::Storage;
 use crate::tokenize::Encoder;
 
@@ -166,7 +164,7 @@ impl Bench {
         let chats = encoder.as_ref().map(Encoder::chats).cloned().unwrap_or_default();
         let config_file = plan.config_file.clone();
         plan.sources.retain_mut(|source| {
-            let built = find_chat_template(source, &chats, &names)
+            let built = find_named(source, &chats, &names)
                 .and_then(|()| builder_of(source, spellings, &names))
                 .and_then(|built| Segmenter::refuse_constant(source).map(|()| built));
             match built {

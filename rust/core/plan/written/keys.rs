@@ -61,7 +61,7 @@ pub(super) const SEGMENTS: &str =
     "[{ prompt = \"{{ question }}\" }, { target = \" {{ answer }}\" }]";
 /// The place of the keys of a chat, in errors.
 pub(super) const IN_CHAT: &str = " in `chat`";
-const DUPLICATES: Kind = Kind::Word(|| &["keep", "exact", "normalised"]);
+const DUPLICATES: Kind = Kind::Word(|| &["keep", "exact", "normalised", "near"]);
 const SPECIAL_IN_DATA: Kind = Kind::Word(|| &["text", "error"]);
 
 pub(super) const TOP: &[Key] = &[
@@ -88,7 +88,13 @@ const PACK: &[Key] = &[
     key("decontaminate", Kind::Texts, "[\"tests/*.jsonl\"]"),
     key("decontaminate_ngram", Kind::Whole, "13"),
     key("duplicates", DUPLICATES, "\"exact\""),
+    key("near", Kind::Inner(NEAR), "{ ngram = 5 }"),
     key("max_bad_fraction", Kind::Number, "0.05"),
+];
+const NEAR: &[Key] = &[
+    key("ngram", Kind::Whole, "5"),
+    key("bands", Kind::Whole, "14"),
+    key("rows", Kind::Whole, "8"),
 ];
 const MIX: &[Key] = &[
     key("by", Kind::Word(|| &["task", "lang", "source"]), "\"task\""),
@@ -148,6 +154,8 @@ const FILTER: &[Key] = &[
     key("min_letters", Kind::Number, "0.6"),
     key("min_script", Kind::Number, "0.8"),
     key("script", Kind::Text, "\"Latn\""),
+    key("min_language", Kind::Number, "0.5"),
+    key("language", Kind::Text, "\"swa\""),
     key("max_repeated_lines", Kind::Number, "0.3"),
     key("max_repeated_ngrams", Kind::Number, "0.15"),
     key("ngram", Kind::Whole, "5"),

@@ -3,6 +3,7 @@
 //! Takes a rendered document, whole: one that was shortened to fit a row is not measured again.
 //! Measures its data, since the text of templates says nothing about a record.
 
+mod language;
 mod letters;
 mod measures;
 mod rules;
@@ -14,6 +15,9 @@ use super::Rendered;
 use crate::error::Result;
 use crate::plan::{FilterSpec, Measured, Source};
 use crate::schema::{DropReason, Refusal, Role};
+use language::Language;
+pub(crate) use language::find_identifier;
+pub use language::{IdentifyLanguage, Likelihood, register_identifier};
 use letters::{Letters, Script};
 use measures::{Ngrams, Repeated, share};
 
@@ -26,6 +30,8 @@ pub(super) struct Filter {
     letters: Letters,
     /// The expected script, if it is measured.
     script: Option<Script>,
+    /// The check of the language, if it is asked for.
+    language: Option<Language>,
     /// Whether the texts are English, for which rules list words.
     is_english: bool,
 }
@@ -111,6 +117,7 @@ impl Filter {
             spec: spec.clone(),
             letters: Letters::new(),
             script: script.transpose()?,
+            language: Language::new(spec.min_language, spec.identifier.as_ref()),
             is_english: source.lang == "eng",
         })
     }
@@ -121,7 +128,9 @@ impl Filter {
         self.judge_length(text)?;
         self.judge_letters(text)?;
         self.judge_repetition(text)?;
-        self.spec.rules.iter().try_for_each(|rule| self.judge_by(*rule, text))
+        self.spec.rules.iter().try_for_each(|rule| self.judge_by(*rule, text))?;
+        // The slowest comes last.
+        self.language.as_ref().map_or(Ok(()), |language| language.judge(text))
     }
 
     /// Refuses a text for its characters or words.
