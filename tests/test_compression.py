@@ -129,6 +129,10 @@ def test_what_lies_beside_the_one_file_of_an_archive_is_ignored(folders: Iterato
     # A format that the source names does not need the suffix.
     stored = zipped(("a", TEXT))
     assert shards_of(next(folders), "b.zip", stored, format="text") == plain
+    # Nearly 3 MiB of directory, most of the bound: read once, not twice.
+    folders_beside = [(f"{nth:0100}/", b"") for nth in range(20_000)]
+    stored = zipped(("a.txt", TEXT), *folders_beside)
+    assert shards_of(next(folders), "b.zip", stored) == plain
 
 
 @pytest.mark.parametrize(

@@ -60,21 +60,11 @@ pub(super) fn open(file: Box<dyn StoredFile>, size: u64) -> io::Result<Content> 
 
 /// Returns the place of the one file of an archive.
 fn only_entry(directory: &mut Directory) -> io::Result<Entry> {
-    let archive = ZipArchive::new(&mut *directory).map_err(explained)?;
-    let (before, comment) = (archive.offset(), archive.comment().len() as u64);
-    drop(archive);
+    let mut archive = ZipArchive::new(directory).map_err(explained)?;
     // The directory of the last of several archives lists its own files alone.
-    if before > 0 {
+    if archive.offset() > 0 {
         return Err(damaged("other bytes come before the archive, such as another archive"));
     }
-    let mut end = [0; 4];
-    directory.seek(SeekFrom::End(-(END_RECORD as i64) - comment as i64))?;
-    directory.read_exact(&mut end)?;
-    if end != END_MARK {
-        return Err(damaged("other bytes follow the archive"));
-    }
-    directory.seek(SeekFrom::Start(0))?;
-    let mut archive = ZipArchive::new(directory).map_err(explained)?;
     let listed = archive.metadata();
     let mut names = Vec::new();
     let mut only = None;
@@ -105,6 +95,14 @@ fn only_entry(directory: &mut Directory) -> io::Result<Entry> {
         return Err(Flaw::new(what, UNPACK).into());
     }
     let start = archive.by_index_raw(index).map_err(explained)?.data_start();
+    let comment = archive.comment().len() as i64;
+    let directory = archive.into_inner();
+    let mut end = [0; 4];
+    directory.seek(SeekFrom::End(-(END_RECORD as i64) - comment))?;
+    directory.read_exact(&mut end)?;
+    if end != END_MARK {
+        return Err(damaged("other bytes follow the archive"));
+    }
     Ok(Entry {
         name: name.clone(),
         start: start.ok_or_else(|| damaged("its file has no place"))?,
