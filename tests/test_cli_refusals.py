@@ -181,6 +181,16 @@ def test_unfinished_and_foreign_datasets(run: Run, packed: PackReport, tmp_path:
         refused(run(command, tmp_path / "nowhere"), "nowhere")
 
 
+def test_inspect_of_a_corpus_names_the_command_that_shows_one(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "shard.jsonl").write_text('{"text": "a"}\n')
+    refused(run("inspect", tmp_path), "a corpus, not a packed dataset", "sabiprep plan")
+    (tmp_path / "corpus.toml").write_text("")
+    refused(run("inspect", tmp_path), "a corpus, not a packed dataset", "sabiprep plan")
+    (tmp_path / "empty").mkdir()
+    refused(run("inspect", tmp_path / "empty"), "manifest.json")
+
+
 def test_inspect_refuses_what_is_not_there(run: Run, packed: PackReport) -> None:
     refused(
         run("inspect", packed.out, "--row", 10_000), "no row 10000", f"0 to {packed.train.rows - 1}"

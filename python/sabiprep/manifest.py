@@ -284,6 +284,14 @@ def _read(folder: Path, path: Path) -> bytes:
                 remedy="name the OUT folder of sabiprep pack",
                 errno=error.errno,
             ) from None
+        if _is_corpus(folder):
+            raise DatasetError(
+                "a corpus, not a packed dataset",
+                file=str(folder),
+                remedy=f"sabiprep plan {folder} shows a corpus; "
+                f"sabiprep pack {folder} OUT makes a dataset of it, in OUT",
+                errno=error.errno,
+            ) from None
         raise DatasetError(
             f"no packed dataset here: {MANIFEST_FILE} is written last, and is missing",
             file=str(folder),
@@ -297,6 +305,14 @@ def _read(folder: Path, path: Path) -> bytes:
             remedy="check the folder and its permissions",
             errno=error.errno,
         ) from error
+
+
+def _is_corpus(folder: Path) -> bool:
+    """Returns whether a folder without a manifest holds a corpus, and no part of a dataset."""
+    if (folder / "corpus.toml").is_file():
+        return True
+    is_part = (folder / ".work").is_dir() or any(folder.glob("*/shard-*.arrow"))
+    return not is_part and any(not file.name.startswith(".") for file in folder.iterdir())
 
 
 def _own_digest(content: bytes, digest: str) -> str:
