@@ -326,7 +326,7 @@ def test_another_tokenizer_is_refused(packed: sabiprep.PackReport, tmp_path: Pat
     for path, content in content_of(Path(packed.out)).items():
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         (copy / path).write_bytes(content + b" " * path.endswith("tokenizer.json"))
-    with pytest.raises(DatasetError, match="not the tokenizer of this dataset"):
+    with pytest.raises(DatasetError, match="is not the tokenizer this dataset was packed with"):
         sabiprep.export(copy, tmp_path / "new", "jsonl")
     assert not (tmp_path / "new").exists()
 

@@ -6,7 +6,6 @@ decoded by the core, a document at a time.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -17,8 +16,7 @@ import pyarrow as pa
 
 from sabiprep.api import compiled
 from sabiprep.dataset import PackedDataset
-from sabiprep.errors import DatasetError
-from sabiprep.files import TOKENIZER_LIMIT, read_whole
+from sabiprep.tokenizer_file import read_tokenizer
 
 
 class Texts(Protocol):
@@ -37,19 +35,7 @@ def texts_of(dataset: PackedDataset) -> Texts:
         DatasetError: If its tokenizer cannot be read, or is not the one it was packed with.
         SabiprepError: If the compiled core is needed and missing.
     """
-    file = str(dataset.tokenizer_path)
-    remedy = "pack the dataset again, or put back the tokenizer.json it came with"
-    try:
-        content = read_whole(dataset.tokenizer_path, TOKENIZER_LIMIT)
-    except OSError as error:
-        raise DatasetError(
-            f"cannot be read: {error.strerror or error}",
-            file=file,
-            remedy=remedy,
-            errno=error.errno,
-        ) from error
-    if hashlib.sha256(content).hexdigest() != dataset.manifest["tokenizer"]["sha256"]:
-        raise DatasetError("not the tokenizer of this dataset", file=file, remedy=remedy)
+    content = read_tokenizer(dataset)
     try:
         table = _byte_table(msgspec.json.decode(content), dataset.vocab_size)
     except (ValueError, RecursionError, TypeError, LookupError, AttributeError):

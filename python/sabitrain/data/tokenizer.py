@@ -7,7 +7,6 @@ taken out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from sabiprep.errors import DatasetError
-from sabiprep.files import TOKENIZER_LIMIT, read_whole
+from sabiprep.tokenizer_file import REMEDY, read_tokenizer
 from sabitrain.data.rows import RowSource
 
-REMEDY = "pack the dataset again, or put back the tokenizer.json it came with"
 CHAT_TEMPLATE = "chat_template.jinja"
 """The file of a chat template beside a tokenizer, as ``transformers`` names it."""
 
@@ -47,31 +45,6 @@ def open_tokenizer(dataset: RowSource) -> Tokenizer:
             remedy=REMEDY,
         )
     return tokenizer
-
-
-def read_tokenizer(dataset: RowSource) -> bytes:
-    """Reads the bytes of the tokenizer's file.
-
-    Raises:
-        DatasetError: If it cannot be read, or is not the one that the dataset was packed with.
-    """
-    file = str(dataset.tokenizer_path)
-    try:
-        content = read_whole(dataset.tokenizer_path, TOKENIZER_LIMIT)
-    except OSError as error:
-        raise DatasetError(
-            f"cannot be read as a tokenizer: {error.strerror or error}",
-            file=file,
-            remedy=REMEDY,
-            errno=error.errno,
-        ) from error
-    if hashlib.sha256(content).hexdigest() != dataset.manifest["tokenizer"]["sha256"]:
-        raise DatasetError(
-            "is not the tokenizer this dataset was packed with: its sha256 is not the manifest's",
-            file=file,
-            remedy=REMEDY,
-        )
-    return content
 
 
 def _load(dataset: RowSource, content: bytes) -> tuple[Tokenizer, int, str | None]:

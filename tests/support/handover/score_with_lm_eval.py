@@ -9,27 +9,14 @@ import json
 import sys
 
 import lm_eval
-import torch
-import transformers
 from lm_eval.tasks import TaskManager
+from tiny_llama import tiny_llama
 
 
 def main(tasks: str, tokenizer_file: str, folder: str) -> None:
     """Makes the checkpoint, scores it, and prints one JSON object."""
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=tokenizer_file, eos_token="</s>", pad_token="</s>"
-    )
-    torch.manual_seed(0)
-    shape = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    transformers.LlamaForCausalLM(shape).save_pretrained(folder)
+    model, tokenizer = tiny_llama(tokenizer_file)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     scored = lm_eval.simple_evaluate(
         model="hf",

@@ -11,25 +11,14 @@ import sys
 
 import datasets
 import torch
-import transformers
 import trl
+from tiny_llama import tiny_llama
 
 
 def main(export: str, tokenizer_file: str, run: str) -> None:
     """Trains, and prints one JSON object."""
     rows = datasets.load_from_disk(export)
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=tokenizer_file, eos_token="</s>", pad_token="</s>"
-    )
-    torch.manual_seed(0)
-    shape = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-    )
-    model = transformers.LlamaForCausalLM(shape)
+    model, tokenizer = tiny_llama(tokenizer_file)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     config = trl.SFTConfig(
         run,
