@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sabiprep::commands::train_tokenizer;
@@ -18,13 +18,30 @@ use sabiprep::schema::{DocId, LossPolicy};
 use sabiprep::segment::{Fields, Rendered};
 use sabiprep::storage::Local;
 
+/// The example corpus and a tokenizer trained on it.
+struct Bench {
+    folder: tempfile::TempDir,
+    corpus: PathBuf,
+    tokenizer: PathBuf,
+    monitor: Monitor,
+}
+
+impl Bench {
+    /// Trains a tokenizer on the example corpus.
+    fn of_example() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/corpus");
+        let tokenizer = folder.path().join("tokenizer.json");
+        let monitor = Monitor::default();
+        let context = Context { threads: 1, monitor: &monitor, storage: &Local };
+        train_tokenizer(&corpus, &tokenizer, 2048, false, &context).expect("a tokenizer");
+        Self { folder, corpus, tokenizer, monitor }
+    }
+}
+
 fn stages(criterion: &mut Criterion) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/corpus");
-    let tokenizer = folder.path().join("tokenizer.json");
-    let monitor = Monitor::default();
+    let Bench { folder, corpus, tokenizer, monitor } = Bench::of_example();
     let context = Context { threads: 1, monitor: &monitor, storage: &Local };
-    train_tokenizer(&corpus, &tokenizer, 2048, false, &context).expect("a tokenizer");
     let options = PackOptions {
         tokenizer: Some(tokenizer),
         threads: 1,
@@ -87,12 +104,8 @@ fn stages(criterion: &mut Criterion) {
 /// Reading alone, of the same lines as they are and compressed.
 #[expect(clippy::disallowed_methods, reason = "a benchmark makes its own files")]
 fn reading(criterion: &mut Criterion) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/corpus");
-    let tokenizer = folder.path().join("tokenizer.json");
-    let monitor = Monitor::default();
+    let Bench { folder, corpus, tokenizer, monitor } = Bench::of_example();
     let context = Context { threads: 1, monitor: &monitor, storage: &Local };
-    train_tokenizer(&corpus, &tokenizer, 2048, false, &context).expect("a tokenizer");
     let options = PackOptions { tokenizer: Some(tokenizer), ..PackOptions::default() };
     let texts = ["eng", "hau", "ibo", "yor"]
         .map(|lang| std::fs::read_to_string(corpus.join(format!("text-{lang}.txt"))).expect("text"))
