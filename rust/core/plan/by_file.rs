@@ -146,10 +146,17 @@ impl Entry {
     fn of(written: &str, places: Places<'_>) -> Result<Self> {
         let Places { root, storage, hub } = places;
         let plain = || Self { pattern: written.to_owned(), languages: None };
-        // A name that exists is taken as it is.
+        // A name that exists is taken as it is, unless languages have files by it too.
         let Some((pattern, listed)) = without_list(written)? else { return Ok(plain()) };
-        if storage.is_there(&root.join(written)) || hub.has(written) {
+        if hub.has(written) {
             return Ok(plain());
+        }
+        if let Some(named) = literal(written, root, storage) {
+            let languages = languages_of(&pattern, root, storage)?;
+            return match languages.first() {
+                None if storage.is_there(&root.join(written)) => Ok(plain()),
+                other => Err(two_meanings(&named, other)),
+            };
         }
         let languages = match listed {
             Some(listed) => listed,
@@ -171,6 +178,25 @@ impl Entry {
         let Some(languages) = &self.languages else { return Some(self.pattern.clone()) };
         languages.contains(lang).then(|| in_text(&self.pattern, lang))
     }
+}
+
+/// Returns the file or folder that is itself named as `written`, up to the first component that holds
+/// a placeholder.
+fn literal(written: &str, root: &Path, storage: &dyn Storage) -> Option<String> {
+    let is_open = |part: &&str| part.contains("{lang");
+    let end = written.split('/').take_while(|part| !is_open(part)).map(|part| part.len() + 1).sum();
+    let rest: &str = written.get(end..)?;
+    let named = &written[..end + rest.find('/').unwrap_or(rest.len())];
+    storage.is_there(&root.join(named)).then(|| named.to_owned())
+}
+
+/// Returns the error of a file or folder `named` with a placeholder, which also stands for languages.
+fn two_meanings(named: &str, other: Option<&String>) -> Error {
+    let also = other.map(|lang| format!(", such as {lang}")).unwrap_or_default();
+    Error::config(format!(
+        "{LANG} stands for a language{also}, and there is a file or folder called {named}"
+    ))
+    .remedy(format!("rename {named}"))
 }
 
 /// Returns a pattern with `{lang}` for each of its placeholders, and the languages that they list;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::find::{find_files, no_match, portable_name};
+use super::find::{find_files, portable_name};
 use super::placeholder::{LANG, in_text};
 use super::{CONFIG_FILE, Plan};
 use crate::error::{Error, Result};
@@ -80,15 +80,19 @@ impl Plan {
     /// and the tokenizer are no texts, unless their very names are given.
     fn find_below(&self, pattern: &str, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
         let mut found = find_files(storage, &self.root, pattern)?;
-        let is_own = |path: &PathBuf| {
-            let own = [Some(self.root.join(CONFIG_FILE)), self.tokenizer.file.clone()];
-            own.into_iter().flatten().any(|own| storage.is_same_file(&own, path))
-        };
-        if found.len() > 1 {
-            found.retain(|path| !is_own(path));
+        if found == [self.root.join(pattern)] {
+            return Ok(found);
         }
+        let own = [Some(self.root.join(CONFIG_FILE)), self.tokenizer.file.clone()];
+        let own: Vec<PathBuf> =
+            own.into_iter().flatten().map(|own| storage.real_path(&own)).collect();
+        found.retain(|path| !own.contains(&storage.real_path(path)));
         if found.is_empty() {
-            return Err(no_match(storage, &self.root, pattern));
+            return Err(Error::input(
+                "no file matches this pattern but the configuration or the tokenizer",
+            )
+            .file(pattern)
+            .remedy("name the files of texts: files = [\"*.jsonl\"]"));
         }
         Ok(found)
     }
