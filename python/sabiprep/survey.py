@@ -21,12 +21,14 @@ class SeenField:
     Attributes:
         name: The name; a field of an object is named after it, with a dot.
         types: The types of its values, nulls aside.
+        labels: The names of its class labels in order of their numbers; empty for other fields.
         null: The share of the records in which it is null.
         missing: The share of the records that lack it.
     """
 
     name: str
     types: tuple[str, ...]
+    labels: tuple[str, ...]
     null: float
     missing: float
 
@@ -265,7 +267,8 @@ def _source(source: Mapping[str, Any]) -> PlannedSource:
         segments=tuple(source["segments"]),
         chat=source["chat"],
         fields=tuple(
-            SeenField(**{**seen, "types": tuple(seen["types"])}) for seen in source["fields"]
+            SeenField(**{**seen, "types": tuple(seen["types"]), "labels": tuple(seen["labels"])})
+            for seen in source["fields"]
         ),
         records=tuple(_record(record) for record in source["records"]),
         sampled_files=source["sample"]["files"],

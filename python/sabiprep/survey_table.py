@@ -18,6 +18,7 @@ from sabiprep.terminal import Sentence, has_colours, on_one_line, visible
 LETTERS_SHOWN = 240
 TOKENS_SHOWN = 24
 FIELDS_SHOWN = 12
+LABELS_SHOWN = 8
 STYLES = {"error": "bold red", "warning": "yellow", "note": ""}
 
 
@@ -136,6 +137,11 @@ def _fields(source: PlannedSource) -> str:
     shown = []
     for seen in source.fields[:FIELDS_SHOWN]:
         text = f"{visible(seen.name)} {' or '.join(seen.types)}".rstrip()
+        if seen.labels:
+            names = ", ".join(visible(name) for name in seen.labels[:LABELS_SHOWN])
+            names += ", …" if len(seen.labels) > LABELS_SHOWN else ""
+            text = f"{visible(seen.name)}: ClassLabel ({names})"
+            text += ", by number" if any("number" in kind for kind in seen.types) else ""
         gaps = [(seen.null, "null"), (seen.missing, "missing")]
         shares = [f"{share:.1%} {word}" for share, word in gaps if share]
         shown.append(f"{text} ({', '.join(shares)})" if shares else text)

@@ -9,9 +9,10 @@ use crate::contamination::HeldOut;
 use crate::context::Context;
 use crate::error::Result;
 use crate::plan::{Plan, Source, code_of, near_code};
+use crate::read::names_shown;
 use crate::report::{ShardSums, utilisation};
 use crate::schema::{DropReason, RecordId, Split};
-use crate::segment::Segmenter;
+use crate::segment::{SegmentBuilder, Segmenter, Step};
 use crate::settle::{Decisions, SourceTotals};
 use crate::spool::Doubts;
 use crate::tokenize::{Encoder, Marks, tags_of};
@@ -250,6 +251,47 @@ pub(crate) fn doubt(source: &Source, count: u64, place: &str) -> String {
     let name = &source.name;
     format!(
         "Source '{name}' is read {dialect}. {count} of its records, first {place}, {what}. {remedy}"
+    )
+}
+
+/// Returns the fields that the templates of `source` show by the numbers of their labels, each with
+/// the names that it could have.
+pub(crate) fn numbered_labels(
+    source: &Source,
+    builder: &dyn SegmentBuilder,
+) -> Vec<(String, String)> {
+    let by_name = source.options.labels.as_ref();
+    let mut found = Vec::new();
+    for path in builder.named_fields() {
+        let mut keys: Vec<&str> = path
+            .iter()
+            .filter_map(|step| match step {
+                Step::Key(key) => Some(key.as_str()),
+                Step::Index(_) => None,
+            })
+            .collect();
+        let renames = &source.options.rename;
+        if let Some(first) = keys.first_mut()
+            && let Some((old, _)) = renames.iter().find(|(_, new)| new == first)
+        {
+            *first = old;
+        }
+        let field = keys.join(".");
+        if by_name.is_some_and(|labels| labels.contains_key(&field)) {
+            continue;
+        }
+        if let Some(names) = source.class_labels.get(&field) {
+            found.push((field, names_shown(names)));
+        }
+    }
+    found
+}
+
+/// Returns the sentence about a field that is shown by the numbers of its labels, and the remedy.
+pub(crate) fn numbered(field: &str, names: &str) -> (String, String) {
+    (
+        format!("`{field}` is shown by number; its labels are, from 0: {names}"),
+        format!("labels = [\"{field}\"] in its source shows the names"),
     )
 }
 

@@ -37,7 +37,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::monitor::Phase;
-use crate::notes::notes;
+use crate::notes::{notes, numbered, numbered_labels};
 use crate::plan::{PackOptions, Plan, Source};
 use crate::read::InputSplit;
 use crate::report::{self, Report, ShardSums, Timing};
@@ -398,8 +398,9 @@ fn reduce(runner: &dyn Runner, stage: &ReduceStage<'_>) -> Result<Vec<ShardSums>
     runner.reduce(stage, &tasks)
 }
 
-/// Returns a sentence for each source that rendered records in this run whose whole text had to
-/// count as data. `before` has the renders of each source before the run.
+/// Returns a sentence for each source that shows labels by number, and for each that rendered
+/// records in this run whose whole text had to count as data. `before` has the renders of each
+/// source before the run.
 fn template_notes(job: &Job, before: &[u64]) -> Vec<String> {
     let renders = job.builders.iter().zip(before);
     let renders = renders.map(|(builder, before)| builder.unmarked() - before);
@@ -411,7 +412,13 @@ fn template_notes(job: &Job, before: &[u64]) -> Vec<String> {
             source.name
         )
     };
-    unmarked.filter(|(_, renders)| *renders > 0).map(note).collect()
+    let numbers = job.plan.sources.iter().zip(&job.builders).flat_map(|(source, builder)| {
+        numbered_labels(source, &**builder).into_iter().map(|(field, names)| {
+            let (what, remedy) = numbered(&field, &names);
+            format!("{}: {what}; {remedy}", source.name)
+        })
+    });
+    unmarked.filter(|(_, renders)| *renders > 0).map(note).chain(numbers).collect()
 }
 
 /// Returns the mapped corpus: the parts of all spools, with the counts of each source.

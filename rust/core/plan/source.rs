@@ -10,7 +10,7 @@ use super::sides::{Found, Side};
 use super::spec::Files;
 use super::{ChatSpec, CleanSpec, FilterSpec, PackSpec, Plan, SegmentSpec, SourceSpec, mix};
 use crate::error::{Error, Result};
-use crate::read::{self, FormatName, FormatOptions};
+use crate::read::{self, ClassLabels, FormatName, FormatOptions};
 use crate::schema::{Duplicates, LossPolicy, OFFSET_BITS, Overflow, SpecialInData};
 use crate::storage::Storage;
 
@@ -52,6 +52,9 @@ pub struct Source {
     /// Options for reading its inputs, beside their format.
     #[serde(flatten)]
     pub options: FormatOptions,
+    /// The class labels of its first file.
+    #[serde(skip)]
+    pub(crate) class_labels: ClassLabels,
     /// The dialect of its files in words; `None` for formats without dialects.
     #[serde(skip)]
     pub dialect: Option<String>,
@@ -131,6 +134,7 @@ impl Plan {
             unit: spec.unit,
             records: spec.records,
             literals: spec.literals,
+            labels: spec.labels.map(|fields| fields.into_iter().map(|it| (it, vec![])).collect()),
             encoding: spec.encoding,
         };
         let all = found.all();
@@ -142,7 +146,8 @@ impl Plan {
             files.iter().map(|input| (input.path.as_path(), input.name.as_str())).collect();
         let format = (format, given.is_some());
         let (format, options) = read::resolve_dialect(storage, format, options, &files)?;
-        let options = options.resolve(format)?;
+        let mut options = options.resolve(format)?;
+        let class_labels = resolve_labels(storage, format, &mut options, &files)?;
         let segments = match &spec.chat {
             Some(_) if spec.segments.is_some() => return Err(two_ways()),
             Some(_) => Vec::new(),
@@ -167,6 +172,7 @@ impl Plan {
             training_inputs,
             sides,
             format,
+            class_labels,
             dialect: read::dialect_in_words(format, &options),
             options,
             segments,
@@ -283,6 +289,22 @@ fn given_format(given: Option<FormatName>, is_parallel: bool) -> Result<Option<F
         }
         given => Ok(given),
     }
+}
+
+/// Finds the names of the labels that a source shows by name. Returns all class labels of its first
+/// file.
+fn resolve_labels(
+    storage: &dyn Storage,
+    format: FormatName,
+    options: &mut FormatOptions,
+    files: &[(&Path, &str)],
+) -> Result<ClassLabels> {
+    if let Some(labels) = &mut options.labels {
+        *labels = read::resolve_labels(storage, format, labels, files)?;
+    }
+    // A file that cannot be read is an error where its records are.
+    let labels = files.first().map(|(path, _)| read::class_labels(storage, format, path));
+    Ok(labels.and_then(Result::ok).unwrap_or_default())
 }
 
 /// Refuses a `max_bad_fraction` that is no share.

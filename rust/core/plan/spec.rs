@@ -198,6 +198,8 @@ pub struct SourceSpec {
     pub records: Option<String>,
     /// The fields whose strings are Python literals.
     pub literals: Option<Vec<String>>,
+    /// The fields whose labels are shown by name instead of by number.
+    pub labels: Option<Vec<String>>,
     /// The encoding of its files, UTF-8 by default.
     pub encoding: Option<Encoding>,
     /// The templates of its prompts and targets, in order.

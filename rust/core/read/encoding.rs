@@ -226,15 +226,32 @@ pub(super) fn not_text(bytes: &[u8], encoding: Option<Encoding>, its: &str) -> S
     }
 }
 
-/// Returns a guess at the encoding of bytes that are not UTF-8, as the end of a sentence; nothing
-/// if they are too few, or hold damaged UTF-8.
-fn guess(bytes: &[u8]) -> String {
+/// Returns the encoding that the source of a file should name, which begins with `stored`; `None` for
+/// UTF-8, an encoding that is not read, and where none is likely.
+pub(super) fn encoding_of(stored: &[u8]) -> Option<Encoding> {
+    if let Some(found) = Found::of(stored) {
+        return found.encoding.map(|encoding| if found.is_marked { Utf16 } else { encoding });
+    }
+    // Windows-1252 has the letters of Latin-1, and quotes where that has controls.
+    let is_western = !is_utf8(stored) && detected(stored)? == encoding_rs::WINDOWS_1252;
+    is_western.then_some(Windows1252)
+}
+
+/// Returns the likely encoding of bytes that are not UTF-8; `None` if they are too few, or hold
+/// damaged UTF-8.
+fn detected(bytes: &[u8]) -> Option<&'static encoding_rs::Encoding> {
     if bytes.len() < GUESSABLE || bytes.utf8_chunks().any(|chunk| !chunk.valid().is_ascii()) {
-        return String::new();
+        return None;
     }
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
     detector.feed(bytes, true);
-    let guessed = detector.guess(None, Utf8Detection::Deny);
+    Some(detector.guess(None, Utf8Detection::Deny))
+}
+
+/// Returns a guess at the encoding of bytes that are not UTF-8, as the end of a sentence; nothing
+/// if they are too few, or hold damaged UTF-8.
+fn guess(bytes: &[u8]) -> String {
+    let Some(guessed) = detected(bytes) else { return String::new() };
     if guessed == encoding_rs::WINDOWS_1252 {
         return "; a guess: encoding = \"windows-1252\" or \"latin-1\"".to_owned();
     }

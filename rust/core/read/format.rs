@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::class_labels::{ClassLabels, refuse_no_field};
 use super::columns::refuse_repeated;
 use super::content::{Found, line_at, places_at};
 use super::encoding::Encoding;
@@ -48,6 +49,11 @@ pub(crate) trait Format: Sync {
     /// records are found by their bytes.
     fn row_groups(&self, _: &Path, _: &dyn Storage) -> Result<Option<Vec<RowGroup>>> {
         Ok(None)
+    }
+
+    /// Returns the names of the labels that a file stores as numbers, by their fields.
+    fn class_labels(&self, _: &Path, _: &dyn Storage) -> Result<ClassLabels> {
+        Ok(ClassLabels::new())
     }
 
     /// Returns whether its files are text, so that they may be in another encoding than UTF-8.
@@ -214,6 +220,9 @@ pub struct FormatOptions {
     /// The fields whose strings are Python literals; for every format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub literals: Option<Vec<String>>,
+    /// The fields whose labels are shown by name, with the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<ClassLabels>,
     /// The encoding of the files, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
@@ -260,6 +269,7 @@ impl FormatOptions {
             })?;
         }
         self.literals.as_deref().map_or(Ok(()), refuse_unnamed)?;
+        self.labels.as_ref().map_or(Ok(()), refuse_no_field)?;
         self.refuse_unknown(format)?;
         if self.header == Some(false) && self.columns.is_none() {
             return Err(Error::config("header = false leaves the columns without names")
@@ -298,6 +308,7 @@ impl FormatOptions {
             ("delimiter", self.delimiter.is_some()),
             ("unit", self.unit.is_some()),
             ("records", self.records.is_some()),
+            ("labels", self.labels.is_some()),
             ("encoding", self.encoding.is_some()),
         ];
         options.into_iter().filter_map(|(name, is_given)| is_given.then_some(name))

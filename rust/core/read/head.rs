@@ -4,7 +4,7 @@ use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use super::decoded::Decoded;
-use super::encoding::{Encoding, Found};
+use super::encoding::{self, Encoding, Found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{BOM, Compression, Storage, unreadable};
 
@@ -157,6 +157,14 @@ impl Head {
         let what = "has lines that end with \\r alone, as on old Macs: it would be one record";
         Err(Error::input(what).remedy(format!("convert it: tr '\\r' '\\n' < {name} > NEW")))
     }
+}
+
+/// Returns the encoding that the source of a file should name, as far as its start shows it; `None`
+/// for UTF-8, and where none is likely.
+pub(crate) fn encoding_of(storage: &dyn Storage, path: &Path) -> Option<Encoding> {
+    let (content, _) = storage.open_named_content(path).ok()?;
+    let failed = |read, error: &io::Error| unreadable(path, read, error);
+    encoding::encoding_of(&first(content, HEAD as u64, failed).ok()?)
 }
 
 /// Returns the first bytes of a file. `failed` makes the error of a file that breaks off after so

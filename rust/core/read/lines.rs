@@ -1,12 +1,14 @@
 //! `Lines`: the lines of a byte range, each with its offset. A line belongs to the range in which
 //! its first byte lies.
 
+use std::io::BufRead;
 use std::ops::Range;
+use std::path::Path;
 
 use super::content::Content;
 use super::format::Request;
 use crate::error::Result;
-use crate::storage::BOM;
+use crate::storage::{BOM, Storage, unreadable};
 
 /// The longest line that is a record; longer lines are passed over in bounded memory. (A tokenizer
 /// takes some 30 bytes of memory for each byte.)
@@ -115,6 +117,27 @@ impl Lines {
         take(&chunk[..len]);
         self.content.consume(len);
         Ok((len, newline.is_some()))
+    }
+}
+
+/// Returns the number of lines of a file; `None` if it has more than `most` bytes of content.
+pub(crate) fn count_lines(storage: &dyn Storage, path: &Path, most: u64) -> Result<Option<u64>> {
+    let mut content = storage.open_content(path, 0)?;
+    let (mut lines, mut read, mut is_open) = (0, 0, false);
+    loop {
+        let bytes = content.fill_buf().map_err(|error| unreadable(path, read, &error))?;
+        let len = bytes.len();
+        if len == 0 {
+            // A last line may lack its end.
+            return Ok(Some(lines + u64::from(is_open)));
+        }
+        lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+        is_open = bytes[len - 1] != b'\n';
+        read += len as u64;
+        if read > most {
+            return Ok(None);
+        }
+        content.consume(len);
     }
 }
 

@@ -5,6 +5,7 @@
 //! record, or fills the slots of the fields that templates show. A format is a file in `formats/`
 //! and a line of the table there; no other module asks for the format of a file.
 
+mod class_labels;
 mod columnar;
 mod columns;
 mod content;
@@ -29,6 +30,7 @@ mod slots;
 mod split;
 mod view;
 
+pub(crate) use class_labels::{ClassLabels, class_labels, names_shown, resolve_labels};
 pub(crate) use content::Found;
 pub(crate) use dialect::{dialect_in_words, resolve_dialect};
 pub(crate) use encoding::Encoding;
@@ -36,9 +38,10 @@ pub(crate) use field_path::field_path;
 pub(crate) use format::{
     FormatName, FormatOptions, Request, SideFile, TextUnit, guess, refuse_other_content,
 };
-pub(crate) use head::small_text;
+pub(crate) use head::{encoding_of, small_text};
 pub use json::Fields;
 pub(crate) use json::{Number, Value};
+pub(crate) use lines::count_lines;
 pub use record::Record;
 pub(crate) use record::{DetachedRecord, Records, for_each_text, parse_json};
 pub(crate) use slots::{FieldTree, Slots};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::class_labels::LabelReader;
 use super::encoding::{Encoding, not_text};
 use super::format::{FormatName, Request};
 use super::json::{Fields, parse_object};
@@ -192,6 +193,7 @@ impl Records {
             ..*request
         })?;
         let reader = LiteralReader::over(reader, request.options.literals.as_ref());
+        let reader = LabelReader::over(reader, request.options.labels.as_ref());
         let wanted = request.wanted.filter(|_| tree.is_some()).cloned();
         Ok(Self { reader, view, wanted, nth_input })
     }
@@ -236,11 +238,12 @@ pub(crate) fn for_each_text(
 ) -> Result<()> {
     let (tree, field) = Field::within(path, None);
     let (view, tree) = View::new(request.options, tree.as_ref());
-    let mut reader = format.get().open(&Request {
+    let reader = format.get().open(&Request {
         wanted: tree.as_ref(),
         range: request.range.clone(),
         ..*request
     })?;
+    let mut reader = LabelReader::over(reader, request.options.labels.as_ref());
     while reader.advance()? {
         field.text(&*reader, &view, &mut each)?;
     }

@@ -17,6 +17,8 @@ pub struct SurveyedField {
     pub name: String,
     /// The types of its values, nulls aside: `text`, `number`, `true or false`, `list of text`…
     pub types: Vec<&'static str>,
+    /// The names of its labels, if it is a field of class labels.
+    pub labels: Vec<String>,
     /// The share of the records in which it is null.
     pub null: f64,
     /// The share of the records that lack it.
@@ -113,6 +115,7 @@ impl SeenFields {
         let field = |(name, seen): (&String, &Seen)| SurveyedField {
             name: name.clone(),
             types: seen.types.iter().copied().collect(),
+            labels: Vec::new(),
             null: share(seen.nulls),
             missing: share(self.records - seen.present.min(self.records)),
         };

@@ -5,6 +5,7 @@
 
 mod estimate;
 mod fields;
+mod labels;
 mod problem;
 mod resolve;
 mod sample;
@@ -128,6 +129,7 @@ impl Survey {
             sampled.iter().map(|sampled| estimate::of_source(&bench, sampled)).collect();
         for (index, sampled) in sampled.iter().enumerate() {
             problem::of_source(&bench, index, sampled, problems, context);
+            labels::of_source(&bench, index, problems, context);
         }
         problem::across(plan, &sampled, problems);
         problem::leftovers(plan, problems, context);

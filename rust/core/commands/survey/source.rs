@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::estimate::Estimate;
 use super::fields::SurveyedField;
+use super::labels;
 use super::resolve::Bench;
 use super::sample::Sampled;
 use crate::commands::explain::{explain_fields, spans_of};
@@ -228,6 +229,8 @@ pub(super) fn surveyed(
         (record.file, record.place) = place_of(plan, index, record.id, context);
     }
     let (encoding, compression) = content_of(plan, source, context);
+    let mut fields = sampled.fields.listed();
+    labels::add_names(source, &mut fields);
     let drops = sampled.drops.iter().map(|(reason, (count, _))| (reason.name(), *count));
     SurveyedSource {
         name: source.name.clone(),
@@ -245,7 +248,7 @@ pub(super) fn surveyed(
         compression,
         segments: source.segments.clone(),
         chat: source.chat.clone(),
-        fields: sampled.fields.listed(),
+        fields,
         records,
         sample: SampleFacts {
             files: sampled.inputs.iter().filter(|input| input.is_read).count(),

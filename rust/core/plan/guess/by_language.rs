@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::path::Path;
 
-use super::{GuessedSource, Unrecognised};
+use super::source::{GuessedSource, Unrecognised};
 use crate::plan::SegmentSpec;
 use crate::plan::by_file::languages_of;
 use crate::plan::placeholder::{LANG, in_segments, is_plain};
+use crate::plan::spec::Files;
 use crate::storage::Storage;
 
 /// Something that the names of its files give a language.
@@ -32,7 +33,8 @@ pub(super) fn by_language<T: OfLanguage>(
     let mut groups: Vec<(T, Option<T>, BTreeSet<String>)> = Vec::new();
     let mut group_of: HashMap<String, usize> = HashMap::new();
     for mut one in all {
-        let lang = one.lang().map(str::to_owned).filter(|lang| can_be_open(&mut one, lang));
+        let lang = one.lang().map(str::to_owned);
+        let lang = lang.filter(|lang| can_be_open(&mut one, lang, root, storage));
         let opened = lang.as_ref().and_then(|lang| one.opened(lang));
         // All that is equal but for the language is of one group.
         let key = opened.as_ref().map(|opened| format!("{opened:?}"));
@@ -50,10 +52,15 @@ pub(super) fn by_language<T: OfLanguage>(
     groups.into_iter().map(one_of).collect()
 }
 
-/// Returns whether `{lang}` may stand in the name of every file.
-fn can_be_open<T: OfLanguage>(one: &mut T, lang: &str) -> bool {
+/// Returns whether `{lang}` may stand in the name of every file. It may not beside a wildcard, which
+/// could stand for a part of it.
+fn can_be_open<T: OfLanguage>(one: &mut T, lang: &str, root: &Path, storage: &dyn Storage) -> bool {
     let is_open = |file: &String| {
-        !file.contains(['*', '?', '[', ']', '{', '}']) && opened(file, lang).contains(LANG)
+        let open = opened(file, lang);
+        let mut parts = open.split('/');
+        let has_both = parts.any(|part| part.contains(LANG) && part.contains('*'));
+        let is_name = file.contains('*') && storage.is_there(&root.join(file));
+        !file.contains(['?', '[', ']', '{', '}']) && open.contains(LANG) && !has_both && !is_name
     };
     lang.chars().all(is_plain) && one.files().into_iter().all(|file| is_open(file))
 }
@@ -76,7 +83,7 @@ fn with_languages<T: OfLanguage>(
 }
 
 /// Returns a text with `{lang}` in the place of every word `lang`.
-fn opened(text: &str, lang: &str) -> String {
+pub(super) fn opened(text: &str, lang: &str) -> String {
     let (mut out, mut end) = (String::new(), 0);
     for (start, _) in text.match_indices(lang) {
         let next = start + lang.len();
@@ -91,17 +98,28 @@ fn opened(text: &str, lang: &str) -> String {
     out + &text[end..]
 }
 
+/// Returns the files of a list; none of parallel text.
+fn list_of(files: &mut Files) -> &mut [String] {
+    match files {
+        Files::List(files) => files,
+        Files::Sides(_) => &mut [],
+    }
+}
+
 impl OfLanguage for GuessedSource {
     fn lang(&self) -> Option<&str> {
         self.path_lang.as_deref()
     }
 
     fn files(&mut self) -> Vec<&mut String> {
-        self.files.iter_mut().chain(&mut self.validation_files).collect()
+        let both = [&mut self.files, &mut self.validation_files];
+        both.into_iter().flat_map(list_of).collect()
     }
 
     fn opened(&self, lang: &str) -> Option<Self> {
-        let all = |texts: &[String]| texts.iter().map(|text| opened(text, lang)).collect();
+        let all = |files: &Files| {
+            Files::List(files.patterns(None).iter().map(|text| opened(text, lang)).collect())
+        };
         let segment = |segment: &SegmentSpec| match segment {
             SegmentSpec::Prompt(template) => SegmentSpec::Prompt(opened(template, lang)),
             SegmentSpec::Target(template) => SegmentSpec::Target(opened(template, lang)),
@@ -114,6 +132,9 @@ impl OfLanguage for GuessedSource {
             path_lang: None,
             files: all(&self.files),
             validation_files: all(&self.validation_files),
+            encoding: self.encoding,
+            unit: self.unit,
+            labels: self.labels.clone(),
             segments: self.segments.as_ref().map(|all| all.iter().map(segment).collect()),
             chat: self.chat.clone(),
             understood: opened(&self.understood, lang),

@@ -1,8 +1,9 @@
 //! Finds the data files below a folder, and says which others are passed over, and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::parallel::Side;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::find::portable_name;
 use crate::plan::saved::{holds_splits, saved_files};
@@ -16,8 +17,15 @@ const MOST_FILES: usize = 100_000;
 /// The most names that a sentence about passed-over files lists.
 const NAMED: usize = 3;
 
+/// Why a file of no known kind is passed over.
+pub(super) const NO_SUFFIX: &str = "no suffix of a format";
+/// Why a file without a record is passed over.
+pub(super) const NO_RECORD: &str = "no record in them";
+/// Why a test file is passed over.
+pub(super) const TEST_FILES: &str = "test files: no training sees them";
+
 /// Suffixes of compressed files, before which the suffix of the format stands.
-const COMPRESSED: [&str; 5] = ["gz", "zst", "bz2", "xz", "zip"];
+pub(super) const COMPRESSED: [&str; 5] = ["gz", "zst", "bz2", "xz", "zip"];
 /// Beginnings of the names of files about a corpus, in lower case.
 const ABOUT: [&str; 10] = [
     "readme",
@@ -56,6 +64,8 @@ pub(super) struct Found {
     pub(super) name: String,
     /// The same without the suffixes of its format and of its compression.
     pub(super) stem: String,
+    /// Whether all of it is one document.
+    pub(super) is_document: bool,
 }
 
 /// The files below a folder.
@@ -63,6 +73,8 @@ pub(super) struct Found {
 pub(super) struct Folder {
     /// Files with the suffix of a format, in order of their names.
     pub(super) files: Vec<Found>,
+    /// Files that may be one language of parallel text, in order of their names.
+    pub(super) sides: Vec<Side>,
     /// Names that are passed over, by the reason.
     passed_over: BTreeMap<&'static str, Vec<String>>,
 }
@@ -98,7 +110,8 @@ impl Folder {
                 {
                     // Beside its files may lie others that a program cached there.
                     let path = files.into_iter().next().unwrap_or(next);
-                    self.files.push(Found { path, stem: shown.clone(), name: shown });
+                    let (stem, is_document) = (shown.clone(), false);
+                    self.files.push(Found { path, name: shown, stem, is_document });
                 } else if depth == DEEPEST {
                     self.pass_over("too deep", shown);
                 } else {
@@ -107,15 +120,18 @@ impl Folder {
             } else if let Some(why) = set_aside(name) {
                 self.pass_over(why, shown);
             } else if let Some(stem) = stem_of(&shown) {
-                let found = Found { path: next, stem: stem.to_owned(), name: shown };
+                let stem = stem.to_owned();
+                let found = Found { path: next, stem, name: shown, is_document: false };
                 self.files.push(found);
                 if self.files.len() > MOST_FILES {
                     return Err(Error::input(format!("holds more than {MOST_FILES} data files"))
                         .file(root.display().to_string())
                         .remedy("write a corpus.toml whose `files` are patterns"));
                 }
+            } else if let Some(side) = Side::of(&shown, &next) {
+                self.sides.push(side);
             } else {
-                self.pass_over("no suffix of a format", shown);
+                self.pass_over(NO_SUFFIX, shown);
             }
         }
         Ok(())
@@ -124,6 +140,11 @@ impl Folder {
     /// Passes over a file.
     pub(super) fn pass_over(&mut self, why: &'static str, name: String) {
         self.passed_over.entry(why).or_default().push(name);
+    }
+
+    /// Returns the names that are passed over for a reason.
+    pub(super) fn passed_over_for(&self, why: &str) -> HashSet<String> {
+        self.passed_over.get(why).into_iter().flatten().cloned().collect()
     }
 
     /// Returns a sentence for each reason for which files were passed over.

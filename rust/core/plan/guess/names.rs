@@ -74,6 +74,11 @@ impl Named {
         }
     }
 
+    /// Takes apart the folder of `path`: its files are of one source, whatever their names.
+    pub(super) fn of_folder(path: &str) -> Self {
+        Self::of(&path[..path.rfind('/').map_or(0, |slash| slash + 1)])
+    }
+
     /// Returns the text that is equal for the files of one source.
     pub(super) fn family(&self) -> String {
         format!("{}|{}", self.folder, self.name())
@@ -94,6 +99,11 @@ impl Named {
             .map(String::as_str)
     }
 
+    /// Returns the words of the last part of the path.
+    pub(super) fn last_words(&self) -> &[String] {
+        self.words.last().map_or(&[], Vec::as_slice)
+    }
+
     /// Returns the task that the path names.
     pub(super) fn task(&self) -> Option<&'static str> {
         self.words.iter().rev().flatten().find_map(|word| task_of(word))
@@ -112,7 +122,7 @@ fn words_of(name: &str) -> Vec<String> {
 }
 
 /// Returns the split that a word says, numbered or not: `dev`, `Dev2`.
-fn split_of(word: &str) -> Option<NamedSplit> {
+pub(super) fn split_of(word: &str) -> Option<NamedSplit> {
     let lower = word.to_lowercase();
     let lower = lower.trim_end_matches(|c: char| c.is_ascii_digit());
     let splits = [
@@ -123,21 +133,76 @@ fn split_of(word: &str) -> Option<NamedSplit> {
     splits.into_iter().find(|(words, _)| words.contains(&lower)).map(|(_, split)| split)
 }
 
-/// Returns the words without those that number a shard: `00000-of-00005`, `part-3`, `shard3`.
+/// Returns whether a name has the number of a shard.
+pub(super) fn is_shard(name: &str) -> bool {
+    let words = words_of(name);
+    (0..words.len()).any(|index| says_shard(&words, index))
+}
+
+/// Returns whether a name has the number of a shard and a hash after it.
+pub(super) fn is_hashed(name: &str) -> bool {
+    let words = words_of(name);
+    (0..words.len()).any(|index| hash_after(&words, index) > 0)
+}
+
+/// Returns whether a word is a number.
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Returns whether a word is a shard with its number: `part3`.
+fn is_numbered(word: &str) -> bool {
+    let lower = word.to_lowercase();
+    SHARD.iter().any(|shard| lower.strip_prefix(shard).is_some_and(is_number))
+}
+
+/// Returns whether the word at `index` says that a shard is numbered: `part3`, `part` or `of` before a
+/// number.
+fn says_shard(words: &[String], index: usize) -> bool {
+    let lower = words[index].to_lowercase();
+    let next_is_number = words.get(index + 1).is_some_and(|word| is_number(word));
+    is_numbered(&lower) || next_is_number && (SHARD.contains(&lower.as_str()) || lower == "of")
+}
+
+/// Returns the words without those that number a shard: `00000-of-00005`, `part-3`, `shard3`, and
+/// without a hash after the number.
 fn without_shard(words: &[String]) -> Vec<String> {
-    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-    let is_numbered = |word: &str| {
-        SHARD.iter().any(|shard| word.to_lowercase().strip_prefix(shard).is_some_and(is_number))
+    let mut kept = Vec::new();
+    let mut index = 0;
+    while index < words.len() {
+        let hash = hash_after(words, index);
+        if !is_number(&words[index]) && !says_shard(words, index) {
+            kept.push(words[index].clone());
+        }
+        index += 1 + hash;
+    }
+    kept
+}
+
+/// Returns the number of words after the shard's number at `index` that are a hash: one, as the Hub
+/// writes it after `00000-of-00004`, or a UUID and what Spark puts after it.
+fn hash_after(words: &[String], index: usize) -> usize {
+    let word = |index: usize| words.get(index).map_or("", String::as_str);
+    let is_hash = |word: &str, len: usize| {
+        word.len() == len && word.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
-    let next_is_number = |index: usize| words.get(index + 1).is_some_and(|word| is_number(word));
-    let is_shard = |(index, word): (usize, &String)| {
-        let lower = word.to_lowercase();
-        is_number(word)
-            || is_numbered(word)
-            || next_is_number(index) && (SHARD.contains(&lower.as_str()) || lower == "of")
-    };
-    let kept = words.iter().enumerate().filter(|&(index, word)| !is_shard((index, word)));
-    kept.map(|(_, word)| word.clone()).collect()
+    if !is_number(word(index)) || index == 0 {
+        return 0;
+    }
+    let next = word(index + 1);
+    if word(index - 1) == "of" && next.len() >= 6 && is_hash(next, next.len()) {
+        return 1;
+    }
+    let is_uuid =
+        [8, 4, 4, 4, 12].iter().enumerate().all(|(nth, &len)| is_hash(word(index + 1 + nth), len));
+    if !is_uuid || word(index - 1) != "part" {
+        return 0;
+    }
+    let is_number_of_file = |word: &str| word.strip_prefix('c').is_some_and(is_number);
+    let codecs = ["snappy", "gz", "zstd", "lz4"];
+    let mut count = 5;
+    count += usize::from(is_number_of_file(word(index + 1 + count)));
+    count + usize::from(codecs.contains(&word(index + 1 + count)))
 }
 
 #[cfg(test)]
@@ -154,6 +219,15 @@ mod tests {
             ("qa/validation/data-00000-of-00001", NamedSplit::Validation, "qa-data"),
             ("a/part-0003", NamedSplit::Train, "a"),
             ("a/shard12", NamedSplit::Train, "a"),
+            ("a/train-00000-of-00004-a09b74b3ef9c3b56", NamedSplit::Train, "a"),
+            ("a/test-00001-of-00004-abcdef", NamedSplit::Test, "a"),
+            (
+                "a/part-00000-27ca4ea1-4f24-4e6c-a9a9-0ac5a9a9b0a1-c000.snappy",
+                NamedSplit::Train,
+                "a",
+            ),
+            ("a/00000-of-00004-faces", NamedSplit::Train, "a-faces"),
+            ("a/part-1-decade", NamedSplit::Train, "a-decade"),
             ("latest/contest", NamedSplit::Train, "latest-contest"),
             ("yor_dev", NamedSplit::Validation, "yor"),
             ("train/test", NamedSplit::Test, ""),

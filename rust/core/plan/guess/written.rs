@@ -2,8 +2,14 @@
 
 use std::fmt::Write;
 
-use super::{Guess, GuessedSource, Unrecognised};
+use super::Guess;
+use super::source::{GuessedSource, Unrecognised};
 use crate::plan::SegmentSpec;
+use crate::plan::spec::{Files, Patterns};
+use crate::read::{Encoding, TextUnit};
+
+/// The letters that a line of names may have.
+const LINE: usize = 90;
 
 /// The templates of fields that are not known, to be filled in.
 const OPEN: &str = "segments = [{ prompt = \"{{ … }}\\n\\n\" }, { target = \"{{ … }}\" }]";
@@ -71,11 +77,7 @@ fn write_source(source: &GuessedSource, comments: bool, out: &mut String) {
     line(out, &format!("task = {}", quoted(&source.task)));
     match &source.lang {
         Some(lang) => line(out, &format!("lang = {}", quoted(lang))),
-        None if source
-            .files
-            .iter()
-            .chain(&source.validation_files)
-            .any(|file| file.contains("{lang")) => {}
+        None if source.is_open() => {}
         None if comments => line(out, "# lang = \"yor\"   # no name tells the language"),
         None => {}
     }
@@ -83,6 +85,10 @@ fn write_source(source: &GuessedSource, comments: bool, out: &mut String) {
     if !source.validation_files.is_empty() {
         write_files("validation_files", &source.validation_files, out);
     }
+    if source.unit == Some(TextUnit::File) {
+        line(out, "unit = \"file\"");
+    }
+    write_reading(source.encoding, &source.labels, out);
     if let Some(chat) = &source.chat {
         let tools = if chat.tools { ", tools = \"tools\"" } else { "" };
         if comments {
@@ -105,10 +111,47 @@ fn write_source(source: &GuessedSource, comments: bool, out: &mut String) {
     out.push('\n');
 }
 
+/// Writes how files are read, where they need it.
+fn write_reading(encoding: Option<Encoding>, labels: &[String], out: &mut String) {
+    if let Some(encoding) = encoding {
+        line(out, &format!("encoding = {}", quoted(encoding.name())));
+    }
+    if !labels.is_empty() {
+        let fields: Vec<String> = labels.iter().map(|field| quoted(field)).collect();
+        line(out, &format!("labels = [{}]", fields.join(", ")));
+    }
+}
+
+/// Writes files: a list, or a list for each field of parallel text.
+fn write_files(key: &str, files: &Files, out: &mut String) {
+    let Files::Sides(sides) = files else { return write_list(key, files.patterns(None), out) };
+    let one = |(field, patterns): (&String, &Patterns)| match patterns {
+        Patterns::One(file) => Some(format!("{} = {}", bare_or_quoted(field), quoted(file))),
+        Patterns::Many(_) => None,
+    };
+    let all: Option<Vec<String>> = sides.iter().map(one).collect();
+    let all = all.map(|all| format!("{key} = {{ {} }}", all.join(", ")));
+    match all.filter(|all| all.len() < LINE) {
+        Some(all) => line(out, &all),
+        None => {
+            for field in files.fields().into_iter().flatten() {
+                let key = format!("{key}.{}", bare_or_quoted(&field));
+                write_list(&key, files.patterns(Some(&field)), out);
+            }
+        }
+    }
+}
+
+/// Returns a key, in quotes if TOML needs them.
+fn bare_or_quoted(key: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if key.bytes().all(is_bare) { key.to_owned() } else { quoted(key) }
+}
+
 /// Writes a list of files, on one line if it is short.
-fn write_files(key: &str, files: &[String], out: &mut String) {
+fn write_list(key: &str, files: &[String], out: &mut String) {
     let names: Vec<String> = files.iter().map(|file| quoted(file)).collect();
-    if names.iter().map(String::len).sum::<usize>() + 2 * names.len() + key.len() < 90 {
+    if names.iter().map(String::len).sum::<usize>() + 2 * names.len() + key.len() < LINE {
         return line(out, &format!("{key} = [{}]", names.join(", ")));
     }
     line(out, &format!("{key} = ["));
@@ -132,7 +175,8 @@ fn write_unrecognised(file: &Unrecognised, out: &mut String) {
     if let Some(lang) = &file.lang {
         line(&mut source, &format!("lang = {}", quoted(lang)));
     }
-    write_files("files", &file.files, &mut source);
+    write_list("files", &file.files, &mut source);
+    write_reading(file.encoding, &file.labels, &mut source);
     if let Some(format) = file.format {
         line(&mut source, &format!("format = {}", quoted(format)));
     }

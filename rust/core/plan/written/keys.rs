@@ -124,6 +124,7 @@ pub(super) const SOURCE: &[Key] = &[
     key("unit", Kind::Word(|| &["line", "paragraph", "file"]), "\"paragraph\""),
     key("records", Kind::Text, "\"data[].paragraphs[]\""),
     key("literals", Kind::Texts, "[\"answers\"]"),
+    key("labels", Kind::Texts, "[\"label\"]"),
     key("encoding", Kind::Word(Encoding::names), "\"windows-1252\""),
     key("segments", Kind::Segments, SEGMENTS),
     key("chat", Kind::Inner(CHAT), "{ messages = \"messages\" }"),

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::error::{Error, Place, Result};
 use crate::monitor::Stop;
 use crate::panics::caught;
+use crate::read::class_labels::{ClassLabels, METADATA, labels_of_metadata};
 use crate::read::columnar::{
     Batch, Batches, CONTINUATION, Column, Found, MAGIC, MAX_DECODED, Messages, RowReader, refusal,
     row_places,
@@ -69,6 +70,15 @@ impl Format for Arrow {
 
     fn is_text(&self) -> bool {
         false
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &["labels"]
+    }
+
+    fn class_labels(&self, path: &Path, storage: &dyn Storage) -> Result<ClassLabels> {
+        let schema = schema_of(&mut Messages::open(path, storage, Stop::default())?)?;
+        Ok(schema.metadata().get(METADATA).map(|text| labels_of_metadata(text)).unwrap_or_default())
     }
 
     fn row_groups(&self, path: &Path, storage: &dyn Storage) -> Result<Option<Vec<RowGroup>>> {

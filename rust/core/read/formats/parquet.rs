@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::monitor::Stop;
 use crate::panics::caught;
+use crate::read::class_labels::{ClassLabels, METADATA, labels_of_metadata};
 use crate::read::columnar::{
     Batch, Batches, Budget, Chunks, Column, MAX_METADATA, RowReader, StoredBytes, fields_of,
     leaves_of, row_places, shortened,
@@ -80,6 +81,17 @@ impl Format for Parquet {
 
     fn is_text(&self) -> bool {
         false
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &["labels"]
+    }
+
+    fn class_labels(&self, path: &Path, storage: &dyn Storage) -> Result<ClassLabels> {
+        let file = File::open(path, storage, Stop::default())?;
+        let own = file.metadata.file_metadata().key_value_metadata().into_iter().flatten();
+        let value = own.filter(|pair| pair.key == METADATA).find_map(|pair| pair.value.as_deref());
+        Ok(value.map(labels_of_metadata).unwrap_or_default())
     }
 
     fn row_groups(&self, path: &Path, storage: &dyn Storage) -> Result<Option<Vec<RowGroup>>> {

@@ -4,7 +4,7 @@
 use super::text_unit::{UnitReader, is_blank};
 use crate::error::Result;
 use crate::read::columns::Columns;
-use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::format::{Format, FormatOptions, Likeness, Request, TextUnit};
 use crate::read::head::Head;
 use crate::read::json::{Fields, Value};
 use crate::read::line_reader::{LineFormat, LineReader};
@@ -47,7 +47,11 @@ impl Format for Text {
     }
 
     fn described(&self, options: &FormatOptions) -> String {
-        options.described("text, one record a line")
+        options.described(match options.unit {
+            None | Some(TextUnit::Line) => "text, one record a line",
+            Some(TextUnit::Paragraph) => "text, one record a paragraph",
+            Some(TextUnit::File) => "text, one record a file",
+        })
     }
 
     fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
