@@ -42,7 +42,7 @@ demo: setup ## Pack the example corpus, train a small model on it, show its answ
 
 test: setup ## Run the tests of the Rust core and of both packages.
 	cargo test --release --quiet --package sabiprep
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: setup ## Check format, types and style, Rust and Python.
 	cargo fmt --all --check
