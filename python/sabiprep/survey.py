@@ -120,6 +120,7 @@ class PlannedSource:
         compression: How the files are compressed; None if they are plain.
         segments: The templates, each ``{"prompt": …}`` or ``{"target": …}``.
         chat: The conversations that take the place of templates; None for other sources.
+        augment: The task that is made from the texts, with its options; None for other sources.
         fields: The fields of the sampled records.
         records: The first records.
         sampled_files: Files that were read.
@@ -143,6 +144,7 @@ class PlannedSource:
     compression: str | None
     segments: tuple[Mapping[str, str], ...]
     chat: Mapping[str, Any] | None
+    augment: Mapping[str, Any] | None
     fields: tuple[SeenField, ...]
     records: tuple[PlannedRecord, ...]
     sampled_files: int
@@ -266,6 +268,7 @@ def _source(source: Mapping[str, Any]) -> PlannedSource:
         validation_files=_files(source["validation_files"]),
         segments=tuple(source["segments"]),
         chat=source["chat"],
+        augment=source["augment"],
         fields=tuple(
             SeenField(**{**seen, "types": tuple(seen["types"]), "labels": tuple(seen["labels"])})
             for seen in source["fields"]

@@ -27,6 +27,8 @@ pub(crate) enum Purpose {
     Pack,
     /// The place of a row in its shard.
     Row,
+    /// The noise, blanks and order of a task that is made from a record's text.
+    Augment,
     /// Whether a record is derived again by `verify --against`.
     Sample,
     /// The pass in which it is derived again.
@@ -42,6 +44,7 @@ impl Purpose {
             Self::Epochs => "epochs",
             Self::Pack => "pack",
             Self::Row => "row",
+            Self::Augment => "augment",
             Self::Sample => "sample",
             Self::Pass => "pass",
         }

@@ -96,7 +96,8 @@ fn unknown_languages(plan: &Plan) -> Vec<String> {
 
 /// Notes the tags of a source's templates that the tokenizer does not know as one token.
 fn unknown_tags(encoder: &Encoder, source: &Source) -> Option<String> {
-    let mut unknown = tags_of(Segmenter::literals(source));
+    let blank = source.augment.as_ref().and_then(|augment| augment.blank(0));
+    let mut unknown = tags_of(Segmenter::literals(source).chain(blank.as_deref()));
     unknown.retain(|tag| !encoder.is_one_token(tag));
     if unknown.is_empty() {
         return None;

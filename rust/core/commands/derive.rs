@@ -257,8 +257,9 @@ fn compare_split(
         context.monitor.check()?;
         let Some(packed) = packed.get(&(split.source as u16, record.id)) else { continue };
         packed.is_met.store(true, Relaxed);
-        let fitted =
-            record.fields().and_then(|fields| fit(job, split.source, fields, &mut scratch));
+        let fitted = record
+            .fields()
+            .and_then(|fields| fit(job, split.source, record.id, fields, &mut scratch));
         let what = match fitted {
             Ok(_) if packed.is_of(&scratch.documents) => continue,
             Ok(_) => "its ids or roles are not those its record gives".to_owned(),

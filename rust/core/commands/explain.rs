@@ -55,17 +55,19 @@ pub fn explain(
     let job = Job::prepare(plan, context)?;
     let renames = &job.plan.sources[index].options.rename;
     let fields = read::parse_json(record).and_then(|fields| read::renamed(fields, renames));
-    explain_fields(&job, index, fields)
+    // The record lies in no file: it is explained as the first of one.
+    explain_fields(&job, index, 0, fields)
 }
 
-/// Explains a record of the source `index`, whose fields were read.
+/// Explains the record `record_id` of the source `index`, whose fields were read.
 pub(super) fn explain_fields(
     job: &Job,
     index: usize,
+    record_id: u64,
     fields: std::result::Result<Fields, Refusal>,
 ) -> Result<Explanation> {
     let mut scratch = Scratch::new(job);
-    let fitted = fields.and_then(|fields| fit(job, index, fields, &mut scratch));
+    let fitted = fields.and_then(|fields| fit(job, index, record_id, fields, &mut scratch));
     // A record that is dropped after rendering still shows its text.
     let rendered = &scratch.rendered;
     let mut out = Explanation {

@@ -119,13 +119,21 @@ fn train(plan: Plan, vocab_size: usize, context: &Context<'_>) -> Result<Tokeniz
     Ok(TokenizerReport { json, vocab_size, specials, records, passed_over, drops, examples })
 }
 
+/// The blanks that are made tokens, as many as T5 has.
+const BLANKS: u64 = 100;
+
 /// Returns the special tokens: EOS, the other control tokens of the plan, the tags of templates.
 fn specials_of(plan: &Plan) -> Vec<String> {
     let named = &plan.tokenizer;
     let mut specials = vec![eos_of(plan)];
     let controls =
         [&named.bos, &named.pad].into_iter().flatten().filter(|token| !token.is_empty()).cloned();
-    for token in controls.chain(tags_of(plan.sources.iter().flat_map(Segmenter::literals))) {
+    let made = plan.sources.iter().filter_map(|source| source.augment.as_ref());
+    let blanks: Vec<String> =
+        made.flat_map(|made| (0..BLANKS).filter_map(|nth| made.blank(nth))).collect();
+    let literals = plan.sources.iter().flat_map(Segmenter::literals);
+    let tags = tags_of(literals.chain(blanks.iter().map(String::as_str)));
+    for token in controls.chain(tags) {
         if !specials.contains(&token) {
             specials.push(token);
         }
@@ -144,7 +152,7 @@ fn builders_of(
     names: &TokenNames,
     spellings: &Controls,
 ) -> Result<Vec<Box<dyn SegmentBuilder>>> {
-    let compile = |source| builder_of(source, spellings, names);
+    let compile = |source| builder_of(source, spellings, names, plan.pack.seed);
     let builders = plan.sources.iter().map(compile).collect::<Result<_>>();
     builders.map_err(|error| error.file(plan.config_file.clone()))
 }
@@ -233,6 +241,11 @@ impl Texts<'_> {
             let builder = &*self.builders[*source];
             let built = builder.build_record(&record, &mut rendered, &mut |rendered| {
                 builder.refuse(rendered)?;
+                // What is made of a text is noise, or the text again.
+                if let Some(text) = &rendered.origin {
+                    texts.extend(self.spellings.between(text).map(str::to_owned));
+                    return Ok(());
+                }
                 for run in rendered.runs() {
                     texts.extend(self.spellings.between(run.text).map(str::to_owned));
                 }

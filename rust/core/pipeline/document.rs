@@ -39,6 +39,12 @@ impl Scratch {
         starts.zip(&self.ends).map(|(start, &end)| &self.text[start..end])
     }
 
+    /// Returns the text by which the record at hand is told from others: that which its task is
+    /// made from, else that of its documents.
+    pub(crate) fn content(&self) -> &str {
+        self.rendered.origin.as_deref().unwrap_or(&self.text)
+    }
+
     /// Returns the tokens of the longest document of the record at hand.
     pub(crate) fn longest(&self) -> usize {
         self.documents.iter().map(|document| document.ids.len()).max().unwrap_or(0)
@@ -54,12 +60,14 @@ pub(crate) fn prepare_record(
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
     let builder = &*job.builders[source];
+    scratch.rendered.record_id = record.id;
     let build =
         |rendered: &mut Rendered, each: &mut Each<'_>| builder.build_record(record, rendered, each);
     make(job, source, scratch, |_| true, build, true).map(|_| ())
 }
 
-/// Makes the documents of the record with these `fields`, as [`prepare_record`] does.
+/// Makes the documents of the record with these `fields`, as [`prepare_record`] does. The id of the
+/// record is that in `scratch.rendered`.
 pub(crate) fn prepare(
     job: &Job,
     source: usize,

@@ -5,15 +5,17 @@ use crate::job::Job;
 use crate::schema::{DropReason, MAX_WINDOWS, Overflow, Refusal};
 use crate::segment::{Fields, Step, value_at_mut};
 
-/// Makes the documents of a record in `scratch`, ready for rows. Returns whether data was
-/// shortened; refuses a record that has no documents.
+/// Makes the documents of the record `record_id` in `scratch`, ready for rows. Returns whether data
+/// was shortened; refuses a record that has no documents.
 pub(crate) fn fit(
     job: &Job,
     source: usize,
+    record_id: u64,
     fields: Fields,
     scratch: &mut Scratch,
 ) -> Result<bool, Refusal> {
     let pack = &job.plan.pack;
+    scratch.rendered.record_id = record_id;
     prepare(job, source, &fields, scratch)?;
     let len = scratch.longest();
     if len <= pack.seq_len {
@@ -26,9 +28,10 @@ pub(crate) fn fit(
         Overflow::Split => Ok(false),
         Overflow::Truncate => {
             let touched = std::mem::take(&mut scratch.rendered.touched);
+            let origin = scratch.rendered.origin.take();
             let made = truncate(job, source, fields, len, scratch).map(|()| true);
             // Of the whole record, not of the shortened one.
-            scratch.rendered.touched = touched;
+            (scratch.rendered.touched, scratch.rendered.origin) = (touched, origin);
             made
         }
         Overflow::Drop | Overflow::Error => Err(too_long(len, pack.seq_len, "")),
@@ -54,8 +57,8 @@ pub(crate) fn truncate(
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
     let seq_len = job.plan.pack.seq_len;
-    if let Some(most) = job.builders[source].exchanges(&fields) {
-        return drop_oldest(job, source, &fields, (whole_len, most), scratch);
+    if let Some(most) = job.builders[source].units(&fields) {
+        return drop_units(job, source, &fields, (whole_len, most), scratch);
     }
     let targets = targets_of(job, source, &fields, scratch)?;
     let mut longest = whole_len;
@@ -86,9 +89,9 @@ pub(crate) fn truncate(
     Err(too_long(whole_len, seq_len, " and its target leaves no room for its data"))
 }
 
-/// Drops the oldest exchanges of a conversation, as few as let it fit and at most `most`. `scratch`
-/// holds its document afterwards.
-fn drop_oldest(
+/// Leaves out units of a record, as few as let it fit and at most `most`. `scratch` holds its
+/// document afterwards.
+fn drop_units(
     job: &Job,
     source: usize,
     fields: &Fields,
@@ -96,12 +99,20 @@ fn drop_oldest(
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
     let seq_len = job.plan.pack.seq_len;
+    let is_chat = job.plan.sources[source].chat.is_some();
     let fits = |count: usize, scratch: &mut Scratch| {
-        let Some(fields) = job.builders[source].without_oldest(fields, count) else { return false };
-        prepare(job, source, &fields, scratch).is_ok() && scratch.longest() <= seq_len
+        let Some(fields) = job.builders[source].without_units(fields, count) else { return false };
+        let made = if is_chat {
+            prepare(job, source, &fields, scratch)
+        } else {
+            // A filter judged the whole text.
+            prepare_if(job, source, &fields, scratch, |_| true).map(|_| ())
+        };
+        made.is_ok() && scratch.longest() <= seq_len
     };
     if most == 0 || !fits(most, scratch) {
-        return Err(too_long(whole_len, seq_len, " and its last exchange leaves no room"));
+        let least = if is_chat { "last exchange" } else { "shortest text" };
+        return Err(too_long(whole_len, seq_len, &format!(" and its {least} leaves no room")));
     }
     let (mut over, mut count) = (0, most);
     while count - over > 1 {

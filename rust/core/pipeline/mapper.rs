@@ -99,6 +99,7 @@ impl<'a> Mapper<'a> {
         record_id: u64,
         fields: Fields,
     ) -> std::result::Result<Made, Refusal> {
+        self.scratch.rendered.record_id = record_id;
         prepare(self.job, self.source, &fields, &mut self.scratch)?;
         let longest = self.scratch.longest();
         Ok(self.shorten(record_id, fields, longest))
@@ -106,21 +107,24 @@ impl<'a> Mapper<'a> {
 
     /// Makes the shortened documents of a record whose longest document has `longest` tokens.
     fn shorten(&mut self, record_id: u64, fields: Fields, longest: usize) -> Made {
-        truncate(self.job, self.source, fields, longest, &mut self.scratch)?;
-        Ok(self.take(record_id))
+        let origin = self.scratch.rendered.origin.take();
+        let made = truncate(self.job, self.source, fields, longest, &mut self.scratch);
+        // A shortened text is still known by the whole.
+        self.scratch.rendered.origin = origin;
+        made.map(|()| self.take(record_id))
     }
 
     /// Takes the documents of the record at hand out of the scratch.
     fn take(&mut self, record_id: u64) -> Documents {
         let (job, source) = (self.job, &self.job.plan.sources[self.source]);
-        let text = &self.scratch.text;
+        let text = self.scratch.content();
         let subject = Subject { name: &source.name, record: record_id, copy: 0 };
         // One choice a record: its documents share a bucket, so that they are settled together.
         let bucket = choice(job.plan.pack.seed, Purpose::Bucket, subject) % u64::from(BUCKETS);
-        let contaminated = job
-            .held_out
-            .as_ref()
-            .is_some_and(|n_grams| self.scratch.texts().any(|text| n_grams.has_part_of(text)));
+        let contaminated = job.held_out.as_ref().is_some_and(|n_grams| {
+            let mut texts = self.scratch.texts().chain([text]);
+            texts.any(|text| n_grams.has_part_of(text))
+        });
         let key = job.keyed.then(|| Key {
             content: self.contents.key(text),
             exact: xxh3_64(text.as_bytes()),

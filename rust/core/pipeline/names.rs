@@ -53,6 +53,10 @@ impl SpoolNames {
         if let Some(clean) = &source.clean {
             whole["clean"] = json!(clean);
         }
+        // A task may name the language.
+        if let Some(augment) = &source.augment {
+            whole["augment"] = json!([augment, source.lang, source.written_lang]);
+        }
         // The script that is expected depends on the language.
         if let Some(filter) = &source.filter {
             whole["filter"] = json!([filter, source.written_lang]);

@@ -232,7 +232,9 @@ fn read_first(
         let mut made = prepare_record(job, index, &record, &mut scratch);
         if strict && made.is_ok() && scratch.longest() > job.plan.pack.seq_len {
             let fields = record.fields();
-            made = fields.and_then(|fields| fit(job, index, fields, &mut scratch)).map(|_| ());
+            made = fields
+                .and_then(|fields| fit(job, index, record.id, fields, &mut scratch))
+                .map(|_| ());
         }
         if let Err(Refusal { reason, why }) = made {
             first.tally.drop_record(reason, record.id, || why);

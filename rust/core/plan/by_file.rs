@@ -51,7 +51,7 @@ fn of_language(
     Ok(SourceSpec {
         name: name_of(&spec.name, lang),
         // All languages of a source are one task, unless its name tells them apart.
-        task: Some(in_text(spec.task.as_ref().unwrap_or(&spec.name), lang)),
+        task: Some(in_text(spec.task(), lang)),
         lang: Some(spec.lang.as_ref().map_or_else(|| lang.to_owned(), |own| in_text(own, lang))),
         files,
         validation_files,

@@ -3,6 +3,7 @@
 //! Takes a corpus folder and the options of the run; gives plain data that the stages read.
 //! Templates and tokenizers are compiled by their own modules.
 
+mod augment;
 mod by_field;
 mod by_file;
 mod chat;
@@ -27,6 +28,8 @@ mod written;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use augment::Augment;
+pub(crate) use augment::{AugmentTask, Made, NUMBER, Noise, Underdots, language_shown};
 pub use chat::{ChatSpec, TrainOn, TrainWord};
 pub(crate) use chat::{FoundTemplate, TokenizerChats};
 #[cfg(test)]
@@ -172,6 +175,7 @@ impl Plan {
         plan.pack.near = near::resolve(spec.pack.near, &plan.sources).map_err(in_config)?;
         plan.add_decontaminate(storage).map_err(in_config)?;
         plan.refuse_both_splits(storage).map_err(in_config)?;
+        plan.refuse_other_records().map_err(in_config)?;
         Ok(plan)
     }
 

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::augment::AugmentSpec;
 use super::by_field::lang_field;
 use super::language::{UNDETERMINED, code_or_text};
 use super::sides::{Found, Side};
 use super::spec::Files;
-use super::{ChatSpec, CleanSpec, FilterSpec, PackSpec, Plan, SegmentSpec, SourceSpec, mix};
+use super::{
+    Augment, ChatSpec, CleanSpec, FilterSpec, PackSpec, Plan, SegmentSpec, SourceSpec, mix,
+};
 use crate::error::{Error, Result};
 use crate::read::{self, ClassLabels, FormatName, FormatOptions};
 use crate::schema::{Duplicates, LossPolicy, OFFSET_BITS, Overflow, SpecialInData};
@@ -63,6 +66,9 @@ pub struct Source {
     /// The conversations of its records, in place of segments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat: Option<ChatSpec>,
+    /// The task that is made from its texts; its segments show what is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Augment>,
     /// Copies of each record, on average; `None` if the mix decides.
     pub epochs: Option<f64>,
     /// The weight in the mix; `None` if its size counts.
@@ -125,6 +131,7 @@ impl Plan {
         if found.inputs.is_empty() {
             return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
         }
+        let task = spec.task().to_owned();
         let options = FormatOptions {
             columns: spec.columns,
             header: spec.header,
@@ -148,23 +155,29 @@ impl Plan {
         let (format, options) = read::resolve_dialect(storage, format, options, &files)?;
         let mut options = options.resolve(format)?;
         let class_labels = resolve_labels(storage, format, &mut options, &files)?;
+        let written_lang = spec.lang.unwrap_or_else(|| UNDETERMINED.to_owned());
+        let augment = spec.augment.as_ref().map(AugmentSpec::resolve).transpose()?;
+        let by_field = lang_field(&written_lang)?;
+        let is_by_field = by_field.is_some();
+        augment.iter().try_for_each(|made| made.refuse_no_language(&written_lang, is_by_field))?;
+        let made = augment.as_ref().map(|made| made.segments(&written_lang, is_by_field));
         let segments = match &spec.chat {
-            Some(_) if spec.segments.is_some() => return Err(two_ways()),
+            Some(_) if spec.segments.is_some() => return Err(two_ways("segments")),
+            Some(_) if augment.is_some() => return Err(two_ways("augment")),
             Some(_) => Vec::new(),
-            None => resolve_segments(spec.segments, format)?,
+            None => resolve_segments(spec.segments.or(made), format)?,
         };
         let overflow = resolve_overflow(spec.overflow, spec.chat.is_none() && is_plain(&segments))?;
-        let written_lang = spec.lang.unwrap_or_else(|| UNDETERMINED.to_owned());
         // In a mix, a source without `epochs` is left to the mix.
         let epochs = if self.mix.is_none() { spec.epochs.or(Some(1.0)) } else { spec.epochs };
         mix::refuse_epochs("epochs", epochs)?;
         refuse_no_share(spec.max_bad_fraction)?;
         spec.filter.iter().try_for_each(FilterSpec::check)?;
         self.sources.push(Source {
-            task: spec.task.unwrap_or_else(|| spec.name.clone()),
+            task,
             name: spec.name,
             lang: code_or_text(&written_lang),
-            lang_field: lang_field(&written_lang)?,
+            lang_field: by_field,
             written_lang,
             inputs,
             files: spec.files,
@@ -177,6 +190,7 @@ impl Plan {
             options,
             segments,
             chat: spec.chat,
+            augment,
             epochs,
             weight: spec.weight,
             overflow,
@@ -333,9 +347,9 @@ fn resolve_overflow(given: Option<Overflow>, is_plain: bool) -> Result<Overflow>
     Ok(overflow)
 }
 
-/// Returns the error of a source with two ways from its records to text.
-fn two_ways() -> Error {
-    Error::config("has both `segments` and `chat`")
+/// Returns the error of a source with two ways from its records to text: `other` beside `chat`.
+fn two_ways(other: &str) -> Error {
+    Error::config(format!("has both `{other}` and `chat`"))
         .remedy("`chat` makes the whole text of a conversation: leave out one of them")
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Table;
 
+use super::augment::{self, AugmentSpec};
 use super::{CONFIG_FILE, ChatSpec, CleanSpec, FilterSpec, NearSpec, shown, written};
 use crate::error::{Error, Result};
 use crate::pack::Packing;
@@ -206,6 +207,9 @@ pub struct SourceSpec {
     pub segments: Option<Vec<SegmentSpec>>,
     /// The conversations of its records, in place of segments.
     pub chat: Option<ChatSpec>,
+    /// The task that is made from its texts.
+    #[serde(default, deserialize_with = "augment::written")]
+    pub augment: Option<AugmentSpec>,
     /// Copies of each record in the dataset, on average.
     pub epochs: Option<f64>,
     /// The weight in the mix, in place of its size.

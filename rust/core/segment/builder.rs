@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::augment::Augmented;
 use super::chat::{Chat, find_chat_template};
 use super::clean::{Cleaned, Editor};
 use super::filter::find_identifier;
@@ -71,14 +72,15 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     /// Returns the paths of the fields that may be shortened, in order of first use.
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>>;
 
-    /// Returns how many exchanges of a conversation may be dropped from a record that is too long;
-    /// `None` for records whose fields are shortened.
-    fn exchanges(&self, _fields: &Fields) -> Option<usize> {
+    /// Returns how many units may be left out of a record that is too long: the oldest exchanges of
+    /// a conversation, or the last words or sentences of a text of which a task is made. `None` for
+    /// records whose fields are shortened.
+    fn units(&self, _fields: &Fields) -> Option<usize> {
         None
     }
 
-    /// Returns the fields without the `count` oldest exchanges of a conversation.
-    fn without_oldest(&self, _fields: &Fields, _count: usize) -> Option<Fields> {
+    /// Returns the fields without `count` of these units.
+    fn without_units(&self, _fields: &Fields, _count: usize) -> Option<Fields> {
         None
     }
 
@@ -104,15 +106,19 @@ pub(crate) fn find_named(
 }
 
 /// Returns the builder that a source asks for. Another way is one file of this room and one line
-/// here. Cleaning and filtering lie over any of them.
+/// here. Cleaning and filtering lie over any of them. `seed` is that of seeded choices.
 pub(crate) fn builder_of(
     source: &Source,
     controls: &Controls,
     tokens: &TokenNames,
+    seed: u64,
 ) -> Result<Box<dyn SegmentBuilder>> {
-    let builder: Box<dyn SegmentBuilder> = match &source.chat {
-        Some(chat) => Box::new(Chat::compile(source, chat, controls, tokens)?),
-        None => Box::new(Segmenter::compile(source, controls, tokens)?),
+    let builder: Box<dyn SegmentBuilder> = match (&source.chat, &source.augment) {
+        (Some(chat), _) => Box::new(Chat::compile(source, chat, controls, tokens)?),
+        (None, Some(augment)) => {
+            Box::new(Augmented::compile(source, augment, controls, tokens, seed)?)
+        }
+        (None, None) => Box::new(Segmenter::compile(source, controls, tokens)?),
     };
     if source.clean.is_none() && source.filter.is_none() {
         return Ok(builder);

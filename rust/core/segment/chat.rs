@@ -395,7 +395,7 @@ impl SegmentBuilder for Chat {
         Vec::new()
     }
 
-    fn exchanges(&self, fields: &Fields) -> Option<usize> {
+    fn units(&self, fields: &Fields) -> Option<usize> {
         let field = self.messages.join(".");
         let list = value_at(fields, &self.messages);
         let messages = list.map(|list| messages_of(list, &field, &self.train_on));
@@ -403,7 +403,7 @@ impl SegmentBuilder for Chat {
         Some(messages.map_or(0, |messages| most_dropped(&messages)))
     }
 
-    fn without_oldest(&self, fields: &Fields, count: usize) -> Option<Fields> {
+    fn without_units(&self, fields: &Fields, count: usize) -> Option<Fields> {
         let Some(Value::Array(items)) = value_at(fields, &self.messages) else { return None };
         let kept = without_oldest(items, count);
         let mut fields = fields.clone();

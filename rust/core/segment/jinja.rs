@@ -292,7 +292,11 @@ pub(super) fn collect_texts<'a>(fields: &'a Fields, texts: &mut Vec<&'a str>) {
 }
 
 /// Collects the names of fields, and the strings in them, at any depth.
-fn collect_strings<'a>(fields: &'a Fields, names: &mut Vec<&'a str>, strings: &mut Vec<&'a str>) {
+pub(super) fn collect_strings<'a>(
+    fields: &'a Fields,
+    names: &mut Vec<&'a str>,
+    strings: &mut Vec<&'a str>,
+) {
     for (name, value) in fields {
         names.push(name);
         collect_from(value, names, strings);

@@ -4,7 +4,9 @@
 //! Takes a record's fields; gives a [`Rendered`], or refuses the record. Knows of tokenizers only
 //! the spelling of their control tokens, which rendered templates must keep apart from data.
 
+mod augment;
 mod builder;
+mod characters;
 mod chat;
 mod chat_messages;
 mod chat_spans;
@@ -66,6 +68,11 @@ pub struct Rendered {
     parted: bool,
     /// The changes that cleaning made in the record, if its source is cleaned.
     pub(crate) touched: Touched,
+    /// The id of the record, by which its seeded choices are made. Whoever has it sets it.
+    pub(crate) record_id: u64,
+    /// The text that the document is made of, if a task is made from it: duplicates, leaks and
+    /// filters are judged by it.
+    pub(crate) origin: Option<String>,
 }
 
 /// A stretch of text of one role and one origin.
@@ -85,6 +92,7 @@ impl Rendered {
         self.text.clear();
         self.spans.clear();
         self.parted = false;
+        self.origin = None;
     }
 
     /// Appends text to the last span, or as a new span if its role or origin differs.

@@ -304,7 +304,7 @@ fn paths(tag: &str) -> Vec<Vec<String>> {
 }
 
 /// Returns the value at a path, if there is one.
-fn value_at<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
+pub(super) fn value_at<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
     let path = path
         .strip_prefix(&[RECORD.to_owned()])
         .filter(|_| !fields.contains_key(RECORD))

@@ -9,6 +9,9 @@
 //! the rest, in either split, a record is dropped if its source drops duplicates and a lower kept
 //! record has the same text, or the same content. So every dropped content is kept once. Copies
 //! are made later: `epochs` may leave out the record that was kept.
+//!
+//! A task that is made from a text has the content of this text, so that neither is trained where
+//! the other is held out. Of one text, each kind of task is kept, and plain text beside them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,6 +20,7 @@ use super::corpus::{Corpus, Outcome, PartOf};
 use super::merge::Merge;
 use crate::context::Context;
 use crate::error::Result;
+use crate::plan::Source;
 use crate::schema::{DropReason, Duplicates, RecordId, Split};
 use crate::spool::{Key, Tally};
 use crate::storage::Storage;
@@ -54,6 +58,7 @@ fn drop_share(
 ) -> Result<Vec<Tally>> {
     let mut tallies = vec![Tally::default(); corpus.plan.sources.len()];
     let by_text = corpus.plan.sources.iter().any(|source| source.duplicates == Duplicates::Exact);
+    let kinds = kinds(&corpus.plan.sources);
     // The first merge goes ahead to the end of each content, to see whether it is held out; the
     // second follows.
     let mut ahead = corpus
@@ -74,7 +79,8 @@ fn drop_share(
             // A record that is dropped anyway stands for no other.
             let Some(split) = corpus.split_of(index, &key) else { continue };
             let policy = corpus.source(&corpus.parts[index]).duplicates;
-            let judged = group.judge(policy, split, key.exact, (index, key.record_id));
+            let told = (kinds[corpus.parts[index].source], key.exact);
+            let judged = group.judge(policy, split, told, (index, key.record_id));
             if let Some((reason, earlier)) = judged {
                 dropped[index][key.meta as usize / 64].fetch_or(1 << (key.meta % 64), Relaxed);
                 let source = corpus.parts[index].source;
@@ -85,6 +91,17 @@ fn drop_share(
         }
     }
     Ok(tallies)
+}
+
+/// Returns the kind of each source: 0 for one whose texts are as they are, and one number for all
+/// sources that make the same task by the same templates.
+pub(super) fn kinds(sources: &[Source]) -> Vec<usize> {
+    let same = |source: &Source| {
+        let is_same =
+            |other: &Source| other.augment == source.augment && other.segments == source.segments;
+        sources.iter().position(is_same).map_or(0, |first| first + 1)
+    };
+    sources.iter().map(|source| if source.augment.is_none() { 0 } else { same(source) }).collect()
 }
 
 impl Corpus<'_> {
@@ -117,20 +134,23 @@ struct Group {
     held_out: bool,
     /// Whether some source compares texts.
     by_text: bool,
-    /// The first record that was kept.
+    /// The first record that was kept of texts as they are.
     first: Option<Kept>,
-    /// The first record of each text, by the hash of the text.
-    texts: HashMap<u64, Kept>,
+    /// The first record that was kept of each other kind.
+    first_made: Vec<(usize, Kept)>,
+    /// The first record of each text, by its kind and the hash of the text.
+    texts: HashMap<(usize, u64), Kept>,
 }
 
 impl Group {
-    /// Judges the next record, in order of source and record. Returns why it is dropped, and the
-    /// earlier record that it repeats; `None` if it is kept.
+    /// Judges the next record, in order of source and record, told by its kind and the hash of its
+    /// text. Returns why it is dropped, and the earlier record that it repeats; `None` if it is
+    /// kept.
     fn judge(
         &mut self,
         policy: Duplicates,
         split: Split,
-        text: u64,
+        told: (usize, u64),
         record: Kept,
     ) -> Option<(DropReason, Option<Kept>)> {
         if self.held_out && split == Split::Train {
@@ -138,18 +158,31 @@ impl Group {
         }
         let earlier = match policy {
             Duplicates::Keep => None,
-            Duplicates::Exact => self.texts.get(&text).copied(),
+            Duplicates::Exact => self.texts.get(&told).copied(),
             // Equal contents are as near as can be.
-            Duplicates::Normalised | Duplicates::Near => self.first,
+            Duplicates::Normalised | Duplicates::Near => self.first_of(told.0),
         };
         if earlier.is_some() {
             return Some((DropReason::Duplicate, earlier));
         }
-        self.first.get_or_insert(record);
+        if self.first_of(told.0).is_none() {
+            match told.0 {
+                0 => self.first = Some(record),
+                kind => self.first_made.push((kind, record)),
+            }
+        }
         if self.by_text {
-            self.texts.entry(text).or_insert(record);
+            self.texts.entry(told).or_insert(record);
         }
         None
+    }
+
+    /// Returns the first record that was kept of a kind.
+    fn first_of(&self, kind: usize) -> Option<Kept> {
+        if kind == 0 {
+            return self.first;
+        }
+        self.first_made.iter().find(|(of, _)| *of == kind).map(|(_, first)| *first)
     }
 }
 
@@ -158,8 +191,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A record of a group: its split, the policy of its source, the hash of its text.
-    type Member = (Split, Duplicates, u64);
+    /// A record of a group: its split, the policy of its source, its kind and the hash of its text.
+    type Member = (Split, Duplicates, (usize, u64));
 
     /// Compares each record with all records before it, as the contract says.
     fn judge_slowly(members: &[Member]) -> Vec<Option<DropReason>> {
@@ -171,7 +204,9 @@ mod tests {
             let repeats = match policy {
                 Duplicates::Keep => false,
                 Duplicates::Exact => kept.any(|((_, _, other), _)| other == text),
-                Duplicates::Normalised | Duplicates::Near => kept.next().is_some(),
+                Duplicates::Normalised | Duplicates::Near => {
+                    kept.any(|((_, _, other), _)| other.0 == text.0)
+                }
             };
             reasons.push(match (held_out && *split == Split::Train, repeats) {
                 (true, _) => Some(DropReason::InValidation),
@@ -185,7 +220,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_dropped_is_kept_once_under_the_lowest_record(
-            members in prop::collection::vec((any::<bool>(), 0usize..3, 0u64..4), 1..12),
+            members in prop::collection::vec(
+                (any::<bool>(), 0usize..3, (0usize..3, 0u64..4)),
+                1..12,
+            ),
             mixed: bool,
         ) {
             let policies = [Duplicates::Keep, Duplicates::Exact, Duplicates::Normalised];
@@ -196,8 +234,8 @@ mod tests {
                 .collect();
             let held_out = members.iter().any(|(split, ..)| *split == Split::Validation);
             let mut group = Group { held_out, by_text: true, ..Group::default() };
-            let judge = |(nth, &(split, policy, text)): (usize, &Member)| {
-                group.judge(policy, split, text, (0, nth as u64))
+            let judge = |(nth, &(split, policy, told)): (usize, &Member)| {
+                group.judge(policy, split, told, (0, nth as u64))
             };
             let found: Vec<_> = members.iter().enumerate().map(judge).collect();
             for (nth, verdict) in found.iter().enumerate() {

@@ -6,12 +6,14 @@
 //!
 //! A record that is dropped for another reason ties nothing. A training record of a source with
 //! `duplicates = "near"` is dropped if its group has a held-out record. Of the rest, in either
-//! split, a record of such a source is dropped if its group has a lower one.
+//! split, a record of such a source is dropped if its group has a lower one of its kind: of one text,
+//! each kind of task that is made from it is kept, and plain text beside them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Decisions;
 use super::corpus::{Corpus, Facts, PartOf};
+use super::duplicates::kinds;
 use super::forest::Forest;
 use super::merge::Merge;
 use crate::context::Context;
@@ -23,10 +25,13 @@ use crate::tasks;
 /// A record by its place in the order of records: source, id, and the index of its part.
 type Place = (usize, u64, usize);
 
-/// Near duplicates of each other.
+/// A group by its root and the kind of its records.
+type Kind = (u32, usize);
+
+/// Near duplicates of each other, of one kind.
 #[derive(Debug, Default)]
 struct Group {
-    /// Whether one of them is held out.
+    /// Whether one of them is held out, of any kind.
     held_out: bool,
     /// The lowest.
     lowest: Option<Place>,
@@ -43,6 +48,8 @@ struct Search<'a> {
     forest: Forest,
     /// The number of the first document of each part.
     starts: Vec<u32>,
+    /// The kind of each source.
+    kinds: Vec<usize>,
 }
 
 /// Drops near duplicates: sets their bits in `decisions` and counts them in `tallies`.
@@ -85,7 +92,9 @@ impl<'a> Search<'a> {
                     .remedy("set duplicates = \"normalised\", or pack the corpus in parts")
             })?;
         }
-        let search = Self { corpus, decisions, context, forest: Forest::new(count), starts };
+        let kinds = kinds(&corpus.plan.sources);
+        let forest = Forest::new(count);
+        let search = Self { corpus, decisions, context, forest, starts, kinds };
         search.for_each_part(|index| {
             search.for_each_kept(index, |first, _, _| search.forest.plant(first))
         })?;
@@ -129,8 +138,8 @@ impl<'a> Search<'a> {
         .map(|_| ())
     }
 
-    /// Returns the groups of two or more by their root.
-    fn groups(&self) -> Result<HashMap<u32, Group>> {
+    /// Returns the groups of two or more, by kind.
+    fn groups(&self) -> Result<HashMap<Kind, Group>> {
         let shared = self.forest.shared_roots();
         let is_shared = |root: u32| shared[root as usize / 64] >> (root % 64) & 1 == 1;
         let members = self.for_each_part(|index| {
@@ -142,13 +151,18 @@ impl<'a> Search<'a> {
             })?;
             Ok(members)
         })?;
-        let mut groups: HashMap<u32, Group> = HashMap::new();
+        let mut groups: HashMap<Kind, Group> = HashMap::new();
         for (index, members) in members.into_iter().enumerate() {
             for (root, record_id, split) in members {
                 let place = (self.corpus.parts[index].source, record_id, index);
-                let group = groups.entry(root).or_default();
+                let group = groups.entry((root, self.kinds[place.0])).or_default();
                 group.add(place, split, self.is_near(index));
             }
+        }
+        let held_out = groups.iter().filter(|(_, group)| group.held_out);
+        let held_out: HashSet<u32> = held_out.map(|((root, _), _)| *root).collect();
+        for ((root, _), group) in &mut groups {
+            group.held_out = held_out.contains(root);
         }
         Ok(groups)
     }
@@ -159,7 +173,7 @@ impl<'a> Search<'a> {
     }
 
     /// Returns the records of each part that are dropped.
-    fn judge(&self, groups: &HashMap<u32, Group>) -> Result<Vec<Vec<DroppedRecord>>> {
+    fn judge(&self, groups: &HashMap<Kind, Group>) -> Result<Vec<Vec<DroppedRecord>>> {
         self.for_each_part(|index| {
             let mut dropped = Vec::new();
             if !self.is_near(index) {
@@ -167,7 +181,8 @@ impl<'a> Search<'a> {
             }
             let PartOf { source, .. } = self.corpus.parts[index];
             self.for_each_kept(index, |first, facts, split| {
-                let group = self.forest.root(first).and_then(|root| groups.get(&root));
+                let root = self.forest.root(first);
+                let group = root.and_then(|root| groups.get(&(root, self.kinds[source])));
                 let place = (source, facts.record_id, index);
                 let judged = group.and_then(|group| group.judge(place, split));
                 if let Some((reason, earlier)) = judged {

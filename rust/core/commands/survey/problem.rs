@@ -11,7 +11,7 @@ use super::source::place_of;
 use crate::context::Context;
 use crate::error::{Error, Place};
 use crate::pipeline::allowed_unfit;
-use crate::plan::{Plan, UNDETERMINED, code_of, nearest};
+use crate::plan::{Augment, Plan, UNDETERMINED, code_of, nearest};
 use crate::schema::{DropReason, Overflow, RecordId};
 use crate::segment::{Step, names_in};
 use crate::storage::Compression;
@@ -137,6 +137,8 @@ impl Found<'_> {
         if fields.records() == 0 || !fields.is_complete() {
             return;
         }
+        let source = &self.plan.sources[self.index];
+        let made = source.augment.as_ref().map_or(&[][..], Augment::fields);
         let mut known = Vec::new();
         for path in bench.builder(self.index).named_fields() {
             let keys = path.iter().filter_map(|step| match step {
@@ -149,7 +151,7 @@ impl Found<'_> {
                 self.list(&name);
                 continue;
             }
-            let near = nearest(&name, fields.names());
+            let near = nearest(&name, fields.names().chain(made.iter().copied()));
             let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
             let names: Vec<String> = fields.names().map(|name| format!("`{name}`")).collect();
             let remedy = format!("{near}The fields are {}", names.join(", "));
@@ -159,11 +161,12 @@ impl Found<'_> {
             known.push(name);
         }
         // Templates that do without a field may have its name wrong all the same.
-        let source = &self.plan.sources[self.index];
         let asked = source.segments.iter().flat_map(|segment| names_in(segment.template()));
         for name in asked.collect::<BTreeSet<String>>() {
-            if fields.has(&name) || known.iter().any(|known| known.split('.').next() == Some(&name))
-            {
+            let is_made =
+                source.augment.is_some() && (name == "text" || made.contains(&name.as_str()));
+            let is_named = known.iter().any(|known| known.split('.').next() == Some(&name));
+            if fields.has(&name) || is_named || is_made {
                 continue;
             }
             let near = nearest(&name, fields.names());

@@ -162,10 +162,10 @@ impl Bench {
         let spellings = encoder.as_ref().map_or(&none, |encoder| encoder.spellings());
         let mut builders = Vec::new();
         let chats = encoder.as_ref().map(Encoder::chats).cloned().unwrap_or_default();
-        let config_file = plan.config_file.clone();
+        let (config_file, seed) = (plan.config_file.clone(), plan.pack.seed);
         plan.sources.retain_mut(|source| {
             let built = find_named(source, &chats, &names)
-                .and_then(|()| builder_of(source, spellings, &names))
+                .and_then(|()| builder_of(source, spellings, &names, seed))
                 .and_then(|built| Segmenter::refuse_constant(source).map(|()| built));
             match built {
                 Ok(built) => {

@@ -402,7 +402,7 @@ impl Sampler<'_> {
                 (sums.records, sums.bytes) = (sums.records + 1, sums.bytes + bytes);
                 fields.and_then(|fields| self.tokenize(job, fields, id, side))
             }
-            _ => fields.and_then(|fields| self.render(&fields)),
+            _ => fields.and_then(|fields| self.render(&fields, id)),
         };
         let rendered = self.scratch.as_ref().filter(|_| is_tokenized);
         let rendered = rendered.map_or(&self.rendered, |scratch| &scratch.rendered);
@@ -431,7 +431,7 @@ impl Sampler<'_> {
         let scratch = self.scratch.get_or_insert_with(|| Scratch::new(job));
         let sums = &mut self.out.tokenized[side];
         let seq_len = job.plan.pack.seq_len;
-        let was_cut = fit(job, self.index, fields, scratch).inspect_err(|refusal| {
+        let was_cut = fit(job, self.index, id, fields, scratch).inspect_err(|refusal| {
             sums.long += u64::from(refusal.reason == DropReason::TooLong);
         })?;
         sums.long += u64::from(was_cut || scratch.longest() > seq_len);
@@ -455,6 +455,10 @@ impl Sampler<'_> {
             hasher.update(text.as_bytes());
             hasher.update(b"\0");
         }
+        if let Some(origin) = &scratch.rendered.origin {
+            hasher = Xxh3Default::new();
+            hasher.update(origin.as_bytes());
+        }
         if let Some(token) = job.encoder.control_in_data(&scratch.rendered) {
             self.out.control.get_or_insert((0, token, id)).0 += 1;
         }
@@ -462,12 +466,14 @@ impl Sampler<'_> {
     }
 
     /// Renders a record and returns the hash of its text.
-    fn render(&mut self, fields: &Fields) -> std::result::Result<u128, Refusal> {
+    fn render(&mut self, fields: &Fields, id: u64) -> std::result::Result<u128, Refusal> {
+        self.rendered.record_id = id;
         let mut hasher = Xxh3Default::new();
         let builder = self.bench.builder(self.index);
         builder.build(fields, &mut self.rendered, &mut |rendered| {
             builder.refuse(rendered)?;
-            hasher.update(rendered.text.as_bytes());
+            let text = rendered.origin.as_ref().unwrap_or(&rendered.text);
+            hasher.update(text.as_bytes());
             hasher.update(b"\0");
             Ok(())
         })?;

@@ -12,7 +12,7 @@ use super::sample::Sampled;
 use crate::commands::explain::{explain_fields, spans_of};
 use crate::context::Context;
 use crate::error::{Place, Result};
-use crate::plan::{ChatSpec, Plan, SegmentSpec, Source, language_name};
+use crate::plan::{Augment, ChatSpec, Plan, SegmentSpec, Source, language_name};
 use crate::read::Fields;
 use crate::schema::{RecordId, Role};
 use crate::segment::Rendered;
@@ -53,6 +53,8 @@ pub struct SurveyedSource {
     pub segments: Vec<SegmentSpec>,
     /// The conversations of its records, in place of segments.
     pub chat: Option<ChatSpec>,
+    /// The task that is made from its texts.
+    pub augment: Option<Augment>,
     /// The fields of the sampled records.
     pub fields: Vec<SurveyedField>,
     /// Its first records, as documents.
@@ -152,7 +154,7 @@ impl ShownRecord {
             id,
         };
         let (spans, dropped) = if let Some(job) = bench.job() {
-            let explanation = explain_fields(job, index, Ok(fields.clone()))?;
+            let explanation = explain_fields(job, index, id, Ok(fields.clone()))?;
             shown.token_count = explanation.tokens.len();
             shown.trained = explanation.tokens.iter().filter(|token| token.trained).count();
             shown.cut = explanation.tokens.len() > TOKENS;
@@ -167,6 +169,7 @@ impl ShownRecord {
             (explanation.spans, explanation.dropped)
         } else {
             let mut rendered = Rendered::default();
+            rendered.record_id = id;
             let mut spans = Vec::new();
             let builder = bench.builder(index);
             let made = builder.build(fields, &mut rendered, &mut |rendered| {
@@ -248,6 +251,7 @@ pub(super) fn surveyed(
         compression,
         segments: source.segments.clone(),
         chat: source.chat.clone(),
+        augment: source.augment.clone(),
         fields,
         records,
         sample: SampleFacts {

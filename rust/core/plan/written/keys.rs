@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::pack::Packing;
-use crate::plan::TrainOn;
+use crate::plan::{AugmentTask, TrainOn};
 use crate::read::{Encoding, FormatName};
 
 /// The values that a key takes.
@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Table(&'static [Key]),
     /// A table in braces, of these keys.
     Inner(&'static [Key]),
+    /// One of these words, or a table in braces, of these keys.
+    WordOrInner(&'static [&'static str], &'static [Key]),
     Tables(&'static [Key]),
     /// A table of these keys.
     Shared(fn() -> &'static [Key]),
@@ -59,8 +61,6 @@ const fn needed(name: &'static str, kind: Kind, example: &'static str) -> Key {
 
 pub(super) const SEGMENTS: &str =
     "[{ prompt = \"{{ question }}\" }, { target = \" {{ answer }}\" }]";
-/// The place of the keys of a chat, in errors.
-pub(super) const IN_CHAT: &str = " in `chat`";
 const DUPLICATES: Kind = Kind::Word(|| &["keep", "exact", "normalised", "near"]);
 const SPECIAL_IN_DATA: Kind = Kind::Word(|| &["text", "error"]);
 
@@ -128,6 +128,7 @@ pub(super) const SOURCE: &[Key] = &[
     key("encoding", Kind::Word(Encoding::names), "\"windows-1252\""),
     key("segments", Kind::Segments, SEGMENTS),
     key("chat", Kind::Inner(CHAT), "{ messages = \"messages\" }"),
+    key("augment", Kind::WordOrInner(&AugmentTask::NAMES, AUGMENT), "\"denoise\""),
     key("epochs", Kind::Number, "2.0"),
     key("weight", Kind::Number, "1.0"),
     key("overflow", Kind::Word(|| &["split", "truncate", "drop", "error"]), "\"truncate\""),
@@ -137,6 +138,28 @@ pub(super) const SOURCE: &[Key] = &[
     key("clean", Kind::Inner(CLEAN), "{ unicode = \"nfc\", invisible = \"remove\" }"),
     key("filter", Kind::Inner(FILTER), "{ min_words = 5, min_letters = 0.6 }"),
     key("max_bad_fraction", Kind::Number, "0.05"),
+];
+const AUGMENT: &[Key] = &[
+    needed("task", Kind::Word(|| &AugmentTask::NAMES), "\"denoise\""),
+    key("field", Kind::Text, "\"text\""),
+    key("underdots", Kind::Word(|| &["keep", "strip"]), "\"keep\""),
+    key("char_drop", Kind::Number, "0.01"),
+    key("char_swap", Kind::Number, "0.01"),
+    key("char_repeat", Kind::Number, "0.01"),
+    key("char_replace", Kind::Number, "0.02"),
+    key("word_drop", Kind::Number, "0.01"),
+    key("word_swap", Kind::Number, "0.01"),
+    key("word_join", Kind::Number, "0.02"),
+    key("space_split", Kind::Number, "0.01"),
+    key("space_double", Kind::Number, "0.01"),
+    key("min_share", Kind::Number, "0.2"),
+    key("max_share", Kind::Number, "0.8"),
+    key("rate", Kind::Number, "0.15"),
+    key("span", Kind::Number, "3.0"),
+    key("blank", Kind::Text, "\"<extra_id_{n}>\""),
+    key("first", Kind::Whole, "0"),
+    key("language", Kind::Word(|| &["code", "name", "written"]), "\"name\""),
+    key("min_sentences", Kind::Whole, "3"),
 ];
 const CLEAN: &[Key] = &[
     key("unicode", Kind::Word(|| &["nfc", "nfd", "nfkc", "as-is"]), "\"nfc\""),

@@ -149,7 +149,7 @@ mod tests {
                     assert_eq!(words, known, "{name}");
                 }
                 Kind::Table(inner) => listed_as_serde_has_them(inner, &format!("[{name}]\n")),
-                Kind::Inner(inner) => {
+                Kind::Inner(inner) | Kind::WordOrInner(_, inner) => {
                     let table = head.rsplit('[').next().unwrap_or_default();
                     let table = table.trim_end_matches(['\n', ']']);
                     let head = format!("{head}{others}[{table}.{name}]\n");

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{IN_CHAT, Key, Kind, SEGMENTS, SOURCE, TOP};
+use super::keys::{Key, Kind, SEGMENTS, SOURCE, TOP};
 use super::values::{check_value, described};
 use super::{Checked, fault};
 use crate::plan::nearest;
@@ -27,11 +27,11 @@ pub(super) fn check_table(
         }
     }
     match keys.iter().find(|key| key.is_needed && !table.contains_key(key.name)) {
-        Some(Key { name, example, .. }) => fault(
-            span,
-            format!("{} has no `{name}`", if place == IN_CHAT { "`chat`" } else { "a source" }),
-            format!("give it one: {name} = {example}"),
-        ),
+        Some(Key { name, example, .. }) => {
+            let table = place.strip_prefix(" in ").filter(|table| table.starts_with('`'));
+            let message = format!("{} has no `{name}`", table.unwrap_or("a source"));
+            fault(span, message, format!("give it one: {name} = {example}"))
+        }
         None => Ok(()),
     }
 }

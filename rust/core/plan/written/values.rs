@@ -97,10 +97,16 @@ pub(super) fn check_value(
         (Kind::Files, _) => refuse("a text in quotes, or a list of them in brackets"),
         (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
         (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
-        (Kind::Inner(keys), DeValue::Table(table)) => {
+        (Kind::WordOrInner(words, _), DeValue::String(text)) => {
+            check_word(text, words, value.span(), &format!("`{name}`{place}"))
+        }
+        (Kind::WordOrInner(..), other) if !other.is_table() => {
+            refuse("one of its words in quotes, or a table in braces")
+        }
+        (Kind::Inner(keys) | Kind::WordOrInner(_, keys), DeValue::Table(table)) => {
             check_table(table, name_span, keys, &format!(" in `{name}`"))
         }
-        (Kind::Inner(_), _) => refuse("a table in braces"),
+        (Kind::Inner(_) | Kind::WordOrInner(..), _) => refuse("a table in braces"),
         (Kind::Pairs, DeValue::Array(pairs)) if pairs.iter().all(is_pair) => Ok(()),
         (Kind::Pairs, _) => refuse("a list of pairs in brackets"),
         (Kind::Table(_) | Kind::Tables(_) | Kind::Shared(_) | Kind::Named(_), _) => {

@@ -118,12 +118,12 @@ impl SegmentBuilder for Cleaned {
         self.inner.shortenable_fields(fields)
     }
 
-    fn exchanges(&self, fields: &Fields) -> Option<usize> {
-        self.inner.exchanges(fields)
+    fn units(&self, fields: &Fields) -> Option<usize> {
+        self.inner.units(fields)
     }
 
-    fn without_oldest(&self, fields: &Fields, count: usize) -> Option<Fields> {
-        self.inner.without_oldest(fields, count)
+    fn without_units(&self, fields: &Fields, count: usize) -> Option<Fields> {
+        self.inner.without_units(fields, count)
     }
 
     fn named_fields(&self) -> Vec<Vec<Step>> {

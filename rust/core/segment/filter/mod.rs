@@ -4,22 +4,23 @@
 //! Measures its data, since the text of templates says nothing about a record.
 
 mod language;
-mod letters;
 mod measures;
 mod rules;
+mod script;
 
 use std::borrow::Cow;
 use std::fmt;
 
 use super::Rendered;
+use super::characters::Letters;
 use crate::error::Result;
 use crate::plan::{FilterSpec, Measured, Source};
 use crate::schema::{DropReason, Refusal, Role};
 use language::Language;
 pub(crate) use language::find_identifier;
 pub use language::{IdentifyLanguage, Likelihood, register_identifier};
-use letters::{Letters, Script};
 use measures::{Ngrams, Repeated, share};
+use script::Script;
 
 type Judged = std::result::Result<(), Refusal>;
 
@@ -199,8 +200,12 @@ impl Filter {
     }
 }
 
-/// Returns the data of a document, stretches apart by a line break.
+/// Returns the data of a document, stretches apart by a line break; all the data of a task that is
+/// made from a text is this text.
 fn measured(rendered: &Rendered, of: Measured) -> Cow<'_, str> {
+    if let (Measured::Text, Some(origin)) = (of, &rendered.origin) {
+        return Cow::Borrowed(origin);
+    }
     let is_wanted = |role: Role| match of {
         Measured::Text => true,
         Measured::Prompt => role == Role::Data,
