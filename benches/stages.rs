@@ -182,6 +182,8 @@ fn packing(criterion: &mut Criterion) {
         pad: 0,
         vocab_size: 100,
         policies: vec![LossPolicy::TargetOnly],
+        spans: vec![false],
+        is_weighted: false,
         cuts: false,
     };
     let mut row = Row { ids: vec![1; 2048], mask: vec![false; 2048], ..Row::default() };

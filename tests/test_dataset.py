@@ -24,6 +24,7 @@ from sabiprep.errors import DatasetError
 from support.dataset_rows import (
     DTYPES,
     EOS,
+    OF_WEIGHTS,
     PAD,
     assert_same,
     datasets,
@@ -69,6 +70,7 @@ def test_rows_and_batches_are_those_of_the_oracle(
             if wanted:
                 assert_same(batch, expected_batch([rows[i] for i in wanted], arguments["seq_len"]))
             assert {field: batch[field].dtype for field in DTYPES} == DTYPES  # type: ignore[literal-required]
+            assert {batch[field].dtype for field in OF_WEIGHTS if field in batch} <= {np.float32}  # type: ignore[literal-required]
             assert batch["input_ids"].shape == (len(wanted), arguments["seq_len"])
 
 

@@ -19,6 +19,9 @@ def test_the_loss_mask_of_each_policy() -> None:
     assert oracle.loss_mask(roles) == [False, False, False, True, True, True]
     assert oracle.loss_mask([TARGET, TARGET]) == [False, True]
     assert oracle.loss_mask(roles, "full") == [False] + [True] * 5
+    assert oracle.loss_mask(roles, "template_masked") == [False, False] + [True] * 4
+    turns = [TARGET, TEMPLATE, TARGET, TARGET, DATA, CONTROL]
+    assert oracle.loss_mask(turns, "last_turn") == [False, False, True, True, False, True]
     assert oracle.loss_mask([CONTROL]) == [False]
     with pytest.raises(ValueError, match="no policy"):
         oracle.loss_mask(roles, "other")

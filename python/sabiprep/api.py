@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from sabiprep.benchmarks import benchmark_files
 from sabiprep.errors import ConfigError, InputError, SabiprepError
 from sabiprep.explanation import Explanation
-from sabiprep.hub import hub_files
+from sabiprep.hub import HubFiles, corpus_of, hub_files
 from sabiprep.options import LARGEST, PackOptions, StrPath, checked_number, checked_path
 from sabiprep.report import PackReport, TokenizerReport, VerifyReport
 from sabiprep.survey import CorpusPlan
@@ -108,6 +109,20 @@ def remix(
     return _pack(corpus, out, replace(options, reuse=dataset), progress)
 
 
+def _files(corpus: StrPath | None, reuse: StrPath | None = None) -> HubFiles:
+    """Returns the files that a corpus names and the core cannot find by itself, by what names them.
+
+    Args:
+        corpus: The corpus; None for that of the dataset ``reuse``.
+        reuse: The dataset whose kept documents are used again, if one is.
+    """
+    folder = corpus_of(reuse) if corpus is None else Path(corpus)
+    files = benchmark_files(folder)
+    # Of one class, whose files live as long as it does.
+    files.update(hub_files(corpus, reuse))
+    return files
+
+
 def _pack(
     corpus: StrPath | None, out: StrPath, options: PackOptions, progress: Progress | None
 ) -> PackReport:
@@ -122,7 +137,7 @@ def _pack(
         from sabiprep import _core
     # Resolved here, since Python knows the cores that the process may use.
     options = replace(options, threads=options.threads or available_cores())
-    hub = hub_files(corpus, options.reuse)
+    hub = _files(corpus, options.reuse)
     made = _core.pack(corpus, out, options, progress, hub=hub)
     return PackReport.from_json(json.loads(made), Path(os.fsdecode(out)))
 
@@ -172,7 +187,7 @@ def verify(
                 sample=sample,
                 threads=threads,
                 progress=progress,
-                hub=hub_files(against),
+                hub=_files(against),
             )
         )
     return VerifyReport(
@@ -212,7 +227,7 @@ def explain(
     with compiled():
         from sabiprep import _core
     text = _as_json(record)
-    stages, tokens = _core.explain(corpus, source, text, options, hub=hub_files(corpus))
+    stages, tokens = _core.explain(corpus, source, text, options, hub=_files(corpus))
     return Explanation.from_json(json.loads(stages), record=text, tokens=tokens)
 
 
@@ -237,7 +252,7 @@ def plan(corpus: StrPath, options: PackOptions = PackOptions()) -> CorpusPlan:
     options = _resolved(corpus, options)
     with compiled():
         from sabiprep import _core
-    return CorpusPlan.from_json(json.loads(_core.survey(corpus, options, hub=hub_files(corpus))))
+    return CorpusPlan.from_json(json.loads(_core.survey(corpus, options, hub=_files(corpus))))
 
 
 def init(
@@ -313,7 +328,7 @@ def train_tokenizer(
         vocab_size,
         overwrite=overwrite,
         progress=progress,
-        hub=hub_files(corpus),
+        hub=_files(corpus),
     )
     return TokenizerReport.from_json(os.fspath(file), json.loads(made))
 

@@ -29,6 +29,8 @@ RAGGED_COLUMNS = {
     "doc_parts": np.uint32,
 }
 DOCUMENT_COLUMNS = ("seq_lengths", "source_ids", "record_ids", "doc_parts")
+WEIGHTS = "doc_weights"
+"""The column of weights, of a dataset that has some."""
 RUN_COLUMNS = ("segment_lengths", "segment_roles")
 LAST_ROLE = 3
 REMEDY = "copy the dataset again, or pack it again; `sabiprep verify` finds what else is damaged"
@@ -56,7 +58,8 @@ class Block:
         ids: The ids of row after row, R * T of them, uint16 or uint32.
         mask_bits: The loss mask of row after row, R * K bytes: a bit a token, the least significant
             of a byte first.
-        documents: The columns of `DOCUMENT_COLUMNS`, a value a document.
+        documents: The columns of `DOCUMENT_COLUMNS`, and `WEIGHTS` if there is one; a value a
+            document.
         runs: The columns of `RUN_COLUMNS`, a value a run of one role.
         n_targets: True bits of each row's mask.
         padding: Tokens behind the documents of each row.
@@ -104,18 +107,25 @@ def block_of(
     rows, ids = batch.num_rows, batch.column("input_ids")
     # Arrow may hand out a slice of its buffers, which begins at an offset.
     begin = ids.offset * seq_len
-    bounds = {name: _bounds(batch.column(name)) for name in RAGGED_COLUMNS}
-    values = {name: batch.column(name).values.to_numpy() for name in RAGGED_COLUMNS}
+    of_documents, names = DOCUMENT_COLUMNS, list(RAGGED_COLUMNS)
+    if WEIGHTS in batch.schema.names:
+        of_documents, names = (*of_documents, WEIGHTS), [*names, WEIGHTS]
+    bounds = {name: _bounds(batch.column(name)) for name in names}
+    values = {name: batch.column(name).values.to_numpy() for name in names}
     used_R = _sums(bounds["seq_lengths"], values["seq_lengths"])
     # Noted, not raised: rows before the first damaged one can still be read.
     right_R = _agree(bounds, values) & (used_R <= seq_len)
     right_R &= _sums(bounds["source_ids"], values["source_ids"] >= limits.sources) == 0
     right_R &= _sums(bounds["segment_roles"], values["segment_roles"] > LAST_ROLE) == 0
+    if WEIGHTS in values:
+        weights = values[WEIGHTS]
+        # Also of what is no number at all, which no comparison holds for.
+        right_R &= _sums(bounds[WEIGHTS], ~((weights >= 0) & np.isfinite(weights))) == 0
     return Block(
         ids=ids.values.to_numpy()[begin : begin + rows * seq_len].data,
         mask_bits=_mask_bits(batch.column("loss_mask"), rows, seq_len).data,
         documents=Ragged(
-            bounds["seq_lengths"].data, {name: values[name].data for name in DOCUMENT_COLUMNS}
+            bounds["seq_lengths"].data, {name: values[name].data for name in of_documents}
         ),
         runs=Ragged(
             bounds["segment_lengths"].data, {name: values[name].data for name in RUN_COLUMNS}
@@ -151,8 +161,11 @@ def _agree(
     right_R: npt.NDArray[np.bool_] = np.diff(documents) > 0
     right_R &= _sums(documents, lengths) == _sums(runs, run_lengths)
     right_R &= (_sums(documents, lengths < 1) == 0) & (_sums(runs, run_lengths < 1) == 0)
-    for names, shared in ((DOCUMENT_COLUMNS, documents), (RUN_COLUMNS, runs)):
-        for name in names:
+    for columns, shared in (
+        ([*DOCUMENT_COLUMNS, WEIGHTS], documents),
+        (RUN_COLUMNS, runs),
+    ):
+        for name in bounds.keys() & set(columns):
             right_R &= (bounds[name][:-1] == shared[:-1]) & (bounds[name][1:] == shared[1:])
     return right_R
 

@@ -31,7 +31,7 @@ from typing import Any, NotRequired, Self, SupportsIndex, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from sabiprep.block import DOCUMENT_COLUMNS, RUN_COLUMNS, Block, Ragged
+from sabiprep.block import DOCUMENT_COLUMNS, RUN_COLUMNS, WEIGHTS, Block, Ragged
 from sabiprep.doc_id import RecordId
 from sabiprep.errors import DatasetError
 from sabiprep.manifest import Manifest, SourceInfo, read_manifest
@@ -60,6 +60,9 @@ class RowDict(TypedDict):
         record_ids: uint64[D]: each document's record within its source.
         doc_parts: uint32[D]: copy << 24 | document of its record << 16 | window.
         n_targets: True tokens of ``loss_mask``.
+        doc_weights: float32[D]: the weight of each document in the loss; only of a dataset that has
+            weights, as ``loss_weights``.
+        loss_weights: float32[T]: the weight of the document where ``loss_mask``, else 0.
     """
 
     input_ids: npt.NDArray[np.int64]
@@ -73,6 +76,8 @@ class RowDict(TypedDict):
     record_ids: npt.NDArray[np.uint64]
     doc_parts: npt.NDArray[np.uint32]
     n_targets: int
+    doc_weights: NotRequired[npt.NDArray[np.float32]]
+    loss_weights: NotRequired[npt.NDArray[np.float32]]
 
 
 class BatchDict(TypedDict):
@@ -93,6 +98,8 @@ class BatchDict(TypedDict):
         doc_rows: int32[D]: the row of the batch that holds each document.
         n_targets: int32[B].
         max_seqlen: Tokens of the longest segment, padding included; 0 in an empty batch.
+        doc_weights: float32[D], where a row is of a dataset with weights; 1 elsewhere.
+        loss_weights: float32[B, T], where there are weights, and labels are asked for.
     """
 
     input_ids: npt.NDArray[np.int64]
@@ -108,6 +115,8 @@ class BatchDict(TypedDict):
     doc_rows: npt.NDArray[np.int32]
     n_targets: npt.NDArray[np.int32]
     max_seqlen: int
+    doc_weights: NotRequired[npt.NDArray[np.float32]]
+    loss_weights: NotRequired[npt.NDArray[np.float32]]
 
 
 class Split:
@@ -150,7 +159,7 @@ class Split:
             DatasetError: If the shard is damaged there.
         """
         batch = self.batch([index])
-        return RowDict(
+        row = RowDict(
             input_ids=batch["input_ids"][0],
             labels=batch["labels"][0],
             loss_mask=batch["loss_mask"][0],
@@ -163,6 +172,10 @@ class Split:
             doc_parts=batch["doc_parts"],
             n_targets=int(batch["n_targets"][0]),
         )
+        if "doc_weights" in batch:
+            row["doc_weights"] = batch["doc_weights"]
+            row["loss_weights"] = batch["loss_weights"][0]
+        return row
 
     def batch(self, indices: Iterable[SupportsIndex], labels: bool = True) -> BatchDict:
         """Returns the rows at ``indices``, in that order, negative ones counted from the end.
@@ -223,6 +236,7 @@ class PackedDataset:
         pad_id: The token that fills a row up.
         sources: The sources, by id.
         tokenizer_path: The tokenizer's file.
+        weighted: Whether documents have weights in the loss.
         train: The training split.
         validation: The validation split; it may have no row.
     """
@@ -239,6 +253,7 @@ class PackedDataset:
         self.pad_id = manifest.pad_id
         self.sources = list(manifest.sources)
         self.tokenizer_path = path / manifest.tokenizer_file
+        self.weighted = manifest.weighted
         self._shards = {
             name: tuple(Shard(path, info, manifest) for info in infos)
             for name, infos in manifest.shards.items()
@@ -401,6 +416,15 @@ def batch_of(places: Sequence[Place], seq_len: int, labels: bool = True) -> Batc
     )
     if labels_BT is not None:
         batch["labels"] = labels_BT
+    weights = _weights(places, documents["seq_lengths"])
+    if weights is not None:
+        batch["doc_weights"] = _joined(weights, np.float32)
+    if weights is not None and labels:
+        # Padding counts as a document of weight 0 behind those of its row.
+        padded = _each_followed(weights, np.zeros(B, np.float32))
+        of_padding = _each_followed(documents["seq_lengths"], padding_B)
+        weights_N = np.repeat(_joined(padded, np.float32), _joined(of_padding, np.int32))
+        batch["loss_weights"] = weights_N.reshape(B, T) * mask_BT
     return batch
 
 
@@ -478,6 +502,21 @@ def _pieces(
     """Returns the values of each row, by column."""
     spans = [(ragged.columns, ragged.bounds[row], ragged.bounds[row + 1]) for ragged, row in rows]
     return {name: [columns[name][first:end] for columns, first, end in spans] for name in names}
+
+
+def _weights(places: Sequence[Place], lengths: Sequence[memoryview]) -> list[memoryview] | None:
+    """Returns the weights of each row's documents, 1 where a dataset has none.
+
+    Returns None if no row is of a dataset with weights.
+    """
+    if not any(WEIGHTS in block.documents.columns for block, _ in places):
+        return None
+    return [
+        _pieces([(block.documents, row)], (WEIGHTS,))[WEIGHTS][0]
+        if WEIGHTS in block.documents.columns
+        else np.ones(len(of_row), np.float32).data
+        for (block, row), of_row in zip(places, lengths, strict=True)
+    ]
 
 
 def _each_followed(pieces: Sequence[memoryview], by: npt.NDArray[Any]) -> list[memoryview]:

@@ -49,6 +49,7 @@ class Explanation:
             record.
         cleaned: The changes that cleaning made, by the keys of ``clean``: the first changed word
             of each, with the code points before and after.
+        weight: The weight of its documents in the loss; None where the source has no weights.
         dropped: The reason why there is no document, if there is none; the other attributes then
             show the stages before the drop.
     """
@@ -61,6 +62,7 @@ class Explanation:
     truncated: bool
     dropped: Refusal | None
     cleaned: Mapping[str, str] = field(default_factory=dict)
+    weight: float | None = None
 
     @classmethod
     def from_json(cls, stages: Mapping[str, Any], *, record: str, tokens: Any) -> Self:
@@ -75,6 +77,7 @@ class Explanation:
             tokens=tokens,
             truncated=stages["truncated"],
             cleaned=dict(stages["cleaned"]),
+            weight=stages["weight"],
             dropped=None if stages["dropped"] is None else Refusal(**stages["dropped"]),
         )
 
@@ -100,6 +103,8 @@ class Explanation:
             yield "runs: each is encoded by itself"
         for run in self.runs:
             yield f"  '{visible(run)}'"
+        if self.weight is not None:
+            yield f"weight in the loss: {self.weight:g}"
         if self.truncated:
             yield "shortened: its data was cut to fit a row"
         if self.dropped is not None:

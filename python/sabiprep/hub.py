@@ -77,7 +77,7 @@ def hub_files(corpus: StrPath | None, reuse: StrPath | None = None) -> HubFiles:
         InputError: If its files cannot be found or fetched.
         SabiprepError: If ``huggingface_hub`` is not installed.
     """
-    folder = _corpus_of(reuse) if corpus is None else Path(corpus)
+    folder = corpus_of(reuse) if corpus is None else Path(corpus)
     if folder is None:
         return {}
     by_revision: dict[tuple[str, str | None], list[_Named]] = {}
@@ -90,7 +90,7 @@ def hub_files(corpus: StrPath | None, reuse: StrPath | None = None) -> HubFiles:
     return found
 
 
-def _corpus_of(dataset: StrPath | None) -> Path | None:
+def corpus_of(dataset: StrPath | None) -> Path | None:
     """Returns the corpus that a dataset with a kept spool was packed from; None if unknown."""
     if dataset is None:
         return None

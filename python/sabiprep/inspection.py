@@ -53,6 +53,7 @@ class ShownDocument:
         part: The index among the documents of the record.
         window: The index among the windows of a text longer than a row.
         runs: The text.
+        weight: The weight in the loss; None of a dataset without weights.
     """
 
     index: int
@@ -63,6 +64,7 @@ class ShownDocument:
     part: int
     window: int
     runs: tuple[ShownRun, ...]
+    weight: float | None = None
 
     @property
     def tokens(self) -> int:
@@ -87,6 +89,8 @@ class ShownDocument:
         for name, number in (("copy", self.copy), ("part", self.part), ("window", self.window)):
             if number:
                 parts.append(f"{name} {number}")
+        if self.weight is not None:
+            parts.append(f"weight {self.weight:g}")
         parts.append(f"{_count(self.tokens, 'token')}, {self.targets:,} trained")
         return " · ".join(visible(part) for part in parts if part)
 
@@ -249,6 +253,7 @@ def _document(
         part=document.part,
         window=document.window,
         runs=tuple(runs),
+        weight=float(content["doc_weights"][at]) if "doc_weights" in content else None,
     )
 
 

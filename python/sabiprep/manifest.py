@@ -20,7 +20,8 @@ from sabiprep.errors import DatasetError
 from sabiprep.files import MANIFEST_LIMIT, read_whole
 
 FORMAT = "sabiprep"
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
+"""The versions that are read; 2 has a column of weights, and 1 has none."""
 MANIFEST_FILE = "manifest.json"
 
 
@@ -70,6 +71,7 @@ class Manifest:
         tokenizer_file: The tokenizer's file, relative to the dataset's folder.
         sources: The sources, by id.
         shards: The shards of each split, in order.
+        weighted: Whether the rows have the weights of their documents.
     """
 
     raw: dict[str, Any]
@@ -84,6 +86,7 @@ class Manifest:
     tokenizer_file: str
     sources: tuple[SourceInfo, ...]
     shards: Mapping[str, tuple[ShardInfo, ...]]
+    weighted: bool = False
 
 
 Count = Annotated[int, Meta(ge=0, lt=1 << 48)]
@@ -150,7 +153,7 @@ class _Source(Struct):
     task: str
     lang: str
     inputs: list[str]
-    loss: Literal["target_only", "full"]
+    loss: Literal["target_only", "full", "template_masked", "last_turn"]
     overflow: Literal["split", "truncate", "drop", "error"]
     epochs: Amount
     asked_epochs: Amount
@@ -164,6 +167,8 @@ class _Source(Struct):
     validation: _Sums
     examples: list[_Example]
     cleaned: dict[str, _Cleaned] = {}
+    spans: str | None = None
+    loss_weight: str | None = None
 
 
 class _Dropped(Struct):
@@ -171,6 +176,12 @@ class _Dropped(Struct):
     records: Count
     bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     xxh3_128: Checksum
+
+
+class _Benchmark(Struct):
+    name: str
+    documents: Count
+    short: Count
 
 
 class _Shard(_Sums):
@@ -201,7 +212,7 @@ class _Written(Struct):
     """A manifest as it is written; keys that are not named here are for other readers."""
 
     format: Literal["sabiprep"]
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
     sha256: Digest
     program: _Program
     tokenizer: _Tokenizer
@@ -214,6 +225,8 @@ class _Written(Struct):
     sources: Annotated[list[_Source], Meta(min_length=1, max_length=1 << 16)]
     splits: _Splits
     dropped: _Dropped | None = None
+    contaminated: _Dropped | None = None
+    benchmarks: list[_Benchmark] = []
     notes: list[str] = []
 
 
@@ -232,7 +245,7 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         DatasetError: If there is no manifest (the dataset is unfinished), its format version is not
-            1, its digest does not hold, or it contradicts itself.
+            known, its digest does not hold, or it contradicts itself.
     """
     path = folder / MANIFEST_FILE
     content = _read(folder, path)
@@ -250,9 +263,14 @@ def read_manifest(folder: Path) -> Manifest:
     # Before the digest: another version may make its digest in another way.
     version = raw.get("format_version")
     # `True == 1`, but no version is a boolean.
-    if type(version) is not int or version != FORMAT_VERSION:
+    if (
+        type(version) is not int
+        or version not in FORMAT_VERSIONS
+        or (version == 2) != _has_weights(raw)
+    ):
         raise DatasetError(
-            f"format version {version!r}; this program reads version {FORMAT_VERSION}",
+            f"format version {version!r}; this program reads version 1, and 2 of datasets with "
+            "weights",
             file=str(path),
             remedy="use the sabiprep that wrote it, or pack it again with this one",
         )
@@ -270,6 +288,14 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     _refuse_ways_out(folder, manifest)
     return manifest
+
+
+def _has_weights(raw: dict[str, Any]) -> bool:
+    """Returns whether a source of a manifest that was not checked yet has weights."""
+    sources = raw.get("sources")
+    return isinstance(sources, list) and any(
+        isinstance(source, dict) and source.get("loss_weight") is not None for source in sources
+    )
 
 
 def _read(folder: Path, path: Path) -> bytes:
@@ -336,8 +362,9 @@ def _checked(raw: dict[str, Any]) -> Manifest:
         if (getattr(tokenizer, name) or 0) >= tokenizer.vocab_size:
             raise ValueError(f"tokenizer.{name} is not below tokenizer.vocab_size")
     _require_plain("tokenizer.file", tokenizer.file)
-    if written.dropped is not None:
-        _require_plain("dropped.file", written.dropped.file)
+    for field, list_ in (("dropped", written.dropped), ("contaminated", written.contaminated)):
+        if list_ is not None:
+            _require_plain(f"{field}.file", list_.file)
     shards = {}
     # The loader finds rows by the sums of shards, so a wrong sum would point past a file.
     for name, split in (("train", written.splits.train), ("validation", written.splits.validation)):
@@ -364,6 +391,7 @@ def _checked(raw: dict[str, Any]) -> Manifest:
             for id_, source in enumerate(written.sources)
         ),
         shards=shards,
+        weighted=written.format_version == 2,
     )
 
 

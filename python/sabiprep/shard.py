@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sabiprep.arrow_file import Malformed, block_offsets, refuse_compression
-from sabiprep.block import RAGGED_COLUMNS, REMEDY, Block, Limits, block_of
+from sabiprep.block import RAGGED_COLUMNS, REMEDY, WEIGHTS, Block, Limits, block_of
 from sabiprep.errors import DatasetError
 from sabiprep.files import open_regular
 from sabiprep.manifest import Manifest, ShardInfo
@@ -44,6 +44,7 @@ class Shard:
         self._seq_len = manifest.seq_len
         self._id_dtype = manifest.id_dtype
         self._rows_per_block = manifest.rows_per_batch
+        self._weighted = manifest.weighted
         self._limits = Limits(manifest.vocab_size, len(manifest.sources))
         self._mapped: _Mapped | None = None
         self._blocks: dict[int, Block] = {}
@@ -120,7 +121,9 @@ class Shard:
                 # The copy of the view is Arrow's: it lives as long as any array of the file.
                 source = pa.BufferReader(pa.py_buffer(content))
                 reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(use_threads=False))
-                problem = _schema_problem(reader.schema, self._seq_len, self._id_dtype)
+                problem = _schema_problem(
+                    reader.schema, self._seq_len, self._id_dtype, self._weighted
+                )
             except Malformed as error:
                 raise self._damaged(f"not a readable Arrow file: {error}") from error
             except UnicodeDecodeError as error:
@@ -173,7 +176,7 @@ class Shard:
         return DatasetError(message, file=str(self.path), remedy=REMEDY, errno=errno)
 
 
-def _schema_problem(schema: Any, seq_len: int, id_dtype: str) -> str | None:
+def _schema_problem(schema: Any, seq_len: int, id_dtype: str, weighted: bool) -> str | None:
     """Returns the fault of a shard's schema in words, or None."""
     # Types are compared without the names of list items, which differ between writers.
     expected = {
@@ -182,6 +185,8 @@ def _schema_problem(schema: Any, seq_len: int, id_dtype: str) -> str | None:
         **{name: (np.dtype(dtype), None) for name, dtype in RAGGED_COLUMNS.items()},
         "n_targets": (np.dtype(np.int32), 0),
     }
+    if weighted:
+        expected[WEIGHTS] = (np.dtype(np.float32), None)
     if schema.names != list(expected):
         return f"columns {', '.join(schema.names)}, where the format has {', '.join(expected)}"
     for name, (dtype, size) in expected.items():

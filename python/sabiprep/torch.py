@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class RowTensors(TypedDict):
             token may attend to those of the same document.
         roles: uint8[T]: 0 control and padding, 1 template text, 2 prompt data, 3 target.
         n_targets: int64[]: the trained tokens.
+        loss_weights: float32[T]: the weight of the token's document where it is trained, else 0;
+            only of a dataset with weights.
     """
 
     input_ids: torch.Tensor
@@ -41,6 +43,7 @@ class RowTensors(TypedDict):
     document_ids: torch.Tensor
     roles: torch.Tensor
     n_targets: torch.Tensor
+    loss_weights: NotRequired[torch.Tensor]
 
 
 class RowDataset(Dataset[RowTensors]):
@@ -83,7 +86,7 @@ class RowDataset(Dataset[RowTensors]):
             DatasetError: If a shard is damaged there.
         """
         batch = self._rows.batch(indices)
-        named = {
+        named: dict[str, np.ndarray[Any, Any]] = {
             "input_ids": batch["input_ids"],
             "labels": batch["labels"],
             "position_ids": batch["position_ids"],
@@ -91,6 +94,8 @@ class RowDataset(Dataset[RowTensors]):
             "roles": batch["roles"],
             "n_targets": batch["n_targets"].astype(np.int64),
         }
+        if "loss_weights" in batch:
+            named["loss_weights"] = batch["loss_weights"]
         tensors = {name: torch.from_numpy(array) for name, array in named.items()}
         rows: Any = [
             {name: of_all[row] for name, of_all in tensors.items()} for row in range(len(indices))

@@ -7,7 +7,7 @@
 //! record with fewer than n words in all has no n-grams: training cannot be kept clean of it, and
 //! such records are counted by file.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 
 use unicode_normalization::UnicodeNormalization;
@@ -24,9 +24,27 @@ use crate::read::{self, FormatOptions, Records, Request, Value};
 pub struct HeldOut {
     /// The number of words in an n-gram.
     n: usize,
-    /// The hashes of the n-grams.
-    n_grams: HashSet<u64>,
+    /// The hashes of the n-grams, each with the first record that has it.
+    n_grams: HashMap<u64, Origin>,
     files: Vec<HeldOutFile>,
+}
+
+/// A record of the files: the index of its file, and its number there.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    file: u32,
+    record: u32,
+}
+
+/// An n-gram that a text shares with the files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hit<'a> {
+    /// Its words, parted by spaces.
+    pub n_gram: String,
+    /// The name of the first file that has it.
+    pub held_out: &'a str,
+    /// The number of the first record of that file that has it, from 0.
+    pub record: u64,
 }
 
 /// The counts of a file that training is kept clean of.
@@ -106,27 +124,29 @@ impl HeldOut {
                     .remedy("mend the record, or remove it"));
                 }
             };
+            let origin = Origin { file: self.files.len() as u32, record: file.records as u32 };
             file.records += 1;
-            file.short += u64::from(!self.add_record(fields.values()));
+            file.short += u64::from(!self.add_record(fields.values(), origin));
         }
         Ok(())
     }
 
     /// Adds the n-grams of a record's fields. Returns whether it has any.
-    fn add_record<'v>(&mut self, fields: impl Iterator<Item = &'v Value>) -> bool {
+    fn add_record<'v>(&mut self, fields: impl Iterator<Item = &'v Value>, origin: Origin) -> bool {
         let mut texts: Vec<&str> = Vec::new();
         fields.for_each(|value| collect_texts(value, &mut texts));
         // Every field is added, also after one that has n-grams.
-        let has_any = texts.iter().fold(false, |has_any, text| self.add_text(text) | has_any);
-        has_any || texts.len() > 1 && self.add_text(&texts.join(" "))
+        let has_any =
+            texts.iter().fold(false, |has_any, text| self.add_text(text, origin) | has_any);
+        has_any || texts.len() > 1 && self.add_text(&texts.join(" "), origin)
     }
 
     /// Adds the n-grams of a text. Returns whether it has any.
-    fn add_text(&mut self, text: &str) -> bool {
+    fn add_text(&mut self, text: &str, origin: Origin) -> bool {
         let mut has_any = false;
         any_n_gram(text, self.n, |n_gram| {
             has_any = true;
-            self.n_grams.insert(n_gram);
+            self.n_grams.entry(n_gram).or_insert(origin);
             false
         });
         has_any
@@ -135,14 +155,29 @@ impl HeldOut {
     /// Returns whether `text` shares an n-gram with the files.
     #[must_use]
     pub(crate) fn has_part_of(&self, text: &str) -> bool {
-        any_n_gram(text, self.n, |n_gram| self.n_grams.contains(&n_gram))
+        any_n_gram(text, self.n, |n_gram| self.n_grams.contains_key(&n_gram))
+    }
+
+    /// Returns the first n-gram that `text` shares with the files.
+    pub(crate) fn hit_of(&self, text: &str) -> Option<Hit<'_>> {
+        let (mut end, mut origin) = (self.n - 1, None);
+        any_n_gram(text, self.n, |n_gram| {
+            end += 1;
+            origin = self.n_grams.get(&n_gram);
+            origin.is_some()
+        });
+        let Origin { file, record } = *origin?;
+        let folded = folded(text);
+        let words: Vec<&str> = words(&folded).skip(end - self.n).take(self.n).collect();
+        let held_out = &self.files[file as usize].name;
+        Some(Hit { n_gram: words.join(" "), held_out, record: record.into() })
     }
 
     /// Returns a digest of all n-grams, on which alone the result of [`Self::has_part_of`] depends.
     #[must_use]
     pub(crate) fn digest(&self) -> u128 {
-        let mut words: Vec<u64> = self.n_grams.iter().copied().collect();
-        // A set has no order of its own.
+        let mut words: Vec<u64> = self.n_grams.keys().copied().collect();
+        // A map has no order of its own.
         words.sort_unstable();
         words.push(self.n as u64);
         xxh3_128(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>())
@@ -159,10 +194,14 @@ fn collect_texts<'v>(value: &'v Value, texts: &mut Vec<&'v str>) {
     }
 }
 
+/// Returns a text in NFC and lower case.
+fn folded(text: &str) -> String {
+    text.nfc().collect::<String>().to_lowercase()
+}
+
 /// Returns whether `found` holds for the hash of any n-gram of `text`.
 fn any_n_gram(text: &str, n: usize, found: impl FnMut(u64) -> bool) -> bool {
-    let folded = text.nfc().collect::<String>().to_lowercase();
-    any_n_gram_of(words(&folded), n, found)
+    any_n_gram_of(words(&folded(text)), n, found)
 }
 
 /// Returns the words of a text in NFC and lower case: its runs of letters, marks and digits.
@@ -202,10 +241,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const FIRST: Origin = Origin { file: 0, record: 0 };
+
     fn held_out(texts: &[String], n: usize) -> HeldOut {
-        let mut held_out = HeldOut { n, ..HeldOut::default() };
-        for text in texts {
-            held_out.add_record([Value::String(text.clone())].iter());
+        let name = "test.txt".to_owned();
+        let files = vec![HeldOutFile { name, records: 0, short: 0 }];
+        let mut held_out = HeldOut { n, files, ..HeldOut::default() };
+        for (record, text) in (0..).zip(texts) {
+            held_out.add_record([Value::String(text.clone())].iter(), Origin { file: 0, record });
         }
         held_out
     }
@@ -222,19 +265,21 @@ mod tests {
         let mut held_out = HeldOut { n: 4, ..HeldOut::default() };
         let record = |text: &str| crate::read::parse_json(text.as_bytes()).unwrap();
         assert!(
-            held_out.add_record(record(r#"{"q": "what is", "n": 7, "a": ["two words"]}"#).values())
+            held_out.add_record(
+                record(r#"{"q": "what is", "n": 7, "a": ["two words"]}"#).values(),
+                FIRST
+            )
         );
         assert!(held_out.has_part_of("What is: two words!"));
         // A field that is long enough stands for its record; what spans it and another does not.
-        assert!(
-            held_out.add_record(
-                record(r#"{"q": "one two three four", "a": "five six seven"}"#).values()
-            )
-        );
+        assert!(held_out.add_record(
+            record(r#"{"q": "one two three four", "a": "five six seven"}"#).values(),
+            FIRST
+        ));
         assert!(held_out.has_part_of("zero one two three four"));
         assert!(!held_out.has_part_of("two three four five"));
-        assert!(!held_out.add_record(record(r#"{"q": "too few", "a": "words"}"#).values()));
-        assert!(!held_out.add_record(record("{}").values()));
+        assert!(!held_out.add_record(record(r#"{"q": "too few", "a": "words"}"#).values(), FIRST));
+        assert!(!held_out.add_record(record("{}").values(), FIRST));
     }
 
     proptest! {
@@ -244,13 +289,25 @@ mod tests {
             text in "[ab]( [ab]){0,8}",
             n in 1usize..5,
         ) {
-            let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+            let words =
+                |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<String>>();
             let held_words: Vec<_> = held.iter().map(|text| words(text)).collect();
             let is_held = |n_gram: &[String]| {
                 held_words.iter().any(|held| held.windows(n).any(|other| other == n_gram))
             };
             let expected = words(&text).windows(n).any(is_held);
-            prop_assert_eq!(held_out(&held, n).has_part_of(&text), expected);
+            let held_out = held_out(&held, n);
+            prop_assert_eq!(held_out.has_part_of(&text), expected);
+            let hit = held_out.hit_of(&text);
+            prop_assert_eq!(hit.is_some(), expected);
+            // The first n-gram of the text, and the first record that has it.
+            if let Some(hit) = hit {
+                let n_gram = words(&hit.n_gram);
+                let first = words(&text).windows(n).find(|words| is_held(words)).map(<[_]>::to_vec);
+                prop_assert_eq!(Some(&n_gram), first.as_ref());
+                let of = held_words.iter().position(|held| held.windows(n).any(|of| of == n_gram));
+                prop_assert_eq!(Some(hit.record as usize), of);
+            }
         }
     }
 }

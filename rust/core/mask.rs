@@ -3,23 +3,55 @@
 //!
 //! The check shares no code with the making: it walks a finished row token by token.
 
-use crate::schema::{DocId, LossPolicy, Role, Run};
+mod policy;
+
+use std::ops::Range;
+
+use crate::schema::{DocId, LossPolicy, Role, Run, Weight};
+use policy::check_document;
 
 /// Appends the mask of a document: the policy applied to its roles. The first token is never
 /// trained.
 pub(crate) fn push_document_mask(runs: &[Run], policy: LossPolicy, out: &mut Vec<bool>) {
     let start = out.len();
+    let last_turn = last_turn_of(runs);
     for (nth, run) in runs.iter().enumerate() {
+        // A control run that is not the first one closes the document.
+        let closes = run.role == Role::Control && nth > 0;
         let trained = match policy {
             LossPolicy::Full => true,
-            // A control run that is not the first one closes the document.
-            LossPolicy::TargetOnly => {
-                run.role == Role::Target || run.role == Role::Control && nth > 0
-            }
+            LossPolicy::TargetOnly => run.role == Role::Target || closes,
+            LossPolicy::TemplateMasked => run.role != Role::Template,
+            LossPolicy::LastTurn => last_turn.contains(&nth) || closes,
         };
         out.resize(out.len() + run.len as usize, trained);
     }
     // No token of the document predicts it (M1).
+    if let Some(first) = out.get_mut(start) {
+        *first = false;
+    }
+}
+
+/// Returns the runs of the last target of a document.
+fn last_turn_of(runs: &[Run]) -> Range<usize> {
+    let is_target = |run: &Run| run.role == Role::Target;
+    let end = runs.iter().rposition(is_target).map_or(0, |last| last + 1);
+    let start = runs[..end].iter().rposition(|run| !is_target(run)).map_or(0, |last| last + 1);
+    start..end
+}
+
+/// Appends the mask of the tokens `range` of the document with these `runs`: which target is the
+/// last cannot be seen in a piece.
+pub(crate) fn push_piece_mask(
+    runs: &[Run],
+    range: Range<usize>,
+    policy: LossPolicy,
+    out: &mut Vec<bool>,
+) {
+    let (start, mut whole) = (out.len(), Vec::new());
+    push_document_mask(runs, policy, &mut whole);
+    out.extend_from_slice(&whole[range]);
+    // Its first token is predicted in the piece before, or by nothing (M1).
     if let Some(first) = out.get_mut(start) {
         *first = false;
     }
@@ -54,6 +86,8 @@ pub struct Row {
     pub doc_parts: Vec<u32>,
     /// The number of true flags in the mask.
     pub n_targets: i32,
+    /// The weight of each document in the loss; empty in a dataset without weights.
+    pub doc_weights: Vec<Weight>,
 }
 
 impl Row {
@@ -68,6 +102,7 @@ impl Row {
         self.record_ids.clear();
         self.doc_parts.clear();
         self.n_targets = 0;
+        self.doc_weights.clear();
     }
 
     /// Returns whether 95 % or more of the row's tokens come from one source.
@@ -97,6 +132,10 @@ pub struct RowRules {
     pub vocab_size: usize,
     /// The policy of each source.
     pub policies: Vec<LossPolicy>,
+    /// Whether each source trains spans of its text alone, so that a window may have none.
+    pub spans: Vec<bool>,
+    /// Whether each document has a weight.
+    pub is_weighted: bool,
     /// Whether documents may be cut anywhere, so that a piece may have no trained token.
     pub cuts: bool,
 }
@@ -136,9 +175,15 @@ fn check_lengths(row: &Row, rules: &RowRules) -> Result<usize, Violation> {
         && row.mask.len() == seq_len
         && row.segment_lengths.len() == row.segment_roles.len()
         && [row.source_ids.len(), row.record_ids.len(), row.doc_parts.len()] == [documents; 3]
+        && row.doc_weights.len() == if rules.is_weighted { documents } else { 0 }
         && row.seq_lengths.iter().chain(&row.segment_lengths).all(|&len| len > 0);
     rule(shape, "shape", || {
         "columns of different lengths, or a length that is not positive".to_owned()
+    })?;
+    // The values of a forged column may be anything.
+    let is_weight = |weight: &Weight| Weight::of(f64::from(weight.value())) == Some(*weight);
+    rule(row.doc_weights.iter().all(is_weight), "weight", || {
+        "a document's weight is negative, or no finite number".to_owned()
     })?;
     let total: i64 = row.seq_lengths.iter().map(|&len| i64::from(len)).sum();
     rule(total <= seq_len as i64, "M6", || {
@@ -201,43 +246,15 @@ fn check_documents(row: &Row, rules: &RowRules, roles: &[Role]) -> Result<(), Vi
         rule(!closes || ids[ids.len() - 1] == rules.eos, "shape", || {
             format!("document {nth} is not closed by EOS")
         })?;
-        // A piece of a cut document may be all prompt: M3 holds for the whole document.
         let id = DocId::of_row(row.source_ids[nth], row.record_ids[nth], row.doc_parts[nth]);
         // A piece of a cut document may be all prompt: M3 holds for the whole document.
-        let is_cut = rules.cuts && (id.window > 0 || !closes);
+        let may_cut = rules.cuts || rules.spans[usize::from(row.source_ids[nth])];
+        let is_cut = may_cut && (id.window > 0 || !closes);
         let trains = row.mask[start..end].contains(&true);
         rule(trains || is_cut, "M3", || format!("nothing is trained (document {nth})"))?;
         check_document(&row.mask[start..end], &roles[start..end], policy)
             .map_err(|Violation(what)| Violation(format!("{what} (document {nth})")))?;
         start = end;
-    }
-    Ok(())
-}
-
-/// Checks the mask of one document against its roles, token by token.
-fn check_document(mask: &[bool], roles: &[Role], policy: LossPolicy) -> Result<(), Violation> {
-    rule(!mask[0], "M1", || "the first token is trained".to_owned())?;
-    for index in 1..mask.len() {
-        let is_closing = index + 1 == mask.len() && roles[index] == Role::Control;
-        match (policy, roles[index]) {
-            (_, Role::Target) => {
-                rule(mask[index], "M5", || format!("token {index} of a target is not trained"))?;
-            }
-            (_, Role::Control) if is_closing => {
-                rule(mask[index], "M5", || "the closing EOS is not trained".to_owned())?;
-            }
-            (LossPolicy::Full, _) => {
-                rule(mask[index], "full", || format!("token {index} is not trained"))?;
-            }
-            (LossPolicy::TargetOnly, Role::Template | Role::Data) => {
-                rule(!mask[index], "M4", || format!("token {index} of a prompt is trained"))?;
-            }
-            (LossPolicy::TargetOnly, Role::Control) => {
-                return Err(Violation(format!(
-                    "shape: control token {index} stands inside a document"
-                )));
-            }
-        }
     }
     Ok(())
 }
@@ -272,6 +289,7 @@ mod tests {
             record_ids: vec![0],
             doc_parts: vec![0],
             n_targets: 3,
+            doc_weights: vec![],
         };
         (
             row,
@@ -282,9 +300,32 @@ mod tests {
                 pad: 0,
                 vocab_size: 10,
                 policies: vec![LossPolicy::TargetOnly],
+                spans: vec![false],
+                is_weighted: false,
                 cuts: false,
             },
         )
+    }
+
+    const POLICIES: [LossPolicy; 4] = [
+        LossPolicy::TargetOnly,
+        LossPolicy::Full,
+        LossPolicy::TemplateMasked,
+        LossPolicy::LastTurn,
+    ];
+
+    #[test]
+    fn each_policy_trains_what_it_says() {
+        let roles = [0, 1, 2, 3, 2, 1, 3, 1, 0];
+        let runs: Vec<Run> =
+            roles.iter().map(|&role| run(1, Role::from_u8(role).unwrap())).collect();
+        let trained = |policy| {
+            let mut mask = Vec::new();
+            push_document_mask(&runs, policy, &mut mask);
+            mask.into_iter().map(|trained| if trained { 'x' } else { '.' }).collect::<String>()
+        };
+        let masks = POLICIES.map(trained);
+        assert_eq!(masks, ["...x..x.x", ".xxxxxxxx", "..xxx.x.x", "......x.x"]);
     }
 
     type Break = fn(&mut Row);
@@ -323,7 +364,7 @@ mod tests {
         #[test]
         fn what_is_made_passes_and_no_other_mask_does(
             runs in prop::collection::vec((1u32..4, 1u8..4), 1..6),
-            full: bool, bos: bool, flip in 0usize..64,
+            policy in 0usize..4, bos: bool, weight in any::<f32>(), flip in 0usize..64,
         ) {
             let run_of = |(len, role)| run(len, Role::from_u8(role).unwrap());
             let mut runs: Vec<Run> = runs.into_iter().map(run_of).collect();
@@ -331,7 +372,7 @@ mod tests {
                 runs.insert(0, run(1, Role::Control));
             }
             runs.push(run(1, Role::Control));
-            let policy = if full { LossPolicy::Full } else { LossPolicy::TargetOnly };
+            let policy = POLICIES[policy];
             let mut mask = Vec::new();
             push_document_mask(&runs, policy, &mut mask);
             let len = mask.len();
@@ -346,15 +387,38 @@ mod tests {
                 source_ids: vec![0],
                 record_ids: vec![0],
                 doc_parts: vec![0],
+                doc_weights: vec![Weight::from_bytes(weight.to_le_bytes())],
             };
             let rules = RowRules {
                 seq_len: 64, bos: Some(1), eos: 1, pad: 0, vocab_size: 2,
-                policies: vec![policy], cuts: false,
+                policies: vec![policy], spans: vec![false], is_weighted: true, cuts: false,
             };
+            let is_weight = weight.is_finite() && weight.is_sign_positive();
+            prop_assert_eq!(check_row(&row, &rules).is_ok(), is_weight);
+            row.doc_weights = vec![Weight::ONE];
             prop_assert_eq!(check_row(&row, &rules), Ok(()));
             row.mask[flip] = !row.mask[flip];
             row.n_targets += if row.mask[flip] { 1 } else { -1 };
             prop_assert!(check_row(&row, &rules).is_err());
+        }
+
+        #[test]
+        fn pieces_train_what_their_document_trains(
+            runs in prop::collection::vec((1u32..4, 1u8..4), 1..6),
+            policy in 0usize..4, cut in 1usize..20,
+        ) {
+            let run_of = |(len, role)| run(len, Role::from_u8(role).unwrap());
+            let mut runs: Vec<Run> = runs.into_iter().map(run_of).collect();
+            runs.push(run(1, Role::Control));
+            let (mut whole, mut pieces) = (Vec::new(), Vec::new());
+            push_document_mask(&runs, POLICIES[policy], &mut whole);
+            let cut = 1 + cut % (whole.len() - 1);
+            push_piece_mask(&runs, 0..cut, POLICIES[policy], &mut pieces);
+            let second = pieces.len();
+            push_piece_mask(&runs, cut - 1..whole.len(), POLICIES[policy], &mut pieces);
+            // The last token of a piece is the first of the next, where it is not trained.
+            prop_assert!(!pieces.remove(second));
+            prop_assert_eq!(pieces, whole);
         }
     }
 }

@@ -152,6 +152,13 @@ fn marked(encoder: &Encoder, marks: &Marks) -> Vec<String> {
              or one of bytes (`sabiprep tokenizer train`), loses none"
         ));
     }
+    if marks.weightless > 0 {
+        let count = marks.weightless;
+        notes.push(format!(
+            "{count} of its documents have the weight 0: they take room in rows, and nothing is \
+             learnt from them"
+        ));
+    }
     notes
 }
 

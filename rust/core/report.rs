@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::contamination::{HeldOut, HeldOutFile};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::plan::{Input, Plan, Source};
-use crate::schema::{DropReason, FORMAT_VERSION, ROWS_PER_BATCH, RecordId, Split};
+use crate::plan::{HubFiles, Input, Plan, Source};
+use crate::schema::{DropReason, ROWS_PER_BATCH, RecordId, Split, format_version};
 use crate::settle::{Decisions, Epochs, SourceTotals, Sums};
 use crate::spool::{Dropped, Tally};
 use crate::tokenize::Encoder;
 use crate::write::{
-    CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry, Manifest, Program,
-    ShardEntry, SourceEntry, SplitEntry, TOKENIZER_FILE, TokenizerEntry, Written,
+    BenchmarkEntry, CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry, Manifest,
+    Program, ShardEntry, SourceEntry, SplitEntry, TOKENIZER_FILE, TokenizerEntry, Written,
 };
 
 /// The result of a run.
@@ -150,7 +151,7 @@ pub(crate) fn manifest(
     decisions: &Decisions,
     shards: &[ShardSums],
     inputs: Vec<InputEntry>,
-    dropped: Option<DroppedEntry>,
+    [dropped, contaminated]: [Option<DroppedEntry>; 2],
     notes: Vec<String>,
     context: &Context<'_>,
 ) -> Result<Manifest> {
@@ -168,7 +169,7 @@ pub(crate) fn manifest(
     });
     let mut manifest = Manifest {
         format: "sabiprep".to_owned(),
-        format_version: FORMAT_VERSION,
+        format_version: format_version(plan.is_weighted()),
         sha256: String::new(),
         program: Program::this(),
         tokenizer: tokenizer_entry(encoder)?,
@@ -184,6 +185,8 @@ pub(crate) fn manifest(
             .map(|split| (split.name().to_owned(), split_entry(plan, split, shards)))
             .collect(),
         dropped,
+        contaminated,
+        benchmarks: benchmarks_of(job.held_out.as_ref()),
         notes,
     };
     account(&manifest).map_err(|what| {
@@ -191,6 +194,18 @@ pub(crate) fn manifest(
     })?;
     manifest.seal();
     Ok(manifest)
+}
+
+/// Returns the entries of the tasks of `lm-eval` that training is kept clean of.
+fn benchmarks_of(held_out: Option<&HeldOut>) -> Vec<BenchmarkEntry> {
+    let files = held_out.into_iter().flat_map(HeldOut::files);
+    let tasks = files.filter(|file| HubFiles::are_benchmarks(&file.name));
+    let entry = |file: &HeldOutFile| BenchmarkEntry {
+        name: file.name.clone(),
+        documents: file.records,
+        short: file.short,
+    };
+    tasks.map(entry).collect()
 }
 
 /// Returns the entry of a tokenizer.
@@ -286,6 +301,8 @@ fn source_entry(
         validation,
         examples: tally.examples.iter().map(example).collect::<Result<_>>()?,
         cleaned: cleaned_entries(plan, source, tally, context)?,
+        spans: source.spans.clone(),
+        loss_weight: source.loss_weight.clone(),
     })
 }
 

@@ -3,17 +3,27 @@
 //! A leaf: pure definitions that every stage shares, with the Arrow schema they are stored under.
 
 mod doc_id;
+mod weight;
 
 use std::sync::Arc;
 
 pub use doc_id::DocId;
 pub(crate) use doc_id::{MAX_COPIES, MAX_WINDOWS, OFFSET_BITS, RecordId};
+pub use weight::Weight;
 
 use arrow_schema::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
 
-/// The version of the dataset on disk that this program writes and reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The newest version of the dataset on disk; this program reads it and all before it.
+pub(crate) const FORMAT_VERSION: u32 = 2;
+
+/// Returns the version of a dataset. Only the column of weights asks for the newest, so that every
+/// other dataset has the bytes that it always had.
+#[must_use]
+pub(crate) fn format_version(is_weighted: bool) -> u32 {
+    if is_weighted { FORMAT_VERSION } else { 1 }
+}
+
 /// Rows in every record batch of a shard but its last, so that row i is found in O(1).
 pub(crate) const ROWS_PER_BATCH: usize = 256;
 /// `seq_len` is a multiple of this, so that a row's mask fills whole 64-bit words.
@@ -71,6 +81,10 @@ pub enum LossPolicy {
     TargetOnly,
     /// Every token but the first of its document.
     Full,
+    /// Every token but the first of its document and the text of prompts' templates.
+    TemplateMasked,
+    /// The last target of its document, and the closing EOS.
+    LastTurn,
 }
 
 /// The policy for a record with a document longer than a row.
@@ -306,13 +320,13 @@ impl IdType {
     }
 }
 
-/// Returns the Arrow schema of a shard.
+/// Returns the Arrow schema of a shard. Only a dataset that `is_weighted` has a column of weights.
 #[must_use]
-pub(crate) fn shard_schema(seq_len: usize, ids: IdType) -> Arc<Schema> {
+pub(crate) fn shard_schema(seq_len: usize, ids: IdType, is_weighted: bool) -> Arc<Schema> {
     let item = |data_type| Arc::new(Field::new("item", data_type, false));
     let fixed = |data_type| DataType::FixedSizeList(item(data_type), seq_len as i32);
     let list = |data_type| DataType::List(item(data_type));
-    let columns = [
+    let mut columns = vec![
         ("input_ids", fixed(ids.arrow())),
         ("loss_mask", fixed(DataType::Boolean)),
         ("seq_lengths", list(DataType::Int32)),
@@ -323,7 +337,9 @@ pub(crate) fn shard_schema(seq_len: usize, ids: IdType) -> Arc<Schema> {
         ("doc_parts", list(DataType::UInt32)),
         ("n_targets", DataType::Int32),
     ];
-    Arc::new(Schema::new(
-        columns.map(|(name, data_type)| Field::new(name, data_type, false)).to_vec(),
-    ))
+    if is_weighted {
+        columns.push(("doc_weights", list(DataType::Float32)));
+    }
+    let field = |(name, data_type)| Field::new(name, data_type, false);
+    Arc::new(Schema::new(columns.into_iter().map(field).collect::<Vec<_>>()))
 }

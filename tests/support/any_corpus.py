@@ -160,7 +160,7 @@ def sources(
         segments,
         draw(st.sampled_from(overflow)),
         draw(st.sampled_from([1.0, 1.0, 2.5, 0.5])),
-        draw(st.sampled_from(["target_only", "target_only", "full"])),
+        draw(st.sampled_from(["target_only", "full", "template_masked", "last_turn"])),
         draw(st.sampled_from(["keep", "exact", "normalised"])) if drops else "keep",
     )
 

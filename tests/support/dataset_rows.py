@@ -36,6 +36,8 @@ DTYPES = {
     "record_ids": np.uint64,
     "doc_parts": np.uint32,
 }
+OF_WEIGHTS = ("doc_weights", "loss_weights")
+"""The arrays of a dataset with weights, all float32."""
 
 
 def expected_row(documents: list[Document], seq_len: int) -> dict[str, Any]:
@@ -58,7 +60,21 @@ def expected_row(documents: list[Document], seq_len: int) -> dict[str, Any]:
         mask += [False] * padding
         positions += range(padding)
         boundaries.append(seq_len)
+    weighted = any(document.weight is not None for document in documents)
+    of_tokens = [document.weight for document in documents for _ in document.ids]
+    of_tokens += [0.0] * (seq_len - len(of_tokens))
     return {
+        **(
+            {
+                "doc_weights": [document.weight for document in documents],
+                "loss_weights": [
+                    weight if trained else 0.0
+                    for weight, trained in zip(of_tokens, mask, strict=True)
+                ],
+            }
+            if weighted
+            else {}
+        ),
         "input_ids": ids,
         "labels": [token if trained else -100 for token, trained in zip(ids, mask, strict=True)],
         "loss_mask": mask,
@@ -81,6 +97,8 @@ def expected_batch(rows: list[list[Document]], seq_len: int) -> dict[str, Any]:
         boundaries += [i * seq_len + end for end in row["cu_seqlens"][1:]]
     stacked = ["input_ids", "labels", "loss_mask", "position_ids", "roles", "n_targets"]
     joined = ["seq_lengths", "source_ids", "record_ids", "doc_parts"]
+    if each and "doc_weights" in each[0]:
+        stacked, joined = [*stacked, "loss_weights"], [*joined, "doc_weights"]
     return {
         **{name: [row[name] for row in each] for name in stacked},
         **{name: [value for row in each for value in row[name]] for name in joined},
@@ -122,10 +140,14 @@ def datasets(draw: st.DrawFn) -> dict[str, Any]:
     seq_len = draw(st.sampled_from([8, 12, 64]))
     id_dtype = draw(st.sampled_from(["uint16", "uint32"]))
     id_limit = 2**16 if id_dtype == "uint16" else 2**32
+    weights = draw(st.sampled_from([st.none(), st.floats(0, 2.0**99, width=32)]))
+    of_any = documents_of(seq_len, id_limit).flatmap(
+        lambda document: weights.map(lambda weight: document._replace(weight=weight))
+    )
     return {
         "seq_len": seq_len,
-        "documents": draw(st.lists(documents_of(seq_len, id_limit), max_size=14)),
-        "validation": draw(st.lists(documents_of(seq_len, id_limit), max_size=3)),
+        "documents": draw(st.lists(of_any, max_size=14)),
+        "validation": draw(st.lists(of_any, max_size=3)),
         "rows_per_batch": draw(st.integers(1, 4)),
         "shards": draw(st.integers(1, 3)),
         "id_dtype": id_dtype,

@@ -1,4 +1,4 @@
-"""The slow, obvious writer of packed datasets for tests: format version 1, in plain Python lists
+"""The slow, obvious writer of packed datasets for tests, in plain Python lists
 and pyarrow.
 
 It shares no code with the package, so that the loader and the Rust writer each have something to be
@@ -27,6 +27,7 @@ class Document(NamedTuple):
     source_id: int = 0
     record_id: int = 0
     part: int = 0
+    weight: float | None = None
 
 
 DocumentLike = Document | tuple[Any, ...]
@@ -71,7 +72,7 @@ def role_runs(document: Document) -> list[tuple[int, int]]:
 
 
 def row_columns(row: Sequence[Document], seq_len: int, eos_id: int, pad_id: int) -> dict[str, Any]:
-    """One row as the nine columns of the format, in their order."""
+    """One row as the columns of the format, in their order."""
     ids = [token for document in row for token in document.ids]
     mask = [bit for document in row for bit in target_only_mask(document, eos_id)]
     runs = [run for document in row for run in role_runs(document)]
@@ -86,10 +87,11 @@ def row_columns(row: Sequence[Document], seq_len: int, eos_id: int, pad_id: int)
         "record_ids": [document.record_id for document in row],
         "doc_parts": [document.part for document in row],
         "n_targets": sum(mask),
+        "doc_weights": [document.weight for document in row],
     }
 
 
-def shard_schema(seq_len: int, id_dtype: str = "uint16") -> pa.Schema:
+def shard_schema(seq_len: int, id_dtype: str = "uint16", weighted: bool = False) -> pa.Schema:
     """The Arrow schema of a shard: nothing in it is nullable."""
 
     def item(of: pa.DataType) -> pa.Field:
@@ -107,6 +109,8 @@ def shard_schema(seq_len: int, id_dtype: str = "uint16") -> pa.Schema:
         "doc_parts": pa.list_(item(pa.uint32())),
         "n_targets": pa.int32(),
     }
+    if weighted:
+        columns["doc_weights"] = pa.list_(item(pa.float32()))
     return pa.schema([pa.field(name, of, nullable=False) for name, of in columns.items()])
 
 
@@ -161,8 +165,9 @@ def write_dataset(
 
     Args:
         path: The folder to make.
-        documents: (ids, roles, source_id, record_id[, part]) of the training split, each at most
-            ``seq_len`` long.
+        documents: (ids, roles, source_id, record_id[, part[, weight]]) of the training split, each
+            at most ``seq_len`` long. All have weights, or none: with weights the format is version
+            2, else 1.
         seq_len: Tokens in a row.
         vocab_size: Largest id + 1.
         eos_id: The token that closes a document; the writer adds none.
@@ -176,8 +181,9 @@ def write_dataset(
         tokenizer_json: The tokenizer's file; by default words ``t0``, ``t1`` and so on.
     """
     path.mkdir(parents=True, exist_ok=True)
-    schema = shard_schema(seq_len, id_dtype)
     rows = {"train": first_fit(documents, seq_len), "validation": first_fit(validation, seq_len)}
+    weighted = any(d.weight is not None for split in rows.values() for row in split for d in row)
+    schema = shard_schema(seq_len, id_dtype, weighted)
     if sources is None:
         named = [document.source_id for split in rows.values() for row in split for document in row]
         sources = [
@@ -237,7 +243,7 @@ def write_dataset(
         path,
         {
             "format": "sabiprep",
-            "format_version": 1,
+            "format_version": 2 if weighted else 1,
             "sha256": "",
             "program": {"name": "sabiprep", "version": "0.1.0"},
             "tokenizer": {
@@ -262,6 +268,7 @@ def write_dataset(
                     **source,
                     "inputs": [f"{source['name']}.jsonl"],
                     "loss": "target_only",
+                    **({"loss_weight": "w"} if weighted else {}),
                     "overflow": "error",
                     "epochs": 1.0,
                     "records": sum(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sabiprep.dataset import open_dataset
 from sabitrain.config import ModelConfig
 from sabitrain.data.batches import PAD_TO, Batch, make_batch, make_step
 from sabitrain.data.masking import Masking
@@ -28,7 +29,9 @@ from sabitrain.models.loss import (
     target_losses,
     weighted_loss,
 )
-from support.train.tiny import VOCAB_SIZE, write_tiny
+from support.dataset_writer import write_dataset
+from support.train.tiny import EOS, PAD, VOCAB_SIZE, write_tiny
+from support.train.tiny import documents as tiny_documents
 
 
 def make_model() -> Llama:
@@ -105,6 +108,45 @@ def test_gradients_do_not_depend_on_accumulation(tmp_path, strategy):
         assert loss == pytest.approx(whole_loss, abs=1e-6)
         for ours, reference in zip(gradients, whole, strict=True):
             torch.testing.assert_close(ours, reference, rtol=1e-6, atol=1e-6)
+
+
+def test_weights_of_documents_give_the_gradients_of_the_dense_weighted_loss(tmp_path):
+    """In float64, against every document by itself: all logits, each loss times the weights of its
+    document and its role, over the sum of the weights.
+    """
+    rng = np.random.default_rng(0)
+    weights = [0.0, 0.5, 1.0, 3.25]
+    documents = [
+        document._replace(weight=weights[int(rng.integers(4))])
+        for document in tiny_documents(24, 0)
+    ]
+    path = write_dataset(
+        tmp_path, documents, seq_len=32, vocab_size=VOCAB_SIZE, eos_id=EOS, pad_id=PAD
+    )
+    dataset, model = open_dataset(path), make_model()
+    masking = Masking(dataset.sources, prompt_weight=0.25)
+    rows = list(range(len(dataset.train)))
+    loss, gradients = step_gradients(model, dataset.train, rows, 2, masking)
+    model.zero_grad()
+    total, sum_of_weights = torch.zeros((), dtype=torch.float64), 0.0
+    for document in documents:
+        ids = torch.tensor(document.ids)
+        bounds = torch.tensor([0, len(ids)]).int()
+        hidden = model(ids, torch.arange(len(ids)), bounds, len(ids))
+        logits = F.linear(hidden, model.head_VC)
+        losses = F.cross_entropy(logits[:-1], ids[1:], reduction="none")
+        of_roles = torch.tensor([0.25 if role in (1, 2) else 1.0 for role in document.roles[1:]])
+        total = total + (losses * of_roles).sum() * document.weight
+        sum_of_weights += float(of_roles.sum()) * document.weight
+    (total / sum_of_weights).backward()
+    assert loss == pytest.approx(total.item() / sum_of_weights, rel=1e-10)
+    for ours, reference in zip(gradients, model.parameters(), strict=True):
+        torch.testing.assert_close(ours, reference.grad, rtol=1e-9, atol=1e-13)
+    batches = make_step(dataset.train, rows, 2, masking).batches
+    counted = sum(len(d.ids) - 1 for d in documents if d.weight)
+    # What weighs nothing is left out of the computation.
+    assert sum(batch.targets for batch in batches) == counted
+    assert float(sum(batch.weights_M.sum() for batch in batches)) == pytest.approx(1, rel=1e-12)
 
 
 def test_workers_that_share_a_step_add_up_to_it(tmp_path):

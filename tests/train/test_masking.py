@@ -41,8 +41,9 @@ def slowly(rows, loss, prompt_weight, task_weights, weigh_by) -> list[float]:
                 of_tokens.append(weight if i > 0 else 0.0)
             if weigh_by == "example" and sum(of_tokens) > 0:
                 of_tokens = [weight / sum(of_tokens) for weight in of_tokens]
+            of_document = float(rows["doc_weights"][document]) if "doc_weights" in rows else 1.0
             for i, weight in enumerate(of_tokens):
-                weights[place + i] = weight * task_weights.get(task, 1.0)
+                weights[place + i] = weight * task_weights.get(task, 1.0) * of_document
             place, document = place + length, document + 1
     return weights
 

@@ -32,6 +32,8 @@ FORMS: Mapping[str, MakeForm] = {
     "jsonl": JsonlForm,
     "webdataset": TarShards,
 }
+WITHOUT_WEIGHTS = ("trl", "axolotl", "llamafactory")
+"""Tools that give every token that is trained the same weight."""
 SPLITS = ("train", "validation")
 
 
@@ -90,6 +92,7 @@ def export(
         bytes=size,
         read=sum(shard["bytes"] for _, shard in _shards(dataset.manifest)),
         seconds=time.monotonic() - started,
+        loses_weights=dataset.weighted and to in WITHOUT_WEIGHTS,
     )
 
 

@@ -52,6 +52,7 @@ class ExportReport:
         bytes: The bytes of its files.
         read: The bytes of the dataset's shards.
         seconds: The time it took.
+        loses_weights: Whether the dataset has weights, for which the tool has no place.
     """
 
     to: str
@@ -60,6 +61,7 @@ class ExportReport:
     bytes: int
     read: int = field(compare=False)
     seconds: float = field(compare=False)
+    loses_weights: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields a line a split, then where it is and how fast it went."""
@@ -75,6 +77,12 @@ class ExportReport:
             f"{self.seconds:,.1f} s ({speed:,.0f} MB/s of the dataset)",
             2,
         )
+        if self.loses_weights:
+            yield Sentence(
+                f"The weights of documents are left out: {self.to} gives each trained token the "
+                "same weight; parquet, jsonl and webdataset have them.",
+                2,
+            )
 
     def __str__(self) -> str:
         """Returns the lines."""

@@ -23,6 +23,7 @@ _NAMES = ("source", "task", "lang", "split", "file")
 
 def _schema(dataset: PackedDataset) -> Any:
     """Returns the columns of a table."""
+    weights = [("weight", pa.float32())] if dataset.weighted else []
     return pa.schema(
         [
             ("text", pa.string()),
@@ -34,6 +35,7 @@ def _schema(dataset: PackedDataset) -> Any:
             ("copy", pa.int32()),
             ("document", pa.int32()),
             ("window", pa.int32()),
+            *weights,
         ]
     )
 
@@ -49,6 +51,7 @@ def _texts(chunk: Chunk, texts: Texts) -> list[str]:
 def _described(chunk: Chunk, split: str) -> dict[str, list[Any]]:
     """Returns the columns that say where each document comes from."""
     places = chunk.places()
+    weights = chunk.batch.get("doc_weights")
     return {
         "source": [place.source.name for place in places],
         "task": [place.source.task for place in places],
@@ -60,6 +63,7 @@ def _described(chunk: Chunk, split: str) -> dict[str, list[Any]]:
         "copy": [place.copy for place in places],
         "document": [place.part for place in places],
         "window": [place.window for place in places],
+        **({} if weights is None else {"weight": weights.tolist()}),
     }
 
 

@@ -6,7 +6,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import msgspec
@@ -46,6 +46,7 @@ class TarShards:
     def _members(self, chunk: Chunk, split: str) -> Iterator[tuple[str, bytes]]:
         """Yields the files of each row; T tokens of each array are padding where it has any."""
         places, lengths = iter(chunk.places()), iter(chunk.lengths_D.tolist())
+        weights = iter(chunk.batch.get("doc_weights", np.empty(0)).tolist() or repeat(None))
         ids_RT = chunk.batch["input_ids"].astype(self._ids)
         positions_RT = chunk.batch["position_ids"].astype(np.int32)
         for row, documents in enumerate(chunk.documents_R.tolist()):
@@ -55,7 +56,9 @@ class TarShards:
             yield f"{key}.labels.npy", _npy(chunk.batch["labels"][row])
             yield f"{key}.position_ids.npy", _npy(positions_RT[row])
             yield f"{key}.seq_lengths.npy", _npy(np.array(own, np.int32))
-            described = map(_described, islice(places, documents), own)
+            if "loss_weights" in chunk.batch:
+                yield f"{key}.loss_weights.npy", _npy(chunk.batch["loss_weights"][row])
+            described = map(_described, islice(places, documents), own, weights)
             yield f"{key}.json", msgspec.json.encode({"documents": list(described)})
 
     def finish(self) -> None:
@@ -69,9 +72,9 @@ def _npy(array: Any) -> bytes:
     return file.getvalue()
 
 
-def _described(place: Place, tokens: int) -> dict[str, Any]:
-    """Returns a document in words."""
-    return {
+def _described(place: Place, tokens: int, weight: float | None) -> dict[str, Any]:
+    """Returns a document in words; its weight only where the dataset has weights."""
+    described = {
         "source": place.source.name,
         "task": place.source.task,
         "lang": place.source.lang,
@@ -83,3 +86,4 @@ def _described(place: Place, tokens: int) -> dict[str, Any]:
         "window": place.window,
         "tokens": tokens,
     }
+    return described if weight is None else {**described, "weight": weight}

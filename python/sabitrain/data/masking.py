@@ -86,6 +86,8 @@ STRATEGIES: Mapping[Loss, Strategy] = {
 class Masking:
     """A strategy for one dataset.
 
+    The weights that a dataset has for its documents multiply those of the strategy.
+
     Attributes:
         sources: The dataset's sources.
         loss: The strategy, by its name in `STRATEGIES`.
@@ -110,7 +112,7 @@ class Masking:
         """
         strategy = STRATEGIES[self.loss]
         trained_N = strategy.trained(rows)
-        scaled = self.task_weights or self.weigh_by == "example"
+        scaled = self.task_weights or self.weigh_by == "example" or "doc_weights" in rows
         if self.prompt_weight is None and not scaled:
             return trained_N
         # A copy: the mask belongs to the rows.
@@ -136,6 +138,8 @@ class Masking:
             )
             # The 0 at the end is for padding, whose document is -1.
             scales_S *= np.append(of_source[rows["source_ids"]], 0)[_document_of_segments(rows)]
+        if "doc_weights" in rows:
+            scales_S *= np.append(rows["doc_weights"], 0)[_document_of_segments(rows)]
         return scales_S
 
 

@@ -21,7 +21,7 @@ use crate::monitor::Phase;
 use crate::pipeline::{Scratch, fit, identity, input_entries};
 use crate::plan::{HubFiles, PackOptions, Plan};
 use crate::read::InputSplit;
-use crate::schema::{DocId, IdType, Role, Run};
+use crate::schema::{DocId, IdType, Role, Run, Weight};
 use crate::tasks;
 use crate::tokenize::Document;
 use crate::verify::{open_tokenizer, row_of};
@@ -128,6 +128,7 @@ struct Window {
     number: u32,
     ids: Vec<u32>,
     roles: Vec<u8>,
+    weight: Option<Weight>,
 }
 
 /// Packed documents by source and record.
@@ -163,14 +164,16 @@ fn packed_documents(
     }
     for (DocId { source, record, part, .. }, mut windows) in windows {
         windows.sort_by_key(|window| window.number);
-        let (mut ids, mut roles) = (Vec::new(), Vec::new());
+        let (mut ids, mut roles, mut weight) = (Vec::new(), Vec::new(), None);
         for (nth, window) in windows.into_iter().enumerate() {
             // A window begins with the last token of the one before it.
             let shared = usize::from(nth > 0);
             ids.extend_from_slice(&window.ids[shared..]);
             roles.extend_from_slice(&window.roles[shared..]);
+            weight = window.weight;
         }
-        packed.entry((source, record)).or_default().copies.push((part, digest(&ids, &roles)));
+        let digest = digest(&ids, &roles, weight);
+        packed.entry((source, record)).or_default().copies.push((part, digest));
     }
     Ok(packed)
 }
@@ -195,24 +198,29 @@ fn collect(
             continue;
         }
         let (ids, roles) = (&row.ids[range.clone()], &roles[range]);
+        let weight = row.doc_weights.get(nth).copied();
         // Only a document that lies in one row whole is its first window and is closed.
         if id.window == 0 && roles.last() == Some(&(Role::Control as u8)) {
             let packed = packed.entry((id.source, id.record)).or_default();
-            packed.copies.push((id.part, digest(ids, roles)));
+            packed.copies.push((id.part, digest(ids, roles, weight)));
         } else {
-            let window = Window { number: id.window, ids: ids.to_vec(), roles: roles.to_vec() };
+            let (ids, roles) = (ids.to_vec(), roles.to_vec());
+            let window = Window { number: id.window, ids, roles, weight };
             windows.entry(id.whole()).or_default().push(window);
         }
     }
 }
 
-/// Returns the hash of a document.
-fn digest(ids: &[u32], roles: &[u8]) -> u128 {
+/// Returns the hash of a document, with its weight in a dataset that has weights.
+fn digest(ids: &[u32], roles: &[u8], weight: Option<Weight>) -> u128 {
     let mut hasher = Xxh3Default::new();
     for id in ids {
         hasher.update(&id.to_le_bytes());
     }
     hasher.update(roles);
+    if let Some(weight) = weight {
+        hasher.update(&weight.to_bytes());
+    }
     hasher.digest128()
 }
 
@@ -250,6 +258,7 @@ fn compare_split(
     context: &Context<'_>,
 ) -> Result<Vec<String>> {
     let (source, input) = (&job.plan.sources[split.source], &job.plan.inputs[split.input]);
+    let is_weighted = job.plan.is_weighted();
     let mut failures = Vec::new();
     let mut scratch = Scratch::new(job);
     let mut records = job.plan.open(split, context)?;
@@ -261,7 +270,10 @@ fn compare_split(
             .fields()
             .and_then(|fields| fit(job, split.source, record.id, fields, &mut scratch));
         let what = match fitted {
-            Ok(_) if packed.is_of(&scratch.documents) => continue,
+            Ok(_) if packed.is_of(&scratch.documents, is_weighted) => continue,
+            Ok(_) if is_weighted => {
+                "its ids, roles or weights are not those its record gives".to_owned()
+            }
             Ok(_) => "its ids or roles are not those its record gives".to_owned(),
             Err(refusal) => format!("its record gives no document: {}", refusal.why),
         };
@@ -272,10 +284,13 @@ fn compare_split(
 }
 
 impl Packed {
-    /// Returns whether each of `documents` was packed, and no others.
-    fn is_of(&self, documents: &[Document]) -> bool {
-        let derived =
-            documents.iter().map(|document| digest(&document.ids, &roles_of(&document.runs)));
+    /// Returns whether each of `documents` was packed, and no others; with its weight, in a dataset
+    /// that `is_weighted`.
+    fn is_of(&self, documents: &[Document], is_weighted: bool) -> bool {
+        let derived = documents.iter().map(|document| {
+            let weight = is_weighted.then(|| document.weight.unwrap_or(Weight::ONE));
+            digest(&document.ids, &roles_of(&document.runs), weight)
+        });
         let mut copies = 0;
         let all_same = (0..).zip(derived).all(|(part, derived)| {
             let mut of_part = self.copies.iter().filter(|(of, _)| *of == part).peekable();

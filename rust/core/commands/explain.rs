@@ -3,11 +3,11 @@
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::mask::push_document_mask;
+use crate::mask::push_piece_mask;
 use crate::pipeline::{Scratch, fit};
 use crate::plan::{Plan, nearest};
 use crate::read::{self, Fields};
-use crate::schema::{Refusal, Role, Run, push_run};
+use crate::schema::{Refusal, Role, Run, Weight, push_run};
 use crate::segment::Rendered;
 use crate::tokenize::Document;
 
@@ -24,6 +24,8 @@ pub struct Explanation {
     pub tokens: Vec<ShownToken>,
     /// Whether data was shortened to fit a row.
     pub truncated: bool,
+    /// The weight of its documents in the loss, if its source has weights.
+    pub weight: Option<f32>,
     /// The changes that cleaning made: each by its key, with its first example.
     pub cleaned: Vec<(&'static str, String)>,
     /// The reason why the record makes no document, if it makes none.
@@ -76,6 +78,7 @@ pub(super) fn explain_fields(
         runs: rendered.runs().iter().map(|run| run.text.to_owned()).collect(),
         tokens: vec![],
         truncated: false,
+        weight: rendered.weight.map(Weight::value),
         cleaned: cleaned_of(rendered),
         dropped: None,
     };
@@ -113,7 +116,7 @@ fn add_tokens(job: &Job, source: usize, document: &Document, out: &mut Explanati
         let ids = &document.ids[range.clone()];
         let runs = cut_runs(&document.runs, range.start, range.end);
         let mut mask = Vec::new();
-        push_document_mask(&runs, job.plan.sources[source].loss, &mut mask);
+        push_piece_mask(&document.runs, range, job.plan.sources[source].loss, &mut mask);
         let roles = runs.iter().flat_map(|run| std::iter::repeat_n(run.role, run.len as usize));
         let pieces = job.encoder.pieces(ids)?;
         for (((&id, piece), role), trained) in ids.iter().zip(pieces).zip(roles).zip(mask) {

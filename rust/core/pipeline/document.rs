@@ -2,7 +2,7 @@
 
 use crate::job::Job;
 use crate::read::Record;
-use crate::schema::{DropReason, Refusal, SpecialInData};
+use crate::schema::{DropReason, Refusal, SpecialInData, Weight};
 use crate::segment::{Each, Fields, Rendered, refuse_tokens};
 use crate::tokenize::{Document, Session};
 
@@ -106,6 +106,7 @@ fn make(
     is_whole: bool,
 ) -> Result<bool, Refusal> {
     let Scratch { rendered, documents, text, ends, session } = scratch;
+    rendered.weight = None;
     documents.clear();
     text.clear();
     ends.clear();
@@ -121,7 +122,9 @@ fn make(
             if is_whole {
                 job.builders[source].refuse(rendered)?;
             }
-            let document = encode(job, source, rendered, session)?;
+            let mut document = encode(job, source, rendered, session)?;
+            document.weight = rendered.weight;
+            document.marks.weightless = rendered.weight.is_some_and(Weight::is_zero).into();
             if is_whole && let Some(filter) = &job.plan.sources[source].filter {
                 refuse_tokens(filter, document.ids.len())?;
             }

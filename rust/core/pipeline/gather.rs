@@ -6,11 +6,11 @@ use super::reduce::ReduceStage;
 use crate::choice::{Purpose, Subject, choice};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::mask::{Row, push_document_mask};
+use crate::mask::{Row, push_document_mask, push_piece_mask};
 use crate::pack::{Items, Piece};
-use crate::schema::DocId;
+use crate::schema::{DocId, LossPolicy, Weight};
 use crate::settle::{Made, ShardPlan, buckets_of_copy};
-use crate::spool::{DocMeta, decode};
+use crate::spool::{DocMeta, decode, weight_of};
 use crate::tasks;
 
 /// Bytes held for each document of a shard while it is packed: its [`Entry`], its link to the next
@@ -161,6 +161,7 @@ impl<'a> Documents<'a> {
     /// Fills `row` with `items`, without padding.
     pub(crate) fn fill(&self, items: impl Iterator<Item = u32>, row: &mut Row) {
         let mut runs = Vec::new();
+        let is_weighted = self.job.plan.is_weighted();
         row.clear();
         for item in items {
             let Piece { item, start, len, window } = self.piece(item);
@@ -168,9 +169,21 @@ impl<'a> Documents<'a> {
             let range = start as usize..(start + len) as usize;
             let bytes = &block.bytes[entry.start as usize..];
             let id_type = self.job.encoder.id_type();
-            decode(bytes, entry.tokens as usize, range, id_type, &mut row.ids, &mut runs);
-            let loss = self.job.plan.sources[usize::from(block.source)].loss;
-            push_document_mask(&runs, loss, &mut row.mask);
+            let tokens = entry.tokens as usize;
+            decode(bytes, tokens, range.clone(), id_type, &mut row.ids, &mut runs);
+            let source = &self.job.plan.sources[usize::from(block.source)];
+            if source.loss == LossPolicy::LastTurn && range.len() < tokens {
+                let (mut ids, mut whole) = (Vec::new(), Vec::new());
+                decode(bytes, tokens, 0..tokens, id_type, &mut ids, &mut whole);
+                push_piece_mask(&whole, range, source.loss, &mut row.mask);
+            } else {
+                push_document_mask(&runs, source.loss, &mut row.mask);
+            }
+            if is_weighted {
+                let stored = source.loss_weight.is_some();
+                let weight = || weight_of(bytes, tokens, id_type);
+                row.doc_weights.push(if stored { weight() } else { Weight::ONE });
+            }
             row.seq_lengths.push(len as i32);
             row.segment_lengths.extend(runs.iter().map(|run| run.len as i32));
             row.segment_roles.extend(runs.iter().map(|run| run.role as u8));

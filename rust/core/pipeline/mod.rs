@@ -9,6 +9,7 @@ mod content;
 mod document;
 mod fit;
 mod gather;
+mod hits;
 mod map;
 mod mapper;
 mod minhash;
@@ -297,7 +298,9 @@ impl<'a> Run<'a> {
             unfit::refuse_any(plan, tallies.clone(), context)?;
         }
         report::refuse_nothing(plan, decisions, context)?;
+        let contaminated = hits::write_hits(job, folder, &corpus.listing, context)?;
         let dropped = write::write_dropped(folder, plan, tallies, &corpus.listing, context)?;
+        let dropped = [dropped, contaminated];
         let settled = Instant::now();
 
         let stage = ReduceStage { job, corpus, decisions, folder, context: *context };

@@ -57,6 +57,12 @@ impl SpoolNames {
         if let Some(augment) = &source.augment {
             whole["augment"] = json!([augment, source.lang, source.written_lang]);
         }
+        if let Some(spans) = &source.spans {
+            whole["spans"] = json!(spans);
+        }
+        if let Some(weight) = &source.loss_weight {
+            whole["loss_weight"] = json!(weight);
+        }
         // The script that is expected depends on the language.
         if let Some(filter) = &source.filter {
             whole["filter"] = json!([filter, source.written_lang]);

@@ -15,7 +15,7 @@ use crate::job::Job;
 use crate::mask::{Row, RowRules, check_row};
 use crate::pack::{Items, Packed, Rows, Sorting};
 use crate::report::ShardSums;
-use crate::schema::{DocId, ROWS_PER_BATCH};
+use crate::schema::{DocId, ROWS_PER_BATCH, shard_schema};
 use crate::settle::{Corpus, Decisions, ShardPlan, Sums};
 use crate::tasks;
 use crate::tokenize::ControlIds;
@@ -110,7 +110,8 @@ impl ReduceStage<'_> {
         let (seq_len, id_type) = (job.plan.pack.seq_len, job.encoder.id_type());
         let order = shuffled(documents, rows);
         let rules = row_rules(job);
-        let writer = ShardWriter::create(context.storage, path, seq_len, id_type)?;
+        let schema = shard_schema(seq_len, id_type, job.plan.is_weighted());
+        let writer = ShardWriter::create(context.storage, path, &schema)?;
         let writer = Mutex::new(writer);
         let batches: Vec<&[(u64, u32)]> = order.chunks(ROWS_PER_BATCH).collect();
         let mut waiting: Vec<RecordBatch> = Vec::new();
@@ -151,6 +152,8 @@ fn row_rules(job: &Job) -> RowRules {
         pad,
         vocab_size: job.encoder.vocab_size(),
         policies: job.plan.sources.iter().map(|source| source.loss).collect(),
+        spans: job.plan.sources.iter().map(|source| source.spans.is_some()).collect(),
+        is_weighted: job.plan.is_weighted(),
         cuts: job.plan.pack.pack.may_cut(),
     }
 }
@@ -169,7 +172,7 @@ fn make_batch(
     rows: impl Iterator<Item = impl Iterator<Item = u32>>,
     rules: &RowRules,
 ) -> Result<(RecordBatch, RowSums)> {
-    let mut batch = Batch::new(rules.seq_len, job.encoder.id_type());
+    let mut batch = Batch::new(rules.seq_len, job.encoder.id_type(), rules.is_weighted);
     let mut found = RowSums::default();
     let mut row = Row::default();
     for items in rows {

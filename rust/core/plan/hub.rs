@@ -15,6 +15,9 @@ use crate::storage::Storage;
 
 /// The beginning of a pattern of files of the Hub.
 const SCHEME: &str = "hf://";
+/// The beginning of the name of a task of `lm-eval`. Its documents come as a file from the caller,
+/// as those of the Hub do.
+const BENCHMARK: &str = "lm-eval:";
 
 /// Files of the Hub that the caller has fetched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +45,11 @@ impl HubFiles {
         pattern.starts_with(SCHEME)
     }
 
+    /// Returns whether a name is that of a task of `lm-eval`.
+    pub(crate) fn are_benchmarks(name: &str) -> bool {
+        name.starts_with(BENCHMARK)
+    }
+
     /// Returns whether the caller has found files by this very pattern.
     pub(super) fn has(&self, pattern: &str) -> bool {
         self.found.contains_key(pattern)
@@ -64,6 +72,9 @@ impl HubFiles {
 impl Plan {
     /// Returns the files that `pattern` matches, sorted: on the Hub, or below the corpus folder.
     pub(super) fn find(&self, pattern: &str, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
+        if HubFiles::are_benchmarks(pattern) {
+            return self.find_benchmark(pattern);
+        }
         if !HubFiles::are_named_by(pattern) {
             return self.find_below(pattern, storage);
         }
@@ -72,6 +83,18 @@ impl Plan {
                 .file(pattern)
                 .remedy(
                     "pack with the command `sabiprep` or its Python package, or name a local file",
+                )
+        })
+    }
+
+    /// Returns the file with the documents of a task of `lm-eval`.
+    fn find_benchmark(&self, name: &str) -> Result<Vec<PathBuf>> {
+        self.hub.found.get(name).cloned().ok_or_else(|| {
+            Error::config("is a task of lm-eval, whose documents nothing has read")
+                .file(name)
+                .remedy(
+                    "name it in `decontaminate`, and pack with the command `sabiprep` or its Python \
+                     package; to train on its documents, save them as a file",
                 )
         })
     }

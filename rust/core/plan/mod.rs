@@ -105,6 +105,13 @@ pub struct TokenizerPlan {
 }
 
 impl Plan {
+    /// Returns whether the rows have the weights of their documents in the loss: whether any source
+    /// has some.
+    #[must_use]
+    pub(crate) fn is_weighted(&self) -> bool {
+        self.sources.iter().any(|source| source.loss_weight.is_some())
+    }
+
     /// Reads and resolves the configuration of the corpus folder `root`.
     pub fn load(root: &Path, options: &PackOptions, storage: &dyn Storage) -> Result<Self> {
         let path = root.join(CONFIG_FILE);

@@ -77,6 +77,13 @@ pub struct Source {
     pub overflow: Overflow,
     /// The policy that chooses trained tokens.
     pub loss: LossPolicy,
+    /// The field with the spans of the target's text that are trained; `None` if all of it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spans: Option<String>,
+    /// The field with the weight of a document in the loss; `None` if every document counts the
+    /// same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_weight: Option<String>,
     /// The policy for data that spells a control token.
     pub special_in_data: SpecialInData,
     /// The policy for duplicates.
@@ -100,10 +107,10 @@ impl Source {
         nth >= self.training_inputs
     }
 
-    /// Returns whether the source is plain text: targets alone.
+    /// Returns whether the source is plain text: targets alone, trained whole.
     #[must_use]
     pub(crate) fn is_plain(&self) -> bool {
-        self.chat.is_none() && is_plain(&self.segments)
+        self.chat.is_none() && self.spans.is_none() && is_plain(&self.segments)
     }
 }
 
@@ -127,6 +134,7 @@ impl Plan {
         storage: &dyn Storage,
     ) -> Result<()> {
         self.refuse_name(&spec.name)?;
+        refuse_spans(&spec)?;
         let found = self.find_inputs(&spec.files, &spec.validation_files, storage)?;
         if found.inputs.is_empty() {
             return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
@@ -195,6 +203,8 @@ impl Plan {
             weight: spec.weight,
             overflow,
             loss: spec.loss.unwrap_or_default(),
+            spans: spec.spans,
+            loss_weight: spec.loss_weight,
             special_in_data: spec.special_in_data.or(defaults.special_in_data).unwrap_or_default(),
             duplicates: spec.duplicates.or(defaults.duplicates).unwrap_or_default(),
             clean: spec.clean,
@@ -345,6 +355,27 @@ fn resolve_overflow(given: Option<Overflow>, is_plain: bool) -> Result<Overflow>
         .remedy("use \"truncate\", \"drop\" or \"error\""));
     }
     Ok(overflow)
+}
+
+/// Refuses spans of a source in which another key chooses what is trained.
+fn refuse_spans(spec: &SourceSpec) -> Result<()> {
+    if spec.spans.is_none() {
+        return Ok(());
+    }
+    if spec.chat.is_some() {
+        return Err(Error::config("has both `spans` and `chat`").remedy(
+            "spans are of a target's text; of a conversation, `train_on` chooses the messages",
+        ));
+    }
+    if spec.augment.is_some() {
+        return Err(Error::config("has both `spans` and `augment`")
+            .remedy("a made task trains its own target: leave out one of them"));
+    }
+    match spec.loss {
+        None | Some(LossPolicy::TargetOnly) => Ok(()),
+        Some(_) => Err(Error::config("has `spans`, and a `loss` that trains other text")
+            .remedy("leave out `loss`: nothing but the spans and the closing EOS is trained")),
+    }
 }
 
 /// Returns the error of a source with two ways from its records to text: `other` beside `chat`.

@@ -53,7 +53,11 @@ impl TryFrom<Sections> for PlanSpec {
 
     fn try_from(sections: Sections) -> std::result::Result<Self, Self::Error> {
         let Sections { tokenizer, pack, mix, defaults, template, source } = sections;
-        let whole = |mut source: Table| {
+        let defaults = with_loss_weight(defaults);
+        let template: BTreeMap<String, Table> =
+            template.into_iter().map(|(name, table)| (name, with_loss_weight(table))).collect();
+        let whole = |source: Table| {
+            let mut source = with_loss_weight(source);
             let named = source.get("template").and_then(|name| template.get(name.as_str()?));
             for shared in named.into_iter().chain([&defaults]) {
                 inherit(&mut source, shared);
@@ -63,6 +67,18 @@ impl TryFrom<Sections> for PlanSpec {
         let sources = source.into_iter().map(whole).collect::<std::result::Result<_, _>>()?;
         Ok(Self { tokenizer, pack, mix, sources })
     }
+}
+
+/// Returns the keys of a table with the field of a weight under its own key: `weight = "w"` is a
+/// document's weight in the loss, `weight = 2.0` a source's weight in the mix. A source may have
+/// both.
+fn with_loss_weight(mut table: Table) -> Table {
+    if table.get("weight").is_some_and(toml::Value::is_str)
+        && let Some(field) = table.remove("weight")
+    {
+        table.insert("loss_weight".to_owned(), field);
+    }
+    table
 }
 
 /// Adds the keys of `shared` that `source` does not have.
@@ -218,6 +234,10 @@ pub struct SourceSpec {
     pub overflow: Option<Overflow>,
     /// The policy that chooses trained tokens.
     pub loss: Option<LossPolicy>,
+    /// The field with the spans of the target's text that are trained.
+    pub spans: Option<String>,
+    /// The field with the weight of a document in the loss.
+    pub loss_weight: Option<String>,
     /// The policy for data that spells a control token.
     pub special_in_data: Option<SpecialInData>,
     /// The policy for duplicates.

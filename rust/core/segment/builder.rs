@@ -7,6 +7,8 @@ use super::augment::Augmented;
 use super::chat::{Chat, find_chat_template};
 use super::clean::{Cleaned, Editor};
 use super::filter::find_identifier;
+use super::spans::Spans;
+use super::weights::Weighted;
 use super::{Controls, Fields, Rendered, Segmenter, Step, TokenNames, string_leaves_of};
 use crate::error::Result;
 use crate::plan::{Source, TokenizerChats};
@@ -58,9 +60,14 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
         each: &mut Each<'_>,
     ) -> std::result::Result<(), Refusal> {
         let mut fields = record.fields()?;
-        let shown = self.shown_fields(&fields);
-        editor.edit_fields(&mut fields, &shown);
+        self.edit_fields(&mut fields, editor);
         self.build(&fields, rendered, each)
+    }
+
+    /// Changes the texts that documents show by `editor`.
+    fn edit_fields(&self, fields: &mut Fields, editor: &mut Editor<'_>) {
+        let shown = self.shown_fields(fields);
+        editor.edit_fields(fields, &shown);
     }
 
     /// Returns the paths of the fields that the texts of documents may show, in order of first use:
@@ -106,24 +113,29 @@ pub(crate) fn find_named(
 }
 
 /// Returns the builder that a source asks for. Another way is one file of this room and one line
-/// here. Cleaning and filtering lie over any of them. `seed` is that of seeded choices.
+/// here. Cleaning, filtering and weights lie over any of them. `seed` is that of seeded choices.
 pub(crate) fn builder_of(
     source: &Source,
     controls: &Controls,
     tokens: &TokenNames,
     seed: u64,
 ) -> Result<Box<dyn SegmentBuilder>> {
-    let builder: Box<dyn SegmentBuilder> = match (&source.chat, &source.augment) {
-        (Some(chat), _) => Box::new(Chat::compile(source, chat, controls, tokens)?),
-        (None, Some(augment)) => {
+    let mut builder: Box<dyn SegmentBuilder> = match (&source.chat, &source.augment, &source.spans)
+    {
+        (Some(chat), ..) => Box::new(Chat::compile(source, chat, controls, tokens)?),
+        (None, Some(augment), _) => {
             Box::new(Augmented::compile(source, augment, controls, tokens, seed)?)
         }
-        (None, None) => Box::new(Segmenter::compile(source, controls, tokens)?),
+        (None, None, Some(field)) => Box::new(Spans::compile(source, field, controls, tokens)?),
+        (None, None, None) => Box::new(Segmenter::compile(source, controls, tokens)?),
     };
-    if source.clean.is_none() && source.filter.is_none() {
-        return Ok(builder);
+    if source.clean.is_some() || source.filter.is_some() {
+        builder = Box::new(Cleaned::over(builder, source)?);
     }
-    Ok(Box::new(Cleaned::over(builder, source)?))
+    match &source.loss_weight {
+        None => Ok(builder),
+        Some(field) => Ok(Box::new(Weighted::over(builder, source, field)?)),
+    }
 }
 
 /// Makes one document of a record, from templates.

@@ -110,7 +110,7 @@ pub(crate) fn in_record(path: &[String]) -> Option<&[String]> {
 }
 
 /// Returns the value at a path; none if it is missing or null.
-fn lookup<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
+pub(crate) fn lookup<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
     let path = in_record(path).filter(|_| !fields.contains_key(RECORD)).unwrap_or(path);
     let mut value = fields.get(&path[0])?;
     for name in &path[1..] {

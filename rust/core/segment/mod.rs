@@ -29,6 +29,8 @@ mod python;
 mod rendered_tests;
 mod slices;
 mod source;
+mod spans;
+mod weights;
 mod words;
 
 pub use builder::SegmentBuilder;
@@ -48,7 +50,7 @@ use crate::error::Result;
 use crate::plan::{SegmentSpec, Source};
 pub use crate::read::Fields;
 use crate::read::{FieldTree, Record, Value};
-use crate::schema::{DropReason, Refusal, Role};
+use crate::schema::{DropReason, Refusal, Role, Weight};
 
 /// The name of the object with all fields of the record, so that `record["a-b"]` is the field
 /// `a-b`. A field of this name takes its place.
@@ -73,6 +75,8 @@ pub struct Rendered {
     /// The text that the document is made of, if a task is made from it: duplicates, leaks and
     /// filters are judged by it.
     pub(crate) origin: Option<String>,
+    /// The weight of the record's documents in the loss, if its source has weights.
+    pub(crate) weight: Option<Weight>,
 }
 
 /// A stretch of text of one role and one origin.

@@ -106,6 +106,12 @@ impl Listing {
         }
     }
 
+    /// Returns the ids of the records of a source that are listed under `reason`, in order.
+    pub(crate) fn of_reason(&self, source: usize, reason: DropReason) -> Vec<u64> {
+        let lowest = self.sources[source].lowest.lock().unwrap_or_else(PoisonError::into_inner);
+        lowest.found.get(&reason).map(|found| found.keys().copied().collect()).unwrap_or_default()
+    }
+
     /// Takes the records of a source out of the listing, by record id.
     pub(crate) fn take(&self, source: usize) -> Vec<Dropped> {
         let lowest = &self.sources[source].lowest;

@@ -20,7 +20,7 @@ pub(crate) use lowest::{Listing, Lowest};
 pub(crate) use part::Part;
 pub(crate) use sorted::{Band, Cursor, Key, Sorted};
 pub(crate) use store::{Spool, SpoolWriter, Store};
-pub(crate) use writer::{PartWriter, decode};
+pub(crate) use writer::{PartWriter, decode, weight_of};
 
 use crate::schema::{DropReason, RecordId};
 use crate::tokenize::Marks;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::part::{GROUP, GROUPS, Layout};
 use super::{Band, DocMeta, Key, Sorted};
-use crate::schema::{IdType, Role, Run, push_run};
+use crate::schema::{IdType, Role, Run, Weight, push_run};
 use crate::tokenize::Document;
 
 /// Collects documents in reading order.
@@ -53,6 +53,9 @@ impl PartWriter {
             // A role takes the two lowest bits.
             for run in &document.runs {
                 push_varint(&mut self.payload, u64::from(run.len) << 2 | run.role as u64);
+            }
+            if let Some(weight) = document.weight {
+                self.payload.extend(weight.to_bytes());
             }
             meta.at = start as u32;
             meta.size = (self.payload.len() - start) as u32;
@@ -139,6 +142,18 @@ pub(crate) fn decode(
         push_run(runs, end.min(range.end).saturating_sub(start.max(range.start)) as u32, role);
         start = end;
     }
+}
+
+/// Returns the weight of a stored document of `tokens` tokens, whose source has weights. It lies
+/// behind the role run-lengths.
+#[must_use]
+pub(crate) fn weight_of(bytes: &[u8], tokens: usize, id_type: IdType) -> Weight {
+    let mut rest = &bytes[tokens * id_type.width()..];
+    let mut seen = 0;
+    while seen < tokens {
+        seen += (take_varint(&mut rest) >> 2) as usize;
+    }
+    Weight::from_bytes(*rest.first_chunk().expect("a stored document holds its weight"))
 }
 
 /// Appends a number in LEB128: seven bits a byte, the lowest first.

@@ -30,6 +30,15 @@ pub(crate) struct Marks {
     pub(crate) bos: u64,
     /// Documents whose template ends with the EOS that the configuration also puts there.
     pub(crate) eos: u64,
+    /// Documents whose weight in the loss is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) weightless: u64,
+}
+
+/// Returns whether a count is zero.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Marks {
@@ -45,6 +54,7 @@ impl Marks {
         self.unspelled += other.unspelled;
         self.bos += other.bos;
         self.eos += other.eos;
+        self.weightless += other.weightless;
     }
 }
 
@@ -119,7 +129,7 @@ impl Draft {
         // no closer look, since placed tokens are never lost.
         if added.count_near(&self.ids) == added.count_near(&self.placed) {
             let marks = Marks { unspelled: self.unspelled, ..marks };
-            return Ok(Document { ids: self.ids, runs: self.runs, marks });
+            return Ok(Document { ids: self.ids, runs: self.runs, marks, weight: None });
         }
         // The barred ids of the document must be the placed ones, in the same order.
         let mut placed = self.placed.iter().filter(|&&id| added.has(id));
@@ -147,7 +157,7 @@ impl Draft {
             unspelled: self.unspelled,
             ..marks
         };
-        Ok(Document { ids: self.ids, runs: self.runs, marks })
+        Ok(Document { ids: self.ids, runs: self.runs, marks, weight: None })
     }
 }
 

@@ -40,7 +40,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::caught;
 use crate::plan::{TokenizerChats, TokenizerPlan};
-use crate::schema::{DropReason, IdType, Refusal, Role, Run};
+use crate::schema::{DropReason, IdType, Refusal, Role, Run, Weight};
 use crate::segment::{Controls, DEFAULT_CHAT, Rendered, TokenNames};
 use crate::storage::Storage;
 use fast::{Engine, Lease};
@@ -55,6 +55,8 @@ pub struct Document {
     pub(crate) runs: Vec<Run>,
     /// Facts about the document that the report counts.
     pub(crate) marks: Marks,
+    /// The weight in the loss, if its source has weights.
+    pub(crate) weight: Option<Weight>,
 }
 
 /// The ids of the control tokens that the configuration puts into rows.

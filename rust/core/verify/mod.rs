@@ -20,7 +20,7 @@ use crate::monitor::Phase;
 use crate::pack::Packing;
 use crate::panics;
 use crate::report::{account, utilisation};
-use crate::schema::{DocId, IdType, ROWS_PER_BATCH, Role, Split, shard_schema};
+use crate::schema::{DocId, IdType, LossPolicy, ROWS_PER_BATCH, Role, Split, shard_schema};
 use crate::settle::Sums;
 use crate::storage::Storage;
 use crate::tokenize::{ControlIds, Encoder, hex};
@@ -29,7 +29,7 @@ use crate::write::{DroppedEntry, Manifest, ShardEntry};
 use sha2::{Digest, Sha256};
 
 pub(crate) use row::row_of;
-use windows::{Window, verify_windows};
+use windows::{Turns, Window, verify_windows};
 
 /// The result of verifying a dataset.
 #[derive(Debug, Clone, Default)]
@@ -53,10 +53,10 @@ pub fn verify(out: &Path, context: &Context<'_>) -> Result<Verification> {
     if let Err(error) = open_tokenizer(context.storage, out, &manifest) {
         found.failures.push(format!("{}: {}", manifest.tokenizer.file, error.message));
     }
-    if let Some(dropped) = &manifest.dropped
-        && let Err(what) = verify_dropped(out, dropped, context)?
-    {
-        found.failures.push(format!("{}: {what}", dropped.file));
+    for list in manifest.dropped.iter().chain(&manifest.contaminated) {
+        if let Err(what) = verify_dropped(out, list, context)? {
+            found.failures.push(format!("{}: {what}", list.file));
+        }
     }
     context.monitor.begin(Phase::Verify, manifest.splits.values().map(|split| split.rows).sum());
     let rules = rules_of(&manifest);
@@ -82,7 +82,7 @@ pub fn verify(out: &Path, context: &Context<'_>) -> Result<Verification> {
     Ok(found)
 }
 
-/// Checks the list of dropped records. The outer error is for a user who stops the run.
+/// Checks a list of dropped records. The outer error is for a user who stops the run.
 fn verify_dropped(
     out: &Path,
     entry: &DroppedEntry,
@@ -132,6 +132,8 @@ fn rules_of(manifest: &Manifest) -> RowRules {
         pad: tokenizer.pad_id,
         vocab_size: tokenizer.vocab_size,
         policies: manifest.sources.iter().map(|source| source.loss).collect(),
+        spans: manifest.sources.iter().map(|source| source.spans.is_some()).collect(),
+        is_weighted: manifest.is_weighted(),
         cuts: packing.is_some_and(Packing::may_cut),
     }
 }
@@ -219,7 +221,7 @@ fn verify_rows(
         None,
     )?;
     let ids = IdType::for_vocab(rules.vocab_size);
-    if reader.schema() != shard_schema(rules.seq_len, ids) {
+    if reader.schema() != shard_schema(rules.seq_len, ids, rules.is_weighted) {
         return Err(Failure("its columns are not those of the format".to_owned()));
     }
     // The counts go on over shards; the counts of this shard are differences.
@@ -262,7 +264,7 @@ fn verify_batches(
             check_row(&row, rules).map_err(|Violation(what)| {
                 Failure(format!("row {}: {what}", nth * ROWS_PER_BATCH + index))
             })?;
-            read.add(&row);
+            read.add(&row, rules);
             context.monitor.done.fetch_add(1, Relaxed);
         }
     }
@@ -309,7 +311,7 @@ fn refuse_blocks_beyond(
 
 impl Contents {
     /// Adds the counts of a checked row, and its windows of split documents.
-    fn add(&mut self, row: &Row) {
+    fn add(&mut self, row: &Row, rules: &RowRules) {
         self.rows += 1;
         *self.single_source_rows.entry(self.split).or_default() +=
             u64::from(row.is_single_source());
@@ -334,7 +336,9 @@ impl Contents {
             let id = DocId::of_row(source, row.record_ids[nth], row.doc_parts[nth]);
             // A first window that is closed is a whole document.
             if id.window > 0 || !closes {
+                let is_last_turn = rules.policies[usize::from(source)] == LossPolicy::LastTurn;
                 let window = Window {
+                    turns: is_last_turn.then(|| Turns::of(row, start, end)),
                     number: id.window,
                     first_id: row.ids[start],
                     last_id: row.ids[end - 1],

@@ -3,11 +3,11 @@
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, Float32Type, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
 use crate::mask::Row;
-use crate::schema::IdType;
+use crate::schema::{IdType, Weight};
 
 /// Returns the list in a row of a column.
 fn values<T: ArrowPrimitiveType>(batch: &RecordBatch, column: usize, row: usize) -> Vec<T::Native> {
@@ -36,5 +36,11 @@ pub(crate) fn row_of(batch: &RecordBatch, row: usize, ids: IdType) -> Row {
         record_ids: values::<UInt64Type>(batch, 6, row),
         doc_parts: values::<UInt32Type>(batch, 7, row),
         n_targets: batch.column(8).as_primitive::<Int32Type>().value(row),
+        doc_weights: if batch.num_columns() > 9 {
+            let bits = |value: &f32| Weight::from_bytes(value.to_le_bytes());
+            values::<Float32Type>(batch, 9, row).iter().map(bits).collect()
+        } else {
+            Vec::new()
+        },
     }
 }

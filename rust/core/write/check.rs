@@ -26,10 +26,18 @@ impl Manifest {
         require("tokenizer.file", is_plain(&tokenizer.file))?;
         require("sources", (1..=1 << 16).contains(&self.sources.len()))?;
         self.sources.iter().try_for_each(SourceEntry::check)?;
+        let has_weights = self.sources.iter().any(|source| source.loss_weight.is_some());
+        require("format_version", has_weights == self.is_weighted())?;
         if let Some(dropped) = &self.dropped {
             require("dropped.file", is_plain(&dropped.file))?;
             require("dropped.records", is_count(dropped.records))?;
         }
+        if let Some(list) = &self.contaminated {
+            require("contaminated.file", is_plain(&list.file))?;
+            require("contaminated.records", is_count(list.records))?;
+        }
+        let counts = self.benchmarks.iter().flat_map(|task| [task.documents, task.short]);
+        require("a count of benchmarks", counts.into_iter().all(is_count))?;
         require("splits", self.splits.keys().eq(["train", "validation"]))?;
         self.splits.iter().try_for_each(|(name, split)| split.check(name))
     }
@@ -146,6 +154,9 @@ mod tests {
             forged.check().expect_err("it is forged").replace(" cannot be right", "")
         };
         assert_eq!(refused(|forged| forged.seq_len = usize::MAX), "seq_len");
+        assert_eq!(refused(|forged| forged.format_version = 2), "format_version");
+        let weight = |forged: &mut Manifest| forged.sources[0].loss_weight = Some("w".to_owned());
+        assert_eq!(refused(weight), "format_version");
         assert_eq!(refused(|forged| forged.rows_per_batch = 0), "rows_per_batch");
         assert_eq!(refused(|forged| forged.id_dtype = "int8".to_owned()), "id_dtype");
         assert_eq!(refused(|forged| forged.tokenizer.vocab_size = 0), "tokenizer.vocab_size");

@@ -101,7 +101,7 @@ fn lines_of(
 }
 
 /// Appends a line.
-fn push_line(lines: &mut Vec<u8>, line: &impl Serialize) -> Result<()> {
+pub(crate) fn push_line(lines: &mut Vec<u8>, line: &impl Serialize) -> Result<()> {
     let written = serde_json::to_string(line);
     let written =
         written.map_err(|error| Error::internal(format!("a line of {DROPPED_FILE}: {error}")))?;

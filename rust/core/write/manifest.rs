@@ -50,6 +50,12 @@ pub struct Manifest {
     /// The list of dropped records; `None` if no record was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<DroppedEntry>,
+    /// The list of contaminated records; `None` if no record is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contaminated: Option<DroppedEntry>,
+    /// The tasks of `lm-eval` that training is kept clean of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub benchmarks: Vec<BenchmarkEntry>,
     /// Notes about the data or the tokenizer that the user should know, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -146,6 +152,12 @@ pub struct SourceEntry {
     /// Records that cleaning changed, by the key of `clean` that asked for the change.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cleaned: BTreeMap<String, CleanedEntry>,
+    /// The field with the spans of its text that are trained, if it has such spans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spans: Option<String>,
+    /// The field with the weight of a document in the loss, if it has weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_weight: Option<String>,
 }
 
 /// The records that cleaning changed in one way.
@@ -167,6 +179,17 @@ pub struct CleanedExample {
     pub place: Place,
     /// The first changed word, with the code points before and after.
     pub change: String,
+}
+
+/// A task of `lm-eval` that training is kept clean of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BenchmarkEntry {
+    /// The name, version and split of the task; the inputs hold the checksum of its texts.
+    pub name: String,
+    /// The number of its documents.
+    pub documents: u64,
+    /// The number of its documents with fewer words than an n-gram.
+    pub short: u64,
 }
 
 /// A dropped record.
@@ -243,6 +266,12 @@ impl Manifest {
         text
     }
 
+    /// Returns whether the rows have a column with the weights of their documents.
+    #[must_use]
+    pub(crate) fn is_weighted(&self) -> bool {
+        self.format_version == FORMAT_VERSION
+    }
+
     /// Fills in the digest of the manifest.
     pub(crate) fn seal(&mut self) {
         ZEROS.clone_into(&mut self.sha256);
@@ -284,10 +313,10 @@ impl Manifest {
             return Err(not_ours(out, "it does not say \"format\": \"sabiprep\""));
         }
         // Before the fields: another version may have others.
-        if value["format_version"] != FORMAT_VERSION {
+        let version = &value["format_version"];
+        if !(1..=u64::from(FORMAT_VERSION)).any(|known| version.as_u64() == Some(known)) {
             return Err(Error::dataset(format!(
-                "format version {}, this program reads {FORMAT_VERSION}",
-                value["format_version"]
+                "format version {version}, this program reads versions up to {FORMAT_VERSION}"
             ))
             .file(shown(out))
             .remedy("pack the corpus again with this version of sabiprep"));

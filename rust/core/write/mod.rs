@@ -14,11 +14,11 @@ mod work;
 
 use std::path::Path;
 
-pub(crate) use dropped::write_dropped;
+pub(crate) use dropped::{push_line, write_dropped};
 pub use manifest::Manifest;
 pub(crate) use manifest::{
-    CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry, Program, ShardEntry,
-    SourceEntry, SplitEntry, TokenizerEntry,
+    BenchmarkEntry, CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry, Program,
+    ShardEntry, SourceEntry, SplitEntry, TokenizerEntry,
 };
 pub(crate) use shard::{Batch, ShardWriter, Written};
 pub(crate) use state::{Identity, Stage, State};

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBufferBuilder, Int32Builder, ListBuilder, PrimitiveBuilder};
 use arrow_array::types::{
-    ArrowPrimitiveType, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, Float32Type, Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{ArrayRef, BooleanArray, FixedSizeListArray, PrimitiveArray, RecordBatch};
 use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
-use arrow_schema::{DataType, Field, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -77,17 +77,11 @@ pub(crate) struct ShardWriter {
 
 impl ShardWriter {
     /// Begins the shard `path`, which appears under its name once it is finished.
-    pub(crate) fn create(
-        storage: &dyn Storage,
-        path: &Path,
-        seq_len: usize,
-        ids: IdType,
-    ) -> Result<Self> {
+    pub(crate) fn create(storage: &dyn Storage, path: &Path, schema: &Schema) -> Result<Self> {
         let sink = Summing::create(storage, path).map_err(|error| failed(path, &error))?;
         let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
             .map_err(|error| broken(path, &error))?;
-        let schema = shard_schema(seq_len, ids);
-        let writer = FileWriter::try_new_with_options(sink, &schema, options)
+        let writer = FileWriter::try_new_with_options(sink, schema, options)
             .map_err(|error| broken(path, &error))?;
         Ok(Self { writer, path: path.to_owned(), rows: 0 })
     }
@@ -132,6 +126,8 @@ pub(crate) struct Batch {
     record_ids: ListBuilder<PrimitiveBuilder<UInt64Type>>,
     doc_parts: ListBuilder<PrimitiveBuilder<UInt32Type>>,
     n_targets: Int32Builder,
+    /// Only of a dataset with weights.
+    doc_weights: Option<ListBuilder<PrimitiveBuilder<Float32Type>>>,
 }
 
 /// The ids of a batch in the dataset's type.
@@ -155,11 +151,11 @@ fn append<T: ArrowPrimitiveType>(
 }
 
 impl Batch {
-    /// Returns an empty batch of rows of `seq_len` tokens.
+    /// Returns an empty batch of rows of `seq_len` tokens, with weights if it `is_weighted`.
     #[must_use]
-    pub(crate) fn new(seq_len: usize, ids: IdType) -> Self {
+    pub(crate) fn new(seq_len: usize, ids: IdType, is_weighted: bool) -> Self {
         Self {
-            schema: shard_schema(seq_len, ids),
+            schema: shard_schema(seq_len, ids, is_weighted),
             ids: match ids {
                 IdType::U16 => Ids::U16(Vec::new()),
                 IdType::U32 => Ids::U32(Vec::new()),
@@ -172,6 +168,7 @@ impl Batch {
             record_ids: list(),
             doc_parts: list(),
             n_targets: Int32Builder::new(),
+            doc_weights: is_weighted.then(list),
         }
     }
 
@@ -189,6 +186,10 @@ impl Batch {
         append(&mut self.record_ids, &row.record_ids);
         append(&mut self.doc_parts, &row.doc_parts);
         self.n_targets.append_value(row.n_targets);
+        if let Some(column) = &mut self.doc_weights {
+            let weights: Vec<f32> = row.doc_weights.iter().map(|weight| weight.value()).collect();
+            append(column, &weights);
+        }
     }
 
     /// Returns the rows as a record batch.
@@ -213,7 +214,7 @@ impl Batch {
                 Err(arrow_schema::ArrowError::SchemaError(format!("column {column} is {other}")))
             }
         };
-        let columns: Vec<ArrayRef> = vec![
+        let mut columns: Vec<ArrayRef> = vec![
             fixed(0, ids)?,
             fixed(1, mask)?,
             Arc::new(self.seq_lengths.finish()),
@@ -224,6 +225,7 @@ impl Batch {
             Arc::new(self.doc_parts.finish()),
             Arc::new(self.n_targets.finish()),
         ];
+        columns.extend(self.doc_weights.map(|mut column| Arc::new(column.finish()) as ArrayRef));
         RecordBatch::try_new(self.schema, columns)
     }
 }

@@ -7,14 +7,16 @@
 //! are removed, never followed.
 
 use std::io::ErrorKind::{AlreadyExists, NotADirectory};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::manifest::{MANIFEST_FILE, Manifest};
+use super::manifest::{DroppedEntry, MANIFEST_FILE, Manifest};
 use super::seal::{sealed_text, unsealed};
+use super::shard::Summing;
 use super::state::{Stage, State};
 use super::{DROPPED_FILE, TOKENIZER_FILE, failed, shard_name};
 use crate::error::{Error, Result};
@@ -29,6 +31,10 @@ pub(crate) const WORK: &str = ".work";
 pub(super) const STATE_FILE: &str = "state.json";
 const LOCK_FILE: &str = "lock";
 const SPOOL: &str = "spool";
+/// The folder of lists about dropped records.
+const LISTS: &str = "dropped";
+/// The file with the records that are contaminated, in their folder.
+const CONTAMINATED: &str = "contaminated.jsonl";
 /// The folder with a sealed note for each finished shard.
 const DONE: &str = "done";
 
@@ -123,7 +129,7 @@ fn state_of_ours(storage: &dyn Storage, out: &Path) -> Result<Option<State>> {
 /// Refuses a work folder that leads out of OUT by a link.
 fn refuse_links(storage: &dyn Storage, work: &Path) -> Result<()> {
     let folders =
-        Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE, LOCK_FILE, STATE_FILE]);
+        Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE, LISTS, LOCK_FILE, STATE_FILE]);
     let paths = std::iter::once(work.to_owned()).chain(folders.map(|name| work.join(name)));
     match paths.into_iter().find(|path| storage.is_link(path)) {
         None => Ok(()),
@@ -190,12 +196,12 @@ impl<'a> WorkFolder<'a> {
         let (storage, work) = (self.storage, self.work());
         let splits = Split::ALL.map(Split::name);
         if !goes_on {
-            let files = [DONE, TOKENIZER_FILE, DROPPED_FILE, MANIFEST_FILE];
+            let files = [DONE, TOKENIZER_FILE, DROPPED_FILE, LISTS, MANIFEST_FILE];
             for name in splits.into_iter().chain(files) {
                 storage.remove_all(&work.join(name))?;
             }
         }
-        for folder in [".", SPOOL, DONE].into_iter().chain(splits) {
+        for folder in [".", SPOOL, DONE, LISTS].into_iter().chain(splits) {
             let folder = work.join(folder);
             for name in storage.names_in(&folder).iter().filter(|name| is_temporary(name)) {
                 storage.remove_if_there(&folder.join(name))?;
@@ -232,6 +238,25 @@ impl<'a> WorkFolder<'a> {
         self.work().join(DROPPED_FILE)
     }
 
+    /// Writes the list of the contaminated records, of as many `records`, and returns its entry in
+    /// the manifest.
+    pub(crate) fn write_hits(
+        &self,
+        records: u64,
+        write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<DroppedEntry> {
+        let folder = self.work().join(LISTS);
+        let path = folder.join(CONTAMINATED);
+        let made = || {
+            self.storage.create_folder(&folder)?;
+            let mut out = Summing::create(self.storage, &path)?;
+            write(&mut out)?;
+            out.publish()
+        };
+        let (bytes, xxh3_128) = made().map_err(|error| failed(&path, &error))?;
+        Ok(DroppedEntry { file: format!("{LISTS}/{CONTAMINATED}"), records, bytes, xxh3_128 })
+    }
+
     /// Returns the path of the note about a finished shard.
     fn done_path(&self, split: Split, index: usize) -> PathBuf {
         self.work().join(DONE).join(format!("{}-{index:05}.json", split.name()))
@@ -260,7 +285,8 @@ impl<'a> WorkFolder<'a> {
         // Best effort: files that cannot be removed are an unfinished run, which --overwrite takes.
         let remove = || -> Result<()> {
             if let Some(kept) = &self.kept {
-                for name in Split::ALL.map(Split::name).into_iter().chain([DONE, DROPPED_FILE]) {
+                let files = [DONE, DROPPED_FILE, LISTS];
+                for name in Split::ALL.map(Split::name).into_iter().chain(files) {
                     self.storage
                         .remove_all(&work.join(name))
                         .map_err(|error| failed(&work, &error))?;
@@ -321,7 +347,7 @@ impl<'a> WorkFolder<'a> {
                 return refuse(&path);
             }
         }
-        if let Some(dropped) = &manifest.dropped {
+        for dropped in manifest.dropped.iter().chain(&manifest.contaminated) {
             let path = find(&dropped.file);
             if self.storage.xxh3_128_of_file(&path, || monitor.check())? != dropped.xxh3_128 {
                 return refuse(&path);
@@ -339,20 +365,23 @@ impl<'a> WorkFolder<'a> {
         if !self.storage.exists(&work.join(MANIFEST_FILE)) {
             return Ok(());
         }
-        let lists_drops = Manifest::read(self.storage, &work)?.dropped.is_some();
-        self.move_all(lists_drops).map_err(|error| failed(&self.out, &error))
+        let manifest = Manifest::read(self.storage, &work)?;
+        let lists = [manifest.dropped.is_some(), manifest.contaminated.is_some()];
+        self.move_all(lists).map_err(|error| failed(&self.out, &error))
     }
 
-    /// Moves every file into place. The list of an older dataset is removed unless the new one,
-    /// which `lists_drops`, has a list in its stead.
-    fn move_all(&self, lists_drops: bool) -> std::io::Result<()> {
+    /// Moves every file into place. The lists of an older dataset, of dropped records and of
+    /// contaminated ones, are removed unless the new one has such a list in its stead.
+    fn move_all(&self, has_lists: [bool; 2]) -> std::io::Result<()> {
         let (out, work) = (&self.out, self.work());
         // From here on the folder is unfinished until its manifest is back.
         self.storage.remove_if_there(&out.join(MANIFEST_FILE))?;
-        if !lists_drops {
-            self.storage.remove_all(&out.join(DROPPED_FILE))?;
+        for (name, has_list) in [DROPPED_FILE, LISTS].into_iter().zip(has_lists) {
+            if !has_list {
+                self.storage.remove_all(&out.join(name))?;
+            }
         }
-        let files = [TOKENIZER_FILE, DROPPED_FILE];
+        let files = [TOKENIZER_FILE, DROPPED_FILE, LISTS];
         for name in Split::ALL.map(Split::name).into_iter().chain(files) {
             if self.storage.exists(&work.join(name)) {
                 self.storage.remove_all(&out.join(name))?;

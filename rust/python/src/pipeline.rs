@@ -73,6 +73,7 @@ pub fn explain<'py>(
         "spans": spans,
         "runs": explanation.runs,
         "truncated": explanation.truncated,
+        "weight": explanation.weight,
         "cleaned": explanation.cleaned,
         "dropped": dropped,
     });

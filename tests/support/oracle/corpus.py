@@ -7,24 +7,43 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from support.oracle.text import CONTROL, DATA, TARGET, Span, encode_document, render
+from support.oracle.text import (
+    CONTROL,
+    DATA,
+    TARGET,
+    TEMPLATE,
+    Span,
+    encode_document,
+    render,
+)
 
 
 def loss_mask(roles: Sequence[int], policy: str = "target_only") -> list[bool]:
     """Which tokens of a document are trained.
 
     Under "target_only": role 3 and the closing EOS (the control token at the end). Under "full":
-    all. Never the first.
+    all. Under "template_masked": all but role 1. Under "last_turn": the last run of role 3 and the
+    closing EOS. Never the first.
     """
-    if policy == "full":
-        return [i > 0 for i in range(len(roles))]
-    if policy != "target_only":
-        raise ValueError(f"no policy {policy!r}")
     last = len(roles) - 1
-    return [
-        i > 0 and (role == TARGET or (role == CONTROL and i == last))
-        for i, role in enumerate(roles)
-    ]
+    if policy == "full":
+        trained = {*range(len(roles))}
+    elif policy == "template_masked":
+        trained = {i for i, role in enumerate(roles) if role != TEMPLATE}
+    elif policy == "target_only":
+        trained = {i for i, role in enumerate(roles) if role == TARGET}
+    elif policy == "last_turn":
+        trained, i = set(), last
+        while i >= 0 and roles[i] != TARGET:
+            i -= 1
+        while i >= 0 and roles[i] == TARGET:
+            trained.add(i)
+            i -= 1
+    else:
+        raise ValueError(f"no policy {policy!r}")
+    if roles[last] == CONTROL:
+        trained.add(last)
+    return [i > 0 and i in trained for i in range(len(roles))]
 
 
 def windows(n: int, seq_len: int) -> list[tuple[int, int]]:

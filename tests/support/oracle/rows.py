@@ -26,6 +26,18 @@ def check_row(
     columns: dict[str, Any] = {
         name: value if isinstance(value, int) else value.tolist() for name, value in row.items()
     }
+    if "doc_weights" in columns:
+        weights = [
+            weight if bit else 0.0
+            for weight, length in zip(columns["doc_weights"], columns["seq_lengths"], strict=True)
+            for bit in [True] * length
+        ]
+        weights += [0.0] * (len(columns["input_ids"]) - len(weights))
+        of_trained = [
+            w if bit else 0.0 for w, bit in zip(weights, columns["loss_mask"], strict=True)
+        ]
+        if columns["loss_weights"] != of_trained:
+            return ["loss_weights are not the weights of the trained tokens' documents"]
     ids, mask, roles = columns["input_ids"], columns["loss_mask"], columns["roles"]
     problems = []
 
@@ -52,7 +64,7 @@ def check_row(
         expect(not own_mask[0], f"M1: the first token of {place} is trained")
         is_cut = cuts and (columns["doc_parts"][i] & 0xFFFF > 0 or own_roles[-1] != CONTROL)
         expect(any(own_mask) or is_cut, f"M3: nothing of {place} is trained")
-        if policy == "target_only":
+        if policy in ("target_only", "last_turn"):
             expect(
                 not any(
                     bit
@@ -61,17 +73,25 @@ def check_row(
                 ),
                 f"M4: a token of the prompt of {place} is trained",
             )
-        expect(
-            all(
-                bit for bit, role in zip(own_mask[1:], own_roles[1:], strict=True) if role == TARGET
-            ),
-            f"M5: a target token of {place} is not trained",
-        )
+        if policy != "last_turn":
+            expect(
+                all(
+                    bit
+                    for bit, role in zip(own_mask[1:], own_roles[1:], strict=True)
+                    if role == TARGET
+                ),
+                f"M5: a target token of {place} is not trained",
+            )
         if own_roles[-1] == CONTROL and length > 1:
             expect(ids[end - 1] == eos_id, f"M5: the control token that closes {place} is not EOS")
             expect(own_mask[-1], f"M5: the EOS that closes {place} is not trained")
         expect(CONTROL not in own_roles[1:-1], f"a control token within {place}")
-        expect(own_mask == loss_mask(own_roles, policy), f"the mask of {place} is not its policy's")
+        # Which target of a piece is its document's last is known of the whole document alone.
+        if policy != "last_turn" or not is_cut:
+            expect(
+                own_mask == loss_mask(own_roles, policy),
+                f"the mask of {place} is not its policy's",
+            )
         positions += range(length)
         boundaries.append(end)
         start = end

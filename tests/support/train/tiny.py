@@ -139,10 +139,16 @@ def rows_of(
         "doc_rows": np.array([i for i, row in enumerate(rows) for _ in row], np.int32),
         "n_targets": trained.sum(1).astype(np.int32),
         "max_seqlen": int(np.diff(bounds).max()),
-    }
+    } | (
+        {"doc_weights": np.array([document.weight for document in flat], np.float32)}
+        if flat and flat[0].weight is not None
+        else {}
+    )
 
 
-def random_rows(seed: int, count: int, seq_len: int, longest: int, share: float) -> BatchDict:
+def random_rows(
+    seed: int, count: int, seq_len: int, longest: int, share: float, weighted: bool = False
+) -> BatchDict:
     """Rows of random documents, ``share`` of their tokens trained, padded here and there."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -155,7 +161,8 @@ def random_rows(seed: int, count: int, seq_len: int, longest: int, share: float)
                 rng.integers(0, VOCAB_SIZE, length).tolist(),
                 rng.integers(0, 4, length).tolist(),
             )
-            row.append(Document(ids, roles, int(rng.integers(0, len(SOURCES)))))
+            weight = float(rng.integers(0, 9)) / 4 if weighted else None
+            row.append(Document(ids, roles, int(rng.integers(0, len(SOURCES))), weight=weight))
             left -= length
         rows.append(row)
     return rows_of(
@@ -172,4 +179,5 @@ def any_rows(seq_len: int = 32) -> st.SearchStrategy[BatchDict]:
         seq_len=st.just(seq_len),
         longest=st.sampled_from([2, 7, seq_len]),
         share=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+        weighted=st.booleans(),
     )

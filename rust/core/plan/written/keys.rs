@@ -16,6 +16,8 @@ pub(super) enum Kind {
     /// A whole number, 0 or above.
     Whole,
     Number,
+    /// A number, or a field's name that is no number.
+    NumberOrField,
     Truth,
     /// One of these words.
     Word(fn() -> &'static [&'static str]),
@@ -130,9 +132,11 @@ pub(super) const SOURCE: &[Key] = &[
     key("chat", Kind::Inner(CHAT), "{ messages = \"messages\" }"),
     key("augment", Kind::WordOrInner(&AugmentTask::NAMES, AUGMENT), "\"denoise\""),
     key("epochs", Kind::Number, "2.0"),
-    key("weight", Kind::Number, "1.0"),
+    key("weight", Kind::NumberOrField, "1.0"),
     key("overflow", Kind::Word(|| &["split", "truncate", "drop", "error"]), "\"truncate\""),
-    key("loss", Kind::Word(|| &["target_only", "full"]), "\"target_only\""),
+    key("loss", Kind::Word(policies), "\"target_only\""),
+    key("spans", Kind::Text, "\"char_spans\""),
+    key("loss_weight", Kind::Text, "\"w\""),
     key("special_in_data", SPECIAL_IN_DATA, "\"text\""),
     key("duplicates", DUPLICATES, "\"exact\""),
     key("clean", Kind::Inner(CLEAN), "{ unicode = \"nfc\", invisible = \"remove\" }"),
@@ -197,6 +201,11 @@ const LIMITS: &[Key] = &[
     key("max_non_alpha_words_ratio", Kind::Number, "0.86"),
     key("stopwords", Kind::Texts, "[\"ní\", \"ni\"]"),
 ];
+
+/// Returns the policies that choose trained tokens.
+fn policies() -> &'static [&'static str] {
+    &["target_only", "full", "template_masked", "last_turn"]
+}
 
 /// Returns the names of published rules.
 fn rules() -> &'static [&'static str] {

@@ -34,16 +34,22 @@ pub(super) fn check_value(
         },
         (Kind::Whole, _) => refuse("a whole number"),
         // An integer is a number as well: `temperature = 2` is what people write.
-        (Kind::Number, DeValue::Integer(number))
+        (Kind::Number | Kind::NumberOrField, DeValue::Integer(number))
             if i64::from_str_radix(number.as_str(), number.radix()).is_ok() =>
         {
             Ok(())
         }
         (Kind::Text | Kind::Files, DeValue::String(_))
-        | (Kind::Number, DeValue::Float(_))
+        | (Kind::Number | Kind::NumberOrField, DeValue::Float(_))
         | (Kind::Truth, DeValue::Boolean(_)) => Ok(()),
         (Kind::Text | Kind::Word(_), _) => refuse("a text in quotes"),
         (Kind::Number, _) => refuse("a number"),
+        (Kind::NumberOrField, DeValue::String(text)) => {
+            check_field(name, text, value.span(), &format!("`{name}`{place}"))
+        }
+        (Kind::NumberOrField, _) => {
+            refuse("a number, the weight in the mix, or the field with a document's weight")
+        }
         (Kind::Truth, _) => refuse("true or false"),
         (Kind::Files, DeValue::Table(sides)) => {
             let is_text = |text: &Spanned<DeValue<'_>>| text.get_ref().is_str();
@@ -113,6 +119,23 @@ pub(super) fn check_value(
             check_section(value, name_span, key)
         }
     }
+}
+
+/// Checks that a text names a field, where a number would mean something else. `key` names its key
+/// in errors.
+fn check_field(name: &str, text: &str, span: Range<usize>, key: &str) -> Checked {
+    let number = text.trim();
+    if number.parse::<f64>().is_err() {
+        return Ok(());
+    }
+    fault(
+        span,
+        format!("{key} is the text \"{text}\": a number, or a field?"),
+        format!(
+            "a weight in the mix has no quotes: {name} = {number}; of a field with this name say \
+             loss_{name} = \"{text}\""
+        ),
+    )
 }
 
 /// Returns whether a value is a list of a whole number, 0 or above, and a number.

@@ -28,7 +28,7 @@ impl Draws {
 
     /// Returns a number below `count`, which is above 0.
     pub(super) fn below(&mut self, count: usize) -> usize {
-        (u128::from(self.draw()) * count as u128 >> 64) as usize
+        ((u128::from(self.draw()) * count as u128) >> 64) as usize
     }
 
     /// Returns a number from 0 up to 1, which is never reached.

@@ -80,8 +80,7 @@ impl SegmentBuilder for Cleaned {
         let Some(cleaner) = &self.cleaner else { return self.inner.build(fields, rendered, each) };
         let mut fields = fields.clone();
         let mut editor = Editor { cleaner, touched: Touched::default() };
-        let paths = self.inner.shown_fields(&fields);
-        editor.edit_fields(&mut fields, &paths);
+        self.inner.edit_fields(&mut fields, &mut editor);
         let built = self.inner.build(&fields, rendered, each);
         rendered.touched = editor.touched;
         built
