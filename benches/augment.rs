@@ -30,11 +30,9 @@ fn augment(criterion: &mut Criterion) {
     std::fs::write(folder.path().join("text.txt"), &text).expect("a file");
     let mut toml = "[tokenizer]\neos = '</s>'\n".to_owned();
     for task in TASKS {
-        toml.push_str(&format!(
-            "[[source]]\nname = 'x{task}'\nlang = 'yor'\nfiles = ['text.txt']\n"
-        ));
+        toml.extend(["[[source]]\nname = 'x", task, "'\nlang = 'yor'\nfiles = ['text.txt']\n"]);
         if !task.is_empty() {
-            toml.push_str(&format!("augment = '{task}'\n"));
+            toml.extend(["augment = '", task, "'\n"]);
         }
     }
     std::fs::write(folder.path().join("corpus.toml"), toml).expect("a file");

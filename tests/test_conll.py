@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import sabiprep
 from sabiprep import ConfigError
 from support import slow_reader
 from support.packed_texts import PackedFile, pack_file
@@ -130,6 +131,56 @@ def test_a_hash_is_a_token_where_it_has_a_tag(tmp_path: Path) -> None:
     assert only["tokens"] == ["a", "#", "b"]
     [only] = records(pack(tmp_path / "tabs", "#\tO\na\tO\n"))
     assert only["tokens"] == ["#", "a"]
+
+
+def test_a_hash_is_a_token_where_the_file_begins_with_it(tmp_path: Path) -> None:
+    [first, second] = records(pack(tmp_path / "spaces", "# O\na B-X\n\n# B-X\nb O\n"))
+    assert first["tokens"] == ["#", "a"] and second["tokens"] == ["#", "b"]
+    # Another number of columns than tokens have is no token.
+    [only] = records(pack(tmp_path / "about", "# about O\na B-X\n"))
+    assert only["tokens"] == ["a"]
+
+
+def conll_u(*forms: str) -> str:
+    """A sentence of CoNLL-U without comments."""
+    rest = "\t".join(["_"] * 8)
+    return "".join(f"{nth}\t{form}\t{rest}\n" for nth, form in enumerate(forms, 1)) + "\n"
+
+
+def test_conll_u_is_known_by_its_first_token_whatever_is_before_it(tmp_path: Path) -> None:
+    text = conll_u("Ó", "dára")
+    for nth, start in enumerate(["", "\n\n", "-DOCSTART-\tO\n\n", "# newdoc\n# x\n"]):
+        [only] = records(pack(tmp_path / str(nth), start + text, name="a.conllu"))
+        assert only["tokens"] == ["Ó", "dára"] and only["id"] == ["1", "2"], start
+
+
+def test_conll_u_plus_names_its_columns(tmp_path: Path) -> None:
+    text = "# global.columns = ID FORM UPOS NER:TAG\n1\tAda\tPROPN\tB\n2\tsings\tVERB\tO\n"
+    [only] = records(pack(tmp_path, text))
+    assert only["tokens"] == ["Ada", "sings"] and only["upos"] == ["PROPN", "VERB"]
+    assert only["ner:tag"] == ["B", "O"] and only["text"] == "Ada sings"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "is_doubtful"),
+    [
+        ("1 Ada B-PER\n2 sings O\n", None, True),
+        ("1 Ada B-PER\n2 sings O\n", ["id", "tokens", "tags"], False),
+        ("1 O\n2 O\n", None, False),
+        ("a NOUN\n\n# NOUN\nb VERB\n", None, True),
+        ("a NOUN\n\n# about\nb VERB\n", None, False),
+    ],
+)
+def test_a_reading_that_may_be_wrong_is_said(
+    tmp_path: Path, text: str, columns: list[str] | None, is_doubtful: bool
+) -> None:
+    named = {} if columns is None else {"columns": columns}
+    packed = pack(tmp_path, text, **named)
+    said = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8")).get("notes", [])
+    assert any("read as the tokens" in note for note in said) == is_doubtful
+    plan = sabiprep.plan(tmp_path / "corpus")
+    assert any(problem.kind == "doubt" for problem in plan.problems) == is_doubtful
+    assert len(packed.texts) == text.count("\n\n") + 1
 
 
 def test_conll_u_has_its_ten_columns(tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def test_rows_and_batches_are_those_of_the_oracle(
             if wanted:
                 assert_same(batch, expected_batch([rows[i] for i in wanted], arguments["seq_len"]))
             assert {field: batch[field].dtype for field in DTYPES} == DTYPES  # type: ignore[literal-required]
-            assert {batch[field].dtype for field in OF_WEIGHTS if field in batch} <= {np.float32}  # type: ignore[literal-required]
+            assert {batch[field].dtype for field in OF_WEIGHTS if field in batch} <= {
+                np.dtype(np.float32)
+            }  # type: ignore[literal-required]
             assert batch["input_ids"].shape == (len(wanted), arguments["seq_len"])
 
 

@@ -107,7 +107,8 @@ def block_of(
     rows, ids = batch.num_rows, batch.column("input_ids")
     # Arrow may hand out a slice of its buffers, which begins at an offset.
     begin = ids.offset * seq_len
-    of_documents, names = DOCUMENT_COLUMNS, list(RAGGED_COLUMNS)
+    of_documents: tuple[str, ...] = DOCUMENT_COLUMNS
+    names = list(RAGGED_COLUMNS)
     if WEIGHTS in batch.schema.names:
         of_documents, names = (*of_documents, WEIGHTS), [*names, WEIGHTS]
     bounds = {name: _bounds(batch.column(name)) for name in names}

@@ -91,6 +91,7 @@ class Estimate:
         bytes: Bytes of the dataset; of a source alone, 0.
         seconds: Seconds of packing at the speed of the sample; of a source alone, 0.
         exact: Whether every record was read and tokenized.
+        at_least: Whether there is more than these numbers: the sample says little of the rest.
     """
 
     records: int
@@ -101,6 +102,7 @@ class Estimate:
     bytes: int
     seconds: float
     exact: bool
+    at_least: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

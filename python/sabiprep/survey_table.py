@@ -74,8 +74,11 @@ def _sources(plan: CorpusPlan) -> Iterator[RenderableType]:
         grid.section()
         grid.add(["total", "", "", "", *_figures(plan.estimate)], "bold")
     yield grid
-    if has_estimates:
+    estimates = [source.estimate for source in plan.sources if source.estimate is not None]
+    if any(not (estimate.exact or estimate.at_least) for estimate in estimates):
         yield Sentence("~ is estimated from a sample", 2)
+    if any(estimate.at_least for estimate in estimates):
+        yield Sentence("≥ is at least: the sample says little of the rest of these files", 2)
     yield Text()
 
 
@@ -84,7 +87,12 @@ def _figures(estimate: Estimate | None) -> list[str | int]:
     if estimate is None:
         return ["-"] * 4
     counts = (estimate.records, estimate.documents, estimate.tokens, estimate.targets)
-    return list(counts) if estimate.exact else [f"~{_rounded(count)}" for count in counts]
+    if estimate.exact:
+        return list(counts)
+    # Of a sample that says little of the rest, nothing found means that nothing is known.
+    if estimate.at_least:
+        return [f"≥ {_rounded(count)}" if count else "unknown" for count in counts]
+    return [f"~{_rounded(count)}" for count in counts]
 
 
 class _Legend:
@@ -212,8 +220,10 @@ def _ending(plan: CorpusPlan) -> Iterator[str]:
     if plan.estimate is not None and plan.seq_len is not None:
         estimate = plan.estimate
         share = estimate.targets / estimate.tokens if estimate.tokens else 0.0
+        lead = "At least" if estimate.at_least else "About"
+        rows = _count(estimate.rows, "row")
         yield (
-            f"About {estimate.rows:,} rows of {plan.seq_len:,} tokens, {share:.1%} trained, "
+            f"{lead} {rows} of {plan.seq_len:,} tokens, {share:.1%} trained, "
             f"{_size(estimate.bytes)} of disk, {_duration(estimate.seconds)} on "
             f"{_count(plan.threads, 'thread')} (measured on the sample, on this machine)"
         )

@@ -107,8 +107,7 @@ impl HeldOut {
             ),
             _ => error,
         })?;
-        let request =
-            Request { path, range: 0..u64::MAX, options, wanted: None, sides: &[], context };
+        let request = Request::all(path, options, context);
         let mut records = Records::open(*format, &request, 0)?;
         while let Some(record) = records.advance()? {
             context.monitor.check()?;

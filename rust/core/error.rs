@@ -159,6 +159,11 @@ impl Error {
             io::ErrorKind::StorageFull => {
                 ("the disk is full", "make room, or name a folder on another disk")
             }
+            // Of Rust's kinds, that of a link in a circle is not stable yet.
+            _ if error.to_string().contains("levels of symbolic links") => (
+                "is a link that leads back to itself",
+                "remove it, or let it lead to the file (`ls -l` shows where it leads)",
+            ),
             _ => {
                 return Self::new(kind, error.to_string())
                     .file(path.display().to_string())

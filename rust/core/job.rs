@@ -56,6 +56,12 @@ impl Job {
 
     /// Opens the records of `split` for the builder of their source, which may need few fields.
     pub fn open(&self, split: &InputSplit, context: &Context<'_>) -> Result<Records> {
-        self.plan.open_for(split, self.builders[split.source].wanted(), context)
+        let builder = &self.builders[split.source];
+        self.plan.open_for(split, builder.wanted(), builder.needed(), context)
+    }
+
+    /// Opens the records of `split` as [`Self::open`] does, to be read by way of all their fields.
+    pub(crate) fn open_fields(&self, split: &InputSplit, context: &Context<'_>) -> Result<Records> {
+        self.plan.open_for(split, None, self.builders[split.source].needed(), context)
     }
 }

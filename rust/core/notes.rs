@@ -3,7 +3,7 @@
 //! Takes the decisions of settle and the sums of shards. Gives sentences that name the source or
 //! file, the reason and the remedy. Nothing here changes a dataset's rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contamination::HeldOut;
 use crate::context::Context;
@@ -39,6 +39,7 @@ pub(crate) fn notes(
         notes.extend(without_training(plan, source, totals, decisions.epochs[index].made));
         notes.extend(idle_files(plan, source, totals));
         notes.extend(doubtful_records(plan, source, totals, context)?);
+        notes.extend(unmet_fields(plan, index, context));
     }
     notes.extend(held_out.into_iter().flat_map(|held_out| {
         held_out
@@ -239,23 +240,28 @@ fn doubtful_records(
     Ok(Some(doubt(source, count, &place)))
 }
 
-/// Returns the sentence about `count` records of a source whose quotes may have been read the wrong
-/// way. `place` is the file and line of the first.
-pub(crate) fn doubt(source: &Source, count: u64, place: &str) -> String {
-    let dialect = source.dialect.as_deref().unwrap_or("as its format says");
-    let (what, remedy) = if source.format.get().name() == "tsv" {
-        (
-            "hold a field in quotes with a quote written twice, as quoted files have it: the quotes \
-             became text",
-            "If they are not text, say format = \"csv\" and delimiter = \"\\t\".",
-        )
-    } else {
-        (
-            "have a quote that closes after many lines, never, or before the end of its field: \
-             lines became one field, or quotes are lost",
-            "If quotes are text in this file, say so (format = \"tsv\", for tabs), or mend them.",
+/// Notes fields that `rename` and `literals` name and none of the first records has.
+fn unmet_fields(plan: &Plan, index: usize, context: &Context<'_>) -> Vec<String> {
+    let source = &plan.sources[index];
+    let mut named = source.options.named_fields();
+    // What cannot be read any more is noted elsewhere.
+    let read = named.is_empty() || plan.meet_first(index, &mut named, context).is_err();
+    let unmet = if read { BTreeSet::new() } else { named };
+    let note = |(key, name): (&str, String)| {
+        format!(
+            "Source '{}': `{key}` names the field '{name}', which none of its first records has. \
+             `sabiprep plan` shows the fields that they have.",
+            source.name
         )
     };
+    unmet.into_iter().map(note).collect()
+}
+
+/// Returns the sentence about `count` records of a source that may have been read the wrong way.
+/// `place` is the file and line of the first.
+pub(crate) fn doubt(source: &Source, count: u64, place: &str) -> String {
+    let dialect = source.dialect.as_deref().unwrap_or("as its format says");
+    let (what, remedy) = doubt_of(source);
     let name = &source.name;
     format!(
         "Source '{name}' is read {dialect}. {count} of its records, first {place}, {what}. {remedy}"
@@ -301,6 +307,28 @@ pub(crate) fn numbered(field: &str, names: &str) -> (String, String) {
         format!("`{field}` is shown by number; its labels are, from 0: {names}"),
         format!("labels = [\"{field}\"] in its source shows the names"),
     )
+}
+
+/// Returns what makes one doubt how records of a source are read, and the remedy.
+pub(crate) fn doubt_of(source: &Source) -> (&'static str, &'static str) {
+    match source.format.get().name() {
+        "tsv" => (
+            "hold a field in quotes with a quote written twice, as quoted files have it: the quotes \
+             became text",
+            "If they are not text, say format = \"csv\" and delimiter = \"\\t\".",
+        ),
+        "conll" => (
+            "have a first column that counts their tokens and was read as the tokens, or a line \
+             before them that begins with `# ` and ends with a tag and was read as a comment",
+            "Name the columns, columns = [\"id\", \"tokens\", \"tags\"] for three, or write a tab \
+             between a token `#` and its tag.",
+        ),
+        _ => (
+            "have a quote that closes after many lines, never, or before the end of its field: \
+             lines became one field, or quotes are lost",
+            "If quotes are text in this file, say so (format = \"tsv\", for tabs), or mend them.",
+        ),
+    }
 }
 
 /// Notes a file whose records are too short to keep training clean of all of them.

@@ -37,6 +37,9 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|panic| message(&*panic).to_owned())
 }
 
+/// What a user is told of a file on which a library gave up by a panic: its words are about its code.
+pub(crate) const GAVE_UP: &str = "its bytes contradict each other";
+
 /// Returns the message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -261,7 +261,7 @@ fn compare_split(
     let is_weighted = job.plan.is_weighted();
     let mut failures = Vec::new();
     let mut scratch = Scratch::new(job);
-    let mut records = job.plan.open(split, context)?;
+    let mut records = job.open_fields(split, context)?;
     while let Some(record) = records.advance().map_err(|error| error.file(input.name.clone()))? {
         context.monitor.check()?;
         let Some(packed) = packed.get(&(split.source as u16, record.id)) else { continue };

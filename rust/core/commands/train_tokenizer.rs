@@ -225,8 +225,9 @@ impl Texts<'_> {
             self.context.monitor.check()?;
             let Some((source, records)) = &mut self.open else {
                 let Some(split) = self.splits.next() else { return Ok(false) };
-                let wanted = self.builders[split.source].wanted();
-                let records = self.plan.open_for(&split, wanted, self.context)?;
+                let builder = &self.builders[split.source];
+                let (wanted, needed) = (builder.wanted(), builder.needed());
+                let records = self.plan.open_for(&split, wanted, needed, self.context)?;
                 self.open = Some((split.source, records));
                 continue;
             };

@@ -87,7 +87,7 @@ fn hits_in<'h>(
 ) -> Result<Vec<(u64, Hit<'h>)>> {
     let input = &job.plan.inputs[split.input].name;
     let (mut hits, mut scratch) = (Vec::new(), Scratch::new(job));
-    let mut records = job.plan.open(split, context)?;
+    let mut records = job.open_fields(split, context)?;
     while let Some(record) = records.advance().map_err(|error| error.file(input.clone()))? {
         context.monitor.check()?;
         if ids.binary_search(&record.id).is_err() {

@@ -118,7 +118,7 @@ fn fit_split(
         return fitted.finish();
     }
     let mut mapper = Mapper::new(job, split.source, true, context.monitor);
-    let mut records = job.plan.open(split, context)?;
+    let mut records = job.open_fields(split, context)?;
     while let Some(record) = records.advance().map_err(in_place(job, split))? {
         context.monitor.check()?;
         if !wanted.remove(&record.id) {

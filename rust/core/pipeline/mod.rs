@@ -25,6 +25,7 @@ mod unfit;
 use std::path::Path;
 use std::time::Instant;
 
+pub(crate) use content::Contents;
 pub(crate) use document::Scratch;
 pub(crate) use fit::fit;
 pub(crate) use map::{MapStage, MapTask};

@@ -32,9 +32,12 @@ pub(crate) fn refuse_too_little(
 ) -> Result<()> {
     let Some(free) = context.storage.free_bytes(out) else { return Ok(()) };
     let sources = 0..job.plan.sources.len();
-    let at_most = |source| AT_MOST * content(job, source) * copies(job, source) as u64;
+    let at_most = |source| {
+        let bytes = whole_content(job, source, context).saturating_mul(AT_MOST);
+        bytes.saturating_mul(copies(job, source) as u64)
+    };
     // Nearly always there is room in any case, so that no record is read.
-    if sources.clone().map(at_most).sum::<u64>() <= free {
+    if sources.clone().map(at_most).fold(0, u64::saturating_add) <= free {
         return Ok(());
     }
     let (mut spool, mut shards) = (0.0, 0.0);
@@ -62,13 +65,24 @@ pub(crate) fn refuse_too_little(
     .remedy("make room, or name a folder on another disk"))
 }
 
+/// Returns the bytes of a source's inputs, decompressed, and without the compression of their formats
+/// either.
+fn whole_content(job: &Job, source: usize, context: &Context<'_>) -> u64 {
+    let format = job.plan.sources[source].format.get();
+    let inputs = job.plan.sources[source].inputs.iter();
+    let stated =
+        inputs.filter_map(|&input| format.stated_bytes(&job.plan.inputs[input].path, context));
+    stated.fold(0, u64::saturating_add).max(content(job, source))
+}
+
 /// Returns the bytes of a source's inputs, decompressed.
 fn content(job: &Job, source: usize) -> u64 {
-    let size = |&input: &usize| {
+    let source = &job.plan.sources[source];
+    let size = |input: usize| {
         let input = &job.plan.inputs[input];
         input.size * if Compression::of(&input.path).is_some() { INFLATES } else { 1 }
     };
-    job.plan.sources[source].inputs.iter().map(size).sum()
+    (0..source.inputs.len()).flat_map(|nth| source.files_of(nth)).map(size).sum()
 }
 
 /// Returns the copies of a source's records, rounded up. A mix counts as one copy of each source:

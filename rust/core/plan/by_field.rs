@@ -98,10 +98,9 @@ impl Plan {
     fn values_of(&self, split: &InputSplit, context: &Context<'_>) -> Result<Values> {
         let (source, input) = (&self.sources[split.source], &self.inputs[split.input]);
         let field = source.lang_field.as_deref().unwrap_or_default();
-        let (range, options) = (split.range.clone(), &source.options);
-        let sides = self.side_files(split);
-        let request =
-            Request { path: &input.path, range, options, wanted: None, sides: &sides, context };
+        let (range, sides) = (split.range.clone(), &self.side_files(split)[..]);
+        let all = Request::all(&input.path, &source.options, context);
+        let request = Request { range, sides, ..all };
         let mut values = Values::new();
         // Most records have the text of the one before.
         let mut last: Option<Option<String>> = None;

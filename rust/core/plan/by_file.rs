@@ -12,7 +12,7 @@ use glob::Pattern;
 use super::find::{find_files, no_match, paths_below, portable_name};
 use super::placeholder::{LANG, in_segments, in_text, is_plain, name_of};
 use super::spec::{Files, Patterns};
-use super::{HubFiles, SourceSpec};
+use super::{HubFiles, SourceSpec, UNDETERMINED};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
@@ -24,7 +24,7 @@ pub(super) fn by_file(spec: SourceSpec, places: Places<'_>) -> Result<Vec<Source
     let languages: BTreeSet<&String> =
         files.languages().chain(held_out.languages()).flatten().collect();
     if languages.is_empty() {
-        return Ok(vec![spec]);
+        return refuse_unnamed(&spec).map(|()| vec![spec]);
     }
     if spec.lang.as_ref().is_some_and(|lang| lang.contains("{{")) {
         return Err(Error::config(format!("`lang` is a field, and its files name one by {LANG}"))
@@ -37,6 +37,33 @@ pub(super) fn by_file(spec: SourceSpec, places: Places<'_>) -> Result<Vec<Source
         of_language(&spec, lang, files.of_language(lang)?, held_out.of_language(lang)?)
     };
     languages.into_iter().map(of_language).collect()
+}
+
+/// Refuses `{lang}` in a source whose files name no language by it.
+fn refuse_unnamed(spec: &SourceSpec) -> Result<()> {
+    let SourceSpec { name, task, lang, segments, .. } = spec;
+    // A field of languages puts them there too.
+    if lang.as_ref().is_some_and(|lang| lang.contains("{{")) {
+        return Ok(());
+    }
+    let holds = |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(LANG));
+    let shown = segments.as_ref().is_some_and(|segments| {
+        in_segments(segments, UNDETERMINED).is_ok_and(|other| other != *segments)
+    });
+    let keys = [
+        ("name", name.contains(LANG)),
+        ("task", holds(task)),
+        ("lang", holds(lang)),
+        ("segments", shown),
+    ];
+    let Some((key, _)) = keys.into_iter().find(|(_, holds)| *holds) else { return Ok(()) };
+    Err(Error::config(format!("`{key}` holds {LANG}, and no entry of `files` does")).remedy(
+        format!(
+            "write {LANG} where the language stands in the names of its files, such as \
+         files = [\"data/{LANG}/train.jsonl\"], or lang = \"{{{{ FIELD }}}}\" for a field; as text \
+         of a template it is {{{{ \"{LANG}\" }}}}"
+        ),
+    ))
 }
 
 /// Returns the source that reads `lang` of `spec`, from these files.

@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 
 /// The placeholder of a language.
 pub(super) const LANG: &str = "{lang}";
+/// The most characters of a template in an error.
+const SHOWN: usize = 80;
 
 /// Returns whether a language may hold `c` where a template shows it.
 pub(super) fn is_plain(c: char) -> bool {
@@ -90,7 +92,8 @@ fn in_template(template: &str, lang: &str) -> Result<String> {
 fn refuse_unsafe(template: &str, lang: &str, place: Place, before: &str) -> Result<()> {
     if lang.is_empty() || !lang.chars().all(is_plain) {
         return Err(Error::config(format!(
-            "the language {lang:?} cannot stand for {LANG} in the template `{template}`"
+            "the language {lang:?} cannot stand for {LANG} in the template `{}`",
+            shortened(template)
         ))
         .remedy("only letters, digits, `_` and `-` can: mend the data, or leave {lang} out"));
     }
@@ -101,9 +104,17 @@ fn refuse_unsafe(template: &str, lang: &str, place: Place, before: &str) -> Resu
         return Ok(());
     }
     Err(Error::config(format!(
-        "the language {lang} is no name that the template `{template}` could hold after a dot"
+        "the language {lang} is no name that the template `{}` could hold after a dot",
+        shortened(template)
     ))
     .remedy("name the field in quotes: {{ translation[\"{lang}\"] }}, {{ record[\"{lang}\"] }}"))
+}
+
+/// Returns a template cut to the length that an error shows.
+fn shortened(template: &str) -> String {
+    let mut chars = template.chars();
+    let first: String = chars.by_ref().take(SHOWN).collect();
+    if chars.next().is_some() { first + "…" } else { first }
 }
 
 #[cfg(test)]

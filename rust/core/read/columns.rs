@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::format::Request;
 use super::json::{Fields, Value};
+use super::request::Request;
 use super::slots::Slots;
 use crate::error::{Error, Result};
 

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
 
 use super::decoded::Decoded;
-use super::format::Request;
+use super::request::Request;
 use crate::error::{Error, Place, Result};
 use crate::monitor::Stop;
 use crate::storage::{BOM, unreadable};
@@ -216,8 +216,8 @@ mod tests {
             }
             LOCAL.write_file(&path, text.as_bytes()).unwrap();
             let context = &Context { threads: 1, monitor: &Monitor::default(), storage: LOCAL };
-            let (path, range, options) = (&path, 0..u64::MAX, &FormatOptions::default());
-            let request = &Request { path, range, options, wanted: None, sides: &[], context };
+            let options = &FormatOptions::default();
+            let request = &Request::all(&path, options, context);
             let picked = starts.iter().zip(picked).filter(|(_, picked)| *picked);
             let offsets: Vec<u64> = picked.map(|(start, _)| *start).collect();
             let cut = |bytes: &[u8]| bytes.iter().position(|&byte| byte == b'\n');

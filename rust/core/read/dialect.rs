@@ -88,12 +88,23 @@ pub(crate) fn dialect_in_words(format: FormatName, options: &FormatOptions) -> O
     Some(format!("{quoting}, {delimiter} between fields"))
 }
 
+/// Returns the delimiter that the first line of a content states, as Excel writes one (`sep=;`), and
+/// the bytes of that line.
+pub(super) fn stated_delimiter(content: &[u8]) -> Option<(u8, usize)> {
+    let rest = content.strip_prefix(b"sep=").or_else(|| content.strip_prefix(b"SEP="))?;
+    let (&delimiter, rest) = rest.split_first().filter(|(byte, _)| !b"\"\r\n".contains(byte))?;
+    let end = [&b"\r\n"[..], b"\n", b"\r"].into_iter().find(|end| rest.starts_with(end))?;
+    delimiter.is_ascii().then_some((delimiter, "sep=;".len() + end.len()))
+}
+
 /// The start of a file.
 struct Sample<'a> {
     name: &'a str,
     bytes: Vec<u8>,
     /// Whether the sample is the whole file.
     is_whole: bool,
+    /// The delimiter that its first line states.
+    stated: Option<u8>,
 }
 
 impl<'a> Sample<'a> {
@@ -116,7 +127,9 @@ impl<'a> Sample<'a> {
         if bytes.starts_with(BOM) {
             bytes.drain(..BOM.len());
         }
-        Ok(Self { name, bytes, is_whole })
+        let stated = stated_delimiter(&bytes);
+        bytes.drain(..stated.map_or(0, |(_, len)| len));
+        Ok(Self { name, bytes, is_whole, stated: stated.map(|(delimiter, _)| delimiter) })
     }
 
     /// Reads the sample as quoted records with this delimiter.
@@ -147,6 +160,9 @@ impl<'a> Sample<'a> {
 
     /// Returns the character between the fields of a quoted file, or those that it may be.
     fn delimiter(&self, columns: Option<usize>) -> std::result::Result<u8, Vec<u8>> {
+        if let Some(stated) = self.stated {
+            return Ok(stated);
+        }
         let share = |delimiter: u8| {
             let reading = self.quoted(delimiter);
             let width = columns.unwrap_or(reading.width());
@@ -298,7 +314,7 @@ mod tests {
     use super::*;
 
     fn sample(text: &str) -> Sample<'_> {
-        Sample { name: "a", bytes: text.as_bytes().to_vec(), is_whole: true }
+        Sample { name: "a", bytes: text.as_bytes().to_vec(), is_whole: true, stated: None }
     }
 
     #[test]

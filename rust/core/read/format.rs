@@ -1,9 +1,9 @@
 //! `Format`: the way in which files of one kind hold records. `guess` finds the format of a file.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -15,7 +15,7 @@ use super::formats::{FORMATS, Step, steps_of};
 use super::head::Head;
 use super::literals::refuse_unnamed;
 use super::record::Reader;
-use super::slots::FieldTree;
+use super::request::Request;
 use super::split::RowGroup;
 use super::view::{Only, Renames, refuse_renames};
 use crate::context::Context;
@@ -84,6 +84,11 @@ pub(crate) trait Format: Sync {
         None
     }
 
+    /// Returns the bytes that the file itself states for its values, without its own compression.
+    fn stated_bytes(&self, _path: &Path, _context: &Context<'_>) -> Option<u64> {
+        None
+    }
+
     /// Returns the line on which a record of the file of `request` begins, or its row.
     fn locate(&self, request: &Request<'_>, offset: u64) -> Result<Place> {
         line_at(request, offset).map(Place::Line)
@@ -110,30 +115,6 @@ pub(crate) enum Likeness {
     Possible,
     /// The content has this format, even under another suffix.
     Certain,
-}
-
-/// A file whose records are to be read.
-#[derive(Clone)]
-pub(crate) struct Request<'a> {
-    pub(crate) path: &'a Path,
-    /// The offsets of the records: the bytes in which they begin, or the numbers of their rows.
-    pub(crate) range: Range<u64>,
-    pub(crate) options: &'a FormatOptions,
-    /// The fields that templates show; `None` if every record is read by way of all its fields.
-    pub(crate) wanted: Option<&'a Arc<FieldTree>>,
-    /// The files of parallel text, the one at `path` first; none for other formats.
-    pub(crate) sides: &'a [SideFile<'a>],
-    pub(crate) context: &'a Context<'a>,
-}
-
-/// A file of parallel text.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SideFile<'a> {
-    /// The field that its lines are.
-    pub(crate) field: &'a str,
-    pub(crate) path: &'a Path,
-    /// Its name in errors.
-    pub(crate) name: &'a str,
 }
 
 /// A format of the table, known by its name.
@@ -298,6 +279,13 @@ impl FormatOptions {
             _ => "",
         };
         format!("{name}{delimiter}{header}")
+    }
+
+    /// Returns the fields that options name, as they are in the files, each with the option.
+    pub(crate) fn named_fields(&self) -> BTreeSet<(&'static str, String)> {
+        let renamed = self.rename.keys().map(|name| ("rename", name.clone()));
+        let literals = self.literals.iter().flatten().map(|name| ("literals", name.clone()));
+        renamed.chain(literals).collect()
     }
 
     /// Returns the names of the options that are given.

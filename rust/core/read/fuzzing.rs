@@ -5,9 +5,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{FormatName, FormatOptions, Request, SideFile, TextUnit, guess};
+use super::format::{FormatName, FormatOptions, TextUnit, guess};
 use super::json::Value;
 use super::record::{Record, Records};
+use super::request::{Request, SideFile};
 use super::slots::{FieldTree, Slots};
 use crate::context::Context;
 use crate::monitor::Monitor;
@@ -37,8 +38,7 @@ pub fn read_all(format: &str, content: &[u8], suffix: &str) -> usize {
     let format = FormatName::find(format).expect("fuzz targets name formats of the table");
     let all = ways();
     let count = |options: &FormatOptions| {
-        let range = 0..u64::MAX;
-        let request = Request { path, range, options, wanted: None, sides, context };
+        let request = Request { sides, ..Request::all(path, options, context) };
         let slow = read(format, &request);
         // The fast path gives the same records.
         let mut tree = FieldTree::new(None);

@@ -9,14 +9,11 @@ use std::ops::Range;
 
 use indexmap::IndexMap;
 
+use super::json_parser::{Parser, Text};
+use super::needed::{MAX_OTHERS, Needed, Room};
+
 /// The fields of a record, in the order of the line. A name that comes twice has its last value.
 pub type Fields = IndexMap<String, Value>;
-
-/// The deepest nesting of containers; a deeper line is malformed.
-const MAX_DEPTH: usize = 127;
-
-/// Words that programs write for numbers that are not finite.
-const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// A value of a field.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,337 +81,77 @@ impl From<&str> for Value {
 /// Reads a JSON object. Returns an error in words for any other text, with the column counted in
 /// bytes from 1.
 pub(crate) fn parse_object(text: &str) -> Result<Fields, String> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
-    parser.skip_blank();
-    let value = parser.value()?;
-    parser.skip_blank();
-    if parser.at < text.len() {
-        return Err(parser.error("trailing characters"));
-    }
-    match value {
+    parse_needed(text, Needed::all())
+}
+
+/// Reads a JSON object as [`parse_object`] does, whose fields are built as far as they are needed.
+pub(super) fn parse_needed(text: &str, needed: &Needed) -> Result<Fields, String> {
+    let mut room = Room::new();
+    let mut parser = Parser::new(text, needed, &mut room);
+    match parser.whole()? {
         Value::Object(fields) => Ok(fields),
         Value::Unreadable(why) => Err(why),
         _ => Err("JSON, but not an object".to_owned()),
     }
 }
 
-/// A field of an object, with its place.
-pub(super) struct Member {
-    pub(super) name: String,
-    /// The bytes of its value.
-    pub(super) span: Range<usize>,
-    pub(super) value: Value,
+/// Reads the value of a field, as far as there is `room` in its record.
+pub(super) fn value_in(text: &str, room: &mut Room) -> Result<Value, String> {
+    Parser::new(text, Needed::all(), room).inside().whole()
 }
 
-/// Reads a JSON object as [`parse_object`] does. Returns its fields in order, with their places.
-pub(super) fn members(text: &str) -> Result<Vec<Member>, String> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
+/// A field of an object: its name, and the bytes of its value.
+pub(super) type Member = (String, Range<usize>);
+
+/// Checks a JSON object as [`parse_object`] does. Returns its fields in order: the needed ones, that
+/// called `wanted`, and so many others as are built of a record.
+pub(super) fn members(
+    text: &str,
+    needed: &Needed,
+    wanted: Option<&str>,
+) -> Result<Vec<Member>, String> {
+    let mut room = Room::none();
+    let mut parser = Parser::new(text, needed, &mut room);
     parser.skip_blank();
     if parser.peek() != Some(b'{') {
         return Err(parse_object(text).err().unwrap_or_default());
     }
-    (parser.at, parser.depth) = (parser.at + 1, 1);
-    parser.skip_blank();
-    let mut members = Vec::new();
-    parser.fields(|name, span, value| {
+    parser.open();
+    let (mut members, mut others) = (Vec::new(), 0);
+    parser.fields(|parser, name| {
+        let start = parser.place();
+        parser.value()?;
         if let Text::Whole(name) = name {
-            members.push(Member { name, span, value });
+            others += 1;
+            if others <= MAX_OTHERS || needed.has(&name) || wanted == Some(&name) {
+                members.push((name, start..parser.place()));
+            }
         }
+        Ok(())
     })?;
-    parser.skip_blank();
-    if parser.at < text.len() {
-        return Err(parser.error("trailing characters"));
-    }
+    parser.end()?;
     Ok(members)
 }
 
-/// Returns the elements of a JSON array with their places; none for any other text.
-pub(super) fn items(text: &str) -> Vec<(Range<usize>, Value)> {
-    let mut parser = Parser { text, at: 1, depth: 1 };
+/// Returns the place of the next element of a list of JSON in `text`, from `start` on, and moves
+/// `start` past it; `None` after the last. The list begins with its bracket.
+pub(super) fn next_item(text: &str, start: &mut usize) -> Option<Range<usize>> {
+    let mut room = Room::none();
+    let mut parser = Parser::new(&text[*start..], Needed::all(), &mut room).inside();
+    let is_first = parser.take("[");
     parser.skip_blank();
-    let mut items = Vec::new();
-    let is_array =
-        text.starts_with('[') && parser.items(|span, item| items.push((span, item))).is_ok();
-    items.truncate(if is_array { items.len() } else { 0 });
-    items
-}
-
-/// A position in a JSON text.
-struct Parser<'a> {
-    text: &'a str,
-    /// The byte to be read next; always at the edge of a character.
-    at: usize,
-    /// The number of open containers.
-    depth: usize,
-}
-
-/// A string of a line.
-enum Text {
-    /// A string that is text.
-    Whole(String),
-    /// A string with this lone surrogate, which no text can hold.
-    Surrogate(u16),
-}
-
-impl Parser<'_> {
-    /// Returns the error `what` with the position.
-    fn error(&self, what: &str) -> String {
-        let before = &self.text.as_bytes()[..self.at];
-        match before.iter().rposition(|&byte| byte == b'\n') {
-            None => format!("not JSON: {what} at column {}", self.at + 1),
-            Some(newline) => {
-                let line = 1 + memchr::memchr_iter(b'\n', before).count();
-                format!("not JSON: {what} at column {} of its line {line}", self.at - newline)
-            }
-        }
+    if is_first && parser.peek() == Some(b']') {
+        return None;
     }
-
-    /// Returns the next byte without moving past it.
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+    if !is_first && !parser.take(",") {
+        return None;
     }
-
-    /// Moves past white space.
-    fn skip_blank(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    /// Moves past `word` if it comes next. Returns whether it does.
-    fn take(&mut self, word: &str) -> bool {
-        let found = self.text[self.at..].starts_with(word);
-        self.at += if found { word.len() } else { 0 };
-        found
-    }
-
-    /// Reads a value.
-    fn value(&mut self) -> Result<Value, String> {
-        match self.peek() {
-            Some(b'"') => Ok(match self.string()? {
-                Text::Whole(text) => Value::String(text),
-                Text::Surrogate(unit) => lone_surrogate(unit),
-            }),
-            Some(b'{') => self.nested(Self::object),
-            Some(b'[') => self.nested(Self::array),
-            None => Err(self.error("ends where a value is expected")),
-            Some(_) if self.take("null") => Ok(Value::Null),
-            Some(_) if self.take("true") => Ok(Value::Bool(true)),
-            Some(_) if self.take("false") => Ok(Value::Bool(false)),
-            Some(_) if NOT_FINITE.into_iter().any(|word| self.take(word)) => Ok(Value::Null),
-            Some(_) => self.number(),
-        }
-    }
-
-    /// Reads the rest of a container after its opening bracket, by `container`.
-    fn nested(
-        &mut self,
-        container: impl Fn(&mut Self) -> Result<Value, String>,
-    ) -> Result<Value, String> {
-        if self.depth == MAX_DEPTH {
-            return Err(self.error("recursion limit exceeded"));
-        }
-        self.depth += 1;
-        self.at += 1;
-        self.skip_blank();
-        let value = container(self);
-        self.depth -= 1;
-        value
-    }
-
-    /// Moves past a comma or past `close`. Returns whether the container goes on.
-    fn goes_on(&mut self, close: u8) -> Result<bool, String> {
-        self.skip_blank();
-        match self.peek() {
-            Some(b',') => {
-                self.at += 1;
-                self.skip_blank();
-                Ok(true)
-            }
-            Some(byte) if byte == close => {
-                self.at += 1;
-                Ok(false)
-            }
-            _ => Err(self.error(&format!("expected `,` or `{}`", char::from(close)))),
-        }
-    }
-
-    /// Reads the items of a list and its end.
-    fn array(&mut self) -> Result<Value, String> {
-        let mut items = Vec::new();
-        self.items(|_, item| items.push(item))?;
-        Ok(Value::Array(items))
-    }
-
-    /// Reads the items of a list and its end. Calls `each` with the place of each and its value.
-    fn items(&mut self, mut each: impl FnMut(Range<usize>, Value)) -> Result<(), String> {
-        if self.take("]") {
-            return Ok(());
-        }
-        loop {
-            let start = self.at;
-            let value = self.value()?;
-            each(start..self.at, value);
-            if !self.goes_on(b']')? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Reads the fields of an object and its end.
-    ///
-    /// No template can name a field whose name is no text. Such a field of the record itself is
-    /// left out; further inside, it makes its object unreadable.
-    fn object(&mut self) -> Result<Value, String> {
-        let mut fields = Fields::new();
-        let mut unreadable = None;
-        self.fields(|name, _, value| match name {
-            Text::Whole(name) => {
-                fields.insert(name, value);
-            }
-            Text::Surrogate(unit) => unreadable = Some(lone_surrogate(unit)),
-        })?;
-        Ok(unreadable.filter(|_| self.depth > 1).unwrap_or(Value::Object(fields)))
-    }
-
-    /// Reads the fields of an object and its end. Calls `each` with each name, the place of its
-    /// value, and the value.
-    fn fields(&mut self, mut each: impl FnMut(Text, Range<usize>, Value)) -> Result<(), String> {
-        if self.take("}") {
-            return Ok(());
-        }
-        loop {
-            if self.peek() != Some(b'"') {
-                return Err(self.error("expected a field's name in quotes"));
-            }
-            let name = self.string()?;
-            self.skip_blank();
-            if !self.take(":") {
-                return Err(self.error("expected `:`"));
-            }
-            self.skip_blank();
-            let start = self.at;
-            let value = self.value()?;
-            each(name, start..self.at, value);
-            if !self.goes_on(b'}')? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Reads a string, from its opening quote on.
-    fn string(&mut self) -> Result<Text, String> {
-        self.at += 1;
-        let mut out = String::new();
-        let mut surrogate = None;
-        loop {
-            let rest = &self.text.as_bytes()[self.at..];
-            let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-            let Some(len) = rest.iter().position(special) else {
-                self.at = self.text.len();
-                return Err(self.error("ends inside a string"));
-            };
-            out.push_str(&self.text[self.at..self.at + len]);
-            self.at += len;
-            match rest[len] {
-                b'"' => break,
-                b'\\' => match self.escape()? {
-                    Ok(c) => out.push(c),
-                    Err(unit) => surrogate = Some(unit),
-                },
-                _ => return Err(self.error("a control character inside a string")),
-            }
-        }
-        self.at += 1;
-        Ok(surrogate.map_or(Text::Whole(out), Text::Surrogate))
-    }
-
-    /// Reads an escape. Returns its character, or its lone surrogate.
-    fn escape(&mut self) -> Result<Result<char, u16>, String> {
-        let Some(kind) = self.text.as_bytes().get(self.at + 1) else {
-            return Err(self.error("ends inside a string"));
-        };
-        let c = match kind {
-            b'"' | b'\\' | b'/' => char::from(*kind),
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => return self.unicode_escape(),
-            _ => return Err(self.error("no such escape")),
-        };
-        self.at += 2;
-        Ok(Ok(c))
-    }
-
-    /// Reads an escape `\u`, and a second one if both make one character.
-    fn unicode_escape(&mut self) -> Result<Result<char, u16>, String> {
-        let Some(first) = self.unit(self.at) else {
-            return Err(self.error("`\\u` without four hexadecimal digits"));
-        };
-        self.at += 6;
-        if let 0xd800..0xdc00 = first
-            && let Some(second @ 0xdc00..0xe000) = self.unit(self.at)
-        {
-            self.at += 6;
-            let point =
-                0x1_0000 + ((u32::from(first) - 0xd800) << 10) + (u32::from(second) - 0xdc00);
-            return Ok(char::from_u32(point).ok_or(first));
-        }
-        Ok(char::from_u32(u32::from(first)).ok_or(first))
-    }
-
-    /// Returns the code unit of the escape `\u` at `start`.
-    fn unit(&self, start: usize) -> Option<u16> {
-        let digits = self.text.as_bytes().get(start..start + 6)?.strip_prefix(b"\\u")?;
-        digits
-            .iter()
-            .try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
-    }
-
-    /// Reads a number.
-    fn number(&mut self) -> Result<Value, String> {
-        let bytes = self.text.as_bytes();
-        // Returns the end of the digits that start at `index`.
-        let digits = |mut index: usize| {
-            while bytes.get(index).is_some_and(u8::is_ascii_digit) {
-                index += 1;
-            }
-            index
-        };
-        let start = self.at;
-        let first = start + usize::from(self.peek() == Some(b'-'));
-        // After a leading zero the number ends: more digits are trailing characters.
-        let whole = if bytes.get(first) == Some(&b'0') { first + 1 } else { digits(first) };
-        if whole == first {
-            return Err(self.error("expected a value"));
-        }
-        // A point or an exponent without digits does not belong to the number, as in Python.
-        let mut end = whole;
-        if bytes.get(end) == Some(&b'.') && digits(end + 1) > end + 1 {
-            end = digits(end + 1);
-        }
-        if matches!(bytes.get(end), Some(b'e' | b'E')) {
-            let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
-            let exponent = end + 1 + sign;
-            end = if digits(exponent) > exponent { digits(exponent) } else { end };
-        }
-        self.at = end;
-        let text = &self.text[start..end];
-        if end > whole {
-            let float: f64 = text.parse().map_err(|_| self.error("a number that is none"))?;
-            // `1e999` is infinite as a double.
-            let is_finite = float.is_finite();
-            return Ok(if is_finite { Value::Number(Number::Float(float)) } else { Value::Null });
-        }
-        Ok(Value::Number(text.parse().map_or_else(|_| Number::Big(text.to_owned()), Number::Int)))
-    }
-}
-
-/// Returns the value of a string with a lone surrogate.
-fn lone_surrogate(unit: u16) -> Value {
-    Value::Unreadable(format!("holds \\u{unit:04x}, half a character (a lone surrogate)"))
+    parser.skip_blank();
+    let first = *start + parser.place();
+    parser.value().ok()?;
+    let end = *start + parser.place();
+    *start = end;
+    Some(first..end)
 }
 
 #[cfg(test)]

@@ -22,6 +22,12 @@ pub(super) fn fill_from_json<'a>(wanted: &FieldTree, text: &'a str, slots: &mut 
         .is_ok()
 }
 
+/// Fills the slots of `node` with the value of its field. Returns `false` as [`fill_from_json`] does.
+pub(super) fn fill_value<'a>(node: &Node, text: &'a str, slots: &mut Slots<'a>) -> bool {
+    let mut json = serde_json::Deserializer::from_str(text);
+    Object { node, slots, seen: &mut 0 }.deserialize(&mut json).and_then(|()| json.end()).is_ok()
+}
+
 /// Reads an object into slots.
 struct Object<'n, 's, 'de> {
     node: &'n Node,

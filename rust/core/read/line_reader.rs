@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::encoding::Encoding;
-use super::format::Request;
 use super::json::Fields;
 use super::lines::{Line, Lines, MAX_LINE};
 use super::record::{Detached, Reader, malformed, utf8};
+use super::request::Request;
 use super::slots::Slots;
 use crate::error::Result;
 use crate::schema::Refusal;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::content::Content;
-use super::format::Request;
+use super::request::Request;
 use crate::error::Result;
 use crate::storage::{BOM, Storage, unreadable};
 
@@ -159,9 +159,7 @@ mod tests {
         monitor: &Monitor,
     ) -> Result<Lines> {
         let context = &Context { threads: 1, monitor, storage: crate::storage::LOCAL };
-        let request =
-            Request { path, range: range.clone(), options, wanted: None, sides: &[], context };
-        Lines::open(&request, range)
+        Lines::open(&Request::all(path, options, context), range)
     }
 
     fn lines_of(path: &Path, start: u64, end: u64) -> Vec<(u64, Option<Vec<u8>>)> {

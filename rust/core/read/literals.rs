@@ -1,6 +1,7 @@
 //! `LiteralReader`: the records of a reader, some of whose fields are Python literals in strings.
 
 use super::json::{Fields, Value};
+use super::needed::{Needed, Room};
 use super::python_literal::parse_literal;
 use super::record::{Reader, malformed};
 use super::slots::Slots;
@@ -12,14 +13,19 @@ pub(super) struct LiteralReader {
     reader: Box<dyn Reader>,
     /// The fields whose strings are literals.
     names: Vec<String>,
+    needed: Needed,
 }
 
 impl LiteralReader {
     /// Returns the records of `reader`, in which the fields `names` are literals.
-    pub(super) fn over(reader: Box<dyn Reader>, names: Option<&Vec<String>>) -> Box<dyn Reader> {
+    pub(super) fn over(
+        reader: Box<dyn Reader>,
+        names: Option<&Vec<String>>,
+        needed: &Needed,
+    ) -> Box<dyn Reader> {
         match names {
             None => reader,
-            Some(names) => Box::new(Self { reader, names: names.clone() }),
+            Some(names) => Box::new(Self { reader, names: names.clone(), needed: needed.clone() }),
         }
     }
 }
@@ -45,10 +51,12 @@ impl Reader for LiteralReader {
     /// A value that is no string, or missing, stays as it is.
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
         let mut fields = self.reader.fields()?;
+        let mut room = Room::new();
         for name in &self.names {
             let Some(value) = fields.get_mut(name) else { continue };
             if let Value::String(text) = value {
-                *value = parse_literal(text).map_err(|why| {
+                room.enter(self.needed.has(name));
+                *value = parse_literal(text, &mut room).map_err(|why| {
                     malformed(format!("field '{name}' is no Python literal: {why}"))
                 })?;
             }

@@ -6,14 +6,15 @@
 //! `NumPy` prints an array, are no string.
 
 use super::json::{Fields, Number, Value};
+use super::needed::{Kinds, Room};
 
 /// The deepest nesting of containers.
 const MAX_DEPTH: usize = 100;
 
-/// Reads a literal. Returns an error in words for any other text, with the place counted in
-/// characters from 1.
-pub(super) fn parse_literal(text: &str) -> Result<Value, String> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
+/// Reads a literal, as far as there is `room` for its values. Returns an error in words for any other
+/// text, with the place counted in characters from 1.
+pub(super) fn parse_literal(text: &str, room: &mut Room) -> Result<Value, String> {
+    let mut parser = Parser { text, at: 0, depth: 0, room };
     parser.skip_blank();
     let value = parser.value()?;
     parser.skip_blank();
@@ -27,6 +28,7 @@ struct Parser<'a> {
     at: usize,
     /// The number of open containers.
     depth: usize,
+    room: &'a mut Room,
 }
 
 impl<'a> Parser<'a> {
@@ -69,8 +71,28 @@ impl<'a> Parser<'a> {
         !after.is_some_and(|c| c.is_alphanumeric() || c == '_') && self.take(name)
     }
 
-    /// Reads a value.
+    /// Reads a value, of which the room of the record knows from then on.
     fn value(&mut self) -> Result<Value, String> {
+        let value = self.any_value()?;
+        self.room.note(Kinds {
+            has_number: matches!(value, Value::Number(_) | Value::Bool(_)),
+            has_empty: value.as_str() == Some(""),
+        });
+        Ok(value)
+    }
+
+    /// Reads a value of a list into `items`, if there is room for it.
+    fn item(&mut self, items: &mut Vec<Value>) -> Result<(), String> {
+        let begun = self.room.begin()?;
+        let item = self.value()?;
+        if self.room.keeps(&begun) {
+            items.push(item);
+        }
+        Ok(())
+    }
+
+    /// Reads a value.
+    fn any_value(&mut self) -> Result<Value, String> {
         match self.peek() {
             None => Err(self.error("ends where a value is expected")),
             Some(b'[') => self.nested(|parser| parser.items("]").map(|(items, _)| items)),
@@ -123,7 +145,7 @@ impl<'a> Parser<'a> {
     fn items(&mut self, close: &str) -> Result<(Value, bool), String> {
         let (mut items, mut has_comma) = (Vec::new(), false);
         while !self.take(close) {
-            items.push(self.value()?);
+            self.item(&mut items)?;
             has_comma = self.goes_on(close)?;
             if !has_comma {
                 break;
@@ -152,7 +174,7 @@ impl<'a> Parser<'a> {
         if self.peek() != Some(b':') {
             let mut items = vec![name];
             while self.goes_on("}")? && !self.take("}") {
-                items.push(self.value()?);
+                self.item(&mut items)?;
             }
             return Ok(Value::Array(items));
         }
@@ -166,8 +188,11 @@ impl<'a> Parser<'a> {
                 return Err(self.error("no colon after a key"));
             }
             self.skip_blank();
+            let begun = self.room.begin()?;
             let value = self.value()?;
-            fields.insert(key, value);
+            if self.room.keeps(&begun) {
+                fields.insert(key, value);
+            }
             if !self.goes_on("}")? || self.take("}") {
                 return Ok(Value::Object(fields));
             }
@@ -383,19 +408,20 @@ mod tests {
             ("1j", "no number"),
             ("01", "no number"),
         ] {
-            let error = parse_literal(text).unwrap_err();
+            let error = parse_literal(text, &mut Room::new()).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
         let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(parse_literal(&deep(100)).is_ok());
-        assert!(parse_literal(&deep(1_000_000)).unwrap_err().contains("nested too deeply"));
-        assert!(parse_literal(&"(".repeat(1_000_000)).is_err());
+        let read = |text: &str| parse_literal(text, &mut Room::new());
+        assert!(read(&deep(100)).is_ok());
+        assert!(read(&deep(1_000_000)).unwrap_err().contains("nested too deeply"));
+        assert!(read(&"(".repeat(1_000_000)).is_err());
     }
 
     proptest! {
         #[test]
         fn no_text_is_too_strange(text in "[\\[\\](){}'\"\\\\,: a0-9ọnNux.eE_+-]{0,24}") {
-            let _ = parse_literal(&text);
+            let _ = parse_literal(&text, &mut Room::new());
         }
     }
 }

@@ -1,12 +1,15 @@
 //! `Record`: one record of a file, with its id. `Records`: the records of a range of a file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::class_labels::LabelReader;
 use super::encoding::{Encoding, not_text};
-use super::format::{FormatName, Request};
-use super::json::{Fields, parse_object};
+use super::format::FormatName;
+use super::json::{Fields, parse_needed};
 use super::literals::LiteralReader;
+use super::needed::Needed;
+use super::request::Request;
 use super::slots::{FieldTree, Slots};
 use super::view::{Field, View};
 use crate::error::{Error, Result};
@@ -119,6 +122,20 @@ impl Record<'_> {
         }
     }
 
+    /// Removes the fields that the record has, before they are renamed, from those that options name.
+    pub(crate) fn meet(&self, named: &mut BTreeSet<(&'static str, String)>) {
+        if named.is_empty() {
+            return;
+        }
+        let fields = match self.content {
+            Content::Reader(reader) => reader.fields(),
+            Content::Detached(record) => record.fields(),
+        };
+        if let Ok(fields) = fields {
+            named.retain(|(_, name)| !fields.contains_key(name));
+        }
+    }
+
     /// Returns the record apart from its file, so that another thread can read it.
     pub(crate) fn detach(&self) -> DetachedRecord {
         let content = match self.content {
@@ -187,12 +204,14 @@ impl Records {
     ) -> Result<Self> {
         let (view, tree) = View::new(request.options, request.wanted);
         let view = Arc::new(view);
+        let needed = request.needed.in_files_of(request.options);
         let reader = format.get().open(&Request {
             wanted: tree.as_ref(),
+            needed: &needed,
             range: request.range.clone(),
             ..*request
         })?;
-        let reader = LiteralReader::over(reader, request.options.literals.as_ref());
+        let reader = LiteralReader::over(reader, request.options.literals.as_ref(), &needed);
         let reader = LabelReader::over(reader, request.options.labels.as_ref());
         let wanted = request.wanted.filter(|_| tree.is_some()).cloned();
         Ok(Self { reader, view, wanted, nth_input })
@@ -238,8 +257,10 @@ pub(crate) fn for_each_text(
 ) -> Result<()> {
     let (tree, field) = Field::within(path, None);
     let (view, tree) = View::new(request.options, tree.as_ref());
+    let needed = Needed::of(path.first().cloned()).in_files_of(request.options);
     let reader = format.get().open(&Request {
         wanted: tree.as_ref(),
+        needed: &needed,
         range: request.range.clone(),
         ..*request
     })?;
@@ -263,13 +284,15 @@ pub(super) fn utf8(line: &[u8], encoding: Option<Encoding>) -> std::result::Resu
 
 /// Returns the fields of a JSON object. Refuses any other text.
 pub(crate) fn parse_json(text: &[u8]) -> std::result::Result<Fields, Refusal> {
-    parse_element(text, None)
+    parse_element(text, None, Needed::all())
 }
 
-/// Returns the fields of a JSON object in a file of `encoding`. Refuses any other text.
+/// Returns the fields of a JSON object in a file of `encoding`, as far as they are needed. Refuses any
+/// other text.
 pub(super) fn parse_element(
     text: &[u8],
     encoding: Option<Encoding>,
+    needed: &Needed,
 ) -> std::result::Result<Fields, Refusal> {
-    parse_object(utf8(text, encoding)?).map_err(malformed)
+    parse_needed(utf8(text, encoding)?, needed).map_err(malformed)
 }

@@ -221,9 +221,8 @@ mod tests {
             let field = vec!["m".to_owned(), "l".to_owned()];
             let format = FormatName::find("jsonl").unwrap();
             let base = FormatOptions { rename: renames.clone(), ..FormatOptions::default() };
-            let (range, mut found) = (0..u64::MAX, Vec::new());
-            let request =
-                Request { path, range: range.clone(), options: &base, wanted: None, sides: &[], context };
+            let mut found = Vec::new();
+            let request = Request::all(path, &base, context);
             for_each_text(format, &request, &field, |text| {
                 found.push(text.map(str::to_owned));
                 Ok(())
@@ -247,7 +246,7 @@ mod tests {
                 let only = Only { field: field.clone(), values, missing: lang.is_none() };
                 let options = &FormatOptions { only: Some(only), ..base.clone() };
                 let wanted = wants.then_some(&tree);
-                let request = Request { path, range: range.clone(), options, wanted, sides: &[], context };
+                let request = Request { wanted, ..Request::all(path, options, context) };
                 let mut records = Records::open(format, &request, 0).unwrap();
                 let mut read = Vec::new();
                 while let Some(record) = records.advance().unwrap() {

@@ -12,7 +12,7 @@ use super::weights::Weighted;
 use super::{Controls, Fields, Rendered, Segmenter, Step, TokenNames, string_leaves_of};
 use crate::error::Result;
 use crate::plan::{Source, TokenizerChats};
-use crate::read::{FieldTree, Record};
+use crate::read::{FieldTree, Needed, Record};
 use crate::schema::Refusal;
 
 /// A function that receives the text of each document, and may refuse the whole record.
@@ -38,6 +38,12 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     /// record is then rendered by [`Self::build_record`].
     fn wanted(&self) -> Option<&Arc<FieldTree>> {
         None
+    }
+
+    /// Returns the fields that the texts of documents may depend on: all of them, unless the builder
+    /// knows better. Of others, [`Self::build`] is given the first values at least.
+    fn needed(&self) -> &Needed {
+        Needed::all()
     }
 
     /// Renders a record that was opened for the wanted fields, as [`Self::build`] does.
@@ -152,6 +158,10 @@ impl SegmentBuilder for Segmenter {
 
     fn wanted(&self) -> Option<&Arc<FieldTree>> {
         self.wanted()
+    }
+
+    fn needed(&self) -> &Needed {
+        &self.needed
     }
 
     fn build_record(

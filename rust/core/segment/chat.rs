@@ -16,7 +16,7 @@ use super::marks::{Marked, Signs};
 use super::{Controls, Each, Fields, Rendered, SegmentBuilder, Step, TokenNames, chat_templates};
 use crate::error::{Error, Result};
 use crate::plan::{ChatSpec, FoundTemplate, Source, TokenizerChats, TrainOn};
-use crate::read::{Value, field_path, parse_json};
+use crate::read::{Needed, Value, field_path, parse_json};
 use crate::schema::{DropReason, Refusal, Role};
 
 type Rendering<T> = std::result::Result<T, Refusal>;
@@ -51,6 +51,7 @@ pub(crate) struct Chat {
     messages: Vec<String>,
     tools: Option<Vec<String>>,
     documents: Option<Vec<String>>,
+    needed: Needed,
     train_on: TrainOn,
     controls: Controls,
     heads: Heads,
@@ -104,12 +105,18 @@ impl Chat {
             let token = tokens.iter().find(|(name, token)| name == wanted && !token.is_empty());
             token.map(|(_, token)| token.clone())
         };
+        let messages = path("messages", &chat.messages)?;
+        let tools = optional("tools", &chat.tools)?;
+        let documents = optional("documents", &chat.documents)?;
+        let paths = [Some(&messages), tools.as_ref(), documents.as_ref()].into_iter().flatten();
+        let needed = Needed::of(paths.filter_map(|path| path.first().cloned()));
         let mut chat = Self {
             template: Template::of_chat(&found.text)?,
             found,
-            messages: path("messages", &chat.messages)?,
-            tools: optional("tools", &chat.tools)?,
-            documents: optional("documents", &chat.documents)?,
+            messages,
+            tools,
+            documents,
+            needed,
             train_on: chat.train_on.clone(),
             controls: controls.clone(),
             heads: Heads::default(),
@@ -389,6 +396,10 @@ impl SegmentBuilder for Chat {
     ) -> Rendering<()> {
         self.render(fields, rendered)?;
         each(rendered)
+    }
+
+    fn needed(&self) -> &Needed {
+        &self.needed
     }
 
     fn shortenable_fields(&self, _: &Fields) -> Vec<Vec<Step>> {

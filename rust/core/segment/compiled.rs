@@ -74,6 +74,16 @@ impl Template {
         Ok(has_data && blank)
     }
 
+    /// Returns the names of the record's own fields that the template reads.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let mut paths = Vec::new();
+        self.paths(&mut paths);
+        paths.into_iter().filter_map(|path| match path.into_iter().next() {
+            Some(Step::Key(name)) => Some(name),
+            _ => None,
+        })
+    }
+
     /// Appends the paths of the template's fields.
     pub(crate) fn paths(&self, out: &mut Vec<Vec<Step>>) {
         for part in &self.parts {

@@ -183,7 +183,7 @@ mod tests {
         let segmenter = segmenter();
         let direct = segmenter.direct.as_ref().unwrap();
         let wanted = Some(direct.fields());
-        let request = Request { path, range: 0..u64::MAX, options, wanted, sides: &[], context };
+        let request = Request { wanted, ..Request::all(path, options, context) };
         let mut records = Records::open(FormatName::find(format).unwrap(), &request, 0).unwrap();
         let (mut fast, mut slow) = (Rendered::default(), Rendered::default());
         let mut all_direct = true;

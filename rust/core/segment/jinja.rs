@@ -5,6 +5,7 @@
 //! template itself. Its text without marks must equal the text of the first render. If it does not,
 //! all text counts as data, except the control tokens that the template provably spells.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use minijinja::syntax::SyntaxConfig;
@@ -38,7 +39,7 @@ pub(crate) struct Template {
 impl Template {
     /// Compiles `text`; `tokens` are the names that it knows besides the fields.
     pub(crate) fn parse(text: &str, controls: &Controls, tokens: &TokenNames) -> Result<Self> {
-        Self::compile(text, controls, tokens, &format!("the template `{text}`"))
+        Self::compile(text, controls, tokens, &words::named(text))
     }
 
     /// Compiles the template of chats. It cannot ask for the date, but it can ask whether it can.
@@ -120,6 +121,11 @@ impl Template {
     pub(crate) fn signs(&self, texts: &[&str]) -> Option<Signs> {
         let all = texts.iter().copied().chain([self.source.original.as_str()]);
         Signs::labelled(Controls::free(all))
+    }
+
+    /// Returns the names of fields that the template may read; `None` if it may read any.
+    pub(crate) fn names(&self) -> Option<&BTreeSet<String>> {
+        self.source.reads.as_ref()
     }
 
     /// Returns whether the template neither compares nor calculates.
@@ -225,12 +231,12 @@ impl Template {
         fields: &Fields,
         string: impl Fn(&str) -> String,
     ) -> std::result::Result<String, Refusal> {
-        let names = self.names(fields, &string);
+        let names = self.values(fields, &string);
         self.program.render(environment, names).map_err(|error| self.refusal(fields, &error))
     }
 
     /// Returns the names that the template knows: fields, the whole record, control tokens.
-    fn names(&self, fields: &Fields, string: &impl Fn(&str) -> String) -> Jinja {
+    fn values(&self, fields: &Fields, string: &impl Fn(&str) -> String) -> Jinja {
         let object = |fields: &Fields| -> Vec<(String, Jinja)> {
             let value = |value| value_of(value, string, self.source.shows_only);
             fields.iter().map(|(key, field)| (key.clone(), value(field))).collect()
@@ -332,6 +338,6 @@ impl Template {
     ) -> std::result::Result<String, JinjaError> {
         let mut environment = environment(false);
         environment.set_syntax(syntax());
-        environment.render_str(&self.source.engine, self.names(fields, &str::to_owned))
+        environment.render_str(&self.source.engine, self.values(fields, &str::to_owned))
     }
 }

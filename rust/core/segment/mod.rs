@@ -46,10 +46,10 @@ pub(crate) use words::names_in;
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{SegmentSpec, Source};
 pub use crate::read::Fields;
-use crate::read::{FieldTree, Record, Value};
+use crate::read::{FieldTree, Needed, Record, Value};
 use crate::schema::{DropReason, Refusal, Role, Weight};
 
 /// The name of the object with all fields of the record, so that `record["a-b"]` is the field
@@ -168,6 +168,8 @@ pub(crate) struct Segmenter {
     segments: Vec<(bool, Compiled)>,
     /// The direct path, if all templates only substitute fields.
     direct: Option<Direct>,
+    /// The fields that templates may read.
+    needed: Needed,
 }
 
 /// A compiled template.
@@ -246,13 +248,17 @@ impl Segmenter {
             };
             Ok((matches!(segment, SegmentSpec::Target(_)), template))
         };
+        let placed = |(nth, segment): (usize, &SegmentSpec)| {
+            compile(segment).map_err(|error: Error| words::in_segment(error, nth, segment))
+        };
         let segments: Vec<(bool, Compiled)> =
-            segments.iter().map(compile).collect::<Result<_>>()?;
+            segments.iter().enumerate().map(placed).collect::<Result<_>>()?;
         let all_plain =
             segments.iter().map(|(is_target, template)| Some((*is_target, template.plain()?)));
         let direct =
             all_plain.collect::<Option<Vec<_>>>().and_then(|segments| Direct::new(&segments));
-        Ok(Self { segments, direct })
+        let needed = needed_by(&segments);
+        Ok(Self { segments, direct, needed })
     }
 
     /// Returns the fields that the templates show, if the direct path can read them alone.
@@ -385,6 +391,21 @@ impl Segmenter {
         let segments = source.segments.iter().map(SegmentSpec::template);
         segments.chain(chat.map(|found| found.text.as_str()))
     }
+}
+
+/// Returns the fields that segments may read.
+fn needed_by(segments: &[(bool, Compiled)]) -> Needed {
+    let mut names = Vec::new();
+    for (_, template) in segments {
+        match template {
+            Compiled::Plain(template) => names.extend(template.names()),
+            Compiled::Jinja(template) => match template.names() {
+                Some(read) => names.extend(read.iter().cloned()),
+                None => return Needed::all().clone(),
+            },
+        }
+    }
+    Needed::of(names)
 }
 
 /// Returns whether a target's text is more than white space.

@@ -32,6 +32,8 @@ pub(crate) struct Source {
     pub(crate) shows_only: bool,
     /// Whether the template names the whole record.
     pub(crate) uses_record: bool,
+    /// The words of its tags, all fields that it reads among them; `None` if it may read any field.
+    pub(crate) reads: Option<BTreeSet<String>>,
     /// The names that the template itself assigns.
     pub(crate) locals: BTreeSet<String>,
     /// Positions in `original`, in order, each with the number of bytes added there less those
@@ -89,6 +91,7 @@ impl Source {
             uses_record: tokens
                 .iter()
                 .any(|(token, _)| matches!(token, Token::Ident(name) if *name == RECORD)),
+            reads: reads(&tokens),
             locals: locals(&tokens),
             ..Self::changed(original, changes)
         }
@@ -105,7 +108,7 @@ impl Source {
         }
         engine.push_str(&original[from..]);
         let (original, locals) = (original.to_owned(), BTreeSet::new());
-        Self { original, engine, shows_only: false, uses_record: false, locals, edits }
+        Self { original, engine, shows_only: false, uses_record: false, reads: None, locals, edits }
     }
 
     /// Returns the position in the original of a position in the engine's text.
@@ -179,6 +182,38 @@ fn changes(tokens: &Tokens<'_>) -> Vec<Change> {
         changes.push((end..end, format!(")|{TEXT}")));
     }
     changes
+}
+
+/// Returns the words of the tags, names of fields in quotes too; `None` if the template may read
+/// fields that it does not name, by way of the record or of all that the engine knows.
+fn reads(tokens: &Tokens<'_>) -> Option<BTreeSet<String>> {
+    let token = |index: usize| tokens.get(index).map(|(token, _)| token);
+    let mut words = BTreeSet::new();
+    for (index, (word, _)) in tokens.iter().enumerate() {
+        match word {
+            Token::Ident("debug") => return None,
+            Token::Ident(name) => {
+                let is_named = match (token(index + 1), token(index + 2), token(index + 3)) {
+                    // A method, such as `record.items()`, reads more than its name.
+                    (Some(Token::Dot), Some(Token::Ident(_)), next) => {
+                        !matches!(next, Some(Token::ParenOpen))
+                    }
+                    (Some(Token::BracketOpen), Some(name), Some(Token::BracketClose)) => {
+                        matches!(name, Token::Str(_) | Token::String(_))
+                    }
+                    _ => false,
+                };
+                if *name == RECORD && !is_named {
+                    return None;
+                }
+                words.insert((*name).to_owned());
+            }
+            Token::Str(text) => _ = words.insert((*text).to_owned()),
+            Token::String(text) => _ = words.insert(text.to_string()),
+            _ => {}
+        }
+    }
+    (!tokens.is_empty()).then_some(words)
 }
 
 /// Returns the names that loops, assignments and macros of a template define.

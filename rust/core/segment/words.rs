@@ -29,6 +29,19 @@ pub(crate) fn wrong_template(source: &Source, error: &JinjaError) -> (String, St
     (describe(source, error), remedy)
 }
 
+/// Returns a template as errors call it: by its text, if that is short.
+pub(crate) fn named(text: &str) -> String {
+    let is_short = text.chars().count() <= SHOWN && !text.contains('\n');
+    if is_short { format!("the template `{text}`") } else { "the template".to_owned() }
+}
+
+/// Returns an error about a template with the key that holds it.
+pub(crate) fn in_segment(error: Error, nth: usize, segment: &SegmentSpec) -> Error {
+    let key = if matches!(segment, SegmentSpec::Target(_)) { "target" } else { "prompt" };
+    let message = format!("`{key}` of `segments`, entry {}: {}", nth + 1, error.message);
+    Error { message, ..error }
+}
+
 /// Returns the way to write a field whose name is no identifier.
 fn in_brackets(name: &str) -> String {
     format!("a field whose name is no identifier is written {{{{ {RECORD}[\"{name}\"] }}}}")
@@ -237,9 +250,20 @@ fn place_of(source: &Source, error: &JinjaError) -> String {
     let Some(range) = error.range() else { return String::new() };
     let place = source.place(range.start);
     let (line, column) = source.line_and_column(place);
-    let tag =
-        source.tag_at(place).map(|tag| format!(", in `{}`", shortened(tag))).unwrap_or_default();
-    format!(" (template line {line}, column {column}{tag})")
+    let tag = source.tag_at(place).map_or_else(|| around(source, place), shortened);
+    format!(" (template line {line}, column {column}, in `{tag}`)")
+}
+
+/// Returns the part of its line that lies around a place of a template.
+fn around(source: &Source, place: usize) -> String {
+    let text = &source.original;
+    let start = text[..place].rfind('\n').map_or(0, |end| end + 1);
+    let end = text[place..].find('\n').map_or(text.len(), |len| place + len);
+    let before: Vec<char> = text[start..place].chars().collect();
+    let from = before.len().saturating_sub(SHOWN / 2);
+    let more = if from > 0 { "…" } else { "" };
+    let before: String = before[from..].iter().collect();
+    format!("{more}{}", shortened(&(before + &text[place..end])))
 }
 
 /// Returns a text cut to the length that an error shows.

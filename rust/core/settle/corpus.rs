@@ -1,8 +1,7 @@
 //! `Corpus`: a mapped corpus. Decides the outcome of each record, duplicates aside.
 
-use crate::choice::{Purpose, Subject, choice, within};
 use crate::plan::{Plan, Source};
-use crate::schema::{DropReason, MAX_WINDOWS, Overflow, RecordId, Split};
+use crate::schema::{DropReason, MAX_WINDOWS, Overflow, Split};
 use crate::spool::{DocMeta, Listing, Part, Tally};
 
 /// A part of a spool, with the source and input of its documents.
@@ -74,18 +73,8 @@ impl Corpus<'_> {
     /// Returns the split of a record. A file that is held out whole decides for its records;
     /// elsewhere a seeded choice does.
     fn split(&self, part: &PartOf<'_>, record_id: u64) -> Split {
-        if self.source(part).holds_out(part.nth_input) {
-            return Split::Validation;
-        }
-        let pack = &self.plan.pack;
-        if pack.validation == 0.0 {
-            return Split::Train;
-        }
-        // By the input's name, not the source's: every task made from a record of a file falls
-        // into the same split.
-        let name = &self.plan.inputs[part.input].name;
-        let subject = Subject { name, record: RecordId::unpack(record_id).offset, copy: 0 };
-        let is_held_out = within(choice(pack.seed, Purpose::Validation, subject), pack.validation);
+        let is_held_out =
+            self.source(part).holds_out(part.nth_input) || self.plan.draws(part.input, record_id);
         if is_held_out { Split::Validation } else { Split::Train }
     }
 

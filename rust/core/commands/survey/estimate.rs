@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::resolve::Bench;
-use super::sample::{Sampled, SampledInput, Tokenized};
+use super::sampled::{Sampled, SampledInput, Tokenized};
 use crate::job::Job;
 use crate::plan::Source;
 
@@ -34,6 +34,8 @@ pub struct Estimate {
     pub seconds: f64,
     /// Whether every record was read and tokenized, so that only rows, bytes and time are estimates.
     pub exact: bool,
+    /// Whether there is more than these numbers: what was read says little of the rest.
+    pub at_least: bool,
     /// Sums that rows depend on.
     #[serde(skip)]
     rows_of: RowsOf,
@@ -57,21 +59,35 @@ pub(super) fn of_source(bench: &Bench, sampled: &Sampled) -> Estimate {
     let source = &plan.sources[sampled.index];
     let sums = sampled.sums();
     let mean = mean_bytes(&sums);
+    let is_whole = sampled.is_whole();
     let records = |nth: usize| records_of(&sampled.inputs, nth, size_of(bench, source, nth), mean);
     let (training, all) = (source.training_inputs, source.inputs.len());
     let trained: f64 = (0..training).map(records).sum();
     let held_out: f64 = (training..all).map(records).sum();
-    let mut estimate =
-        Estimate { records: (trained + held_out).round() as u64, ..Estimate::default() };
+    let mut estimate = Estimate {
+        records: (trained + held_out).round() as u64,
+        at_least: sampled.inputs.iter().any(SampledInput::is_uneven),
+        ..Estimate::default()
+    };
     if bench.job().is_none() {
         return estimate;
     }
-    // Files that are held out may differ from others, if any of them was tokenized.
-    let sides = sampled.tokenized.map(|side| if side.records > 0 { side } else { sums });
+    // Of a sample that makes no document, nothing is known of those that the rest makes.
+    estimate.at_least |= !is_whole && sums.documents == 0;
     let (share, copies) = (plan.pack.validation, source.epochs.unwrap_or(1.0));
-    // Both splits, as numbers of records of training files and of held-out ones.
-    let made = [[trained * (1.0 - share) * copies, 0.0], [trained * share, held_out]];
-    let times = |each: [f64; 2]| made.map(|made| made[0] * each[0] + made[1] * each[1]);
+    let [kept, drawn, apart] = sampled.tokenized;
+    let is_exact = is_whole && sums.records == sampled.records;
+    // Which records are held out is known of those that were read, of others their share.
+    let (sides, made) = if is_exact {
+        let made = [[kept.read as f64 * copies, 0.0, 0.0], [0.0, drawn.read as f64, held_out]];
+        ([kept, drawn, apart], made)
+    } else {
+        let made = [[trained * (1.0 - share) * copies, 0.0, 0.0], [trained * share, 0.0, held_out]];
+        ([kept.plus(&drawn), drawn, apart], made)
+    };
+    // Files that are held out may differ from others, if any of them was tokenized.
+    let sides = sides.map(|side| if side.records > 0 { side } else { sums });
+    let times = |each: [f64; 3]| made.map(|made| made.iter().zip(each).map(|(n, x)| n * x).sum());
     let by_record = |of: Sum| times(sides.each_ref().map(|sums| a_record(sums, of)));
     let by_bytes = |of: Sum| times(sides.each_ref().map(|sums| by_bytes(sums, of)));
     let whole = |both: [f64; 2]| (both[0] + both[1]).round() as u64;
@@ -79,11 +95,8 @@ pub(super) fn of_source(bench: &Bench, sampled: &Sampled) -> Estimate {
     estimate.documents = whole(documents);
     estimate.tokens = whole(tokens);
     estimate.targets = whole(by_bytes(|sums| sums.targets));
-    // Which records are copied, or held out and so not copied, is left to chance.
-    let is_chance = copies.fract() != 0.0 || share > 0.0;
-    estimate.exact = sampled.inputs.iter().all(|input| input.is_whole)
-        && sums.records == sampled.records
-        && !is_chance;
+    // Which records are copied once more is left to chance.
+    estimate.exact = is_exact && copies.fract() == 0.0 && plan.mix.is_none();
     let runs = by_record(|sums| sums.runs);
     let content = (trained + held_out) * mean;
     let speed = if sums.bytes == 0 { 0.0 } else { sums.seconds / sums.bytes as f64 };
@@ -125,7 +138,7 @@ fn size_of(bench: &Bench, source: &Source, nth: usize) -> u64 {
 /// mean size of the source's records.
 fn records_of(inputs: &[SampledInput], nth: usize, size: u64, mean: f64) -> f64 {
     let input = &inputs[nth];
-    if input.is_whole {
+    if input.is_whole || input.is_uneven() {
         return input.records as f64;
     }
     if let Some(stated) = input.stated {
@@ -155,6 +168,11 @@ pub(super) fn trained(sources: &[Estimate]) -> f64 {
     sources.iter().map(|source| source.rows_of.documents[0]).sum()
 }
 
+/// Returns the number of documents that would be held out.
+pub(super) fn held_out(sources: &[Estimate]) -> f64 {
+    sources.iter().map(|source| source.rows_of.documents[1]).sum()
+}
+
 /// Adds up the estimates of sources, and estimates rows, bytes and time.
 pub(super) fn of_corpus(job: &Job, sources: &[Estimate], threads: usize) -> Estimate {
     let mut total = Estimate { exact: true, ..Estimate::default() };
@@ -165,6 +183,7 @@ pub(super) fn of_corpus(job: &Job, sources: &[Estimate], threads: usize) -> Esti
         total.tokens += source.tokens;
         total.targets += source.targets;
         total.exact &= source.exact;
+        total.at_least |= source.at_least;
         let of = source.rows_of;
         for side in 0..2 {
             sums.documents[side] += of.documents[side];

@@ -1,14 +1,22 @@
 //! Surveys a corpus before it is packed: what its files are, how records become documents, how much
 //! comes of them, and every problem that the start of its files shows.
 //!
-//! A survey reads the starts of files and a few places of long ones, never a whole corpus.
+//! A survey reads small sources whole, the starts of files and a few places of others, never more of a
+//! corpus than seconds allow.
 
+mod across;
+mod budget;
 mod estimate;
 mod fields;
+mod found;
+mod found_fields;
+mod found_records;
 mod labels;
 mod problem;
 mod resolve;
 mod sample;
+mod sample_record;
+mod sampled;
 mod source;
 
 use std::collections::HashSet;
@@ -26,8 +34,9 @@ use crate::monitor::Phase;
 use crate::plan::{PackOptions, Plan};
 use crate::tasks;
 use crate::tokenize::Encoder;
+use budget::Budget;
 use resolve::{Bench, Resolved};
-use sample::{Budget, Sampled};
+use sampled::Sampled;
 
 /// The version of the survey's JSON: keys are added, never renamed, within a version.
 const VERSION: u32 = 1;
@@ -116,27 +125,28 @@ impl Survey {
         context: &Context<'_>,
     ) -> Result<()> {
         plan = with_languages(plan, problems, context)?;
-        plan.split_bytes = sample::split_bytes(&plan);
+        plan.split_bytes = budget::split_bytes(&plan);
         let bench = Bench::of(plan, problems, context)?;
         let plan = bench.plan();
         self.tokenizer = bench.job().map(|job| facts(&job.encoder, plan));
-        let budget = Budget::of(plan);
+        let budgets = Budget::of(&bench);
         let splits = sample::splits_by_input(plan, problems, context);
         let sampled: Vec<Sampled> = tasks::run(context.threads, plan.sources.len(), |source| {
-            sample::sample(&bench, source, &splits, budget, context)
+            sample::sample(&bench, source, &splits, budgets[source], context)
         })?;
-        let estimates: Vec<Estimate> =
+        let mut estimates: Vec<Estimate> =
             sampled.iter().map(|sampled| estimate::of_source(&bench, sampled)).collect();
         for (index, sampled) in sampled.iter().enumerate() {
-            problem::of_source(&bench, index, sampled, problems, context);
+            found::of_source(&bench, index, sampled, problems, context);
             labels::of_source(&bench, index, problems, context);
         }
-        problem::across(plan, &sampled, problems);
-        problem::leftovers(plan, problems, context);
+        across::across(plan, &sampled, &mut estimates, problems);
+        across::leftovers(plan, problems, context);
         self.read_bytes = sampled.iter().map(|sampled| sampled.read_bytes).sum();
         if let Some(job) = bench.job() {
             self.estimate = Some(estimate::of_corpus(job, &estimates, context.threads));
-            problem::untrained(plan, &sampled, estimate::trained(&estimates), problems);
+            across::untrained(plan, &sampled, estimate::trained(&estimates), problems);
+            across::validation(plan, &sampled, &estimates, problems);
         }
         let has_job = bench.job().is_some();
         self.sources = (sampled.into_iter().zip(estimates).enumerate())

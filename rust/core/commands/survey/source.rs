@@ -8,7 +8,7 @@ use super::estimate::Estimate;
 use super::fields::SurveyedField;
 use super::labels;
 use super::resolve::Bench;
-use super::sample::Sampled;
+use super::sampled::Sampled;
 use crate::commands::explain::{explain_fields, spans_of};
 use crate::context::Context;
 use crate::error::{Place, Result};
@@ -226,7 +226,7 @@ pub(super) fn surveyed(
 ) -> SurveyedSource {
     let source = &plan.sources[index];
     let (training, held_out) = source.inputs.split_at(source.training_inputs);
-    let sums = sampled.sums();
+    let (sums, whole) = (sampled.sums(), sampled.is_whole());
     let mut records = sampled.shown;
     for record in &mut records {
         (record.file, record.place) = place_of(plan, index, record.id, context);
@@ -258,7 +258,7 @@ pub(super) fn surveyed(
             files: sampled.inputs.iter().filter(|input| input.is_read).count(),
             records: sampled.records,
             tokenized: sums.records,
-            whole: sampled.inputs.iter().all(|input| input.is_whole),
+            whole,
             drops: drops.collect(),
             cleaned: sampled
                 .cleaned

@@ -4,7 +4,7 @@ use super::folder::Found;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
-use crate::read::{self, Encoding, Fields, FormatName, FormatOptions, Records, Request};
+use crate::read::{self, Encoding, Fields, FormatName, FormatOptions, Needed, Records, Request};
 use crate::storage::{Bounded, Storage};
 
 /// The records of a file that are looked at, and the bytes of its content in which they begin.
@@ -62,14 +62,9 @@ fn looked(
     let parts = read::parts(given, &file.path, size, CONTENT, bounded as &dyn Storage)?;
     let range = parts.into_iter().next().map_or(0..size, |part| part.range);
     let monitor = &Monitor::default();
-    let request = Request {
-        path: &file.path,
-        range,
-        options: &options,
-        wanted: None,
-        sides: &[],
-        context: &Context { threads: 1, monitor, storage: bounded },
-    };
+    let context = &Context { threads: 1, monitor, storage: bounded };
+    let needed = &Needed::of([]);
+    let request = Request { range, needed, ..Request::all(&file.path, &options, context) };
     let (records, is_faulty) = first_records(format, &request)?;
     Ok((!records.is_empty()).then_some(Looked { format, options, records, is_faulty }))
 }

@@ -52,7 +52,7 @@ impl Side {
             _ => whole,
         };
         let (before, after) = file.split_once('.')?;
-        let (stem, last) = file.rsplit_once('.')?;
+        let (stem, last) = file.rsplit_once('.').filter(|(stem, _)| !stem.is_empty())?;
         let (lang, key, stem) = if is_side(last, stem) {
             (last, format!("{stem}.{LANG}"), stem)
         } else if before == stem && split_of(after).is_some() && is_side(before, "") {

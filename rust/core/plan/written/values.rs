@@ -89,7 +89,7 @@ pub(super) fn check_value(
                 }
             }
         }
-        (Kind::WordOrTexts(words), DeValue::String(text)) => {
+        (Kind::WordOrTexts(words) | Kind::WordOrInner(words, _), DeValue::String(text)) => {
             check_word(text, words, value.span(), &format!("`{name}`{place}"))
         }
         (Kind::WordOrTexts(_), DeValue::Array(texts))
@@ -103,9 +103,6 @@ pub(super) fn check_value(
         (Kind::Files, _) => refuse("a text in quotes, or a list of them in brackets"),
         (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
         (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
-        (Kind::WordOrInner(words, _), DeValue::String(text)) => {
-            check_word(text, words, value.span(), &format!("`{name}`{place}"))
-        }
         (Kind::WordOrInner(..), other) if !other.is_table() => {
             refuse("one of its words in quotes, or a table in braces")
         }

@@ -14,7 +14,7 @@ use super::inflate::lz4_frame_bound;
 use super::{MAX_DECODED, MAX_METADATA, shortened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::Stop;
-use crate::panics::caught;
+use crate::panics::{GAVE_UP, caught};
 use crate::storage::{Compression, Storage, StoredFile, unreadable};
 
 /// The first bytes of a file, padded to eight, and its last ones.
@@ -205,7 +205,7 @@ impl Messages {
         }
         let metadata = self.read(len)?;
         let body = caught(|| root_as_message(&metadata).map(|message| message.bodyLength()));
-        let body = body.map_err(|panic| self.damaged(&panic))?;
+        let body = body.map_err(|_| self.damaged(GAVE_UP))?;
         let body = body.map_err(|error| self.damaged(&error.to_string()))?;
         let body = u64::try_from(body).map_err(|_| self.damaged("a message of negative length"))?;
         if self.end.is_some_and(|end| body > end - self.offset.min(end)) {

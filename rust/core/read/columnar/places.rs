@@ -2,8 +2,9 @@
 
 use crate::error::{Place, Result};
 use crate::read::content::{Found, first_words};
-use crate::read::format::{Format, Request};
+use crate::read::format::Format;
 use crate::read::json::Value;
+use crate::read::request::Request;
 
 /// The letters of a row that its first words are taken from.
 const MAX_TEXT: usize = 400;

@@ -15,7 +15,7 @@ use arrow_schema::SchemaRef;
 use crate::context::Context;
 use crate::error::{Error, Place, Result};
 use crate::monitor::Stop;
-use crate::panics::caught;
+use crate::panics::{GAVE_UP, caught};
 use crate::read::class_labels::{ClassLabels, METADATA, labels_of_metadata};
 use crate::read::columnar::{
     Batch, Batches, CONTINUATION, Column, Found, MAGIC, MAX_DECODED, Messages, RowReader, refusal,
@@ -23,9 +23,10 @@ use crate::read::columnar::{
 };
 use crate::read::columns::refuse_repeated;
 use crate::read::content::Found as Row;
-use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::format::{Format, FormatOptions, Likeness};
 use crate::read::head::Head;
 use crate::read::record::Reader;
+use crate::read::request::Request;
 use crate::read::slots::FieldTree;
 use crate::read::split::RowGroup;
 use crate::storage::Storage;
@@ -158,7 +159,7 @@ fn schema_of(messages: &mut Messages) -> Result<SchemaRef> {
             .fault("is big-endian, which is not read")
             .remedy("write it again on a machine of today"));
     }
-    let schema = caught(|| fb_to_schema(schema)).map_err(|panic| messages.damaged(&panic))?;
+    let schema = caught(|| fb_to_schema(schema)).map_err(|_| messages.damaged(GAVE_UP))?;
     messages.pass(&found)?;
     Ok(Arc::new(schema))
 }
@@ -247,7 +248,7 @@ impl RecordBatches {
         &self,
         read: std::result::Result<std::result::Result<T, arrow_schema::ArrowError>, String>,
     ) -> Result<T> {
-        let read = read.map_err(|panic| self.messages.damaged(&panic))?;
+        let read = read.map_err(|_| self.messages.damaged(GAVE_UP))?;
         read.map_err(|error| self.messages.damaged(&error.to_string()))
     }
 }

@@ -5,33 +5,33 @@
 //! `entities`, the spans of the column `tags`. A sentence is held in memory up to [`MAX_LINE`]
 //! bytes; the rest of a longer one is passed over.
 
+use super::conll_start::Start;
 use super::spans::{Span, is_tag, spans};
 use super::text_unit::is_blank;
 use crate::error::Result;
 use crate::read::encoding::Encoding;
-use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::format::{Format, FormatOptions, Likeness};
 use crate::read::head::Head;
 use crate::read::json::{Fields, Number, Value};
 use crate::read::lines::{Line, Lines, MAX_LINE};
+use crate::read::needed::MAX_VALUES;
 use crate::read::record::{Reader, malformed, utf8};
+use crate::read::request::Request;
 use crate::read::slots::Slots;
 use crate::schema::Refusal;
 
 /// The column of the tokens, and that of the tags.
-const TOKENS: &str = "tokens";
+pub(super) const TOKENS: &str = "tokens";
 const TAGS: &str = "tags";
 /// Fields beside the columns.
 const TEXT: &str = "text";
 const ENTITIES: &str = "entities";
-/// The columns of CoNLL-U, whose FORM are the tokens.
-const CONLL_U: [&str; 10] =
-    ["id", TOKENS, "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"];
 /// The comment of CoNLL-U with the text of a sentence.
 const TEXT_COMMENT: &[u8] = b"# text = ";
 /// The most tokens of a sentence. Each takes some hundred bytes beside its text while it is read.
 const MAX_TOKENS: usize = 1 << 16;
 /// The first column of a line between documents.
-const DOCUMENT: &[u8] = b"-DOCSTART-";
+pub(super) const DOCUMENT: &[u8] = b"-DOCSTART-";
 
 pub(super) struct Conll;
 
@@ -58,15 +58,15 @@ impl Format for Conll {
     }
 
     fn open(&self, request: &Request<'_>) -> Result<Box<dyn Reader>> {
-        let is_conll_u = is_conll_u(&mut open_lines(request)?)?;
+        let start = Start::read(&mut open_lines(request)?)?;
         Ok(Box::new(ConllReader {
             lines: open_lines(request)?,
             names: request.options.columns.clone(),
             encoding: request.options.encoding,
-            is_conll_u,
             line: 0,
             first_width: 0,
-            width: 0,
+            width: start.width,
+            start,
             sentence: Sentence::default(),
         }))
     }
@@ -77,18 +77,6 @@ fn open_lines(request: &Request<'_>) -> Result<Lines> {
     Lines::open(request, 0..u64::MAX)
 }
 
-/// Returns whether the first token of a file has the ten columns of CoNLL-U.
-fn is_conll_u(lines: &mut Lines) -> Result<bool> {
-    while lines.step()? {
-        let Line::Text(line) = lines.current().1 else { return Ok(false) };
-        if !is_blank(line) && !line.starts_with(b"#") {
-            let width = line.split(|byte| *byte == b'\t').count();
-            return Ok(width == CONLL_U.len() && line[0].is_ascii_digit());
-        }
-    }
-    Ok(false)
-}
-
 /// A cursor over the sentences of a file.
 struct ConllReader {
     lines: Lines,
@@ -96,7 +84,7 @@ struct ConllReader {
     names: Option<Vec<String>>,
     /// The encoding of the file, if it is not UTF-8.
     encoding: Option<Encoding>,
-    is_conll_u: bool,
+    start: Start,
     /// The line at hand, from 1.
     line: u64,
     /// Columns of the first token of the file, and of the last one.
@@ -118,6 +106,8 @@ struct Sentence {
     places: Vec<u64>,
     /// The text that a comment gives.
     text: Option<Vec<u8>>,
+    /// Whether a comment before it may be its first token, a `#`.
+    is_doubtful: bool,
 }
 
 /// The meaning of a line.
@@ -137,12 +127,12 @@ impl ConllReader {
         if is_blank(line) || columns(line).next() == Some(DOCUMENT) {
             return Meaning::Boundary;
         }
-        if line.starts_with(if self.is_conll_u { b"#" } else { b"# " }) && !self.is_hash(line) {
+        if line.starts_with(if self.is_conll_u() { b"#" } else { b"# " }) && !self.is_hash(line) {
             return Meaning::Comment;
         }
         let is_number = |id: &[u8]| id.iter().all(u8::is_ascii_digit);
         match columns(line).next() {
-            Some(id) if self.is_conll_u && !is_number(id) => Meaning::Skipped,
+            Some(id) if self.is_conll_u() && !is_number(id) => Meaning::Skipped,
             _ => Meaning::Token,
         }
     }
@@ -152,19 +142,40 @@ impl ConllReader {
     fn is_hash(&self, line: &[u8]) -> bool {
         let tag = columns(line).last().and_then(|tag| std::str::from_utf8(tag).ok());
         let is_inside = !self.sentence.places.is_empty();
-        !self.is_conll_u
+        !self.is_conll_u()
             && columns(line).count() == self.width
             && (is_inside || tag.is_some_and(is_tag))
     }
 
+    /// Returns whether the file is in CoNLL-U.
+    fn is_conll_u(&self) -> bool {
+        self.start.conll_u.is_some()
+    }
+
+    /// Returns whether a comment has the columns of a token `#`, whose tag other tokens have.
+    fn may_be_token(&self, comment: &[u8]) -> bool {
+        let is_tag = columns(comment).last().is_some_and(|tag| self.start.tags.contains(tag));
+        !self.is_conll_u() && columns(comment).count() == self.width && is_tag
+    }
+
+    /// Returns whether the first column of the sentence counts its tokens, and is read as tokens.
+    fn is_numbered(&self) -> bool {
+        let firsts = self.sentence.tokens.split(|byte| *byte == b'\n');
+        let mut firsts = firsts.map_while(|line| columns(line).next());
+        self.names.is_none()
+            && !self.is_conll_u()
+            && self.sentence.places.len() > 1
+            && self.width > 2
+            && (firsts.next(), firsts.next()) == (Some(&b"1"[..]), Some(&b"2"[..]))
+    }
+
     /// Returns the names of `width` columns.
     fn names(&self, width: usize) -> std::result::Result<Vec<String>, String> {
+        let known = self.start.conll_u.as_ref().filter(|names| names.len() == width);
         match &self.names {
             Some(names) if names.len() == width => Ok(names.clone()),
             Some(names) => Err(format!("{width} columns, {} are named", names.len())),
-            None if self.is_conll_u && width == CONLL_U.len() => {
-                Ok(CONLL_U.map(str::to_owned).to_vec())
-            }
+            None if known.is_some() => Ok(known.cloned().unwrap_or_default()),
             // The last column of a shorter sentence would pass for its tags.
             None if width != self.first_width => {
                 Err(format!("{width} columns, the first sentence has {}", self.first_width))
@@ -184,6 +195,9 @@ impl ConllReader {
         let Sentence { places, text: comment, .. } = &self.sentence;
         let width = columns(text.lines().next().unwrap_or_default().as_bytes()).count();
         let names = self.names(width)?;
+        if places.len() * width > MAX_VALUES {
+            return Err(format!("a sentence of more than {MAX_VALUES} values"));
+        }
         let mut lists: Vec<Vec<&str>> = vec![Vec::with_capacity(places.len()); width];
         for (line, place) in text.lines().zip(places) {
             let count = split(line).count();
@@ -226,13 +240,19 @@ impl Reader for ConllReader {
                 Line::Text(line) => self.meaning(line),
                 Line::TooLong => Meaning::Token,
             };
+            let is_doubtful = match (&meaning, line) {
+                (Meaning::Comment, Line::Text(line)) => self.may_be_token(line),
+                _ => false,
+            };
+            let is_conll_u = self.is_conll_u();
             let sentence = &mut self.sentence;
             match (meaning, line) {
                 (Meaning::Boundary, _) if !sentence.places.is_empty() => return Ok(true),
                 // A comment belongs to the sentence right after it.
-                (Meaning::Boundary, _) => sentence.text = None,
+                (Meaning::Boundary, _) => (sentence.text, sentence.is_doubtful) = (None, false),
                 (Meaning::Comment, Line::Text(line)) if sentence.places.is_empty() => {
-                    let text = line.strip_prefix(TEXT_COMMENT).filter(|_| self.is_conll_u);
+                    let text = line.strip_prefix(TEXT_COMMENT).filter(|_| is_conll_u);
+                    sentence.is_doubtful |= is_doubtful;
                     sentence.text = text.map(<[u8]>::to_vec).or(sentence.text.take());
                 }
                 (Meaning::Comment | Meaning::Skipped, _) => {}
@@ -260,6 +280,10 @@ impl Reader for ConllReader {
 
     fn fill<'a>(&'a self, _: &mut Slots<'a>) -> bool {
         false
+    }
+
+    fn is_doubtful(&self) -> bool {
+        self.sentence.is_doubtful || self.is_numbered()
     }
 
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
@@ -294,7 +318,7 @@ impl Sentence {
 
 /// Returns the columns of a line: those between tabs if it has any, else those between spaces.
 /// White space at the end of a line is of no column.
-fn columns(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn columns(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let line = line.trim_ascii_end();
     let has_tab = line.contains(&b'\t');
     let is_separator = move |byte: &u8| if has_tab { *byte == b'\t' } else { *byte == b' ' };

@@ -12,11 +12,13 @@ use csv_core::{ReadFieldResult, ReaderBuilder};
 use crate::error::{Error, Result};
 use crate::read::columns::Columns;
 use crate::read::content::Content;
+use crate::read::dialect::stated_delimiter;
 use crate::read::encoding::{Encoding, NAME_ENCODING, not_text};
-use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::format::{Format, FormatOptions, Likeness};
 use crate::read::json::{Fields, Value};
 use crate::read::lines::MAX_LINE;
 use crate::read::record::{Detached, Reader, malformed};
+use crate::read::request::Request;
 use crate::read::slots::Slots;
 use crate::schema::Refusal;
 
@@ -182,10 +184,12 @@ impl Rows {
         let delimiter = request.options.delimiter.as_ref().map_or(b',', |text| text.as_bytes()[0]);
         let mut content = Content::open(request, 0)?;
         content.skip_bom()?;
+        let stated = stated_delimiter(content.chunk()?);
+        content.consume(stated.map_or(0, |(_, len)| len));
         let mut parser = ReaderBuilder::new().delimiter(delimiter).build();
         // A parser that has read something looks for no second byte order mark.
         parser.read_field(b"\n", &mut [0]);
-        parser.set_line(1);
+        parser.set_line(1 + u64::from(stated.is_some()));
         Ok(Self {
             content,
             delimiter,

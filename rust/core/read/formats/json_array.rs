@@ -10,12 +10,14 @@ use super::nested::NestedReader;
 use crate::error::{Error, Result};
 use crate::read::content::{Content, newlines};
 use crate::read::encoding::Encoding;
-use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::format::{Format, FormatOptions, Likeness};
 use crate::read::head::Head;
 use crate::read::json::Fields;
 use crate::read::json_slots::fill_from_json;
 use crate::read::lines::MAX_LINE;
+use crate::read::needed::Needed;
 use crate::read::record::{Detached, Reader, malformed, parse_element};
+use crate::read::request::Request;
 use crate::read::slots::{FieldTree, Slots};
 use crate::schema::Refusal;
 
@@ -68,8 +70,9 @@ impl Format for JsonArray {
         content.skip_bom()?;
         let mut elements = Elements::new(content);
         elements.begin_array()?;
-        let encoding = request.options.encoding;
-        Ok(Box::new(ArrayReader { elements, wanted: request.wanted.cloned(), encoding }))
+        let (encoding, wanted) = (request.options.encoding, request.wanted.cloned());
+        let needed = request.needed.clone();
+        Ok(Box::new(ArrayReader { elements, wanted, needed, encoding }))
     }
 }
 
@@ -79,7 +82,7 @@ fn begins_with_line(content: &[u8]) -> bool {
     let content = &content[start..];
     let Some(end) = memchr::memchr(b'\n', content) else { return false };
     let is_followed = content[end..].iter().any(|byte| !is_space(*byte));
-    is_followed && parse_element(&content[..end], None).is_ok()
+    is_followed && parse_element(&content[..end], None, Needed::all()).is_ok()
 }
 
 /// Returns whether a byte is white space between the tokens of JSON.
@@ -91,6 +94,7 @@ fn is_space(byte: u8) -> bool {
 struct ArrayReader {
     elements: Elements,
     wanted: Option<Arc<FieldTree>>,
+    needed: Needed,
     /// The encoding of the file, if it is not UTF-8.
     encoding: Option<Encoding>,
 }
@@ -114,7 +118,7 @@ impl Reader for ArrayReader {
 
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
         match self.elements.element() {
-            Some(element) => parse_element(element, self.encoding),
+            Some(element) => parse_element(element, self.encoding, &self.needed),
             None => Err(malformed(format!("longer than {} MiB", MAX_LINE >> 20))),
         }
     }
@@ -124,6 +128,7 @@ impl Reader for ArrayReader {
             Some(bytes) => Box::new(Element {
                 bytes: bytes.to_owned(),
                 wanted: self.wanted.clone(),
+                needed: self.needed.clone(),
                 encoding: self.encoding,
             }),
             None => Box::new(self.fields()),
@@ -142,6 +147,7 @@ fn fill<'a>(wanted: Option<&Arc<FieldTree>>, bytes: &'a [u8], slots: &mut Slots<
 struct Element {
     bytes: Vec<u8>,
     wanted: Option<Arc<FieldTree>>,
+    needed: Needed,
     encoding: Option<Encoding>,
 }
 
@@ -155,7 +161,7 @@ impl Detached for Element {
     }
 
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
-        parse_element(&self.bytes, self.encoding)
+        parse_element(&self.bytes, self.encoding, &self.needed)
     }
 }
 

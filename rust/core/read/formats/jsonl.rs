@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::nested::NestedReader;
 use crate::error::Result;
-use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::format::{Format, FormatOptions, Likeness};
 use crate::read::head::Head;
-use crate::read::json::{Fields, parse_object};
+use crate::read::json::{Fields, parse_needed};
 use crate::read::json_slots::fill_from_json;
 use crate::read::line_reader::{LineFormat, LineReader};
+use crate::read::needed::Needed;
 use crate::read::record::Reader;
+use crate::read::request::Request;
 use crate::read::slots::{FieldTree, Slots};
 
 pub(super) struct Jsonl;
@@ -52,13 +54,15 @@ impl Format for Jsonl {
         if let Some(steps) = request.options.steps() {
             return NestedReader::of_lines(request, steps);
         }
-        LineReader::open(request, false, JsonLine { wanted: request.wanted.cloned() })
+        let (wanted, needed) = (request.wanted.cloned(), request.needed.clone());
+        LineReader::open(request, false, JsonLine { wanted, needed })
     }
 }
 
 /// Reads a line as an object.
 struct JsonLine {
     wanted: Option<Arc<FieldTree>>,
+    needed: Needed,
 }
 
 impl LineFormat for JsonLine {
@@ -71,6 +75,6 @@ impl LineFormat for JsonLine {
     }
 
     fn fields(&self, text: &str) -> std::result::Result<Fields, String> {
-        parse_object(text)
+        parse_needed(text, &self.needed)
     }
 }

@@ -2,10 +2,12 @@
 
 mod arrow;
 mod conll;
+mod conll_start;
 mod csv;
 mod json_array;
 mod jsonl;
 mod nested;
+mod nested_file;
 mod parallel;
 mod parquet;
 mod spans;

@@ -4,15 +4,21 @@
 //! outermost list is read one element at a time. Memory is bounded by [`MAX_LINE`] for an element,
 //! and for all that is around the list.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use super::json_array::Elements;
-use crate::error::{Error, Result};
+use super::nested_file::{Around, enter};
+use crate::error::Result;
 use crate::read::content::Content;
 use crate::read::encoding::Encoding;
-use crate::read::format::Request;
-use crate::read::json::{Fields, Member, Value, items, members, parse_object};
+use crate::read::json::{Fields, Member, Value, members, next_item, value_in};
+use crate::read::json_slots::fill_value;
 use crate::read::lines::{Line, Lines, MAX_LINE};
+use crate::read::needed::{Needed, Room};
 use crate::read::record::{Reader, malformed, utf8};
-use crate::read::slots::Slots;
+use crate::read::request::Request;
+use crate::read::slots::{FieldTree, Node, Slots};
 use crate::schema::Refusal;
 use crate::storage::BOM;
 
@@ -22,7 +28,7 @@ const MAX_STEPS: usize = 16;
 /// A name on the way to the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::read) struct Step {
-    name: String,
+    pub(super) name: String,
     /// Whether the field is a list, each of whose objects is meant.
     is_list: bool,
 }
@@ -53,14 +59,20 @@ pub(super) struct NestedReader {
     steps: Vec<Step>,
     /// The fields around the outermost list of the file.
     around: Fields,
+    needed: Needed,
+    /// The fields that templates show, if slots are filled.
+    wanted: Option<Arc<FieldTree>>,
     /// The encoding of the file, if it is not UTF-8.
     encoding: Option<Encoding>,
-    /// The objects around the records of the element at hand.
-    levels: Vec<Level>,
-    /// The records of the element at hand.
-    found: Vec<Nested>,
-    /// The index of the record after the one at hand.
-    next: usize,
+    /// The element at hand, and the offset of its first byte in the content.
+    element: String,
+    start: u64,
+    /// The lists that are being read, the innermost last.
+    lists: Vec<List>,
+    /// The fields of the objects around the record, the outermost first, without those that lead to
+    /// it.
+    levels: Vec<Vec<Member>>,
+    record: Nested,
 }
 
 /// The objects in which a file holds its records.
@@ -70,21 +82,23 @@ enum Base {
     Elements(Elements),
 }
 
-/// An object around records, without the field that leads to them.
-struct Level {
-    fields: Fields,
-    parent: Option<usize>,
+/// A list in the element at hand, some of whose objects are read.
+struct List {
+    /// The place after the last object that was read.
+    at: usize,
+    /// The number of steps that led to it, the last of which is its name.
+    depth: usize,
+    /// The number of objects around it.
+    levels: usize,
 }
 
 /// A record, or a place where one is missing.
 struct Nested {
-    /// The offset of its first byte in the content.
-    offset: u64,
+    /// The place of its first byte in the element.
+    at: usize,
     bytes: usize,
-    /// The index of the object around it.
-    level: Option<usize>,
-    /// Its own fields, or its fault in words.
-    fields: std::result::Result<Fields, String>,
+    /// The places of its own fields, or its fault in words.
+    fields: std::result::Result<Vec<Member>, String>,
 }
 
 impl NestedReader {
@@ -117,8 +131,8 @@ impl NestedReader {
         // What is around the list may come after it: the whole file is read once before.
         let first_list = steps.iter().position(|step| step.is_list).unwrap_or_default();
         let rest = steps.split_off(first_list + 1);
-        let mut around = vec![Fields::new(); steps.len()];
-        if !enter(&mut elements, &steps, Some(&mut around))? {
+        let mut around = Around::of(request.needed, steps.len());
+        if !enter(&mut elements, &steps, Some((&mut around, 0)))? {
             let path: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
             return Err(elements
                 .fault(&format!("has no list '{}'", path.join(".")))
@@ -133,8 +147,7 @@ impl NestedReader {
         elements.next_byte()?;
         enter(&mut elements, &steps, None)?;
         elements.ends_inside();
-        let around = around.into_iter().flatten().collect();
-        Ok(Self::boxed(Base::Elements(elements), rest, around, request))
+        Ok(Self::boxed(Base::Elements(elements), rest, around.fields(), request))
     }
 
     /// Returns a cursor before the first record.
@@ -144,24 +157,34 @@ impl NestedReader {
         around: Fields,
         request: &Request<'_>,
     ) -> Box<dyn Reader> {
-        let (levels, found) = (Vec::new(), Vec::new());
-        let encoding = request.options.encoding;
-        Box::new(Self { base, steps, around, encoding, levels, found, next: 0 })
+        Box::new(Self {
+            base,
+            steps,
+            around,
+            needed: request.needed.clone(),
+            wanted: request.wanted.cloned(),
+            encoding: request.options.encoding,
+            element: String::new(),
+            start: 0,
+            lists: Vec::new(),
+            levels: Vec::new(),
+            record: Nested { at: 0, bytes: 0, fields: Ok(Vec::new()) },
+        })
     }
 
-    /// Finds the records of the next element. Returns `false` after the last element.
-    fn find_more(&mut self) -> Result<bool> {
+    /// Goes to the next element. Returns whether it is a place where records are missing; `None` after
+    /// the last one.
+    fn next_element(&mut self) -> Result<Option<bool>> {
+        self.element.clear();
         self.levels.clear();
-        self.found.clear();
-        self.next = 0;
         let has_more = match &mut self.base {
             Base::Lines(lines, _) => lines.step()?,
             Base::Elements(elements) => elements.advance()?,
         };
         if !has_more {
-            return Ok(false);
+            return Ok(None);
         }
-        let (offset, bytes) = match &self.base {
+        let (start, bytes) = match &self.base {
             Base::Lines(lines, mark) => match lines.current() {
                 (offset, Line::TooLong) => (offset, None),
                 (0, Line::Text(line)) => (*mark as u64, Some(line)),
@@ -169,215 +192,145 @@ impl NestedReader {
             },
             Base::Elements(elements) => (elements.offset(), elements.element()),
         };
-        let is_line = matches!(self.base, Base::Lines(..));
-        let mut finder = Finder { levels: &mut self.levels, found: &mut self.found };
-        match bytes {
-            Some(bytes) if is_line && bytes.iter().all(u8::is_ascii_whitespace) => {}
-            Some(bytes) => match utf8(bytes, self.encoding) {
-                Ok(text) => finder.find(text, offset, &self.steps, None),
-                Err(refusal) => finder.miss(offset, bytes.len(), None, refusal.why),
-            },
-            None => finder.miss(offset, 0, None, format!("longer than {} MiB", MAX_LINE >> 20)),
-        }
-        Ok(true)
+        self.start = start;
+        let (span, why) = match bytes.map(|bytes| (bytes.len(), utf8(bytes, self.encoding))) {
+            Some((_, Ok(text))) => {
+                self.element.push_str(text);
+                return Ok(Some(false));
+            }
+            Some((bytes, Err(refusal))) => (0..bytes, refusal.why),
+            None => (0..0, format!("longer than {} MiB", MAX_LINE >> 20)),
+        };
+        Ok(Some(self.miss(span, why)))
     }
 
-    /// Returns the record at hand.
-    fn record(&self) -> &Nested {
-        &self.found[self.next - 1]
+    /// Finds the first record at the end of the steps after `depth` in the object at `span`. Returns
+    /// whether there is one, or a place where one is missing; else it is in the list found.
+    fn find(&mut self, span: Range<usize>, depth: usize) -> bool {
+        let name = self.steps.get(depth).map(|step| step.name.as_str());
+        // An element of an array may have white space before it.
+        let mut members = match members(&self.element[span.clone()], &self.needed, name) {
+            Ok(members) => members,
+            Err(why) => return self.miss(span, why),
+        };
+        for (_, value) in &mut members {
+            *value = value.start + span.start..value.end + span.start;
+        }
+        let Some(Step { name, is_list }) = self.steps.get(depth).cloned() else {
+            self.record = Nested { at: span.start, bytes: span.len(), fields: Ok(members) };
+            return true;
+        };
+        let (inner, own): (Vec<Member>, Vec<Member>) =
+            members.into_iter().partition(|member| member.0 == name);
+        self.levels.push(own);
+        // Of a name that comes twice, the last value counts.
+        let Some((_, inside)) = inner.into_iter().last() else {
+            return self.miss(span, format!("has no field '{name}'"));
+        };
+        match self.element.as_bytes()[inside.start] {
+            b'{' if !is_list => self.find(inside, depth + 1),
+            b'[' if is_list => {
+                let levels = self.levels.len();
+                self.lists.push(List { at: inside.start, depth: depth + 1, levels });
+                false
+            }
+            _ => {
+                let wanted = if is_list { "list" } else { "object" };
+                self.miss(span, format!("field '{name}' is no {wanted}"))
+            }
+        }
+    }
+
+    /// Goes to a place where a record is missing.
+    fn miss(&mut self, span: Range<usize>, why: String) -> bool {
+        self.record = Nested { at: span.start, bytes: span.len(), fields: Err(why) };
+        true
+    }
+
+    /// Fills the slots of the field `name` of the record, if it has one.
+    fn fill_field<'a>(&'a self, name: &str, node: &Node, slots: &mut Slots<'a>) -> bool {
+        let own = self.record.fields.iter().flatten().rev();
+        let outer = self.levels.iter().rev().flat_map(|level| level.iter().rev());
+        if let Some((_, span)) = own.chain(outer).find(|member| member.0 == name) {
+            return fill_value(node, &self.element[span.clone()], slots);
+        }
+        match (self.around.get(name), node.slot) {
+            (None, _) => true,
+            (Some(Value::String(text)), Some(slot)) => {
+                slots[slot] = Some(text.as_str().into());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Goes to the next record of the innermost list. Returns whether there is one; else the list
+    /// ended, or another one was found in it.
+    fn next_in_list(&mut self) -> bool {
+        let Some(list) = self.lists.last_mut() else { return false };
+        let (depth, levels) = (list.depth, list.levels);
+        let Some(item) = next_item(&self.element, &mut list.at) else {
+            self.lists.pop();
+            return false;
+        };
+        self.levels.truncate(levels);
+        if self.element.as_bytes()[item.start] == b'{' {
+            return self.find(item, depth);
+        }
+        let name = &self.steps[depth - 1].name;
+        let why = format!("an element of '{name}' is no object");
+        self.miss(item, why)
     }
 }
 
 impl Reader for NestedReader {
     fn advance(&mut self) -> Result<bool> {
-        while self.next == self.found.len() {
-            if !self.find_more()? {
-                return Ok(false);
+        loop {
+            if !self.lists.is_empty() {
+                if self.next_in_list() {
+                    return Ok(true);
+                }
+                continue;
+            }
+            match self.next_element()? {
+                None => return Ok(false),
+                Some(true) => return Ok(true),
+                Some(false) => {}
+            }
+            let is_line = matches!(self.base, Base::Lines(..));
+            let is_blank = is_line && self.element.bytes().all(|byte| byte.is_ascii_whitespace());
+            if !is_blank && self.find(0..self.element.len(), 0) {
+                return Ok(true);
             }
         }
-        self.next += 1;
-        Ok(true)
     }
 
     fn offset(&self) -> u64 {
-        self.record().offset
+        self.start + self.record.at as u64
     }
 
     fn bytes(&self) -> usize {
-        self.record().bytes
+        self.record.bytes
     }
 
-    fn fill<'a>(&'a self, _: &mut Slots<'a>) -> bool {
-        false
+    fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {
+        let Some(wanted) = &self.wanted else { return false };
+        let mut wanted = wanted.root().children.iter();
+        self.record.fields.is_ok() && wanted.all(|(name, node)| self.fill_field(name, node, slots))
     }
 
     /// An inner field takes the place of an outer one of the same name.
     fn fields(&self) -> std::result::Result<Fields, Refusal> {
-        let record = self.record();
-        let own = record.fields.as_ref().map_err(|why| malformed(why.clone()))?;
-        let (mut chain, mut level) = (vec![own], record.level);
-        while let Some(index) = level {
-            chain.push(&self.levels[index].fields);
-            level = self.levels[index].parent;
-        }
-        let mut fields = self.around.clone();
-        for outer in chain.into_iter().rev() {
-            fields.extend(outer.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let own = self.record.fields.as_ref().map_err(|why| malformed(why.clone()))?;
+        let (mut fields, mut room) = (self.around.clone(), Room::new());
+        for (name, span) in self.levels.iter().flatten().chain(own) {
+            room.enter(self.needed.has(name));
+            let begun = room.begin().map_err(malformed)?;
+            let value = value_in(&self.element[span.clone()], &mut room).map_err(malformed)?;
+            if room.keeps(&begun) {
+                fields.insert(name.clone(), value);
+            }
         }
         Ok(fields)
     }
-}
-
-/// Finds the records of an element.
-struct Finder<'a> {
-    levels: &'a mut Vec<Level>,
-    found: &'a mut Vec<Nested>,
-}
-
-impl Finder<'_> {
-    /// Finds the records at the end of `steps` in the object `text`, which begins at `offset`.
-    fn find(&mut self, text: &str, offset: u64, steps: &[Step], level: Option<usize>) {
-        // An element of an array may have white space before it.
-        let members = match members(text) {
-            Ok(members) => members,
-            Err(why) => return self.miss(offset, text.len(), level, why),
-        };
-        let named = |members: Vec<Member>| {
-            members.into_iter().map(|Member { name, value, .. }| (name, value)).collect()
-        };
-        let Some((step, rest)) = steps.split_first() else {
-            let fields = Ok(named(members));
-            return self.found.push(Nested { offset, bytes: text.len(), level, fields });
-        };
-        let (inner, own): (Vec<Member>, Vec<Member>) =
-            members.into_iter().partition(|member| member.name == step.name);
-        self.levels.push(Level { fields: named(own), parent: level });
-        let level = Some(self.levels.len() - 1);
-        let Step { name, is_list } = step;
-        // Of a name that comes twice, the last value counts.
-        let Some(Member { span, value, .. }) = inner.into_iter().last() else {
-            return self.miss(offset, text.len(), level, format!("has no field '{name}'"));
-        };
-        let (start, inside) = (offset + span.start as u64, &text[span]);
-        match value {
-            Value::Object(_) if !is_list => self.find(inside, start, rest, level),
-            Value::Array(_) if *is_list => {
-                for (span, value) in items(inside) {
-                    let (start, item) = (start + span.start as u64, &inside[span]);
-                    if matches!(value, Value::Object(_)) {
-                        self.find(item, start, rest, level);
-                    } else {
-                        let why = format!("an element of '{name}' is no object");
-                        self.miss(start, item.len(), level, why);
-                    }
-                }
-            }
-            _ => {
-                let wanted = if *is_list { "list" } else { "object" };
-                self.miss(offset, text.len(), level, format!("field '{name}' is no {wanted}"));
-            }
-        }
-    }
-
-    /// Adds a malformed record.
-    fn miss(&mut self, offset: u64, bytes: usize, level: Option<usize>, why: String) {
-        self.found.push(Nested { offset, bytes, level, fields: Err(why) });
-    }
-}
-
-/// Moves into the object that comes next, up to the list at the end of `steps`. Returns whether
-/// there is such a list.
-///
-/// With `around`, it moves past the whole object instead, and adds the fields of each object on the
-/// way to its own entry of `around`.
-fn enter(
-    elements: &mut Elements,
-    steps: &[Step],
-    mut around: Option<&mut [Fields]>,
-) -> Result<bool> {
-    elements.consume();
-    let (mut found, mut kept) = (false, 0);
-    if elements.next_byte()? == Some(b'}') {
-        elements.consume();
-        return Ok(false);
-    }
-    loop {
-        let name = read_name(elements)?;
-        let first = elements.next_byte()?;
-        if !found && name == steps[0].name {
-            let wanted = if steps.len() == 1 { b'[' } else { b'{' };
-            if first != Some(wanted) {
-                let wanted = if steps.len() == 1 { "list" } else { "object" };
-                return Err(not_json(elements, &format!("its field '{name}' is no {wanted}")));
-            }
-            found = true;
-            match &mut around {
-                None if steps.len() == 1 => {
-                    elements.consume();
-                    return Ok(true);
-                }
-                None => return enter(elements, &steps[1..], None),
-                Some(_) if steps.len() == 1 => {
-                    elements.read_element(b'}')?;
-                    // Only the end of the list is looked at here; its elements are read later.
-                    let is_list = elements.last_byte() == Some(b']');
-                    if !is_list {
-                        return Err(not_json(elements, "is not JSON: expected `,` or `}`"));
-                    }
-                }
-                Some(around) => found = enter(elements, &steps[1..], Some(&mut around[1..]))?,
-            }
-        } else {
-            elements.read_element(b'}')?;
-            if let Some(around) = &mut around {
-                kept += elements.bytes();
-                let text = elements.element().filter(|_| kept <= MAX_LINE);
-                let Some(text) = text else {
-                    let what = format!("holds more than {} MiB around its list", MAX_LINE >> 20);
-                    return Err(not_json(elements, &what));
-                };
-                let value = value_of(text).map_err(|why| {
-                    not_json(elements, &format!("its field '{name}' cannot be read: {why}"))
-                })?;
-                around[0].insert(name, value);
-            }
-        }
-        let end = elements.next_byte()?;
-        elements.consume();
-        match end {
-            Some(b',') => {
-                elements.next_byte()?;
-            }
-            Some(b'}') => return Ok(found),
-            None => return Err(elements.unfinished()),
-            Some(_) => return Err(not_json(elements, "is not JSON: expected `,` or `}`")),
-        }
-    }
-}
-
-/// Reads the name of a field and its colon.
-fn read_name(elements: &mut Elements) -> Result<String> {
-    elements.read_element(b':')?;
-    let name = elements.element().and_then(|name| {
-        let text = format!("{{{}:null}}", std::str::from_utf8(name).ok()?);
-        parse_object(&text).ok()?.into_iter().next().map(|(name, _)| name)
-    });
-    if elements.next_byte()? != Some(b':') {
-        return Err(not_json(elements, "is not JSON: expected a field's name in quotes and `:`"));
-    }
-    elements.consume();
-    // A name with a lone surrogate is no text, and names nothing that is looked for.
-    Ok(name.unwrap_or_default())
-}
-
-/// Returns the value that a text of JSON holds.
-fn value_of(text: &[u8]) -> std::result::Result<Value, String> {
-    let text = std::str::from_utf8(text).map_err(|_| "not UTF-8".to_owned())?;
-    let mut fields = parse_object(&format!("{{\"v\":{text}}}"))?;
-    Ok(fields.swap_remove("v").unwrap_or(Value::Null))
-}
-
-/// Returns the error of a file whose object cannot be read.
-fn not_json(elements: &Elements, what: &str) -> Error {
-    elements.fault(what).remedy("mend the file, or write another path in `records`")
 }

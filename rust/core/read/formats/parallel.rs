@@ -7,11 +7,12 @@
 use crate::error::{Error, Result};
 use crate::read::columns::Columns;
 use crate::read::encoding::Encoding;
-use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::format::{Format, FormatOptions, Likeness};
 use crate::read::head::Head;
 use crate::read::json::{Fields, Value};
 use crate::read::lines::{Line, Lines, MAX_LINE};
 use crate::read::record::{Reader, malformed, utf8};
+use crate::read::request::Request;
 use crate::read::slots::Slots;
 use crate::schema::Refusal;
 
@@ -99,10 +100,10 @@ impl Reader for ParallelReader {
     }
 
     fn bytes(&self) -> usize {
-        match self.sides.first().map(|side| side.current().1) {
-            Some(Line::Text(line)) => line.len(),
-            _ => 0,
-        }
+        let len =
+            |side: &Lines| if let Line::Text(line) = side.current().1 { line.len() } else { 0 };
+        // Each line but the last is counted with its end here.
+        self.sides.iter().map(len).sum::<usize>() + self.sides.len().saturating_sub(1)
     }
 
     fn fill<'a>(&'a self, slots: &mut Slots<'a>) -> bool {

@@ -19,7 +19,7 @@ use parquet::schema::types::SchemaDescriptor;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Place, Result};
 use crate::monitor::Stop;
-use crate::panics::caught;
+use crate::panics::{GAVE_UP, caught};
 use crate::read::class_labels::{ClassLabels, METADATA, labels_of_metadata};
 use crate::read::columnar::{
     Batch, Batches, Budget, Chunks, Column, MAX_METADATA, RowReader, StoredBytes, fields_of,
@@ -27,9 +27,10 @@ use crate::read::columnar::{
 };
 use crate::read::columns::refuse_repeated;
 use crate::read::content::Found;
-use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::format::{Format, FormatOptions, Likeness};
 use crate::read::head::Head;
 use crate::read::record::Reader;
+use crate::read::request::Request;
 use crate::read::slots::FieldTree;
 use crate::read::split::RowGroup;
 use crate::storage::Storage;
@@ -125,6 +126,13 @@ impl Format for Parquet {
         row_places(self, request, offsets)
     }
 
+    fn stated_bytes(&self, path: &Path, context: &Context<'_>) -> Option<u64> {
+        let file = File::open(path, context.storage, Stop::default()).ok()?;
+        let groups = file.metadata.row_groups().iter();
+        let whole = |group: &RowGroupMetaData| u64::try_from(group.total_byte_size()).unwrap_or(0);
+        Some(groups.fold(0, |sum, group| sum.saturating_add(whole(group))))
+    }
+
     fn stated_records(&self, path: &Path, context: &Context<'_>) -> Option<u64> {
         let groups = self.row_groups(path, context.storage).ok().flatten()?;
         Some(groups.iter().fold(0, |sum, group| sum.saturating_add(group.rows)))
@@ -210,7 +218,7 @@ impl File {
             return Err(encrypted().file(name));
         }
         let metadata = caught(|| ParquetMetaDataReader::decode_metadata(&encoded))
-            .map_err(|panic| damaged(&panic))?
+            .map_err(|_| damaged(GAVE_UP))?
             .map_err(|error| damaged(&error.to_string()))?;
         Ok(Self { bytes: Arc::new(bytes), metadata: Arc::new(metadata), stop, name })
     }
@@ -230,7 +238,7 @@ fn project(
             .remedy("write the file again, with pyarrow for example")
     };
     let hints = caught(|| hints(metadata, schema))
-        .map_err(|panic| unreadable(&panic))?
+        .map_err(|_| unreadable(GAVE_UP))?
         .map_err(|error| unreadable(&error))?;
     let roots = schema.root_schema().get_fields();
     let names: Vec<String> = roots.iter().map(|field| field.name().to_owned()).collect();
@@ -273,7 +281,7 @@ fn project(
     }
     let mask = ProjectionMask::leaves(schema, (0..leaves.len()).filter(|&leaf| chosen[leaf]));
     let levels = caught(|| parquet_to_arrow_field_levels(schema, mask, Some(&hints)))
-        .map_err(|panic| unreadable(&panic))?
+        .map_err(|_| unreadable(GAVE_UP))?
         .map_err(|error| unreadable(&error.to_string()))?;
     Ok((columns, Some((levels, chosen))))
 }
@@ -358,7 +366,7 @@ impl Groups {
                 let open = || {
                     ParquetRecordBatchReader::try_new_with_row_groups(levels, &chunks, batch, None)
                 };
-                let reader = caught(open).map_err(|panic| self.fault(index, &panic))?;
+                let reader = caught(open).map_err(|_| self.fault(index, GAVE_UP))?;
                 Some(reader.map_err(|error| self.fault(index, &error.to_string()))?)
             }
         };
@@ -402,9 +410,10 @@ impl Batches for Groups {
                 Some(reader) => {
                     self.budget.renew();
                     let next = caught(|| reader.next());
-                    next.unwrap_or_else(|panic| {
-                        Some(Err(arrow_schema::ArrowError::ParquetError(panic)))
-                    })
+                    match next {
+                        Ok(next) => next,
+                        Err(_) => return Err(self.fault(index, GAVE_UP)),
+                    }
                 }
             };
             let Some(columns) = columns else {

@@ -4,11 +4,12 @@
 use super::text_unit::{UnitReader, is_blank};
 use crate::error::Result;
 use crate::read::columns::Columns;
-use crate::read::format::{Format, FormatOptions, Likeness, Request, TextUnit};
+use crate::read::format::{Format, FormatOptions, Likeness, TextUnit};
 use crate::read::head::Head;
 use crate::read::json::{Fields, Value};
 use crate::read::line_reader::{LineFormat, LineReader};
 use crate::read::record::Reader;
+use crate::read::request::Request;
 use crate::read::slots::Slots;
 
 /// The name of the one field.

@@ -6,10 +6,11 @@
 use crate::error::Result;
 use crate::read::columns::Columns;
 use crate::read::encoding::Encoding;
-use crate::read::format::{Request, TextUnit};
+use crate::read::format::TextUnit;
 use crate::read::json::{Fields, Value};
 use crate::read::lines::{Line, Lines, MAX_LINE};
 use crate::read::record::{Reader, malformed, utf8};
+use crate::read::request::Request;
 use crate::read::slots::Slots;
 use crate::schema::Refusal;
 

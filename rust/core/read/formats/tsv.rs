@@ -4,12 +4,13 @@
 use crate::error::{Error, Result};
 use crate::read::columns::Columns;
 use crate::read::encoding::{NAME_ENCODING, not_text};
-use crate::read::format::{Format, FormatOptions, Likeness, Request};
+use crate::read::format::{Format, FormatOptions, Likeness};
 use crate::read::head::Head;
 use crate::read::json::{Fields, Value};
 use crate::read::line_reader::{LineFormat, LineReader};
 use crate::read::lines::{Line, Lines};
 use crate::read::record::Reader;
+use crate::read::request::Request;
 use crate::read::slots::Slots;
 
 pub(super) struct Tsv;

@@ -84,7 +84,7 @@ impl Blanks {
             out.push(&self.text(nth), of_template, true);
         }
         // A number without its second mark is the last piece.
-        if text.matches(mark).count() % 2 == 0 { Ok(()) } else { Err(torn()) }
+        if text.matches(mark).count().is_multiple_of(2) { Ok(()) } else { Err(torn()) }
     }
 }
 

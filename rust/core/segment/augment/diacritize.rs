@@ -39,9 +39,8 @@ impl Diacritize {
 
     /// Returns whether a character of a text in NFD is stripped.
     fn is_stripped(&self, char: char) -> bool {
-        !char.is_ascii()
-            && !(self.keeps_underdots && UNDERDOTS.contains(&char))
-            && MARKS.contains(char)
+        let is_kept = char.is_ascii() || self.keeps_underdots && UNDERDOTS.contains(&char);
+        !is_kept && MARKS.contains(char)
     }
 
     /// Returns a text without its marks; `None` if it has none.
@@ -69,7 +68,7 @@ impl Diacritize {
             let end = marks_end(bytes, at + len);
             let mut marks = bytes[at + len..end].as_chunks().0.iter();
             // A mark that stays may compose with its letter, and the letter with what is not plain.
-            let is_kept = self.keeps_underdots && marks.any(is_underdot);
+            let is_kept = self.keeps_underdots && marks.any(|mark| is_underdot(*mark));
             if is_kept || end < bytes.len() && plain(bytes, end).is_none() {
                 break;
             }
@@ -139,7 +138,7 @@ fn other_end(bytes: &[u8], at: usize) -> usize {
 }
 
 /// Returns whether two bytes are a mark of [`UNDERDOTS`].
-fn is_underdot(mark: &[u8; 2]) -> bool {
+fn is_underdot(mark: [u8; 2]) -> bool {
     matches!(mark, [0xcc, 0xa3 | 0xa9])
 }
 

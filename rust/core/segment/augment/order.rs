@@ -32,7 +32,7 @@ impl Augmentation for Order {
         for (nth, &sentence) in shown.iter().enumerate() {
             let space = if nth == 0 { "" } else { " " };
             let words = text[sentences[sentence].clone()].trim();
-            shuffled.push_str(&format!("{space}[{}] {words}", nth + 1));
+            shuffled.extend([space, "[", &(nth + 1).to_string(), "] ", words]);
             numbers[sentence] = nth + 1;
         }
         let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();

@@ -60,7 +60,7 @@ impl Augmentation for SpanFill {
             blanked.push_str(&text[from..bytes.start]);
             blanked.push_str(&blank);
             let space = if nth == 0 { "" } else { " " };
-            fills.push_str(&format!("{space}{blank} {}", &text[bytes.clone()]));
+            fills.extend([space, &blank, " ", &text[bytes.clone()]]);
             from = bytes.end;
         }
         blanked.push_str(&text[from..]);

@@ -13,7 +13,7 @@ use super::filter::Filter;
 use super::{Each, Fields, Rendered, SegmentBuilder, Step, string_leaves, value_at_mut};
 use crate::error::Result;
 use crate::plan::Source;
-use crate::read::{FieldTree, Record, Value};
+use crate::read::{FieldTree, Needed, Record, Value};
 use crate::schema::Refusal;
 use text::Cleaner;
 pub(crate) use touched::{Change, Touched};
@@ -92,6 +92,10 @@ impl SegmentBuilder for Cleaned {
 
     fn wanted(&self) -> Option<&Arc<FieldTree>> {
         self.inner.wanted()
+    }
+
+    fn needed(&self) -> &Needed {
+        self.inner.needed()
     }
 
     fn build_record(

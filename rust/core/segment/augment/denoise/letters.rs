@@ -30,7 +30,7 @@ static LETTERS: LazyLock<Vec<Characters>> = LazyLock::new(|| {
 pub(super) fn replacement(text: &str, cluster: Range<usize>, draws: &mut Draws) -> Option<String> {
     let old = &text[cluster];
     let letter = old.chars().next()?;
-    if draws.draw() % 2 == 0
+    if draws.draw().is_multiple_of(2)
         && let Some(near) = neighbour(letter, draws)
     {
         return Some(near.to_string());
