@@ -108,6 +108,7 @@ def test_a_shard_of_tiny_documents_takes_little_more_than_their_tokens(tmp_path:
             [{"name": "lines", "files": ["lines.txt"]}],
             tokenizer={"file": "tokenizer.json"},
         )
-        peaks.append(peak_of(folder, tmp_path / f"{count}.out", threads=2, spool_bytes=1 << 20))
+        # One thread: with two, what the allocator holds back depends on their timing.
+        peaks.append(peak_of(folder, tmp_path / f"{count}.out", threads=1, spool_bytes=1 << 20))
     # All in one shard. Items, keys, places and rows of full width took 125 bytes a document.
     assert (peaks[1] - peaks[0]) / (counts[1] - counts[0]) < 75, [peak >> 20 for peak in peaks]
