@@ -20,9 +20,10 @@ const WORDS: &[&str] = &[
     "org", "our", "out", "own", "pad", "pan", "pay", "pdf", "per", "pos", "pre", "pro", "put",
     "raw", "ref", "rel", "rep", "res", "rev", "row", "run", "saw", "say", "sea", "sec", "see",
     "seg", "sep", "seq", "set", "she", "sim", "sin", "sit", "six", "so", "src", "std", "sub",
-    "sum", "sun", "tab", "tag", "tax", "ten", "term", "text", "tgt", "the", "thin", "tip", "tmp",
-    "to", "tok", "too", "top", "toy", "try", "two", "und", "up", "us", "use", "val", "van", "var",
-    "ver", "via", "vol", "war", "was", "way", "we", "web", "who", "why", "win", "yes", "you",
+    "sum", "sun", "tab", "tag", "tar", "tax", "ten", "term", "text", "tgt", "the", "thin", "tip",
+    "tmp", "to", "tok", "too", "top", "toy", "try", "two", "und", "up", "us", "use", "val", "van",
+    "var", "ver", "via", "vol", "war", "was", "way", "we", "web", "who", "why", "win", "yes",
+    "you",
 ];
 
 /// Returns the language that `code` stands for in ISO 639, by two letters or three.
