@@ -172,11 +172,14 @@ def test_languages_are_found_in_folders_of_any_depth(tmp_path: Path) -> None:
     assert [source.lang for source in report.sources] == ["hau", "ibo", "yor"]
 
 
-def test_braces_keep_their_meaning_in_other_sources(tmp_path: Path) -> None:
+def test_a_file_that_is_itself_called_lang_is_no_language(tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus", {"{lang}.jsonl": pairs("yor")})
-    segments = [{"prompt": "{lang} {{ t.en }}"}, {"target": "{{ t.yor }}"}]
-    report = pack(corpus, [{"name": "a{lang}", "files": ["{lang}.jsonl"], "segments": segments}])
-    assert [told(source)[:3] for source in report.sources] == [("a{lang}", "a{lang}", "und")]
+    segments = [{"prompt": '{{ "{lang}" }} {{ t.en }}'}, {"target": "{{ t.yor }}"}]
+    source = {"name": "a", "files": ["{lang}.jsonl"], "segments": segments}
+    report = pack(corpus, [source])
+    assert [told(source)[:3] for source in report.sources] == [("a", "a", "und")]
+    with pytest.raises(ConfigError, match=r"`name` holds {lang}, and no entry of `files` does"):
+        pack(corpus, [{**source, "name": "a{lang}"}])
 
 
 # Languages in the records. The slow form: the records sorted into a file a language by Python.

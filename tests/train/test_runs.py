@@ -279,5 +279,6 @@ def test_it_needs_the_loader_of_sabiprep_and_never_its_extension():
             elif isinstance(node, ast.Import):
                 imported |= {name.name for name in node.names}
     assert {name for name in imported if name.split(".")[0] == "sabiprep"} == {
-        f"sabiprep.{module}" for module in ("dataset", "doc_id", "errors", "files", "terminal")
+        f"sabiprep.{module}"
+        for module in ("dataset", "doc_id", "errors", "files", "terminal", "tokenizer_file")
     }

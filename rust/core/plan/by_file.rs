@@ -12,7 +12,7 @@ use glob::Pattern;
 use super::find::{find_files, no_match, paths_below, portable_name};
 use super::placeholder::{LANG, in_segments, in_text, is_plain, name_of};
 use super::spec::{Files, Patterns};
-use super::{HubFiles, SourceSpec, UNDETERMINED};
+use super::{HubFiles, SegmentSpec, SourceSpec};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
@@ -47,9 +47,8 @@ fn refuse_unnamed(spec: &SourceSpec) -> Result<()> {
         return Ok(());
     }
     let holds = |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(LANG));
-    let shown = segments.as_ref().is_some_and(|segments| {
-        in_segments(segments, UNDETERMINED).is_ok_and(|other| other != *segments)
-    });
+    let mut templates = segments.iter().flatten().map(SegmentSpec::template);
+    let shown = templates.any(|template| outside_tags(template).contains(LANG));
     let keys = [
         ("name", name.contains(LANG)),
         ("task", holds(task)),
@@ -64,6 +63,19 @@ fn refuse_unnamed(spec: &SourceSpec) -> Result<()> {
          of a template it is {{{{ \"{LANG}\" }}}}"
         ),
     ))
+}
+
+/// Returns the text of a template that stands outside its tags.
+fn outside_tags(template: &str) -> String {
+    let (mut out, mut rest) = (String::new(), template);
+    while let Some(start) = ["{{", "{%"].into_iter().filter_map(|open| rest.find(open)).min() {
+        let (before, tag) = rest.split_at(start);
+        out.push_str(before);
+        let close = if tag.starts_with("{{") { "}}" } else { "%}" };
+        let Some(end) = tag.find(close) else { return out };
+        rest = &tag[end + close.len()..];
+    }
+    out + rest
 }
 
 /// Returns the source that reads `lang` of `spec`, from these files.
