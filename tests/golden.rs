@@ -53,8 +53,9 @@ fn every_boundary_case_gives_its_ids_roles_and_mask() {
         let spec = PlanSpec::parse(&configuration(case), "corpus.toml").unwrap();
         let plan = Plan::resolve(spec, folder.path(), &options, &Local).unwrap();
         let context = Context { threads: 1, monitor: &Monitor::default(), storage: &Local };
-        let found = explain(plan, "case", record.as_bytes(), &context).unwrap();
         let name = &case["name"];
+        let documents = explain(plan, "case", record.as_bytes(), &context).unwrap();
+        let [found] = documents.as_slice() else { panic!("{name}: one document") };
         assert_eq!(found.dropped, None, "{name}");
         let ids: Vec<u64> = found.tokens.iter().map(|token| u64::from(token.id)).collect();
         let roles: Vec<u64> = found.tokens.iter().map(|token| token.role as u64).collect();

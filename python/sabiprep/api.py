@@ -210,10 +210,15 @@ def explain(
 ) -> Explanation:
     """Returns one record at every stage, from its fields to its tokens, as `pack` treats it.
 
+    A record that makes several documents has the others in `Explanation.others`. Where a record
+    takes one of several templates, all of them are shown, since `pack` chooses by its place in its
+    file.
+
     Args:
         record: The fields of the record, or the text of a JSON object with the fields; a line of
             plain text is ``{"text": line}``.
-        source: The source of the record in ``corpus.toml``.
+        source: The source of the record in ``corpus.toml``; with document tables, the name of the
+            source or that of one table (``"news/1"``).
         corpus: The folder with ``corpus.toml``.
         seq_len: As for `pack`.
         tokenizer: As for `pack`.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Self
+
+import numpy as np
 
 from sabiprep.roles import Role
 
@@ -52,6 +55,9 @@ class Explanation:
         weight: The weight of its documents in the loss; None where the source has no weights.
         dropped: The reason why there is no document, if there is none; the other attributes then
             show the stages before the drop.
+        part: The part of the record that the document is made of, in words; empty for all of it.
+        left_out: The documents of the record that were left out, of its source.
+        others: The further documents of the record, those of other document tables too.
     """
 
     source: str
@@ -63,10 +69,32 @@ class Explanation:
     dropped: Refusal | None
     cleaned: Mapping[str, str] = field(default_factory=dict)
     weight: float | None = None
+    part: str = ""
+    left_out: tuple[Refusal, ...] = ()
+    others: tuple[Explanation, ...] = ()
 
     @classmethod
-    def from_json(cls, stages: Mapping[str, Any], *, record: str, tokens: Any) -> Self:
-        """Returns the explanation made of the core's JSON and tokens."""
+    def from_json(cls, documents: Sequence[Mapping[str, Any]], *, record: str, tokens: Any) -> Self:
+        """Returns the explanation made of the core's JSON and tokens.
+
+        Args:
+            documents: The stages of each document; at least one.
+            record: The record, as the text of a JSON object.
+            tokens: An Arrow record batch of the tokens of all documents; its column ``document``
+                is an index into them.
+        """
+        owners = tokens.column("document").to_numpy()
+        bounds = np.searchsorted(owners, np.arange(len(documents) + 1))
+        tokens = tokens.drop_columns(["document"])
+        first, *others = (
+            cls._of_document(stages, record, tokens.slice(start, end - start))
+            for stages, (start, end) in zip(documents, pairwise(bounds.tolist()), strict=True)
+        )
+        return replace(first, others=tuple(others))
+
+    @classmethod
+    def _of_document(cls, stages: Mapping[str, Any], record: str, tokens: Any) -> Self:
+        """Returns the explanation of one document."""
         return cls(
             source=stages["source"],
             record=record,
@@ -79,6 +107,8 @@ class Explanation:
             cleaned=dict(stages["cleaned"]),
             weight=stages["weight"],
             dropped=None if stages["dropped"] is None else Refusal(**stages["dropped"]),
+            part=stages["part"],
+            left_out=tuple(Refusal(**refusal) for refusal in stages["left_out"]),
         )
 
     def __str__(self) -> str:
@@ -89,8 +119,22 @@ class Explanation:
         # Only now: the loader needs no terminal.
         from sabiprep.terminal import visible
 
-        yield f"record of source '{visible(self.source)}'"
+        sources = [explanation.source for explanation in (self, *self.others)]
+        shown = dict.fromkeys(f"'{visible(source)}'" for source in sources)
+        yield f"record of source {', '.join(shown)}"
         yield f"  {visible(self.record)}"
+        for nth, explanation in enumerate((self, *self.others)):
+            if self.others:
+                part = f", {visible(explanation.part)}" if explanation.part else ""
+                source = visible(explanation.source)
+                yield ""
+                yield f"document {nth + 1} of {len(sources)}, of source '{source}'{part}"
+            yield from explanation._stages()
+
+    def _stages(self) -> Iterator[str]:
+        """Yields the stages of the document, without its record."""
+        from sabiprep.terminal import visible
+
         for key, change in self.cleaned.items():
             yield f"cleaned: {key}: {visible(change)}"
         if self.spans:
@@ -107,6 +151,8 @@ class Explanation:
             yield f"weight in the loss: {self.weight:g}"
         if self.truncated:
             yield "shortened: its data was cut to fit a row"
+        for refusal in self.left_out:
+            yield f"left out of the record: {refusal.reason}: {visible(refusal.why)}"
         if self.dropped is not None:
             yield f"dropped: {self.dropped.reason}: {visible(self.dropped.why)}"
             return

@@ -148,6 +148,18 @@ class _Cleaned(Struct):
     examples: list[_CleanedExample]
 
 
+class _LeftOutExample(Struct):
+    file: str
+    why: str
+    line: Count | None = None
+    row: Count | None = None
+
+
+class _LeftOut(Struct):
+    documents: Count
+    examples: list[_LeftOutExample]
+
+
 class _Source(Struct):
     name: Annotated[str, Meta(min_length=1)]
     task: str
@@ -169,6 +181,15 @@ class _Source(Struct):
     cleaned: dict[str, _Cleaned] = {}
     spans: str | None = None
     loss_weight: str | None = None
+    left_out: dict[str, _LeftOut] = {}
+    document_of: str | None = None
+
+
+class _Records(Struct):
+    source: str
+    records: Count
+    kept: Count
+    without: Count
 
 
 class _Dropped(Struct):
@@ -224,6 +245,7 @@ class _Written(Struct):
     inputs: list[_Input]
     sources: Annotated[list[_Source], Meta(min_length=1, max_length=1 << 16)]
     splits: _Splits
+    records: list[_Records] = []
     dropped: _Dropped | None = None
     contaminated: _Dropped | None = None
     benchmarks: list[_Benchmark] = []

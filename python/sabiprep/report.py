@@ -120,6 +120,41 @@ class Cleaned:
     examples: tuple[CleanedExample, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOutExample:
+    """A record of which a document was left out: its file, its line or row, and the fault."""
+
+    file: str
+    why: str
+    line: int | None = None
+    row: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The documents that were left out for one reason: their number, and the first records."""
+
+    documents: int
+    examples: tuple[LeftOutExample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCounts:
+    """The records of a source of several document tables, each counted once.
+
+    Attributes:
+        source: The name in ``corpus.toml``.
+        records: Records read.
+        kept: Records of which some table makes a document.
+        without: Records of which none does.
+    """
+
+    source: str
+    records: int
+    kept: int
+    without: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceReport(Tally):
     """One source.
@@ -134,6 +169,9 @@ class SourceReport(Tally):
         unique: The sums over the training records, each once.
         examples: The lowest dropped records of each reason.
         cleaned: The records that cleaning changed, by the key of ``clean`` that asked for it.
+        left_out: The documents left out of records that have others, by reason.
+        document_of: The source of ``corpus.toml`` whose document table it is; None for a source
+            of its own.
     """
 
     name: str
@@ -144,6 +182,8 @@ class SourceReport(Tally):
     unique: Counts
     examples: tuple[Example, ...]
     cleaned: Mapping[str, Cleaned] = field(default_factory=dict)
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+    document_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +257,7 @@ class PackReport:
         notes: Sentences on how the dataset was made, as in ``manifest.json``; no errors.
         template_notes: A sentence for each source whose template text could not be told from data.
         dropped_file: The file with the dropped records, one a line; None if none was dropped.
+        records: The records of each source of several document tables, each counted once.
     """
 
     out: Path
@@ -236,6 +277,7 @@ class PackReport:
     notes: tuple[str, ...]
     template_notes: tuple[str, ...] = ()
     dropped_file: Path | None = None
+    records: tuple[RecordCounts, ...] = ()
 
     @classmethod
     def from_json(cls, report: Mapping[str, Any], out: Path | None = None) -> Self:
@@ -266,6 +308,7 @@ class PackReport:
             engine_warning=report["engine_warning"],
             template_notes=tuple(report["template_notes"]),
             dropped_file=None if dropped is None else out / dropped["file"],
+            records=tuple(RecordCounts(**counts) for counts in manifest.get("records", ())),
         )
 
     @property
@@ -418,6 +461,8 @@ def _source(source: Mapping[str, Any]) -> SourceReport:
         validation=Counts(**source["validation"]),
         examples=tuple(Example(**example) for example in source["examples"]),
         cleaned={key: _cleaned(entry) for key, entry in source.get("cleaned", {}).items()},
+        left_out={key: _left_out(entry) for key, entry in source.get("left_out", {}).items()},
+        document_of=source.get("document_of"),
     )
 
 
@@ -425,6 +470,12 @@ def _cleaned(entry: Mapping[str, Any]) -> Cleaned:
     """Returns the records that one key of ``clean`` changed."""
     examples = tuple(CleanedExample(**example) for example in entry["examples"])
     return Cleaned(entry["records"], examples)
+
+
+def _left_out(entry: Mapping[str, Any]) -> LeftOut:
+    """Returns the documents that were left out for one reason."""
+    examples = tuple(LeftOutExample(**example) for example in entry["examples"])
+    return LeftOut(entry["documents"], examples)
 
 
 def _split(name: str, splits: Mapping[str, Mapping[str, Any]]) -> SplitReport:

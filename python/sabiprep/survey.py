@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -123,6 +123,10 @@ class PlannedSource:
         segments: The templates, each ``{"prompt": …}`` or ``{"target": …}``.
         chat: The conversations that take the place of templates; None for other sources.
         augment: The task that is made from the texts, with its options; None for other sources.
+        tagged: The tagged texts that take the place of templates; None for other sources.
+        templates: The segments of each template, where there are several.
+        when: The condition of a document, if there is one.
+        each: The list of which each element makes a document, if there is one.
         fields: The fields of the sampled records.
         records: The first records.
         sampled_files: Files that were read.
@@ -147,6 +151,10 @@ class PlannedSource:
     segments: tuple[Mapping[str, str], ...]
     chat: Mapping[str, Any] | None
     augment: Mapping[str, Any] | None
+    tagged: Mapping[str, Any] | None
+    templates: tuple[Sequence[Mapping[str, str]], ...]
+    when: str | None
+    each: str | None
     fields: tuple[SeenField, ...]
     records: tuple[PlannedRecord, ...]
     sampled_files: int
@@ -271,6 +279,10 @@ def _source(source: Mapping[str, Any]) -> PlannedSource:
         segments=tuple(source["segments"]),
         chat=source["chat"],
         augment=source["augment"],
+        tagged=source["tagged"],
+        templates=tuple(source["templates"]),
+        when=source["when"],
+        each=source["each"],
         fields=tuple(
             SeenField(**{**seen, "types": tuple(seen["types"]), "labels": tuple(seen["labels"])})
             for seen in source["fields"]

@@ -21,7 +21,9 @@ def report_table(report: PackReport) -> RenderableType:
         *(_sources(report), Text()),
         *((_mix(report), Text()) if any(source.epochs != 1 for source in report.sources) else ()),
         *(_splits(report), Text()),
+        *_records(report),
         *_cleaned(report),
+        *_left_out(report),
         *_examples(report),
         *(Sentence(f"Warning: {visible(warning)}", 2) for warning in report.warnings),
         *(Sentence(f"Note: {visible(note)}", 2) for note in report.notes),
@@ -126,6 +128,18 @@ def _split_cells(split: SplitReport) -> Iterator[str | int]:
         yield from ("-", "-", "-")
 
 
+def _records(report: PackReport) -> Iterator[Text | Sentence]:
+    """Yields the records of each source of several document tables, each counted once."""
+    for counts in report.records:
+        without = f", {counts.without:,} without" if counts.without else ""
+        name = visible(counts.source)
+        yield Sentence(
+            f"{name}: {counts.records:,} records, {counts.kept:,} with a document{without}", 2
+        )
+    if report.records:
+        yield Text()
+
+
 def _cleaned(report: PackReport) -> Iterator[Text | Sentence]:
     """Yields the number of records that cleaning changed, by source and key, with the first one."""
     lines = [
@@ -141,6 +155,27 @@ def _cleaned(report: PackReport) -> Iterator[Text | Sentence]:
         place = f"{visible(first.file)}{place_in_file(first.line, first.row)}"
         count = f"  {visible(name)}: {key}: {cleaned.records:,}"
         yield Sentence(f"{count}, first {place}: {visible(first.change)}", 4)
+    more = len(lines) - EXAMPLES_SHOWN
+    if more > 0:
+        yield Sentence(f"  and {more} more, in manifest.json", 4)
+    yield Text()
+
+
+def _left_out(report: PackReport) -> Iterator[Text | Sentence]:
+    """Yields the documents left out of records with others, by source and reason."""
+    lines = [
+        (source.name, reason, left_out)
+        for source in report.sources
+        for reason, left_out in source.left_out.items()
+    ]
+    if not lines:
+        return
+    yield Sentence("Documents left out of records that have others:")
+    for name, reason, left_out in lines[:EXAMPLES_SHOWN]:
+        first = left_out.examples[0]
+        place = f"{visible(first.file)}{place_in_file(first.line, first.row)}"
+        count = f"  {visible(name)}: {reason}: {left_out.documents:,}"
+        yield Sentence(f"{count}, first {place}: {visible(first.why)}", 4)
     more = len(lines) - EXAMPLES_SHOWN
     if more > 0:
         yield Sentence(f"  and {more} more, in manifest.json", 4)

@@ -23,6 +23,8 @@ pub(crate) enum Purpose {
     Validation,
     /// Whether a record gets one copy more than the whole part of its source's epochs.
     Epochs,
+    /// The template of a record whose source has several.
+    Template,
     /// The place of a document in the order that rows are filled in.
     Pack,
     /// The place of a row in its shard.
@@ -42,6 +44,7 @@ impl Purpose {
             Self::Bucket => "bucket",
             Self::Validation => "validation",
             Self::Epochs => "epochs",
+            Self::Template => "template",
             Self::Pack => "pack",
             Self::Row => "row",
             Self::Augment => "augment",

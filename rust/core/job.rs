@@ -43,8 +43,8 @@ impl Job {
             find_named(source, encoder.chats(), &names)
                 .map_err(|error| error.file(plan.config_file.clone()))?;
         }
-        let build =
-            |source: &Source| builder_of(source, encoder.spellings(), &names, plan.pack.seed);
+        let seed = plan.pack.seed;
+        let build = |source: &Source| builder_of(source, encoder.spellings(), &names, seed);
         let builders = plan.sources.iter().map(build).collect::<Result<_>>();
         let builders = builders.map_err(|error: Error| error.file(plan.config_file.clone()))?;
         for source in plan.sources.iter().filter(|source| !source.is_plain()) {

@@ -1,5 +1,7 @@
 //! The report: the result of a run. Its lasting part is the manifest; timing is for the terminal.
 
+mod accounts;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -14,9 +16,12 @@ use crate::schema::{DropReason, ROWS_PER_BATCH, RecordId, Split, format_version}
 use crate::settle::{Decisions, Epochs, SourceTotals, Sums};
 use crate::spool::{Dropped, Tally};
 use crate::tokenize::Encoder;
+pub(crate) use accounts::account;
+
 use crate::write::{
-    BenchmarkEntry, CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry, Manifest,
-    Program, ShardEntry, SourceEntry, SplitEntry, TOKENIZER_FILE, TokenizerEntry, Written,
+    BenchmarkEntry, CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry,
+    LeftOutEntry, LeftOutExample, Manifest, Program, RecordsEntry, ShardEntry, SourceEntry,
+    SplitEntry, TOKENIZER_FILE, TokenizerEntry, Written,
 };
 
 /// The result of a run.
@@ -145,16 +150,29 @@ pub(crate) fn first_drops(
     tally.examples.iter().take(most).map(in_words).collect()
 }
 
+/// The facts about a finished run that were found beside its decisions.
+pub(crate) struct Facts {
+    /// The entry of every input.
+    pub inputs: Vec<InputEntry>,
+    /// The list of dropped records, if there is one.
+    pub dropped: Option<DroppedEntry>,
+    /// The list of contaminated records, if there is one.
+    pub contaminated: Option<DroppedEntry>,
+    /// The notes.
+    pub notes: Vec<String>,
+    /// Records with a document, by the name of a source of several document tables.
+    pub kept_by_any: BTreeMap<String, u64>,
+}
+
 /// Returns the manifest of a finished run, sealed.
 pub(crate) fn manifest(
     job: &Job,
     decisions: &Decisions,
     shards: &[ShardSums],
-    inputs: Vec<InputEntry>,
-    [dropped, contaminated]: [Option<DroppedEntry>; 2],
-    notes: Vec<String>,
+    facts: Facts,
     context: &Context<'_>,
 ) -> Result<Manifest> {
+    let Facts { inputs, dropped, contaminated, notes, kept_by_any } = facts;
     let (plan, encoder) = (&job.plan, &job.encoder);
     // Settling counted documents before packing cut them.
     let sources = (0..plan.sources.len()).map(|index| {
@@ -180,6 +198,7 @@ pub(crate) fn manifest(
         config: resolved_config(plan),
         inputs,
         sources: sources.collect::<Result<_>>()?,
+        records: record_entries(plan, decisions, kept_by_any),
         splits: Split::ALL
             .into_iter()
             .map(|split| (split.name().to_owned(), split_entry(plan, split, shards)))
@@ -208,6 +227,22 @@ fn benchmarks_of(held_out: Option<&HeldOut>) -> Vec<BenchmarkEntry> {
     tasks.map(entry).collect()
 }
 
+/// Returns the entries of the sources of several document tables, in order of name.
+fn record_entries(
+    plan: &Plan,
+    decisions: &Decisions,
+    kept_by_any: BTreeMap<String, u64>,
+) -> Vec<RecordsEntry> {
+    let entry = |(name, kept): (String, u64)| {
+        let mut tables = plan.sources.iter().zip(&decisions.sources);
+        let table =
+            tables.find(|(source, _)| source.document.is_some() && source.record_name == name);
+        let records = table.map_or(0, |(_, totals)| totals.tally.records);
+        RecordsEntry { source: name, records, kept, without: records - kept }
+    };
+    kept_by_any.into_iter().map(entry).collect()
+}
+
 /// Returns the entry of a tokenizer.
 fn tokenizer_entry(encoder: &Encoder) -> Result<TokenizerEntry> {
     let controls = encoder.controls();
@@ -224,44 +259,6 @@ fn tokenizer_entry(encoder: &Encoder) -> Result<TokenizerEntry> {
         probes: encoder.probes()?,
         chat_template: encoder.chat_template().map(str::to_owned),
     })
-}
-
-/// Checks M7: every record is kept or dropped for a reason, and the sums over sources equal the
-/// sums over shards.
-pub(crate) fn account(manifest: &Manifest) -> std::result::Result<(), String> {
-    let broken = |what: String| Err(format!("M7: {what}"));
-    for source in &manifest.sources {
-        let drops: u64 = source.drops.values().sum();
-        if source.records != source.kept + drops {
-            let (name, records, kept) = (&source.name, source.records, source.kept);
-            return broken(format!(
-                "source '{name}': {records} records, {kept} kept, {drops} dropped"
-            ));
-        }
-    }
-    // Counted apart: sources by settling, shards when they were written.
-    for split in Split::ALL {
-        let Some(entry) = manifest.splits.get(split.name()) else {
-            return broken(format!("no split '{}'", split.name()));
-        };
-        let mut of_sources = Sums::default();
-        for source in &manifest.sources {
-            of_sources.add_sums(if split == Split::Train {
-                source.train
-            } else {
-                source.validation
-            });
-        }
-        let of_shards =
-            Sums { documents: entry.documents, tokens: entry.tokens, targets: entry.targets };
-        if of_sources != of_shards {
-            return broken(format!(
-                "the sources' {} sums are not those of its shards",
-                split.name()
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Returns the entry of a source.
@@ -303,6 +300,8 @@ fn source_entry(
         cleaned: cleaned_entries(plan, source, tally, context)?,
         spans: source.spans.clone(),
         loss_weight: source.loss_weight.clone(),
+        left_out: left_out_entries(plan, source, tally, context)?,
+        document_of: source.document.is_some().then(|| source.record_name.clone()),
     })
 }
 
@@ -321,6 +320,25 @@ fn cleaned_entries(
     let entries = tally.cleaned.iter().map(|(change, records)| {
         let examples = records.examples.iter().map(example).collect::<Result<_>>()?;
         Ok((change.name().to_owned(), CleanedEntry { records: records.count, examples }))
+    });
+    entries.collect()
+}
+
+/// Returns the entries of the documents that were left out of records, by reason.
+fn left_out_entries(
+    plan: &Plan,
+    source: &Source,
+    tally: &Tally,
+    context: &Context<'_>,
+) -> Result<BTreeMap<String, LeftOutEntry>> {
+    let example = |(&record_id, why): (&u64, &String)| {
+        let input = &plan.inputs[source.inputs[RecordId::unpack(record_id).nth_input]];
+        let place = plan.place_of(source, record_id, context)?;
+        Ok(LeftOutExample { file: input.name.clone(), place, why: why.clone() })
+    };
+    let entries = tally.left_out.iter().map(|(reason, counts)| {
+        let examples = counts.examples.iter().map(example).collect::<Result<_>>()?;
+        Ok((reason.name().to_owned(), LeftOutEntry { documents: counts.count, examples }))
     });
     entries.collect()
 }

@@ -8,7 +8,7 @@ mod weight;
 use std::sync::Arc;
 
 pub use doc_id::DocId;
-pub(crate) use doc_id::{MAX_COPIES, MAX_WINDOWS, OFFSET_BITS, RecordId};
+pub(crate) use doc_id::{MAX_COPIES, MAX_PARTS, MAX_WINDOWS, OFFSET_BITS, RecordId};
 pub use weight::Weight;
 
 use arrow_schema::{DataType, Field, Schema};
@@ -138,6 +138,8 @@ pub enum DropReason {
     MissingField,
     /// The template failed on this record.
     TemplateError,
+    /// The tags of a tagged text do not say where its prompt ends and its target begins.
+    UnparsedTags,
     /// The target has no text.
     EmptyTarget,
     /// The target has text, but none of it is left as tokens.
@@ -146,6 +148,10 @@ pub enum DropReason {
     TooLong,
     /// The data spells a control token, and the source refuses that.
     Refused,
+    /// It makes more documents than a record may have.
+    TooManyDocuments,
+    /// The `when` of its source is false for it, or the list that its source takes apart is empty.
+    NotChosen,
     /// The source filters it out for its text.
     Filtered,
     /// A training record shares an n-gram with a file that training is kept clean of.
@@ -160,14 +166,17 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the report.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Malformed,
         Self::MissingField,
         Self::TemplateError,
+        Self::UnparsedTags,
         Self::EmptyTarget,
         Self::NoTargetLeft,
         Self::TooLong,
         Self::Refused,
+        Self::TooManyDocuments,
+        Self::NotChosen,
         Self::Filtered,
         Self::Contaminated,
         Self::Duplicate,
@@ -184,6 +193,7 @@ impl DropReason {
             Self::Malformed
                 | Self::MissingField
                 | Self::TemplateError
+                | Self::UnparsedTags
                 | Self::EmptyTarget
                 | Self::NoTargetLeft
         )
@@ -194,7 +204,8 @@ impl DropReason {
     pub(crate) fn is_choice(self) -> bool {
         matches!(
             self,
-            Self::Filtered
+            Self::NotChosen
+                | Self::Filtered
                 | Self::Contaminated
                 | Self::Duplicate
                 | Self::InValidation
@@ -209,10 +220,13 @@ impl DropReason {
             Self::Malformed => "malformed",
             Self::MissingField => "missing field",
             Self::TemplateError => "template error",
+            Self::UnparsedTags => "unparsed tags",
             Self::EmptyTarget => "empty target",
             Self::NoTargetLeft => "no target left",
             Self::TooLong => "too long",
             Self::Refused => "refused",
+            Self::TooManyDocuments => "too many documents",
+            Self::NotChosen => "not chosen",
             Self::Filtered => "filtered",
             Self::Contaminated => "contaminated",
             Self::Duplicate => "duplicate",

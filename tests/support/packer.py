@@ -78,17 +78,34 @@ def explain(
     corpus: Path, source: str, record: Mapping[str, Any], *, tokenizer: Path, seq_len: int
 ) -> Explained:
     """One record at every stage, by the core."""
+    PackOptions(seq_len=seq_len, tokenizer=tokenizer, threads=1)
+    [explained] = explain_all(corpus, source, record, tokenizer=tokenizer, seq_len=seq_len)
+    return explained
+
+
+def explain_all(
+    corpus: Path, source: str, record: Mapping[str, Any], *, tokenizer: Path, seq_len: int
+) -> list[Explained]:
+    """Every document of one record at every stage, by the core; one if the record makes none."""
     options = PackOptions(seq_len=seq_len, tokenizer=tokenizer, threads=1)
     told, table = _core.explain(corpus, source, json.dumps(record), options)
-    stages, tokens = json.loads(told), table.to_pydict()
+    tokens = table.to_pylist()
+    return [
+        _explained(stages, [token for token in tokens if token["document"] == nth])
+        for nth, stages in enumerate(json.loads(told))
+    ]
+
+
+def _explained(stages: dict[str, Any], tokens: list[dict[str, Any]]) -> Explained:
+    """A document, of the core's JSON and its tokens."""
     return Explained(
         spans=[(span["text"], span["role"], span["literal"]) for span in stages["spans"]],
         runs=stages["runs"],
-        ids=tokens["id"],
-        roles=tokens["role"],
-        loss_mask=tokens["trained"],
-        pieces=tokens["text"],
-        windows=tokens["window"],
+        ids=[token["id"] for token in tokens],
+        roles=[token["role"] for token in tokens],
+        loss_mask=[token["trained"] for token in tokens],
+        pieces=[token["text"] for token in tokens],
+        windows=[token["window"] for token in tokens],
         truncated=stages["truncated"],
         dropped=None if stages["dropped"] is None else stages["dropped"]["reason"],
     )

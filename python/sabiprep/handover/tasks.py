@@ -258,7 +258,9 @@ def _template(dataset: PackedDataset, source: SourceInfo) -> Any:
     """Returns the template of a source as the manifest has it, for whoever reads the task."""
     match dataset.manifest["config"].get("source"):
         case [*sources] if source.id < len(sources) and isinstance(sources[source.id], dict):
-            return sources[source.id].get("segments") or []
+            entry = sources[source.id]
+            ways = (entry.get(way) for way in ("segments", "templates", "tagged"))
+            return next(filter(None, ways), [])
     return []
 
 

@@ -5,17 +5,19 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::mask::push_piece_mask;
 use crate::pipeline::{Scratch, fit};
-use crate::plan::{Plan, nearest};
+use crate::plan::{Plan, Source, nearest};
 use crate::read::{self, Fields};
 use crate::schema::{Refusal, Role, Run, Weight, push_run};
-use crate::segment::Rendered;
+use crate::segment::{Rendered, Way};
 use crate::tokenize::Document;
 
-/// A record at every stage.
+/// A document of a record at every stage; or the record, if it makes none.
 #[derive(Debug, Clone)]
 pub struct Explanation {
     /// The name of its source.
     pub source: String,
+    /// The part of the record that it is made of, in words; empty for the whole record.
+    pub part: String,
     /// The rendered text, span by span: its role, whether the template spelled it, and the text.
     pub spans: Vec<(Role, bool, String)>,
     /// The texts that are encoded separately.
@@ -28,6 +30,8 @@ pub struct Explanation {
     pub weight: Option<f32>,
     /// The changes that cleaning made: each by its key, with its first example.
     pub cleaned: Vec<(&'static str, String)>,
+    /// The documents of the record that were left out; the first document has them.
+    pub left_out: Vec<Refusal>,
     /// The reason why the record makes no document, if it makes none.
     pub dropped: Option<Refusal>,
 }
@@ -45,54 +49,85 @@ pub struct ShownToken {
     pub window: u32,
 }
 
-/// Explains `record`, a JSON object, as a record of the source named `source`.
+/// Explains `record`, a JSON object, as a record of the source named `source`: each of its
+/// documents, of every document table.
 pub fn explain(
     plan: Plan,
     source: &str,
     record: &[u8],
     context: &Context<'_>,
-) -> Result<Explanation> {
+) -> Result<Vec<Explanation>> {
     let plan = plan.with_languages(context)?;
-    let index = source_named(&plan, source)?;
+    let indices = sources_named(&plan, source)?;
     let job = Job::prepare(plan, context)?;
-    let renames = &job.plan.sources[index].options.rename;
-    let fields = read::parse_json(record).and_then(|fields| read::renamed(fields, renames));
-    // The record lies in no file: it is explained as the first of one.
-    explain_fields(&job, index, 0, fields)
+    let mut documents = Vec::new();
+    for index in indices {
+        let renames = &job.plan.sources[index].options.rename;
+        let fields = read::parse_json(record).and_then(|fields| read::renamed(fields, renames));
+        documents.extend(explain_fields(&job, index, None, fields)?);
+    }
+    Ok(documents)
 }
 
-/// Explains the record `record_id` of the source `index`, whose fields were read.
+/// Explains the record `record_id` of the source `index`, whose fields were read; `None` for one that
+/// lies in no file: it is explained as the first of one, by every template. Returns at least one
+/// explanation.
 pub(super) fn explain_fields(
     job: &Job,
     index: usize,
-    record_id: u64,
+    record_id: Option<u64>,
     fields: std::result::Result<Fields, Refusal>,
-) -> Result<Explanation> {
-    let mut scratch = Scratch::new(job);
-    let fitted = fields.and_then(|fields| fit(job, index, record_id, fields, &mut scratch));
-    // A record that is dropped after rendering still shows its text.
-    let rendered = &scratch.rendered;
-    let mut out = Explanation {
-        source: job.plan.sources[index].name.clone(),
+) -> Result<Vec<Explanation>> {
+    let mut scratch = Scratch::showing(job);
+    scratch.rendered.in_no_file = record_id.is_none();
+    let id = record_id.unwrap_or(0);
+    let fitted = fields.and_then(|fields| fit(job, index, id, fields, &mut scratch));
+    let truncated = match fitted {
+        Ok(truncated) => truncated,
+        // A record that is dropped after rendering still shows its text.
+        Err(refusal) => {
+            let dropped = Some(refusal);
+            return Ok(vec![Explanation { dropped, ..shown(job, index, &scratch.rendered) }]);
+        }
+    };
+    let mut documents = Vec::new();
+    for (rendered, document) in scratch.shown().iter().zip(&scratch.documents) {
+        let mut out = Explanation { truncated, ..shown(job, index, rendered) };
+        add_tokens(job, index, document, &mut out)?;
+        documents.push(out);
+    }
+    if let Some(first) = documents.first_mut() {
+        first.cleaned = cleaned_of(&scratch.rendered);
+        first.left_out.clone_from(&scratch.rendered.left_out);
+    }
+    Ok(documents)
+}
+
+/// Returns the explanation of a rendered document, without its tokens.
+fn shown(job: &Job, index: usize, rendered: &Rendered) -> Explanation {
+    let source = &job.plan.sources[index];
+    Explanation {
+        source: source.name.clone(),
+        part: part_of(source, rendered),
         spans: spans_of(rendered),
         runs: rendered.runs().iter().map(|run| run.text.to_owned()).collect(),
         tokens: vec![],
         truncated: false,
         weight: rendered.weight.map(Weight::value),
         cleaned: cleaned_of(rendered),
+        left_out: Vec::new(),
         dropped: None,
-    };
-    match fitted {
-        Ok(truncated) => out.truncated = truncated,
-        Err(refusal) => {
-            out.dropped = Some(refusal);
-            return Ok(out);
-        }
     }
-    for document in &scratch.documents {
-        add_tokens(job, index, document, &mut out)?;
-    }
-    Ok(out)
+}
+
+/// Returns the element and the template that a document is made of, in words.
+fn part_of(source: &Source, rendered: &Rendered) -> String {
+    let Way { element, template } = rendered.way;
+    let list = source.each.as_deref().unwrap_or_default();
+    let element = element.map(|nth| format!("element {} of `{list}`", nth + 1));
+    let count = source.templates.len();
+    let template = template.map(|nth| format!("template {} of {count}", nth + 1));
+    element.into_iter().chain(template).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the changes that cleaning made in a rendered record.
@@ -126,17 +161,26 @@ fn add_tokens(job: &Job, source: usize, document: &Document, out: &mut Explanati
     Ok(())
 }
 
-/// Returns the index of the source named `name`.
-fn source_named(plan: &Plan, name: &str) -> Result<usize> {
+/// Returns the index of the source named `name`; or those of its document tables.
+fn sources_named(plan: &Plan, name: &str) -> Result<Vec<usize>> {
+    let indices = |is_named: &dyn Fn(&Source) -> bool| -> Vec<usize> {
+        let sources = plan.sources.iter().enumerate();
+        sources.filter(|(_, source)| is_named(source)).map(|(index, _)| index).collect()
+    };
+    let mut found = indices(&|source| source.name == name);
+    if found.is_empty() {
+        found = indices(&|source| source.document.is_some() && source.record_name == name);
+    }
+    if !found.is_empty() {
+        return Ok(found);
+    }
     let names = || plan.sources.iter().map(|known| known.name.as_str());
-    names().position(|known| known == name).ok_or_else(|| {
-        let near = nearest(name, names());
-        let hint = near.map(|near| format!("did you mean '{near}'? ")).unwrap_or_default();
-        let names: Vec<&str> = names().collect();
-        Error::config(format!("no source is named '{name}'"))
-            .file(plan.config_file.clone())
-            .remedy(format!("{hint}sources: {}", names.join(", ")))
-    })
+    let near = nearest(name, names());
+    let hint = near.map(|near| format!("did you mean '{near}'? ")).unwrap_or_default();
+    let names: Vec<&str> = names().collect();
+    Err(Error::config(format!("no source is named '{name}'"))
+        .file(plan.config_file.clone())
+        .remedy(format!("{hint}sources: {}", names.join(", "))))
 }
 
 /// Returns the role runs of tokens `start..end`.

@@ -240,6 +240,7 @@ impl Texts<'_> {
             // Apart from `pending`: a record that is refused after its first document gives none.
             let mut texts = Vec::new();
             let builder = &*self.builders[*source];
+            rendered.begin(record.id);
             let built = builder.build_record(&record, &mut rendered, &mut |rendered| {
                 builder.refuse(rendered)?;
                 // What is made of a text is noise, or the text again.

@@ -2,7 +2,7 @@
 
 use crate::job::Job;
 use crate::read::Record;
-use crate::schema::{DropReason, Refusal, SpecialInData, Weight};
+use crate::schema::{DropReason, MAX_PARTS, Refusal, SpecialInData, Weight};
 use crate::segment::{Each, Fields, Rendered, refuse_tokens};
 use crate::tokenize::{Document, Session};
 
@@ -17,8 +17,12 @@ pub(crate) struct Scratch {
     pub text: String,
     /// The ends of the documents' texts in `text`.
     ends: Vec<usize>,
+    /// Whether each text of the whole record became a document; the others are left out.
+    kept: Vec<bool>,
     /// The buffers of the tokenizer.
     session: Session,
+    /// The rendered texts of the documents, if they are to be shown.
+    shown: Option<Vec<Rendered>>,
 }
 
 impl Scratch {
@@ -29,8 +33,20 @@ impl Scratch {
             documents: Vec::new(),
             text: String::new(),
             ends: Vec::new(),
+            kept: Vec::new(),
             session: job.encoder.session(),
+            shown: None,
         }
+    }
+
+    /// Returns empty buffers that keep the rendered texts.
+    pub(crate) fn showing(job: &Job) -> Self {
+        Self { shown: Some(Vec::new()), ..Self::new(job) }
+    }
+
+    /// Returns the rendered texts of the documents at hand, if they are kept.
+    pub(crate) fn shown(&self) -> &[Rendered] {
+        self.shown.as_deref().unwrap_or_default()
     }
 
     /// Returns the text of each document of the record at hand.
@@ -60,10 +76,10 @@ pub(crate) fn prepare_record(
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
     let builder = &*job.builders[source];
-    scratch.rendered.record_id = record.id;
     let build =
         |rendered: &mut Rendered, each: &mut Each<'_>| builder.build_record(record, rendered, each);
-    make(job, source, scratch, |_| true, build, true).map(|_| ())
+    scratch.rendered.begin(record.id);
+    make_whole(job, source, scratch, build)
 }
 
 /// Makes the documents of the record with these `fields`, as [`prepare_record`] does. The id of the
@@ -77,62 +93,122 @@ pub(crate) fn prepare(
     let builder = &*job.builders[source];
     let build =
         |rendered: &mut Rendered, each: &mut Each<'_>| builder.build(fields, rendered, each);
-    make(job, source, scratch, |_| true, build, true).map(|_| ())
+    scratch.rendered.begin(scratch.rendered.record_id);
+    make_whole(job, source, scratch, build)
 }
 
-/// Makes documents as [`prepare`] does, if `is_wanted` holds for every rendered text. Returns
-/// whether it does. The documents are of shortened fields, so that no filter judges them.
+/// Makes the documents of the record at hand again, of shortened `fields`, if `is_wanted` holds for
+/// every rendered text. Returns whether it does. No filter judges shortened texts.
 pub(crate) fn prepare_if(
     job: &Job,
     source: usize,
     fields: &Fields,
     scratch: &mut Scratch,
-    is_wanted: impl FnMut(&Rendered) -> bool,
-) -> Result<bool, Refusal> {
-    let builder = &*job.builders[source];
-    let build =
-        |rendered: &mut Rendered, each: &mut Each<'_>| builder.build(fields, rendered, each);
-    make(job, source, scratch, is_wanted, build, false)
-}
-
-/// Makes the documents whose texts `build` renders. Stops at a text that is not wanted, and returns
-/// whether all were wanted. Refuses a record that its source filters out, if `is_whole`.
-fn make(
-    job: &Job,
-    source: usize,
-    scratch: &mut Scratch,
     mut is_wanted: impl FnMut(&Rendered) -> bool,
-    build: impl FnOnce(&mut Rendered, &mut Each<'_>) -> Result<(), Refusal>,
-    is_whole: bool,
 ) -> Result<bool, Refusal> {
-    let Scratch { rendered, documents, text, ends, session } = scratch;
-    rendered.weight = None;
+    let Scratch { rendered, documents, text, ends, kept, session, shown } = scratch;
+    let mut texts = Texts { text, ends, shown };
     documents.clear();
-    text.clear();
-    ends.clear();
-    let mut all_wanted = true;
-    build(rendered, &mut |rendered| {
+    texts.clear();
+    let (mut count, mut all_wanted) = (0, true);
+    rendered.begin(rendered.record_id);
+    job.builders[source].build(fields, rendered, &mut |rendered| {
         all_wanted = all_wanted && is_wanted(rendered);
-        if all_wanted {
-            if !documents.is_empty() {
-                text.push('\n');
-            }
-            text.push_str(&rendered.text);
-            ends.push(text.len());
-            if is_whole {
-                job.builders[source].refuse(rendered)?;
-            }
-            let mut document = encode(job, source, rendered, session)?;
-            document.weight = rendered.weight;
-            document.marks.weightless = rendered.weight.is_some_and(Weight::is_zero).into();
-            if is_whole && let Some(filter) = &job.plan.sources[source].filter {
-                refuse_tokens(filter, document.ids.len())?;
-            }
-            documents.push(document);
+        // What the whole record left out stays out.
+        let is_kept = kept.get(count).copied().unwrap_or(false);
+        count += 1;
+        if all_wanted && is_kept {
+            texts.push(rendered);
+            documents.push(encode(job, source, rendered, session)?);
         }
         Ok(())
     })?;
-    Ok(all_wanted)
+    Ok(all_wanted && count == kept.len())
+}
+
+/// Makes the documents whose texts `build` renders. Refuses texts that the source filters out, and
+/// a record of too many documents.
+fn make_whole(
+    job: &Job,
+    source: usize,
+    scratch: &mut Scratch,
+    build: impl FnOnce(&mut Rendered, &mut Each<'_>) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let Scratch { rendered, documents, text, ends, kept, session, shown } = scratch;
+    let mut texts = Texts { text, ends, shown };
+    documents.clear();
+    texts.clear();
+    kept.clear();
+    let mut are_too_many = false;
+    build(rendered, &mut |rendered| {
+        kept.push(false);
+        if documents.len() == MAX_PARTS as usize {
+            are_too_many = true;
+            return Ok(());
+        }
+        texts.push(rendered);
+        // A builder of several documents goes on without those that are refused.
+        let document = judged(job, source, rendered, session);
+        documents.push(document.inspect_err(|_| texts.forget_last())?);
+        if let Some(last) = kept.last_mut() {
+            *last = true;
+        }
+        Ok(())
+    })?;
+    if are_too_many {
+        let why = format!("it makes more than {MAX_PARTS} documents, the most of a record");
+        return Err(Refusal::new(DropReason::TooManyDocuments, why));
+    }
+    Ok(())
+}
+
+/// Encodes a rendered text, unless its source filters it out.
+fn judged(
+    job: &Job,
+    source: usize,
+    rendered: &Rendered,
+    session: &mut Session,
+) -> Result<Document, Refusal> {
+    job.builders[source].refuse(rendered)?;
+    let document = encode(job, source, rendered, session)?;
+    if let Some(filter) = &job.plan.sources[source].filter {
+        refuse_tokens(filter, document.ids.len())?;
+    }
+    Ok(document)
+}
+
+/// The texts of the documents of a record.
+struct Texts<'a> {
+    text: &'a mut String,
+    ends: &'a mut Vec<usize>,
+    /// The documents as they were rendered, if they are to be shown.
+    shown: &'a mut Option<Vec<Rendered>>,
+}
+
+impl Texts<'_> {
+    /// Removes every text.
+    fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+        self.shown.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Appends the text of a document.
+    fn push(&mut self, rendered: &Rendered) {
+        if !self.ends.is_empty() {
+            self.text.push('\n');
+        }
+        self.text.push_str(&rendered.text);
+        self.ends.push(self.text.len());
+        self.shown.iter_mut().for_each(|shown| shown.push(rendered.clone()));
+    }
+
+    /// Removes the last text.
+    fn forget_last(&mut self) {
+        self.ends.pop();
+        self.shown.iter_mut().for_each(|shown| drop(shown.pop()));
+        self.text.truncate(self.ends.last().copied().unwrap_or(0));
+    }
 }
 
 /// Encodes a rendered text. Refuses control tokens in its data, if the source says so.
@@ -148,5 +224,8 @@ fn encode(
         let why = format!("its data spells the control token '{token}'");
         return Err(Refusal::new(DropReason::Refused, why));
     }
-    job.encoder.encode(rendered, session)
+    let mut document = job.encoder.encode(rendered, session)?;
+    document.weight = rendered.weight;
+    document.marks.weightless = rendered.weight.is_some_and(Weight::is_zero).into();
+    Ok(document)
 }

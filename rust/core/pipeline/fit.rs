@@ -2,6 +2,7 @@
 
 use super::document::{Scratch, prepare, prepare_if};
 use crate::job::Job;
+use crate::plan::Source;
 use crate::schema::{DropReason, MAX_WINDOWS, Overflow, Refusal};
 use crate::segment::{Fields, Step, value_at_mut};
 
@@ -28,10 +29,12 @@ pub(crate) fn fit(
         Overflow::Split => Ok(false),
         Overflow::Truncate => {
             let touched = std::mem::take(&mut scratch.rendered.touched);
+            let left_out = std::mem::take(&mut scratch.rendered.left_out);
             let origin = scratch.rendered.origin.take();
             let made = truncate(job, source, fields, len, scratch).map(|()| true);
             // Of the whole record, not of the shortened one.
             (scratch.rendered.touched, scratch.rendered.origin) = (touched, origin);
+            scratch.rendered.left_out = left_out;
             made
         }
         Overflow::Drop | Overflow::Error => Err(too_long(len, pack.seq_len, "")),
@@ -98,20 +101,23 @@ fn drop_units(
     (whole_len, most): (usize, usize),
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
-    let seq_len = job.plan.pack.seq_len;
-    let is_chat = job.plan.sources[source].chat.is_some();
+    let (seq_len, named) = (job.plan.pack.seq_len, &job.plan.sources[source]);
     let fits = |count: usize, scratch: &mut Scratch| {
         let Some(fields) = job.builders[source].without_units(fields, count) else { return false };
-        let made = if is_chat {
-            prepare(job, source, &fields, scratch)
+        let is_made = if named.chat.is_some() {
+            prepare(job, source, &fields, scratch).is_ok()
         } else {
             // A filter judged the whole text.
-            prepare_if(job, source, &fields, scratch, |_| true).map(|_| ())
+            prepare_if(job, source, &fields, scratch, |_| true).is_ok_and(|is_made| is_made)
         };
-        made.is_ok() && scratch.longest() <= seq_len
+        is_made && scratch.longest() <= seq_len
     };
     if most == 0 || !fits(most, scratch) {
-        let least = if is_chat { "last exchange" } else { "shortest text" };
+        let least = match named {
+            Source { chat: Some(_), .. } => "last exchange",
+            Source { tagged: Some(_), .. } => "target",
+            _ => "shortest text",
+        };
         return Err(too_long(whole_len, seq_len, &format!(" and its {least} leaves no room")));
     }
     let (mut over, mut count) = (0, most);
@@ -139,6 +145,7 @@ fn targets_of(
         return Ok(None);
     }
     let mut targets = Vec::new();
+    scratch.rendered.begin(scratch.rendered.record_id);
     job.builders[source].build(fields, &mut scratch.rendered, &mut |rendered| {
         targets.extend(rendered.targets().into_iter().map(str::to_owned));
         Ok(())

@@ -26,6 +26,7 @@ use crate::tokenize::Document;
 pub(super) type Made = std::result::Result<Documents, Refusal>;
 
 /// The documents of a record.
+#[derive(Default)]
 pub(super) struct Documents {
     list: Vec<(DocMeta, Document)>,
     key: Option<Key>,
@@ -45,6 +46,8 @@ pub(super) struct Mapped {
     is_doubtful: bool,
     /// The changes that cleaning made in its texts.
     touched: Touched,
+    /// The documents that were left out of it.
+    left_out: Vec<Refusal>,
 }
 
 /// Maps the records of one source on one thread.
@@ -78,18 +81,27 @@ impl<'a> Mapper<'a> {
         let is_doubtful = record.is_doubtful();
         let prepared = prepare_record(self.job, self.source, record, &mut self.scratch);
         let touched = std::mem::take(&mut self.scratch.rendered.touched);
-        if let Err(refusal) = prepared {
-            let (whole, fitted) = (Err(refusal), None);
-            return Ok(Mapped { record_id, whole, fitted, longest: 0, is_doubtful, touched });
+        let left_out = std::mem::take(&mut self.scratch.rendered.left_out);
+        let mut mapped = Mapped {
+            record_id,
+            whole: prepared.map(|()| Documents::default()),
+            fitted: None,
+            longest: 0,
+            is_doubtful,
+            touched,
+            left_out,
+        };
+        if mapped.whole.is_err() {
+            return Ok(mapped);
         }
         let (longest, documents) = (self.scratch.longest(), self.scratch.documents.iter());
         let tokens: usize = documents.map(|document| document.ids.len()).sum();
         monitor.tokens.fetch_add(tokens as u64, Relaxed);
-        let whole = Ok(self.take(record_id));
+        (mapped.whole, mapped.longest) = (Ok(self.take(record_id)), longest);
         let is_long = self.shortens && longest > self.job.plan.pack.seq_len;
         let fields = is_long.then(|| record.fields().ok()).flatten();
-        let fitted = fields.map(|fields| self.shorten(record_id, fields, longest));
-        Ok(Mapped { record_id, whole, fitted, longest, is_doubtful, touched })
+        mapped.fitted = fields.map(|fields| self.shorten(record_id, fields, longest));
+        Ok(mapped)
     }
 
     /// Makes the shortened documents of a record with these fields, whose whole documents an
@@ -118,8 +130,9 @@ impl<'a> Mapper<'a> {
     fn take(&mut self, record_id: u64) -> Documents {
         let (job, source) = (self.job, &self.job.plan.sources[self.source]);
         let text = self.scratch.content();
-        let subject = Subject { name: &source.name, record: record_id, copy: 0 };
-        // One choice a record: its documents share a bucket, so that they are settled together.
+        let subject = Subject { name: &source.record_name, record: record_id, copy: 0 };
+        // One choice a record: its documents share a bucket, so that they are settled together, and
+        // those of other document tables, so that its record is counted once.
         let bucket = choice(job.plan.pack.seed, Purpose::Bucket, subject) % u64::from(BUCKETS);
         let contaminated = job.held_out.as_ref().is_some_and(|n_grams| {
             let mut texts = self.scratch.texts().chain([text]);
@@ -133,11 +146,12 @@ impl<'a> Mapper<'a> {
         });
         let minhash = self.minhash.as_mut();
         let bands = minhash.map(|minhash| minhash.bands(self.contents.normalised()));
-        let documents = (0..).zip(self.scratch.documents.drain(..)).map(|(part, document)| {
-            let targets = count_targets(&document.runs, source.loss);
-            let meta = DocMeta::new(record_id, part, targets, bucket as u16, contaminated);
-            (meta, document)
-        });
+        let documents =
+            (0..=u8::MAX).zip(self.scratch.documents.drain(..)).map(|(part, document)| {
+                let targets = count_targets(&document.runs, source.loss);
+                let meta = DocMeta::new(record_id, part, targets, bucket as u16, contaminated);
+                (meta, document)
+            });
         Documents { list: documents.collect(), key, bands: bands.unwrap_or_default() }
     }
 }
@@ -159,10 +173,13 @@ impl Spools<'_> {
         mapped: Mapped,
         context: &Context<'_>,
     ) -> Result<()> {
-        let Mapped { record_id, whole, fitted, longest, is_doubtful, touched } = mapped;
+        let Mapped { record_id, whole, fitted, longest, is_doubtful, touched, left_out } = mapped;
         let tally = self.whole.tally();
         tally.records += 1;
         tally.cleaned.count(record_id, &touched);
+        if whole.is_ok() {
+            tally.left_out.count(record_id, &left_out);
+        }
         if is_doubtful {
             tally.doubts.add(Doubts { count: 1, first: Some(record_id) });
         }

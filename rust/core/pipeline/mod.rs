@@ -42,9 +42,9 @@ use crate::monitor::Phase;
 use crate::notes::{notes, numbered, numbered_labels};
 use crate::plan::{PackOptions, Plan, Source};
 use crate::read::InputSplit;
-use crate::report::{self, Report, ShardSums, Timing};
+use crate::report::{self, Facts, Report, ShardSums, Timing};
 use crate::segment::Segmenter;
-use crate::settle::{Corpus, PartOf, settle};
+use crate::settle::{Corpus, PartOf, kept_by_any, settle};
 use crate::spool::{Listing, Spool, Store, Tally};
 use crate::storage::{Stamp, Storage};
 use crate::tasks;
@@ -308,7 +308,10 @@ impl<'a> Run<'a> {
         let shards = reduce(runner, &stage)?;
         let held_out = job.held_out.as_ref();
         let notes = notes(&job.encoder, plan, decisions, &shards, held_out, context)?;
-        let manifest = report::manifest(job, decisions, &shards, inputs, dropped, notes, context)?;
+        let kept_by_any = kept_by_any(corpus, decisions, context)?;
+        let [dropped, contaminated] = dropped;
+        let facts = Facts { inputs, dropped, contaminated, notes, kept_by_any };
+        let manifest = report::manifest(job, decisions, &shards, facts, context)?;
         let timing = Timing {
             map: (mapped - started).as_secs_f64(),
             settle: (settled - mapped).as_secs_f64(),

@@ -63,6 +63,18 @@ impl SpoolNames {
         if let Some(weight) = &source.loss_weight {
             whole["loss_weight"] = json!(weight);
         }
+        for (key, value) in [
+            ("record_name", source.document.as_ref().map(|_| json!(source.record_name))),
+            ("tagged", source.tagged.as_ref().map(|tagged| json!(tagged))),
+            ("templates", (!source.templates.is_empty()).then(|| json!(source.templates))),
+            ("choose", source.choose.map(|choose| json!(choose))),
+            ("when", source.when.as_ref().map(|when| json!(when))),
+            ("each", source.each.as_ref().map(|each| json!(each))),
+        ] {
+            if let Some(value) = value {
+                whole[key] = value;
+            }
+        }
         // The script that is expected depends on the language.
         if let Some(filter) = &source.filter {
             whole["filter"] = json!([filter, source.written_lang]);

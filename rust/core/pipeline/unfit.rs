@@ -14,9 +14,9 @@ use crate::plan::{Input, Plan, Source};
 use crate::read::{self, InputSplit};
 use crate::report::{example_entry, first_drops};
 use crate::schema::{DropReason, Refusal};
-use crate::spool::Tally;
+use crate::spool::{Dropped, Tally};
 use crate::tasks;
-use crate::write::{ExampleEntry, Manifest};
+use crate::write::{ExampleEntry, LeftOutEntry, LeftOutExample, Manifest};
 
 /// The largest share of unfit records where the configuration says nothing.
 const MAX_BAD_FRACTION: f64 = 0.05;
@@ -42,6 +42,11 @@ fn count(tally: &Tally, is_such: fn(DropReason) -> bool) -> u64 {
     reasons.map(|reason| tally.drops[reason as usize]).sum()
 }
 
+/// Returns the number of records that a source is judged by: those that its `when` and `each` chose.
+fn chosen(tally: &Tally) -> u64 {
+    tally.records - tally.drops[DropReason::NotChosen as usize]
+}
+
 /// Returns the largest share of unfit records that a source of `records` records may have.
 pub(crate) fn allowed_unfit(source: &Source, records: u64) -> f64 {
     let default = if records >= ENOUGH { MAX_BAD_FRACTION } else { 1.0 };
@@ -61,7 +66,7 @@ pub(super) fn refuse_unfit(plan: &Plan, tallies: &[Tally], context: &Context<'_>
         // Records without a language may all be unfit: they are a share of the file's.
         let is_rest = is_rest(source);
         // Not one fit record: the configuration is wrong, not the data.
-        if !is_rest && bad > 0 && bad == tally.records {
+        if !is_rest && bad > 0 && bad == chosen(tally) {
             let first = first_drops(plan, source, tally, 1, context)?.join("");
             let what = format!("none of its records ({bad}) can be used; the first: {first}");
             return Err(Error::input(what)
@@ -72,7 +77,7 @@ pub(super) fn refuse_unfit(plan: &Plan, tallies: &[Tally], context: &Context<'_>
                      one record",
                 ));
         }
-        let records = if is_rest { records_of_files(plan, source, tallies) } else { tally.records };
+        let records = if is_rest { records_of_files(plan, source, tallies) } else { chosen(tally) };
         let share = allowed_unfit(source, records);
         if passes(bad, records as f64, share) {
             let of = format!("{bad} of its {records} records");
@@ -107,7 +112,7 @@ fn too_many(
     share: f64,
     context: &Context<'_>,
 ) -> Result<Error> {
-    let percent = 100.0 * unfit(tally) as f64 / tally.records.max(1) as f64;
+    let percent = 100.0 * unfit(tally) as f64 / chosen(tally).max(1) as f64;
     let reasons = by_reason(tally, DropReason::is_unfit);
     let first = first_drops(plan, source, tally, 5, context)?.join("\n  ");
     let what = format!(
@@ -160,12 +165,12 @@ pub(super) fn look_at_first(job: &Job, strict: bool, context: &Context<'_>) -> R
     }
     for (source, First { tally, is_whole, estimate }) in plan.sources.iter().zip(&found) {
         let bad = unfit(tally);
-        if *is_whole || tally.records < ENOUGH || is_rest(source) {
+        if *is_whole || chosen(tally) < ENOUGH || is_rest(source) {
             // The whole source is judged after the map phase, when its records are few.
             continue;
         }
-        let share = allowed_unfit(source, tally.records);
-        let mostly = passes(bad, tally.records as f64, share.max(0.5));
+        let share = allowed_unfit(source, chosen(tally));
+        let mostly = passes(bad, chosen(tally) as f64, share.max(0.5));
         if mostly || estimate.is_some_and(|records| passes(bad, records, share)) {
             let of = format!("{bad} of its first {} records", tally.records);
             return Err(too_many(plan, source, tally, &of, share, context)?);
@@ -236,6 +241,10 @@ fn read_first(
                 .and_then(|fields| fit(job, index, record.id, fields, &mut scratch))
                 .map(|_| ());
         }
+        let left_out = std::mem::take(&mut scratch.rendered.left_out);
+        if made.is_ok() {
+            first.tally.left_out.count(record.id, &left_out);
+        }
         if let Err(Refusal { reason, why }) = made {
             first.tally.drop_record(reason, record.id, || why);
         }
@@ -262,12 +271,36 @@ fn refuse_drops(
     at_least: &str,
     context: &Context<'_>,
 ) -> Result<()> {
+    refuse_left_out(plan, source, tally, at_least, context)?;
     let faults = tally.examples.iter().filter(|example| !example.reason.is_choice());
     let Some(lowest) = faults.min_by_key(|example| example.record_id) else { return Ok(()) };
     let count = count(tally, |reason| !reason.is_choice());
     let counts = format!("{at_least}{count}: {}", by_reason(tally, |reason| !reason.is_choice()));
     let entry = example_entry(plan, source, lowest, context)?;
     Err(strict_error(&source.name, &entry, &counts))
+}
+
+/// Refuses the lowest record of which a document was left out, unless the configuration chose to.
+fn refuse_left_out(
+    plan: &Plan,
+    source: &Source,
+    tally: &Tally,
+    at_least: &str,
+    context: &Context<'_>,
+) -> Result<()> {
+    let faults = || tally.left_out.iter().filter(|(reason, _)| !reason.is_choice());
+    let examples = faults().flat_map(|(reason, counts)| {
+        counts.examples.iter().map(move |(record_id, why)| (*record_id, reason, why))
+    });
+    let Some((record_id, reason, why)) = examples.min_by_key(|example| example.0) else {
+        return Ok(());
+    };
+    let entry =
+        example_entry(plan, source, &Dropped { reason, record_id, why: why.clone() }, context)?;
+    let counts = faults().map(|(reason, counts)| format!("{} {}", counts.count, reason.name()));
+    let counts = counts.collect::<Vec<_>>().join(", ");
+    let all: u64 = faults().map(|(_, counts)| counts.count).sum();
+    Err(strict_error(&source.name, &entry, &format!("documents, {at_least}{all}: {counts}")))
 }
 
 /// Refuses a finished dataset with dropped records, unless the configuration chose to drop them.
@@ -281,6 +314,14 @@ pub(super) fn refuse_any_of(manifest: &Manifest) -> Result<()> {
         let place = |entry: &&ExampleEntry| {
             (source.inputs.iter().position(|input| *input == entry.file), *entry.place.number())
         };
+        let mut left_out = source.left_out.iter().filter(|(reason, _)| !is_choice(reason));
+        if let Some((reason, LeftOutEntry { documents, examples })) = left_out.next()
+            && let Some(LeftOutExample { file, place, why }) = examples.first()
+        {
+            let (reason, file, why) = (reason.clone(), file.clone(), why.clone());
+            let entry = ExampleEntry { reason, file, place: *place, why };
+            return Err(strict_error(&source.name, &entry, &format!("documents, {documents}")));
+        }
         let examples = source.examples.iter().filter(|example| !is_choice(&example.reason));
         if let Some(lowest) = examples.min_by_key(place) {
             let count: u64 = faults.iter().map(|(_, count)| **count).sum();

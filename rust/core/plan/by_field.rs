@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::documents::full_name;
 use super::language::{UNDETERMINED, code_or_text};
-use super::placeholder::{LANG, in_segments, in_text, name_of};
+use super::placeholder::{LANG, in_segments, in_template, in_text, name_of};
 use super::{Plan, Source, refuse_source_count};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -180,17 +181,27 @@ fn of_language(source: &Source, field: &[String], code: String, found: Found) ->
         _ => code.clone(),
     };
     let holds = |segment: &super::SegmentSpec| segment.template().contains(LANG);
-    let segments = if source.segments.iter().any(holds) {
-        in_segments(&source.segments, &shown)?
-    } else {
-        source.segments.clone()
+    // A language that no template shows may be any text.
+    let put = |segments: &Vec<super::SegmentSpec>| {
+        if segments.iter().any(holds) {
+            in_segments(segments, &shown)
+        } else {
+            Ok(segments.clone())
+        }
+    };
+    let record_name = name_of(&source.record_name, &shown);
+    let segments = put(&source.segments)?;
+    let templates = source.templates.iter().map(put).collect::<Result<_>>()?;
+    let when = match &source.when {
+        Some(when) if when.contains(LANG) => Some(in_template(when, &shown)?),
+        when => when.clone(),
     };
     let values = values.into_iter().collect();
     Ok(Source {
-        name: name_of(&source.name, &shown),
+        name: full_name(&record_name, source.document.as_deref()),
+        record_name,
         task: in_text(&source.task, &shown),
         lang: code,
-        written_lang: shown,
         lang_field: None,
         training_inputs: inputs.iter().filter(|&&nth| nth < source.training_inputs).count(),
         inputs: inputs.iter().map(|&nth| source.inputs[nth]).collect(),
@@ -199,6 +210,11 @@ fn of_language(source: &Source, field: &[String], code: String, found: Found) ->
             ..source.options.clone()
         },
         segments,
+        templates,
+        tagged: source.tagged.as_ref().map(|tagged| tagged.with_language(&shown)),
+        when,
+        each: source.each.as_ref().map(|each| in_text(each, &shown)),
+        written_lang: shown,
         ..source.clone()
     })
 }

@@ -9,9 +9,9 @@ use std::path::{Component, Path, PathBuf};
 
 use glob::Pattern;
 
+use super::files::{Files, Patterns};
 use super::find::{find_files, no_match, paths_below, portable_name};
-use super::placeholder::{LANG, in_segments, in_text, is_plain, name_of};
-use super::spec::{Files, Patterns};
+use super::placeholder::{LANG, in_segments, in_template, in_text, is_plain, name_of};
 use super::{HubFiles, SegmentSpec, SourceSpec};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
@@ -41,19 +41,24 @@ pub(super) fn by_file(spec: SourceSpec, places: Places<'_>) -> Result<Vec<Source
 
 /// Refuses `{lang}` in a source whose files name no language by it.
 fn refuse_unnamed(spec: &SourceSpec) -> Result<()> {
-    let SourceSpec { name, task, lang, segments, .. } = spec;
+    let SourceSpec { name, task, lang, segments, templates, tagged, when, each, .. } = spec;
     // A field of languages puts them there too.
     if lang.as_ref().is_some_and(|lang| lang.contains("{{")) {
         return Ok(());
     }
     let holds = |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(LANG));
-    let mut templates = segments.iter().flatten().map(SegmentSpec::template);
-    let shown = templates.any(|template| outside_tags(template).contains(LANG));
+    let shows = |segments: &Vec<SegmentSpec>| {
+        segments.iter().any(|segment| outside_tags(segment.template()).contains(LANG))
+    };
     let keys = [
         ("name", name.contains(LANG)),
         ("task", holds(task)),
         ("lang", holds(lang)),
-        ("segments", shown),
+        ("segments", segments.as_ref().is_some_and(shows)),
+        ("templates", templates.iter().flatten().any(shows)),
+        ("tagged", tagged.as_ref().is_some_and(|it| it.with_language(UNDETERMINED) != *it)),
+        ("when", holds(when)),
+        ("each", holds(each)),
     ];
     let Some((key, _)) = keys.into_iter().find(|(_, holds)| *holds) else { return Ok(()) };
     Err(Error::config(format!("`{key}` holds {LANG}, and no entry of `files` does")).remedy(
@@ -85,16 +90,21 @@ fn of_language(
     files: Files,
     validation_files: Files,
 ) -> Result<SourceSpec> {
-    let segments =
-        spec.segments.as_ref().map(|segments| in_segments(segments, lang)).transpose()?;
+    let put = |segments: &Vec<_>| in_segments(segments, lang);
+    let segments = spec.segments.as_ref().map(put).transpose()?;
+    let templates = spec.templates.as_ref().map(|all| all.iter().map(put).collect());
     Ok(SourceSpec {
         name: name_of(&spec.name, lang),
         // All languages of a source are one task, unless its name tells them apart.
-        task: Some(in_text(spec.task(), lang)),
+        task: Some(in_text(&spec.task(), lang)),
         lang: Some(spec.lang.as_ref().map_or_else(|| lang.to_owned(), |own| in_text(own, lang))),
         files,
         validation_files,
         segments,
+        templates: templates.transpose()?,
+        tagged: spec.tagged.as_ref().map(|tagged| tagged.with_language(lang)),
+        when: spec.when.as_ref().map(|when| in_template(when, lang)).transpose()?,
+        each: spec.each.as_ref().map(|each| in_text(each, lang)),
         ..spec.clone()
     })
 }

@@ -37,7 +37,7 @@ pub(crate) fn resolve(spec: Option<&MixSpec>, sources: &[SourceSpec]) -> Result<
     }
     refuse_epochs("max_epochs", spec.max_epochs)?;
     sources.iter().try_for_each(|source| {
-        refuse_weight(source, weighted.is_some()).map_err(|error| error.source(source.name.clone()))
+        refuse_weight(source, weighted.is_some()).map_err(|error| error.source(source.full_name()))
     })?;
     // Nothing would be left to mix.
     if sources.iter().all(|source| source.epochs.is_some()) {

@@ -8,6 +8,8 @@ mod by_field;
 mod by_file;
 mod chat;
 mod clean;
+mod documents;
+mod files;
 mod filter;
 mod find;
 mod guess;
@@ -23,6 +25,8 @@ mod saved;
 mod sides;
 mod source;
 mod spec;
+mod tagged;
+mod ways;
 mod written;
 
 use std::collections::BTreeMap;
@@ -36,6 +40,7 @@ pub(crate) use chat::{FoundTemplate, TokenizerChats};
 pub(crate) use clean::Apostrophe;
 pub use clean::CleanSpec;
 pub(crate) use clean::{Invisible, Underdot, UnicodeForm};
+pub use documents::Choose;
 pub use filter::FilterSpec;
 pub(crate) use filter::{Limits, Measured, Rule};
 pub(crate) use guess::Guess;
@@ -50,6 +55,7 @@ pub use spec::PlanSpec;
 pub(crate) use spec::{
     MixBy, MixSpec, PackSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest,
 };
+pub use tagged::TaggedSpec;
 
 use by_file::{Places, by_file};
 
@@ -169,11 +175,11 @@ impl Plan {
         // An error about an input names that file already.
         let in_file = |error: Error| if error.file.is_none() { in_config(error) } else { error };
         for source in spec.sources {
-            let name = source.name.clone();
+            let name = source.full_name();
             let places = Places { root, storage, hub: &options.hub };
             let sources = by_file(source, places).map_err(|error| in_file(error.source(name)))?;
             for source in sources {
-                let name = source.name.clone();
+                let name = source.full_name();
                 plan.add_source(source, &spec.pack, storage)
                     .map_err(|error| in_file(error.source(name)))?;
             }

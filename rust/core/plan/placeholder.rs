@@ -49,7 +49,7 @@ enum Place {
 }
 
 /// Puts a language into a template. `{{lang}}` is no placeholder: it shows the field `lang`.
-fn in_template(template: &str, lang: &str) -> Result<String> {
+pub(super) fn in_template(template: &str, lang: &str) -> Result<String> {
     let (mut out, mut rest, mut place) = (String::new(), template, Place::Text);
     while let Some(next) = rest.chars().next() {
         let opens = rest.starts_with("{{") || rest.starts_with("{%");

@@ -1,6 +1,6 @@
 //! Finds the files of a source: a list of them, or one list for each field of parallel text.
 
-use super::spec::Files;
+use super::files::Files;
 use super::{Plan, Source};
 use crate::error::{Error, Result};
 use crate::storage::Storage;

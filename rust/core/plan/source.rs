@@ -6,11 +6,13 @@ use serde::Serialize;
 
 use super::augment::AugmentSpec;
 use super::by_field::lang_field;
+use super::files::Files;
 use super::language::{UNDETERMINED, code_or_text};
 use super::sides::{Found, Side};
-use super::spec::Files;
+use super::ways::{all_plain, resolve_overflow, resolve_ways};
 use super::{
-    Augment, ChatSpec, CleanSpec, FilterSpec, PackSpec, Plan, SegmentSpec, SourceSpec, mix,
+    Augment, ChatSpec, Choose, CleanSpec, FilterSpec, PackSpec, Plan, SegmentSpec, SourceSpec,
+    TaggedSpec, mix,
 };
 use crate::error::{Error, Result};
 use crate::read::{self, ClassLabels, FormatName, FormatOptions};
@@ -25,6 +27,12 @@ const PARALLEL: &str = "parallel";
 pub struct Source {
     /// The name, unique in the corpus.
     pub name: String,
+    /// The name as written, which all document tables of a source share.
+    #[serde(skip)]
+    pub record_name: String,
+    /// The name of its document table; `None` for a source of one document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
     /// The task that it trains.
     pub task: String,
     /// The language of its texts by its code, or as written if it is unknown.
@@ -69,6 +77,21 @@ pub struct Source {
     /// The task that is made from its texts; its segments show what is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augment: Option<Augment>,
+    /// The tagged texts of its records, in place of segments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tagged: Option<TaggedSpec>,
+    /// Several templates of one task, in place of segments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<Vec<SegmentSpec>>,
+    /// How many of its templates a record takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choose: Option<Choose>,
+    /// The expression that must hold for a document, as a tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// The path of the list of which each element makes a document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each: Option<String>,
     /// Copies of each record, on average; `None` if the mix decides.
     pub epochs: Option<f64>,
     /// The weight in the mix; `None` if its size counts.
@@ -110,7 +133,15 @@ impl Source {
     /// Returns whether the source is plain text: targets alone, trained whole.
     #[must_use]
     pub(crate) fn is_plain(&self) -> bool {
-        self.chat.is_none() && self.spans.is_none() && is_plain(&self.segments)
+        self.spans.is_none()
+            && self.chat.is_none()
+            && self.tagged.is_none()
+            && all_plain(&self.segments, &self.templates)
+    }
+
+    /// Returns the segments of all of its templates, in order.
+    pub(crate) fn all_segments(&self) -> impl Iterator<Item = &SegmentSpec> {
+        self.segments.iter().chain(self.templates.iter().flatten())
     }
 }
 
@@ -133,25 +164,13 @@ impl Plan {
         defaults: &PackSpec,
         storage: &dyn Storage,
     ) -> Result<()> {
-        self.refuse_name(&spec.name)?;
-        refuse_spans(&spec)?;
+        self.refuse_name(&spec.full_name())?;
+        refuse_no_name(spec.document.as_deref())?;
         let found = self.find_inputs(&spec.files, &spec.validation_files, storage)?;
         if found.inputs.is_empty() {
             return Err(Error::config("has no files").remedy("name its files in `files = [\"…\"]`"));
         }
-        let task = spec.task().to_owned();
-        let options = FormatOptions {
-            columns: spec.columns,
-            header: spec.header,
-            delimiter: spec.delimiter,
-            rename: spec.rename,
-            only: None,
-            unit: spec.unit,
-            records: spec.records,
-            literals: spec.literals,
-            labels: spec.labels.map(|fields| fields.into_iter().map(|it| (it, vec![])).collect()),
-            encoding: spec.encoding,
-        };
+        let (task, options) = (spec.task(), options_of(&spec));
         let all = found.all();
         let Found { inputs, training_inputs, sides } = found;
         let given = given_format(spec.format, !sides.is_empty())?;
@@ -163,19 +182,18 @@ impl Plan {
         let (format, options) = read::resolve_dialect(storage, format, options, &files)?;
         let mut options = options.resolve(format)?;
         let class_labels = resolve_labels(storage, format, &mut options, &files)?;
-        let written_lang = spec.lang.unwrap_or_else(|| UNDETERMINED.to_owned());
+        let written_lang = spec.lang.clone().unwrap_or_else(|| UNDETERMINED.to_owned());
         let augment = spec.augment.as_ref().map(AugmentSpec::resolve).transpose()?;
         let by_field = lang_field(&written_lang)?;
         let is_by_field = by_field.is_some();
         augment.iter().try_for_each(|made| made.refuse_no_language(&written_lang, is_by_field))?;
         let made = augment.as_ref().map(|made| made.segments(&written_lang, is_by_field));
-        let segments = match &spec.chat {
-            Some(_) if spec.segments.is_some() => return Err(two_ways("segments")),
-            Some(_) if augment.is_some() => return Err(two_ways("augment")),
-            Some(_) => Vec::new(),
-            None => resolve_segments(spec.segments.or(made), format)?,
-        };
-        let overflow = resolve_overflow(spec.overflow, spec.chat.is_none() && is_plain(&segments))?;
+        let (name, record_name) = (spec.full_name(), spec.name.clone());
+        let segments = resolve_ways(&spec, made, format)?;
+        let templates = spec.templates.unwrap_or_default();
+        let is_plain =
+            spec.chat.is_none() && spec.tagged.is_none() && all_plain(&segments, &templates);
+        let overflow = resolve_overflow(spec.overflow, is_plain)?;
         // In a mix, a source without `epochs` is left to the mix.
         let epochs = if self.mix.is_none() { spec.epochs.or(Some(1.0)) } else { spec.epochs };
         mix::refuse_epochs("epochs", epochs)?;
@@ -183,7 +201,9 @@ impl Plan {
         spec.filter.iter().try_for_each(FilterSpec::check)?;
         self.sources.push(Source {
             task,
-            name: spec.name,
+            name,
+            record_name,
+            document: spec.document,
             lang: code_or_text(&written_lang),
             lang_field: by_field,
             written_lang,
@@ -199,6 +219,11 @@ impl Plan {
             segments,
             chat: spec.chat,
             augment,
+            tagged: spec.tagged,
+            templates,
+            choose: spec.choose,
+            when: spec.when,
+            each: spec.each,
             epochs,
             weight: spec.weight,
             overflow,
@@ -299,6 +324,36 @@ impl Plan {
     }
 }
 
+/// Refuses a document table whose name is empty.
+fn refuse_no_name(document: Option<&str>) -> Result<()> {
+    match document {
+        Some(name) if name.trim().is_empty() => {
+            Err(Error::config("the name of a [[source.document]] is empty")
+                .remedy("give it one, or leave `name` out: its number is its name"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the options for reading a source, as they are given.
+fn options_of(spec: &SourceSpec) -> FormatOptions {
+    FormatOptions {
+        columns: spec.columns.clone(),
+        header: spec.header,
+        delimiter: spec.delimiter.clone(),
+        rename: spec.rename.clone(),
+        only: None,
+        unit: spec.unit,
+        records: spec.records.clone(),
+        literals: spec.literals.clone(),
+        labels: spec
+            .labels
+            .clone()
+            .map(|fields| fields.into_iter().map(|it| (it, vec![])).collect()),
+        encoding: spec.encoding,
+    }
+}
+
 /// Returns the format of a source as it is given, by name or by a table of files.
 fn given_format(given: Option<FormatName>, is_parallel: bool) -> Result<Option<FormatName>> {
     let parallel = FormatName::find(PARALLEL);
@@ -342,71 +397,4 @@ pub(super) fn refuse_no_share(share: Option<f64>) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Returns the policy for long records, by default `split` for plain text and else `truncate`.
-fn resolve_overflow(given: Option<Overflow>, is_plain: bool) -> Result<Overflow> {
-    let default = if is_plain { Overflow::Split } else { Overflow::Truncate };
-    let overflow = given.unwrap_or(default);
-    if overflow == Overflow::Split && !is_plain {
-        return Err(Error::config(
-            "overflow = \"split\" is for plain text; this source has a prompt",
-        )
-        .remedy("use \"truncate\", \"drop\" or \"error\""));
-    }
-    Ok(overflow)
-}
-
-/// Refuses spans of a source in which another key chooses what is trained.
-fn refuse_spans(spec: &SourceSpec) -> Result<()> {
-    if spec.spans.is_none() {
-        return Ok(());
-    }
-    if spec.chat.is_some() {
-        return Err(Error::config("has both `spans` and `chat`").remedy(
-            "spans are of a target's text; of a conversation, `train_on` chooses the messages",
-        ));
-    }
-    if spec.augment.is_some() {
-        return Err(Error::config("has both `spans` and `augment`")
-            .remedy("a made task trains its own target: leave out one of them"));
-    }
-    match spec.loss {
-        None | Some(LossPolicy::TargetOnly) => Ok(()),
-        Some(_) => Err(Error::config("has `spans`, and a `loss` that trains other text")
-            .remedy("leave out `loss`: nothing but the spans and the closing EOS is trained")),
-    }
-}
-
-/// Returns the error of a source with two ways from its records to text: `other` beside `chat`.
-fn two_ways(other: &str) -> Error {
-    Error::config(format!("has both `{other}` and `chat`"))
-        .remedy("`chat` makes the whole text of a conversation: leave out one of them")
-}
-
-/// Returns whether every segment is a target.
-fn is_plain(segments: &[SegmentSpec]) -> bool {
-    segments.iter().all(|segment| matches!(segment, SegmentSpec::Target(_)))
-}
-
-/// Returns the segments as given, or the default segment of the format.
-fn resolve_segments(
-    segments: Option<Vec<SegmentSpec>>,
-    format: FormatName,
-) -> Result<Vec<SegmentSpec>> {
-    let segments = match (segments, format.get().default_target()) {
-        (Some(segments), _) => segments,
-        (None, Some(target)) => vec![SegmentSpec::Target(target.to_owned())],
-        (None, None) => {
-            return Err(Error::config("has no `segments`").remedy(
-                "say what is given and what is trained: segments = [{ prompt = \"…\" }, \
-                 { target = \"…\" }]",
-            ));
-        }
-    };
-    if !segments.iter().any(|segment| matches!(segment, SegmentSpec::Target(_))) {
-        return Err(Error::config("has no target: nothing could be trained from it")
-            .remedy("add a `{ target = \"…\" }` to its segments"));
-    }
-    Ok(segments)
 }

@@ -4,11 +4,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::augment::{self, AugmentSpec};
-use super::{CONFIG_FILE, ChatSpec, CleanSpec, FilterSpec, NearSpec, shown, written};
+use super::files::Files;
+use super::{
+    CONFIG_FILE, ChatSpec, Choose, CleanSpec, FilterSpec, NearSpec, TaggedSpec, documents, shown,
+    written,
+};
 use crate::error::{Error, Result};
 use crate::pack::Packing;
 use crate::read::{Encoding, FormatName, Renames, TextUnit, small_text};
@@ -62,9 +66,10 @@ impl TryFrom<Sections> for PlanSpec {
             for shared in named.into_iter().chain([&defaults]) {
                 inherit(&mut source, shared);
             }
-            source.try_into()
+            documents::sources_of(source)
         };
-        let sources = source.into_iter().map(whole).collect::<std::result::Result<_, _>>()?;
+        let sources = source.into_iter().flat_map(whole).map(Table::try_into);
+        let sources = sources.collect::<std::result::Result<_, _>>()?;
         Ok(Self { tokenizer, pack, mix, sources })
     }
 }
@@ -72,7 +77,7 @@ impl TryFrom<Sections> for PlanSpec {
 /// Returns the keys of a table with the field of a weight under its own key: `weight = "w"` is a
 /// document's weight in the loss, `weight = 2.0` a source's weight in the mix. A source may have
 /// both.
-fn with_loss_weight(mut table: Table) -> Table {
+pub(super) fn with_loss_weight(mut table: Table) -> Table {
     if table.get("weight").is_some_and(toml::Value::is_str)
         && let Some(field) = table.remove("weight")
     {
@@ -82,13 +87,14 @@ fn with_loss_weight(mut table: Table) -> Table {
 }
 
 /// Adds the keys of `shared` that `source` does not have.
-fn inherit(source: &mut Table, shared: &Table) {
-    // A source has one of each pair, so its own takes the place of the other one too.
-    const APART: [[&str; 2]; 2] = [["epochs", "weight"], ["segments", "chat"]];
+pub(super) fn inherit(source: &mut Table, shared: &Table) {
+    // A source has one of each group, so its own takes the place of the others too.
+    const APART: [&[&str]; 2] =
+        [&["epochs", "weight"], &["segments", "chat", "tagged", "templates", "document"]];
     let own: Vec<String> = source.keys().cloned().collect();
     let is_replaced = |key: &str| {
-        let pair = APART.iter().find(|pair| pair.contains(&key));
-        pair.is_some_and(|pair| own.iter().any(|own| pair.contains(&own.as_str())))
+        let group = APART.iter().find(|group| group.contains(&key));
+        group.is_some_and(|group| own.iter().any(|own| group.contains(&own.as_str())))
     };
     for (key, value) in shared {
         if is_replaced(key) {
@@ -226,6 +232,18 @@ pub struct SourceSpec {
     /// The task that is made from its texts.
     #[serde(default, deserialize_with = "augment::written")]
     pub augment: Option<AugmentSpec>,
+    /// The tagged texts of its records, in place of segments.
+    pub tagged: Option<TaggedSpec>,
+    /// Several templates of one task, in place of segments.
+    pub templates: Option<Vec<Vec<SegmentSpec>>>,
+    /// How many of its templates a record takes.
+    pub choose: Option<Choose>,
+    /// The name of its document table, if the source was made of one.
+    pub document: Option<String>,
+    /// The expression that must hold for a document, as a tag.
+    pub when: Option<String>,
+    /// The path of the list of which each element makes a document.
+    pub each: Option<String>,
     /// Copies of each record in the dataset, on average.
     pub epochs: Option<f64>,
     /// The weight in the mix, in place of its size.
@@ -250,71 +268,11 @@ pub struct SourceSpec {
     pub max_bad_fraction: Option<f64>,
 }
 
-/// Files or glob patterns, as written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Files {
-    /// Files with whole records; one may be written without brackets.
-    List(#[serde(deserialize_with = "one_or_many")] Vec<String>),
-    /// Files of parallel text, by the field that their lines are.
-    Sides(BTreeMap<String, Patterns>),
-}
-
-/// One file or pattern, or a list of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Patterns {
-    /// A file or a pattern.
-    One(String),
-    /// A list.
-    Many(Vec<String>),
-}
-
-/// Reads a file or a list of files as a list.
-fn one_or_many<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<Vec<String>, D::Error> {
-    Ok(match Patterns::deserialize(value)? {
-        Patterns::One(file) => vec![file],
-        Patterns::Many(files) => files,
-    })
-}
-
-impl Default for Files {
-    fn default() -> Self {
-        Self::List(Vec::new())
-    }
-}
-
-impl Files {
-    /// Returns whether no file is named.
+impl SourceSpec {
+    /// Returns the name, with that of its document table.
     #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        match self {
-            Self::List(files) => files.is_empty(),
-            Self::Sides(sides) => sides.is_empty(),
-        }
-    }
-
-    /// Returns the fields of parallel text in alphabetical order; one without a name for a list.
-    #[must_use]
-    pub(crate) fn fields(&self) -> Vec<Option<String>> {
-        match self {
-            Self::List(_) => vec![None],
-            Self::Sides(sides) => sides.keys().cloned().map(Some).collect(),
-        }
-    }
-
-    /// Returns the files and patterns of a field, or those of a list.
-    #[must_use]
-    pub(crate) fn patterns(&self, field: Option<&str>) -> &[String] {
-        match (self, field) {
-            (Self::List(files), _) => files,
-            (Self::Sides(sides), Some(field)) => match sides.get(field) {
-                Some(Patterns::One(file)) => std::slice::from_ref(file),
-                Some(Patterns::Many(files)) => files,
-                None => &[],
-            },
-            (Self::Sides(_), None) => &[],
-        }
+    pub(crate) fn full_name(&self) -> String {
+        documents::full_name(&self.name, self.document.as_deref())
     }
 }
 

@@ -31,6 +31,14 @@ impl Needed {
         Self(Some(Arc::new(names.into_iter().collect())))
     }
 
+    /// Returns that the fields of both are needed.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        match (&self.0, &other.0) {
+            (Some(own), Some(others)) => Self::of(own.union(others).cloned()),
+            _ => Self(None),
+        }
+    }
+
     /// Returns whether a field is needed.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.as_ref().is_none_or(|names| names.contains(name))

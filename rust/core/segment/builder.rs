@@ -3,11 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::alternatives::Alternatives;
 use super::augment::Augmented;
 use super::chat::{Chat, find_chat_template};
 use super::clean::{Cleaned, Editor};
+use super::conditional::Conditional;
+use super::exploded::Exploded;
 use super::filter::find_identifier;
 use super::spans::Spans;
+use super::tagged::Tagged;
 use super::weights::Weighted;
 use super::{Controls, Fields, Rendered, Segmenter, Step, TokenNames, string_leaves_of};
 use crate::error::Result;
@@ -86,8 +90,8 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>>;
 
     /// Returns how many units may be left out of a record that is too long: the oldest exchanges of
-    /// a conversation, or the last words or sentences of a text of which a task is made. `None` for
-    /// records whose fields are shortened.
+    /// a conversation, the last words of a prompt in which tags stand, or the last words or
+    /// sentences of a text of which a task is made. `None` for records whose fields are shortened.
     fn units(&self, _fields: &Fields) -> Option<usize> {
         None
     }
@@ -119,29 +123,43 @@ pub(crate) fn find_named(
 }
 
 /// Returns the builder that a source asks for. Another way is one file of this room and one line
-/// here. Cleaning, filtering and weights lie over any of them. `seed` is that of seeded choices.
+/// here. Weights, conditions, lists, cleaning and filtering lie over any of them. `seed` is that of
+/// seeded choices.
 pub(crate) fn builder_of(
     source: &Source,
     controls: &Controls,
     tokens: &TokenNames,
     seed: u64,
 ) -> Result<Box<dyn SegmentBuilder>> {
-    let mut builder: Box<dyn SegmentBuilder> = match (&source.chat, &source.augment, &source.spans)
-    {
-        (Some(chat), ..) => Box::new(Chat::compile(source, chat, controls, tokens)?),
-        (None, Some(augment), _) => {
+    let mut builder: Box<dyn SegmentBuilder> = match source {
+        Source { chat: Some(chat), .. } => Box::new(Chat::compile(source, chat, controls, tokens)?),
+        Source { tagged: Some(tagged), .. } => Box::new(Tagged::compile(source, tagged)?),
+        Source { augment: Some(augment), .. } => {
             Box::new(Augmented::compile(source, augment, controls, tokens, seed)?)
         }
-        (None, None, Some(field)) => Box::new(Spans::compile(source, field, controls, tokens)?),
-        (None, None, None) => Box::new(Segmenter::compile(source, controls, tokens)?),
+        Source { spans: Some(field), .. } => {
+            Box::new(Spans::compile(source, field, controls, tokens)?)
+        }
+        Source { templates, .. } if !templates.is_empty() => {
+            Box::new(Alternatives::compile(source, controls, tokens, seed)?)
+        }
+        _ => Box::new(Segmenter::compile(source, controls, tokens)?),
     };
+    // Within the list, so that a weight and a condition can be those of the element; a record that
+    // is not chosen needs no weight.
+    if let Some(field) = &source.loss_weight {
+        builder = Box::new(Weighted::over(builder, source, field)?);
+    }
+    if let Some(when) = &source.when {
+        builder = Box::new(Conditional::over(builder, source, when, tokens)?);
+    }
+    if let Some(each) = &source.each {
+        builder = Box::new(Exploded::over(builder, source, each)?);
+    }
     if source.clean.is_some() || source.filter.is_some() {
         builder = Box::new(Cleaned::over(builder, source)?);
     }
-    match &source.loss_weight {
-        None => Ok(builder),
-        Some(field) => Ok(Box::new(Weighted::over(builder, source, field)?)),
-    }
+    Ok(builder)
 }
 
 /// Makes one document of a record, from templates.

@@ -13,7 +13,9 @@ use super::chat_messages::{Message, messages_of, most_dropped, without_oldest};
 use super::chat_spans::{Conversation, Heads};
 use super::jinja::Template;
 use super::marks::{Marked, Signs};
-use super::{Controls, Each, Fields, Rendered, SegmentBuilder, Step, TokenNames, chat_templates};
+use super::{
+    Controls, Each, Fields, Rendered, SegmentBuilder, Step, TokenNames, chat_templates, value_at,
+};
 use crate::error::{Error, Result};
 use crate::plan::{ChatSpec, FoundTemplate, Source, TokenizerChats, TrainOn};
 use crate::read::{Needed, Value, field_path, parse_json};
@@ -331,16 +333,6 @@ impl Chat {
 /// Returns whether a value holds a number or a truth value.
 fn has_numbers(value: &Value) -> bool {
     super::jinja::has_numbers(value)
-}
-
-/// Returns the value at a path, if it is there and not null.
-fn value_at<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Value> {
-    let (first, rest) = path.split_first()?;
-    let value = rest.iter().try_fold(fields.get(first)?, |value, name| match value {
-        Value::Object(fields) => fields.get(name),
-        _ => None,
-    });
-    value.filter(|value| !value.is_null())
 }
 
 /// Returns a marked text without the marks of generation, and the spans between them; `None` if

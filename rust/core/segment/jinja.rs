@@ -42,6 +42,20 @@ impl Template {
         Self::compile(text, controls, tokens, &words::named(text))
     }
 
+    /// Compiles `when`, a tag of an expression, for the question whether it is true.
+    pub(crate) fn of_condition(when: &str, tokens: &TokenNames) -> Result<Self> {
+        let inner = when.trim();
+        let inner = inner.strip_prefix("{{-").or_else(|| inner.strip_prefix("{{")).unwrap_or(inner);
+        let inner = inner.strip_suffix("-}}").or_else(|| inner.strip_suffix("}}")).unwrap_or(inner);
+        let text = format!("{{% if {} %}}1{{% endif %}}", inner.trim());
+        Self::compile(&text, &Controls::new([]), tokens, &format!("when = {when:?}"))
+    }
+
+    /// Returns whether the condition holds for a record.
+    pub(crate) fn holds(&self, fields: &Fields) -> std::result::Result<bool, Refusal> {
+        self.render_text(&self.environment, fields, str::to_owned).map(|text| !text.is_empty())
+    }
+
     /// Compiles the template of chats. It cannot ask for the date, but it can ask whether it can.
     pub(crate) fn of_chat(text: &str) -> Result<Self> {
         let text = super::source::as_jinja_reads(text);

@@ -4,6 +4,7 @@
 //! Takes a record's fields; gives a [`Rendered`], or refuses the record. Knows of tokenizers only
 //! the spelling of their control tokens, which rendered templates must keep apart from data.
 
+mod alternatives;
 mod augment;
 mod builder;
 mod characters;
@@ -13,7 +14,9 @@ mod chat_spans;
 mod chat_templates;
 mod clean;
 mod compiled;
+mod conditional;
 mod direct;
+mod exploded;
 mod filter;
 mod filters;
 mod formats;
@@ -23,13 +26,17 @@ mod limits;
 mod marks;
 mod methods;
 mod operations;
+mod paths;
 mod program;
 mod python;
+mod rendered;
 #[cfg(test)]
 mod rendered_tests;
+mod several;
 mod slices;
 mod source;
 mod spans;
+mod tagged;
 mod weights;
 mod words;
 
@@ -39,18 +46,25 @@ pub(crate) use chat_templates::DEFAULT_CHAT;
 use clean::Editor;
 pub(crate) use clean::{Change, Touched};
 use direct::Direct;
+pub(crate) use exploded::ITEM;
 pub(crate) use filter::refuse_tokens;
 pub use filter::{IdentifyLanguage, Likelihood, register_identifier};
 pub(crate) use guard::Controls;
+pub use paths::Step;
+pub(crate) use paths::value_at_mut;
+use paths::{string_leaves, string_leaves_of, value_at};
+use rendered::is_target_text;
+pub use rendered::{Rendered, Span};
+pub(crate) use rendered::{TextRun, Way};
 pub(crate) use words::names_in;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::plan::{SegmentSpec, Source};
+use crate::plan::{SegmentSpec, Source, TaggedSpec};
 pub use crate::read::Fields;
-use crate::read::{FieldTree, Needed, Record, Value};
-use crate::schema::{DropReason, Refusal, Role, Weight};
+use crate::read::{FieldTree, Needed, Record};
+use crate::schema::{DropReason, Refusal};
 
 /// The name of the object with all fields of the record, so that `record["a-b"]` is the field
 /// `a-b`. A field of this name takes its place.
@@ -58,108 +72,6 @@ const RECORD: &str = "record";
 
 /// The tokenizer's tokens by their names in templates, such as `bos_token`.
 pub(crate) type TokenNames = Vec<(String, String)>;
-
-/// The text of a record and, in order, the spans that cover it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rendered {
-    /// The text of all segments.
-    pub text: String,
-    /// Contiguous from 0 to the end of the text; none is empty.
-    pub spans: Vec<Span>,
-    /// Whether an empty field lies at the end: it parts the template's texts around it.
-    parted: bool,
-    /// The changes that cleaning made in the record, if its source is cleaned.
-    pub(crate) touched: Touched,
-    /// The id of the record, by which its seeded choices are made. Whoever has it sets it.
-    pub(crate) record_id: u64,
-    /// The text that the document is made of, if a task is made from it: duplicates, leaks and
-    /// filters are judged by it.
-    pub(crate) origin: Option<String>,
-    /// The weight of the record's documents in the loss, if its source has weights.
-    pub(crate) weight: Option<Weight>,
-}
-
-/// A stretch of text of one role and one origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// The byte of the text after the span.
-    pub end: usize,
-    /// The role: template, data or target.
-    pub role: Role,
-    /// Whether the template spelled it: only such text may hold control tokens.
-    pub literal: bool,
-}
-
-impl Rendered {
-    /// Removes the text and its spans.
-    fn clear(&mut self) {
-        self.text.clear();
-        self.spans.clear();
-        self.parted = false;
-        self.origin = None;
-    }
-
-    /// Appends text to the last span, or as a new span if its role or origin differs.
-    fn push(&mut self, text: &str, role: Role, literal: bool) {
-        if text.is_empty() {
-            self.parted |= !literal;
-            return;
-        }
-        self.text.push_str(text);
-        let end = self.text.len();
-        let parted = std::mem::take(&mut self.parted);
-        match self.spans.last_mut() {
-            Some(last) if last.role == role && last.literal == literal && !parted => last.end = end,
-            _ => self.spans.push(Span { end, role, literal }),
-        }
-    }
-
-    /// Returns the runs of the text: prompts and targets by turns.
-    #[must_use]
-    pub(crate) fn runs(&self) -> Vec<TextRun<'_>> {
-        let mut runs: Vec<TextRun<'_>> = Vec::new();
-        let (mut start, mut first) = (0, 0);
-        for (nth, span) in self.spans.iter().enumerate() {
-            let is_target = span.role == Role::Target;
-            let last =
-                self.spans.get(nth + 1).is_none_or(|next| (next.role == Role::Target) != is_target);
-            if last {
-                runs.push(TextRun {
-                    text: &self.text[start..span.end],
-                    start,
-                    spans: &self.spans[first..=nth],
-                });
-                (start, first) = (span.end, nth + 1);
-            }
-        }
-        runs
-    }
-
-    /// Returns the text of every target run, in order.
-    #[must_use]
-    pub(crate) fn targets(&self) -> Vec<&str> {
-        self.runs().into_iter().filter(TextRun::is_target).map(|run| run.text).collect()
-    }
-}
-
-/// Adjacent text that is encoded together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TextRun<'a> {
-    pub text: &'a str,
-    /// The byte of the record's text at which the run starts. Ends of spans are bytes of that text
-    /// too.
-    pub start: usize,
-    /// The spans that cover the run.
-    pub spans: &'a [Span],
-}
-
-impl TextRun<'_> {
-    /// Returns whether the run is a target.
-    #[must_use]
-    pub(crate) fn is_target(&self) -> bool {
-        self.spans[0].role == Role::Target
-    }
-}
 
 /// A source's templates, ready to render.
 #[derive(Debug)]
@@ -204,15 +116,6 @@ impl Compiled {
     }
 }
 
-/// A step on the way to a value inside a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// The value of this field.
-    Key(String),
-    /// The value at this index.
-    Index(usize),
-}
-
 impl Segmenter {
     /// Compiles the templates of `source`. `controls` are the tokenizer's control tokens, `tokens`
     /// the tokens that templates know by name. Refuses a faulty template.
@@ -227,10 +130,18 @@ impl Segmenter {
 
     /// Refuses a source without any template that shows a field.
     pub(crate) fn refuse_constant(source: &Source) -> Result<()> {
-        if source.chat.is_some() {
+        if source.chat.is_some() || source.tagged.is_some() {
             return Ok(());
         }
-        words::refuse_constant(&source.segments).map_err(|error| error.source(source.name.clone()))
+        let templates = if source.templates.is_empty() {
+            std::slice::from_ref(&source.segments)
+        } else {
+            &source.templates
+        };
+        let mut templates = templates.iter();
+        templates
+            .try_for_each(|segments| words::refuse_constant(segments))
+            .map_err(|error| error.source(source.name.clone()))
     }
 
     /// Compiles segments.
@@ -388,8 +299,9 @@ impl Segmenter {
     /// Returns the text of the templates, which holds the tags of the corpus.
     pub(crate) fn literals(source: &Source) -> impl Iterator<Item = &str> {
         let chat = source.chat.as_ref().and_then(|chat| chat.found.as_ref());
-        let segments = source.segments.iter().map(SegmentSpec::template);
-        segments.chain(chat.map(|found| found.text.as_str()))
+        let segments = source.all_segments().map(SegmentSpec::template);
+        let tags = source.tagged.iter().flat_map(TaggedSpec::tags);
+        segments.chain(tags).chain(chat.map(|found| found.text.as_str()))
     }
 }
 
@@ -408,56 +320,10 @@ fn needed_by(segments: &[(bool, Compiled)]) -> Needed {
     Needed::of(names)
 }
 
-/// Returns whether a target's text is more than white space.
-fn is_target_text(text: &str) -> bool {
-    !text.trim().is_empty()
-}
-
-/// Returns the paths of all strings of a record.
-fn string_leaves_of(fields: &Fields) -> Vec<Vec<Step>> {
-    let mut paths = Vec::new();
-    for (key, value) in fields {
-        string_leaves(value, &mut vec![Step::Key(key.clone())], &mut paths);
-    }
-    paths
-}
-
-/// Appends the paths of all strings in the value at `path`.
-fn string_leaves(value: &Value, path: &mut Vec<Step>, out: &mut Vec<Vec<Step>>) {
-    match value {
-        Value::String(_) => out.push(path.clone()),
-        Value::Array(items) => {
-            for (nth, item) in items.iter().enumerate() {
-                path.push(Step::Index(nth));
-                string_leaves(item, path, out);
-                path.pop();
-            }
-        }
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                path.push(Step::Key(key.clone()));
-                string_leaves(value, path, out);
-                path.pop();
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Returns the value at `path`, to be changed.
-pub(crate) fn value_at_mut<'a>(fields: &'a mut Fields, path: &[Step]) -> Option<&'a mut Value> {
-    let (Step::Key(first), rest) = path.split_first()? else { return None };
-    rest.iter().try_fold(fields.get_mut(first)?, |value, step| match (step, value) {
-        (Step::Key(key), Value::Object(fields)) => fields.get_mut(key),
-        (Step::Index(nth), Value::Array(items)) => items.get_mut(*nth),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Role::{Data, Target, Template};
+    use crate::schema::Role::{Data, Target, Template};
     use proptest::prelude::*;
     use serde_json::json;
 

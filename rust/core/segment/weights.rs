@@ -1,12 +1,13 @@
 //! `Weighted`: a segment builder over another one, for the sources whose records hold the weights of
 //! their documents in the loss.
 
+use super::clean::Editor;
 use super::compiled::lookup;
 use super::spans::path_of;
 use super::{Each, Fields, Rendered, SegmentBuilder, Step, words};
 use crate::error::Result;
 use crate::plan::Source;
-use crate::read::{Number, Value};
+use crate::read::{Needed, Number, Value};
 use crate::schema::{DropReason, Refusal, Weight};
 
 /// A builder whose documents have the weight that a field of their record says.
@@ -14,6 +15,8 @@ use crate::schema::{DropReason, Refusal, Weight};
 pub(super) struct Weighted {
     inner: Box<dyn SegmentBuilder>,
     field: Vec<String>,
+    /// The fields that the inner builder may read, and that of the weight.
+    needed: Needed,
 }
 
 impl Weighted {
@@ -24,7 +27,9 @@ impl Weighted {
         field: &str,
     ) -> Result<Self> {
         let field = path_of("loss_weight", field);
-        Ok(Self { inner, field: field.map_err(|error| error.source(source.name.clone()))? })
+        let field = field.map_err(|error| error.source(source.name.clone()))?;
+        let needed = inner.needed().and(&Needed::of(field.first().cloned()));
+        Ok(Self { inner, field, needed })
     }
 
     /// Returns the weight that a record holds.
@@ -78,8 +83,12 @@ impl SegmentBuilder for Weighted {
         self.inner.build(fields, rendered, each)
     }
 
-    fn refuse(&self, rendered: &Rendered) -> std::result::Result<(), Refusal> {
-        self.inner.refuse(rendered)
+    fn needed(&self) -> &Needed {
+        &self.needed
+    }
+
+    fn edit_fields(&self, fields: &mut Fields, editor: &mut Editor<'_>) {
+        self.inner.edit_fields(fields, editor);
     }
 
     fn shown_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {

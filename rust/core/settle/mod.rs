@@ -12,12 +12,14 @@ mod forest;
 mod merge;
 mod mix;
 mod near;
+mod records;
 mod shards;
 mod sums;
 
 pub(crate) use corpus::{Corpus, PartOf};
 pub(crate) use decisions::{Decisions, Made, SourceTotals};
 pub(crate) use mix::Epochs;
+pub(crate) use records::kept_by_any;
 pub(crate) use shards::{ShardPlan, buckets_of_copy};
 pub(crate) use sums::Sums;
 

@@ -6,7 +6,7 @@
 //! as a fitted document, which depends on the length of rows. Spools stay in memory up to a budget
 //! and are files beyond it; both give the same bytes.
 
-mod cleaned;
+mod counted;
 mod lowest;
 mod part;
 mod sorted;
@@ -15,7 +15,7 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use cleaned::Cleaned;
+pub(crate) use counted::{Cleaned, LeftOut};
 pub(crate) use lowest::{Listing, Lowest};
 pub(crate) use part::Part;
 pub(crate) use sorted::{Band, Cursor, Key, Sorted};
@@ -152,6 +152,9 @@ pub(crate) struct Tally {
     /// Records that cleaning changed.
     #[serde(default, skip_serializing_if = "Cleaned::is_empty")]
     pub cleaned: Cleaned,
+    /// Documents that were left out of records with others.
+    #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
+    pub left_out: LeftOut,
 }
 
 /// The number of doubtful records, and the lowest of them.
@@ -218,6 +221,7 @@ impl Tally {
         self.marks.add(&other.marks);
         self.doubts.add(other.doubts);
         self.cleaned.add(&other.cleaned);
+        self.left_out.add(&other.left_out);
         for (count, more) in self.drops.iter_mut().zip(other.drops) {
             *count += more;
         }

@@ -1,6 +1,6 @@
 //! Checks of the values in a manifest: a dataset may be forged.
 
-use super::manifest::{Manifest, ShardEntry, SourceEntry, SplitEntry};
+use super::manifest::{Manifest, RecordsEntry, ShardEntry, SourceEntry, SplitEntry};
 use crate::settle::Sums;
 
 /// Success, or the sentence that names the wrong field.
@@ -28,6 +28,9 @@ impl Manifest {
         self.sources.iter().try_for_each(SourceEntry::check)?;
         let has_weights = self.sources.iter().any(|source| source.loss_weight.is_some());
         require("format_version", has_weights == self.is_weighted())?;
+        for RecordsEntry { records, kept, without, .. } in &self.records {
+            require("a count of records", [*records, *kept, *without].into_iter().all(is_count))?;
+        }
         if let Some(dropped) = &self.dropped {
             require("dropped.file", is_plain(&dropped.file))?;
             require("dropped.records", is_count(dropped.records))?;
@@ -56,11 +59,15 @@ impl SourceEntry {
             let places = cleaned.examples.iter().map(|example| example.place.number());
             places.chain([&cleaned.records])
         });
+        let left_out = self.left_out.values().flat_map(|left_out| {
+            let places = left_out.examples.iter().map(|example| example.place.number());
+            places.chain([&left_out.documents])
+        });
         let amounts = [self.epochs, self.asked_epochs];
         require("sources.name", !self.name.is_empty())?;
         require(
             "a count of sources",
-            counts.chain(cleaned).copied().all(is_count)
+            counts.chain(cleaned).chain(left_out).copied().all(is_count)
                 && [unique, train, validation].into_iter().all(are_counts),
         )?;
         require("epochs of sources", amounts.iter().all(|&epochs| epochs >= 0.0))

@@ -45,6 +45,9 @@ pub struct Manifest {
     pub inputs: Vec<InputEntry>,
     /// The counts of each source; a source's id is its index.
     pub sources: Vec<SourceEntry>,
+    /// The records of each source of several document tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<RecordsEntry>,
     /// The splits `train` and `validation`.
     pub splits: BTreeMap<String, SplitEntry>,
     /// The list of dropped records; `None` if no record was dropped.
@@ -158,6 +161,47 @@ pub struct SourceEntry {
     /// The field with the weight of a document in the loss, if it has weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_weight: Option<String>,
+    /// Documents that were left out of records with others, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, LeftOutEntry>,
+    /// The source of the configuration whose document table it is: all of its tables read the same
+    /// records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_of: Option<String>,
+}
+
+/// The records of a source of several document tables: each counts once, whatever its documents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordsEntry {
+    /// The name of the source in the configuration.
+    pub source: String,
+    /// Records read.
+    pub records: u64,
+    /// Records of which some table makes a document.
+    pub kept: u64,
+    /// Records of which none does.
+    pub without: u64,
+}
+
+/// The documents that were left out for one reason.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LeftOutEntry {
+    /// Their number.
+    pub documents: u64,
+    /// The first records with any.
+    pub examples: Vec<LeftOutExample>,
+}
+
+/// A record of which a document was left out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LeftOutExample {
+    /// The path of its input.
+    pub file: String,
+    /// The line it begins on, or its row: `line` or `row`.
+    #[serde(flatten)]
+    pub place: Place,
+    /// The document and its fault, in words.
+    pub why: String,
 }
 
 /// The records that cleaning changed in one way.

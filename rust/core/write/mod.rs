@@ -17,8 +17,9 @@ use std::path::Path;
 pub(crate) use dropped::{push_line, write_dropped};
 pub use manifest::Manifest;
 pub(crate) use manifest::{
-    BenchmarkEntry, CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry, Program,
-    ShardEntry, SourceEntry, SplitEntry, TokenizerEntry,
+    BenchmarkEntry, CleanedEntry, CleanedExample, DroppedEntry, ExampleEntry, InputEntry,
+    LeftOutEntry, LeftOutExample, Program, RecordsEntry, ShardEntry, SourceEntry, SplitEntry,
+    TokenizerEntry,
 };
 pub(crate) use shard::{Batch, ShardWriter, Written};
 pub(crate) use state::{Identity, Stage, State};

@@ -11,6 +11,7 @@ use sabiprep::error::{Error, Result};
 use sabiprep::pipeline;
 use sabiprep::plan::Plan;
 use sabiprep::report::Report;
+use sabiprep::schema::Refusal;
 use serde_json::json;
 
 use crate::door::enter;
@@ -39,7 +40,8 @@ fn to_json(report: &Report) -> Result<String> {
     serde_json::to_string(report).map_err(|error| Error::internal(error.to_string()))
 }
 
-/// Explains a record, given as JSON. Returns its stages as JSON and its tokens as an Arrow table.
+/// Explains a record, given as JSON. Returns the stages of each of its documents as a list in JSON,
+/// and the tokens of all as an Arrow table.
 #[pyfunction]
 #[pyo3(signature = (corpus, source, record, options, *, hub = None))]
 pub fn explain<'py>(
@@ -51,40 +53,45 @@ pub fn explain<'py>(
     hub: Option<Hub>,
 ) -> PyResult<(String, Bound<'py, PyAny>)> {
     let options = options.with_hub(hub);
-    let explanation = enter(py, None, |context| {
+    let documents = enter(py, None, |context| {
         let plan = Plan::load(&corpus, &options, context.storage)?;
         commands::explain(plan, source, record.as_bytes(), context)
     })?;
-    let tokens = token_table(&explanation)
+    let tokens = token_table(&documents)
         .map_err(|error| to_python(py, &Error::internal(error.to_string())))?;
     // Few values: JSON will do. Tokens may be thousands.
-    let spans: Vec<_> = explanation
-        .spans
-        .iter()
-        .map(|(role, literal, text)| {
-            json!({ "role": *role as u8, "literal": literal, "text": text })
-        })
-        .collect();
-    let dropped = explanation
-        .dropped
-        .map(|refusal| json!({ "reason": refusal.reason.name(), "why": refusal.why }));
-    let stages = json!({
-        "source": explanation.source,
-        "spans": spans,
-        "runs": explanation.runs,
-        "truncated": explanation.truncated,
-        "weight": explanation.weight,
-        "cleaned": explanation.cleaned,
-        "dropped": dropped,
-    });
-    Ok((stages.to_string(), PyRecordBatch::new(tokens).into_pyarrow(py)?))
+    let stages: Vec<_> = documents.iter().map(stages_of).collect();
+    Ok((json!(stages).to_string(), PyRecordBatch::new(tokens).into_pyarrow(py)?))
 }
 
-/// Returns the tokens of an explanation as a table.
+/// Returns the stages of a document, but for its tokens.
+fn stages_of(document: &Explanation) -> serde_json::Value {
+    let spans = document.spans.iter().map(
+        |(role, literal, text)| json!({ "role": *role as u8, "literal": literal, "text": text }),
+    );
+    let refusal =
+        |refusal: &Refusal| json!({ "reason": refusal.reason.name(), "why": refusal.why });
+    json!({
+        "source": document.source,
+        "part": document.part,
+        "spans": spans.collect::<Vec<_>>(),
+        "runs": document.runs,
+        "truncated": document.truncated,
+        "weight": document.weight,
+        "cleaned": document.cleaned,
+        "left_out": document.left_out.iter().map(refusal).collect::<Vec<_>>(),
+        "dropped": document.dropped.as_ref().map(refusal),
+    })
+}
+
+/// Returns the tokens of all documents as a table.
 fn token_table(
-    explanation: &Explanation,
+    documents: &[Explanation],
 ) -> std::result::Result<RecordBatch, arrow_schema::ArrowError> {
-    let tokens = &explanation.tokens;
+    let tokens: Vec<_> = documents.iter().flat_map(|document| &document.tokens).collect();
+    let indices = (0_u32..)
+        .zip(documents)
+        .flat_map(|(index, document)| std::iter::repeat_n(index, document.tokens.len()));
     RecordBatch::try_from_iter([
         ("id", Arc::new(tokens.iter().map(|token| token.id).collect::<UInt32Array>()) as _),
         (
@@ -100,6 +107,7 @@ fn token_table(
             Arc::new(tokens.iter().map(|token| Some(token.trained)).collect::<BooleanArray>()) as _,
         ),
         ("window", Arc::new(tokens.iter().map(|token| token.window).collect::<UInt32Array>()) as _),
+        ("document", Arc::new(indices.collect::<UInt32Array>()) as _),
     ])
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::found::Found;
 use super::problem::Severity;
 use super::resolve::Bench;
-use crate::plan::{Augment, UNDETERMINED, code_of, nearest};
-use crate::segment::{Step, names_in};
+use crate::plan::{Augment, SegmentSpec, UNDETERMINED, code_of, nearest};
+use crate::segment::{ITEM, Step, names_in};
 
 /// The most names that are listed.
 const NAMED: usize = 12;
@@ -20,6 +20,8 @@ impl Found<'_> {
         }
         let source = &self.plan.sources[self.index];
         let made = source.augment.as_ref().map_or(&[][..], Augment::fields);
+        // The list that is taken apart, whose elements templates know as `item`.
+        let list = source.each.clone().unwrap_or_default();
         let mut known = Vec::new();
         for path in bench.builder(self.index).named_fields() {
             let keys = path.iter().filter_map(|step| match step {
@@ -29,7 +31,9 @@ impl Found<'_> {
             // Deeper fields than two are not counted.
             let name = keys.take(2).collect::<Vec<_>>().join(".");
             if fields.has(&name) {
-                self.list(&name);
+                if name != list {
+                    self.list(&name);
+                }
                 continue;
             }
             let near = nearest(&name, fields.names().chain(made.iter().copied()));
@@ -42,10 +46,11 @@ impl Found<'_> {
             known.push(name);
         }
         // Templates that do without a field may have its name wrong all the same.
-        let asked = source.segments.iter().flat_map(|segment| names_in(segment.template()));
+        let templates = source.all_segments().map(SegmentSpec::template);
+        let asked = templates.chain(source.when.as_deref()).flat_map(names_in);
         for name in asked.collect::<BTreeSet<String>>() {
-            let is_made =
-                source.augment.is_some() && (name == "text" || made.contains(&name.as_str()));
+            let is_made = !list.is_empty() && name == ITEM
+                || source.augment.is_some() && (name == "text" || made.contains(&name.as_str()));
             let is_named = known.iter().any(|known| known.split('.').next() == Some(&name));
             if fields.has(&name) || is_named || is_made {
                 continue;

@@ -63,7 +63,12 @@ impl Found<'_> {
                 first.why
             );
             let fails = *reason == DropReason::TooLong && overflow == Overflow::Error;
-            let severity = if fails { Severity::Error } else { Severity::Warning };
+            let severity = match reason {
+                _ if fails => Severity::Error,
+                // As it was asked for, unless nothing is left.
+                DropReason::NotChosen if *count < self.sampled.records => Severity::Note,
+                _ => Severity::Warning,
+            };
             self.add(severity, "dropped", what, "");
             self.at(first.record_id);
         }

@@ -120,7 +120,7 @@ impl Sampler<'_> {
 
     /// Renders a record and returns the hash of its text.
     fn render(&mut self, fields: &Fields, id: u64) -> std::result::Result<Digests, Refusal> {
-        self.rendered.record_id = id;
+        self.rendered.begin(id);
         let mut hasher = Xxh3Default::new();
         let builder = self.bench.builder(self.index);
         builder.build(fields, &mut self.rendered, &mut |rendered| {

@@ -12,7 +12,7 @@ use super::sampled::Sampled;
 use crate::commands::explain::{explain_fields, spans_of};
 use crate::context::Context;
 use crate::error::{Place, Result};
-use crate::plan::{Augment, ChatSpec, Plan, SegmentSpec, Source, language_name};
+use crate::plan::{Augment, ChatSpec, Plan, SegmentSpec, Source, TaggedSpec, language_name};
 use crate::read::Fields;
 use crate::schema::{RecordId, Role};
 use crate::segment::Rendered;
@@ -55,6 +55,14 @@ pub struct SurveyedSource {
     pub chat: Option<ChatSpec>,
     /// The task that is made from its texts.
     pub augment: Option<Augment>,
+    /// The tagged texts of its records, in place of segments.
+    pub tagged: Option<TaggedSpec>,
+    /// Its templates, where it has several.
+    pub templates: Vec<Vec<SegmentSpec>>,
+    /// The condition of a document.
+    pub when: Option<String>,
+    /// The list of which each element makes a document.
+    pub each: Option<String>,
     /// The fields of the sampled records.
     pub fields: Vec<SurveyedField>,
     /// Its first records, as documents.
@@ -154,11 +162,15 @@ impl ShownRecord {
             id,
         };
         let (spans, dropped) = if let Some(job) = bench.job() {
-            let explanation = explain_fields(job, index, id, Ok(fields.clone()))?;
-            shown.token_count = explanation.tokens.len();
-            shown.trained = explanation.tokens.iter().filter(|token| token.trained).count();
-            shown.cut = explanation.tokens.len() > TOKENS;
-            let first = explanation.tokens.into_iter().take(TOKENS);
+            let mut documents = explain_fields(job, index, Some(id), Ok(fields.clone()))?;
+            let tokens = || documents.iter().flat_map(|document| &document.tokens);
+            shown.token_count = tokens().count();
+            shown.trained = tokens().filter(|token| token.trained).count();
+            shown.cut = shown.token_count > TOKENS;
+            let dropped = documents.iter_mut().find_map(|document| document.dropped.take());
+            let (spans, tokens): (Vec<_>, Vec<_>) =
+                documents.into_iter().map(|document| (document.spans, document.tokens)).unzip();
+            let first = tokens.into_iter().flatten().take(TOKENS);
             shown.tokens = first
                 .map(|token| ShownPiece {
                     text: token.piece,
@@ -166,10 +178,10 @@ impl ShownRecord {
                     trained: token.trained,
                 })
                 .collect();
-            (explanation.spans, explanation.dropped)
+            (spans.concat(), dropped)
         } else {
             let mut rendered = Rendered::default();
-            rendered.record_id = id;
+            rendered.begin(id);
             let mut spans = Vec::new();
             let builder = bench.builder(index);
             let made = builder.build(fields, &mut rendered, &mut |rendered| {
@@ -252,6 +264,10 @@ pub(super) fn surveyed(
         segments: source.segments.clone(),
         chat: source.chat.clone(),
         augment: source.augment.clone(),
+        tagged: source.tagged.clone(),
+        templates: source.templates.clone(),
+        when: source.when.clone(),
+        each: source.each.clone(),
         fields,
         records,
         sample: SampleFacts {

@@ -212,9 +212,9 @@ impl SourceSpec {
     /// Returns the task that it trains, by default the one that is made from its texts, else one of
     /// its name.
     #[must_use]
-    pub(super) fn task(&self) -> &str {
-        let made = self.augment.as_ref().map(|augment| augment.task.name());
-        self.task.as_deref().or(made).unwrap_or(&self.name)
+    pub(super) fn task(&self) -> String {
+        let made = self.augment.as_ref().map(|augment| augment.task.name().to_owned());
+        self.task.clone().or(made).unwrap_or_else(|| self.full_name())
     }
 }
 

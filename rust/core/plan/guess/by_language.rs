@@ -7,8 +7,8 @@ use std::path::Path;
 use super::source::{GuessedSource, Unrecognised};
 use crate::plan::SegmentSpec;
 use crate::plan::by_file::languages_of;
+use crate::plan::files::Files;
 use crate::plan::placeholder::{LANG, in_segments, is_plain};
-use crate::plan::spec::Files;
 use crate::storage::Storage;
 
 /// Something that the names of its files give a language.

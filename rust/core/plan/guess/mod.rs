@@ -31,7 +31,7 @@ use patterns::as_patterns;
 use shape::Shape;
 use source::{GuessedSource, Unrecognised};
 
-use super::spec::Files;
+use super::files::Files;
 use super::{PackOptions, PlanSpec, SegmentSpec, TOKENIZER_FILE};
 use crate::error::{Error, Result};
 use crate::read::{FormatName, FormatOptions};

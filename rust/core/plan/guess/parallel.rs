@@ -10,9 +10,9 @@ use super::folder::{COMPRESSED, Folder, NO_RECORD, NO_SUFFIX, TEST_FILES};
 use super::names::{Named, NamedSplit, split_of};
 use super::shape::{direction, expression};
 use super::source::GuessedSource;
+use crate::plan::files::{Files, Patterns};
 use crate::plan::language::code_of;
 use crate::plan::placeholder::{LANG, is_plain};
-use crate::plan::spec::{Files, Patterns};
 use crate::read::{self, FormatName, FormatOptions};
 use crate::storage::Storage;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::shape::Chat;
 use crate::error::Error;
 use crate::plan::SegmentSpec;
-use crate::plan::spec::Files;
+use crate::plan::files::Files;
 use crate::read::{Encoding, TextUnit};
 
 /// A source, guessed.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Guess;
 use super::source::{GuessedSource, Unrecognised};
 use crate::plan::SegmentSpec;
-use crate::plan::spec::{Files, Patterns};
+use crate::plan::files::{Files, Patterns};
 use crate::read::{Encoding, TextUnit};
 
 /// The letters that a line of names may have.

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::pack::Packing;
-use crate::plan::{AugmentTask, TrainOn};
+use crate::plan::{AugmentTask, Choose, TrainOn};
 use crate::read::{Encoding, FormatName};
 
 /// The values that a key takes.
@@ -24,6 +24,8 @@ pub(super) enum Kind {
     /// A list of these words.
     Words(fn() -> &'static [&'static str]),
     Segments,
+    /// A list of lists of segments.
+    Templates,
     /// One of these words, or a list of texts.
     WordOrTexts(&'static [&'static str]),
     /// A table of texts.
@@ -36,6 +38,8 @@ pub(super) enum Kind {
     /// One of these words, or a table in braces, of these keys.
     WordOrInner(&'static [&'static str], &'static [Key]),
     Tables(&'static [Key]),
+    /// Tables within a source, of these keys.
+    Documents(fn() -> &'static [Key]),
     /// A table of these keys.
     Shared(fn() -> &'static [Key]),
     /// Named tables of these keys.
@@ -63,6 +67,27 @@ const fn needed(name: &'static str, kind: Kind, example: &'static str) -> Key {
 
 pub(super) const SEGMENTS: &str =
     "[{ prompt = \"{{ question }}\" }, { target = \" {{ answer }}\" }]";
+/// The place of the keys of a document table, in errors.
+pub(super) const IN_DOCUMENT: &str = " in a [[source.document]]";
+const TEMPLATES: &str = "[[{ prompt = \"Q: {{ q }}\" }, { target = \" {{ a }}\" }], \
+                         [{ prompt = \"{{ q }}\" }, { target = \" {{ a }}\" }]]";
+/// The keys of a source that say how its records are read.
+const READING: [&str; 14] = [
+    "template",
+    "files",
+    "validation_files",
+    "format",
+    "columns",
+    "header",
+    "delimiter",
+    "rename",
+    "unit",
+    "records",
+    "literals",
+    "labels",
+    "encoding",
+    "document",
+];
 const DUPLICATES: Kind = Kind::Word(|| &["keep", "exact", "normalised", "near"]);
 const SPECIAL_IN_DATA: Kind = Kind::Word(|| &["text", "error"]);
 
@@ -111,6 +136,11 @@ const CHAT: &[Key] = &[
     key("tools", Kind::Text, "\"tools\""),
     key("documents", Kind::Text, "\"documents\""),
 ];
+const TAGGED: &[Key] = &[
+    key("text", Kind::Text, "\"text\""),
+    needed("open", Kind::Texts, "[\"<translate>\"]"),
+    needed("action", Kind::Texts, "[\"<yor>:\"]"),
+];
 pub(super) const SOURCE: &[Key] = &[
     needed("name", Kind::Text, "\"sum-yor\""),
     key("template", Kind::Text, "\"sum\""),
@@ -131,6 +161,12 @@ pub(super) const SOURCE: &[Key] = &[
     key("segments", Kind::Segments, SEGMENTS),
     key("chat", Kind::Inner(CHAT), "{ messages = \"messages\" }"),
     key("augment", Kind::WordOrInner(&AugmentTask::NAMES, AUGMENT), "\"denoise\""),
+    key("tagged", Kind::Inner(TAGGED), "{ open = [\"<translate>\"], action = [\"<yor>:\"] }"),
+    key("templates", Kind::Templates, TEMPLATES),
+    key("choose", Kind::Word(|| &Choose::WORDS), "\"one\""),
+    key("document", Kind::Documents(document), ""),
+    key("when", Kind::Text, "\"{{ rating > 3 }}\""),
+    key("each", Kind::Text, "\"answers\""),
     key("epochs", Kind::Number, "2.0"),
     key("weight", Kind::NumberOrField, "1.0"),
     key("overflow", Kind::Word(|| &["split", "truncate", "drop", "error"]), "\"truncate\""),
@@ -228,4 +264,18 @@ fn defaults() -> &'static [Key] {
 fn template() -> &'static [Key] {
     static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| without(&["name", "template", "files"]));
     &KEYS
+}
+
+/// Returns the keys of a document table.
+fn document() -> &'static [Key] {
+    static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+        let named = |key: Key| Key { is_needed: false, ..key };
+        without(&READING).into_iter().map(named).collect()
+    });
+    &KEYS
+}
+
+/// Returns whether a key says how the records of a source are read.
+pub(super) fn is_of_reading(name: &str) -> bool {
+    READING.contains(&name)
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{Key, Kind, SEGMENTS, SOURCE, TOP};
+use super::keys::{IN_DOCUMENT, Key, Kind, SEGMENTS, SOURCE, TOP, is_of_reading};
 use super::values::{check_value, described};
 use super::{Checked, fault};
 use crate::plan::nearest;
@@ -45,6 +45,10 @@ fn unknown_key(name: &str, span: Range<usize>, keys: &[Key], place: &str) -> Che
     let names = || keys.iter().map(|key| key.name);
     let is_own = ["name", "template", "files", "validation_files"].contains(&name);
     let remedy = match (nearest(name, names()), TOP.iter().find(elsewhere)) {
+        _ if place == IN_DOCUMENT && is_of_reading(name) => {
+            "it is a key of the whole source: write it above the first [[source.document]]"
+                .to_owned()
+        }
         // Of a source, and looked for where sources share their keys.
         _ if is_own && !place.is_empty() && SOURCE.iter().any(|key| key.name == name) => {
             "each source has its own: write it below its [[source]]".to_owned()
@@ -108,6 +112,28 @@ pub(super) fn check_section(
             fault(value.span(), format!("`{name}` is a table, not {}", described(other)), remedy)
         }
     }
+}
+
+/// Checks the document tables of a source.
+pub(super) fn check_documents(
+    value: &Spanned<DeValue<'_>>,
+    name_span: Range<usize>,
+    keys: &'static [Key],
+) -> Checked {
+    let remedy = "write [[source.document]], brackets doubled, at the head of every document";
+    let DeValue::Array(tables) = value.get_ref() else {
+        let found = described(value.get_ref());
+        return fault(name_span, format!("`document` is a list of tables, not {found}"), remedy);
+    };
+    if tables.is_empty() {
+        return fault(value.span(), "`document` is an empty list", remedy);
+    }
+    tables.iter().try_for_each(|table| match table.get_ref() {
+        DeValue::Table(inner) => check_table(inner, table.span(), keys, IN_DOCUMENT),
+        other => {
+            fault(table.span(), format!("a document is a table, not {}", described(other)), remedy)
+        }
+    })
 }
 
 /// Checks the tables of `section`, each with a name of its own.

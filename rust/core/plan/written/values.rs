@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
 use super::keys::{Key, Kind, SEGMENTS};
-use super::tables::{check_section, check_table};
+use super::tables::{check_documents, check_section, check_table};
 use super::{Checked, fault};
 use crate::plan::nearest;
 
@@ -103,6 +103,14 @@ pub(super) fn check_value(
         (Kind::Files, _) => refuse("a text in quotes, or a list of them in brackets"),
         (Kind::Segments, DeValue::Array(segments)) => segments.iter().try_for_each(check_segment),
         (Kind::Segments, _) => refuse("a list in brackets, a table in braces for each segment"),
+        (Kind::Templates, DeValue::Array(templates)) => {
+            templates.iter().try_for_each(|template| match template.get_ref() {
+                DeValue::Array(segments) => segments.iter().try_for_each(check_segment),
+                _ => refuse("a list of templates, each a list of segments"),
+            })
+        }
+        (Kind::Templates, _) => refuse("a list of templates, each a list of segments"),
+        (Kind::Documents(keys), _) => check_documents(value, name_span, keys()),
         (Kind::WordOrInner(..), other) if !other.is_table() => {
             refuse("one of its words in quotes, or a table in braces")
         }
