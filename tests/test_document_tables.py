@@ -82,8 +82,8 @@ def test_a_plan_shows_tables_and_says_what_their_conditions_name(tmp_path: Path)
     assert [source.name for source in plan.sources] == ["news/headline", "news/2"]
     assert plan.sources[1].when == "{{ item.score }}" and plan.sources[1].each == "answers"
     said = [str(problem) for problem in plan.problems]
-    assert any("ask for `titel`, which no sampled record has" in problem for problem in said)
-    assert any("30 of 30 sampled records dropped: not chosen" in problem for problem in said)
+    assert any("ask for `titel`, which no record has" in problem for problem in said)
+    assert any("30 of 30 records dropped: not chosen" in problem for problem in said)
     assert not any("`item`" in problem or "`answers` is a list" in problem for problem in said)
 
 

@@ -122,7 +122,7 @@ def test_texts_that_do_not_parse_are_counted_with_their_fault(folder: Path) -> N
     assert against["failures"] == [] and packer.verify(out)["failures"] == []
     plan = sabiprep.plan(folder)
     assert plan.sources[0].drops[UNPARSED] == 7
-    assert any("7 of 10 sampled records dropped: unparsed tags" in str(p) for p in plan.problems)
+    assert any("7 of 10 records dropped: unparsed tags" in str(p) for p in plan.problems)
 
 
 def test_a_source_whose_texts_do_not_parse_stops_the_run(folder: Path) -> None:

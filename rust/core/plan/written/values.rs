@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeInteger, DeValue};
+use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::keys::{Key, Kind, SEGMENTS};
 use super::tables::{check_documents, check_section, check_table};
@@ -51,24 +51,7 @@ pub(super) fn check_value(
             refuse("a number, the weight in the mix, or the field with a document's weight")
         }
         (Kind::Truth, _) => refuse("true or false"),
-        (Kind::Files, DeValue::Table(sides)) => {
-            let is_text = |text: &Spanned<DeValue<'_>>| text.get_ref().is_str();
-            let is_side = |value: &DeValue<'_>| match value {
-                DeValue::Array(texts) => texts.iter().all(is_text),
-                value => value.is_str(),
-            };
-            match sides.iter().find(|(_, side)| !is_side(side.get_ref())) {
-                None => Ok(()),
-                Some((field, side)) => {
-                    let field = field.get_ref();
-                    let found = described(side.get_ref());
-                    let message = format!("`{name}`{place} names {found} for '{field}'");
-                    let remedy =
-                        format!("write {name} = {{ en = \"train.en\", yo = \"train.yo\" }}");
-                    fault(side.span(), message, remedy)
-                }
-            }
-        }
+        (Kind::Files, DeValue::Table(sides)) => check_sides(name, sides, place),
         (Kind::Texts | Kind::Files | Kind::Words(_), DeValue::Array(texts)) => {
             match texts.iter().find(|text| !text.get_ref().is_str()) {
                 None => check_words(texts, key.kind, &format!("`{name}`{place}")),
@@ -122,6 +105,24 @@ pub(super) fn check_value(
         (Kind::Pairs, _) => refuse("a list of pairs in brackets"),
         (Kind::Table(_) | Kind::Tables(_) | Kind::Shared(_) | Kind::Named(_), _) => {
             check_section(value, name_span, key)
+        }
+    }
+}
+
+/// Checks that the values of a table of files are files.
+fn check_sides(name: &str, sides: &DeTable<'_>, place: &str) -> Checked {
+    let is_text = |text: &Spanned<DeValue<'_>>| text.get_ref().is_str();
+    let is_side = |value: &DeValue<'_>| match value {
+        DeValue::Array(texts) => texts.iter().all(is_text),
+        value => value.is_str(),
+    };
+    match sides.iter().find(|(_, side)| !is_side(side.get_ref())) {
+        None => Ok(()),
+        Some((field, side)) => {
+            let (field, found) = (field.get_ref(), described(side.get_ref()));
+            let message = format!("`{name}`{place} names {found} for '{field}'");
+            let remedy = format!("write {name} = {{ en = \"train.en\", yo = \"train.yo\" }}");
+            fault(side.span(), message, remedy)
         }
     }
 }
