@@ -114,6 +114,20 @@ def test_weights_are_those_of_the_record_or_of_the_element(tmp_path: Path) -> No
     assert all(set(reasons) <= {"not chosen"} for reasons in drops.values()), drops
 
 
+def test_a_record_is_chosen_by_its_whole_text_and_then_shortened(tmp_path: Path) -> None:
+    when = "{{ text | length > 200 }}"
+    segments = [{"prompt": "{{ text }} <x>"}, {"target": " y"}]
+    tables = [
+        {"name": "segments", "when": when, "segments": segments},
+        {"name": "made", "when": when, "augment": "diacritize", "lang": "yor"},
+    ]
+    lines = [{"text": "ọ̀rọ̀ " * count} for count in (5, 200)]
+    write(tmp_path / "c", lines, tables, seq_len=128)
+    _, manifest = pack(tmp_path / "c")
+    for source in manifest["sources"]:
+        assert (source["drops"], source["truncated"]) == ({"not chosen": 1}, 1)
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -111,7 +111,7 @@ pub(crate) fn prepare_if(
     documents.clear();
     texts.clear();
     let (mut count, mut all_wanted) = (0, true);
-    rendered.begin(rendered.record_id);
+    rendered.begin_again();
     job.builders[source].build(fields, rendered, &mut |rendered| {
         all_wanted = all_wanted && is_wanted(rendered);
         // What the whole record left out stays out.

@@ -145,7 +145,7 @@ fn targets_of(
         return Ok(None);
     }
     let mut targets = Vec::new();
-    scratch.rendered.begin(scratch.rendered.record_id);
+    scratch.rendered.begin_again();
     job.builders[source].build(fields, &mut scratch.rendered, &mut |rendered| {
         targets.extend(rendered.targets().into_iter().map(str::to_owned));
         Ok(())

@@ -43,11 +43,8 @@ impl SegmentBuilder for Conditional {
         rendered: &mut Rendered,
         each: &mut Each<'_>,
     ) -> std::result::Result<(), Refusal> {
-        let holds = self
-            .condition
-            .holds(fields)
-            .map_err(|Refusal { reason, why }| Refusal { reason, why: format!("`when`: {why}") })?;
-        if !holds {
+        let named = |Refusal { reason, why }| Refusal { reason, why: format!("`when`: {why}") };
+        if !rendered.choose(|| self.condition.holds(fields).map_err(named))? {
             return Err(self.otherwise.clone());
         }
         self.inner.build(fields, rendered, each)

@@ -25,6 +25,10 @@ pub struct Rendered {
     pub(crate) weight: Option<Weight>,
     /// The part of the record, and the template, that the text is made by.
     pub(crate) way: Way,
+    /// Whether the condition of its source held, each time that it was asked of the whole record.
+    chosen: Vec<bool>,
+    /// The number of times that it was asked of the shortened record; `None` for the whole one.
+    asked: Option<usize>,
     /// The documents that were left out of the record so far, each with the reason.
     pub(crate) left_out: Vec<Refusal>,
 }
@@ -50,12 +54,39 @@ pub struct Span {
 }
 
 impl Rendered {
-    /// Begins the record `record_id`, or begins it again.
+    /// Begins the record `record_id`.
     pub(crate) fn begin(&mut self, record_id: u64) {
         self.record_id = record_id;
+        self.begin_again();
+        self.chosen.clear();
+        self.asked = None;
+    }
+
+    /// Begins the record at hand again, shortened: its documents stay those that were chosen whole.
+    pub(crate) fn begin_again(&mut self) {
         self.way = Way::default();
         self.weight = None;
         self.left_out.clear();
+        self.asked = Some(0);
+    }
+
+    /// Returns whether a condition holds for the next document: of a shortened record, whether it
+    /// held for the whole one.
+    pub(super) fn choose(
+        &mut self,
+        holds: impl FnOnce() -> Result<bool, Refusal>,
+    ) -> Result<bool, Refusal> {
+        if let Some(asked) = &mut self.asked {
+            *asked += 1;
+            return Ok(self.chosen.get(*asked - 1).copied().unwrap_or(false));
+        }
+        // What the condition fails on is not chosen either.
+        self.chosen.push(false);
+        let holds = holds()?;
+        if let Some(last) = self.chosen.last_mut() {
+            *last = holds;
+        }
+        Ok(holds)
     }
 
     /// Removes the text and its spans.
