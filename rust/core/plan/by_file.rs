@@ -12,7 +12,7 @@ use glob::Pattern;
 use super::files::{Files, Patterns};
 use super::find::{find_files, no_match, paths_below, portable_name};
 use super::placeholder::{LANG, in_segments, in_template, in_text, is_plain, name_of};
-use super::{HubFiles, SegmentSpec, SourceSpec};
+use super::{HubFiles, SegmentSpec, SourceSpec, UNDETERMINED};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
