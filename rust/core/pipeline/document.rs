@@ -3,7 +3,7 @@
 use crate::job::Job;
 use crate::read::Record;
 use crate::schema::{DropReason, MAX_PARTS, Refusal, SpecialInData, Weight};
-use crate::segment::{Each, Fields, Rendered, refuse_tokens};
+use crate::segment::{Each, Fields, Rendered, Way, refuse_tokens};
 use crate::tokenize::{Document, Session};
 
 /// The buffers that one thread uses again for every record.
@@ -17,8 +17,10 @@ pub(crate) struct Scratch {
     pub text: String,
     /// The ends of the documents' texts in `text`.
     ends: Vec<usize>,
-    /// Whether each text of the whole record became a document; the others are left out.
-    kept: Vec<bool>,
+    /// The way to each document made last, and its tokens: they may be taken already.
+    ways: Vec<(Way, usize)>,
+    /// The way to each document of the whole record; other texts are left out of it.
+    kept: Vec<Way>,
     /// The buffers of the tokenizer.
     session: Session,
     /// The rendered texts of the documents, if they are to be shown.
@@ -33,6 +35,7 @@ impl Scratch {
             documents: Vec::new(),
             text: String::new(),
             ends: Vec::new(),
+            ways: Vec::new(),
             kept: Vec::new(),
             session: job.encoder.session(),
             shown: None,
@@ -64,6 +67,18 @@ impl Scratch {
     /// Returns the tokens of the longest document of the record at hand.
     pub(crate) fn longest(&self) -> usize {
         self.documents.iter().map(|document| document.ids.len()).max().unwrap_or(0)
+    }
+
+    /// Returns whether the documents at hand are all those of the whole record.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.ways.len() == self.kept.len()
+    }
+
+    /// Returns the tokens of the document of an element of a list, 0 where no list is taken apart;
+    /// `None` if it makes none.
+    pub(crate) fn len_of(&self, element: usize) -> Option<usize> {
+        let mut ways = self.ways.iter();
+        ways.find(|(way, _)| way.element.unwrap_or(0) == element).map(|(_, len)| *len)
     }
 }
 
@@ -106,24 +121,25 @@ pub(crate) fn prepare_if(
     scratch: &mut Scratch,
     mut is_wanted: impl FnMut(&Rendered) -> bool,
 ) -> Result<bool, Refusal> {
-    let Scratch { rendered, documents, text, ends, kept, session, shown } = scratch;
+    let Scratch { rendered, documents, text, ends, ways, kept, session, shown } = scratch;
     let mut texts = Texts { text, ends, shown };
     documents.clear();
     texts.clear();
-    let (mut count, mut all_wanted) = (0, true);
+    ways.clear();
+    let mut all_wanted = true;
     rendered.begin_again();
     job.builders[source].build(fields, rendered, &mut |rendered| {
         all_wanted = all_wanted && is_wanted(rendered);
         // What the whole record left out stays out.
-        let is_kept = kept.get(count).copied().unwrap_or(false);
-        count += 1;
-        if all_wanted && is_kept {
+        if all_wanted && kept.contains(&rendered.way) {
+            let document = encode(job, source, rendered, session)?;
             texts.push(rendered);
-            documents.push(encode(job, source, rendered, session)?);
+            ways.push((rendered.way, document.ids.len()));
+            documents.push(document);
         }
         Ok(())
     })?;
-    Ok(all_wanted && count == kept.len())
+    Ok(all_wanted && documents.len() == kept.len())
 }
 
 /// Makes the documents whose texts `build` renders. Refuses texts that the source filters out, and
@@ -134,14 +150,13 @@ fn make_whole(
     scratch: &mut Scratch,
     build: impl FnOnce(&mut Rendered, &mut Each<'_>) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
-    let Scratch { rendered, documents, text, ends, kept, session, shown } = scratch;
+    let Scratch { rendered, documents, text, ends, ways, kept, session, shown } = scratch;
     let mut texts = Texts { text, ends, shown };
     documents.clear();
     texts.clear();
-    kept.clear();
+    ways.clear();
     let mut are_too_many = false;
     build(rendered, &mut |rendered| {
-        kept.push(false);
         if documents.len() == MAX_PARTS as usize {
             are_too_many = true;
             return Ok(());
@@ -149,12 +164,13 @@ fn make_whole(
         texts.push(rendered);
         // A builder of several documents goes on without those that are refused.
         let document = judged(job, source, rendered, session);
-        documents.push(document.inspect_err(|_| texts.forget_last())?);
-        if let Some(last) = kept.last_mut() {
-            *last = true;
-        }
+        let document = document.inspect_err(|_| texts.forget_last())?;
+        ways.push((rendered.way, document.ids.len()));
+        documents.push(document);
         Ok(())
     })?;
+    kept.clear();
+    kept.extend(ways.iter().map(|(way, _)| *way));
     if are_too_many {
         let why = format!("it makes more than {MAX_PARTS} documents, the most of a record");
         return Err(Refusal::new(DropReason::TooManyDocuments, why));

@@ -1,8 +1,8 @@
 //! Fitting: makes documents no longer than a row, by the `overflow` of their source.
 
 use super::document::{Scratch, prepare, prepare_if};
+use super::units::drop_units;
 use crate::job::Job;
-use crate::plan::Source;
 use crate::schema::{DropReason, MAX_WINDOWS, Overflow, Refusal};
 use crate::segment::{Fields, Step, value_at_mut};
 
@@ -42,7 +42,7 @@ pub(crate) fn fit(
 }
 
 /// Returns the refusal of a record with a document of `len` tokens.
-fn too_long(len: usize, seq_len: usize, why: &str) -> Refusal {
+pub(super) fn too_long(len: usize, seq_len: usize, why: &str) -> Refusal {
     Refusal::new(DropReason::TooLong, format!("{len} tokens, a row holds {seq_len}{why}"))
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn truncate(
 ) -> Result<(), Refusal> {
     let seq_len = job.plan.pack.seq_len;
     if let Some(most) = job.builders[source].units(&fields) {
-        return drop_units(job, source, &fields, (whole_len, most), scratch);
+        return drop_units(job, source, &fields, (whole_len, &most), scratch);
     }
     let targets = targets_of(job, source, &fields, scratch)?;
     let mut longest = whole_len;
@@ -90,48 +90,6 @@ pub(crate) fn truncate(
         return Ok(());
     }
     Err(too_long(whole_len, seq_len, " and its target leaves no room for its data"))
-}
-
-/// Leaves out units of a record, as few as let it fit and at most `most`. `scratch` holds its
-/// document afterwards.
-fn drop_units(
-    job: &Job,
-    source: usize,
-    fields: &Fields,
-    (whole_len, most): (usize, usize),
-    scratch: &mut Scratch,
-) -> Result<(), Refusal> {
-    let (seq_len, named) = (job.plan.pack.seq_len, &job.plan.sources[source]);
-    let fits = |count: usize, scratch: &mut Scratch| {
-        let Some(fields) = job.builders[source].without_units(fields, count) else { return false };
-        let is_made = if named.chat.is_some() {
-            prepare(job, source, &fields, scratch).is_ok()
-        } else {
-            // A filter judged the whole text.
-            prepare_if(job, source, &fields, scratch, |_| true).is_ok_and(|is_made| is_made)
-        };
-        is_made && scratch.longest() <= seq_len
-    };
-    if most == 0 || !fits(most, scratch) {
-        let least = match named {
-            Source { chat: Some(_), .. } => "last exchange",
-            Source { tagged: Some(_), .. } => "target",
-            _ => "shortest text",
-        };
-        return Err(too_long(whole_len, seq_len, &format!(" and its {least} leaves no room")));
-    }
-    let (mut over, mut count) = (0, most);
-    while count - over > 1 {
-        let middle = over + (count - over) / 2;
-        if fits(middle, scratch) {
-            count = middle;
-        } else {
-            over = middle;
-        }
-    }
-    // The last attempt may not have been the best: `scratch` must hold the best.
-    fits(count, scratch);
-    Ok(())
 }
 
 /// Returns the targets of a record, which shortening must not change; `None` for plain text.

@@ -21,6 +21,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 mod unfit;
+mod units;
 
 use std::path::Path;
 use std::time::Instant;

@@ -56,6 +56,7 @@ pub(crate) use spec::{
     MixBy, MixSpec, PackSpec, SegmentSpec, SourceSpec, TokenizerSpec, Unit, nearest,
 };
 pub use tagged::TaggedSpec;
+pub(crate) use ways::ITEM;
 
 use by_file::{Places, by_file};
 

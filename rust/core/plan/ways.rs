@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 use crate::read::{FormatName, field_path};
 use crate::schema::{LossPolicy, Overflow};
 
+/// The name of the element of a list that `each` takes apart.
+pub(crate) const ITEM: &str = "item";
+
 /// Checks the way of a source. Returns its segments, as given or by default, which are those `made`
 /// for its `augment`, if there are any; none for other ways.
 pub(super) fn resolve_ways(
@@ -28,6 +31,7 @@ pub(super) fn resolve_ways(
     spec.tagged.as_ref().map_or(Ok(()), TaggedSpec::check)?;
     refuse_condition(spec.when.as_deref())?;
     refuse_list(spec.each.as_deref())?;
+    refuse_same_text(spec)?;
     refuse_templates(spec)?;
     match given[..] {
         [] | ["segments"] => resolve_segments(spec.segments.clone().or(made), format),
@@ -114,6 +118,24 @@ fn refuse_list(each: Option<&str>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a `chat` or `tagged` that would read the same text for each element of a list.
+fn refuse_same_text(spec: &SourceSpec) -> Result<()> {
+    let Some(each) = &spec.each else { return Ok(()) };
+    let chat = spec.chat.as_ref().map(|chat| ("chat", "messages", &chat.messages));
+    let tagged = spec.tagged.as_ref().map(|tagged| ("tagged", "text", &tagged.text));
+    let Some((way, key, field)) = chat.or(tagged) else { return Ok(()) };
+    if field_path(field).is_none_or(|path| path[0] == ITEM) {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "`each` takes `{each}` apart, and `{way}` reads `{field}` beside it"
+    ))
+    .remedy(format!(
+        "an element is called `{ITEM}`: {way} = {{ {key} = \"{ITEM}\" }}, or \"{ITEM}.{field}\" \
+             where it is an object"
+    )))
 }
 
 /// Refuses templates that could not be chosen or trained, and a choice among none.

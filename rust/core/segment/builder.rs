@@ -24,6 +24,12 @@ pub(crate) type Each<'a> = dyn FnMut(&Rendered) -> std::result::Result<(), Refus
 
 /// A way from a record to the texts of its documents. Each way is one file of this room.
 pub trait SegmentBuilder: fmt::Debug + Send + Sync {
+    /// Returns the builder that this one lies over, whose answers it gives where it has none of its
+    /// own.
+    fn inner(&self) -> Option<&dyn SegmentBuilder> {
+        None
+    }
+
     /// Renders the record with these `fields`. Calls `each` with the text of every document of the
     /// record, in order. Refuses a record that makes no document.
     fn build(
@@ -47,7 +53,7 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     /// Returns the fields that the texts of documents may depend on: all of them, unless the builder
     /// knows better. Of others, [`Self::build`] is given the first values at least.
     fn needed(&self) -> &Needed {
-        Needed::all()
+        self.inner().map_or(Needed::all(), SegmentBuilder::needed)
     }
 
     /// Renders a record that was opened for the wanted fields, as [`Self::build`] does.
@@ -76,6 +82,9 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
 
     /// Changes the texts that documents show by `editor`.
     fn edit_fields(&self, fields: &mut Fields, editor: &mut Editor<'_>) {
+        if let Some(inner) = self.inner() {
+            return inner.edit_fields(fields, editor);
+        }
         let shown = self.shown_fields(fields);
         editor.edit_fields(fields, &shown);
     }
@@ -83,32 +92,37 @@ pub trait SegmentBuilder: fmt::Debug + Send + Sync {
     /// Returns the paths of the fields that the texts of documents may show, in order of first use:
     /// all texts of the record, unless the builder knows better.
     fn shown_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
-        string_leaves_of(fields)
+        self.inner().map_or_else(|| string_leaves_of(fields), |inner| inner.shown_fields(fields))
     }
 
     /// Returns the paths of the fields that may be shortened, in order of first use.
-    fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>>;
-
-    /// Returns how many units may be left out of a record that is too long: the oldest exchanges of
-    /// a conversation, the last words of a prompt in which tags stand, or the last words or
-    /// sentences of a text of which a task is made. `None` for records whose fields are shortened.
-    fn units(&self, _fields: &Fields) -> Option<usize> {
-        None
+    fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
+        self.inner().map_or_else(Vec::new, |inner| inner.shortenable_fields(fields))
     }
 
-    /// Returns the fields without `count` of these units.
-    fn without_units(&self, _fields: &Fields, _count: usize) -> Option<Fields> {
-        None
+    /// Returns how many units may be left out of each element of the list of a record, or of the
+    /// record: the oldest exchanges of a conversation, the last words of a prompt in which tags
+    /// stand, or the last words or sentences of a text of which a task is made. `None` for records
+    /// whose fields are shortened.
+    fn units(&self, fields: &Fields) -> Option<Vec<usize>> {
+        self.inner()?.units(fields)
+    }
+
+    /// Returns the fields without so many units of each element.
+    fn without_units(&self, fields: &Fields, counts: &[usize]) -> Option<Fields> {
+        self.inner()?.without_units(fields, counts)
     }
 
     /// Returns the paths of the fields that every record must have, as far as they are known without
     /// a record.
     fn named_fields(&self) -> Vec<Vec<Step>> {
-        Vec::new()
+        self.inner().map_or_else(Vec::new, SegmentBuilder::named_fields)
     }
 
     /// Returns the number of rendered records whose template text could not be told from data.
-    fn unmarked(&self) -> u64;
+    fn unmarked(&self) -> u64 {
+        self.inner().map_or(0, SegmentBuilder::unmarked)
+    }
 }
 
 /// Finds what a source names and does not hold: its chat template, the identifier of languages. Must

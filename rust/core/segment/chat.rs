@@ -394,19 +394,16 @@ impl SegmentBuilder for Chat {
         &self.needed
     }
 
-    fn shortenable_fields(&self, _: &Fields) -> Vec<Vec<Step>> {
-        Vec::new()
-    }
-
-    fn units(&self, fields: &Fields) -> Option<usize> {
+    fn units(&self, fields: &Fields) -> Option<Vec<usize>> {
         let field = self.messages.join(".");
         let list = value_at(fields, &self.messages);
         let messages = list.map(|list| messages_of(list, &field, &self.train_on));
         let messages = messages.and_then(std::result::Result::ok);
-        Some(messages.map_or(0, |messages| most_dropped(&messages)))
+        Some(vec![messages.map_or(0, |messages| most_dropped(&messages))])
     }
 
-    fn without_units(&self, fields: &Fields, count: usize) -> Option<Fields> {
+    fn without_units(&self, fields: &Fields, counts: &[usize]) -> Option<Fields> {
+        let &[count] = counts else { return None };
         let Some(Value::Array(items)) = value_at(fields, &self.messages) else { return None };
         let kept = without_oldest(items, count);
         let mut fields = fields.clone();
@@ -417,9 +414,5 @@ impl SegmentBuilder for Chat {
 
     fn named_fields(&self) -> Vec<Vec<Step>> {
         vec![self.messages.iter().cloned().map(Step::Key).collect()]
-    }
-
-    fn unmarked(&self) -> u64 {
-        0
     }
 }

@@ -1,6 +1,5 @@
 //! `Conditional`: makes documents only where an expression holds, `when = "{{ rating > 3 }}"`.
 
-use super::clean::Editor;
 use super::jinja::Template;
 use super::{Each, Fields, Rendered, SegmentBuilder, Step, TokenNames};
 use crate::error::Result;
@@ -37,6 +36,10 @@ impl Conditional {
 }
 
 impl SegmentBuilder for Conditional {
+    fn inner(&self) -> Option<&dyn SegmentBuilder> {
+        Some(&*self.inner)
+    }
+
     fn build(
         &self,
         fields: &Fields,
@@ -54,29 +57,8 @@ impl SegmentBuilder for Conditional {
         &self.needed
     }
 
-    fn edit_fields(&self, fields: &mut Fields, editor: &mut Editor<'_>) {
-        self.inner.edit_fields(fields, editor);
-    }
-
-    fn shown_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
-        self.inner.shown_fields(fields)
-    }
-
-    fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
-        self.inner.shortenable_fields(fields)
-    }
-
-    fn units(&self, fields: &Fields) -> Option<usize> {
-        self.inner.units(fields)
-    }
-
-    fn without_units(&self, fields: &Fields, count: usize) -> Option<Fields> {
-        self.inner.without_units(fields, count)
-    }
-
-    // Not `named_fields`: records for which the condition is false need none of them.
-
-    fn unmarked(&self) -> u64 {
-        self.inner.unmarked()
+    fn named_fields(&self) -> Vec<Vec<Step>> {
+        // Records for which the condition is false need none of them.
+        Vec::new()
     }
 }

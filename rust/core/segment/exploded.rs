@@ -4,14 +4,11 @@
 //! build. An element that gives no document is left out of its record, and counted.
 
 use super::several::make_each;
-use super::{Each, Fields, Rendered, SegmentBuilder, Step, value_at};
+use super::{Each, Fields, Rendered, SegmentBuilder, Step, value_at, value_at_mut};
 use crate::error::{Error, Result};
-use crate::plan::Source;
+use crate::plan::{ITEM, Source};
 use crate::read::{Needed, Value, field_path};
 use crate::schema::{DropReason, MAX_PARTS, Refusal};
-
-/// The name of the element in templates.
-pub(crate) const ITEM: &str = "item";
 
 /// A builder that makes a document of each element of a list.
 #[derive(Debug)]
@@ -88,6 +85,11 @@ impl Exploded {
         paths
     }
 
+    /// Returns the fields of an element alone, which the ways that have units read.
+    fn alone(item: &Value) -> Fields {
+        [(ITEM.to_owned(), item.clone())].into_iter().collect()
+    }
+
     /// Returns a path below `item` as one below the element `nth` of the list; others as they are.
     fn in_record(&self, path: Vec<Step>, nth: usize) -> Vec<Step> {
         if path.first() != Some(&Step::Key(ITEM.to_owned())) {
@@ -125,6 +127,23 @@ impl SegmentBuilder for Exploded {
 
     fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
         self.paths(fields, |fields| self.inner.shortenable_fields(fields))
+    }
+
+    fn units(&self, fields: &Fields) -> Option<Vec<usize>> {
+        let units_of = |item: &Value| self.inner.units(&Self::alone(item)).map(|it| it[0]);
+        self.items(fields).ok()?.iter().map(units_of).collect()
+    }
+
+    fn without_units(&self, fields: &Fields, counts: &[usize]) -> Option<Fields> {
+        let mut items = self.items(fields).ok()?.to_vec();
+        for (item, &count) in items.iter_mut().zip(counts).filter(|(_, count)| **count > 0) {
+            let mut shorter = self.inner.without_units(&Self::alone(item), &[count])?;
+            *item = shorter.swap_remove(ITEM)?;
+        }
+        let mut fields = fields.clone();
+        let path: Vec<Step> = self.list.iter().cloned().map(Step::Key).collect();
+        *value_at_mut(&mut fields, &path)? = Value::Array(items);
+        Some(fields)
     }
 
     fn named_fields(&self) -> Vec<Vec<Step>> {

@@ -46,7 +46,6 @@ pub(crate) use chat_templates::DEFAULT_CHAT;
 use clean::Editor;
 pub(crate) use clean::{Change, Touched};
 use direct::Direct;
-pub(crate) use exploded::ITEM;
 pub(crate) use filter::refuse_tokens;
 pub use filter::{IdentifyLanguage, Likelihood, register_identifier};
 pub(crate) use guard::Controls;

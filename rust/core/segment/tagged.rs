@@ -134,17 +134,13 @@ impl SegmentBuilder for Tagged {
         self.named_fields()
     }
 
-    fn shortenable_fields(&self, _: &Fields) -> Vec<Vec<Step>> {
-        // The field holds the target too: words go from the end of the prompt instead.
-        Vec::new()
-    }
-
-    fn units(&self, fields: &Fields) -> Option<usize> {
+    fn units(&self, fields: &Fields) -> Option<Vec<usize>> {
         // A word of the prompt stays.
-        Some(self.prompt_words(fields).map_or(0, |(_, ends)| ends.len().saturating_sub(1)))
+        Some(vec![self.prompt_words(fields).map_or(0, |(_, ends)| ends.len().saturating_sub(1))])
     }
 
-    fn without_units(&self, fields: &Fields, count: usize) -> Option<Fields> {
+    fn without_units(&self, fields: &Fields, counts: &[usize]) -> Option<Fields> {
+        let &[count] = counts else { return None };
         let (parsed, ends) = self.prompt_words(fields)?;
         let kept = *ends.get(ends.len().checked_sub(count + 1)?)?;
         let text = self.text_of(fields).ok()?;
@@ -160,9 +156,5 @@ impl SegmentBuilder for Tagged {
 
     fn named_fields(&self) -> Vec<Vec<Step>> {
         vec![self.text.iter().cloned().map(Step::Key).collect()]
-    }
-
-    fn unmarked(&self) -> u64 {
-        0
     }
 }

@@ -1,7 +1,6 @@
 //! `Weighted`: a segment builder over another one, for the sources whose records hold the weights of
 //! their documents in the loss.
 
-use super::clean::Editor;
 use super::compiled::lookup;
 use super::spans::path_of;
 use super::{Each, Fields, Rendered, SegmentBuilder, Step, words};
@@ -73,6 +72,10 @@ fn shown(value: &Value) -> String {
 }
 
 impl SegmentBuilder for Weighted {
+    fn inner(&self) -> Option<&dyn SegmentBuilder> {
+        Some(&*self.inner)
+    }
+
     fn build(
         &self,
         fields: &Fields,
@@ -87,33 +90,9 @@ impl SegmentBuilder for Weighted {
         &self.needed
     }
 
-    fn edit_fields(&self, fields: &mut Fields, editor: &mut Editor<'_>) {
-        self.inner.edit_fields(fields, editor);
-    }
-
-    fn shown_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
-        self.inner.shown_fields(fields)
-    }
-
-    fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
-        self.inner.shortenable_fields(fields)
-    }
-
-    fn units(&self, fields: &Fields) -> Option<usize> {
-        self.inner.units(fields)
-    }
-
-    fn without_units(&self, fields: &Fields, count: usize) -> Option<Fields> {
-        self.inner.without_units(fields, count)
-    }
-
     fn named_fields(&self) -> Vec<Vec<Step>> {
         let mut paths = self.inner.named_fields();
         paths.push(self.field.iter().cloned().map(Step::Key).collect());
         paths
-    }
-
-    fn unmarked(&self) -> u64 {
-        self.inner.unmarked()
     }
 }

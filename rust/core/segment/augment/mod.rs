@@ -253,11 +253,12 @@ impl SegmentBuilder for Augmented {
         vec![self.steps()]
     }
 
-    fn units(&self, fields: &Fields) -> Option<usize> {
-        Some(self.text_of(fields).map_or(0, |text| self.augmentation.cuts(text).len()))
+    fn units(&self, fields: &Fields) -> Option<Vec<usize>> {
+        Some(vec![self.text_of(fields).map_or(0, |text| self.augmentation.cuts(text).len())])
     }
 
-    fn without_units(&self, fields: &Fields, count: usize) -> Option<Fields> {
+    fn without_units(&self, fields: &Fields, counts: &[usize]) -> Option<Fields> {
+        let &[count] = counts else { return None };
         let text = self.text_of(fields).ok()?;
         let cuts = self.augmentation.cuts(text);
         let end = *cuts.get(cuts.len().checked_sub(count)?)?;

@@ -13,7 +13,7 @@ use super::filter::Filter;
 use super::{Each, Fields, Rendered, SegmentBuilder, Step, string_leaves, value_at_mut};
 use crate::error::Result;
 use crate::plan::Source;
-use crate::read::{FieldTree, Needed, Record, Value};
+use crate::read::{FieldTree, Record, Value};
 use crate::schema::Refusal;
 use text::Cleaner;
 pub(crate) use touched::{Change, Touched};
@@ -71,6 +71,10 @@ impl Editor<'_> {
 }
 
 impl SegmentBuilder for Cleaned {
+    fn inner(&self) -> Option<&dyn SegmentBuilder> {
+        Some(&*self.inner)
+    }
+
     fn build(
         &self,
         fields: &Fields,
@@ -94,10 +98,6 @@ impl SegmentBuilder for Cleaned {
         self.inner.wanted()
     }
 
-    fn needed(&self) -> &Needed {
-        self.inner.needed()
-    }
-
     fn build_record(
         &self,
         record: &Record<'_>,
@@ -111,29 +111,5 @@ impl SegmentBuilder for Cleaned {
         let built = self.inner.build_edited(record, &mut editor, rendered, each);
         rendered.touched = editor.touched;
         built
-    }
-
-    fn shown_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
-        self.inner.shown_fields(fields)
-    }
-
-    fn shortenable_fields(&self, fields: &Fields) -> Vec<Vec<Step>> {
-        self.inner.shortenable_fields(fields)
-    }
-
-    fn units(&self, fields: &Fields) -> Option<usize> {
-        self.inner.units(fields)
-    }
-
-    fn without_units(&self, fields: &Fields, count: usize) -> Option<Fields> {
-        self.inner.without_units(fields, count)
-    }
-
-    fn named_fields(&self) -> Vec<Vec<Step>> {
-        self.inner.named_fields()
-    }
-
-    fn unmarked(&self) -> u64 {
-        self.inner.unmarked()
     }
 }
