@@ -264,6 +264,9 @@ def test_unfit_records_are_a_share_of_those_that_were_chosen(tmp_path: Path) -> 
     )
     with pytest.raises(InputError, match=r"none of its records \(20\) can be used"):
         pack(tmp_path / "c")
+    [problem] = [it for it in sabiprep.plan(tmp_path / "c").problems if it.kind == "unfit"]
+    assert problem.severity == "error"
+    assert "20 of 20 chosen records (100 %) cannot be used" in problem.message
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,13 @@ impl Found<'_> {
 
     /// Returns the records that were read, in words.
     pub(super) fn records(&self) -> String {
-        let Sampled { records, .. } = self.sampled;
-        if self.sampled.is_whole() {
-            format!("{records} records")
-        } else {
-            format!("{records} sampled records")
-        }
+        self.records_called(self.sampled.records, "")
+    }
+
+    /// Returns so many of these records, which `called` tells from others, in words.
+    pub(super) fn records_called(&self, count: u64, called: &str) -> String {
+        let sampled = if self.sampled.is_whole() { "" } else { "sampled " };
+        format!("{count} {sampled}{called}records")
     }
 
     /// Returns that no record has a field, as far as records were read.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::found::Found;
 use super::problem::Severity;
 use super::resolve::Bench;
-use crate::plan::{Augment, SegmentSpec, UNDETERMINED, code_of, nearest};
-use crate::segment::{ITEM, Step, names_in};
+use crate::plan::{Augment, ITEM, SegmentSpec, UNDETERMINED, code_of, nearest};
+use crate::segment::{Step, names_in};
 
 /// The most names that are listed.
 const NAMED: usize = 12;

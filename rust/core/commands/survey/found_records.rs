@@ -23,7 +23,8 @@ const QUOTED: usize = 60;
 impl Found<'_> {
     /// Finds more unfit records than packing allows.
     pub(super) fn unfit(&mut self) {
-        let Sampled { records, unfit, .. } = *self.sampled;
+        let Sampled { unfit, .. } = *self.sampled;
+        let records = self.sampled.chosen();
         let share = unfit as f64 / records.max(1) as f64;
         let is_whole = self.sampled.is_whole();
         // Of a source that goes on, the sample stands for many records.
@@ -35,9 +36,10 @@ impl Found<'_> {
             } else {
                 "nothing would be left".to_owned()
             };
+            let called = if records < self.sampled.records { "chosen " } else { "" };
             let what = format!(
                 "{unfit} of {} ({:.0} %) cannot be used; {limit}",
-                self.records(),
+                self.records_called(records, called),
                 share * 100.0
             );
             // A record that is most of what was read says little of the others.

@@ -170,6 +170,12 @@ impl Sampled {
         self.inputs.iter().all(|input| input.is_whole)
     }
 
+    /// Returns the records that `when` and `each` chose, by which a source is judged.
+    pub(super) fn chosen(&self) -> u64 {
+        let not_chosen = self.drops.get(&DropReason::NotChosen);
+        self.records - not_chosen.map_or(0, |(count, _)| *count)
+    }
+
     /// Returns the bytes of content that were read.
     pub(super) fn content(&self) -> u64 {
         self.inputs.iter().map(|input| input.content).sum()
