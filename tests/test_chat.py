@@ -16,51 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import sabiprep
 from sabiprep import ConfigError, Role
 from support import packer
+from support.chats import BOS, EOS, NAMES, SPECIALS, known, tokenizer_file
 from support.explaining import properties
 
-KNOWN = Path(__file__).parents[1] / "rust/core/segment/chat_templates"
-NAMES = sorted(path.stem for path in KNOWN.glob("*.jinja"))
-BOS, EOS = "<s>", "</s>"
-SPECIALS = [
-    BOS,
-    EOS,
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "[INST]",
-    "[/INST]",
-    "<|user|>",
-    "<|assistant|>",
-    "<|end|>",
-]
 Message = dict[str, Any]
-
-
-def known(name: str) -> str:
-    """The text of a template that is known by name."""
-    return (KNOWN / f"{name}.jinja").read_text("utf-8")
-
-
-@cache
-def tokenizer_file() -> str:
-    """A tokenizer of bytes with the control tokens of every template."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({char: id for id, char in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIALS]
-    )
-    return str(tokenizer.to_str())
 
 
 def to_json(value: Any, indent: int | None = None, **others: Any) -> str:

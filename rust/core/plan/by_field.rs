@@ -211,6 +211,7 @@ fn of_language(source: &Source, field: &[String], code: String, found: Found) ->
         },
         segments,
         templates,
+        chat: source.chat.as_ref().map(|chat| chat.with_language(&shown)).transpose()?,
         tagged: source.tagged.as_ref().map(|tagged| tagged.with_language(&shown)),
         when,
         each: source.each.as_ref().map(|each| in_text(each, &shown)),

@@ -11,8 +11,10 @@ use glob::Pattern;
 
 use super::files::{Files, Patterns};
 use super::find::{find_files, no_match, paths_below, portable_name};
-use super::placeholder::{LANG, in_segments, in_template, in_text, is_plain, name_of};
-use super::{HubFiles, SegmentSpec, SourceSpec, UNDETERMINED};
+use super::placeholder::{
+    LANG, in_segments, in_template, in_text, is_plain, name_of, outside_tags,
+};
+use super::{ChatSpec, HubFiles, SegmentSpec, SourceSpec, UNDETERMINED};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
@@ -41,7 +43,7 @@ pub(super) fn by_file(spec: SourceSpec, places: Places<'_>) -> Result<Vec<Source
 
 /// Refuses `{lang}` in a source whose files name no language by it.
 fn refuse_unnamed(spec: &SourceSpec) -> Result<()> {
-    let SourceSpec { name, task, lang, segments, templates, tagged, when, each, .. } = spec;
+    let SourceSpec { name, task, lang, segments, templates, chat, tagged, when, each, .. } = spec;
     // A field of languages puts them there too.
     if lang.as_ref().is_some_and(|lang| lang.contains("{{")) {
         return Ok(());
@@ -56,6 +58,7 @@ fn refuse_unnamed(spec: &SourceSpec) -> Result<()> {
         ("lang", holds(lang)),
         ("segments", segments.as_ref().is_some_and(shows)),
         ("templates", templates.iter().flatten().any(shows)),
+        ("chat", chat.as_ref().is_some_and(ChatSpec::shows_language)),
         ("tagged", tagged.as_ref().is_some_and(|it| it.with_language(UNDETERMINED) != *it)),
         ("when", holds(when)),
         ("each", holds(each)),
@@ -68,19 +71,6 @@ fn refuse_unnamed(spec: &SourceSpec) -> Result<()> {
          of a template it is {{{{ \"{LANG}\" }}}}"
         ),
     ))
-}
-
-/// Returns the text of a template that stands outside its tags.
-fn outside_tags(template: &str) -> String {
-    let (mut out, mut rest) = (String::new(), template);
-    while let Some(start) = ["{{", "{%"].into_iter().filter_map(|open| rest.find(open)).min() {
-        let (before, tag) = rest.split_at(start);
-        out.push_str(before);
-        let close = if tag.starts_with("{{") { "}}" } else { "%}" };
-        let Some(end) = tag.find(close) else { return out };
-        rest = &tag[end + close.len()..];
-    }
-    out + rest
 }
 
 /// Returns the source that reads `lang` of `spec`, from these files.
@@ -102,6 +92,7 @@ fn of_language(
         validation_files,
         segments,
         templates: templates.transpose()?,
+        chat: spec.chat.as_ref().map(|chat| chat.with_language(lang)).transpose()?,
         tagged: spec.tagged.as_ref().map(|tagged| tagged.with_language(lang)),
         when: spec.when.as_ref().map(|when| in_template(when, lang)).transpose()?,
         each: spec.each.as_ref().map(|each| in_text(each, lang)),

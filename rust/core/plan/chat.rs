@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Source;
+use super::placeholder::{LANG, in_template, in_text, outside_tags};
+use crate::error::Result;
 
 /// The table `chat` of a source: conversations, and the messages that are trained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,28 @@ pub struct ChatSpec {
     /// The template, once it is found.
     #[serde(skip_deserializing, default, skip_serializing_if = "Option::is_none")]
     pub(crate) found: Option<FoundTemplate>,
+}
+
+impl ChatSpec {
+    /// Returns the fields that it names.
+    fn fields(&self) -> impl Iterator<Item = &String> {
+        [&self.messages].into_iter().chain(&self.tools).chain(&self.documents)
+    }
+
+    /// Returns whether `{lang}` stands in the name of a field or in the text of the template.
+    pub(super) fn shows_language(&self) -> bool {
+        let template = self.template.as_deref().map(outside_tags);
+        self.fields().chain(&template).any(|text| text.contains(LANG))
+    }
+
+    /// Returns the table with a language in the place of `{lang}`.
+    pub(super) fn with_language(&self, lang: &str) -> Result<Self> {
+        let put = |field: &Option<String>| field.as_ref().map(|field| in_text(field, lang));
+        let template = self.template.as_ref().map(|text| in_template(text, lang)).transpose()?;
+        let (tools, documents) = (put(&self.tools), put(&self.documents));
+        let messages = in_text(&self.messages, lang);
+        Ok(Self { messages, template, tools, documents, ..self.clone() })
+    }
 }
 
 /// The messages of a conversation that are trained.

@@ -37,6 +37,19 @@ pub(super) fn in_segments(segments: &[SegmentSpec], lang: &str) -> Result<Vec<Se
     segments.iter().map(replaced).collect()
 }
 
+/// Returns the text of a template that stands outside its tags.
+pub(super) fn outside_tags(template: &str) -> String {
+    let (mut out, mut rest) = (String::new(), template);
+    while let Some(start) = ["{{", "{%"].into_iter().filter_map(|open| rest.find(open)).min() {
+        let (before, tag) = rest.split_at(start);
+        out.push_str(before);
+        let close = if tag.starts_with("{{") { "}}" } else { "%}" };
+        let Some(end) = tag.find(close) else { return out };
+        rest = &tag[end + close.len()..];
+    }
+    out + rest
+}
+
 /// The part of a template that a position lies in.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
