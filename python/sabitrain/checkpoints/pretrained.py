@@ -1,0 +1,186 @@
+"""A checkpoint of Hugging Face's layout, to start from: its configuration, weights and tokenizer.
+
+Weights are read from safetensors alone, one file or several. A pickle can run any code when it is
+opened, so none is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sabiprep.errors import TrainError
+from sabiprep.files import CONFIG_LIMIT, MANIFEST_LIMIT, TOKENIZER_LIMIT, open_regular, read_whole
+
+CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A checkpoint folder whose configuration and list of tensors were read.
+
+    Attributes:
+        folder: The folder.
+        config: The content of ``config.json``.
+        files: The file of each tensor, by its name.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    files: Mapping[str, Path]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields each tensor with its name, on the CPU in the type of the file, file by file.
+
+        Raises:
+            TrainError: If a file cannot be read, or lacks a tensor that the index names.
+        """
+        for file in sorted(set(self.files.values())):
+            try:
+                with safe_open(file, framework="pt") as opened:
+                    for name in (name for name, place in self.files.items() if place == file):
+                        yield name, opened.get_tensor(name)
+            except (OSError, SafetensorError) as error:
+                raise _unreadable(file, error) from error
+
+    def document(self, name: str) -> dict[str, Any] | None:
+        """Returns the JSON object in a file of the folder; None if there is no such file.
+
+        Raises:
+            TrainError: If it cannot be read, or is no JSON object.
+        """
+        place = self.folder / name
+        return _read_object(place) if place.exists() else None
+
+    def content(self, name: str) -> bytes | None:
+        """Returns the bytes of a file of the folder; None if there is no such file.
+
+        Raises:
+            TrainError: If it cannot be read.
+        """
+        place = self.folder / name
+        if not place.exists():
+            return None
+        try:
+            return read_whole(place, TOKENIZER_LIMIT)
+        except OSError as error:
+            raise _unreadable(place, error) from error
+
+
+def open_pretrained(folder: Path) -> Pretrained:
+    """Opens a checkpoint folder of Hugging Face's layout; no tensor is read yet.
+
+    Raises:
+        TrainError: If it is no such folder, a file of it cannot be read, or its weights are no
+            safetensors.
+    """
+    if not folder.is_dir():
+        raise TrainError(
+            "no folder of a checkpoint is there",
+            file=str(folder),
+            remedy="name a folder with config.json and model.safetensors",
+        )
+    if not (folder / CONFIG_FILE).exists():
+        raise TrainError(
+            f"holds no {CONFIG_FILE}, so it is no checkpoint of Hugging Face's layout",
+            file=str(folder),
+            remedy="name a folder with config.json and model.safetensors; of a run of sabitrain "
+            "that is RUN/checkpoint",
+        )
+    return Pretrained(folder, _read_object(folder / CONFIG_FILE), _files_of_tensors(folder))
+
+
+def _files_of_tensors(folder: Path) -> dict[str, Path]:
+    """Returns the safetensors file of each tensor, by the tensor's name."""
+    index, single = folder / INDEX_FILE, folder / WEIGHTS_FILE
+    if single.exists():
+        return dict.fromkeys(_names_in(single), single)
+    if not index.exists():
+        raise _without_weights(folder)
+    named = _read_object(index).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+        raise TrainError("holds no table `weight_map` of names of files", file=str(index))
+    held: dict[str, set[str]] = {}
+    for file in sorted(set(named.values())):
+        # A name in the index leads nowhere but into this folder.
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise TrainError(
+                f"names {file!r}, which is no safetensors file of its folder", file=str(index)
+            )
+        held[file] = set(_names_in(folder / file))
+    for name, file in named.items():
+        if name not in held[file]:
+            raise TrainError(
+                f"names {file} as the file of {name}, which does not hold it",
+                file=str(index),
+                remedy="fetch the checkpoint again",
+            )
+    return {name: folder / file for name, file in named.items()}
+
+
+def _names_in(file: Path) -> list[str]:
+    """Returns the names of the tensors in a safetensors file."""
+    try:
+        # The library opens whatever bears the name, a FIFO too.
+        os.close(open_regular(file))
+        with safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _without_weights(folder: Path) -> TrainError:
+    """Returns the error of a folder without safetensors."""
+    pickle = next((path.name for kind in _PICKLES for path in sorted(folder.glob(kind))), None)
+    if pickle is None:
+        return TrainError(
+            f"holds neither {WEIGHTS_FILE} nor {INDEX_FILE}",
+            file=str(folder),
+            remedy="fetch the whole checkpoint",
+        )
+    return TrainError(
+        f"holds its weights as a pickle ({pickle}), which can run any code when it is opened",
+        file=str(folder),
+        remedy="take a revision with safetensors, or convert it where you trust it: "
+        "transformers' save_pretrained writes safetensors",
+    )
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file."""
+    limit = MANIFEST_LIMIT if file.name == INDEX_FILE else CONFIG_LIMIT
+    try:
+        written = json.loads(read_whole(file, limit))
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    except (ValueError, RecursionError) as error:
+        raise TrainError(f"is no JSON: {error}", file=str(file)) from error
+    if not isinstance(written, dict):
+        raise TrainError("is no JSON object", file=str(file))
+    return written
+
+
+def _unreadable(file: Path, error: OSError | SafetensorError) -> TrainError:
+    """Returns the error of a file that cannot be read."""
+    system = error if isinstance(error, OSError) else None
+    return TrainError(
+        f"cannot be read: {(system and system.strerror) or error}",
+        file=str(file),
+        remedy="fetch the checkpoint again",
+        errno=None if system is None else system.errno,
+    )
