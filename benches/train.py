@@ -51,9 +51,10 @@ from sabitrain.config import PRESETS, ModelConfig, OptimConfig
 from sabitrain.data.batches import Batch, Step, make_batch
 from sabitrain.data.settings import Compute
 from sabitrain.device import choose_device, peak_flops, peak_memory, precision, use_fast_products
+from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.compiling import compile_units, sizes_apart, what_compiles
 from sabitrain.models.flops import step_flops
-from sabitrain.models.llama import Llama, LlamaArchitecture
+from sabitrain.models.llama import LlamaArchitecture
 from sabitrain.models.loss import compiled_chunk, eager_chunk, predicting_states, weighted_loss
 from sabitrain.optim.optimizers import make_optimizers
 from sabitrain.settings import Switch
@@ -103,7 +104,7 @@ class Task:
     """
 
     subject: Subject
-    model: Llama
+    model: CausalModel
     micro_batches: Sequence[BatchDict]
     targets: int
     device: torch.device
@@ -420,7 +421,7 @@ class Trainer:
         self.targets = sum(int(rows["loss_mask"].sum()) for rows in micro_batches)
         torch.manual_seed(0)
         with device:
-            model = Llama(subject.shape, subject.vocab_size)
+            model = make_model(subject.shape, subject.vocab_size)
         task = Task(subject, model, micro_batches, self.targets, device)
         compute = OURS.get(cell.method, "dense")
         step = Step(task.batches(compute), 0, self.targets)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sabitrain.evaluation.evaluate import evaluate_split
     from sabitrain.evaluation.generate import Answer, answer_held_out, greedy
     from sabitrain.evaluation.scores import Evaluation, Score, SourceScore, TargetLoss
-    from sabitrain.models.llama import Llama
+    from sabitrain.models.architecture import make_model
     from sabitrain.monitoring.report import Report
     from sabitrain.trainer import run_training
 
@@ -36,7 +36,6 @@ __all__ = [
     "BatchConfig",
     "CheckpointConfig",
     "Evaluation",
-    "Llama",
     "ModelConfig",
     "OptimConfig",
     "Report",
@@ -49,6 +48,7 @@ __all__ = [
     "evaluate_split",
     "greedy",
     "load_checkpoint",
+    "make_model",
     "run_training",
     "save_checkpoint",
     "unigram_baseline",
@@ -61,7 +61,7 @@ _MODULES = {
     "evaluation.evaluate": ("evaluate_split",),
     "evaluation.generate": ("Answer", "answer_held_out", "greedy"),
     "evaluation.scores": ("Evaluation", "Score", "SourceScore", "TargetLoss"),
-    "models.llama": ("Llama",),
+    "models.architecture": ("make_model",),
     "monitoring.report": ("Report",),
     "trainer": ("run_training",),
 }

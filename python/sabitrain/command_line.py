@@ -37,6 +37,7 @@ class _Base:
     preset: str | None = None
     config: Path | None = None
     run: Path | None = None
+    init: str | None = None
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
     def file(self) -> Path | None:
@@ -70,16 +71,14 @@ def parse_command_line(
         SystemExit: If the command line itself is wrong (2), or asked for help (0).
     """
     # Parsed twice: preset and file decide the defaults that the second pass shows in its help.
-    base, others = tyro.cli(
-        _Base, prog=prog, args=arguments, return_unknown_args=True, add_help=False
-    )
-    _refuse_init(others)
+    base, _ = tyro.cli(_Base, prog=prog, args=arguments, return_unknown_args=True, add_help=False)
     # Here rather than in `resolve`: a wrong word on the command line exits with 2.
     try:
         check_preset(base.preset or "nano", None)
     except ConfigError as error:
         _refuse(str(error))
-    default = resolve(base.preset, base.file(), {"data": tyro.MISSING, "run": run})
+    required = {"data": tyro.MISSING, "run": run, "init": base.init}
+    default = resolve(base.preset, base.file(), required)
     # tyro adds repeated options to their default, so the file's datasets go if any is named.
     named = {name: tyro.MISSING for name in ("data", "data_end") if getattr(base, name)}
     if "data" in named:
@@ -92,16 +91,6 @@ def parse_command_line(
     if not config.data:
         _refuse("--data is required: name the OUT of sabiprep pack")
     return config
-
-
-def _refuse_init(others: Sequence[str]) -> None:
-    """Ends the process if an option asks for weights to start from."""
-    if any(other.split("=")[0] in ("--init", "--init-from") for other in others):
-        _refuse(
-            "--init: starting from the weights of a checkpoint is not there yet: "
-            "every run starts from random ones\n"
-            "Remedy: leave --init out; to go on with a run of sabitrain, use --run DIR --resume"
-        )
 
 
 def _refuse(message: str) -> NoReturn:

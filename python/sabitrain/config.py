@@ -31,7 +31,7 @@ __all__ = [
     "TrainConfig",
 ]
 
-PresetName = Literal["nano", "125m", "350m", "1b"]
+PresetName = Literal["nano", "125m", "350m", "1b", "checkpoint"]
 MAX_THREADS = 4096
 """Most threads of a run: with tens of thousands OpenMP's runtime ends the process with a
 segmentation fault.
@@ -89,8 +89,13 @@ class RunConfig(Section):
     run: Path = field(metadata=MAY_CHANGE)
     """The folder for this run: configuration, metrics and checkpoints. It must be empty or new."""
     preset: PresetName = field(default="nano", metadata=MAY_CHANGE)
-    """Where the defaults below come from: nano trains on a CPU in minutes, the others are meant for
-    a GPU.
+    """Where the defaults below come from: nano trains on a CPU in minutes; checkpoint, the default
+    with --init, trains on from one; the others are meant for a GPU.
+    """
+    init: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
+    """Start from the weights of a checkpoint of Hugging Face's layout: a folder, or
+    hf://OWNER/NAME[@REVISION]. It decides the model's shape; the datasets must be packed with its
+    tokenizer.
     """
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = field(
         default=None, metadata=THIS_SESSION
@@ -198,5 +203,10 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
         },
         "batch": {"tokens": 524_288},
         "optim": {"lr": 2e-4, "warmup": 0.02, "floor": 0.1},
+    },
+    # A rate well below that of pre-training: a model that knows something is not to forget it.
+    "checkpoint": {
+        "batch": {"tokens": 65_536},
+        "optim": {"lr": 5e-5, "warmup": 0.03, "floor": 0.1},
     },
 }

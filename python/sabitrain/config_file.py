@@ -31,7 +31,8 @@ def resolve(preset: str | None, file: Path | None, required: Mapping[str, Any]) 
     """Returns the configuration of a preset and a TOML file.
 
     Args:
-        preset: The preset; the file's own if None, and ``nano`` if it names none.
+        preset: The preset; the file's own if None; if it names none, ``checkpoint`` for a run
+            that starts from one, and ``nano`` otherwise.
         file: The TOML file, if any.
         required: Values of top-level fields, used where the file has none.
 
@@ -40,7 +41,8 @@ def resolve(preset: str | None, file: Path | None, required: Mapping[str, Any]) 
     """
     written = {} if file is None else read_toml(file)
     place = None if file is None else str(file)
-    name = preset or written.get("preset", "nano")
+    begins_with_one = written.get("init", required.get("init")) is not None
+    name = preset or written.get("preset", "checkpoint" if begins_with_one else "nano")
     preset_values = check_preset(name, place)
     merged: dict[str, Any] = {**required, **written, "preset": name, "config": file}
     # A section of the file replaces single settings of the preset's section, not all of it.

@@ -236,7 +236,7 @@ def settle_plan(
     sizes = sample_sizes(config, dataset, order, plan["steps"])
     fit = fit_run(
         config,
-        dataset.vocab_size,
+        config.model.rows(dataset.vocab_size),
         sizes,
         plan["rows_per_step"],
         limit,

@@ -31,7 +31,7 @@ from sabitrain.attention import flash
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import Batch, padded_predictions, padded_segments
 from sabitrain.data.settings import Compute
-from sabitrain.models.architecture import CausalModel, architecture_of
+from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.loss import predicting_states, weighted_loss
 from sabitrain.models.settings import ModelConfig
 from sabitrain.optim.optimizers import clip_gradient, make_optimizers, skip_where
@@ -158,7 +158,7 @@ def _peak_of_update(shape: ModelConfig, vocab_size: int, optim: OptimConfig) -> 
 
 def _model(shape: ModelConfig, vocab_size: int) -> CausalModel:
     """Makes a model of tensors without numbers."""
-    model = architecture_of(shape.architecture).make(shape, vocab_size)
+    model = make_model(shape, vocab_size)
     _fuse_norms(model)
     return model
 

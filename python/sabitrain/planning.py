@@ -23,9 +23,10 @@ from sabitrain.data.rows import RowSource
 from sabitrain.device import choose_device, memory_limit
 from sabitrain.fitting import Fit, fit_run, most_rows, sample_sizes
 from sabitrain.memory import CARD
-from sabitrain.models.architecture import architecture_of
+from sabitrain.models.architecture import make_model
 from sabitrain.models.flops import Flops, forward_flops, step_flops
 from sabitrain.preflight import check_datasets
+from sabitrain.starting import start_from
 
 # Shares and operations are means over this many steps, and this many held-out rows.
 _SAMPLE = 4
@@ -90,23 +91,25 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
         TrainError: If the datasets do not fit the model.
     """
     # Refused here as before a run: a plan is for a run that can begin.
-    check_datasets(config, data)
+    config, base = start_from(config)
+    check_datasets(config, data, base)
+    vocab_size = config.model.rows(data.rows.vocab_size)
     dataset, seq_len = data.rows, data.rows.seq_len
     cut = config.step_plan(len(dataset.train), seq_len, "cuda")
     steps, rows_per_step = cut["steps"], cut["rows_per_step"]
     order = make_order(data, config.mix, rows_per_step, config.seed, steps)
     sizes = sample_sizes(config, dataset, order, steps)
-    fit = fit_run(config, dataset.vocab_size, sizes, rows_per_step, limit, cut.get("micro_rows"))
+    fit = fit_run(config, vocab_size, sizes, rows_per_step, limit, cut.get("micro_rows"))
     sample = _sampled_steps(config, dataset, order, min(_SAMPLE, steps))
     names = [str(path) for path in config.datasets]
     return Plan(
-        parameters=_parameters(config, dataset.vocab_size),
+        parameters=_parameters(config, vocab_size),
         steps=steps,
         fit=fit,
         largest_micro_rows=most_rows(
-            config, dataset.vocab_size, sizes, rows_per_step, limit, fit.recompute
+            config, vocab_size, sizes, rows_per_step, limit, fit.recompute
         ),
-        flops=_mean_flops(config, dataset.vocab_size, sample, fit.recompute),
+        flops=_mean_flops(config, vocab_size, sample, fit.recompute),
         repeats=dict(zip(names, order.repeats(steps), strict=True)),
         validation=plan_validation(config, dataset, steps, rows_per_step, fit.micro_rows),
     )
@@ -115,8 +118,7 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
 def _parameters(config: TrainConfig, vocab_size: int) -> int:
     """Returns the number of parameters of the model, which is not made."""
     with FakeTensorMode():
-        model = architecture_of(config.model.architecture).make(config.model, vocab_size)
-    return model.n_parameters()
+        return make_model(config.model, vocab_size).n_parameters()
 
 
 def _sampled_steps(config: TrainConfig, dataset: RowSource, order: Order, count: int) -> list[Step]:
@@ -156,10 +158,11 @@ def plan_validation(
     times = (steps - 1) // config.eval_every if config.eval_every else 0
     takes_all = config.hours is not None or all_fit_the_run(len(split), steps * rows_per_step)
     last = len(split) if takes_all else len(sample)
+    vocab_size = config.model.rows(dataset.vocab_size)
     flops, looked_at = 0.0, sample[:_ROWS_LOOKED_AT]
     for rows in micro_batches(split, looked_at, micro_rows):
         read_N = rows["loss_mask"].reshape(-1) | prompt_tokens(rows)
-        flops += forward_flops(config.model, dataset.vocab_size, make_batch(rows, read_N))
+        flops += forward_flops(config.model, vocab_size, make_batch(rows, read_N))
     flops *= (times * len(sample) + last) / max(1, len(looked_at))
     return ValidationPlan(len(split), len(sample), times, last, flops)
 

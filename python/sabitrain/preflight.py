@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from sabiprep.errors import DatasetError, TrainError
+from sabitrain.checkpoints.pretrained import TOKENIZER_FILE, Pretrained
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import micro_batches
 from sabitrain.data.datasets import Datasets
 from sabitrain.data.masking import masking_of
 from sabitrain.data.rows import RowSource
-from sabitrain.data.tokenizer import open_tokenizer
+from sabitrain.data.tokenizer import check_same_tokenizer, open_tokenizer
 from sabitrain.evaluation.generate import check_tasks
 
 _ROWS_AT_ONCE = 256
 
 
-def check_datasets(config: TrainConfig, data: Datasets) -> None:
+def check_datasets(config: TrainConfig, data: Datasets, base: Pretrained | None = None) -> None:
     """Refuses datasets that a run cannot train on.
+
+    Args:
+        config: The settings.
+        data: The datasets.
+        base: The checkpoint that the run starts from, whose tokenizer must be theirs.
 
     Raises:
         DatasetError: If a dataset has no row to train on, or its tokenizer is not the one that it
-            was packed with.
+            was packed with, nor the checkpoint's.
         TrainError: If rows are longer than the model's context, a task to answer or to weigh is
             unknown, or no token has a weight.
     """
@@ -35,11 +41,30 @@ def check_datasets(config: TrainConfig, data: Datasets) -> None:
         raise TrainError(
             f"its rows have {dataset.seq_len} tokens, the model's context {config.model.context}",
             file=str(dataset.path),
-            remedy=f"use --model.context {dataset.seq_len}, or pack with a smaller --seq-len",
+            remedy="pack with a smaller --seq-len"
+            if config.init
+            else f"use --model.context {dataset.seq_len}, or pack with a smaller --seq-len",
         )
     check_tasks(dataset, (*config.answer_tasks, *config.weight_of_task()))
     open_tokenizer(dataset)
+    if base is not None:
+        check_same_tokenizer(dataset, base.content(TOKENIZER_FILE), str(base.folder))
+    _check_rows(config, dataset)
     _check_targets(config, dataset)
+
+
+def _check_rows(config: TrainConfig, dataset: RowSource) -> None:
+    """Raises `TrainError` if the model has fewer rows of the embedding than the dataset tokens."""
+    rows = config.model.rows(dataset.vocab_size)
+    if rows < dataset.vocab_size:
+        raise TrainError(
+            f"its vocabulary has {dataset.vocab_size:,} tokens, and the model's embedding "
+            f"{rows:,} rows",
+            file=str(dataset.path),
+            remedy="pack with the tokenizer of the checkpoint"
+            if config.init
+            else "leave --model.vocab-size out",
+        )
 
 
 def _check_targets(config: TrainConfig, dataset: RowSource) -> None:

@@ -19,6 +19,7 @@ import torch
 from sabitrain.accumulation import Accumulation
 from sabitrain.checkpoints.fingerprint import fingerprint_of
 from sabitrain.checkpoints.history import History
+from sabitrain.checkpoints.pretrained import Pretrained
 from sabitrain.checkpoints.resuming import Start, find_start
 from sabitrain.checkpoints.run_folder import begin_run, plain_configuration, resume_command
 from sabitrain.checkpoints.trainer_state import Progress
@@ -46,6 +47,7 @@ from sabitrain.monitoring.tensorboard import check_tensorboard
 from sabitrain.optim.guard import records_of, stop_error
 from sabitrain.optim.schedule import learning_rate
 from sabitrain.preflight import check_datasets
+from sabitrain.starting import start_from
 from sabitrain.stopping import StopRequest
 from sabitrain.training_state import make_training_state
 from sabitrain.validation import Validator
@@ -62,8 +64,9 @@ def run_training(config: TrainConfig) -> Report:
         OutputError: If the run folder is not empty, or cannot be written to.
         Interrupted: If Ctrl-C came twice.
     """
+    config, base = start_from(config)
     with open_datasets(config.datasets) as data:
-        check_datasets(config, data)
+        check_datasets(config, data, base)
         check_tensorboard(config.tensorboard)
         notes: list[str] = []
         device = choose_device(config.device, notes.append)
@@ -75,7 +78,7 @@ def run_training(config: TrainConfig) -> Report:
             errors_with_remedies(config),
             begin_run(config),
             StopRequest() as stop,
-            Trainer(config, data, device, stop) as trainer,
+            Trainer(config, data, device, stop, base) as trainer,
         ):
             trainer.setup(notes)
             return trainer.run()
@@ -92,7 +95,12 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, data: Datasets, device: torch.device, stop: StopRequest
+        self,
+        config: TrainConfig,
+        data: Datasets,
+        device: torch.device,
+        stop: StopRequest,
+        base: Pretrained | None = None,
     ) -> None:
         """Keeps its arguments; `setup` makes everything else.
 
@@ -101,7 +109,9 @@ class Trainer:
             data: The datasets, which `sabitrain.preflight.check_datasets` has passed.
             device: The device to train on.
             stop: The listener for signals that ask the run to end.
+            base: The checkpoint whose weights a new run starts from, if any.
         """
+        self._base = base
         self.config, self.data, self.dataset = config, data, data.rows
         self.device, self.bf16, self.stop = device, runs_in_bf16(device), stop
         # Asked before the model takes some.
@@ -127,7 +137,12 @@ class Trainer:
         # A resumed run trains with the settings of its checkpoint, whatever the command said.
         self.config, self.done = start.config, start.step
         self.state = make_training_state(
-            self.config, self.dataset.vocab_size, self.device, self.bf16, notes.append
+            self.config,
+            self.config.model.rows(self.dataset.vocab_size),
+            self.device,
+            self.bf16,
+            notes.append,
+            self._base,
         )
         self._plan_steps(start, notes)
         self._open_files(start)
@@ -198,7 +213,7 @@ class Trainer:
         config = self.config
         flops = step_flops(
             config.model,
-            self.dataset.vocab_size,
+            self.state.model.vocab_size,
             step,
             config.compute,
             bool(self.plan["recompute"]),

@@ -14,6 +14,12 @@ from torch import Tensor
 
 from sabitrain.attention import flash
 from sabitrain.attention.check import check_attention
+from sabitrain.checkpoints.pretrained import (
+    Pretrained,
+    files_beside,
+    load_pretrained,
+    open_pretrained,
+)
 from sabitrain.checkpoints.trainer_state import restore_state
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import Batch
@@ -76,6 +82,8 @@ class TrainingState:
             TrainError: If the checkpoint is of another model or other optimizers.
         """
         restore_state(saved, self.model, self.optimizers, self.guard)
+        if self.config.init is not None:
+            self.model.beside = files_beside(open_pretrained(saved))
 
     def accumulate(self, batches: Sequence[Batch], stop: StopRequest) -> Tensor | None:
         """Adds up the gradients of the micro-batches of a step.
@@ -188,8 +196,9 @@ def make_training_state(
     device: torch.device,
     bf16: bool,
     say: Callable[[str], None],
+    base: Pretrained | None = None,
 ) -> TrainingState:
-    """Makes the training state of a new run, from its seed.
+    """Makes the training state of a new run, from its seed or from a checkpoint.
 
     Args:
         config: The settings.
@@ -197,11 +206,12 @@ def make_training_state(
         device: The device to train on.
         bf16: Whether steps compute in bf16.
         say: The function that takes a line about what is not as asked.
+        base: The checkpoint whose weights the run starts from, if any.
 
     Raises:
         ConfigError: If the architecture has no such shape.
-        TrainError: If attention is wrong on the device, its kernel cannot be used, or the compiler
-            that is asked for is missing.
+        TrainError: If attention is wrong on the device, its kernel cannot be used, the compiler
+            that is asked for is missing, or the checkpoint's weights cannot be taken.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -210,8 +220,10 @@ def make_training_state(
     dtype = torch.bfloat16 if bf16 else torch.float32
     if device.type == "cuda":
         flash.use(config.attention, device)
-    check_attention(*architecture.attention_heads(config.model), device, dtype)
-    model = architecture.make(config.model, vocab_size).to(device)
+    heads = architecture.attention_heads(config.model)
+    check_attention(heads.query, heads.key, heads.size, device, dtype, heads.windowed)
+    model = architecture.make(config.model, vocab_size) if base is None else load_pretrained(base)
+    model = model.to(device)
     if device.type == "cpu" and model.n_parameters() > _LARGE_ON_A_CPU:
         say(
             f"{model.n_parameters():,} parameters on a CPU: a step takes minutes, and a run weeks; "

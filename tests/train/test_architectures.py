@@ -95,7 +95,9 @@ def test_it_is_planned(data, tmp_path, shape):
 
 
 def test_an_architecture_that_is_not_in_the_table_is_refused(data, tmp_path):
-    with pytest.raises(ConfigError, match=r"model\.architecture must be one of llama, not 'gpt2'"):
+    with pytest.raises(
+        ConfigError, match=r"model\.architecture must be one of llama, .*, not 'gpt2'"
+    ):
         ModelConfig(architecture="gpt2")
     run_training(tiny_config(data, tmp_path / "run", max_steps=1))
     file = (tmp_path / "run" / "checkpoint").resolve() / "config.json"
@@ -125,11 +127,14 @@ def imports() -> dict[str, set[str]]:
 
 
 def test_only_the_package_and_its_table_name_an_architecture():
-    named = {module for module, of in imports().items() if "sabitrain.models.llama" in of}
-    assert named == {"sabitrain"}, "it exports the name Llama, and imports it when asked for"
+    families = {entry.partition(":")[0] for entry in ARCHITECTURES.values()}
+    users = {module for module, of in imports().items() if of & families}
+    assert all(user.startswith("sabitrain.models.") for user in users), users
     for file in PACKAGE.rglob("*.py"):
-        if file.parent.name != "models" and file != PACKAGE / "__init__.py":
-            assert "llama" not in ast.dump(ast.parse(file.read_text())).lower(), file
+        if file.parent.name != "models":
+            # Kernels of a library may bear such a name in a comment, never in code.
+            code = ast.dump(ast.parse(file.read_text())).lower()
+            assert not any(name in code for name in ("llama", "qwen", "gemma", "olmo")), file
 
 
 # Each wing imports from those before it alone.

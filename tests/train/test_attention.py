@@ -17,8 +17,8 @@ from sabitrain.attention.documents import document_attention
 from sabitrain.config import ModelConfig
 from sabitrain.data.batches import make_batch
 from sabitrain.device import precision
+from sabitrain.models.architecture import make_model
 from sabitrain.models.compiling import compile_units, sizes_apart
-from sabitrain.models.llama import Llama
 from sabitrain.models.loss import predicting_states, weighted_loss
 from support.train.attention_reference import bounds, dense, inputs, with_gradients
 from support.train.tiny import VOCAB_SIZE, random_rows
@@ -30,11 +30,13 @@ from support.train.tiny import VOCAB_SIZE, random_rows
     heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
     size=st.sampled_from([2, 8]),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    window=st.sampled_from([0, 1, 2, 7, 16, 50]),
 )
-def test_output_and_gradients_equal_the_dense_reference(lengths, heads, size, dtype):
+def test_output_and_gradients_equal_the_dense_reference(lengths, heads, size, dtype, window):
     q, k, v, grad = inputs(lengths, *heads, size, dtype)
-    got = with_gradients(lambda *x: document_attention(*x, *bounds(lengths)), q, k, v, grad)
-    want = with_gradients(lambda *x: dense(*x, lengths), *(x.double() for x in (q, k, v, grad)))
+    got = with_gradients(lambda *x: document_attention(*x, *bounds(lengths), window), q, k, v, grad)
+    wide = (x.double() for x in (q, k, v, grad))
+    want = with_gradients(lambda *x: dense(*x, lengths, window), *wide)
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 6e-2}[dtype]
     for ours, reference, like in zip(got, want, (q, q, k, v), strict=True):
         assert ours.dtype == dtype and ours.shape == like.shape
@@ -45,7 +47,12 @@ def test_gradients_equal_finite_differences():
     lengths = [3, 1, 17]
     q, k, v, _ = inputs(lengths, 2, 1, 4, torch.float64)
     leaves = [x.requires_grad_() for x in (q, k, v)]
-    assert torch.autograd.gradcheck(lambda *x: document_attention(*x, *bounds(lengths)), leaves)
+    assert all(
+        torch.autograd.gradcheck(
+            lambda *x, w=window: document_attention(*x, *bounds(lengths), w), leaves
+        )
+        for window in (0, 5)
+    )
 
 
 def test_groups_are_cut_where_they_would_hold_too_many_scores(monkeypatch):
@@ -83,7 +90,8 @@ def test_the_op_keeps_its_promises_to_the_compiler():
     q, k, v, _ = inputs([20, 5, 23], 4, 2, 8, torch.float32)
     for needs_gradient in (False, True):
         leaves = [x.clone().requires_grad_(needs_gradient) for x in (q, k, v)]
-        torch.library.opcheck(attention._attention, (*leaves, *bounds([20, 5, 23])))
+        for window in (0, 7):
+            torch.library.opcheck(attention._attention, (*leaves, *bounds([20, 5, 23]), window))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -109,7 +117,7 @@ def test_two_compiled_graphs_for_thirty_steps(monkeypatch, recompute, autocast):
     once for the last block, and once for all others.
     """
     torch.manual_seed(0)
-    model = Llama(
+    model = make_model(
         ModelConfig(layers=4, width=16, heads=4, kv_heads=2, mlp_width=24, context=512), VOCAB_SIZE
     )
     if not autocast:

@@ -13,7 +13,7 @@ from sabitrain.config import ModelConfig
 from sabitrain.evaluation import baseline as baseline_module
 from sabitrain.evaluation.baseline import train_unigram, unigram_baseline
 from sabitrain.evaluation.evaluate import evaluate_split
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import make_model
 from support.dataset_writer import Document, write_dataset
 from support.train.tiny import (
     SOURCES,
@@ -59,7 +59,7 @@ def test_the_baseline_by_hand(tmp_path, train):
     baseline = unigram_baseline(dataset)
     assert baseline is not None
     assert (baseline.loss, baseline.targets) == (pytest.approx(sum(nats) / len(nats)), len(nats))
-    model = Llama(
+    model = make_model(
         ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
     )
     evaluation = evaluate_split(

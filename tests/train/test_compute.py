@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sabitrain.config import ModelConfig
 from sabitrain.data.batches import PAD_TO, make_batch
 from sabitrain.models import loss as loss_module
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.loss import predicting_states, target_losses, weighted_loss
 from support.train.tiny import VOCAB_SIZE, any_rows, random_rows
 
@@ -24,16 +24,16 @@ SHAPES = [
 ]
 
 
-def make_model(shape: ModelConfig, seed: int) -> Llama:
+def trained_model(shape: ModelConfig, seed: int) -> CausalModel:
     torch.manual_seed(seed)
-    model = Llama(shape, VOCAB_SIZE).double()
+    model = make_model(shape, VOCAB_SIZE).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.5)
     return model
 
 
 def reference(
-    model: Llama, rows, weights_N, z_loss: float
+    model: CausalModel, rows, weights_N, z_loss: float
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The oracle: logits everywhere, each label's loss times its weight, gradients by autograd."""
     batch = make_batch(rows, weights_N)
@@ -50,7 +50,7 @@ def reference(
 
 
 def computed(
-    model: Llama, rows, weights_N, z_loss: float, compute
+    model: CausalModel, rows, weights_N, z_loss: float, compute
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     batch = make_batch(rows, weights_N, compute)
     loss, _ = weighted_loss(predicting_states(model, batch, compute), model.head_VC, batch, z_loss)
@@ -66,7 +66,7 @@ def computed(
     seed=st.integers(0, 1000),
 )
 def test_loss_and_every_gradient_equal_those_of_all_logits(rows, shape, compute, z_loss, seed):
-    model = make_model(shape, seed)
+    model = trained_model(shape, seed)
     mask_N = rows["loss_mask"].reshape(-1)
     weights_N = mask_N * torch.rand(len(mask_N), dtype=torch.float64).numpy()
     want, want_gradients = reference(model, rows, weights_N, z_loss)
@@ -80,7 +80,7 @@ def test_loss_and_every_gradient_equal_those_of_all_logits(rows, shape, compute,
 
 @pytest.mark.parametrize("compute", ["dense", "head", "full"])
 def test_logits_in_chunks_are_the_same(monkeypatch, compute):
-    model = make_model(SHAPES[2], 0)
+    model = trained_model(SHAPES[2], 0)
     rows = random_rows(0, 2, 512, 200, 0.5)
     weights_N = (rows["position_ids"].reshape(-1) > 0).astype(float)
     batch = make_batch(rows, weights_N, compute)
@@ -103,7 +103,7 @@ def test_logits_in_chunks_are_the_same(monkeypatch, compute):
 
 def test_what_is_left_out_is_not_computed():
     """The last block's MLP and the final norm see as many rows as there are predictions."""
-    model, seen = make_model(SHAPES[1], 0), {}
+    model, seen = trained_model(SHAPES[1], 0), {}
     for name in (
         "model.layers.1.mlp",
         "model.layers.2.mlp",

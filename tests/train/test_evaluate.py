@@ -18,7 +18,10 @@ from sabitrain.evaluation.baseline import unigram_baseline
 from sabitrain.evaluation.evaluate import evaluate_split
 from sabitrain.evaluation.scores import Score, SourceScore, TargetLoss
 from sabitrain.evaluation.text_bytes import TargetBytes
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import make_model
+from sabitrain.models.decoder import DecoderModel
+from sabitrain.models.family import Specifics
+from sabitrain.models.llama import LlamaArchitecture
 from support.dataset_writer import Document, write_dataset
 from support.train.tiny import (
     SOURCES,
@@ -47,7 +50,7 @@ def test_scores_by_task_and_language(tmp_path, kinds):
     ]
     dataset = write_tiny(tmp_path, validation=held_out, sources=sources)
     torch.manual_seed(0)
-    model = Llama(
+    model = make_model(
         ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
     )
     found, prompts, answers = defaultdict(list), defaultdict(list), defaultdict(list)
@@ -163,7 +166,7 @@ def test_the_bytes_are_those_of_the_text(tmp_path):
 
 def test_there_may_be_no_prompt(tmp_path):
     dataset = write_tiny(tmp_path, kinds="t")
-    model = Llama(
+    model = make_model(
         ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
     )
     evaluation = evaluate_split(model, dataset, dataset.validation, 4)
@@ -171,12 +174,12 @@ def test_there_may_be_no_prompt(tmp_path):
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
-class Knows(Llama):
+class Knows(DecoderModel):
     """Predicts every token right but ``unknown``, of which it makes the PAD."""
 
     def __init__(self, unknown: int) -> None:
         shape = ModelConfig(layers=1, width=VOCAB_SIZE * 2, heads=1, kv_heads=1, context=64)
-        super().__init__(shape, VOCAB_SIZE)
+        super().__init__(shape, VOCAB_SIZE, LlamaArchitecture().parts(shape, Specifics()))
         self.unknown = unknown
         with torch.no_grad():
             self.head_VC.copy_(torch.eye(VOCAB_SIZE, VOCAB_SIZE * 2))
@@ -225,7 +228,7 @@ def test_windows_and_plain_text_are_no_answers(tmp_path):
     copy = Document([*prompt, *target, 0], [*roles, 0], 0, 1, part=1 << 24)
     text = Document([8, 9, 0], [3, 3, 0], 2, 4)
     dataset = write_tiny(tmp_path, validation=[whole, first, last, last_with_prompt, copy, text])
-    model = Llama(
+    model = make_model(
         ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
     )
     evaluation = evaluate_split(model, dataset, dataset.validation, 4)
@@ -239,7 +242,7 @@ def test_windows_and_plain_text_are_no_answers(tmp_path):
 
 def test_an_evaluation_that_is_ended_is_of_the_rows_so_far(tmp_path):
     dataset = write_tiny(tmp_path, held_out=60)
-    model = Llama(
+    model = make_model(
         ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
     )
     asked = []
@@ -258,7 +261,7 @@ def test_an_evaluation_that_is_ended_is_of_the_rows_so_far(tmp_path):
 
 def test_nothing_to_validate_on(tmp_path):
     dataset = write_tiny(tmp_path, validation=[])
-    model = Llama(
+    model = make_model(
         ModelConfig(layers=1, width=16, heads=2, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
     )
     assert evaluate_split(model, dataset, dataset.validation, 4) is None

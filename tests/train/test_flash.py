@@ -17,7 +17,7 @@ from sabitrain.attention.check import check_attention
 from sabitrain.attention.documents import document_attention
 from sabitrain.config import ModelConfig
 from sabitrain.data.batches import make_batch
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import make_model
 from sabitrain.models.loss import predicting_states, weighted_loss
 from support.train.attention_reference import bounds, dense, inputs, with_gradients
 from support.train.tiny import VOCAB_SIZE, random_rows
@@ -61,11 +61,11 @@ def test_the_shapes_of_the_op_on_cuda(monkeypatch, kernel):
     choose(monkeypatch, kernel)
     with FakeTensorMode():
         (q, k, v, grad), cu = on_cuda()
-        out, lse = attention._attention(q, k, v, cu, 23)
+        out, lse = attention._attention(q, k, v, cu, 23, 0)
         assert described((out, lse)) == described(
             (q, torch.empty(4, 48, dtype=torch.float32, device="cuda"))
         )
-        grads = attention._attention_backward(grad, q, k, v, out, lse, cu, 23)
+        grads = attention._attention_backward(grad, q, k, v, out, lse, cu, 23, 0)
         assert described(grads) == described((q, k, v))
 
 
@@ -90,7 +90,7 @@ class StandIn:
         ):
             library.impl(name, kernel, "CPU")
 
-    def segments(self, q, k, v, cu_q, cu_k, max_q, max_k, dropout, causal):
+    def segments(self, q, k, v, cu_q, cu_k, max_q, max_k, dropout, causal, before=-1):
         """Where each segment is, its keys and values by query head, its probabilities [h, n, m]
         and its log-sum-exps [h, n].
         """
@@ -108,7 +108,8 @@ class StandIn:
             scores *= q.shape[2] ** -0.5
             if self.causal:
                 future = torch.ones_like(scores, dtype=torch.bool).triu(1)
-                scores = scores.masked_fill(future, -torch.inf)
+                too_old = torch.ones_like(future).tril(-before - 1) & (before >= 0)
+                scores = scores.masked_fill(future | too_old, -torch.inf)
             at = slice(start, end)
             yield at, k[at], v[at], scores.softmax(-1), scores.logsumexp(-1)
 
@@ -154,8 +155,9 @@ class StandIn:
         window_size_right,
     ):
         self.calls["flash forward"] += 1
-        assert (window_size_left, window_size_right, debug) == (-1, 0, False)
-        out, lse = self.forward(q, k, v, cu_q, cu_k, max_q, max_k, dropout, causal)
+        assert (window_size_right, debug) == (0, False)
+        window = dropout, causal, window_size_left
+        out, lse = self.forward(q, k, v, cu_q, cu_k, max_q, max_k, *window)
         state = torch.empty(2, dtype=torch.uint64)
         return out, lse, state, torch.empty((), dtype=torch.uint64), q.new_empty(0)
 
@@ -180,9 +182,10 @@ class StandIn:
         window_size_right,
     ):
         self.calls["flash backward"] += 1
-        assert (window_size_left, window_size_right) == (-1, 0)
+        assert window_size_right == 0
         assert state.dtype == torch.uint64 and state.shape == (2,)
-        return self.backward(grad, q, k, v, out, lse, cu_q, cu_k, max_q, max_k, dropout, causal)
+        window = dropout, causal, window_size_left
+        return self.backward(grad, q, k, v, out, lse, cu_q, cu_k, max_q, max_k, *window)
 
     def cudnn_forward(
         self, q, k, v, bias, cu_q, cu_k, max_q, max_k, with_lse, dropout=0.0, causal=False
@@ -258,7 +261,7 @@ def test_nan_stays_in_its_document(stand_in):
 
 def test_a_model_in_half_precision_takes_the_flash_path(stand_in):
     torch.manual_seed(0)
-    model = Llama(
+    model = make_model(
         ModelConfig(layers=2, width=32, heads=4, kv_heads=2, mlp_width=24, context=64), VOCAB_SIZE
     )
     rows = random_rows(0, 3, 64, 20, 0.5)
@@ -272,13 +275,29 @@ def test_a_model_in_half_precision_takes_the_flash_path(stand_in):
     assert losses[1] == pytest.approx(losses[0], rel=1e-2) and losses[0] != losses[1]
 
 
+@pytest.mark.parametrize("kernel", ["flash2", "cudnn"])
+@pytest.mark.parametrize("window", [1, 7])
+def test_a_window_holds_so_many_tokens_and_cudnn_leaves_it_to_flash(
+    stand_in, monkeypatch, kernel, window
+):
+    choose(monkeypatch, kernel)
+    lengths = [20, 1, 5, 23]
+    tensors = inputs(lengths, 4, 2, 8, torch.bfloat16)
+    got = with_gradients(lambda *x: document_attention(*x, *bounds(lengths), window), *tensors)
+    want = with_gradients(lambda *x: dense(*x, lengths, window), *(x.double() for x in tensors))
+    for ours, reference in zip(got, want, strict=True):
+        torch.testing.assert_close(ours.double(), reference, rtol=6e-2, atol=6e-2)
+    assert stand_in.calls == {"flash forward": 1, "flash backward": 1}
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # opcheck's own
 @pytest.mark.parametrize("kernel", ["flash2", "cudnn"])
 def test_the_flash_path_keeps_its_promises_to_the_compiler(stand_in, monkeypatch, kernel):
     choose(monkeypatch, kernel)
     q, k, v, _ = inputs([20, 5, 23], 4, 2, 8, torch.bfloat16)
     leaves = [x.requires_grad_() for x in (q, k, v)]
-    torch.library.opcheck(attention._attention, (*leaves, *bounds([20, 5, 23])))
+    for window in (0, 4):
+        torch.library.opcheck(attention._attention, (*leaves, *bounds([20, 5, 23]), window))
 
 
 def test_the_flash_path_is_one_compiled_graph(stand_in):

@@ -13,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sabitrain.config import PRESETS, ModelConfig
 from sabitrain.data.batches import Step, make_batch
 from sabitrain.device import peak_flops
-from sabitrain.models.architecture import Work, architecture_of
+from sabitrain.models.architecture import Work, architecture_of, make_model
 from sabitrain.models.flops import step_flops
-from sabitrain.models.llama import Llama
 from sabitrain.models.loss import predicting_states, weighted_loss
 from support.train.tiny import VOCAB_SIZE, random_rows
 
@@ -28,7 +27,7 @@ SHAPE = ModelConfig(layers=3, width=16, heads=4, kv_heads=2, mlp_width=24, conte
 def test_every_product_is_counted_as_often_as_it_is_executed(compute, share, recompute):
     rows = random_rows(1, 2, 1024, 100, share)
     batch = make_batch(rows, rows["loss_mask"].reshape(-1) * 1.0, compute)
-    model = Llama(SHAPE, VOCAB_SIZE)
+    model = make_model(SHAPE, VOCAB_SIZE)
     model.recompute(recompute)
     pairs = sum(
         query + 1
@@ -55,10 +54,10 @@ def test_every_product_is_counted_as_often_as_it_is_executed(compute, share, rec
 def test_what_is_saved_at_125m_with_a_vocabulary_of_52k(share, saved):
     """The shares expected of the design; documents of 128 tokens."""
     shape = ModelConfig(**PRESETS["125m"]["model"])
-    tokens, pairs = 32_768, 256 * 128 * 129 // 2
+    tokens, lengths = 32_768, torch.full((256,), 128)
     dense, full = (
         architecture_of("llama").training_flops(
-            shape, 52_000, Work(tokens, round(tokens * (1 - share)), pairs, compute)
+            shape, 52_000, Work(tokens, round(tokens * (1 - share)), lengths, compute)
         )
         for compute in ("dense", "full")
     )

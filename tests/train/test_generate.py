@@ -9,15 +9,18 @@ import torch.nn.functional as F
 from sabiprep.errors import TrainError
 from sabitrain.config import ModelConfig
 from sabitrain.evaluation.generate import answer_held_out, greedy
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import CausalModel, make_model
+from sabitrain.models.decoder import DecoderModel
+from sabitrain.models.family import Specifics
+from sabitrain.models.llama import LlamaArchitecture
 from support.dataset_writer import CONTROL, DATA, TARGET, TEMPLATE, Document
 from support.train.tiny import ANSWER, BOS, COPY, EOS, VOCAB_SIZE, documents, write_tiny
 
 
 @pytest.fixture
-def model() -> Llama:
+def model() -> CausalModel:
     torch.manual_seed(3)
-    model = Llama(
+    model = make_model(
         ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=24, context=24), VOCAB_SIZE
     )
     with torch.no_grad():
@@ -27,7 +30,7 @@ def model() -> Llama:
     return model
 
 
-def one_by_one(model: Llama, prompt: list[int], max_new_tokens: int) -> list[int]:
+def one_by_one(model: CausalModel, prompt: list[int], max_new_tokens: int) -> list[int]:
     """The oracle: one prompt, one token at a time."""
     text = list(prompt)
     while len(text) - len(prompt) < max_new_tokens and len(text) < model.config.context:
@@ -51,13 +54,12 @@ def test_answers_end_where_the_context_does(model):
     assert all(len(answer) <= 2 for answer in greedy(model, [[7] * 22, [9] * 22], EOS, 5))
 
 
-class Parrot(Llama):
+class Parrot(DecoderModel):
     """Says ``script`` whatever it is asked: the next word of it by how far the answer is."""
 
     def __init__(self, script: list[int]) -> None:
-        super().__init__(
-            ModelConfig(layers=1, width=VOCAB_SIZE * 2, heads=1, kv_heads=1, context=64), VOCAB_SIZE
-        )
+        shape = ModelConfig(layers=1, width=VOCAB_SIZE * 2, heads=1, kv_heads=1, context=64)
+        super().__init__(shape, VOCAB_SIZE, LlamaArchitecture().parts(shape, Specifics()))
         self.script, self.calls = script, 0
         with torch.no_grad():
             self.head_VC.copy_(torch.eye(VOCAB_SIZE, VOCAB_SIZE * 2))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sabitrain.config import ModelConfig, OptimConfig
 from sabitrain.data.datasets import open_datasets
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import make_model
 from sabitrain.optim import guard as guard_module
 from sabitrain.optim.guard import UPDATES, StepGuard, records_of
 from sabitrain.optim.optimizers import clip_gradient, make_optimizers, skip_where
@@ -85,7 +85,7 @@ def test_a_skipped_step_leaves_no_trace(name, before):
 
     def steps(with_nan: bool) -> list[Any]:
         torch.manual_seed(0)
-        model = Llama(SHAPE, 30)
+        model = make_model(SHAPE, 30)
         optimizers = make_optimizers(model, model.units(), OptimConfig(name=name, lr=0.1))
         guard, random = StepGuard(CPU, 10.0), torch.Generator().manual_seed(1)
         for step in range(before + 1 + with_nan):

@@ -20,7 +20,7 @@ from sabitrain.data.batches import PAD_TO, Batch, make_batch, make_step
 from sabitrain.data.masking import Masking
 from sabitrain.device import precision
 from sabitrain.models import loss as loss_module
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.loss import (
     Chunk,
     compiled_chunk,
@@ -34,15 +34,15 @@ from support.train.tiny import EOS, PAD, VOCAB_SIZE, write_tiny
 from support.train.tiny import documents as tiny_documents
 
 
-def make_model() -> Llama:
+def small_model() -> CausalModel:
     torch.manual_seed(0)
-    return Llama(
+    return make_model(
         ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=24, context=64), VOCAB_SIZE
     ).double()
 
 
 def step_gradients(
-    model: Llama, split, rows, at_once: int, masking: Masking
+    model: CausalModel, split, rows, at_once: int, masking: Masking
 ) -> tuple[float, list[torch.Tensor]]:
     """The loss and gradients of a step over ``rows``, ``at_once`` at a time."""
     model.zero_grad()
@@ -56,7 +56,7 @@ def step_gradients(
 
 def test_it_is_the_shifted_cross_entropy_of_transformers_over_each_document(tmp_path):
     """The oracle: document by document, all logits, unshifted labels with -100, shifted by one."""
-    dataset, model = write_tiny(tmp_path), make_model()
+    dataset, model = write_tiny(tmp_path), small_model()
     total, count = 0.0, 0
     for row in (dataset.train[i] for i in range(len(dataset.train))):
         for start, end in zip(
@@ -95,7 +95,7 @@ def test_gradients_do_not_depend_on_accumulation(tmp_path, strategy):
     """In float32: steps of one micro-batch, two, four and eight, and two workers that share the
     micro-batches.
     """
-    dataset, model = write_tiny(tmp_path, kinds="cclltt"), make_model().float()
+    dataset, model = write_tiny(tmp_path, kinds="cclltt"), small_model().float()
     masking = Masking(dataset.sources, **strategy)
     rows = [0, 5, 2, 7, 1, 3, 4, 6]
     assert len(set(dataset.train.n_targets[rows].tolist())) > 2, (
@@ -123,7 +123,7 @@ def test_weights_of_documents_give_the_gradients_of_the_dense_weighted_loss(tmp_
     path = write_dataset(
         tmp_path, documents, seq_len=32, vocab_size=VOCAB_SIZE, eos_id=EOS, pad_id=PAD
     )
-    dataset, model = open_dataset(path), make_model()
+    dataset, model = open_dataset(path), small_model()
     masking = Masking(dataset.sources, prompt_weight=0.25)
     rows = list(range(len(dataset.train)))
     loss, gradients = step_gradients(model, dataset.train, rows, 2, masking)
@@ -150,7 +150,7 @@ def test_weights_of_documents_give_the_gradients_of_the_dense_weighted_loss(tmp_
 
 
 def test_workers_that_share_a_step_add_up_to_it(tmp_path):
-    dataset, model = write_tiny(tmp_path, kinds="cclltt"), make_model()
+    dataset, model = write_tiny(tmp_path, kinds="cclltt"), small_model()
     masking, rows = Masking(dataset.sources, prompt_weight=0.2), [0, 5, 2, 7, 1, 3, 4, 6]
     _, whole = step_gradients(model, dataset.train, rows, 8, masking)
     batches = make_step(dataset.train, rows, 2, masking).batches
@@ -168,7 +168,7 @@ def test_workers_that_share_a_step_add_up_to_it(tmp_path):
 
 
 def test_a_micro_batch_without_targets_adds_nothing(tmp_path):
-    dataset, model = write_tiny(tmp_path), make_model()
+    dataset, model = write_tiny(tmp_path), small_model()
     read = dataset.train.batch([0])
     batch = make_batch(read, np.zeros(read["input_ids"].size))
     loss, _ = weighted_loss(predicting_states(model, batch), model.head_VC, batch)
@@ -180,7 +180,7 @@ def test_a_micro_batch_without_targets_adds_nothing(tmp_path):
 
 
 def test_half_precision_states_get_a_float32_softmax(tmp_path):
-    dataset, model = write_tiny(tmp_path), make_model().bfloat16()
+    dataset, model = write_tiny(tmp_path), small_model().bfloat16()
     batch = make_step(dataset.train, [0], 1, Masking(dataset.sources)).batches[0]
     hidden = torch.randn(len(batch.predict_at_M), 16).bfloat16()
     losses, right = target_losses(hidden, model.head_VC, batch.targets_M)
@@ -195,7 +195,7 @@ def test_half_precision_states_get_a_float32_softmax(tmp_path):
 
 
 def test_the_z_loss_is_apart_from_the_cross_entropy(tmp_path):
-    dataset, model = write_tiny(tmp_path), make_model()
+    dataset, model = write_tiny(tmp_path), small_model()
     batch = make_step(dataset.train, [0, 1], 2, Masking(dataset.sources)).batches[0]
     hidden = predicting_states(model, batch)
     plain = weighted_loss(hidden, model.head_VC, batch)
@@ -207,7 +207,7 @@ def test_the_z_loss_is_apart_from_the_cross_entropy(tmp_path):
 
 def test_in_bf16_the_gradient_points_the_same_way(tmp_path):
     """What a GPU run computes in, on the CPU: the same rounding, if not the same kernels."""
-    dataset, model = write_tiny(tmp_path), make_model().float()
+    dataset, model = write_tiny(tmp_path), small_model().float()
     batch, directions = (
         make_step(dataset.train, range(6), 6, Masking(dataset.sources)).batches[0],
         [],
@@ -227,7 +227,7 @@ def test_in_bf16_every_gradient_is_close_to_that_of_float64(tmp_path):
     """The branches of a norm's output add up their gradients in bf16."""
     dataset, results = write_tiny(tmp_path), []
     for autocast in (False, True):
-        model = make_model().float() if autocast else make_model()
+        model = small_model().float() if autocast else small_model()
         batch = make_step(dataset.train, range(6), 6, Masking(dataset.sources)).batches[0]
         with precision(torch.device("cpu"), autocast):
             loss, _ = weighted_loss(predicting_states(model, batch), model.head_VC, batch)

@@ -11,23 +11,24 @@ import torch
 from sabitrain.config import PRESETS, ModelConfig
 from sabitrain.data.batches import make_step
 from sabitrain.data.masking import Masking
-from sabitrain.models.llama import Llama, rotary_tables, rotate
+from sabitrain.models.architecture import CausalModel, make_model
+from sabitrain.models.rotary import frequencies, rotary_tables, rotate
 from support.train.tiny import VOCAB_SIZE, write_tiny
 
 CONFIG = ModelConfig(layers=3, width=32, heads=4, kv_heads=2, mlp_width=48, context=64)
 
 
 @pytest.fixture
-def model() -> Llama:
+def model() -> CausalModel:
     torch.manual_seed(0)
-    return Llama(CONFIG, VOCAB_SIZE)
+    return make_model(CONFIG, VOCAB_SIZE)
 
 
 def batch_of(dataset):
     return make_step(dataset.train, range(3), 3, Masking(dataset.sources)).batches[0]
 
 
-def hidden(model: Llama, batch, ids=None, at=None) -> torch.Tensor:
+def hidden(model: CausalModel, batch, ids=None, at=None) -> torch.Tensor:
     ids = batch.ids_N if ids is None else ids
     with torch.no_grad():
         return model(ids, batch.positions_N, batch.cu_seqlens, batch.max_seqlen, at)
@@ -105,7 +106,7 @@ def test_the_projections_of_a_norm_keep_one_copy_of_its_output_in_bf16(model, tm
 def test_initial_weights():
     torch.manual_seed(0)
     config = ModelConfig(layers=2, width=256, heads=4, kv_heads=4, mlp_width=512, init_std=0.03)
-    for name, parameter in Llama(config, 500).named_parameters():
+    for name, parameter in make_model(config, 500).named_parameters():
         if parameter.ndim == 1:
             assert torch.equal(parameter, torch.ones_like(parameter)), name
         else:
@@ -117,7 +118,7 @@ def test_initial_weights():
 
 def test_rotation_is_of_halves_and_keeps_relative_angles():
     config = ModelConfig(width=16, heads=2, kv_heads=2, context=32, rope_theta=100.0)
-    cos, sin = rotary_tables(config)
+    cos, sin = rotary_tables(frequencies(config.head_size, config.rope_theta), config.context)
     x, y = torch.randn(1, 2, 8, dtype=torch.float64), torch.randn(1, 2, 8, dtype=torch.float64)
 
     def slowly(vector: torch.Tensor, position: int) -> torch.Tensor:
@@ -141,9 +142,9 @@ def test_presets_have_the_size_of_their_name():
     sizes = {}
     for name, preset in PRESETS.items():
         with torch.device("meta"):
-            sizes[name] = Llama(ModelConfig(**preset.get("model", {})), 50_000).n_parameters()
+            sizes[name] = make_model(ModelConfig(**preset.get("model", {})), 50_000).n_parameters()
     assert 110e6 < sizes["125m"] < 140e6
     assert 330e6 < sizes["350m"] < 370e6
     assert 0.9e9 < sizes["1b"] < 1.2e9
     with torch.device("meta"):
-        assert Llama(ModelConfig(), 4_000).n_parameters() < 2e6
+        assert make_model(ModelConfig(), 4_000).n_parameters() < 2e6

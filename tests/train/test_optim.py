@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sabitrain.config import ModelConfig, OptimConfig
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.optim.optimizers import (
     clip_gradient,
     make_optimizers,
@@ -18,9 +18,9 @@ SHAPE = ModelConfig(layers=2, width=16, heads=2, kv_heads=1, mlp_width=40, conte
 
 
 @pytest.fixture
-def model() -> Llama:
+def model() -> CausalModel:
     torch.manual_seed(0)
-    model = Llama(SHAPE, 30)
+    model = make_model(SHAPE, 30)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     return model

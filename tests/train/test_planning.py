@@ -18,7 +18,7 @@ from sabitrain.data.masking import Masking
 from sabitrain.data.order import make_order
 from sabitrain.fitting import sample_sizes
 from sabitrain.memory import RESERVE, MicroBatch, memory_of
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import make_model
 from sabitrain.models.loss import predicting_states, weighted_loss
 from sabitrain.planning import plan_run
 from support.train.tiny import VOCAB_SIZE, tiny_config, write_tiny
@@ -34,7 +34,7 @@ def test_recomputing_keeps_less_and_gives_the_same_gradients(tmp_path):
     kept = [memory_of(config, VOCAB_SIZE, size, recompute) for recompute in (False, True)]
     for recompute in (False, True):
         torch.manual_seed(0)
-        model = Llama(SHAPE, VOCAB_SIZE)
+        model = make_model(SHAPE, VOCAB_SIZE)
         model.recompute(recompute)
         loss, _ = weighted_loss(
             predicting_states(model, step.batches[0]), model.head_VC, step.batches[0]

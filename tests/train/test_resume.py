@@ -262,8 +262,8 @@ def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
     run_training(tiny_config(data, run))
     shape, guard = tiny_config(data, run).model, StepGuard(torch.device("cpu"), 0.0)
     with pytest.raises(TrainError, match="not a checkpoint of this model"):
-        restore_state(run / "checkpoint", sabitrain.Llama(shape, VOCAB_SIZE + 1), [], guard)
-    model = sabitrain.Llama(shape, VOCAB_SIZE)
+        restore_state(run / "checkpoint", sabitrain.make_model(shape, VOCAB_SIZE + 1), [], guard)
+    model = sabitrain.make_model(shape, VOCAB_SIZE)
     with pytest.raises(TrainError, match="its parameters are grouped differently"):
         restore_state(
             run / "checkpoint",

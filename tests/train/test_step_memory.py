@@ -23,7 +23,7 @@ from sabitrain.config import ModelConfig, OptimConfig, TrainConfig
 from sabitrain.data.batches import Batch
 from sabitrain.fitting import RowSizes, fit_run
 from sabitrain.memory import RESERVE, MicroBatch, memory_of
-from sabitrain.models.llama import Llama
+from sabitrain.models.architecture import make_model
 from sabitrain.models.loss import predicting_states, weighted_loss
 from sabitrain.optim.optimizers import clip_gradient, make_optimizers, skip_where
 from support.train.tiny import VOCAB_SIZE, tiny_config
@@ -101,7 +101,7 @@ def simulated(
 ) -> int:
     """The most bytes alive at any time of two optimizer steps."""
     with FakeTensorMode():
-        model = Llama(config.model, vocab_size)
+        model = make_model(config.model, vocab_size)
         for module in model.modules():
             if isinstance(module, nn.RMSNorm):
                 module.forward = lambda x, weight=module.weight: Norm.apply(x, weight)
@@ -207,7 +207,7 @@ def test_copies_of_weights_are_told_by_storage_not_by_shape():
 def test_the_kinds_are_those_of_the_model():
     config = tiny_config("data", "run", model=SHAPE)
     memory = memory_of(config, VOCAB_SIZE, MicroBatch(1024, 512, 9))
-    model = Llama(SHAPE, VOCAB_SIZE)
+    model = make_model(SHAPE, VOCAB_SIZE)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     tensors = [*model.parameters(), *model.buffers()]
     # The allocator hands out multiples of 512 bytes.

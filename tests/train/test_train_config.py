@@ -178,11 +178,6 @@ def test_a_wrong_command_line_exits_with_2_and_says_why(arguments, capsys):
             ["--preset", "125M"],
             "no preset '125M'\nRemedy: did you mean 125m? use one of nano, 125m, 350m, 1b",
         ),
-        (
-            ["--init", "run/checkpoint"],
-            "starting from the weights of a checkpoint is not there yet",
-        ),
-        (["--init=gpt2"], "use --run DIR --resume"),
     ],
 )
 def test_what_is_not_there_is_said_in_words(arguments, says, capsys):

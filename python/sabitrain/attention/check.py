@@ -17,10 +17,17 @@ from sabitrain.attention.documents import document_attention
 # scale is off by tenths at least. Kernels work in blocks of 64 and 128 tokens.
 _CHECKED_LENGTHS = (1, 129, 17, 0, 127, 3, 128, 201)
 _TOLERANCE = 5e-2
+# The window that is checked where a model has one: it begins within a block of a kernel.
+_CHECKED_WINDOW = 50
 
 
 def check_attention(
-    heads: int, kv_heads: int, head_size: int, device: torch.device, dtype: torch.dtype
+    heads: int,
+    kv_heads: int,
+    head_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    windowed: bool = False,
 ) -> None:
     """Compares the attention of a few small documents with every score of every pair of tokens.
 
@@ -33,12 +40,16 @@ def check_attention(
         head_size: Dimensions of a head.
         device: The device to check.
         dtype: The type of the queries.
+        windowed: Whether some layers attend within a window, which is checked too.
 
     Raises:
         TrainError: If the two differ by more than half precision explains, or a kernel fails.
     """
     try:
         errors = _errors(heads, kv_heads, head_size, device, dtype)
+        if windowed:
+            within = _errors(heads, kv_heads, head_size, device, dtype, _CHECKED_WINDOW)
+            errors |= {f"{what} within a window": worst for what, worst in within.items()}
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -58,10 +69,12 @@ def check_attention(
             )
 
 
-def _check_layout(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int) -> None:
+def _check_layout(
+    q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, window: int
+) -> None:
     """Raises `RuntimeError` if a kernel's results lie otherwise than compiled code is told."""
-    told = documents.fake_forward(q, k, v, bounds, longest)
-    made = torch.ops.sabitrain.document_attention(q, k, v, bounds, longest)
+    told = documents.fake_forward(q, k, v, bounds, longest, window)
+    made = torch.ops.sabitrain.document_attention(q, k, v, bounds, longest, window)
     for one, other in zip(told, made, strict=True):
         layouts = [(x.dtype, tuple(x.shape), x.stride()) for x in (one, other)]
         if layouts[0] != layouts[1]:
@@ -69,7 +82,12 @@ def _check_layout(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int)
 
 
 def _errors(
-    heads: int, kv_heads: int, head_size: int, device: torch.device, dtype: torch.dtype
+    heads: int,
+    kv_heads: int,
+    head_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    window: int = 0,
 ) -> dict[str, float]:
     """Returns how far output and gradients are from the reference, as a share of 1 + it.
 
@@ -84,17 +102,19 @@ def _errors(
     bounds = torch.tensor([0, *_CHECKED_LENGTHS, 0, 0]).cumsum(0).to(device, torch.int32)
     q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
     longest = max(_CHECKED_LENGTHS)
-    _check_layout(q.detach(), k.detach(), v.detach(), bounds, longest)
-    out = document_attention(q, k, v, bounds, longest)
+    _check_layout(q.detach(), k.detach(), v.detach(), bounds, longest, window)
+    out = document_attention(q, k, v, bounds, longest, window)
     got = (out, *torch.autograd.grad(out, (q, k, v), grad))
-    expected = _dense(q.detach(), k.detach(), v.detach(), grad)
+    expected = _dense(q.detach(), k.detach(), v.detach(), grad, window)
     return {
         what: ((ours.float() - reference).abs() / (1 + reference.abs())).max().item()
         for what, ours, reference in zip(("output", "dq", "dk", "dv"), got, expected, strict=True)
     }
 
 
-def _dense(q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _dense(
+    q: Tensor, k: Tensor, v: Tensor, grad: Tensor, window: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns output and gradients for `_CHECKED_LENGTHS` in float32, all scores at once."""
     leaves = [x.float().requires_grad_() for x in (q, k, v)]
     wide_q, wide_k, wide_v = (
@@ -105,6 +125,9 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> tuple[Tensor, Tenso
     unseen_NN = (segment_N[:, None] != segment_N) | torch.ones(
         len(q), len(q), device=q.device
     ).triu(1).bool()
+    if window:
+        place_N = torch.arange(len(q), device=q.device)
+        unseen_NN |= place_N[:, None] - place_N >= window
     scores_HNN = torch.einsum("nhd,mhd->hnm", wide_q, wide_k) * q.shape[2] ** -0.5
     weights_HNN = scores_HNN.masked_fill(unseen_NN, -torch.inf).softmax(-1)
     out = torch.einsum("hnm,mhd->nhd", weights_HNN, wide_v)

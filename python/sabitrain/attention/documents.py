@@ -21,7 +21,12 @@ from sabitrain.attention import flash, grouped
 
 
 def document_attention(
-    q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, cu_seqlens: Tensor, max_seqlen: int
+    q_NHD: Tensor,
+    k_NKD: Tensor,
+    v_NKD: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    window: int = 0,
 ) -> Tensor:
     """Attends causally from each token to its own segment, scaled by 1 / sqrt(D).
 
@@ -32,22 +37,24 @@ def document_attention(
         cu_seqlens: int32[S + 1] on the same device: where each segment starts, and N. Segments may
             be empty.
         max_seqlen: At least the length of the longest segment.
+        window: The number of tokens that a token attends to, itself and those before it; 0 for all
+            (sliding window attention, as in ``transformers``).
 
     Returns:
         [N, H, D] in the type of the queries.
     """
-    out_NHD: Tensor = _attention(q_NHD, k_NKD, v_NKD, cu_seqlens, max_seqlen)[0]
+    out_NHD: Tensor = _attention(q_NHD, k_NKD, v_NKD, cu_seqlens, max_seqlen, window)[0]
     return out_NHD
 
 
 def _forward(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, window: int
 ) -> tuple[Tensor, Tensor]:
     """Returns the output, and log-sum-exps float32[H, N] on flash, nothing elsewhere.
 
     The backward pass takes both.
     """
-    result: tuple[Tensor, Tensor] = _backend(q).forward(q, k, v, cu_seqlens, max_seqlen)
+    result: tuple[Tensor, Tensor] = _backend(q).forward(q, k, v, cu_seqlens, max_seqlen, window)
     return result
 
 
@@ -60,16 +67,17 @@ def _backward(
     lse: Tensor,
     cu_seqlens: Tensor,
     max_seqlen: int,
+    window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of queries, keys and values."""
     result: tuple[Tensor, Tensor, Tensor] = _backend(q).backward(
-        grad, q, k, v, out, lse, cu_seqlens, max_seqlen
+        grad, q, k, v, out, lse, cu_seqlens, max_seqlen, window
     )
     return result
 
 
 def fake_forward(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, window: int
 ) -> tuple[Tensor, Tensor]:
     """Returns the shapes alone, by which ``torch.compile`` traces the op."""
     if _backend(q) is flash:
@@ -88,6 +96,7 @@ def _fake_backward(
     lse: Tensor,
     cu_seqlens: Tensor,
     max_seqlen: int,
+    window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the shapes of the gradients, as `fake_forward`."""
     if _backend(q) is flash:
@@ -97,7 +106,7 @@ def _fake_backward(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     """Keeps the tensors that the backward pass reads."""
-    q, k, v, cu_seqlens, ctx.max_seqlen = inputs
+    q, k, v, cu_seqlens, ctx.max_seqlen, ctx.window = inputs
     ctx.mark_non_differentiable(output[1])
     # A gradient of zeros for the log-sum-exps would be made for nothing, a kernel each time.
     ctx.set_materialize_grads(False)
@@ -106,13 +115,15 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _differentiate(
     ctx: Any, grad: Tensor | None, _: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
     """Returns the gradients of the inputs; the bounds of segments have none."""
     if grad is None:
-        return None, None, None, None, None
+        return None, None, None, None, None, None
     # Autograd may hand out an expanded gradient, which the kernels do not take.
-    dq, dk, dv = _attention_backward(grad.contiguous(), *ctx.saved_tensors, ctx.max_seqlen)
-    return dq, dk, dv, None, None
+    dq, dk, dv = _attention_backward(
+        grad.contiguous(), *ctx.saved_tensors, ctx.max_seqlen, ctx.window
+    )
+    return dq, dk, dv, None, None, None
 
 
 def _refuse(ctx: Any, *grads: Tensor) -> None:
@@ -140,14 +151,14 @@ def _define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -
 
 
 _attention = _define(
-    "document_attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, SymInt max_seqlen)"
-    " -> (Tensor, Tensor)",
+    "document_attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, SymInt max_seqlen,"
+    " int window) -> (Tensor, Tensor)",
     _forward,
     fake_forward,
 )
 _attention_backward = _define(
     "document_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out,"
-    " Tensor lse, Tensor cu_seqlens, SymInt max_seqlen) -> (Tensor, Tensor, Tensor)",
+    " Tensor lse, Tensor cu_seqlens, SymInt max_seqlen, int window) -> (Tensor, Tensor, Tensor)",
     _backward,
     _fake_backward,
 )

@@ -86,9 +86,11 @@ def use(kernel: Kernel, device: torch.device | None = None) -> None:
     _chosen = backend
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int, window: int = 0
+) -> tuple[Tensor, Tensor]:
     """Computes the chosen kernel's output [N, H, D] and log-sum-exps float32[H, N]."""
-    return _chosen.forward(q, k, v, cu, longest)
+    return _for_window(window).forward(q, k, v, cu, longest, window)
 
 
 def backward(
@@ -100,9 +102,15 @@ def backward(
     lse: Tensor,
     cu: Tensor,
     longest: int,
+    window: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the chosen kernel's gradients of queries, keys and values."""
-    return _chosen.backward(grad, q, k, v, out, lse, cu, longest)
+    return _for_window(window).backward(grad, q, k, v, out, lse, cu, longest, window)
+
+
+def _for_window(window: int) -> _Backend:
+    """Returns the chosen kernels, or FlashAttention's where those of cuDNN know no window."""
+    return _BACKENDS["flash2"] if window and _chosen is _BACKENDS["cudnn"] else _chosen
 
 
 def workspace_bytes(tokens: int, segments: int, heads: int, kv_heads: int, head_size: int) -> int:
@@ -135,10 +143,11 @@ def kept_bytes(tokens: int, heads: int) -> int:
 
 
 def _flash_forward(
-    q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int
+    q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int, window: int
 ) -> tuple[Tensor, Tensor]:
     """Calls FlashAttention: 2, or 3 where it is activated."""
-    # Without the window, grouped queries of segments of one token take a way of their own in
+    # To the left the kernel counts the tokens before a query; -1 is all of them. Without the window
+    # to the right, grouped queries of segments of one token take a way of their own in
     # FlashAttention-2, which fails if a segment is empty.
     out, lse, _, _, _ = _FLASH_FORWARD(
         q,
@@ -151,7 +160,7 @@ def _flash_forward(
         0.0,
         True,
         False,
-        window_size_left=-1,
+        window_size_left=window - 1,
         window_size_right=0,
     )
     return out, lse
@@ -166,6 +175,7 @@ def _flash_backward(
     lse: Tensor,
     cu: Tensor,
     longest: int,
+    window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Calls the backward pass of FlashAttention."""
     # The state of dropout, which nothing reads without dropout: empty launches no kernel.
@@ -185,14 +195,14 @@ def _flash_backward(
         True,
         state,
         state,
-        window_size_left=-1,
+        window_size_left=window - 1,
         window_size_right=0,
     )
     return dq, dk, dv
 
 
 def _cudnn_forward(
-    q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int
+    q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int, window: int
 ) -> tuple[Tensor, Tensor]:
     """Calls cuDNN's attention."""
     side = -(-longest // _CUDNN_ROUND_TO) * _CUDNN_ROUND_TO
@@ -210,6 +220,7 @@ def _cudnn_backward(
     lse: Tensor,
     cu: Tensor,
     longest: int,
+    window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Calls the backward pass of cuDNN's attention."""
     side = -(-longest // _CUDNN_ROUND_TO) * _CUDNN_ROUND_TO
@@ -267,9 +278,9 @@ class _Backend(NamedTuple):
         remedy: The way to make it run them.
     """
 
-    forward: Callable[[Tensor, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+    forward: Callable[[Tensor, Tensor, Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
     backward: Callable[
-        [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int],
+        [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int, int],
         tuple[Tensor, Tensor, Tensor],
     ]
     fault: Callable[[torch.device | None], str]

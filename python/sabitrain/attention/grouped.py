@@ -110,7 +110,9 @@ def sum_heads(dx_NHD: Tensor, kv_heads: int) -> Tensor:
     )
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int, window: int = 0
+) -> tuple[Tensor, Tensor]:
     """Computes attention group by group: [N, H, D], and nothing beside it."""
     heads, size = q.shape[1:]
     layout = _lay_out(cu, heads)
@@ -121,9 +123,14 @@ def forward(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int) -> tuple[
     qkv = qkv.view(-1, 3, heads, size)
     # Groups write into one array: joining their outputs would copy all of them again.
     out = torch.empty_like(qkv[:, :1], memory_format=torch.contiguous_format)
+    unseen = _unseen(layout.groups, window, q.device)
     for group in layout.groups:
         gq, gk, gv = group.cut(qkv)
-        group.cut(out)[0].copy_(F.scaled_dot_product_attention(gq, gk, gv, is_causal=True))
+        # Without a mask the kernel leaves the future out: a window that holds all needs none.
+        seen = ~unseen[: group.longest, : group.longest] if 0 < window < group.longest else None
+        group.cut(out)[0].copy_(
+            F.scaled_dot_product_attention(gq, gk, gv, attn_mask=seen, is_causal=seen is None)
+        )
     return out[:, 0].index_select(0, layout.place_of_N), q.new_empty(0, dtype=torch.float32)
 
 
@@ -136,6 +143,7 @@ def backward(
     lse: Tensor,
     cu: Tensor,
     longest: int,
+    window: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the gradients group by group, in float32 at least, from new probabilities.
 
@@ -158,28 +166,36 @@ def backward(
     # Padding repeats its segment's last token, whose gradient must count once.
     inputs[:, 3].masked_fill_(padding[:, None, None], 0)
     rowsums.masked_fill_(padding[:, None, None, None], 0)
-    grads = _group_gradients(layout.groups, inputs, rowsums)
+    grads = _group_gradients(layout.groups, inputs, rowsums, window)
     dq, dk, dv = (grads[:, i].index_select(0, layout.place_of_N) for i in range(3))
     dk, dv = sum_heads(dk, k.shape[1]), sum_heads(dv, v.shape[1])
     # The scores took scaled queries, so the gradient of the queries is scaled once more.
     return dq.mul_(scale).to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
-def _group_gradients(groups: list[_Group], inputs: Tensor, rowsums: Tensor) -> Tensor:
+def _unseen(groups: list[_Group], window: int, device: torch.device) -> Tensor:
+    """Returns bool[L, L] for the longest segment: the keys that a query does not attend to."""
+    side = max(group.longest for group in groups)
+    all_pairs = torch.ones(side, side, dtype=torch.bool, device=device)
+    future = all_pairs.triu(1)
+    return future | all_pairs.tril(-window) if window else future
+
+
+def _group_gradients(groups: list[_Group], inputs: Tensor, rowsums: Tensor, window: int) -> Tensor:
     """Returns the gradients of queries, keys and values in the layout: [P, 3, H, D].
 
     Args:
         groups: The groups of the layout.
         inputs: [P, 4, H, D]: scaled queries, keys, values and the gradient of the output.
         rowsums: [P, 1, H, 1]: rowsum(dO * O).
+        window: The tokens that a token attends to; 0 for all.
     """
-    side = max(group.longest for group in groups)
-    future = torch.ones(side, side, dtype=torch.bool, device=inputs.device).triu_(1)
+    unseen = _unseen(groups, window, inputs.device)
     grads = torch.empty_like(inputs[:, :3], memory_format=torch.contiguous_format)
     for group in groups:
         gq, gk, gv, ggrad = group.cut(inputs)
         dq, dk, dv = group.cut(grads)
-        scores = (gq @ gk.mT).masked_fill_(future[: group.longest, : group.longest], -torch.inf)
+        scores = (gq @ gk.mT).masked_fill_(unseen[: group.longest, : group.longest], -torch.inf)
         # Computed again: kept from the forward pass they would take the square of the lengths.
         probabilities = scores.softmax(-1)
         dv.copy_(probabilities.mT @ ggrad)

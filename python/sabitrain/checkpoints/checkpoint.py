@@ -9,13 +9,21 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from sabiprep.errors import ConfigError, OutputError, TrainError
-from sabiprep.files import CONFIG_LIMIT, read_whole
+from sabiprep.errors import OutputError
 from sabitrain.checkpoints import files
+from sabitrain.checkpoints.pretrained import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    load_pretrained,
+    open_pretrained,
+)
 from sabitrain.data.rows import RowSource
 from sabitrain.data.tokenizer import (
     CHAT_TEMPLATE,
@@ -26,14 +34,8 @@ from sabitrain.data.tokenizer import (
 )
 from sabitrain.models.architecture import CausalModel, architecture_of
 
-FILES = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-)
-"""The files that ``transformers`` reads; `CHAT_TEMPLATE` is one more where the dataset has one."""
+FILES = (CONFIG_FILE, GENERATION_FILE, WEIGHTS_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE)
+"""The files that ``transformers`` reads; `CHAT_TEMPLATE` is one more where there is one."""
 
 
 def save_checkpoint(folder: Path, model: CausalModel, dataset: RowSource) -> None:
@@ -80,51 +82,59 @@ def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
     tokenizer = open_tokenizer(dataset)
     architecture = architecture_of(model.config.architecture)
     documents = {
-        "config.json": {
+        CONFIG_FILE: {
             **architecture.to_huggingface(model.config, model.vocab_size),
             **control_ids(dataset),
         },
-        "generation_config.json": {**control_ids(dataset), "do_sample": False},
-        "tokenizer_config.json": tokenizer_config(dataset, tokenizer, model.config.context),
+        GENERATION_FILE: _generation_config(model, dataset),
+        TOKENIZER_CONFIG_FILE: {
+            **_beside(model, TOKENIZER_CONFIG_FILE),
+            **tokenizer_config(dataset, tokenizer, model.config.context),
+        },
     }
     for name, content in documents.items():
         files.write_file(folder / name, f"{json.dumps(content, indent=2)}\n".encode())
-    files.write_file(folder / "tokenizer.json", tokenizer_file(dataset, tokenizer))
-    chat_template = dataset.manifest["tokenizer"].get("chat_template")
+    files.write_file(folder / TOKENIZER_FILE, tokenizer_file(dataset, tokenizer))
+    written = dataset.manifest["tokenizer"].get("chat_template")
+    chat_template = model.beside.get(CHAT_TEMPLATE) if written is None else written.encode()
     if chat_template is not None:
-        files.write_file(folder / CHAT_TEMPLATE, chat_template.encode())
+        files.write_file(folder / CHAT_TEMPLATE, chat_template)
     # In float32 on the CPU, whatever the run computes in: a reader needs no GPU.
     weights = {
         name: value.detach().to("cpu", torch.float32)
         for name, value in architecture.to_weights(model.state_dict()).items()
     }
-    files.save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
+    files.save_tensors(folder / WEIGHTS_FILE, weights, {"format": "pt"})
+
+
+def _generation_config(model: CausalModel, dataset: RowSource) -> dict[str, Any]:
+    """Returns the content of ``generation_config.json``.
+
+    A checkpoint that the model began from may end answers at more tokens than the dataset does; all
+    of them stay.
+    """
+    ids = control_ids(dataset)
+    before = _beside(model, GENERATION_FILE)
+    if not before:
+        return {**ids, "do_sample": False}
+    ends = before.get("eos_token_id")
+    all_ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    if dataset.eos_id is not None and dataset.eos_id not in all_ends:
+        all_ends = [*all_ends, dataset.eos_id]
+    known = {name: id_ for name, id_ in ids.items() if id_ is not None}
+    return {**before, **known, "eos_token_id": all_ends[0] if len(all_ends) == 1 else all_ends}
+
+
+def _beside(model: CausalModel, name: str) -> dict[str, Any]:
+    """Returns the JSON object in a file that the model carries on; an empty one without it."""
+    content = model.beside.get(name)
+    return {} if content is None else dict(json.loads(content))
 
 
 def load_checkpoint(folder: Path) -> CausalModel:
-    """Loads the model of a checkpoint that `save_checkpoint` wrote, on the CPU, to generate.
+    """Loads the model of a checkpoint, on the CPU in float32, to generate.
 
     Raises:
         TrainError: If there is none, or it does not fit together.
     """
-    try:
-        written = json.loads(read_whole(folder / "config.json", CONFIG_LIMIT))
-        architecture = architecture_of(written["model_type"])
-        model = architecture.make(*architecture.from_huggingface(written))
-        weights = files.load_tensors(folder / "model.safetensors")
-        model.load_state_dict(architecture.from_weights(weights))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        ConfigError,
-        SafetensorError,
-    ) as error:
-        raise TrainError(
-            f"not a checkpoint of sabitrain: {error}",
-            file=str(folder),
-            remedy="name RUN/checkpoint of a run",
-        ) from error
-    return model.eval()
+    return load_pretrained(open_pretrained(folder)).eval()

@@ -13,20 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sabiprep.errors import TrainError
+from sabiprep.errors import ConfigError, TrainError
 from sabiprep.files import CONFIG_LIMIT, MANIFEST_LIMIT, TOKENIZER_LIMIT, open_regular, read_whole
+from sabitrain.data.tokenizer import CHAT_TEMPLATE
+from sabitrain.models.architecture import CausalModel, architecture_of
+from sabitrain.models.settings import ModelConfig
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-CHAT_TEMPLATE_FILE = "chat_template.jinja"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
+# Files that a checkpoint of a run carries on from the one that it began with.
+_CARRIED = (GENERATION_FILE, TOKENIZER_CONFIG_FILE, CHAT_TEMPLATE)
+_SHOWN = 3
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -103,6 +109,96 @@ def open_pretrained(folder: Path) -> Pretrained:
             "that is RUN/checkpoint",
         )
     return Pretrained(folder, _read_object(folder / CONFIG_FILE), _files_of_tensors(folder))
+
+
+def shape_of(base: Pretrained) -> tuple[ModelConfig, int]:
+    """Returns the shape of a checkpoint's model, and the rows of its embedding.
+
+    Raises:
+        TrainError: If its architecture is unknown, or a setting is unknown or cannot be right.
+    """
+    file = base.folder / CONFIG_FILE
+    kind = base.config.get("model_type")
+    try:
+        return architecture_of(str(kind)).from_huggingface(base.config)
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        message = error.message if isinstance(error, ConfigError) else f"is damaged: {error!r}"
+        remedy = error.remedy if isinstance(error, ConfigError) else None
+        raise TrainError(message, file=str(file), remedy=remedy) from error
+
+
+def load_pretrained(base: Pretrained) -> CausalModel:
+    """Loads the model of a checkpoint in float32 on the CPU.
+
+    Raises:
+        TrainError: If its architecture or a setting is unknown, a tensor is missing, left over or
+            of another shape, or a weight is no finite number.
+    """
+    shape, vocab_size = shape_of(base)
+    architecture = architecture_of(shape.architecture)
+    # Its parameters take no memory until the checkpoint's own are put in their place.
+    with torch.device("meta"):
+        model = architecture.make(shape, vocab_size)
+    weights = {name: _float32(base, name, tensor) for name, tensor in base.tensors()}
+    try:
+        state = architecture.from_weights(shape, weights)
+    except ConfigError as error:
+        raise TrainError(error.message, file=str(base.folder), remedy=error.remedy) from error
+    _check_tensors(base, model.state_dict(), state)
+    model.load_state_dict(state, assign=True)
+    model.beside = files_beside(base)
+    return model
+
+
+def files_beside(base: Pretrained) -> dict[str, bytes]:
+    """Returns the content of the files that checkpoints of a model carry on, by name.
+
+    Raises:
+        TrainError: If one cannot be read, or is no JSON object where it should be.
+    """
+    for name in (GENERATION_FILE, TOKENIZER_CONFIG_FILE):
+        base.document(name)
+    return {name: content for name in _CARRIED if (content := base.content(name)) is not None}
+
+
+def _float32(base: Pretrained, name: str, tensor: Tensor) -> Tensor:
+    """Returns a tensor of a checkpoint as float32; refuses whole numbers and what is not finite."""
+    file = str(base.files[name])
+    if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:
+        raise TrainError(
+            f"{name} is {tensor.dtype}: quantised weights cannot be trained on from",
+            file=file,
+            remedy="start from the checkpoint that they were made from",
+        )
+    wide = tensor.float()
+    if not wide.isfinite().all():
+        raise TrainError(f"{name} holds a weight that is no finite number", file=file)
+    return wide
+
+
+def _check_tensors(
+    base: Pretrained, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> None:
+    """Refuses a checkpoint whose tensors are not those of the model that it describes."""
+    missing = [name for name in expected if name not in found]
+    more = [name for name in found if name not in expected]
+    shapes = [
+        f"{name} is {list(found[name].shape)}, not {list(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    for what, names in (
+        ("its weights lack", missing),
+        (f"its weights hold what {base.config.get('model_type')} has not:", more),
+        ("its weights do not fit config.json:", shapes),
+    ):
+        if names:
+            rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            raise TrainError(
+                f"{what} {', '.join(names[:_SHOWN])}{rest}",
+                file=str(base.folder),
+                remedy="fetch the checkpoint again, whole",
+            )
 
 
 def _files_of_tensors(folder: Path) -> dict[str, Path]:

@@ -150,7 +150,7 @@ def restore_state(
     try:
         architecture = architecture_of(model.config.architecture)
         weights = files.load_tensors(folder / "model.safetensors")
-        model.load_state_dict(architecture.from_weights(weights))
+        model.load_state_dict(architecture.from_weights(model.config, weights))
         tensors = files.load_tensors(folder / TENSORS_FILE)
         names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         for optimizer, saved in zip(optimizers, _facts(folder)["optimizers"], strict=True):

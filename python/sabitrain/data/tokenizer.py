@@ -8,6 +8,7 @@ taken out.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,68 @@ def open_tokenizer(dataset: RowSource) -> Tokenizer:
             remedy=REMEDY,
         )
     return tokenizer
+
+
+def check_same_tokenizer(dataset: RowSource, content: bytes | None, folder: str) -> None:
+    """Refuses a dataset that was not packed with the tokenizer of a checkpoint.
+
+    The two files may differ in what pack never runs: post-processor, truncation, padding, decoder.
+
+    Args:
+        dataset: The dataset.
+        content: The checkpoint's ``tokenizer.json``; None if it has none.
+        folder: The checkpoint, for errors.
+
+    Raises:
+        DatasetError: If they differ; the message names the part.
+    """
+    if content is None:
+        raise DatasetError(
+            "holds no tokenizer.json, so nothing shows that its tokenizer packed the dataset",
+            file=folder,
+            remedy="write one with transformers: "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        )
+    try:
+        theirs, ours = (_as_encoded(each) for each in (content, read_tokenizer(dataset)))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DatasetError(
+            f"its tokenizer.json is none: {error}", file=folder, remedy="fetch it again"
+        ) from error
+    differing = [part for part in theirs if theirs[part] != ours[part]]
+    if differing:
+        raise DatasetError(
+            f"was packed with another tokenizer than {folder} has: they differ in "
+            f"{', '.join(differing)}",
+            file=str(dataset.path),
+            remedy=f"pack it again with --tokenizer {shlex.quote(folder)}",
+        )
+
+
+def _as_encoded(content: bytes) -> dict[str, Any]:
+    """Returns the parts of a tokenizer file that decide ids, in one form each."""
+    written = json.loads(content)
+    model = dict(written["model"])
+    # Merges are written as texts or, since version 0.20 of the library, as pairs.
+    merges = [
+        each if isinstance(each, str) else " ".join(each)
+        for each in model.pop("merges", None) or ()
+    ]
+    added = [
+        {
+            key: each.get(key)
+            for key in ("id", "content", "special", "normalized", "lstrip", "rstrip")
+        }
+        for each in written.get("added_tokens") or ()
+    ]
+    return {
+        "vocabulary": model.pop("vocab", None),
+        "merges": merges,
+        "added tokens": added,
+        "normalizer": written.get("normalizer"),
+        "pre-tokenizer": written.get("pre_tokenizer"),
+        "model": {key: value for key, value in model.items() if value},
+    }
 
 
 def _load(dataset: RowSource, content: bytes) -> tuple[Tokenizer, int, str | None]:

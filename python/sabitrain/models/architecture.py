@@ -56,7 +56,10 @@ class CausalModel(nn.Module):
 
     Attributes:
         config: The architecture and shape.
-        vocab_size: Tokens of the vocabulary: exactly the dataset's, never padded.
+        vocab_size: Rows of the embedding: the dataset's vocabulary, or as many as the checkpoint
+            has that the model began from.
+        beside: The content of files that stand beside the weights in the checkpoint that the model
+            began from, by name; its own checkpoints carry them on.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
@@ -64,6 +67,7 @@ class CausalModel(nn.Module):
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
+        self.beside: Mapping[str, bytes] = {}
 
     @property
     @abstractmethod
@@ -114,16 +118,26 @@ class Work:
     Attributes:
         tokens: Tokens, padding included.
         predictions: Positions that predict, if not all do.
-        pairs: Pairs of a query and a key that attention computes, over all documents.
+        lengths: int64[S]: the tokens of each segment.
         compute: The computation that is left out.
         recompute: Whether units are computed again in the backward pass.
     """
 
     tokens: int
     predictions: int
-    pairs: int
+    lengths: Tensor
     compute: Compute
     recompute: bool = False
+
+    def pairs(self, window: int = 0) -> int:
+        """Returns the pairs of a query and a key that attention computes, over all segments.
+
+        Args:
+            window: The tokens that a token attends to; 0 for all of its segment before it.
+        """
+        within = self.lengths.clamp(max=window) if window else self.lengths
+        # Queries beyond the window have as many keys as it has tokens.
+        return int((within * (within + 1) // 2 + (self.lengths - within) * within).sum())
 
 
 class AttentionHeads(NamedTuple):
@@ -133,11 +147,13 @@ class AttentionHeads(NamedTuple):
         query: Query heads.
         key: Key and value heads.
         size: Dimensions of a head.
+        windowed: Whether some layers attend within a window.
     """
 
     query: int
     key: int
     size: int
+    windowed: bool = False
 
 
 class Architecture(Protocol):
@@ -164,8 +180,12 @@ class Architecture(Protocol):
     def to_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the tensors of a model's ``state_dict`` under Hugging Face's names."""
 
-    def from_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the ``state_dict`` of a model from tensors under Hugging Face's names."""
+    def from_weights(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the ``state_dict`` of a model from tensors under Hugging Face's names.
+
+        Raises:
+            ConfigError: If tensors contradict the configuration.
+        """
 
     def attention_heads(self, config: ModelConfig) -> AttentionHeads:
         """Returns the heads of the attention, for the check before a run."""
@@ -192,3 +212,16 @@ def architecture_of(model_type: str) -> Architecture:
     module, _, name = ARCHITECTURES[model_type].partition(":")
     made: Architecture = getattr(importlib.import_module(module), name)()
     return made
+
+
+def make_model(config: ModelConfig, vocab_size: int) -> CausalModel:
+    """Makes a model of any architecture, its weights drawn from torch's global random state.
+
+    Args:
+        config: The architecture and shape.
+        vocab_size: Rows of the embedding.
+
+    Raises:
+        ConfigError: If the architecture has no such shape.
+    """
+    return architecture_of(config.architecture).make(config, vocab_size)

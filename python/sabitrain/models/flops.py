@@ -67,11 +67,10 @@ def _training_flops(
     config: ModelConfig, vocab_size: int, batch: Batch, compute: Compute, recompute: bool
 ) -> float:
     """Returns the operations of a micro-batch."""
-    lengths = batch.cu_seqlens.diff().long()
     work = Work(
         tokens=len(batch.ids_N),
         predictions=len(batch.predict_at_M),
-        pairs=int((lengths * (lengths + 1) // 2).sum()),
+        lengths=batch.cu_seqlens.diff().long(),
         compute=compute,
         recompute=recompute,
     )

@@ -25,13 +25,15 @@ class ModelConfig:
     width: int = 128
     """Size of the residual stream (Hugging Face: hidden_size)."""
     heads: int = 4
-    """Query heads; width / heads is the size of a head, an even number."""
+    """Query heads; width / heads is the size of a head, an even number, unless head-dim says."""
     kv_heads: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Key and value heads, a divisor of heads (grouped-query attention); as many as heads where not
     given.
     """
+    head_dim: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Dimensions of a head, an even number; width / heads where not given."""
     mlp_width: int = 384
-    """Inner size of the SwiGLU layer (Hugging Face: intermediate_size)."""
+    """Inner size of the gated MLP (Hugging Face: intermediate_size)."""
     context: int = 2048
     """Longest row the model takes, in tokens (Hugging Face: max_position_embeddings)."""
     rope_theta: float = 10_000.0
@@ -41,6 +43,14 @@ class ModelConfig:
     init_std: float = 0.02
     """Standard deviation of the initial weights, divided by sqrt(2 layers) for o_proj and
     down_proj.
+    """
+    untied_head: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Give the head weights of its own, not the embedding's (Hugging Face: tie_word_embeddings)."""
+    vocab_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Rows of the embedding, at least the dataset's vocabulary, which it is where not given."""
+    specifics: str = ""
+    """Settings of this architecture alone, as JSON by the names of Hugging Face: those of a
+    checkpoint (--init).
     """
 
     def __post_init__(self) -> None:
@@ -55,10 +65,20 @@ class ModelConfig:
                 getattr(self, name) >= 1,
                 f"model.{name} must be at least 1, not {getattr(self, name)}",
             )
+        if self.head_dim is None:
+            require(
+                self.width % (2 * self.heads) == 0,
+                f"model.width must be a multiple of twice model.heads ({2 * self.heads}), "
+                f"not {self.width}",
+            )
+        else:
+            require(
+                self.head_dim >= 2 and self.head_dim % 2 == 0,
+                f"model.head_dim must be an even number from 2, not {self.head_dim}",
+            )
         require(
-            self.width % (2 * self.heads) == 0,
-            f"model.width must be a multiple of twice model.heads ({2 * self.heads}), "
-            f"not {self.width}",
+            self.vocab_size is None or self.vocab_size >= 1,
+            f"model.vocab_size must be at least 1, not {self.vocab_size}",
         )
         require(
             self.key_heads >= 1 and self.heads % self.key_heads == 0,
@@ -76,12 +96,16 @@ class ModelConfig:
     @property
     def head_size(self) -> int:
         """Dimensions of one head."""
-        return self.width // self.heads
+        return self.width // self.heads if self.head_dim is None else self.head_dim
 
     @property
     def key_heads(self) -> int:
         """Key and value heads."""
         return self.heads if self.kv_heads is None else self.kv_heads
+
+    def rows(self, vocabulary: int) -> int:
+        """Returns the rows of the embedding of a model for a vocabulary of so many tokens."""
+        return vocabulary if self.vocab_size is None else self.vocab_size
 
 
 @dataclass(frozen=True, kw_only=True)

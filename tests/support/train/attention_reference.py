@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+def dense(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], window: int = 0) -> Tensor:
     """The oracle: every score of every pair of tokens, masked, in the type of the inputs."""
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     segment = torch.repeat_interleave(torch.tensor(lengths))
     position = torch.arange(len(segment))
     seen = (segment[:, None] == segment[None, :]) & (position[:, None] >= position[None, :])
+    if window:
+        seen &= position[:, None] - position[None, :] < window
     scores = torch.einsum("nhd,mhd->hnm", q, k) * q.shape[2] ** -0.5
     return torch.einsum("hnm,mhd->nhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)
 

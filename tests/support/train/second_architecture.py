@@ -83,7 +83,7 @@ class PerTokenArchitecture:
     def to_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {f"transformer.{name}": value for name, value in state.items()}
 
-    def from_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def from_weights(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name.removeprefix("transformer."): value for name, value in weights.items()}
 
     def attention_heads(self, config: ModelConfig) -> AttentionHeads:

@@ -1,0 +1,143 @@
+"""Families of checkpoints: our computation beside that of ``transformers``, and the way back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sabiprep.errors import TrainError
+from sabitrain.checkpoints.pretrained import load_pretrained, open_pretrained, shape_of
+from sabitrain.models.architecture import CausalModel, architecture_of
+from support.train.families import (
+    FAMILIES,
+    VOCAB_SIZE,
+    in_float64,
+    logits_alone,
+    make_theirs,
+    save_theirs,
+)
+
+LENGTHS = [1, 30, 2, 17, 9, 40]
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(0, VOCAB_SIZE, (sum(LENGTHS),), generator=torch.Generator().manual_seed(3))
+
+
+def logits(model: CausalModel, ids: Tensor, at: Tensor | None = None) -> Tensor:
+    bounds = torch.tensor([0, *LENGTHS, 0]).cumsum(0).int()
+    positions = torch.cat([torch.arange(length) for length in LENGTHS])
+    return F.linear(model(ids, positions, bounds, max(LENGTHS), at), model.head_VC)
+
+
+@pytest.fixture(params=FAMILIES)
+def both(request, tmp_path):
+    theirs = make_theirs(request.param)
+    folder = save_theirs(theirs, tmp_path / "theirs", b"{}")
+    return theirs, load_pretrained(open_pretrained(folder))
+
+
+def test_packed_documents_have_the_logits_that_each_has_alone_in_transformers(both, ids):
+    theirs, ours = both
+    with torch.no_grad():
+        expected = logits_alone(theirs, ids, LENGTHS)
+        assert expected.std() > 0.1, "logits that hardly differ would show nothing"
+        torch.testing.assert_close(logits(ours, ids), expected, rtol=1e-5, atol=1e-5)
+        expected = logits_alone(in_float64(theirs), ids, LENGTHS)
+        torch.testing.assert_close(logits(ours.double(), ids), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_gradients_equal_those_of_transformers_also_where_the_end_is_skipped(both, ids):
+    theirs, ours = in_float64(both[0]), both[1].double()
+    wanted = torch.tensor([3, 4, 20, 31, 40, 60, 98])
+    targets = (ids[wanted] + 1) % VOCAB_SIZE
+    F.cross_entropy(logits_alone(theirs, ids, LENGTHS)[wanted], targets).backward()
+    expected = {name: value.grad for name, value in theirs.named_parameters()}
+    for at in (None, wanted):
+        ours.zero_grad()
+        found = logits(ours, ids, at)
+        F.cross_entropy(found if at is not None else found[wanted], targets).backward()
+        for name, parameter in ours.named_parameters():
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-10)
+
+
+def test_what_is_written_back_is_what_was_read(both, tmp_path):
+    theirs, ours = both
+    architecture = architecture_of(ours.config.architecture)
+    weights = architecture.to_weights(ours.state_dict())
+    theirs_by_name = theirs.state_dict()
+    tied = theirs.config.tie_word_embeddings
+    assert set(weights) == set(theirs_by_name) - ({"lm_head.weight"} if tied else set())
+    for name, value in weights.items():
+        assert torch.equal(value, theirs_by_name[name])
+    written = architecture.to_huggingface(ours.config, ours.vocab_size)
+    assert architecture.from_huggingface(written) == (ours.config, ours.vocab_size)
+    config = type(theirs.config).from_dict(written).to_dict()
+    for key, value in theirs.config.to_dict().items():
+        # Control tokens are the dataset's; a size of heads that is not written follows.
+        if key not in ("dtype", "architectures", "use_cache") and not key.endswith("token_id"):
+            assert config[key] == value or (key == "head_dim" and value is None), key
+
+
+def test_older_rotary_settings_are_read_too(tmp_path):
+    file = save_theirs(make_theirs("llama-3"), tmp_path / "a", b"{}") / "config.json"
+    new = shape_of(open_pretrained(file.parent))
+    written = json.loads(file.read_text())
+    table = written.pop("rope_parameters")
+    written |= {"rope_theta": table.pop("rope_theta"), "rope_scaling": table}
+    file.write_text(json.dumps(written))
+    assert shape_of(open_pretrained(file.parent)) == new
+    file = save_theirs(make_theirs("gemma3-linear"), tmp_path / "b", b"{}") / "config.json"
+    new = shape_of(open_pretrained(file.parent))
+    written = json.loads(file.read_text())
+    tables = written.pop("rope_parameters")
+    written["rope_local_base_freq"] = tables["sliding_attention"]["rope_theta"]
+    written["rope_theta"] = tables["full_attention"].pop("rope_theta")
+    written["rope_scaling"] = tables["full_attention"]
+    file.write_text(json.dumps(written))
+    assert shape_of(open_pretrained(file.parent)) == new
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "value", "message"),
+    [
+        ("llama", "model_type", "gpt2", "no architecture 'gpt2'"),
+        ("llama", "architectures", ["LlamaForTokenClassification"], "…ForCausalLM"),
+        ("llama", "attention_bias", True, "attention_bias must be False"),
+        ("llama", "hidden_act", "gelu", "hidden_act must be silu"),
+        ("llama", "rope_parameters", {"rope_type": "yarn", "factor": 2.0}, "type default, linear"),
+        ("llama", "rope_parameters", {"rope_type": "linear", "factor": -1}, "a number above 0"),
+        (
+            "llama",
+            "rope_parameters",
+            {"rope_type": "default", "x": 1},
+            "rope_parameters.x = 1 is a",
+        ),
+        ("llama", "quantization_config", {"bits": 4}, "quantization_config = .* does not know"),
+        ("llama", "soft_cap", 30, "soft_cap = 30 is a setting that this program does not know"),
+        ("llama", "hidden_size", "many", "hidden_size must be a whole number"),
+        ("llama", "hidden_size", True, "hidden_size must be a whole number"),
+        ("llama", "num_attention_heads", None, "num_attention_heads is missing"),
+        ("llama", "num_key_value_heads", 3, "must divide model.heads"),
+        ("llama", "rms_norm_eps", "1e-6", "rms_norm_eps must be a number"),
+        ("llama", "tie_word_embeddings", "yes", "must be true or false"),
+        ("qwen2", "use_sliding_window", True, "use_sliding_window must be False"),
+        ("qwen2", "layer_types", ["sliding_attention"] * 3, "layer_types must be"),
+        ("qwen3", "attention_bias", True, "attention_bias must be False"),
+        ("gemma3", "final_logit_softcapping", 30.0, "final_logit_softcapping must be nothing"),
+        ("gemma3", "layer_types", ["full_attention"], "layer_types must name 7 layers"),
+        ("olmo2", "attention_bias", True, "attention_bias must be False"),
+    ],
+)
+def test_a_setting_that_is_not_computed_is_refused_by_name(tmp_path, family, key, value, message):
+    file = save_theirs(make_theirs(family), tmp_path / "base", b"{}") / "config.json"
+    written = json.loads(file.read_text())
+    file.write_text(json.dumps({**written, key: value}))
+    with pytest.raises(TrainError, match=message) as caught:
+        load_pretrained(open_pretrained(file.parent))
+    assert str(file.parent) in str(caught.value.file)
