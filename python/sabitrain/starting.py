@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from sabiprep.errors import ConfigError
-from sabitrain.checkpoints.history import LINK
+from sabitrain.checkpoints.history import folders
 from sabitrain.checkpoints.pretrained import CONFIG_FILE, Pretrained, open_pretrained, shape_of
 from sabitrain.config import TrainConfig
 from sabitrain.models.settings import ModelConfig
@@ -27,9 +27,10 @@ def start_from(config: TrainConfig) -> tuple[TrainConfig, Pretrained | None]:
     """
     if config.init is None:
         return config, None
-    newest = config.run / LINK
-    goes_on = config.resume and (newest / CONFIG_FILE).exists()
-    base = open_pretrained(newest if goes_on else Path(config.init))
+    # Any checkpoint of the run does, damaged ones too: all have one shape.
+    own = [folder for folder in folders(config.run) if (folder / CONFIG_FILE).exists()]
+    goes_on = config.resume and bool(own)
+    base = open_pretrained(own[-1] if goes_on else Path(config.init))
     shape, vocab_size = shape_of(base)
     shape = dataclasses.replace(shape, vocab_size=vocab_size)
     _refuse_other_shape(config, shape)

@@ -125,11 +125,15 @@ class History:
 
     def _all(self) -> list[Path]:
         """Returns the folders of all finished checkpoints, oldest first."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(
-            (path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)), key=_step
-        )
+        return folders(self._folder.parent)
+
+
+def folders(run: Path) -> list[Path]:
+    """Returns the folders of a run's finished checkpoints, oldest first, whole or damaged."""
+    folder = run / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step)
 
 
 def is_ours(name: str) -> bool:

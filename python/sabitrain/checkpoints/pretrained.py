@@ -33,6 +33,7 @@ INDEX_FILE = "model.safetensors.index.json"
 # Files that a checkpoint of a run carries on from the one that it began with.
 _CARRIED = (GENERATION_FILE, TOKENIZER_CONFIG_FILE, CHAT_TEMPLATE)
 _SHOWN = 3
+_AGAIN = "fetch the checkpoint again"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -172,7 +173,11 @@ def _float32(base: Pretrained, name: str, tensor: Tensor) -> Tensor:
         )
     wide = tensor.float()
     if not wide.isfinite().all():
-        raise TrainError(f"{name} holds a weight that is no finite number", file=file)
+        raise TrainError(
+            f"{name} holds a weight that is no finite number",
+            file=file,
+            remedy="take another revision, or an earlier checkpoint of that training",
+        )
     return wide
 
 
@@ -210,13 +215,17 @@ def _files_of_tensors(folder: Path) -> dict[str, Path]:
         raise _without_weights(folder)
     named = _read_object(index).get("weight_map")
     if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
-        raise TrainError("holds no table `weight_map` of names of files", file=str(index))
+        raise TrainError(
+            "holds no table `weight_map` of names of files", file=str(index), remedy=_AGAIN
+        )
     held: dict[str, set[str]] = {}
     for file in sorted(set(named.values())):
         # A name in the index leads nowhere but into this folder.
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise TrainError(
-                f"names {file!r}, which is no safetensors file of its folder", file=str(index)
+                f"names {file!r}, which is no safetensors file of its folder",
+                file=str(index),
+                remedy=_AGAIN,
             )
         held[file] = set(_names_in(folder / file))
     for name, file in named.items():
@@ -224,7 +233,7 @@ def _files_of_tensors(folder: Path) -> dict[str, Path]:
             raise TrainError(
                 f"names {file} as the file of {name}, which does not hold it",
                 file=str(index),
-                remedy="fetch the checkpoint again",
+                remedy=_AGAIN,
             )
     return {name: folder / file for name, file in named.items()}
 
@@ -265,9 +274,9 @@ def _read_object(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise _unreadable(file, error) from error
     except (ValueError, RecursionError) as error:
-        raise TrainError(f"is no JSON: {error}", file=str(file)) from error
+        raise TrainError(f"is no JSON: {error}", file=str(file), remedy=_AGAIN) from error
     if not isinstance(written, dict):
-        raise TrainError("is no JSON object", file=str(file))
+        raise TrainError("is no JSON object", file=str(file), remedy=_AGAIN)
     return written
 
 
@@ -277,6 +286,6 @@ def _unreadable(file: Path, error: OSError | SafetensorError) -> TrainError:
     return TrainError(
         f"cannot be read: {(system and system.strerror) or error}",
         file=str(file),
-        remedy="fetch the checkpoint again",
+        remedy=_AGAIN,
         errno=None if system is None else system.errno,
     )
