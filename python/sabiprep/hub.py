@@ -8,26 +8,21 @@ each holds its commit, so a dataset does not depend on where the cache lies.
 from __future__ import annotations
 
 import difflib
-import glob
 import json
 import os
 import re
-import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
-from sabiprep.errors import ConfigError, InputError, SabiprepError
+from sabiprep.errors import ConfigError, InputError
 from sabiprep.files import CONFIG_LIMIT, MANIFEST_LIMIT, read_whole
+from sabiprep.hub_requests import Place, fetched, hub_api, listed_paths, resolved_commit
 from sabiprep.options import StrPath
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 SCHEME = "hf://"
 PATTERN = re.compile(
@@ -38,17 +33,9 @@ LANG = "{lang}"
 LISTED = re.compile(r"\{lang:([^{}]*)\}")
 LANGUAGE = r"[\w\u0300-\u036f-]"
 """What a character of a language may be."""
-ATTEMPTS = 4
-"""How often a request is made that the Hub answers by 429 or 5xx, or whose answer is cut short."""
-PAUSE = 0.5
-"""Seconds before the second attempt; each later pause is twice as long."""
-
-CUT_SHORT = ("Consistency check failed", "peer closed connection", "Server disconnected")
-"""Parts of the messages about an answer that ends too soon."""
 
 HubFiles = dict[str, list[tuple[str, str]]]
 """By pattern: the local path of each match, and its name in the dataset."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,6 +47,11 @@ class _Named:
     repo: str
     revision: str | None
     path: str
+
+    @property
+    def place(self) -> Place:
+        """Returns the dataset, for requests."""
+        return Place(self.pattern, self.repo, self.revision, "dataset", self.source)
 
 
 def hub_files(corpus: StrPath | None, reuse: StrPath | None = None) -> HubFiles:
@@ -168,57 +160,20 @@ def _parsed(pattern: str, source: str | None, config: str) -> _Named:
 
 def _fetched(patterns: list[_Named]) -> HubFiles:
     """Returns the files of patterns of one dataset and revision, fetched into the cache."""
-    first = patterns[0]
-    try:
-        from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
-        from huggingface_hub.errors import CachedRepoTreeNotFoundError
-    except ImportError as error:
-        raise SabiprepError(
-            f"files of the Hugging Face Hub need huggingface_hub: {error}",
-            file=first.pattern,
-            source=first.source,
-            remedy="pip install 'sabiprep[hub]'",
-        ) from error
-    api = HfApi(library_name="sabiprep", library_version=version("sabiprep"))
-    revision = _tried(
-        lambda: api.resolve_revision(first.repo, repo_type="dataset", revision=first.revision),
-        first,
-    )
-
-    def listed() -> list[str]:
-        try:
-            tree = get_cached_repo_tree(first.repo, repo_type="dataset", revision=revision)
-        except CachedRepoTreeNotFoundError:
-            return _tree(api, first.repo, revision)
-        return [file.path for file in tree]
-
-    paths = _tried(listed, first)
+    place = patterns[0].place
+    api = hub_api(place)
+    revision = resolved_commit(api, place)
+    paths = listed_paths(api, place, revision)
     matches: dict[str, list[str]] = {}
     for named in patterns:
         matches.update(_matched(named, paths))
     wanted = sorted({path for found in matches.values() for path in found})
-    folder = _tried(
-        lambda: snapshot_download(
-            first.repo,
-            repo_type="dataset",
-            revision=revision,
-            allow_patterns=[glob.escape(path) for path in wanted],
-        ),
-        first,
-    )
-    beginning = f"hf://datasets/{first.repo}@{revision.resolved}"
+    folder = fetched(place, revision, wanted)
+    beginning = f"hf://datasets/{place.repo}@{revision.resolved}"
     return {
         pattern: [(os.path.join(folder, *path.split("/")), f"{beginning}/{path}") for path in found]
         for pattern, found in matches.items()
     }
-
-
-def _tree(api: HfApi, repo: str, revision: str) -> list[str]:
-    """Returns the paths of all files of a dataset, as the Hub lists them."""
-    from huggingface_hub.hf_api import RepoFile
-
-    tree = api.list_repo_tree(repo, repo_type="dataset", revision=revision, recursive=True)
-    return [file.path for file in tree if isinstance(file, RepoFile)]
 
 
 def _matched(named: _Named, paths: list[str]) -> dict[str, list[str]]:
@@ -295,7 +250,7 @@ def _matched_by(named: _Named, wanted: str, paths: list[str]) -> list[str]:
             source=named.source,
             remedy=f"did you mean {near[0]}?"
             if near
-            else f"look at its files: {_page(named)}/tree/{named.revision or 'main'}",
+            else f"look at its files: {named.place.page}/tree/{named.revision or 'main'}",
             errno=2,
         )
     return sorted(found, key=lambda path: path.split("/"))
@@ -335,86 +290,3 @@ def _name_pattern(part: str, star: str) -> str:
             among = re.sub(r"([\\\[\]^&~|])", r"\\\1", match["set"])
             out += f"(?!/)[{'^' if match['no'] else ''}{among}]"
     return out + re.escape(part[end:])
-
-
-def _tried(request: Callable[[], T], named: _Named) -> T:
-    """Returns what ``request`` gives, asked again while the Hub or the connection falters.
-
-    Raises:
-        InputError: If it fails.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            return request()
-        except Exception as error:
-            if attempt + 1 == ATTEMPTS or not _may_pass(error):
-                raise _refused(error, named) from error
-            time.sleep(PAUSE * 2**attempt)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    """Returns whether another attempt may succeed. That nobody listens will not pass so soon."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if error is None:
-        return False
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code == 429 or error.response.status_code >= 500
-    is_cut = any(words in str(error) for words in CUT_SHORT)
-    return is_cut or _may_pass(error.__cause__)
-
-
-def _refused(error: Exception, named: _Named) -> SabiprepError:
-    """Returns the error of a request that failed, with its place and its remedy."""
-    from huggingface_hub import errors
-
-    # An error about the cache is less telling than the answer of the Hub that led to it.
-    if isinstance(error.__cause__, errors.HfHubHTTPError):
-        error = error.__cause__
-    page = _page(named)
-    token = "log in with `hf auth login`, or set HF_TOKEN"
-    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
-    offline = isinstance(
-        error,
-        errors.OfflineModeIsEnabled
-        | errors.LocalEntryNotFoundError
-        | errors.RevisionResolutionError,
-    )
-    if isinstance(error, errors.GatedRepoError):
-        what, remedy = "is gated", f"accept its conditions at {page}, and {token}"
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        what, remedy = (
-            "no such dataset on the Hub, or it is private",
-            f"check its name: {page}; for a private one {token}",
-        )
-    elif isinstance(error, errors.RevisionNotFoundError):
-        what, remedy = (
-            f"the dataset has no revision '{named.revision or 'main'}'",
-            f"name a branch, a tag or a commit of {page}",
-        )
-    elif status in (401, 403):
-        what, remedy = f"the Hub refuses it ({status})", token
-    elif status is not None:
-        what, remedy = f"the Hub answers {status}", "try again later"
-    elif offline and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        what, remedy = (
-            "is not whole in the cache, and HF_HUB_OFFLINE is set",
-            "pack once without HF_HUB_OFFLINE, or set HF_HOME to the cache that has it",
-        )
-    else:
-        what, remedy = (
-            f"cannot be fetched: {_in_short(error)}",
-            "check the connection (and HF_ENDPOINT, if it is set); what was fetched is kept",
-        )
-    return InputError(what, file=named.pattern, source=named.source, remedy=remedy)
-
-
-def _in_short(error: Exception) -> str:
-    """Returns an error's first line, without what URLs carry after a question mark."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"\?[^\s'\")]*", "?…", line)
-
-
-def _page(named: _Named) -> str:
-    return f"https://huggingface.co/datasets/{named.repo}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from sabiprep.errors import ConfigError
 from sabitrain.checkpoints.history import folders
+from sabitrain.checkpoints.hub import find_checkpoint
 from sabitrain.checkpoints.pretrained import CONFIG_FILE, Pretrained, open_pretrained, shape_of
 from sabitrain.config import TrainConfig
 from sabitrain.models.settings import ModelConfig
@@ -23,6 +23,7 @@ def start_from(config: TrainConfig) -> tuple[TrainConfig, Pretrained | None]:
 
     Raises:
         ConfigError: If a setting of the model contradicts the checkpoint.
+        InputError: If it cannot be fetched from the Hub.
         TrainError: If there is no such checkpoint, or it cannot be read or is unknown.
     """
     if config.init is None:
@@ -30,7 +31,8 @@ def start_from(config: TrainConfig) -> tuple[TrainConfig, Pretrained | None]:
     # Any checkpoint of the run does, damaged ones too: all have one shape.
     own = [folder for folder in folders(config.run) if (folder / CONFIG_FILE).exists()]
     goes_on = config.resume and bool(own)
-    base = open_pretrained(own[-1] if goes_on else Path(config.init))
+    folder, name = (own[-1], config.init) if goes_on else find_checkpoint(config.init)
+    base = dataclasses.replace(open_pretrained(folder), name=name)
     shape, vocab_size = shape_of(base)
     shape = dataclasses.replace(shape, vocab_size=vocab_size)
     _refuse_other_shape(config, shape)

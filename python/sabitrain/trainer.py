@@ -312,6 +312,7 @@ class Trainer:
             torch=torch.__version__,
             python=platform.python_version(),
             skip_batches=self.config.skip_batches,
+            **({} if self._base is None else {"init": self._base.name}),
         )
 
     def _go_on_from(self, saved: Path) -> None:

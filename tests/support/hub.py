@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Hub:
-    """The datasets of a stub: by name, by revision, the commit and its files."""
+    """The datasets and models of a stub: by name, by revision, the commit and its files."""
 
     datasets: dict[str, dict[str, tuple[str, dict[str, bytes]]]] = field(default_factory=dict)
+    models: dict[str, dict[str, tuple[str, dict[str, bytes]]]] = field(default_factory=dict)
     faults: list[tuple[str, int]] = field(default_factory=list)
     """Parts of paths, each with the status that the next request of it gets; 0 cuts its body."""
     always: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -25,11 +26,14 @@ class Hub:
     tokens: set[str] = field(default_factory=set)
     url: str = ""
 
-    def commit(self, name: str, files: dict[str, bytes], revision: str = "main") -> str:
-        """Makes the files those of a revision of a dataset. Returns the commit."""
+    def commit(
+        self, name: str, files: dict[str, bytes], revision: str = "main", kind: str = "datasets"
+    ) -> str:
+        """Makes the files those of a revision of a dataset, or of a model. Returns the commit."""
         text = repr((name, revision, sorted(files.items())))
         sha = hashlib.sha1(text.encode()).hexdigest()
-        revisions = self.datasets.setdefault(name, {})
+        held = self.datasets if kind == "datasets" else self.models
+        revisions = held.setdefault(name, {})
         revisions[revision] = revisions[sha] = (sha, files)
         return sha
 
@@ -69,9 +73,11 @@ def served(hub: Hub) -> Iterator[Hub]:
             words = path.strip("/").split("/")
             is_api = words[0] == "api"
             words = words[1:] if is_api else words
-            name, rest = "/".join(words[1:3]), words[3:]
-            revisions = hub.datasets.get(name)
-            if words[0] != "datasets" or revisions is None:
+            # A model's files lie at the root, its API below models/.
+            kind = words.pop(0) if words[0] in ("datasets", "models") else "models"
+            name, rest = "/".join(words[:2]), words[2:]
+            revisions = (hub.datasets if kind == "datasets" else hub.models).get(name)
+            if revisions is None:
                 return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, is_head=is_head)
             # A revision may hold slashes: the longest that is known is taken.
             revision, below = "main", []

@@ -45,11 +45,13 @@ class Pretrained:
         folder: The folder.
         config: The content of ``config.json``.
         files: The file of each tensor, by its name.
+        name: The name of the checkpoint, with its commit where it is of the Hub.
     """
 
     folder: Path
     config: Mapping[str, Any]
     files: Mapping[str, Path]
+    name: str = ""
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yields each tensor with its name, on the CPU in the type of the file, file by file.
@@ -109,7 +111,8 @@ def open_pretrained(folder: Path) -> Pretrained:
             remedy="name a folder with config.json and model.safetensors; of a run of sabitrain "
             "that is RUN/checkpoint",
         )
-    return Pretrained(folder, _read_object(folder / CONFIG_FILE), _files_of_tensors(folder))
+    config = _read_object(folder / CONFIG_FILE)
+    return Pretrained(folder, config, _files_of_tensors(folder), str(folder))
 
 
 def shape_of(base: Pretrained) -> tuple[ModelConfig, int]:
