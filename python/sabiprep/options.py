@@ -34,7 +34,7 @@ class PackOptions:
     seq_len: int | None = field(default=None, metadata=_FROM_CONFIG)
     """Tokens in a row, a multiple of 64."""
     tokenizer: StrPath | None = field(default=None, metadata=_FROM_CONFIG)
-    """The tokenizer.json to use."""
+    """The tokenizer.json to use, or a folder with one, such as a checkpoint."""
     seed: int | None = field(default=None, metadata=_FROM_CONFIG)
     """Decides every random choice: the order of documents, the records held out."""
     threads: int | None = field(default=None, metadata={"shown": "all cores"})

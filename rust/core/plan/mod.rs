@@ -258,7 +258,7 @@ impl Plan {
 
 impl TokenizerPlan {
     /// Returns the tokenizer asked for. A file in `options` wins over the configuration's, which
-    /// wins over that of the corpus folder.
+    /// wins over that of the corpus folder. A folder, as of a checkpoint, stands for the file in it.
     fn resolve(
         spec: TokenizerSpec,
         root: &Path,
@@ -268,7 +268,10 @@ impl TokenizerPlan {
         let TokenizerSpec { file, bos, eos, pad } = spec;
         let from_config = || file.map(|file| root.join(file));
         let own = root.join(TOKENIZER_FILE);
-        let file = options.tokenizer.clone().or_else(from_config);
+        let in_folder = |file: PathBuf| {
+            if storage.is_folder(&file) { file.join(TOKENIZER_FILE) } else { file }
+        };
+        let file = options.tokenizer.clone().or_else(from_config).map(in_folder);
         Self { file: file.or_else(|| storage.is_file(&own).then_some(own)), bos, eos, pad }
     }
 }
