@@ -34,6 +34,7 @@ class _Base:
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     data_end: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    eval_data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     preset: str | None = None
     config: Path | None = None
     run: Path | None = None
@@ -80,7 +81,9 @@ def parse_command_line(
     required = {"data": tyro.MISSING, "run": run, "init": base.init}
     default = resolve(base.preset, base.file(), required)
     # tyro adds repeated options to their default, so the file's datasets go if any is named.
-    named = {name: tyro.MISSING for name in ("data", "data_end") if getattr(base, name)}
+    named = {
+        name: tyro.MISSING for name in ("data", "data_end", "eval_data") if getattr(base, name)
+    }
     if "data" in named:
         named.setdefault("data_end", ())
     default = dataclasses.replace(default, **named)

@@ -91,7 +91,7 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
         TrainError: If the datasets do not fit the model.
     """
     # Refused here as before a run: a plan is for a run that can begin.
-    config, base = start_from(config)
+    config, base = start_from(config, weights=False)
     check_datasets(config, data, base)
     vocab_size = config.model.rows(data.rows.vocab_size)
     dataset, seq_len = data.rows, data.rows.seq_len

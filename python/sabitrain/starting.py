@@ -12,7 +12,7 @@ from sabitrain.config import TrainConfig
 from sabitrain.models.settings import ModelConfig
 
 
-def start_from(config: TrainConfig) -> tuple[TrainConfig, Pretrained | None]:
+def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, Pretrained | None]:
     """Returns the settings with the shape of the checkpoint of ``--init``, and that checkpoint.
 
     A run that goes on has its shape from its own newest checkpoint: the one that it began with is
@@ -20,6 +20,7 @@ def start_from(config: TrainConfig) -> tuple[TrainConfig, Pretrained | None]:
 
     Args:
         config: The settings.
+        weights: Whether the weights are needed; a plan needs none.
 
     Raises:
         ConfigError: If a setting of the model contradicts the checkpoint.
@@ -31,8 +32,8 @@ def start_from(config: TrainConfig) -> tuple[TrainConfig, Pretrained | None]:
     # Any checkpoint of the run does, damaged ones too: all have one shape.
     own = [folder for folder in folders(config.run) if (folder / CONFIG_FILE).exists()]
     goes_on = config.resume and bool(own)
-    folder, name = (own[-1], config.init) if goes_on else find_checkpoint(config.init)
-    base = dataclasses.replace(open_pretrained(folder), name=name)
+    folder, name = (own[-1], config.init) if goes_on else find_checkpoint(config.init, weights)
+    base = dataclasses.replace(open_pretrained(folder, weights), name=name)
     shape, vocab_size = shape_of(base)
     shape = dataclasses.replace(shape, vocab_size=vocab_size)
     _refuse_other_shape(config, shape)

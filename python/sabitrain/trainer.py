@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,6 +38,7 @@ from sabitrain.device import (
     use_fast_products,
 )
 from sabitrain.endings import errors_with_remedies
+from sabitrain.evaluation.eval_data import EvalData, open_eval_data
 from sabitrain.evaluation.generate import answer_held_out
 from sabitrain.evaluation.scores import Evaluation
 from sabitrain.fitting import settle_plan
@@ -75,10 +77,11 @@ def run_training(config: TrainConfig) -> Report:
         use_fast_products(device)
         limit_memory(device, config.memory_limit)
         with (
+            open_eval_data(config.eval_data, data, config.model.context) as others,
             errors_with_remedies(config),
             begin_run(config),
             StopRequest() as stop,
-            Trainer(config, data, device, stop, base) as trainer,
+            Trainer(config, data, device, stop, base, others) as trainer,
         ):
             trainer.setup(notes)
             return trainer.run()
@@ -101,6 +104,7 @@ class Trainer:
         device: torch.device,
         stop: StopRequest,
         base: Pretrained | None = None,
+        others: Sequence[EvalData] = (),
     ) -> None:
         """Keeps its arguments; `setup` makes everything else.
 
@@ -110,8 +114,9 @@ class Trainer:
             device: The device to train on.
             stop: The listener for signals that ask the run to end.
             base: The checkpoint whose weights a new run starts from, if any.
+            others: The datasets to score beside the held-out rows.
         """
-        self._base = base
+        self._base, self._others = base, others
         self.config, self.data, self.dataset = config, data, data.rows
         self.device, self.bf16, self.stop = device, runs_in_bf16(device), stop
         # Asked before the model takes some.
@@ -162,7 +167,9 @@ class Trainer:
             asked = self.stop.signal
             last = self.validator.is_last(self.done)
             validates = last or self.validator.is_due(self.done)
-            saves = validates or self.config.checkpoint.is_due(self.done) or bool(asked)
+            # Before the first step there is nothing yet that a checkpoint would save.
+            saves = (validates and self.done > 0) or last
+            saves = saves or self.config.checkpoint.is_due(self.done) or bool(asked)
             # Asking waits for the device, so it is done where the run waits anyway.
             if saves or self.done % self.config.log_every == 0:
                 self._refuse_bad_steps()
@@ -233,6 +240,8 @@ class Trainer:
         self.evaluation = self.validator.validate(self.done, last)
         if self.evaluation is not None:
             self.metrics.validation(self.done, self.evaluation)
+        for name, evaluation in self.validator.validate_others():
+            self.metrics.eval_data(self.done, name, evaluation)
 
     def save(self) -> None:
         """Writes a checkpoint, unless there is one of this step.
@@ -351,6 +360,7 @@ class Trainer:
             self.clock,
             self.console,
             self.stop,
+            self._others,
         )
         self.validator.prepare()
 

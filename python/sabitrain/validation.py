@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from sabitrain.config import TrainConfig
 from sabitrain.data.held_out import all_fit_the_run, sample_rows
 from sabitrain.data.rows import RowSource
 from sabitrain.evaluation.baseline import Unigram, train_unigram
+from sabitrain.evaluation.eval_data import EvalData
 from sabitrain.evaluation.evaluate import evaluate_split
 from sabitrain.evaluation.scores import Evaluation
 from sabitrain.evaluation.text_bytes import TargetBytes
@@ -48,6 +49,7 @@ class Validator:
         clock: Clock,
         console: Console,
         stop: StopRequest,
+        others: Sequence[EvalData] = (),
     ) -> None:
         """Prepares to validate ``model``; no row is read yet.
 
@@ -61,7 +63,12 @@ class Validator:
             clock: The clock of the run.
             console: The console that shows the progress.
             stop: The listener for signals.
+            others: The datasets to score beside the held-out rows.
         """
+        self._others, self._bytes_of = others, [TargetBytes(each.dataset) for each in others]
+        self._samples: list[npt.NDArray[np.int64]] = []
+        # A run from a checkpoint shows what it begins with, and so does one that is compared.
+        self._scores_start = config.init is not None or bool(others)
         self._config, self._dataset, self._model = config, dataset, model
         self._plan = plan
         self._autocast = autocast
@@ -81,6 +88,7 @@ class Validator:
         Raises:
             DatasetError: If a shard is damaged.
         """
+        self._samples = self._sample_others()
         held_out = self._dataset.validation
         if len(held_out) == 0:
             return
@@ -103,9 +111,31 @@ class Validator:
         passes = self._config.answers * self._config.max_new_tokens
         self._rows_of_answers = passes * float(lengths.mean()) / self._dataset.seq_len
 
+    def _sample_others(self) -> list[npt.NDArray[np.int64]]:
+        """Chooses the rows of the other datasets; fewer than all datasets after a signal."""
+        samples = []
+        for other in self._others:
+            rows = sample_rows(
+                other.dataset,
+                other.rows,
+                self._config.eval_rows,
+                self._config.seed,
+                self.going_on(f"choosing of {other.name}", "rows", False),
+            )
+            if rows is None:
+                break
+            samples.append(rows)
+        return samples
+
     def is_due(self, step: int) -> bool:
-        """Returns whether ``--eval-every`` has a validation after ``step`` steps."""
-        return bool(self._config.eval_every and step and step % self._config.eval_every == 0)
+        """Returns whether a validation is due after ``step`` steps.
+
+        One comes every ``--eval-every`` steps, and one before the first step of a run that starts
+        from a checkpoint or has ``--eval-data``.
+        """
+        if step == 0:
+            return self._scores_start
+        return bool(self._config.eval_every and step % self._config.eval_every == 0)
 
     def is_last(self, step: int) -> bool:
         """Returns whether the run ends with ``step`` steps.
@@ -115,7 +145,8 @@ class Validator:
         if step == self._clock.steps or step == 0 or self._clock.seconds_to_limit is None:
             return step == self._clock.steps
         # The last validation, one more if it is due, and the answers.
-        rows = (1 + self.is_due(step)) * len(self._sample) + self._rows_of_answers
+        one_validation = len(self._sample) + self._rows_of_others()
+        rows = (1 + self.is_due(step)) * one_validation + self._rows_of_answers
         one_step = self._clock.seconds_a_step or 0.0
         return (
             self._clock.seconds_to_limit
@@ -148,6 +179,39 @@ class Validator:
             self._seconds_a_row = (self._clock.seconds - began) / evaluation.rows
         return None if self._stop.is_requested() else evaluation
 
+    def validate_others(self) -> Iterator[tuple[str, Evaluation]]:
+        """Yields the name of each dataset of ``--eval-data`` with its scores, until a signal comes.
+
+        Each is scored on its sample of ``--eval-rows``. One without a target has no scores.
+        """
+        chosen = zip(self._others, self._samples, self._bytes_of, strict=False)
+        for other, rows, counter in chosen:
+            self._console.between_steps(f"scoring {other.name}")
+            # Rows of other lengths: as many tokens at once as a validation has.
+            tokens = self._plan["micro_rows"] * self._dataset.seq_len
+            evaluation = evaluate_split(
+                self._model,
+                other.dataset,
+                other.rows,
+                max(1, tokens // other.dataset.seq_len),
+                self._autocast,
+                counter,
+                rows=rows,
+                go_on=self.going_on(f"scoring {other.name}", "rows"),
+            )
+            if self._stop.is_requested():
+                return
+            if evaluation is not None:
+                yield other.name, evaluation
+
+    def _rows_of_others(self) -> float:
+        """Returns the rows of one validation of the other datasets, as rows of the run's length."""
+        tokens = sum(
+            len(rows) * other.dataset.seq_len
+            for other, rows in zip(self._others, self._samples, strict=False)
+        )
+        return tokens / self._dataset.seq_len
+
     def going_on(self, doing: str, unit: str, within_hours: bool = True) -> GoOn:
         """Returns a function that shows how much of a work is done and says whether it goes on.
 
@@ -171,7 +235,8 @@ class Validator:
         # Without a pace nothing says that all rows would fit.
         if self._seconds_a_row is None and self._clock.seconds_a_step is None:
             return False
-        return self._expected(rows + self._rows_of_answers) < self._clock.seconds_to_limit
+        after = self._rows_of_answers + self._rows_of_others()
+        return self._expected(rows + after) < self._clock.seconds_to_limit
 
     def _expected(self, rows: float) -> float:
         """Returns the seconds that ``rows`` rows will take, judged by the last validation.

@@ -69,6 +69,10 @@ def test_a_run_starts_from_a_model_of_the_hub_and_notes_its_commit(hub, data, fi
     asked = {request for request in hub.requests if "/resolve/" in request}
     assert not any("onnx" in each or "README" in each or ".bin" in each for each in asked)
     hub.requests.clear()
+    done = sabitrain(hub, tmp_path, "plan", *words, HF_HOME=str(tmp_path / "another"))
+    assert done.returncode == 0, done.stderr
+    assert not any(".safetensors" in request for request in hub.requests), "a plan needs none"
+    hub.requests.clear()
     words[3] = f"hf://{NAME}@{commit}"
     done = sabitrain(hub, tmp_path, "plan", *words, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr

@@ -280,5 +280,13 @@ def test_it_needs_the_loader_of_sabiprep_and_never_its_extension():
                 imported |= {name.name for name in node.names}
     assert {name for name in imported if name.split(".")[0] == "sabiprep"} == {
         f"sabiprep.{module}"
-        for module in ("dataset", "doc_id", "errors", "files", "terminal", "tokenizer_file")
+        for module in (
+            "dataset",
+            "doc_id",
+            "errors",
+            "files",
+            "hub_requests",
+            "terminal",
+            "tokenizer_file",
+        )
     }

@@ -18,11 +18,12 @@ _PATTERN = re.compile(r"hf://(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?:@(?P<revisio
 _WANTED = re.compile(r"[^/]+\.(json|jinja|safetensors|model|txt)")
 
 
-def find_checkpoint(text: str) -> tuple[Path, str]:
+def find_checkpoint(text: str, weights: bool = True) -> tuple[Path, str]:
     """Returns the folder of a checkpoint, and its name with the commit where it is of the Hub.
 
     Args:
         text: A folder, or ``hf://OWNER/NAME[@REVISION]``.
+        weights: Whether the weights are fetched too.
 
     Raises:
         ConfigError: If it is neither.
@@ -44,7 +45,10 @@ def find_checkpoint(text: str) -> tuple[Path, str]:
     resolved = resolved_commit(api, place)
     paths = listed_paths(api, place, resolved)
     _refuse_pickles(place, paths)
-    folder = fetched(place, resolved, [path for path in paths if _WANTED.fullmatch(path)])
+    wanted = [path for path in paths if _WANTED.fullmatch(path)]
+    if not weights:
+        wanted = [path for path in wanted if not path.endswith(".safetensors")]
+    folder = fetched(place, resolved, wanted)
     return Path(folder), f"{SCHEME}{place.repo}@{resolved.resolved}"
 
 

@@ -91,8 +91,12 @@ class Pretrained:
             raise _unreadable(place, error) from error
 
 
-def open_pretrained(folder: Path) -> Pretrained:
+def open_pretrained(folder: Path, weights: bool = True) -> Pretrained:
     """Opens a checkpoint folder of Hugging Face's layout; no tensor is read yet.
+
+    Args:
+        folder: The folder.
+        weights: Whether its weights are looked at; without, `Pretrained.files` is empty.
 
     Raises:
         TrainError: If it is no such folder, a file of it cannot be read, or its weights are no
@@ -112,7 +116,8 @@ def open_pretrained(folder: Path) -> Pretrained:
             "that is RUN/checkpoint",
         )
     config = _read_object(folder / CONFIG_FILE)
-    return Pretrained(folder, config, _files_of_tensors(folder), str(folder))
+    tensors = _files_of_tensors(folder) if weights else {}
+    return Pretrained(folder, config, tensors, str(folder))
 
 
 def shape_of(base: Pretrained) -> tuple[ModelConfig, int]:

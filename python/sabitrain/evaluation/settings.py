@@ -20,6 +20,11 @@ class EvaluationConfig(Section):
     """Held-out rows of a validation, the same each time, with some of every task in every language;
     0 for all. The last takes all of them if the hours allow or, without hours, if the run has
     trained on as many rows."""
+    eval_data: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="[NAME=]OUT")
+    ] = field(default=(), metadata=MAY_CHANGE)
+    """Score this packed dataset too, at each validation and before the first step; nothing is
+    trained on it. May be given several times."""
     answers: int = field(default=8, metadata=MAY_CHANGE)
     """Held-out prompts to answer greedily at the end."""
     answer_tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = field(

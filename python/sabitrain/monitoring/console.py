@@ -92,12 +92,14 @@ class Console:
             f"grad {_decimals(last.grad_norm, 2):>5}  {', '.join(parts)}"
         )
 
-    def validation(self, step: int, evaluation: Evaluation) -> None:
-        """Shows a validation after ``step`` steps."""
+    def validation(self, step: int, evaluation: Evaluation, change: float | None = None) -> None:
+        """Shows a validation after ``step`` steps, and the loss's change since the first step."""
         rows, held_out = evaluation.rows, evaluation.held_out_rows
         sample = f" ({rows:,} of {held_out:,} held-out rows)" if rows < held_out else ""
         self.say(
-            f"validation at step {step}: target loss {evaluation.total.loss:.4f}{sample}", "bold"
+            f"validation at step {step}: target loss {evaluation.total.loss:.4f}"
+            f"{_since(change)}{sample}",
+            "bold",
         )
         # On a narrower terminal lines of the table wrap, which reads better than shreds of names.
         width = max(self._rich.width, TABLE_WIDTH)
@@ -105,6 +107,12 @@ class Console:
         self._rich.print(
             Segments(self._rich.render(score_table(evaluation, width), options)), end=""
         )
+
+    def eval_data(self, step: int, name: str, evaluation: Evaluation, change: float | None) -> None:
+        """Shows the scores of another dataset after ``step`` steps, in a line."""
+        total = evaluation.total
+        bits = "" if total.bits_per_byte is None else f", {total.bits_per_byte:.3f} bits per byte"
+        self.say(f"{name} at step {step}: target loss {total.loss:.4f}{_since(change)}{bits}")
 
     def answers(self, answers: Sequence[Answer]) -> None:
         """Shows held-out prompts and the model's answers."""
@@ -265,6 +273,11 @@ class LiveConsole(Console):
             "gradient": _decimals(last.grad_norm, 2),
         }
         return cells | ({"steps skipped": f"{self._not_taken:,}"} if self._not_taken else {})
+
+
+def _since(change: float | None) -> str:
+    """Returns the change of a loss since before the first step, in words."""
+    return "" if change is None else f" ({change:+.4f} since step 0)"
 
 
 def _progress(doing: str, done: int, of: int, unit: str) -> str:

@@ -57,8 +57,9 @@ class Metrics:
 
     Every line of the file has a ``kind``: ``start``, ``resume``, ``train`` (a step, a
     `sabitrain.monitoring.step_metrics.StepMetrics`), ``validation`` (a
-    `sabitrain.evaluation.scores.Evaluation`), ``stopped``, ``answer`` and ``end``. Times, speeds
-    and memory aside, a run on the CPU writes the same lines again.
+    `sabitrain.evaluation.scores.Evaluation`), ``eval_data`` (the same of a dataset of
+    ``--eval-data``), ``stopped``, ``answer`` and ``end``. Times, speeds and memory aside, a run on
+    the CPU writes the same lines again.
 
     Attributes:
         not_finite: Steps skipped because their loss or gradient was no number, as of the last line
@@ -88,6 +89,8 @@ class Metrics:
             tensorboard: The TensorBoard that gets the numbers too, if any.
         """
         self._log = Log(file, keep)
+        # The losses before the first step, by the name of the dataset; "" is the run's own.
+        self._at_start = _losses_at_start(file)
         self._console, self._tensorboard, self._clock = console, tensorboard, clock
         self._device, self._log_every = device, log_every
         self._peak_flops = peak_flops(device)
@@ -189,8 +192,25 @@ class Metrics:
 
     def validation(self, step: int, evaluation: Evaluation) -> None:
         """Writes and shows a validation after ``step`` steps."""
-        self._write("validation", step=step, **dataclasses.asdict(evaluation))
-        self._console.validation(step, evaluation)
+        change = self._change("", step, evaluation)
+        since = {} if change is None else {"change": change}
+        self._write("validation", step=step, **dataclasses.asdict(evaluation), **since)
+        self._console.validation(step, evaluation, change)
+
+    def eval_data(self, step: int, name: str, evaluation: Evaluation) -> None:
+        """Writes and shows the scores of another dataset after ``step`` steps."""
+        change = self._change(name, step, evaluation)
+        scores = dataclasses.asdict(evaluation)
+        self._write("eval_data", step=step, name=name, change=change, **scores)
+        self._console.eval_data(step, name, evaluation, change)
+
+    def _change(self, name: str, step: int, evaluation: Evaluation) -> float | None:
+        """Returns the change of a dataset's loss since before the first step, if that is known."""
+        if step == 0:
+            self._at_start[name] = evaluation.total.loss
+            return None
+        before = self._at_start.get(name)
+        return None if before is None else evaluation.total.loss - before
 
     def answers(self, answers: Sequence[Answer]) -> None:
         """Writes and shows held-out prompts and the model's answers."""
@@ -258,6 +278,20 @@ class Metrics:
         """Closes the file; an error that ends the run goes before one of closing."""
         with contextlib.suppress(*() if error is None else (OSError,)):
             self._log.close()
+
+
+def _losses_at_start(file: Path) -> dict[str, float]:
+    """Returns the losses before the first step in a record that goes on, by name of the dataset."""
+    losses: dict[str, float] = {}
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            values = json.loads(line)
+            if values["kind"] in ("validation", "eval_data") and values["step"] == 0:
+                losses[values.get("name", "")] = values["total"]["loss"]
+            # All of them come before the first step.
+            if values["kind"] == "train":
+                break
+    return losses
 
 
 def _number(value: float) -> float | None:

@@ -41,8 +41,14 @@ class TensorBoard:
     def add(self, kind: str, values: Mapping[str, Any]) -> None:
         """Adds the numbers of a line of ``metrics.jsonl``: ``train/loss`` and so on.
 
-        Only those of steps and validations are added.
+        Only those of steps, validations and other datasets are added; those of a dataset stand
+        below its name: ``eval_data/NAME/total/loss``.
         """
+        if kind == "eval_data":
+            name = f"{kind}/{values['name']}"
+            for path, number in scalars(name, {**values, "name": None}):
+                if path != f"{name}/step":
+                    self._writer.add_scalar(path, number, values["step"])
         if kind in ("train", "validation"):
             for name, number in scalars(kind, values):
                 if name != f"{kind}/step":
