@@ -11,7 +11,9 @@ from torch import Tensor
 
 from sabiprep.errors import TrainError
 from sabitrain.checkpoints.pretrained import load_pretrained, open_pretrained, shape_of
-from sabitrain.models.architecture import CausalModel, architecture_of
+from sabitrain.models.architecture import CausalModel, architecture_of, make_model
+from sabitrain.models.rotary import frequencies, rotary_tables
+from sabitrain.models.settings import ModelConfig
 from support.train.families import (
     FAMILIES,
     VOCAB_SIZE,
@@ -121,6 +123,8 @@ def test_older_rotary_settings_are_read_too(tmp_path):
         ("llama", "quantization_config", {"bits": 4}, "quantization_config = .* does not know"),
         ("llama", "soft_cap", 30, "soft_cap = 30 is a setting that this program does not know"),
         ("llama", "hidden_size", "many", "hidden_size must be a whole number"),
+        ("llama", "num_hidden_layers", 2**30, "num_hidden_layers must be a whole number from 1"),
+        ("gemma3", "num_hidden_layers", 2**30, "num_hidden_layers must be a whole number from 1"),
         ("llama", "hidden_size", True, "hidden_size must be a whole number"),
         ("llama", "num_attention_heads", None, "num_attention_heads is missing"),
         ("llama", "num_key_value_heads", 3, "must divide model.heads"),
@@ -141,3 +145,18 @@ def test_a_setting_that_is_not_computed_is_refused_by_name(tmp_path, family, key
     with pytest.raises(TrainError, match=message) as caught:
         load_pretrained(open_pretrained(file.parent))
     assert str(file.parent) in str(caught.value.file)
+
+
+def test_a_context_of_a_million_takes_no_table_of_a_million(tmp_path):
+    """Half a GB of cosines and sines were made for rows of any length."""
+    short = make_model(ModelConfig(layers=1, width=8, heads=1, mlp_width=8, context=20_000), 10)
+    long = make_model(ModelConfig(layers=1, width=8, heads=1, mlp_width=8, context=1 << 20), 10)
+    long.load_state_dict(short.state_dict())
+    assert sum(buffer.numel() for buffer in long.buffers()) < 100_000
+    ids = torch.arange(12_000) % 10
+    at = torch.tensor([11_999])
+    bounds = torch.tensor([0, 12_000], dtype=torch.int32)
+    one, other = (model(ids, torch.arange(12_000), bounds, 12_000, at) for model in (short, long))
+    assert torch.equal(one, other)
+    tables = rotary_tables(frequencies(8, 10_000.0), 12_000)
+    assert torch.equal(long.model.cosines[0, :12_000], tables[0])

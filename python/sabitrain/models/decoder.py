@@ -27,6 +27,8 @@ from sabitrain.models.settings import ModelConfig
 
 # Cosines and sines of each token, [N, 1, D / 2].
 Rotary = tuple[Tensor, Tensor]
+# Positions in a new model's rotary tables: those of a context of a million would take half a GB.
+_POSITIONS = 8192
 
 
 class Attention(nn.Module):
@@ -180,16 +182,31 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(vocab_size, config.width)
         self.layers = nn.ModuleList(parts.blocks)
         self.norm, self.scale = parts.norm, parts.scale
-        tables = [rotary_tables(each, config.context) for each in parts.frequencies]
+        self._context, self._frequencies = config.context, parts.frequencies
+        cosines, sines = self._tables(min(config.context, _POSITIONS))
         # Not persistent: they follow from the configuration; ``transformers`` knows no such key.
-        self.register_buffer("cosines", torch.stack([cos for cos, _ in tables]), persistent=False)
-        self.register_buffer("sines", torch.stack([sin for _, sin in tables]), persistent=False)
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
         self.cosines: Tensor
         self.sines: Tensor
 
     def blocks(self) -> Sequence[Block]:
         """Returns the blocks, in order."""
         return cast(Sequence[Block], self.layers)
+
+    def _tables(self, positions: int) -> tuple[Tensor, Tensor]:
+        """Returns cosines and sines of the first positions, [T, positions, D / 2] each."""
+        tables = [rotary_tables(each, positions) for each in self._frequencies]
+        return torch.stack([cos for cos, _ in tables]), torch.stack([sin for _, sin in tables])
+
+    def _reach(self, positions: int) -> None:
+        """Makes the tables longer if they are shorter than a segment."""
+        # A caller may say more than there is, but no segment is longer than the context.
+        if min(positions, self._context) <= self.cosines.shape[1]:
+            return
+        longer = min(self._context, max(positions, 2 * self.cosines.shape[1]))
+        # Made anew from float32, whatever type the model has by now.
+        self.cosines, self.sines = (each.to(self.cosines) for each in self._tables(longer))
 
     def forward(
         self,
@@ -200,6 +217,7 @@ class Decoder(nn.Module):
         at_M: Tensor | None = None,
     ) -> Tensor:
         """Returns the residual stream after the last norm, [N, C] or [M, C]."""
+        self._reach(max_seqlen)
         # Once for all blocks, by the positions within each segment.
         rotary_T = [
             (cos[positions_N].unsqueeze(1), sin[positions_N].unsqueeze(1))

@@ -147,7 +147,7 @@ class Gemma3Architecture(DecoderFamily[Gemma3Specifics]):
         written.expect("use_bidirectional_attention", False)
         theta, local, scaling = self._rope(written)
         pattern = written.count("sliding_window_pattern", _PATTERN)
-        layers = written.count("num_hidden_layers")
+        layers = written.count("num_hidden_layers", most=10_000)
         types = tuple(written.texts("layer_types") or _types(layers, pattern))
         if len(types) != layers or not set(types) <= set(_KINDS):
             raise ConfigError(

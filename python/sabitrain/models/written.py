@@ -65,12 +65,12 @@ class WrittenConfig:
         if classes and not any(str(name).endswith("ForCausalLM") for name in classes):
             raise self._refused("architectures", "only causal language models (…ForCausalLM)")
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """Takes a whole number from 1; required if there is no default."""
+    def count(self, key: str, default: int | None = None, most: int = 2**31 - 1) -> int:
+        """Takes a whole number from 1 to ``most``; required if there is no default."""
         value = self._take(key, default)
         # Python's True is a whole number too.
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
-            raise self._refused(key, "a whole number from 1")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise self._refused(key, f"a whole number from 1 to {most:,}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
