@@ -131,6 +131,10 @@ class RunConfig(Section):
             f"skip_batches counts steps from 1: not {self.skip_batches}",
         )
         require(
+            self.preset != "checkpoint" or self.init is not None,
+            "the preset checkpoint is for a run that starts from one: add --init CHECKPOINT",
+        )
+        require(
             not (self.resume and self.overwrite),
             "resume goes on with a run and overwrite removes it: use one",
         )

@@ -189,6 +189,8 @@ def test_the_preset_of_a_run_from_a_checkpoint_has_a_lower_rate(tmp_path):
     assert (with_one.preset, without.preset) == ("checkpoint", "nano")
     assert with_one.optim.lr < without.optim.lr / 10
     assert parse_command_line([*words, "--init", "x", "--preset", "nano"]).preset == "nano"
+    with pytest.raises(ConfigError, match="add --init CHECKPOINT"):
+        parse_command_line([*words, "--preset", "checkpoint"])
     file = tmp_path / "train.toml"
     file.write_text('init = "x"\n')
     assert parse_command_line([*words, "--config", str(file)]).preset == "checkpoint"

@@ -106,7 +106,8 @@ def open_pretrained(folder: Path, weights: bool = True) -> Pretrained:
         raise TrainError(
             "no folder of a checkpoint is there",
             file=str(folder),
-            remedy="name a folder with config.json and model.safetensors",
+            remedy="name a folder with config.json and model.safetensors; "
+            "a model of the Hub is hf://OWNER/NAME",
         )
     if not (folder / CONFIG_FILE).exists():
         raise TrainError(
