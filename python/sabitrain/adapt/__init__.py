@@ -1,0 +1,1 @@
+"""Changes to a checkpoint without training: its vocabulary, its depth, its width."""
