@@ -1,4 +1,4 @@
-"""Runs ``python -m sabitrain`` (train), and its ``plan`` and ``selftest``, as commands.
+"""Runs ``python -m sabitrain`` (train), and its ``plan``, ``adapt`` and ``selftest``, as commands.
 
 Errors become exit codes.
 """
@@ -27,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from sabitrain.selftest.run import main as selftest
 
             return selftest(given[1:])
+        if given[:1] == ["adapt"]:
+            from sabitrain.adapt.command import main as adapt
+
+            return adapt(given[1:])
         if given[:1] == ["plan"]:
             config = parse_command_line(
                 given[1:], "python -m sabitrain plan", Path("run"), PLAN_DESCRIPTION

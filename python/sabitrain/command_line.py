@@ -22,6 +22,7 @@ DESCRIPTION = """\
 Train a causal language model on a packed dataset, learning from the target tokens only.
 
 `python -m sabitrain plan`, with the same options, says beforehand what a run will take;
+`python -m sabitrain adapt` changes a checkpoint to start from;
 `python -m sabitrain selftest` tries a GPU in four minutes."""
 PLAN_DESCRIPTION = """\
 Say what a run with these options will take: parameters, steps, GPU memory, the largest micro-batch

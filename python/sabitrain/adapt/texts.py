@@ -58,7 +58,8 @@ class Texts:
         """Takes a dataset and the tokenizer that it was packed with."""
         self.dataset = dataset
         self._file = file
-        added = sorted(file.added.values())
+        # The unknown token has no text either.
+        added = sorted(file.closed - file.byte_ids.keys())
         self._added = np.zeros(max([dataset.vocab_size, *(id_ + 1 for id_ in added)]), np.bool_)
         self._added[added] = True
         self._spelt = {id_: letters_to_bytes(piece) for id_, piece in file.pieces.items()}

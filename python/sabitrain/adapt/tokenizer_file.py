@@ -104,7 +104,10 @@ class BpeFile:
         Raises:
             TokenizerError: If the library cannot load it.
         """
-        model = {**self.model, "ignore_merges": False} if by_merges else self.model
+        # Merges that are left out at random would split a text otherwise each time.
+        model = {**self.model, "dropout": None}
+        if by_merges:
+            model["ignore_merges"] = False
         bare = {
             **self.content,
             "model": model,

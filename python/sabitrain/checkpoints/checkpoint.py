@@ -53,10 +53,16 @@ def save_checkpoint(folder: Path, model: CausalModel, dataset: RowSource) -> Non
 
 
 @contextlib.contextmanager
-def new_checkpoint(folder: Path) -> Iterator[Path]:
+def new_checkpoint(
+    folder: Path, going_on: str = "the same command with --resume"
+) -> Iterator[Path]:
     """Makes an empty folder to write a checkpoint in, and renames it to ``folder`` at the end.
 
     ``folder`` must not exist yet. After an error there is neither.
+
+    Args:
+        folder: The folder of the checkpoint.
+        going_on: The command that goes on once a full disk has room.
 
     Raises:
         OutputError: If it exists, or something cannot be written.
@@ -74,7 +80,8 @@ def new_checkpoint(folder: Path) -> Iterator[Path]:
         # Half a checkpoint would only keep a full disk full.
         with contextlib.suppress(OSError):
             files.remove(unfinished)
-        raise files.output_error(error, "the checkpoint cannot be written", folder) from error
+        what = "the checkpoint cannot be written"
+        raise files.output_error(error, what, folder, going_on) from error
 
 
 def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
