@@ -144,7 +144,7 @@ def _form(word: str) -> str:
 
 
 def _fill_with_means(rows: Tensor, old: Tensor, parents: Parents) -> None:
-    """Sets rows to the means of others; one without parents keeps what it has."""
+    """Sets rows to the means of others; one without parents stays."""
     for id_, ids in parents.items():
         if ids:
             rows[id_] = old[list(ids)].double().mean(0).to(old.dtype)

@@ -25,7 +25,7 @@ class Step:
 
     Attributes:
         name: The option that asked for it.
-        told: What it did, in a sentence.
+        told: The change in a sentence.
         numbers: The same in numbers, by name.
     """
 

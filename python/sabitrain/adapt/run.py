@@ -137,7 +137,7 @@ def _add_language(config: AdaptConfig, draft: Draft, library: _Library) -> Done:
 def _with_tokens(
     config: AdaptConfig, draft: Draft, file: BpeFile, extension: Extension
 ) -> tuple[Draft, str, dict[str, object]]:
-    """Returns a checkpoint with more tokens, and what was done in words and in numbers."""
+    """Returns a checkpoint with more tokens, and the change in words and in numbers."""
     how = config.new_rows
     made = make_rows(draft, file, extension.tokens, how, config.bilingual, config.seed)
     rows_before = draft.rows

@@ -1,4 +1,4 @@
-"""Some rows of a packed dataset, run through a base's model, for pruning by what it computes.
+"""Some rows of a packed dataset, run through a base's model, to prune by its activations.
 
 Dimensions: N tokens of a row.
 """

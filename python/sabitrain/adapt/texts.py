@@ -31,7 +31,7 @@ _CONTROL, _TEMPLATE, _DATA = int(Role.CONTROL), int(Role.TEMPLATE), int(Role.DAT
 # Long rows, so that as few texts as possible are cut or shortened; tokens that are read at a time.
 _SEQ_LEN = 65_536
 _TOKENS_AT_A_TIME = 1 << 20
-# What may differ between the tokenizer of a base and that of a dataset: it shapes no text.
+# Keys that may differ between the tokenizers of a base and of a dataset: they shape no text.
 _BESIDE_THE_MODEL = ("post_processor", "decoder", "truncation", "padding")
 
 
