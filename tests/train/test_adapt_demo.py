@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import sabiprep
 from sabitrain.__main__ import main
 from sabitrain.adapt.settings import AdaptConfig
-from support.train.bases import write_base
+from support.train.adapt_bases import write_base
 
 ROOT = Path(__file__).parents[2]
 

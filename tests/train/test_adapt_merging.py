@@ -14,7 +14,7 @@ from sabitrain.adapt.extending import learn_tokens, merges_of, take_tokens, unre
 from sabitrain.adapt.merging import Merges, continue_merges
 from sabitrain.adapt.tokenizer_file import BpeFile, parse_bpe, piece_text
 from sabitrain.adapt.words import WordCutter
-from support.train.bases import ENGLISH, GPT2, KINDS, LLAMA3, YORUBA, tokenizer_of
+from support.train.adapt_bases import ENGLISH, GPT2, KINDS, LLAMA3, YORUBA, tokenizer_of
 from support.train.bpe_oracle import slow_continue, slow_split
 
 WANTED = 36

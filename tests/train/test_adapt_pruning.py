@@ -17,7 +17,7 @@ from sabitrain.adapt.run import adapt
 from sabitrain.adapt.sample import open_sample
 from sabitrain.adapt.settings import AdaptConfig
 from sabitrain.adapt.width import heads_of, importance
-from support.train.bases import (
+from support.train.adapt_bases import (
     ENGLISH,
     FAMILIES,
     GPT2,

@@ -17,7 +17,7 @@ from sabitrain.adapt.draft import EMBEDDING, HEAD
 from sabitrain.adapt.settings import AdaptConfig
 from sabitrain.checkpoints import files
 from sabitrain.checkpoints.disk import Disk
-from support.train.bases import ENGLISH, GPT2, YORUBA, tokenizer_of, write_base, write_corpus
+from support.train.adapt_bases import ENGLISH, GPT2, YORUBA, tokenizer_of, write_base, write_corpus
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sabiprep.errors import ConfigError
 from sabitrain.adapt.draft import BY_TOKEN, EMBEDDING, HEAD, read_draft
 from sabitrain.adapt.run import adapt
 from sabitrain.adapt.settings import AdaptConfig
-from support.train.bases import (
+from support.train.adapt_bases import (
     ENGLISH,
     FAMILIES,
     KINDS,

@@ -19,7 +19,7 @@ from sabitrain.adapt.run import adapt
 from sabitrain.adapt.settings import AdaptConfig
 from sabitrain.adapt.tokenizer_file import parse_bpe
 from sabitrain.adapt.trimming import keep_tokens
-from support.train.bases import (
+from support.train.adapt_bases import (
     CONTROLS,
     ENGLISH,
     FAMILIES,
