@@ -20,6 +20,7 @@ from sabitrain.evaluation.settings import EvaluationConfig
 from sabitrain.models.settings import ComputeConfig, ModelConfig
 from sabitrain.monitoring.settings import MonitoringConfig
 from sabitrain.optim.settings import OptimConfig
+from sabitrain.partial.settings import PartialConfig
 from sabitrain.settings import MAY_CHANGE, THIS_SESSION, Section, require
 
 __all__ = [
@@ -149,6 +150,7 @@ class TrainConfig(
     EvaluationConfig,
     MaskingConfig,
     LengthConfig,
+    PartialConfig,
     RunConfig,
     DataConfig,
 ):

@@ -33,9 +33,8 @@ from sabitrain.data.batches import Batch, padded_predictions, padded_segments
 from sabitrain.data.settings import Compute
 from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.loss import predicting_states, weighted_loss
-from sabitrain.models.settings import ModelConfig
 from sabitrain.optim.optimizers import clip_gradient, make_optimizers, skip_where
-from sabitrain.optim.settings import OptimConfig
+from sabitrain.partial.trained import set_trained
 
 RESERVE = 10**9
 """Bytes that are left to CUDA, its libraries, and the gaps of torch's allocator."""
@@ -115,10 +114,10 @@ def memory_of(
         accumulate: Whether the step has several micro-batches, so that gradients are there when a
             backward pass begins.
     """
-    update = _peak_of_update(config.model, vocab_size, config.optim)
+    update = _peak_of_update(config, vocab_size)
     live = _LiveBytes()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = _model(config.model, vocab_size)
+        model = _model(config, vocab_size)
         model.recompute(recompute)
         batch = _batch(size, config.compute)
         live.watch(model)
@@ -132,15 +131,15 @@ def memory_of(
 
 
 @cache
-def _peak_of_update(shape: ModelConfig, vocab_size: int, optim: OptimConfig) -> Mapping[Kind, int]:
+def _peak_of_update(config: TrainConfig, vocab_size: int) -> Mapping[Kind, int]:
     """Returns the bytes of each kind at the peak of clipping and of the optimizers.
 
     They depend on no micro-batch.
     """
     live = _LiveBytes()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = _model(shape, vocab_size)
-        optimizers = make_optimizers(model, model.units(), optim)
+        model = _model(config, vocab_size)
+        optimizers = make_optimizers(model, model.units(), config.optim)
         live.watch(model)
         with live:
             # A step before, so that the states of the optimizers are there.
@@ -148,7 +147,7 @@ def _peak_of_update(shape: ModelConfig, vocab_size: int, optim: OptimConfig) -> 
                 _fill_gradients(model, live)
                 live.forget_peak()
                 with live.counting(kind):
-                    clip_gradient(model, optim.clip)
+                    clip_gradient(model, config.optim.clip)
                     skip_where(optimizers, torch.empty((), dtype=torch.float32))
                     for optimizer in optimizers:
                         optimizer.step()
@@ -156,9 +155,10 @@ def _peak_of_update(shape: ModelConfig, vocab_size: int, optim: OptimConfig) -> 
     return live.at_peak
 
 
-def _model(shape: ModelConfig, vocab_size: int) -> CausalModel:
-    """Makes a model of tensors without numbers."""
-    model = make_model(shape, vocab_size)
+def _model(config: TrainConfig, vocab_size: int) -> CausalModel:
+    """Makes a model of tensors without numbers, of which a run's parameters are trained."""
+    model = make_model(config.model, vocab_size)
+    set_trained(model, config)
     _fuse_norms(model)
     return model
 
@@ -166,7 +166,7 @@ def _model(shape: ModelConfig, vocab_size: int) -> CausalModel:
 def _fill_gradients(model: CausalModel, live: _LiveBytes) -> None:
     """Makes the gradients that an earlier micro-batch leaves."""
     with live.counting("gradients"):
-        for parameter in model.parameters():
+        for parameter in model.trained().values():
             parameter.grad = torch.empty_like(parameter)
 
 
@@ -204,7 +204,12 @@ def _forward_and_backward(
             hidden_MC = predicting_states(model, batch, config.compute)
         with live.counting("loss"):
             loss, _ = weighted_loss(
-                hidden_MC, model.head_VC, batch, config.z_loss, chunk=_compiled_chunk
+                hidden_MC,
+                model.head_VC,
+                batch,
+                config.z_loss,
+                _compiled_chunk,
+                model.head_rows,
             )
     del hidden_MC
     with live.counting("backward"):
@@ -249,7 +254,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         }
         for tensor in (*model.parameters(), *model.buffers()):
             self._count(tensor, "parameters")
-        for parameter in model.parameters():
+        for parameter in model.trained().values():
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                 lambda whole: self.keep("gradients", whole.grad)
             )

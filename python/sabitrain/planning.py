@@ -23,8 +23,10 @@ from sabitrain.data.rows import RowSource
 from sabitrain.device import choose_device, memory_limit
 from sabitrain.fitting import Fit, fit_run, most_rows, sample_sizes
 from sabitrain.memory import CARD
-from sabitrain.models.architecture import make_model
+from sabitrain.models.architecture import CausalModel, Trained, make_model, trained_in
 from sabitrain.models.flops import Flops, forward_flops, step_flops
+from sabitrain.monitoring.report import parameters_in_words
+from sabitrain.partial.trained import set_trained
 from sabitrain.preflight import check_datasets
 from sabitrain.starting import start_from
 
@@ -60,6 +62,7 @@ class Plan:
 
     Attributes:
         parameters: Parameters of the model.
+        trained_parameters: Those that are trained.
         steps: Optimizer steps.
         fit: The cut of a step on a GPU, and its memory.
         largest_micro_rows: Most rows of a micro-batch within the limit, with the same
@@ -70,6 +73,7 @@ class Plan:
     """
 
     parameters: int
+    trained_parameters: int
     steps: int
     fit: Fit
     largest_micro_rows: int
@@ -101,24 +105,28 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
     sizes = sample_sizes(config, dataset, order, steps)
     fit = fit_run(config, vocab_size, sizes, rows_per_step, limit, cut.get("micro_rows"))
     sample = _sampled_steps(config, dataset, order, min(_SAMPLE, steps))
+    model = _model(config, vocab_size)
     names = [str(path) for path in config.datasets]
     return Plan(
-        parameters=_parameters(config, vocab_size),
+        parameters=model.n_parameters(),
+        trained_parameters=model.n_trained(),
         steps=steps,
         fit=fit,
         largest_micro_rows=most_rows(
             config, vocab_size, sizes, rows_per_step, limit, fit.recompute
         ),
-        flops=_mean_flops(config, vocab_size, sample, fit.recompute),
+        flops=_mean_flops(config, vocab_size, sample, fit.recompute, trained_in(model)),
         repeats=dict(zip(names, order.repeats(steps), strict=True)),
         validation=plan_validation(config, dataset, steps, rows_per_step, fit.micro_rows),
     )
 
 
-def _parameters(config: TrainConfig, vocab_size: int) -> int:
-    """Returns the number of parameters of the model, which is not made."""
+def _model(config: TrainConfig, vocab_size: int) -> CausalModel:
+    """Returns the model of a run, its tensors without numbers."""
     with FakeTensorMode():
-        return make_model(config.model, vocab_size).n_parameters()
+        model = make_model(config.model, vocab_size)
+        set_trained(model, config)
+    return model
 
 
 def _sampled_steps(config: TrainConfig, dataset: RowSource, order: Order, count: int) -> list[Step]:
@@ -130,10 +138,13 @@ def _sampled_steps(config: TrainConfig, dataset: RowSource, order: Order, count:
     ]
 
 
-def _mean_flops(config: TrainConfig, vocab_size: int, steps: list[Step], recompute: bool) -> Flops:
+def _mean_flops(
+    config: TrainConfig, vocab_size: int, steps: list[Step], recompute: bool, trained: Trained
+) -> Flops:
     """Returns the mean operations of some steps."""
     counted = [
-        step_flops(config.model, vocab_size, step, config.compute, recompute) for step in steps
+        step_flops(config.model, vocab_size, step, config.compute, recompute, trained)
+        for step in steps
     ]
     return Flops(
         sum(one.executed for one in counted) / len(counted),
@@ -189,7 +200,7 @@ def describe(config: TrainConfig) -> str:
     rows_per_step = config.batch.rows(seq_len)
     cut = f"{fit.micro_rows:,} rows ({fit.micro_rows * seq_len:,} tokens)"
     lines = [
-        f"{config.preset}: {plan.parameters:,} parameters",
+        f"{config.preset}: {parameters_in_words(plan.parameters, plan.trained_parameters)}",
         f"{plan.steps:,} steps of {rows_per_step:,} rows of {seq_len:,} tokens",
         f"memory on a GPU with micro-batches of {cut}, "
         f"{'recomputing' if fit.recompute else 'without recomputing'}: "

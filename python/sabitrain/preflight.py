@@ -11,6 +11,7 @@ from sabitrain.data.masking import masking_of
 from sabitrain.data.rows import RowSource
 from sabitrain.data.tokenizer import check_same_tokenizer, open_tokenizer
 from sabitrain.evaluation.generate import check_tasks
+from sabitrain.partial.trained import check_trained
 
 _ROWS_AT_ONCE = 256
 
@@ -26,6 +27,7 @@ def check_datasets(config: TrainConfig, data: Datasets, base: Pretrained | None 
     Raises:
         DatasetError: If a dataset has no row to train on, or its tokenizer is not the one that it
             was packed with, nor the checkpoint's.
+        ConfigError: If parameters that are to be trained or frozen are not there.
         TrainError: If rows are longer than the model's context, a task to answer or to weigh is
             unknown, or no token has a weight.
     """
@@ -50,6 +52,7 @@ def check_datasets(config: TrainConfig, data: Datasets, base: Pretrained | None 
     if base is not None:
         check_same_tokenizer(dataset, base.content(TOKENIZER_FILE), str(base.folder))
     _check_rows(config, dataset)
+    check_trained(config.model, config.model.rows(dataset.vocab_size), config)
     _check_targets(config, dataset)
 
 

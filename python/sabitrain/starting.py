@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
-from sabiprep.errors import ConfigError
+import msgspec
+
+from sabiprep.errors import ConfigError, TrainError
 from sabitrain.checkpoints.history import folders
 from sabitrain.checkpoints.hub import find_checkpoint
-from sabitrain.checkpoints.pretrained import CONFIG_FILE, Pretrained, open_pretrained, shape_of
+from sabitrain.checkpoints.pretrained import (
+    ADAPTED_FILE,
+    CONFIG_FILE,
+    Pretrained,
+    open_pretrained,
+    shape_of,
+)
 from sabitrain.config import TrainConfig
 from sabitrain.models.settings import ModelConfig
+from sabitrain.settings import require
 
 
 def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, Pretrained | None]:
@@ -28,6 +38,10 @@ def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, 
         TrainError: If there is no such checkpoint, or it cannot be read or is unknown.
     """
     if config.init is None:
+        require(
+            config.train != "new-rows",
+            "train new-rows needs a checkpoint that has them: use --init",
+        )
         return config, None
     # Any checkpoint of the run does, damaged ones too: all have one shape.
     own = [folder for folder in folders(config.run) if (folder / CONFIG_FILE).exists()]
@@ -37,7 +51,35 @@ def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, 
     shape, vocab_size = shape_of(base)
     shape = dataclasses.replace(shape, vocab_size=vocab_size)
     _refuse_other_shape(config, shape)
-    return dataclasses.replace(config, model=shape), None if goes_on else base
+    config = dataclasses.replace(config, model=shape, new_rows=_new_rows(config, base, vocab_size))
+    return config, None if goes_on else base
+
+
+def _new_rows(config: TrainConfig, base: Pretrained, vocab_size: int) -> tuple[int, ...]:
+    """Returns the first and the end of the rows that are trained alone; none where others are."""
+    if config.train != "new-rows":
+        return ()
+    if config.new_rows:
+        return (*config.new_rows, vocab_size)[:2]
+    written = base.document(ADAPTED_FILE)
+    if written is None:
+        raise ConfigError(
+            f"train new-rows: the checkpoint does not say which rows are new (no {ADAPTED_FILE})",
+            file=str(base.folder),
+            remedy="name the first of them with --new-rows, or adapt the checkpoint",
+        )
+    try:
+        return tuple(msgspec.convert(written, _Adapted).new_rows)
+    except msgspec.ValidationError as error:
+        raise TrainError(
+            f"its new_rows cannot be right: {error}", file=str(base.folder / ADAPTED_FILE)
+        ) from error
+
+
+class _Adapted(msgspec.Struct):
+    """The part of `ADAPTED_FILE` that is read: the first of the new rows, and their end."""
+
+    new_rows: tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=1)]]
 
 
 def _refuse_other_shape(config: TrainConfig, shape: ModelConfig) -> None:

@@ -224,6 +224,7 @@ class Trainer:
             step,
             config.compute,
             bool(self.plan["recompute"]),
+            self.state.trained,
         )
         self.metrics.step(
             self.done,
@@ -314,6 +315,7 @@ class Trainer:
         self.metrics.start(
             dataset=self.dataset.fingerprint,
             parameters=self.state.model.n_parameters(),
+            trained_parameters=self.state.model.n_trained(),
             **{**self.plan, "recompute": bool(self.plan["recompute"])},
             device=str(self.device),
             bf16=self.bf16,

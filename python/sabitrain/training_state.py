@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from sabitrain.checkpoints.trainer_state import restore_state
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import Batch
 from sabitrain.device import precision
-from sabitrain.models.architecture import CausalModel, architecture_of
+from sabitrain.models.architecture import CausalModel, Trained, architecture_of, trained_in
 from sabitrain.models.compiling import compile_units, sizes_apart, what_compiles
 from sabitrain.models.loss import (
     Chunk,
@@ -40,6 +41,7 @@ from sabitrain.optim.optimizers import (
     set_learning_rate,
     skip_where,
 )
+from sabitrain.partial.trained import set_trained
 from sabitrain.stopping import StopRequest
 
 # Some thirty times the parameters that train on a CPU in minutes.
@@ -69,6 +71,11 @@ class TrainingState:
     bf16: bool
     compiles_units: bool
     chunk: Chunk
+
+    @cached_property
+    def trained(self) -> Trained:
+        """The parameters that are trained, as their operations depend on them."""
+        return trained_in(self.model)
 
     @property
     def compiles(self) -> bool:
@@ -105,6 +112,7 @@ class TrainingState:
                     batch,
                     self.config.z_loss,
                     self.chunk,
+                    self.model.head_rows,
                 )
             del hidden_MC
             torch.autograd.backward(to_minimise)
@@ -146,7 +154,7 @@ class TrainingState:
             torch.OutOfMemoryError: If the GPU's memory is full, and smaller micro-batches would not
                 help.
         """
-        for parameter in self.model.parameters():
+        for parameter in self.model.trained().values():
             parameter.grad = torch.zeros_like(parameter)
         clip_gradient(self.model, self.config.optim.clip)
         self.update(0.0, torch.ones((), device=self.device))
@@ -209,7 +217,7 @@ def make_training_state(
         base: The checkpoint whose weights the run starts from, if any.
 
     Raises:
-        ConfigError: If the architecture has no such shape.
+        ConfigError: If the architecture has no such shape, or nothing of it is trained.
         TrainError: If attention is wrong on the device, its kernel cannot be used, the compiler
             that is asked for is missing, or the checkpoint's weights cannot be taken.
     """
@@ -224,6 +232,7 @@ def make_training_state(
     check_attention(heads.query, heads.key, heads.size, device, dtype, heads.windowed)
     model = architecture.make(config.model, vocab_size) if base is None else load_pretrained(base)
     model = model.to(device)
+    set_trained(model, config)
     if device.type == "cpu" and model.n_parameters() > _LARGE_ON_A_CPU:
         say(
             f"{model.n_parameters():,} parameters on a CPU: a step takes minutes, and a run weeks; "

@@ -16,6 +16,7 @@ import torch
 from sabiprep.errors import OutputError
 from sabitrain.checkpoints import files
 from sabitrain.checkpoints.pretrained import (
+    ADAPTED_FILE,
     CONFIG_FILE,
     GENERATION_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -35,7 +36,8 @@ from sabitrain.data.tokenizer import (
 from sabitrain.models.architecture import CausalModel, architecture_of
 
 FILES = (CONFIG_FILE, GENERATION_FILE, WEIGHTS_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE)
-"""The files that ``transformers`` reads; `CHAT_TEMPLATE` is one more where there is one."""
+"""The files that ``transformers`` reads; `CHAT_TEMPLATE` and `ADAPTED_FILE` are others where
+there are such."""
 
 
 def save_checkpoint(folder: Path, model: CausalModel, dataset: RowSource) -> None:
@@ -106,6 +108,8 @@ def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
     chat_template = model.beside.get(CHAT_TEMPLATE) if written is None else written.encode()
     if chat_template is not None:
         files.write_file(folder / CHAT_TEMPLATE, chat_template)
+    if ADAPTED_FILE in model.beside:
+        files.write_file(folder / ADAPTED_FILE, model.beside[ADAPTED_FILE])
     # In float32 on the CPU, whatever the run computes in: a reader needs no GPU.
     weights = {
         name: value.detach().to("cpu", torch.float32)

@@ -12,6 +12,7 @@ import torch
 from sabiprep.errors import TrainError
 from sabitrain.checkpoints import files
 from sabitrain.checkpoints.checkpoint import FILES, new_checkpoint, write_model
+from sabitrain.checkpoints.pretrained import ADAPTED_FILE
 from sabitrain.checkpoints.settings import CheckpointConfig
 from sabitrain.checkpoints.trainer_state import (
     FACTS_FILE,
@@ -27,7 +28,7 @@ from sabitrain.optim.guard import StepGuard
 
 FOLDER = "checkpoints"
 LINK = "checkpoint"
-ALL_FILES = (*FILES, CHAT_TEMPLATE, TENSORS_FILE, FACTS_FILE)
+ALL_FILES = (*FILES, CHAT_TEMPLATE, ADAPTED_FILE, TENSORS_FILE, FACTS_FILE)
 _NAME = re.compile(r"step-\d{8,}")
 _LEFT_OVER = re.compile(r"\.step-\d{8,}\.unfinished")
 

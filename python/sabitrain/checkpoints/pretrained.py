@@ -30,8 +30,11 @@ TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
+ADAPTED_FILE = "adapt.json"
+"""Says which rows of the embedding are new, in a checkpoint whose vocabulary has grown."""
+
 # Files that a checkpoint of a run carries on from the one that it began with.
-_CARRIED = (GENERATION_FILE, TOKENIZER_CONFIG_FILE, CHAT_TEMPLATE)
+_CARRIED = (GENERATION_FILE, TOKENIZER_CONFIG_FILE, CHAT_TEMPLATE, ADAPTED_FILE)
 _SHOWN = 3
 _AGAIN = "fetch the checkpoint again"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -166,7 +169,7 @@ def files_beside(base: Pretrained) -> dict[str, bytes]:
     Raises:
         TrainError: If one cannot be read, or is no JSON object where it should be.
     """
-    for name in (GENERATION_FILE, TOKENIZER_CONFIG_FILE):
+    for name in (GENERATION_FILE, TOKENIZER_CONFIG_FILE, ADAPTED_FILE):
         base.document(name)
     return {name: content for name in _CARRIED if (content := base.content(name)) is not None}
 

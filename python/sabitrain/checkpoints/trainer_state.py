@@ -27,6 +27,7 @@ from sabiprep.files import MANIFEST_LIMIT, read_whole
 from sabitrain.checkpoints import files
 from sabitrain.models.architecture import CausalModel, architecture_of
 from sabitrain.optim.guard import StepGuard
+from sabitrain.optim.optimizers import trained_parameters
 
 TENSORS_FILE = "trainer.safetensors"
 FACTS_FILE = "trainer.json"
@@ -89,7 +90,7 @@ def save_state(
     tensors = {f"rng.{name}": state for name, state in _random_states(guard.device).items()}
     tensors |= {f"guard.{name}": value.cpu().contiguous() for name, value in guard.state.items()}
     # By name: the order of parameters in an optimizer is its own business.
-    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    names = _trained_names(model)
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
             for key, value in state.items():
@@ -152,7 +153,7 @@ def restore_state(
         weights = files.load_tensors(folder / "model.safetensors")
         model.load_state_dict(architecture.from_weights(model.config, weights))
         tensors = files.load_tensors(folder / TENSORS_FILE)
-        names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        names = _trained_names(model)
         for optimizer, saved in zip(optimizers, _facts(folder)["optimizers"], strict=True):
             _restore_optimizer(optimizer, names, saved, tensors)
         # A checkpoint of an earlier version has not all of them.
@@ -168,6 +169,11 @@ def restore_state(
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and guard.device.type == "cuda":
         cuda.set_rng_state(tensors["rng.cuda"], guard.device)
+
+
+def _trained_names(model: nn.Module) -> dict[Tensor, str]:
+    """Returns the name of each parameter that is trained."""
+    return {parameter: name for name, parameter in trained_parameters(model).items()}
 
 
 def _restore_optimizer(

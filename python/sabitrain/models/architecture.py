@@ -13,6 +13,7 @@ import importlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -23,6 +24,7 @@ from sabiprep.errors import ConfigError
 from sabitrain.data.settings import Compute
 from sabitrain.models.registry import ARCHITECTURES
 from sabitrain.models.settings import ModelConfig
+from sabitrain.models.trained_rows import TrainedRows
 
 
 class Unit(nn.Module):
@@ -60,6 +62,7 @@ class CausalModel(nn.Module):
             has that the model began from.
         beside: The content of files that stand beside the weights in the checkpoint that the model
             began from, by name; its own checkpoints carry them on.
+        rows: The rows that are trained of matrices that are otherwise frozen, by the matrix's name.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
@@ -68,6 +71,7 @@ class CausalModel(nn.Module):
         self.config = config
         self.vocab_size = vocab_size
         self.beside: Mapping[str, bytes] = {}
+        self.rows: dict[str, TrainedRows] = {}
 
     @property
     @abstractmethod
@@ -110,6 +114,63 @@ class CausalModel(nn.Module):
         """Returns the number of parameters, those that are shared counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Returns the parameters that are trained, by name; rows bear the name of their matrix."""
+        whole = {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad
+        }
+        return whole | {name: rows.rows_RC for name, rows in self.rows.items()}
+
+    def n_trained(self) -> int:
+        """Returns the number of parameters that are trained."""
+        return sum(parameter.numel() for parameter in self.trained().values())
+
+    @property
+    def head_rows(self) -> TrainedRows | None:
+        """The rows of the head that are trained, if not all or none are."""
+        for name, rows in self.rows.items():
+            if self.get_parameter(name) is self.head_VC:
+                return rows
+        return None
+
+
+class Trained(NamedTuple):
+    """The parameters that a step trains, as far as its operations depend on them.
+
+    Attributes:
+        modules: The names of the modules with a trained parameter; None for all.
+        weights: The names of those whose weight is trained; None for all.
+        rows: The rows that are trained of a weight, by module, if not all are.
+    """
+
+    modules: frozenset[str] | None = None
+    weights: frozenset[str] | None = None
+    rows: Mapping[str, int] = MappingProxyType({})
+
+    def has(self, module: str) -> bool:
+        """Returns whether a parameter of a module is trained."""
+        return self.modules is None or module in self.modules
+
+    def has_weight(self, module: str) -> bool:
+        """Returns whether the weight of a module is trained, or rows of it."""
+        return self.weights is None or module in self.weights
+
+
+ALL = Trained()
+"""Every parameter is trained."""
+
+
+def trained_in(model: CausalModel) -> Trained:
+    """Returns the parameters of a model that are trained."""
+    names = [name.rpartition(".") for name in model.trained()]
+    return Trained(
+        frozenset(module for module, _, _ in names),
+        frozenset(module for module, _, kind in names if kind == "weight"),
+        {name.rpartition(".")[0]: len(rows.rows_RC) for name, rows in model.rows.items()},
+    )
+
 
 @dataclass(frozen=True)
 class Work:
@@ -121,6 +182,7 @@ class Work:
         lengths: int64[S]: the tokens of each segment.
         compute: The computation that is left out.
         recompute: Whether units are computed again in the backward pass.
+        trained: The parameters that are trained.
     """
 
     tokens: int
@@ -128,6 +190,7 @@ class Work:
     lengths: Tensor
     compute: Compute
     recompute: bool = False
+    trained: Trained = ALL
 
     def pairs(self, window: int = 0) -> int:
         """Returns the pairs of a query and a key that attention computes, over all segments.
@@ -193,8 +256,8 @@ class Architecture(Protocol):
     def training_flops(self, config: ModelConfig, vocab_size: int, work: Work) -> float:
         """Returns the operations of a forward and a backward pass.
 
-        A backward pass takes twice the operations of the forward pass. `sabitrain.models.flops`
-        names the operations that count.
+        A backward pass takes twice the operations of the forward pass, but for the gradients that
+        frozen parameters save. `sabitrain.models.flops` names the operations that count.
         """
 
 

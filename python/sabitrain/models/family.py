@@ -16,6 +16,7 @@ from torch import Tensor
 from sabiprep.errors import ConfigError
 from sabitrain.models.architecture import AttentionHeads, Work
 from sabitrain.models.decoder import DecoderModel, Parts
+from sabitrain.models.decoder_flops import decoder_flops
 from sabitrain.models.rotary import RopeScaling
 from sabitrain.models.settings import ModelConfig
 from sabitrain.models.written import WrittenConfig
@@ -49,6 +50,7 @@ class DecoderFamily(Generic[S]):
         head_dim: The size of a head where it does not say; None for width / heads.
         activation_key: The key of the MLP's activation.
         activation: Its value.
+        norm_after: Whether blocks end with a norm, which reads the output of the MLP.
     """
 
     model_type: ClassVar[str]
@@ -60,6 +62,7 @@ class DecoderFamily(Generic[S]):
     head_dim: ClassVar[int | None] = None
     activation_key: ClassVar[str] = "hidden_act"
     activation: ClassVar[str] = "silu"
+    norm_after: ClassVar[bool] = False
 
     @abstractmethod
     def parts(self, config: ModelConfig, specifics: S) -> Parts:
@@ -190,26 +193,10 @@ class DecoderFamily(Generic[S]):
     def training_flops(self, config: ModelConfig, vocab_size: int, work: Work) -> float:
         """Returns the operations of a forward and a backward pass.
 
-        Recomputing a block leaves out the last product: the backward pass needs the product's input
-        alone.
+        Frozen parameters save gradients (`sabitrain.models.decoder_flops`).
         """
-        heads_width = config.heads * config.head_size
-        # Operations a token: of the projections before attention, and of everything after it.
-        projections = 2 * config.width * (heads_width + 2 * config.key_heads * config.head_size)
-        last_product = 2 * config.mlp_width * config.width
-        after_attention = 2 * heads_width * config.width + 3 * last_product
-        at_head = work.tokens if work.compute == "dense" else work.predictions
-        at_end = work.predictions if work.compute == "full" else work.tokens
-        # Only the last block may leave out positions after its attention.
-        positions = (config.layers - 1) * work.tokens + at_end
-        # Scores and values: two products of a head's size for each pair.
-        pairs = sum(work.pairs(window) for window in self.windows(config, self.read(config)))
-        attention = config.layers * work.tokens * projections + 4 * pairs * heads_width
-        blocks = attention + positions * after_attention
-        forward = blocks + at_head * 2 * config.width * vocab_size
-        again = blocks - positions * last_product if work.recompute else 0
-        # Backward, each product is two: the gradients of its input and of its weight.
-        return 3.0 * forward + again
+        windows = self.windows(config, self.read(config))
+        return decoder_flops(config, vocab_size, work, windows, self.norm_after)
 
 
 def rope_settings(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:

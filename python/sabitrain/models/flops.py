@@ -4,8 +4,8 @@ Only matrix products are counted, forward and backward, at two operations a mult
 counts the pairs of tokens that a causal kernel within documents computes, but not the scores that
 the kernel computes again in its backward pass: as in PaLM's definition of model FLOPs utilisation
 (arXiv:2204.02311, appendix B). Operations that are executed count: the padding of predictions to a
-multiple of 256, and the second forward pass of recomputed units. The architecture does the
-counting.
+multiple of 256, and the second forward pass of recomputed units. Gradients that no parameter
+needs are not made, and do not count. The architecture does the counting.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sabitrain.data.batches import Batch, Step
 from sabitrain.data.settings import Compute
-from sabitrain.models.architecture import Work, architecture_of
+from sabitrain.models.architecture import ALL, Trained, Work, architecture_of
 from sabitrain.models.settings import ModelConfig
 
 
@@ -38,7 +38,12 @@ class Flops:
 
 
 def step_flops(
-    config: ModelConfig, vocab_size: int, step: Step, compute: Compute, recompute: bool = False
+    config: ModelConfig,
+    vocab_size: int,
+    step: Step,
+    compute: Compute,
+    recompute: bool = False,
+    trained: Trained = ALL,
 ) -> Flops:
     """Returns the operations of all micro-batches of a step.
 
@@ -48,10 +53,14 @@ def step_flops(
         step: The step, its tensors on the CPU.
         compute: The computation that is left out.
         recompute: Whether units are computed again in the backward pass.
+        trained: The parameters that are trained.
     """
     dense_compute: Compute = "dense"
     executed, dense = (
-        sum(_training_flops(config, vocab_size, batch, what, recompute) for batch in step.batches)
+        sum(
+            _training_flops(config, vocab_size, batch, what, recompute, trained)
+            for batch in step.batches
+        )
         for what in (compute, dense_compute)
     )
     return Flops(executed, dense)
@@ -64,7 +73,12 @@ def forward_flops(config: ModelConfig, vocab_size: int, batch: Batch) -> float:
 
 
 def _training_flops(
-    config: ModelConfig, vocab_size: int, batch: Batch, compute: Compute, recompute: bool
+    config: ModelConfig,
+    vocab_size: int,
+    batch: Batch,
+    compute: Compute,
+    recompute: bool,
+    trained: Trained = ALL,
 ) -> float:
     """Returns the operations of a micro-batch."""
     work = Work(
@@ -73,5 +87,6 @@ def _training_flops(
         lengths=batch.cu_seqlens.diff().long(),
         compute=compute,
         recompute=recompute,
+        trained=trained,
     )
     return architecture_of(config.architecture).training_flops(config, vocab_size, work)

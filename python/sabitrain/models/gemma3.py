@@ -118,6 +118,7 @@ class Gemma3Architecture(DecoderFamily[Gemma3Specifics]):
 
     model_type, class_name, specifics = "gemma3_text", "Gemma3ForCausalLM", Gemma3Specifics
     tied, theta, head_dim = True, 1_000_000.0, 256
+    norm_after = True
     activation_key, activation = "hidden_activation", "gelu_pytorch_tanh"
 
     def parts(self, config: ModelConfig, specifics: Gemma3Specifics) -> Parts:

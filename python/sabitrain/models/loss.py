@@ -8,7 +8,8 @@ The loss is linear in the weights, and the weights are known beforehand. So the 
 the forward pass from the same logits. Logits are not kept, and are made a chunk of predictions at a
 time if there are many.
 
-Dimensions: N tokens, M predictions, C width, V vocabulary, P rows of the head in a product.
+Dimensions: N tokens, M predictions, C width, V vocabulary, P rows of the
+head in a product, R rows that are trained.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from sabitrain.data.batches import PAD_TO, Batch
 from sabitrain.data.settings import Compute
 from sabitrain.models.precision import product_dtype
+from sabitrain.models.trained_rows import TrainedRows
 
 # Most logits held at once: a quarter of a gigabyte in 16 bits.
 MAX_LOGITS = 1 << 27
@@ -99,6 +101,7 @@ def weighted_loss(
     batch: Batch,
     z_loss: float = 0.0,
     chunk: Chunk = eager_chunk,
+    rows: TrainedRows | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the weighted sum of the losses of a batch, and the cross-entropy's part of the sum.
 
@@ -113,12 +116,14 @@ def weighted_loss(
         batch: The batch, with targets and weights.
         z_loss: The factor of the squared log-sum-exp; 0 for none.
         chunk: The function of each chunk of logits; `compiled_chunk` gives a faster one.
+        rows: The rows of the head that are trained, if some alone are.
 
     Returns:
         Two scalars; only the first can be differentiated, and only once.
     """
+    first, trained_RC = (0, head_VC) if rows is None else rows
     loss, cross_entropy = _WeightedLoss.apply(
-        hidden_MC, head_VC, batch.targets_M, batch.weights_M, z_loss, chunk
+        hidden_MC, trained_RC, first, head_VC, batch.targets_M, batch.weights_M, z_loss, chunk
     )
     return loss, cross_entropy
 
@@ -155,20 +160,27 @@ class _WeightedLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden_MC: Tensor,
+        trained_RC: Tensor,
+        first: int,
         head_VC: Tensor,
         targets_M: Tensor,
         weights_M: Tensor,
         z_loss: float,
         chunk: Chunk,
     ) -> tuple[Tensor, Tensor]:
-        """Computes both scalars, and keeps the gradients of states and head."""
+        """Computes both scalars, and keeps the gradients that are asked for.
+
+        These are of the states, and of the rows of the head from ``first`` on that are trained.
+        """
+        of_states, of_head = ctx.needs_input_grad[:2]
         states_MC, weight_PC = _for_products(hidden_MC, head_VC)
         wide = _wide(states_MC.dtype)
         # A tensor, so that compiled code serves every value; filled on the device, so that nothing
         # waits for a copy.
         factor = torch.full((), z_loss, dtype=wide, device=hidden_MC.device)
-        dhidden_MC = torch.empty_like(states_MC)
-        sums_2, dhead_VC = None, None
+        dhidden_MC = torch.empty_like(states_MC) if of_states else None
+        sums_2, dhead_RC = None, None
+        rows = slice(first, first + len(trained_RC))
         # The types are chosen above; autocast would narrow the sums.
         with torch.autocast(hidden_MC.device.type, enabled=False):
             for part in _chunks(len(targets_M), len(head_VC)):
@@ -178,18 +190,25 @@ class _WeightedLoss(torch.autograd.Function):
                     weights_M[part],
                     factor,
                 )
-                torch.mm(dlogits_MP, weight_PC, out=dhidden_MC[part])
-                # Padding is cut off the factor: cut off the product, it would keep a larger buffer.
-                dlogits_VM = dlogits_MP[:, : len(head_VC)].T
-                dhead_VC = _add_wide_product(dhead_VC, dlogits_VM, states_MC[part])
+                if dhidden_MC is not None:
+                    torch.mm(dlogits_MP, weight_PC, out=dhidden_MC[part])
+                if of_head:
+                    # Padding is cut off the factor: cut off the product, it would keep a larger
+                    # buffer.
+                    dlogits_RM = dlogits_MP[:, rows].T
+                    dhead_RC = _add_wide_product(dhead_RC, dlogits_RM, states_MC[part])
+                    del dlogits_RM
                 # Not held while the next chunk is made.
-                del dlogits_MP, dlogits_VM
+                del dlogits_MP
                 sums_2 = part_2 if sums_2 is None else sums_2 + part_2
         # A batch has at least one prediction.
-        assert sums_2 is not None and dhead_VC is not None
+        assert sums_2 is not None
         # Gradients in the types of the inputs, as autograd asks for them. They are no saved
         # tensors: the backward pass gives them away.
-        ctx.gradients = dhidden_MC.to(hidden_MC.dtype), dhead_VC.to(head_VC.dtype)
+        ctx.gradients = [
+            None if gradient is None else gradient.to(tensor.dtype)
+            for gradient, tensor in ((dhidden_MC, hidden_MC), (dhead_RC, trained_RC))
+        ]
         cross_entropy, squares = sums_2.unbind()
         ctx.mark_non_differentiable(cross_entropy)
         return cross_entropy + z_loss * squares, cross_entropy
@@ -198,7 +217,7 @@ class _WeightedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, grad: Tensor, _: Tensor
-    ) -> tuple[Tensor, Tensor, None, None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None, None, None, None]:
         """Gives the kept gradients away, multiplied in place by the gradient of the loss.
 
         Raises:
@@ -208,8 +227,11 @@ class _WeightedLoss(torch.autograd.Function):
             raise RuntimeError(
                 "a second backward pass through the loss: its gradients are kept for one"
             )
-        (dhidden_MC, dhead_VC), ctx.gradients = ctx.gradients, None
-        return dhidden_MC.mul_(grad), dhead_VC.mul_(grad), None, None, None, None
+        gradients, ctx.gradients = ctx.gradients, None
+        dhidden_MC, dhead_RC = (
+            None if gradient is None else gradient.mul_(grad) for gradient in gradients
+        )
+        return dhidden_MC, dhead_RC, None, None, None, None, None, None
 
 
 def compiled_chunk() -> Chunk:

@@ -67,6 +67,7 @@ class Olmo2Architecture(DecoderFamily[Specifics]):
     """OLMo 2 for `sabitrain.models.registry`."""
 
     model_type, class_name, specifics = "olmo2", "Olmo2ForCausalLM", Specifics
+    norm_after = True
     norm_eps = 1e-5
 
     def parts(self, config: ModelConfig, specifics: Specifics) -> Parts:

@@ -57,8 +57,9 @@ def report_begin(
 ) -> None:
     """Says which model is trained on which rows, ``where``, and for how many steps."""
     rows = len(dataset.train)
+    parameters = parameters_in_words(model.n_parameters(), model.n_trained())
     console.say(
-        f"{config.preset}: {model.n_parameters():,} parameters, vocabulary "
+        f"{config.preset}: {parameters}, vocabulary "
         f"{dataset.vocab_size:,}, on {where}\n"
         f"{', '.join(config.data)}: {rows:,} rows of {dataset.seq_len} tokens to train on, "
         f"{len(dataset.validation):,} held out\n"
@@ -69,6 +70,12 @@ def report_begin(
             "note: one step repeats every row there is; "
             f"--batch.tokens {rows * dataset.seq_len} would be one epoch"
         )
+
+
+def parameters_in_words(count: int, trained: int) -> str:
+    """Returns the number of parameters, and how many are trained if not all are."""
+    some = f", {trained:,} of them trained" if trained != count else ""
+    return f"{count:,} parameters{some}"
 
 
 def report_stop(

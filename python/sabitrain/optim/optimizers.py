@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sabitrain.models.architecture import CausalModel
 from sabitrain.optim.settings import OptimConfig
 
 
@@ -29,7 +30,7 @@ def make_optimizers(
     """
     groups = parameter_groups(model, units, config.weight_decay)
     optimizers: list[torch.optim.Optimizer] = []
-    if config.name == "muon":
+    if config.name == "muon" and "matrices" in groups:
         # Popped, so that AdamW below takes the rest alone.
         matrices = [groups.pop("matrices")]
         optimizers.append(
@@ -38,11 +39,12 @@ def make_optimizers(
             )
         )
     betas = config.beta1, config.beta2
-    optimizers.append(
-        torch.optim.AdamW(
-            list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=True
+    if groups:
+        optimizers.append(
+            torch.optim.AdamW(
+                list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=True
+            )
         )
-    )
     # A run on the CPU must set up no CUDA, whatever GPU is there.
     if next(model.parameters()).device.type == "cpu":
         for optimizer in optimizers:
@@ -113,13 +115,20 @@ def skip_where(optimizers: Sequence[torch.optim.Optimizer], skip: torch.Tensor) 
         optimizer.found_inf = skip  # type: ignore[attr-defined]
 
 
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the parameters of a model that are trained, by name."""
+    if isinstance(model, CausalModel):
+        return model.trained()
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
 def parameter_groups(
     model: nn.Module, units: Sequence[nn.Module], weight_decay: float
 ) -> dict[str, dict[str, Any]]:
-    """Returns the named parameters of each group, by the group's name, with their weight decay.
+    """Returns the trained parameters of each group, by the group's name, with their weight decay.
 
     ``matrices`` holds the matrices of the units, ``embedding`` all other matrices (embedding and
-    head), and ``norms`` the vectors.
+    head), and ``norms`` the vectors. A group without parameters is left out.
 
     Args:
         model: The model.
@@ -135,11 +144,11 @@ def parameter_groups(
         }
         for name in ("matrices", "embedding", "norms")
     }
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained_parameters(model).items():
         of_rank_2 = "matrices" if parameter in in_units else "embedding"
         group = of_rank_2 if parameter.ndim == 2 else "norms"
         groups[group]["params"].append((name, parameter))
-    return groups
+    return {name: group for name, group in groups.items() if group["params"]}
 
 
 def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
@@ -156,4 +165,5 @@ def clip_gradient(model: nn.Module, largest: float) -> torch.Tensor:
     loss of a step, so ``largest`` does not depend on the number of targets.
     """
     # With an infinite bound torch computes the norm all the same, which the guard needs.
-    return nn.utils.clip_grad_norm_(model.parameters(), largest if largest > 0 else math.inf)
+    trained = trained_parameters(model).values()
+    return nn.utils.clip_grad_norm_(trained, largest if largest > 0 else math.inf)

@@ -1,0 +1,1 @@
+"""Partial training: the parameters that a run trains, and those that it leaves as they are."""
