@@ -1,4 +1,4 @@
-"""Runs ``python -m sabitrain`` (train), and its ``plan``, ``adapt`` and ``selftest``, as commands.
+"""Runs ``python -m sabitrain`` (train), its ``plan``, ``adapt``, ``merge`` and ``selftest``.
 
 Errors become exit codes.
 """
@@ -31,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from sabitrain.adapt.command import main as adapt
 
             return adapt(given[1:])
+        if given[:1] == ["merge"]:
+            from sabitrain.merging import main as merge
+
+            return merge(given[1:])
         if given[:1] == ["plan"]:
             config = parse_command_line(
                 given[1:], "python -m sabitrain plan", Path("run"), PLAN_DESCRIPTION

@@ -34,6 +34,7 @@ from sabitrain.data.settings import Compute
 from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.loss import predicting_states, weighted_loss
 from sabitrain.optim.optimizers import clip_gradient, make_optimizers, skip_where
+from sabitrain.partial.narrowing import narrow_frozen
 from sabitrain.partial.trained import set_trained
 
 RESERVE = 10**9
@@ -115,9 +116,9 @@ def memory_of(
             backward pass begins.
     """
     update = _peak_of_update(config, vocab_size)
-    live = _LiveBytes()
+    live, model = _LiveBytes(), _shaped(config, vocab_size)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = _model(config, vocab_size)
+        _prepare(model, config)
         model.recompute(recompute)
         batch = _batch(size, config.compute)
         live.watch(model)
@@ -136,9 +137,9 @@ def _peak_of_update(config: TrainConfig, vocab_size: int) -> Mapping[Kind, int]:
 
     They depend on no micro-batch.
     """
-    live = _LiveBytes()
+    live, model = _LiveBytes(), _shaped(config, vocab_size)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = _model(config, vocab_size)
+        _prepare(model, config)
         optimizers = make_optimizers(model, model.units(), config.optim)
         live.watch(model)
         with live:
@@ -155,12 +156,27 @@ def _peak_of_update(config: TrainConfig, vocab_size: int) -> Mapping[Kind, int]:
     return live.at_peak
 
 
-def _model(config: TrainConfig, vocab_size: int) -> CausalModel:
-    """Makes a model of tensors without numbers, of which a run's parameters are trained."""
-    model = make_model(config.model, vocab_size)
-    set_trained(model, config)
-    _fuse_norms(model)
+def _shaped(config: TrainConfig, vocab_size: int) -> CausalModel:
+    """Makes a model without memory; ``peft`` adds adapters to no tensors without numbers."""
+    with torch.device("meta"):
+        model = make_model(config.model, vocab_size)
+        if config.train == "lora":
+            set_trained(model, config)
     return model
+
+
+def _prepare(model: CausalModel, config: TrainConfig) -> None:
+    """Gives a model of `_shaped` tensors without numbers, of which a run's are trained."""
+    for module in model.modules():
+        for name, value in module.named_parameters(recurse=False):
+            tensor = torch.empty(value.shape, dtype=value.dtype)
+            module.register_parameter(name, nn.Parameter(tensor, value.requires_grad))
+        for name, table in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(table.shape, dtype=table.dtype))
+    if config.train != "lora":
+        set_trained(model, config)
+    narrow_frozen(model, look=False)
+    _fuse_norms(model)
 
 
 def _fill_gradients(model: CausalModel, live: _LiveBytes) -> None:

@@ -10,7 +10,6 @@ import textwrap
 from dataclasses import dataclass, fields
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sabiprep.errors import TrainError
 from sabitrain.config import TrainConfig
@@ -122,8 +121,8 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
 
 
 def _model(config: TrainConfig, vocab_size: int) -> CausalModel:
-    """Returns the model of a run, its tensors without numbers."""
-    with FakeTensorMode():
+    """Returns the model of a run, which takes no memory."""
+    with torch.device("meta"):
         model = make_model(config.model, vocab_size)
         set_trained(model, config)
     return model

@@ -39,8 +39,8 @@ def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, 
     """
     if config.init is None:
         require(
-            config.train != "new-rows",
-            "train new-rows needs a checkpoint that has them: use --init",
+            config.train not in ("new-rows", "lora"),
+            f"train {config.train} needs a checkpoint to start from: use --init",
         )
         return config, None
     # Any checkpoint of the run does, damaged ones too: all have one shape.

@@ -33,6 +33,7 @@ from sabitrain.device import (
     choose_device,
     limit_memory,
     memory_limit,
+    precision,
     runs_in_bf16,
     set_deterministic,
     use_fast_products,
@@ -187,15 +188,16 @@ class Trainer:
             self.step()
 
         self._say_how_it_ended()
-        answers = answer_held_out(
-            self.state.model,
-            self.dataset,
-            self.config.answers,
-            seed=self.config.seed,
-            tasks=self.config.answer_tasks,
-            max_new_tokens=self.config.max_new_tokens,
-            go_on=self.validator.going_on("answering", "tokens"),
-        )
+        with precision(self.device, self.state.narrowed):
+            answers = answer_held_out(
+                self.state.model,
+                self.dataset,
+                self.config.answers,
+                seed=self.config.seed,
+                tasks=self.config.answer_tasks,
+                max_new_tokens=self.config.max_new_tokens,
+                go_on=self.validator.going_on("answering", "tokens"),
+            )
         # Answers that a signal cut short are not kept: a resumed run gives all of them.
         if self.stop.signal and self.saved is not None:
             return self._report_stop(self.saved)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sabitrain.attention import flash
 from sabitrain.attention.check import check_attention
+from sabitrain.checkpoints.adapter import name_base
 from sabitrain.checkpoints.pretrained import (
     Pretrained,
     files_beside,
@@ -41,6 +42,7 @@ from sabitrain.optim.optimizers import (
     set_learning_rate,
     skip_where,
 )
+from sabitrain.partial.narrowing import narrow_frozen
 from sabitrain.partial.trained import set_trained
 from sabitrain.stopping import StopRequest
 
@@ -61,6 +63,7 @@ class TrainingState:
         bf16: Whether steps compute in bf16.
         compiles_units: Whether the units of the model are compiled.
         chunk: The chunk of the loss, compiled or not.
+        narrowed: Whether frozen weights are in bf16, so that nothing can compute in float32.
     """
 
     config: TrainConfig
@@ -71,6 +74,7 @@ class TrainingState:
     bf16: bool
     compiles_units: bool
     chunk: Chunk
+    narrowed: bool = False
 
     @cached_property
     def trained(self) -> Trained:
@@ -89,7 +93,8 @@ class TrainingState:
             TrainError: If the checkpoint is of another model or other optimizers.
         """
         restore_state(saved, self.model, self.optimizers, self.guard)
-        if self.config.init is not None:
+        # The files beside an adapter's base are the base's own.
+        if self.config.init is not None and self.model.adapters is None:
             self.model.beside = files_beside(open_pretrained(saved))
 
     def accumulate(self, batches: Sequence[Batch], stop: StopRequest) -> Tensor | None:
@@ -233,6 +238,9 @@ def make_training_state(
     model = architecture.make(config.model, vocab_size) if base is None else load_pretrained(base)
     model = model.to(device)
     set_trained(model, config)
+    if model.adapters is not None and base is not None:
+        name_base(model, base)
+    narrowed = bf16 and narrow_frozen(model)
     if device.type == "cpu" and model.n_parameters() > _LARGE_ON_A_CPU:
         say(
             f"{model.n_parameters():,} parameters on a CPU: a step takes minutes, and a run weeks; "
@@ -254,4 +262,5 @@ def make_training_state(
         bf16,
         compiles_units,
         compiled_chunk() if compiles_loss else eager_chunk,
+        narrowed,
     )

@@ -15,6 +15,7 @@ import torch
 
 from sabiprep.errors import OutputError
 from sabitrain.checkpoints import files
+from sabitrain.checkpoints.adapter import ADAPTER_CONFIG_FILE, load_adapted, write_adapter
 from sabitrain.checkpoints.pretrained import (
     ADAPTED_FILE,
     CONFIG_FILE,
@@ -87,14 +88,9 @@ def new_checkpoint(
 
 
 def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
-    """Writes `FILES` for ``transformers`` to an empty folder."""
+    """Writes a model for ``transformers`` to an empty folder, adapters alone for ``peft``."""
     tokenizer = open_tokenizer(dataset)
-    architecture = architecture_of(model.config.architecture)
     documents = {
-        CONFIG_FILE: {
-            **architecture.to_huggingface(model.config, model.vocab_size),
-            **control_ids(dataset),
-        },
         GENERATION_FILE: _generation_config(model, dataset),
         TOKENIZER_CONFIG_FILE: {
             **_beside(model, TOKENIZER_CONFIG_FILE),
@@ -110,10 +106,25 @@ def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
         files.write_file(folder / CHAT_TEMPLATE, chat_template)
     if ADAPTED_FILE in model.beside:
         files.write_file(folder / ADAPTED_FILE, model.beside[ADAPTED_FILE])
+    if model.adapters is not None:
+        write_adapter(folder, model)
+        return
+    config = {
+        **architecture_of(model.config.architecture).to_huggingface(model.config, model.vocab_size),
+        **control_ids(dataset),
+    }
+    files.write_file(folder / CONFIG_FILE, f"{json.dumps(config, indent=2)}\n".encode())
+    _write_weights(folder, model)
+
+
+def _write_weights(folder: Path, model: CausalModel) -> None:
+    """Writes the weights in float32, a tied head once."""
     # In float32 on the CPU, whatever the run computes in: a reader needs no GPU.
     weights = {
         name: value.detach().to("cpu", torch.float32)
-        for name, value in architecture.to_weights(model.state_dict()).items()
+        for name, value in architecture_of(model.config.architecture)
+        .to_weights(model.state_dict())
+        .items()
     }
     files.save_tensors(folder / WEIGHTS_FILE, weights, {"format": "pt"})
 
@@ -145,7 +156,11 @@ def _beside(model: CausalModel, name: str) -> dict[str, Any]:
 def load_checkpoint(folder: Path) -> CausalModel:
     """Loads the model of a checkpoint, on the CPU in float32, to generate.
 
+    An adapter is merged into its base.
+
     Raises:
         TrainError: If there is none, or it does not fit together.
     """
+    if (folder / ADAPTER_CONFIG_FILE).exists():
+        return load_adapted(folder)[0].eval()
     return load_pretrained(open_pretrained(folder)).eval()

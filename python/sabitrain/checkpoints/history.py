@@ -11,6 +11,7 @@ import torch
 
 from sabiprep.errors import TrainError
 from sabitrain.checkpoints import files
+from sabitrain.checkpoints.adapter import ADAPTER_FILES
 from sabitrain.checkpoints.checkpoint import FILES, new_checkpoint, write_model
 from sabitrain.checkpoints.pretrained import ADAPTED_FILE
 from sabitrain.checkpoints.settings import CheckpointConfig
@@ -28,7 +29,7 @@ from sabitrain.optim.guard import StepGuard
 
 FOLDER = "checkpoints"
 LINK = "checkpoint"
-ALL_FILES = (*FILES, CHAT_TEMPLATE, ADAPTED_FILE, TENSORS_FILE, FACTS_FILE)
+ALL_FILES = (*FILES, *ADAPTER_FILES, CHAT_TEMPLATE, ADAPTED_FILE, TENSORS_FILE, FACTS_FILE)
 _NAME = re.compile(r"step-\d{8,}")
 _LEFT_OVER = re.compile(r"\.step-\d{8,}\.unfinished")
 

@@ -77,7 +77,7 @@ class Pretrained:
             TrainError: If it cannot be read, or is no JSON object.
         """
         place = self.folder / name
-        return _read_object(place) if place.exists() else None
+        return read_object(place) if place.exists() else None
 
     def content(self, name: str) -> bytes | None:
         """Returns the bytes of a file of the folder; None if there is no such file.
@@ -119,7 +119,7 @@ def open_pretrained(folder: Path, weights: bool = True) -> Pretrained:
             remedy="name a folder with config.json and model.safetensors; of a run of sabitrain "
             "that is RUN/checkpoint",
         )
-    config = _read_object(folder / CONFIG_FILE)
+    config = read_object(folder / CONFIG_FILE)
     tensors = _files_of_tensors(folder) if weights else {}
     return Pretrained(folder, config, tensors, str(folder))
 
@@ -225,7 +225,7 @@ def _files_of_tensors(folder: Path) -> dict[str, Path]:
         return dict.fromkeys(_names_in(single), single)
     if not index.exists():
         raise _without_weights(folder)
-    named = _read_object(index).get("weight_map")
+    named = read_object(index).get("weight_map")
     if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
         raise TrainError(
             "holds no table `weight_map` of names of files", file=str(index), remedy=_AGAIN
@@ -278,7 +278,7 @@ def _without_weights(folder: Path) -> TrainError:
     )
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
     """Returns the JSON object in a file."""
     limit = MANIFEST_LIMIT if file.name == INDEX_FILE else CONFIG_LIMIT
     try:

@@ -25,6 +25,7 @@ from torch import Tensor, cuda, nn
 from sabiprep.errors import TrainError
 from sabiprep.files import MANIFEST_LIMIT, read_whole
 from sabitrain.checkpoints import files
+from sabitrain.checkpoints.adapter import restore_adapter
 from sabitrain.models.architecture import CausalModel, architecture_of
 from sabitrain.optim.guard import StepGuard
 from sabitrain.optim.optimizers import trained_parameters
@@ -149,9 +150,12 @@ def restore_state(
         TrainError: If the checkpoint is of another model or other optimizers.
     """
     try:
-        architecture = architecture_of(model.config.architecture)
-        weights = files.load_tensors(folder / "model.safetensors")
-        model.load_state_dict(architecture.from_weights(model.config, weights))
+        if model.adapters is not None:
+            restore_adapter(folder, model)
+        else:
+            architecture = architecture_of(model.config.architecture)
+            weights = files.load_tensors(folder / "model.safetensors")
+            model.load_state_dict(architecture.from_weights(model.config, weights))
         tensors = files.load_tensors(folder / TENSORS_FILE)
         names = _trained_names(model)
         for optimizer, saved in zip(optimizers, _facts(folder)["optimizers"], strict=True):

@@ -27,6 +27,23 @@ from sabitrain.models.settings import ModelConfig
 from sabitrain.models.trained_rows import TrainedRows
 
 
+@dataclass(frozen=True)
+class Adapters:
+    """The adapters of a model whose own weights are frozen.
+
+    Attributes:
+        written: The content of ``adapter_config.json``.
+        ranks: The rank of each adapter, by the name of its module.
+        dora: Whether the lengths of rows are trained apart.
+        base: The sha256 of the weights of the base.
+    """
+
+    written: Mapping[str, Any]
+    ranks: Mapping[str, int]
+    dora: bool
+    base: str = ""
+
+
 class Unit(nn.Module):
     """A part of a model that is wrapped or compiled as a whole and recomputed in the backward pass.
 
@@ -63,6 +80,7 @@ class CausalModel(nn.Module):
         beside: The content of files that stand beside the weights in the checkpoint that the model
             began from, by name; its own checkpoints carry them on.
         rows: The rows that are trained of matrices that are otherwise frozen, by the matrix's name.
+        adapters: The adapters that are trained in the place of the model's own weights, if any.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
@@ -72,6 +90,7 @@ class CausalModel(nn.Module):
         self.vocab_size = vocab_size
         self.beside: Mapping[str, bytes] = {}
         self.rows: dict[str, TrainedRows] = {}
+        self.adapters: Adapters | None = None
 
     @property
     @abstractmethod
@@ -143,11 +162,15 @@ class Trained(NamedTuple):
         modules: The names of the modules with a trained parameter; None for all.
         weights: The names of those whose weight is trained; None for all.
         rows: The rows that are trained of a weight, by module, if not all are.
+        ranks: The rank of each adapter, by the name of its module.
+        dora: Whether the lengths of rows are trained apart.
     """
 
     modules: frozenset[str] | None = None
     weights: frozenset[str] | None = None
     rows: Mapping[str, int] = MappingProxyType({})
+    ranks: Mapping[str, int] = MappingProxyType({})
+    dora: bool = False
 
     def has(self, module: str) -> bool:
         """Returns whether a parameter of a module is trained."""
@@ -164,6 +187,9 @@ ALL = Trained()
 
 def trained_in(model: CausalModel) -> Trained:
     """Returns the parameters of a model that are trained."""
+    if model.adapters is not None:
+        ranks = model.adapters.ranks
+        return Trained(frozenset(ranks), frozenset(), {}, ranks, model.adapters.dora)
     names = [name.rpartition(".") for name in model.trained()]
     return Trained(
         frozenset(module for module, _, _ in names),

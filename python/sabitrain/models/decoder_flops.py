@@ -40,7 +40,7 @@ class _Pass:
         """Passes the product of a matrix; others of the same input may follow.
 
         Returns:
-            Its operations in the forward pass.
+            The operations at its end that a recomputed block may leave out.
         """
         operations = 2.0 * positions * inputs * outputs
         self.forward += operations
@@ -48,7 +48,24 @@ class _Pass:
         if self.work.trained.has_weight(module):
             rows = self.work.trained.rows.get(module, outputs)
             self.backward += 2.0 * positions * inputs * rows
-        return operations
+        rank = self.work.trained.ranks.get(module)
+        return operations if rank is None else self.adapter(rank, inputs, outputs, positions)
+
+    def adapter(self, rank: int, inputs: int, outputs: int, positions: int) -> float:
+        """Passes the two products of an adapter.
+
+        Returns:
+            The operations at its end that a recomputed block may leave out.
+        """
+        down, up = 2.0 * positions * inputs * rank, 2.0 * positions * rank * outputs
+        self.forward += down + up
+        # The gradients of both weights, and of what lies between them.
+        self.backward += down + 2 * up + down * self.reached
+        if not self.work.trained.dora:
+            return up
+        # The update of the matrix, by which its rows are measured.
+        self.forward += 2.0 * inputs * rank * (inputs + outputs)
+        return 0.0
 
     def attention(self, operations: float) -> None:
         """Passes scores and values."""
@@ -95,7 +112,7 @@ def _add_block(done: _Pass, config: ModelConfig, block: str, pairs: int, positio
     """Adds the operations of a block; ``positions`` are those after its attention.
 
     Returns:
-        The operations of its last product in the forward pass.
+        The operations at its end that recomputing it may leave out.
     """
     tokens, width = done.work.tokens, config.width
     attention, mlp = f"{block}.self_attn", f"{block}.mlp"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
@@ -10,21 +11,47 @@ import tyro
 from sabitrain.settings import Section, require
 
 _LAST = "last:"
-_WORDS = ("all", "embeddings", "new-rows")
+_WORDS = ("all", "embeddings", "new-rows", "lora")
+_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Adapters of low rank (--train lora); nothing is dropped out in them."""
+
+    rank: int = 16
+    """Rank of each adapter."""
+    alpha: float = 32.0
+    """The update of a matrix is scaled by alpha / rank."""
+    targets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = _LINEAR
+    """The linear layers of the blocks that get an adapter."""
+    rslora: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732)."""
+    dora: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Train the length of each row of a matrix apart from its direction (DoRA, arXiv:2402.09353).
+    """
+
+    def __post_init__(self) -> None:
+        """Checks every setting."""
+        require(self.rank >= 1, f"lora.rank must be at least 1, not {self.rank}")
+        require(0 < self.alpha < math.inf, f"lora.alpha must be above 0, not {self.alpha}")
+        require(len(self.targets) > 0, "lora.targets must name at least one layer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartialConfig(Section):
     """The parameters that a run trains; all others are frozen."""
 
-    train: Annotated[str, tyro.conf.arg(metavar="all|embeddings|new-rows|last:N")] = "all"
+    train: Annotated[str, tyro.conf.arg(metavar="all|embeddings|new-rows|last:N|lora")] = "all"
     """What to train: all; embeddings, the embedding and the head; new-rows, the rows of both that
     `sabitrain adapt` added, or those of --new-rows; last:N, the last N blocks, the last norm and a
-    head of its own. All else is frozen: it has no gradient and no state.
+    head of its own; lora, adapters (--lora.rank and others). All else is frozen: it has no gradient
+    and no state.
     """
     new_rows: Annotated[tuple[int, ...], tyro.conf.arg(metavar="FIRST [END]")] = ()
     """The rows of embedding and head that --train new-rows trains, from FIRST to before END (by
     default, all from FIRST on)."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
     freeze: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
     """Freeze parameters too whose names in transformers match one of these patterns, as
     'model.layers.0.*' or '*.mlp.*'."""

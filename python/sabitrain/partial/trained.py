@@ -17,6 +17,7 @@ from sabiprep.errors import ConfigError
 from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.settings import ModelConfig
 from sabitrain.models.trained_rows import rows_of, train_looked_up
+from sabitrain.partial.adapters import add_adapters
 from sabitrain.partial.settings import PartialConfig
 
 _NEAR = 3
@@ -33,6 +34,10 @@ def set_trained(model: CausalModel, config: PartialConfig) -> None:
         ConfigError: If a pattern matches no parameter, blocks or rows are not there, or nothing is
             left to train.
     """
+    if config.train == "lora":
+        _check_patterns(model, config)
+        add_adapters(model, config.lora, config.freeze)
+        return
     names = _trained_names(model, config)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
@@ -52,8 +57,7 @@ def check_trained(shape: ModelConfig, vocab_size: int, config: PartialConfig) ->
 
 def _trained_names(model: CausalModel, config: PartialConfig) -> set[str]:
     """Returns the names of the parameters that are trained, whole or in some rows."""
-    names = [name for name, _ in model.named_parameters()]
-    frozen = {name for pattern in config.freeze for name in _matches(pattern, names)}
+    frozen = _check_patterns(model, config)
     chosen = _chosen(model, config)
     trained = {
         name
@@ -66,6 +70,12 @@ def _trained_names(model: CausalModel, config: PartialConfig) -> set[str]:
             remedy="leave a pattern of --freeze out",
         )
     return trained
+
+
+def _check_patterns(model: CausalModel, config: PartialConfig) -> set[str]:
+    """Returns the names that ``freeze`` matches; a pattern that matches none is refused."""
+    names = [name for name, _ in model.named_parameters()]
+    return {name for pattern in config.freeze for name in _matches(pattern, names)}
 
 
 def _matches(pattern: str, names: Sequence[str]) -> list[str]:

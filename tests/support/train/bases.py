@@ -25,8 +25,8 @@ def from_base(data: Path, run: Path, base: Path, **options: object) -> TrainConf
     return TrainConfig(
         data=(str(data),),
         run=run,
-        init=str(base),
         **{
+            "init": str(base),
             "batch": BatchConfig(tokens=64, micro_tokens=32),
             "optim": OptimConfig(lr=1e-2),
             "checkpoint": CheckpointConfig(every=2, keep_last=2),

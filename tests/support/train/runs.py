@@ -17,6 +17,7 @@ import sabitrain
 from sabitrain import training_state
 from sabitrain.config import TrainConfig
 from sabitrain.config_file import to_toml
+from sabitrain.models.architecture import CausalModel
 from sabitrain.monitoring.step_metrics import StepMetrics
 from support.train.tiny import TIMES
 
@@ -65,6 +66,19 @@ def spoil(patch: pytest.MonkeyPatch, steps: set[int], value: float = math.nan) -
         taken[0] += 1
         if taken[0] in steps:
             next(model.parameters()).grad[0, 0] = value
+        return clip(model, largest)
+
+    patch.setattr(training_state, "clip_gradient", clip_spoilt)
+
+
+def spoil_trained(patch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Have the gradient of these steps, counted from 1, hold no number, whatever is trained."""
+    clip, taken = training_state.clip_gradient, [0]
+
+    def clip_spoilt(model: CausalModel, largest: float) -> Tensor:
+        taken[0] += 1
+        if taken[0] in steps:
+            next(iter(model.trained().values())).grad.view(-1)[0] = math.nan
         return clip(model, largest)
 
     patch.setattr(training_state, "clip_gradient", clip_spoilt)

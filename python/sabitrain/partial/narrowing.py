@@ -1,0 +1,50 @@
+"""Frozen matrices held in bf16 where steps compute in bf16: half of the memory, and no copies.
+
+Products in bf16 narrow their weights anyway, so no step computes otherwise. But checkpoints hold
+whole models: a matrix is narrowed only if that loses no bit of it, or if no checkpoint holds it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sabitrain.models.architecture import CausalModel
+
+
+def narrow_frozen(model: CausalModel, look: bool = True) -> bool:
+    """Holds the frozen matrices of a model in bf16, and returns whether there are any.
+
+    Args:
+        model: The model, whose trained parameters are chosen.
+        look: Whether to look for matrices that lose no bit; tensors without numbers have none.
+    """
+    narrowed = False
+    for module in model.modules():
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            continue
+        weight = module.weight
+        # Rows that are trained share the memory of their matrix.
+        if weight.requires_grad or _is_trained(model, weight):
+            continue
+        # A lookup narrows nothing by itself, and DoRA measures rows in float32.
+        adapted = model.adapters is not None and not model.adapters.dora
+        only_multiplied = isinstance(module, nn.Linear) and adapted
+        narrow = weight.detach().bfloat16()
+        if not only_multiplied and not (look and narrow.to(weight.dtype).equal(weight)):
+            continue
+        if isinstance(module, nn.Embedding):
+            module.register_forward_hook(_widen)
+        weight.data = narrow
+        narrowed = True
+    return narrowed
+
+
+def _is_trained(model: CausalModel, weight: Tensor) -> bool:
+    """Returns whether rows of a matrix are trained."""
+    return any(model.get_parameter(name) is weight for name in model.rows)
+
+
+def _widen(_: nn.Module, inputs: tuple[Tensor], out_NC: Tensor) -> Tensor:
+    """Returns embeddings in float32: the residual stream is not narrowed."""
+    return out_NC.to(torch.float32)
