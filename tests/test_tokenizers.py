@@ -285,3 +285,26 @@ def test_tags_that_are_no_token_and_unknown_tokens_are_told_by_source(tmp_path: 
         f"source 'a': {ids.count(unknown_id)} tokens of its documents are `<unk>`"
     )
     assert ids.count(unknown_id) > 0
+
+
+@pytest.mark.parametrize("where", ["option", "configuration"])
+def test_the_folder_of_a_checkpoint_stands_for_its_tokenizer(tmp_path: Path, where: str) -> None:
+    base, corpus = tmp_path / "base", tmp_path / "corpus"
+    for folder in (base, corpus):
+        folder.mkdir()
+    (base / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
+    (base / "tokenizer_config.json").write_text(json.dumps({"eos_token": EOS}), "utf-8")
+    (corpus / "a.jsonl").write_text('{"text": "bata"}\n', "utf-8")
+    told = {"tokenizer": {"file": "../base"}} if where == "configuration" else {}
+    source = {"name": "a", "files": ["a.jsonl"], "segments": [{"target": "{{ text }}"}]}
+    packer.write_config(corpus, [source], pack={"seq_len": 64}, **told)
+    options = {} if told else {"tokenizer": base}
+    sabiprep.pack(corpus, tmp_path / "out", PackOptions(**options))
+    packed = (tmp_path / "out" / "tokenizer.json").read_bytes()
+    assert packed == (base / "tokenizer.json").read_bytes()
+    with sabiprep.open_dataset(tmp_path / "out") as data:
+        assert data.eos_id == Tokenizer.from_buffer(packed).token_to_id(EOS)
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json") as caught:
+        sabiprep.pack(corpus, tmp_path / "again", PackOptions(**options))
+    assert isinstance(caught.value, FileNotFoundError)
