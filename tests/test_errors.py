@@ -52,7 +52,8 @@ def no_tokenizer(corpus: Path, out: Path) -> None:
 
 
 def tokenizer_is_a_folder(corpus: Path, out: Path) -> None:
-    sabiprep.pack(corpus, out, PackOptions(tokenizer=corpus))
+    (corpus / "base" / "tokenizer.json").mkdir(parents=True)
+    sabiprep.pack(corpus, out, PackOptions(tokenizer=corpus / "base"))
 
 
 def no_tokenizer_to_encode_with(corpus: Path, out: Path) -> None:
