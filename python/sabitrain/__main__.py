@@ -36,14 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return merge(given[1:])
         if given[:1] == ["plan"]:
-            config = parse_command_line(
-                given[1:], "python -m sabitrain plan", Path("run"), PLAN_DESCRIPTION
-            )
-            # Only now, as below.
-            from sabitrain.planning import describe
-
-            print(describe(config), flush=True)
-            return 0
+            return _plan(given[1:])
         config = parse_command_line(given)
         # Only now: help and mistakes need not wait for torch.
         from sabitrain.trainer import run_training
@@ -63,6 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         print(f"sabitrain: {harmless(unforeseen(error))}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _plan(given: Sequence[str]) -> int:
+    """Runs ``plan`` and returns its exit code."""
+    words = [word for word in given if word != "--suggest"]
+    config = parse_command_line(words, "python -m sabitrain plan", Path("run"), PLAN_DESCRIPTION)
+    # Only now: help and mistakes need not wait for torch.
+    if len(words) < len(given):
+        from sabitrain.suggesting import describe_ways
+
+        print(describe_ways(config), flush=True)
+    else:
+        from sabitrain.planning import describe
+
+        print(describe(config), flush=True)
     return 0
 
 

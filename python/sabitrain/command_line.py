@@ -26,7 +26,9 @@ Train a causal language model on a packed dataset, learning from the target toke
 `python -m sabitrain selftest` tries a GPU in four minutes."""
 PLAN_DESCRIPTION = """\
 Say what a run with these options will take: parameters, steps, GPU memory, the largest micro-batch
-that fits, operations a step. Nothing is trained or written, and no GPU is needed."""
+that fits, operations a step. Nothing is trained or written, and no GPU is needed.
+
+--suggest compares the ways to train (--train): memory, operations, hours, and which fits."""
 
 
 @dataclass(frozen=True)

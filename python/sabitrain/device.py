@@ -209,6 +209,15 @@ def precision(device: torch.device, autocast: bool) -> contextlib.AbstractContex
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
+def peak_of(name: str) -> float:
+    """Returns the most operations a second in bf16 of a card in the table, by its name.
+
+    Raises:
+        KeyError: If there is no figure for it.
+    """
+    return _PEAKS[name]
+
+
 def peak_flops(device: torch.device) -> float | None:
     """Returns the most operations a second of a device in bf16; None without a cited figure."""
     return _PEAKS.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

@@ -184,7 +184,7 @@ def describe(config: TrainConfig) -> str:
         DatasetError: If a dataset cannot be read, or has no row to train on.
         TrainError: If the datasets do not fit the model.
     """
-    limit, card = _limit(config)
+    limit, card = limit_of(config)
     with open_datasets(config.datasets) as data:
         plan, seq_len = plan_run(config, data, limit), data.rows.seq_len
     fit, memory = plan.fit, plan.fit.memory
@@ -212,7 +212,7 @@ def describe(config: TrainConfig) -> str:
         *_described_validation(config, plan),
         *(f"{name}: {passes:.2f} passes" for name, passes in plan.repeats.items()),
     ]
-    return "\n".join(_wrapped(line) for line in lines)
+    return "\n".join(wrapped(line) for line in lines)
 
 
 def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
@@ -232,7 +232,7 @@ def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
     ]
 
 
-def _wrapped(line: str) -> str:
+def wrapped(line: str) -> str:
     """Returns a line broken at `_WIDTH` columns, no word cut."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     parts = textwrap.wrap(
@@ -246,7 +246,7 @@ def _wrapped(line: str) -> str:
     return "\n".join(parts)
 
 
-def _limit(config: TrainConfig) -> tuple[int, str]:
+def limit_of(config: TrainConfig) -> tuple[int, str]:
     """Returns the bytes of a GPU that a plan is for, and in words which GPU that is."""
     if not isinstance(config.memory_limit, str):
         return int(config.memory_limit * 1e9), ""

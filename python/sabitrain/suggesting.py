@@ -1,0 +1,98 @@
+"""The ways to train a model on a card: ``python -m sabitrain plan --suggest``.
+
+Each way is planned as its run would be; the first that fits is named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from sabiprep.errors import ConfigError
+from sabitrain.config import TrainConfig
+from sabitrain.data.datasets import Datasets, open_datasets
+from sabitrain.device import peak_flops, peak_of
+from sabitrain.planning import Plan, limit_of, plan_run, wrapped
+from sabitrain.starting import start_from
+
+# The card whose speed is taken where there is no GPU, and the share of a card's peak that is
+# assumed: nothing here was measured on a GPU yet.
+_CARD, _SHARE = "NVIDIA L4", 0.4
+_HEADINGS = ("--train", "trained", "memory", "micro-batch", "TFLOP a step", "hours")
+
+
+def describe_ways(config: TrainConfig) -> str:
+    """Returns a table of ways to train, at most 80 columns wide, and the settings that fit.
+
+    Args:
+        config: The settings; ``train`` is replaced.
+
+    Raises:
+        DatasetError: If a dataset cannot be read, or has no row to train on.
+        TrainError: If the datasets do not fit the model.
+    """
+    limit, card = limit_of(config)
+    with open_datasets(config.datasets) as data:
+        plans = dict(_plans(config, data, limit))
+        seq_len = data.rows.seq_len
+    name, peak = _speed()
+    rows = [_HEADINGS, *(_cells(word, plan, seq_len, peak) for word, plan in plans.items())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    first = next((word for word, plan in plans.items() if plan.fit.fits), None)
+    within = f"{limit / 1e9:g} GB{card}"
+    found = (
+        f"nothing fits {within}: pack shorter rows, or take a smaller model"
+        if first is None
+        else f"fits {within}: --train {first}"
+        + (", recomputing, as --recompute auto will" if plans[first].fit.recompute else "")
+    )
+    speed = f"hours: at {_SHARE:.0%} of the {peak / 1e12:g} TFLOP/s of an {name}, not measured"
+    return "\n".join([*lines, "", wrapped(found), wrapped(speed)])
+
+
+def _plans(config: TrainConfig, data: Datasets, limit: int) -> Iterator[tuple[str, Plan]]:
+    """Yields the plan of each way, by its ``train``, those that train most first."""
+    shape = start_from(config, weights=False)[0].model
+    words = ["all", f"last:{-(-shape.layers // 2)}", f"last:{-(-shape.layers // 4)}", "embeddings"]
+    if config.init is not None:
+        words += ["new-rows"]
+    for word in dict.fromkeys(words):
+        try:
+            yield word, plan_run(dataclasses.replace(config, train=word), data, limit)
+        except ConfigError:
+            # A checkpoint without new rows has no such way; any other fault shows with `all`.
+            if word == "all":
+                raise
+
+
+def _speed() -> tuple[str, float]:
+    """Returns a card and the operations a second at its peak."""
+    if torch.cuda.is_available():
+        peak = peak_flops(torch.device("cuda", 0))
+        if peak is not None:
+            return torch.cuda.get_device_name(0), peak
+    return _CARD, peak_of(_CARD)
+
+
+def _cells(word: str, plan: Plan, seq_len: int, peak: float) -> tuple[str, ...]:
+    """Returns the cells of a way's line."""
+    fit = plan.fit
+    micro_batch = f"{fit.micro_rows * seq_len:,}" if fit.fits else "does not fit"
+    hours = plan.steps * plan.flops.executed / (_SHARE * peak) / 3600
+    return (
+        word,
+        f"{plan.trained_parameters:,}",
+        f"{fit.memory.total / 1e9:.2f} GB",
+        micro_batch,
+        f"{plan.flops.executed / 1e12:,.2f}",
+        f"{hours:,.1f}" if hours >= 0.1 else "< 0.1",
+    )

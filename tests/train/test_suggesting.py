@@ -1,0 +1,60 @@
+"""The ways to train on a card, compared by ``plan --suggest``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from sabiprep.dataset import open_dataset
+from sabiprep.errors import DatasetError
+from sabitrain.__main__ import main
+from sabitrain.data.datasets import Datasets
+from sabitrain.planning import plan_run
+from sabitrain.suggesting import describe_ways
+from support.train.tiny import tiny_config, write_tiny
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return write_tiny(tmp_path / "data").path
+
+
+def test_each_way_has_the_memory_of_its_plan_and_the_first_that_fits_is_named(data, tmp_path):
+    config = tiny_config(data, tmp_path / "run")
+    text = describe_ways(config)
+    lines = [line.split() for line in text.splitlines()[1:] if line and line[0] != " "]
+    words = ["all", "last:1", "embeddings"]
+    assert [line[0] for line in lines[: len(words)]] == words
+    with open_dataset(data) as dataset:
+        for word, line in zip(words, lines, strict=False):
+            plan = plan_run(dataclasses.replace(config, train=word), Datasets([dataset]))
+            assert line[1] == f"{plan.trained_parameters:,}"
+            assert line[2] == f"{plan.fit.memory.total / 1e9:.2f}"
+    assert "--train all" in text and "not measured" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_a_limit_leaves_the_ways_that_train_less(data, tmp_path):
+    config = tiny_config(data, tmp_path / "run")
+    with open_dataset(data) as dataset:
+        plans = {
+            word: plan_run(dataclasses.replace(config, train=word), Datasets([dataset]))
+            for word in ("all", "last:1")
+        }
+    sizes = [plan.fit.memory.total for plan in plans.values()]
+    assert sizes[1] < sizes[0]
+    between = sum(sizes) / 2 / 1e9
+    text = describe_ways(dataclasses.replace(config, memory_limit=between, recompute="off"))
+    assert "does not fit" in text.splitlines()[1] and "--train last:1" in text
+    assert "nothing fits" in describe_ways(dataclasses.replace(config, memory_limit=0.5))
+
+
+def test_it_is_a_word_of_plan_and_its_errors_are_those_of_plan(data, tmp_path, capsys):
+    assert main(["plan", "--data", str(data), "--suggest"]) == 0
+    assert capsys.readouterr().out.startswith("--train")
+    assert main(["plan", "--suggest", "--data", str(tmp_path / "nothing")]) == 1
+    assert "Remedy" in capsys.readouterr().err
+    with pytest.raises(DatasetError):
+        describe_ways(tiny_config(tmp_path / "nothing", tmp_path / "run"))
