@@ -6,35 +6,19 @@ import json
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from sabiprep.errors import TrainError
 from sabitrain.checkpoints.pretrained import load_pretrained, open_pretrained, shape_of
-from sabitrain.models.architecture import CausalModel, architecture_of, make_model
+from sabitrain.models.architecture import architecture_of, make_model
 from sabitrain.models.rotary import frequencies, rotary_tables
 from sabitrain.models.settings import ModelConfig
 from support.train.families import (
     FAMILIES,
-    VOCAB_SIZE,
-    in_float64,
-    logits_alone,
+    assert_equal_gradients,
+    assert_equal_logits,
     make_theirs,
     save_theirs,
 )
-
-LENGTHS = [1, 30, 2, 17, 9, 40]
-
-
-@pytest.fixture
-def ids() -> Tensor:
-    return torch.randint(0, VOCAB_SIZE, (sum(LENGTHS),), generator=torch.Generator().manual_seed(3))
-
-
-def logits(model: CausalModel, ids: Tensor, at: Tensor | None = None) -> Tensor:
-    bounds = torch.tensor([0, *LENGTHS, 0]).cumsum(0).int()
-    positions = torch.cat([torch.arange(length) for length in LENGTHS])
-    return F.linear(model(ids, positions, bounds, max(LENGTHS), at), model.head_VC)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -44,28 +28,12 @@ def both(request, tmp_path):
     return theirs, load_pretrained(open_pretrained(folder))
 
 
-def test_packed_documents_have_the_logits_that_each_has_alone_in_transformers(both, ids):
-    theirs, ours = both
-    with torch.no_grad():
-        expected = logits_alone(theirs, ids, LENGTHS)
-        assert expected.std() > 0.1, "logits that hardly differ would show nothing"
-        torch.testing.assert_close(logits(ours, ids), expected, rtol=1e-5, atol=1e-5)
-        expected = logits_alone(in_float64(theirs), ids, LENGTHS)
-        torch.testing.assert_close(logits(ours.double(), ids), expected, rtol=1e-10, atol=1e-10)
+def test_packed_documents_have_the_logits_that_each_has_alone_in_transformers(both):
+    assert_equal_logits(*both)
 
 
-def test_gradients_equal_those_of_transformers_also_where_the_end_is_skipped(both, ids):
-    theirs, ours = in_float64(both[0]), both[1].double()
-    wanted = torch.tensor([3, 4, 20, 31, 40, 60, 98])
-    targets = (ids[wanted] + 1) % VOCAB_SIZE
-    F.cross_entropy(logits_alone(theirs, ids, LENGTHS)[wanted], targets).backward()
-    expected = {name: value.grad for name, value in theirs.named_parameters()}
-    for at in (None, wanted):
-        ours.zero_grad()
-        found = logits(ours, ids, at)
-        F.cross_entropy(found if at is not None else found[wanted], targets).backward()
-        for name, parameter in ours.named_parameters():
-            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-10)
+def test_gradients_equal_those_of_transformers_also_where_the_end_is_skipped(both):
+    assert_equal_gradients(*both)
 
 
 def test_what_is_written_back_is_what_was_read(both, tmp_path):

@@ -18,7 +18,13 @@ from sabitrain.command_line import parse_command_line
 from sabitrain.config import BatchConfig, CheckpointConfig, ModelConfig, OptimConfig, TrainConfig
 from sabitrain.planning import describe
 from sabitrain.trainer import run_training
-from support.train.families import FAMILIES, VOCAB_SIZE, make_theirs, save_theirs
+from support.train.families import (
+    FAMILIES,
+    assert_equal_gradients,
+    assert_equal_logits,
+    make_theirs,
+    save_theirs,
+)
 from support.train.runs import without_times
 from support.train.tiny import EOS, write_tiny
 
@@ -79,12 +85,9 @@ def test_a_run_trains_on_and_its_checkpoint_is_the_familys_own(data, tmp_path, f
     theirs = AutoModelForCausalLM.from_pretrained(report.checkpoint)
     original = AutoModelForCausalLM.from_pretrained(base)
     assert type(theirs) is type(original)
-    ids = torch.arange(20)[None] % VOCAB_SIZE
     ours = load_checkpoint(report.checkpoint)
-    bounds = torch.tensor([0, 20], dtype=torch.int32)
-    with torch.no_grad():
-        logits = ours(ids[0], torch.arange(20), bounds, 20) @ ours.head_VC.T
-        torch.testing.assert_close(theirs(ids).logits[0], logits, rtol=1e-4, atol=1e-4)
+    assert_equal_logits(theirs.eval(), ours)
+    assert_equal_gradients(theirs, ours)
     assert theirs.generation_config.eos_token_id == [*ENDS, EOS]
     assert theirs.generation_config.temperature == 0.6
     assert (report.checkpoint / "chat_template.jinja").read_text() == CHAT_TEMPLATE

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
+import torch.nn.functional as F
 from torch import Tensor
+
+from sabitrain.models.architecture import CausalModel
 
 VOCAB_SIZE = 40
 
@@ -126,13 +128,46 @@ def logits_alone(model: Any, ids: Tensor, lengths: list[int]) -> Tensor:
     return torch.cat(parts)
 
 
-def word_tokenizer(words: int = VOCAB_SIZE) -> Tokenizer:
-    """A tokenizer of one token a word: ``</s>``, ``<s>``, ``w2``, ``w3``, …"""
-    from tokenizers import AddedToken, models, pre_tokenizers
+LENGTHS = [1, 30, 2, 17, 9, 40]
+"""The documents of a packed row."""
 
-    names = ["</s>", "<s>", *(f"w{index}" for index in range(2, words))]
-    vocabulary = {name: id_ for id_, name in enumerate(names)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w2"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names[:2]])
-    return tokenizer
+
+def _ids() -> Tensor:
+    return torch.randint(0, VOCAB_SIZE, (sum(LENGTHS),), generator=torch.Generator().manual_seed(3))
+
+
+def logits_packed(model: CausalModel, ids: Tensor, at: Tensor | None = None) -> Tensor:
+    """Our logits of documents packed into one row, at all positions or at some."""
+    bounds = torch.tensor([0, *LENGTHS, 0]).cumsum(0).int()
+    positions = torch.cat([torch.arange(length) for length in LENGTHS])
+    return F.linear(model(ids, positions, bounds, max(LENGTHS), at), model.head_VC)
+
+
+def assert_equal_logits(theirs: Any, ours: CausalModel) -> None:
+    """Holds packed documents to each document alone, in float32 and in float64."""
+    ids = _ids()
+    with torch.no_grad():
+        expected = logits_alone(theirs, ids, LENGTHS)
+        assert expected.std() > 0.1, "logits that hardly differ would show nothing"
+        torch.testing.assert_close(logits_packed(ours, ids), expected, rtol=1e-5, atol=1e-5)
+        expected = logits_alone(in_float64(theirs), ids, LENGTHS)
+        packed = logits_packed(ours.double(), ids)
+        torch.testing.assert_close(packed, expected, rtol=1e-10, atol=1e-10)
+
+
+def assert_equal_gradients(theirs: Any, ours: CausalModel) -> None:
+    """Holds the gradients of all parameters to theirs in float64, the end skipped or not."""
+    theirs, ours, ids = in_float64(theirs), ours.double(), _ids()
+    wanted = torch.tensor([3, 4, 20, 31, 40, 60, 98])
+    targets = (ids[wanted] + 1) % VOCAB_SIZE
+    # Theirs gives the row of the padding token no gradient, wherever it stands.
+    theirs.get_input_embeddings().padding_idx = None
+    theirs.zero_grad()
+    F.cross_entropy(logits_alone(theirs, ids, LENGTHS)[wanted], targets).backward()
+    expected = {name: value.grad for name, value in theirs.named_parameters()}
+    for at in (None, wanted):
+        ours.zero_grad()
+        found = logits_packed(ours, ids, at)
+        F.cross_entropy(found if at is not None else found[wanted], targets).backward()
+        for name, parameter in ours.named_parameters():
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-10)
