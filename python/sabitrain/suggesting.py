@@ -63,7 +63,9 @@ def _plans(config: TrainConfig, data: Datasets, limit: int) -> Iterator[tuple[st
     """Yields the plan of each way, by its ``train``, those that train most first."""
     shape = start_from(config, weights=False)[0].model
     words = ["all", f"last:{-(-shape.layers // 2)}", f"last:{-(-shape.layers // 4)}", "embeddings"]
+    # Adapters and new rows are of a checkpoint.
     if config.init is not None:
+        words[1:1] = ["lora"]
         words += ["new-rows"]
     for word in dict.fromkeys(words):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from sabitrain.adapt.trimming import check_texts, encode_stretches, keep_tokens,
 from sabitrain.adapt.width import Importance, check_widths, heads_of, importance, prune_width
 from sabitrain.adapt.words import count_words
 from sabitrain.checkpoints.hub import find_checkpoint
-from sabitrain.checkpoints.pretrained import TOKENIZER_FILE
+from sabitrain.checkpoints.pretrained import ADAPTED_FILE, TOKENIZER_FILE
 
 Done = tuple[Draft, Step]
 
@@ -56,8 +57,23 @@ def adapt(config: AdaptConfig) -> Report:
                 draft, done = step(config, draft, library)
                 steps.append(done)
         report = _report(config, name, base, draft, steps, library)
-    write_draft(draft, config.new)
+    write_draft(_with_new_rows(draft, base), config.new)
     return report
+
+
+def _with_new_rows(draft: Draft, base: Draft) -> Draft:
+    """Returns the draft with a file that names its new rows, where it has some.
+
+    ``--train new-rows`` trains these. New tokens have the last ids, in any step.
+    """
+    if draft.files.get(TOKENIZER_FILE) == base.files.get(TOKENIZER_FILE):
+        return draft
+    before = base.tokenizer.ids
+    new = sorted(id_ for token, id_ in draft.tokenizer.ids.items() if token not in before)
+    if not new:
+        return draft
+    rows = {"new_rows": [new[0], new[-1] + 1]}
+    return replace(draft, documents={**draft.documents, ADAPTED_FILE: rows})
 
 
 class _Library:
