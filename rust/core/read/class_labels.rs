@@ -1,5 +1,5 @@
-//! `ClassLabels`: the names behind the numbers that `datasets` stores for labels. `LabelReader`: the
-//! records of a reader, some of whose labels are shown by name.
+//! `ClassLabels`: the names behind the numbers that `datasets` stores for labels, and
+//! records whose labels are shown by name.
 //!
 //! A file of columns keeps the names in its schema; `save_to_disk` also writes them beside it.
 
@@ -8,12 +8,11 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
+use super::changed::Changed;
 use super::format::FormatName;
-use super::json::{Fields, Number, Value};
+use super::json::{Number, Value};
 use super::record::{Reader, malformed};
-use super::slots::Slots;
 use crate::error::{Error, Result};
-use crate::schema::Refusal;
 use crate::storage::Storage;
 
 /// The key of a schema's metadata that holds the features of `datasets`.
@@ -152,55 +151,21 @@ pub(super) fn refuse_no_field(labels: &ClassLabels) -> Result<()> {
     Ok(())
 }
 
-/// A cursor over records with the names of labels in place of their numbers.
-pub(super) struct LabelReader {
-    reader: Box<dyn Reader>,
-    /// The path of each field, and the names of its labels.
-    labels: Vec<(Vec<String>, Vec<String>)>,
-}
-
-impl LabelReader {
-    /// Returns the records of `reader` with the names of `labels`.
-    pub(super) fn over(reader: Box<dyn Reader>, labels: Option<&ClassLabels>) -> Box<dyn Reader> {
-        let Some(labels) = labels else { return reader };
-        let path = |field: &str| field.split('.').map(str::to_owned).collect();
-        let labels = labels.iter().map(|(field, names)| (path(field), names.clone())).collect();
-        Box::new(Self { reader, labels })
-    }
-}
-
-impl Reader for LabelReader {
-    fn advance(&mut self) -> Result<bool> {
-        self.reader.advance()
-    }
-
-    fn offset(&self) -> u64 {
-        self.reader.offset()
-    }
-
-    fn bytes(&self) -> usize {
-        self.reader.bytes()
-    }
-
-    /// Numbers have no slots.
-    fn fill<'a>(&'a self, _: &mut Slots<'a>) -> bool {
-        false
-    }
-
-    fn fields(&self) -> std::result::Result<Fields, Refusal> {
-        let mut fields = self.reader.fields()?;
-        for (path, names) in &self.labels {
+/// Returns the records of `reader` with the names of `labels` in place of their numbers.
+pub(super) fn with_names(reader: Box<dyn Reader>, labels: Option<&ClassLabels>) -> Box<dyn Reader> {
+    let Some(labels) = labels else { return reader };
+    let path = |field: &str| field.split('.').map(str::to_owned).collect();
+    let labels: Vec<(Vec<String>, Vec<String>)> =
+        labels.iter().map(|(field, names)| (path(field), names.clone())).collect();
+    Changed::over(reader, move |fields| {
+        for (path, names) in &labels {
             let Some((first, rest)) = path.split_first() else { continue };
             let Some(value) = fields.get_mut(first) else { continue };
             name(value, rest, names)
                 .map_err(|why| malformed(format!("field '{}' is {why}", path.join("."))))?;
         }
-        Ok(fields)
-    }
-
-    fn is_doubtful(&self) -> bool {
-        self.reader.is_doubtful()
-    }
+        Ok(())
+    })
 }
 
 /// Puts names in the place of the numbers at `path` of a value, in lists too. A label of -1 is

@@ -5,6 +5,7 @@
 //! record, or fills the slots of the fields that templates show. A format is a file in `formats/`
 //! and a line of the table there; no other module asks for the format of a file.
 
+mod changed;
 mod class_labels;
 mod columnar;
 mod columns;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::class_labels::LabelReader;
+use super::class_labels::with_names;
 use super::encoding::{Encoding, not_text};
 use super::format::FormatName;
 use super::json::{Fields, parse_needed};
-use super::literals::LiteralReader;
+use super::literals::with_literals;
 use super::needed::Needed;
 use super::request::Request;
 use super::slots::{FieldTree, Slots};
@@ -211,8 +211,8 @@ impl Records {
             range: request.range.clone(),
             ..*request
         })?;
-        let reader = LiteralReader::over(reader, request.options.literals.as_ref(), &needed);
-        let reader = LabelReader::over(reader, request.options.labels.as_ref());
+        let reader = with_literals(reader, request.options.literals.as_ref(), &needed);
+        let reader = with_names(reader, request.options.labels.as_ref());
         let wanted = request.wanted.filter(|_| tree.is_some()).cloned();
         Ok(Self { reader, view, wanted, nth_input })
     }
@@ -264,7 +264,7 @@ pub(crate) fn for_each_text(
         range: request.range.clone(),
         ..*request
     })?;
-    let mut reader = LabelReader::over(reader, request.options.labels.as_ref());
+    let mut reader = with_names(reader, request.options.labels.as_ref());
     while reader.advance()? {
         field.text(&*reader, &view, &mut each)?;
     }
