@@ -7,7 +7,7 @@ mod letters;
 
 use std::ops::Range;
 
-use super::draws::Draws;
+use super::draws::{Draws, Shares};
 use super::texts::{Clusters, is_letter, words};
 use super::{Augmentation, Augmenting};
 use crate::plan::Noise;
@@ -16,8 +16,8 @@ use letters::replacement;
 /// Makes a text noisy.
 #[derive(Debug)]
 pub(super) struct Denoise {
-    chars: [f64; 4],
-    words: [f64; 5],
+    chars: Shares<4>,
+    words: Shares<5>,
 }
 
 /// Kinds of noise in letters, in the order of their rates.
@@ -36,7 +36,7 @@ const SPACE_DOUBLE: usize = 4;
 impl Denoise {
     /// Returns an augmentation with these rates.
     pub(super) fn new(noise: &Noise) -> Self {
-        Self { chars: noise.chars(), words: noise.words() }
+        Self { chars: Shares::new(noise.chars()), words: Shares::new(noise.words()) }
     }
 }
 
@@ -115,24 +115,47 @@ impl Noisy<'_> {
         let place = |range: Range<usize>| start + range.start..start + range.end;
         clusters.extend(Clusters::of(&self.text[word]).map(place));
         let (mut nth, before) = (0, self.out.len());
+        // The clusters from here on are pushed as they are, together.
+        let mut kept = nth;
         while nth < clusters.len() {
+            let noise = if self.text[clusters[nth].clone()].starts_with(is_letter) {
+                self.draws.among(&self.denoise.chars)
+            } else {
+                None
+            };
+            let Some(noise) = noise else {
+                nth += 1;
+                continue;
+            };
+            self.push_clusters(&clusters[kept..nth]);
             let is_only = nth + 1 == clusters.len() && self.out.len() == before;
-            nth += self.push_cluster(&clusters, nth, is_only);
+            nth += self.push_noisy(noise, &clusters, nth, is_only);
+            kept = nth;
         }
+        self.push_clusters(&clusters[kept..]);
         self.clusters = clusters;
+    }
+
+    /// Appends clusters that follow one another as they are.
+    fn push_clusters(&mut self, clusters: &[Range<usize>]) {
+        if let (Some(first), Some(last)) = (clusters.first(), clusters.last()) {
+            self.push(first.start..last.end);
+        }
     }
 
     /// Appends a cluster of a word with noise, or two if they change places. Returns their number.
     /// `is_only` says that the word would be lost without the cluster.
-    fn push_cluster(&mut self, clusters: &[Range<usize>], nth: usize, is_only: bool) -> usize {
+    fn push_noisy(
+        &mut self,
+        noise: usize,
+        clusters: &[Range<usize>],
+        nth: usize,
+        is_only: bool,
+    ) -> usize {
         let cluster = clusters[nth].clone();
-        if !self.text[cluster.clone()].starts_with(is_letter) {
-            self.push(cluster);
-            return 1;
-        }
-        match self.draws.among(&self.denoise.chars) {
-            Some(DROP) if !is_only => {}
-            Some(SWAP) => {
+        match noise {
+            DROP if !is_only => {}
+            SWAP => {
                 let next = clusters.get(nth + 1).cloned();
                 if let Some(next) =
                     next.filter(|next| self.text[next.clone()].starts_with(is_letter))
@@ -143,11 +166,11 @@ impl Noisy<'_> {
                 }
                 self.push(cluster);
             }
-            Some(REPEAT) => {
+            REPEAT => {
                 self.push(cluster.clone());
                 self.push(cluster);
             }
-            Some(REPLACE) => {
+            REPLACE => {
                 let other = replacement(self.text, cluster.clone(), self.draws);
                 self.out.push_str(other.as_deref().unwrap_or(&self.text[cluster]));
             }

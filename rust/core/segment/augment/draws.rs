@@ -2,7 +2,31 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::choice::within;
+/// Shares of all choices, ready to be drawn by: each ends below a bound of the upper 53 bits.
+#[derive(Debug)]
+pub(super) struct Shares<const N: usize>([u64; N]);
+
+impl<const N: usize> Shares<N> {
+    /// Returns these shares, the rest of the choices left over.
+    pub(super) fn new(shares: [f64; N]) -> Self {
+        let mut sum = 0.0;
+        // Exact, since a power of two scales a float without rounding.
+        Self(shares.map(|share| {
+            sum += share;
+            (sum * 53_f64.exp2()).ceil() as u64
+        }))
+    }
+
+    /// Returns the index of the share that a draw falls into.
+    fn index_of(&self, draw: u64) -> Option<usize> {
+        let draw = draw >> 11;
+        // Nearly all draws are of the rest.
+        if draw >= *self.0.last()? {
+            return None;
+        }
+        self.0.iter().position(|bound| draw < *bound)
+    }
+}
 
 /// Random numbers in a fixed order: number n is the xxh3-64 of (key, n).
 #[derive(Debug)]
@@ -39,13 +63,8 @@ impl Draws {
 
     /// Returns the index of one of some things that have these shares of all choices; `None` for
     /// the rest of the choices.
-    pub(super) fn among<const N: usize>(&mut self, shares: &[f64; N]) -> Option<usize> {
-        let draw = self.draw();
-        let mut sum = 0.0;
-        shares.iter().position(|share| {
-            sum += share;
-            within(draw, sum)
-        })
+    pub(super) fn among<const N: usize>(&mut self, shares: &Shares<N>) -> Option<usize> {
+        shares.index_of(self.draw())
     }
 
     /// Returns which of `count` things are chosen, so that `wanted` of them are.
@@ -72,9 +91,29 @@ impl Draws {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::choice::within;
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn a_share_is_that_of_the_fractions(
+            shares in prop::array::uniform4(prop_oneof![Just(0.0), 0.0..0.3, 0.0..1e-15]),
+            draw: u64,
+            near in 0usize..4,
+            beside in -2i64..3,
+        ) {
+            let bounds = Shares::new(shares);
+            let near = (bounds.0[near].saturating_add_signed(beside) << 11) | (draw & 0x7ff);
+            for draw in [draw, near] {
+                let mut sum = 0.0;
+                let expected = shares.iter().position(|share| {
+                    sum += share;
+                    within(draw, sum)
+                });
+                prop_assert_eq!(bounds.index_of(draw), expected);
+            }
+        }
+
         #[test]
         fn a_subset_has_its_size_and_an_order_every_number(
             key: u64,
@@ -95,7 +134,7 @@ mod tests {
         let mut draws = Draws::new(7);
         let mut counts = [0; 3];
         for _ in 0..20_000 {
-            counts[draws.among(&[0.25, 0.5]).unwrap_or(2)] += 1;
+            counts[draws.among(&Shares::new([0.25, 0.5])).unwrap_or(2)] += 1;
         }
         for (count, expected) in counts.into_iter().zip([5_000, 10_000, 5_000_i32]) {
             assert!((count - expected).abs() < 300, "{counts:?}");

@@ -24,6 +24,7 @@ fn is_space(char: char) -> bool {
 /// Returns whether a character is a letter.
 pub(super) fn is_letter(char: char) -> bool {
     match char {
+        '\0'..='\u{7f}' => char.is_ascii_alphabetic(),
         // Of these, all but two signs are letters: most texts need no search.
         '\u{c0}'..='\u{2af}' => !matches!(char, '×' | '÷'),
         '\u{1e00}'..='\u{1eff}' => true,
