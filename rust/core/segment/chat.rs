@@ -238,15 +238,15 @@ impl Chat {
         let messages = seen.messages.iter().enumerate();
         let messages: Jinja =
             messages.map(|(index, message)| message.value(index, signs, shows_only)).collect();
-        let mut names = vec![
-            ("messages".to_owned(), messages),
-            ("tools".to_owned(), data(seen.tools)),
-            ("documents".to_owned(), data(seen.documents)),
-            ("add_generation_prompt".to_owned(), Jinja::from(seen.add_generation_prompt)),
+        let names = [
+            ("messages", messages),
+            ("tools", data(seen.tools)),
+            ("documents", data(seen.documents)),
+            ("add_generation_prompt", Jinja::from(seen.add_generation_prompt)),
         ];
         let tokens = self.found.tokens.iter();
-        names.extend(tokens.map(|(name, token)| (name.clone(), Jinja::from(token.as_str()))));
-        Jinja::from_pairs(names)
+        let tokens = tokens.map(|(name, token)| (name.as_str(), Jinja::from(token.as_str())));
+        Jinja::from_pairs(names.into_iter().chain(tokens))
     }
 
     /// Renders the conversation of a record into `out`.
@@ -341,7 +341,8 @@ fn without_generation(
     marked: Marked,
     signs: Option<[char; 2]>,
 ) -> Option<(Marked, Vec<Range<usize>>)> {
-    let Some(signs) = signs.filter(|signs| marked.text.contains(*signs)) else {
+    let Some(signs) = signs.filter(|signs| super::marks::find(&marked.text, *signs).is_some())
+    else {
         return Some((marked, Vec::new()));
     };
     let (mut text, mut spans) = (String::with_capacity(marked.text.len()), Vec::new());

@@ -233,10 +233,10 @@ impl Message<'_> {
         };
         let is_known = KNOWN_ROLES.contains(&self.role);
         let role = if is_known { Jinja::from(self.role) } else { marked(self.role, Kind::Aside) };
-        let mut pairs = vec![("role".to_owned(), role)];
+        let mut pairs = vec![("role", role)];
         let content =
             if self.lacks_text { Jinja::from(()) } else { marked(&self.text, Kind::Content) };
-        pairs.push(("content".to_owned(), content));
+        pairs.push(("content", content));
         for &(key, value) in &self.others {
             let kind = match key {
                 _ if CALLS.contains(&key) => Kind::Call,
@@ -248,7 +248,7 @@ impl Message<'_> {
                 Some(signs) if !text.is_empty() => signs.marked(text, label),
                 _ => text.to_owned(),
             };
-            pairs.push((key.to_owned(), value_of(value, &string, shows_only)));
+            pairs.push((key, value_of(value, &string, shows_only)));
         }
         Jinja::from_pairs(pairs)
     }

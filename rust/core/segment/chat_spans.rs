@@ -167,7 +167,8 @@ impl Conversation<'_> {
         };
         let end = self.end_of_turn(index, shown.last, controls);
         let content = message.text.trim_matches(is_space);
-        if !text[start..end].contains(content) {
+        let answer = text[start..end].trim_start();
+        if !answer.starts_with(content) && !answer.contains(content) {
             return Err(format!(
                 "{} is not shown as it is written ({} of its {} bytes are left): a template may \
                  trim a trained message, but not change it; train_on = \"last\" trains the last \

@@ -163,7 +163,8 @@ impl Controls {
         let is_noncharacter =
             |c: &char| (*c as u32) & 0xfffe == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(c);
         // In UTF-8 they begin with a byte that few texts hold.
-        let may_hold = |text: &&str| text.bytes().any(|byte| byte >= 0xef);
+        let highest = |bytes: &[u8]| bytes.iter().fold(0, |most, byte| most.max(*byte));
+        let may_hold = |text: &&str| text.as_bytes().chunks(64).any(|bytes| highest(bytes) >= 0xef);
         let used: HashSet<char> =
             texts.filter(may_hold).flat_map(str::chars).filter(is_noncharacter).collect();
         noncharacters().filter(move |c| !used.contains(c))

@@ -99,7 +99,15 @@ pub(crate) fn begin(has_numbers: bool, signs: Signs) {
 
 /// Returns whether `text` holds marks.
 pub(crate) fn are_in(text: &str) -> bool {
-    text.contains(SIGNS.get().edges)
+    find(text, SIGNS.get().edges).is_some()
+}
+
+/// Returns the place of the first of two marks in `text`. Few texts hold the bytes that marks begin
+/// with, so that these are looked for.
+pub(crate) fn find(text: &str, marks: [char; 2]) -> Option<usize> {
+    let [first, second] = marks.map(|mark| mark.encode_utf8(&mut [0; 4]).as_bytes()[0]);
+    memchr::memchr2_iter(first, second, text.as_bytes())
+        .find(|&place| text[place..].starts_with(marks))
 }
 
 /// Returns `text` without marks.
@@ -179,7 +187,7 @@ impl Marked {
         let mut open = None;
         let mut rest = marked;
         // Marks are rare: the text between them is copied as a whole.
-        while let Some(found) = rest.find(signs.edges) {
+        while let Some(found) = find(rest, signs.edges) {
             out.text.push_str(&rest[..found]);
             let mark = rest[found..].chars().next().unwrap_or(closing);
             rest = &rest[found + mark.len_utf8()..];
@@ -451,6 +459,8 @@ mod tests {
             prop_assert_eq!(&read, &expected);
             prop_assert_eq!(Marked::read(&read.write()), read.clone());
             prop_assert_eq!(without_marks(&written), read.text.as_str());
+            let edges = signs().edges;
+            prop_assert_eq!(find(&written, edges), written.find(edges));
             // A slice has the labels of its letters.
             let end = (start + len).min(read.text.len());
             let is_cut = |index: usize| read.text.is_char_boundary(index);
