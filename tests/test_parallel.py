@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+import sabiprep
 from sabiprep import ConfigError, InputError, _core
 from sabiprep.dataset import open_dataset
 from support import packer
@@ -204,3 +205,20 @@ def test_damage_on_one_side_costs_its_record_alone(tmp_path: Path) -> None:
         (2, "field 'yo' is not UTF-8 from byte 1 on"),
         (3, "field 'en' is longer than 16 MiB"),
     ]
+
+
+def test_progress_counts_the_bytes_of_every_side(tmp_path: Path) -> None:
+    lines = 40_000
+    sides = {name: "".join(f"{name} {nth}\n" for nth in range(lines)) for name in ("t.en", "t.yo")}
+    told: list[tuple[str, int, int, int, int]] = []
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json("bytes"), "utf-8")
+    for name, text in sides.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    packer.write_config(tmp_path, [{"name": "s", "files": FILES, "segments": SEGMENTS}])
+    sabiprep.pack(tmp_path, tmp_path / "out", progress=lambda *counts: told.append(counts))
+    mapped = [(records, done, total) for phase, records, done, total, _ in told if phase == "map"]
+    assert {total for *_, total in mapped} == {sum(map(len, sides.values()))}
+    shares = [(records / lines, done / total) for records, done, total in mapped]
+    assert len({records for records, _ in shares}) > 1
+    # A line is as long as any other: bytes go on as records do, and end where they end.
+    assert all(abs(done - records) < 0.1 for records, done in shares), shares

@@ -178,8 +178,12 @@ def test_a_file_that_is_itself_called_lang_is_no_language(tmp_path: Path) -> Non
     source = {"name": "a", "files": ["{lang}.jsonl"], "segments": segments}
     report = pack(corpus, [source])
     assert [told(source)[:3] for source in report.sources] == [("a", "a", "und")]
-    with pytest.raises(ConfigError, match=r"`name` holds {lang}, and no entry of `files` does"):
+    own = r"`name` holds {lang}, and `{lang}.jsonl` is itself the name of a file"
+    with pytest.raises(ConfigError, match=own) as error:
         pack(corpus, [{**source, "name": "a{lang}"}])
+    assert error.value.remedy == "rename the file, or leave {lang} out of `name`"
+    with pytest.raises(ConfigError, match="`name` holds {lang}, and no entry of `files` does"):
+        pack(corpus, [{**source, "name": "a{lang}", "files": ["*.jsonl"]}])
 
 
 # Languages in the records. The slow form: the records sorted into a file a language by Python.

@@ -64,6 +64,15 @@ fn refuse_unnamed(spec: &SourceSpec) -> Result<()> {
         ("each", holds(each)),
     ];
     let Some((key, _)) = keys.into_iter().find(|(_, holds)| *holds) else { return Ok(()) };
+    let sides = spec.files.fields();
+    let mut named = sides.iter().flat_map(|side| spec.files.patterns(side.as_deref()));
+    if let Some(file) = named.find(|pattern| pattern.contains(LANG)) {
+        return Err(Error::config(format!(
+            "`{key}` holds {LANG}, and `{file}` is itself the name of a file: it stands for no \
+             language"
+        ))
+        .remedy(format!("rename the file, or leave {LANG} out of `{key}`")));
+    }
     Err(Error::config(format!("`{key}` holds {LANG}, and no entry of `files` does")).remedy(
         format!(
             "write {LANG} where the language stands in the names of its files, such as \
