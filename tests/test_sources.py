@@ -182,7 +182,7 @@ def test_a_file_that_is_itself_called_lang_is_no_language(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=own) as error:
         pack(corpus, [{**source, "name": "a{lang}"}])
     assert error.value.remedy == "rename the file, or leave {lang} out of `name`"
-    with pytest.raises(ConfigError, match="`name` holds {lang}, and no entry of `files` does"):
+    with pytest.raises(ConfigError, match=r"`name` holds {lang}, and no entry of `files` does"):
         pack(corpus, [{**source, "name": "a{lang}", "files": ["*.jsonl"]}])
 
 
