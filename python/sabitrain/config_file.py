@@ -22,6 +22,7 @@ import tyro
 from sabiprep.errors import ConfigError
 from sabiprep.files import CONFIG_LIMIT, read_whole
 from sabitrain.config import PRESETS, TrainConfig
+from sabitrain.partial.settings import Phase
 from sabitrain.settings import Switch, names_where
 
 CONFIG_FILE = "config.toml"
@@ -102,14 +103,24 @@ def to_toml(config: TrainConfig) -> str:
     """
     values, unsaved = dataclasses.asdict(config), names_where(TrainConfig, "saved", False)
     sections = {name: value for name, value in values.items() if isinstance(value, dict)}
+    lists = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, tuple) and any(isinstance(entry, dict) for entry in value)
+    }
     top = {
         name: value
         for name, value in values.items()
-        if name not in sections and name not in unsaved
+        if name not in sections and name not in lists and name not in unsaved
     }
     blocks = ["\n".join(_toml_lines(top))]
     blocks += [
         "\n".join([f"[{name}]", *_toml_lines(section)]) for name, section in sections.items()
+    ]
+    blocks += [
+        "\n".join([f"[[{name}]]", *_toml_lines(entry)])
+        for name, entries in lists.items()
+        for entry in entries
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -183,6 +194,9 @@ def _value(hint: Any, value: Any, file: str | None, key: str) -> Any:
             return value
         if typing.get_origin(option) is tuple and isinstance(value, list):
             inner = typing.get_args(option)[0]
+            if dataclasses.is_dataclass(inner) and all(isinstance(entry, dict) for entry in value):
+                assert isinstance(inner, type)
+                return tuple(_build(inner, entry, file, f"{key}.") for entry in value)
             if all(type(entry) is inner for entry in value):
                 return tuple(value)
         if key == "data" and isinstance(value, str):
@@ -195,6 +209,7 @@ def _describe(options: Sequence[Any]) -> str:
     words: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
     words |= {str: "a string", Path: "a path"}
     words |= {tuple[int, ...]: "a list of whole numbers", tuple[str, ...]: "a list of strings"}
+    words |= {tuple[Phase, ...]: "tables, each written as [[phase]]"}
     named = []
     for option in options:
         if typing.get_origin(option) is Literal:

@@ -35,6 +35,7 @@ from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.loss import predicting_states, weighted_loss
 from sabitrain.optim.optimizers import clip_gradient, make_optimizers, skip_where
 from sabitrain.partial.narrowing import narrow_frozen
+from sabitrain.partial.phases import phase_configs
 from sabitrain.partial.trained import set_trained
 
 RESERVE = 10**9
@@ -115,6 +116,11 @@ def memory_of(
         accumulate: Whether the step has several micro-batches, so that gradients are there when a
             backward pass begins.
     """
+    if config.phase:
+        needs = [
+            memory_of(own, vocab_size, size, recompute, accumulate) for own in phase_configs(config)
+        ]
+        return max(needs, key=lambda memory: memory.total)
     update = _peak_of_update(config, vocab_size)
     live, model = _LiveBytes(), _shaped(config, vocab_size)
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -7,6 +7,7 @@ memory of a step, and `sabitrain.fitting` the micro-batches that fit.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -22,9 +23,10 @@ from sabitrain.data.rows import RowSource
 from sabitrain.device import choose_device, memory_limit
 from sabitrain.fitting import Fit, fit_run, most_rows, sample_sizes
 from sabitrain.memory import CARD
-from sabitrain.models.architecture import CausalModel, Trained, make_model, trained_in
+from sabitrain.models.architecture import CausalModel, make_model, trained_in
 from sabitrain.models.flops import Flops, forward_flops, step_flops
 from sabitrain.monitoring.report import parameters_in_words
+from sabitrain.partial.phases import Span, spans_of
 from sabitrain.partial.trained import set_trained
 from sabitrain.preflight import check_datasets
 from sabitrain.starting import start_from
@@ -61,7 +63,7 @@ class Plan:
 
     Attributes:
         parameters: Parameters of the model.
-        trained_parameters: Those that are trained.
+        trained_parameters: Those that are trained, in the phase that trains the most.
         steps: Optimizer steps.
         fit: The cut of a step on a GPU, and its memory.
         largest_micro_rows: Most rows of a micro-batch within the limit, with the same
@@ -104,17 +106,18 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
     sizes = sample_sizes(config, dataset, order, steps)
     fit = fit_run(config, vocab_size, sizes, rows_per_step, limit, cut.get("micro_rows"))
     sample = _sampled_steps(config, dataset, order, min(_SAMPLE, steps))
-    model = _model(config, vocab_size)
+    spans = spans_of(config, steps)
+    models = [_model(span.config, vocab_size) for span in spans]
     names = [str(path) for path in config.datasets]
     return Plan(
-        parameters=model.n_parameters(),
-        trained_parameters=model.n_trained(),
+        parameters=models[0].n_parameters(),
+        trained_parameters=max(model.n_trained() for model in models),
         steps=steps,
         fit=fit,
         largest_micro_rows=most_rows(
             config, vocab_size, sizes, rows_per_step, limit, fit.recompute
         ),
-        flops=_mean_flops(config, vocab_size, sample, fit.recompute, trained_in(model)),
+        flops=_mean_flops(config, vocab_size, sample, fit.recompute, spans),
         repeats=dict(zip(names, order.repeats(steps), strict=True)),
         validation=plan_validation(config, dataset, steps, rows_per_step, fit.micro_rows),
     )
@@ -138,17 +141,18 @@ def _sampled_steps(config: TrainConfig, dataset: RowSource, order: Order, count:
 
 
 def _mean_flops(
-    config: TrainConfig, vocab_size: int, steps: list[Step], recompute: bool, trained: Trained
+    config: TrainConfig, vocab_size: int, steps: list[Step], recompute: bool, spans: Sequence[Span]
 ) -> Flops:
-    """Returns the mean operations of some steps."""
-    counted = [
-        step_flops(config.model, vocab_size, step, config.compute, recompute, trained)
-        for step in steps
-    ]
-    return Flops(
-        sum(one.executed for one in counted) / len(counted),
-        sum(one.dense for one in counted) / len(counted),
-    )
+    """Returns the mean operations of a step: those of some steps, in every phase."""
+    executed = dense = 0.0
+    for span in spans:
+        trained = trained_in(_model(span.config, vocab_size))
+        share = (span.end - span.first) / spans[-1].end / len(steps)
+        for step in steps:
+            counted = step_flops(config.model, vocab_size, step, config.compute, recompute, trained)
+            executed += share * counted.executed
+            dense += share * counted.dense
+    return Flops(executed, dense)
 
 
 def plan_validation(

@@ -11,6 +11,7 @@ from sabitrain.data.masking import masking_of
 from sabitrain.data.rows import RowSource
 from sabitrain.data.tokenizer import check_same_tokenizer, open_tokenizer
 from sabitrain.evaluation.generate import check_tasks
+from sabitrain.partial.phases import spans_of
 from sabitrain.partial.trained import check_trained
 
 _ROWS_AT_ONCE = 256
@@ -52,7 +53,10 @@ def check_datasets(config: TrainConfig, data: Datasets, base: Pretrained | None 
     if base is not None:
         check_same_tokenizer(dataset, base.content(TOKENIZER_FILE), str(base.folder))
     _check_rows(config, dataset)
-    check_trained(config.model, config.model.rows(dataset.vocab_size), config)
+    steps = config.step_plan(len(dataset.train), dataset.seq_len, "cpu")["steps"]
+    for span in spans_of(config, steps):
+        rows = config.model.rows(dataset.vocab_size)
+        check_trained(config.model, rows, span.config, config.optim.factors())
     _check_targets(config, dataset)
 
 

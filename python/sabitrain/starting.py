@@ -39,8 +39,8 @@ def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, 
     """
     if config.init is None:
         require(
-            config.train not in ("new-rows", "lora"),
-            f"train {config.train} needs a checkpoint to start from: use --init",
+            not config.trains("new-rows") and not config.trains("lora"),
+            "train new-rows and train lora need a checkpoint to start from: use --init",
         )
         return config, None
     # Any checkpoint of the run does, damaged ones too: all have one shape.
@@ -57,7 +57,7 @@ def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, 
 
 def _new_rows(config: TrainConfig, base: Pretrained, vocab_size: int) -> tuple[int, ...]:
     """Returns the first and the end of the rows that are trained alone; none where others are."""
-    if config.train != "new-rows":
+    if not config.trains("new-rows"):
         return ()
     if config.new_rows:
         return (*config.new_rows, vocab_size)[:2]

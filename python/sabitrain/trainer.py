@@ -49,6 +49,7 @@ from sabitrain.monitoring.report import Report, report_begin, report_end, report
 from sabitrain.monitoring.tensorboard import check_tensorboard
 from sabitrain.optim.guard import records_of, stop_error
 from sabitrain.optim.schedule import learning_rate
+from sabitrain.partial.phases import span_at, spans_of
 from sabitrain.preflight import check_datasets
 from sabitrain.starting import start_from
 from sabitrain.stopping import StopRequest
@@ -142,8 +143,11 @@ class Trainer:
         start = find_start(self.config, self.history, self.data, notes.append)
         # A resumed run trains with the settings of its checkpoint, whatever the command said.
         self.config, self.done = start.config, start.step
+        steps = start.step_plan(len(self.dataset.train), self.dataset.seq_len, self.device.type)
+        self.spans = spans_of(self.config, steps["steps"])
+        self.span = span_at(self.spans, self.done)
         self.state = make_training_state(
-            self.config,
+            self.span.config,
             self.config.model.rows(self.dataset.vocab_size),
             self.device,
             self.bf16,
@@ -210,13 +214,17 @@ class Trainer:
         """
         if self.done + 1 in self.config.skip_batches:
             self.done += 1
+            self._enter_phase()
             return
         self.metrics.begin_step()
         step, loss = self.accumulation.gradients(self.done)
         if loss is None:
             self.state.clear_gradients()
             return
-        rate = learning_rate(self.config.optim, self.done, self.plan["steps"])
+        span = self.span
+        rate = span.lr * learning_rate(
+            self.config.optim, self.done - span.first, span.end - span.first
+        )
         outcome = self.state.take(loss, self.done + 1, step.targets, rate)
         self.done += 1
         config = self.config
@@ -237,6 +245,26 @@ class Trainer:
             outcome=outcome,
             waited=self.loader.waited,
         )
+        self._enter_phase()
+
+    def _enter_phase(self) -> None:
+        """Begins the next phase if its first step is next: a checkpoint is of the step to come."""
+        span = span_at(self.spans, self.done)
+        if span is self.span:
+            return
+        self.span = span
+        self.state.enter(span.config)
+        trained = self.state.model.n_trained()
+        self.metrics.phase(
+            step=self.done,
+            phase=span.number,
+            train=span.config.train,
+            trained_parameters=trained,
+        )
+        self.console.say(
+            f"phase {span.number} of {len(self.spans)}: {span.config.train}, {trained:,} parameters"
+        )
+        self._rehearse()
 
     def validate(self, last: bool) -> None:
         """Validates the model; ``last`` may take more rows. A signal ends it without a result."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ from sabitrain.checkpoints.trainer_state import restore_state
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import Batch
 from sabitrain.device import precision
-from sabitrain.models.architecture import CausalModel, Trained, architecture_of, trained_in
+from sabitrain.models.architecture import ALL, CausalModel, Trained, architecture_of, trained_in
 from sabitrain.models.compiling import compile_units, sizes_apart, what_compiles
 from sabitrain.models.loss import (
     Chunk,
@@ -42,7 +41,7 @@ from sabitrain.optim.optimizers import (
     set_learning_rate,
     skip_where,
 )
-from sabitrain.partial.narrowing import narrow_frozen
+from sabitrain.partial.narrowing import narrow_frozen, widen
 from sabitrain.partial.trained import set_trained
 from sabitrain.stopping import StopRequest
 
@@ -64,6 +63,7 @@ class TrainingState:
         compiles_units: Whether the units of the model are compiled.
         chunk: The chunk of the loss, compiled or not.
         narrowed: Whether frozen weights are in bf16, so that nothing can compute in float32.
+        trained: The parameters that are trained, as the operations of a step depend on them.
     """
 
     config: TrainConfig
@@ -75,11 +75,7 @@ class TrainingState:
     compiles_units: bool
     chunk: Chunk
     narrowed: bool = False
-
-    @cached_property
-    def trained(self) -> Trained:
-        """The parameters that are trained, as their operations depend on them."""
-        return trained_in(self.model)
+    trained: Trained = ALL
 
     @property
     def compiles(self) -> bool:
@@ -96,6 +92,16 @@ class TrainingState:
         # The files beside an adapter's base are the base's own.
         if self.config.init is not None and self.model.adapters is None:
             self.model.beside = files_beside(open_pretrained(saved))
+
+    def enter(self, config: TrainConfig) -> None:
+        """Trains from here on what a phase trains, with optimizers that begin anew."""
+        self.clear_gradients()
+        widen(self.model)
+        set_trained(self.model, config)
+        self.narrowed = self.bf16 and narrow_frozen(self.model)
+        self.trained = trained_in(self.model)
+        self.optimizers = make_optimizers(self.model, self.model.units(), self.config.optim)
+        self.guard.forget()
 
     def accumulate(self, batches: Sequence[Batch], stop: StopRequest) -> Tensor | None:
         """Adds up the gradients of the micro-batches of a step.
@@ -263,4 +269,5 @@ def make_training_state(
         compiles_units,
         compiled_chunk() if compiles_loss else eager_chunk,
         narrowed,
+        trained_in(model),
     )

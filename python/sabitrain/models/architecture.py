@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
 
 from sabiprep.errors import ConfigError
 from sabitrain.data.settings import Compute
@@ -81,6 +82,7 @@ class CausalModel(nn.Module):
             began from, by name; its own checkpoints carry them on.
         rows: The rows that are trained of matrices that are otherwise frozen, by the matrix's name.
         adapters: The adapters that are trained in the place of the model's own weights, if any.
+        hooks: The hooks of what is trained now, removed when that changes.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
@@ -91,6 +93,7 @@ class CausalModel(nn.Module):
         self.beside: Mapping[str, bytes] = {}
         self.rows: dict[str, TrainedRows] = {}
         self.adapters: Adapters | None = None
+        self.hooks: list[RemovableHandle] = []
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.hooks import RemovableHandle
 
 
 class TrainedRows(NamedTuple):
@@ -33,14 +34,14 @@ def rows_of(weight: nn.Parameter, first: int, end: int) -> TrainedRows:
     return TrainedRows(first, nn.Parameter(weight.detach()[first:end]))
 
 
-def train_looked_up(embedding: nn.Embedding, rows: TrainedRows) -> None:
-    """Has the backward pass of an embedding give the rows their gradient."""
+def train_looked_up(embedding: nn.Embedding, rows: TrainedRows) -> RemovableHandle:
+    """Has the backward pass of an embedding give the rows their gradient, until it is removed."""
 
     def give_gradient(_: nn.Module, inputs: tuple[Tensor], out_NC: Tensor) -> Tensor:
         through_NC: Tensor = _LookUp.apply(out_NC, rows.rows_RC, inputs[0], rows.first)
         return through_NC
 
-    embedding.register_forward_hook(give_gradient)
+    return embedding.register_forward_hook(give_gradient)
 
 
 class _LookUp(torch.autograd.Function):

@@ -114,6 +114,11 @@ class Metrics:
         self.flush()
         self._write("cut", **facts)
 
+    def phase(self, **facts: Any) -> None:
+        """Writes that another phase begins."""
+        self.flush()
+        self._write("phase", **facts)
+
     def sync(self) -> int:
         """Has the disk hold the record so far, and returns its length in bytes."""
         self.flush()

@@ -60,6 +60,11 @@ class StepGuard:
             "last": torch.zeros(_MOST_IN_A_ROW, dtype=torch.int64, device=device),
         }
 
+    def forget(self) -> None:
+        """Forgets the losses and norms so far: those of another phase say nothing about this."""
+        self.state["seen"] = torch.full_like(self.state["seen"], math.inf)
+        self.state["taken"] = torch.zeros_like(self.state["taken"])
+
     def judge(
         self, loss: Tensor, grad_norm: Tensor, step: int, targets: int
     ) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,14 +30,15 @@ def make_optimizers(
         units: The units of the model (`sabitrain.models.architecture.CausalModel.units`).
         config: The settings.
     """
-    groups = parameter_groups(model, units, config.weight_decay)
+    groups = parameter_groups(model, units, config.weight_decay, config.factors())
     optimizers: list[torch.optim.Optimizer] = []
-    if config.name == "muon" and "matrices" in groups:
+    matrices = [name for name, group in groups.items() if group["group"] == "matrices"]
+    if config.name == "muon" and matrices:
         # Popped, so that AdamW below takes the rest alone.
-        matrices = [groups.pop("matrices")]
+        taken = [groups.pop(name) for name in matrices]
         optimizers.append(
             SkippingMuon(
-                matrices, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
+                taken, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
             )
         )
     betas = config.beta1, config.beta2
@@ -123,39 +126,47 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def parameter_groups(
-    model: nn.Module, units: Sequence[nn.Module], weight_decay: float
+    model: nn.Module,
+    units: Sequence[nn.Module],
+    weight_decay: float,
+    factors: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, dict[str, Any]]:
     """Returns the trained parameters of each group, by the group's name, with their weight decay.
 
     ``matrices`` holds the matrices of the units, ``embedding`` all other matrices (embedding and
-    head), and ``norms`` the vectors. A group without parameters is left out.
+    head), and ``norms`` the vectors. A group without parameters is left out; parameters with a
+    factor of the learning rate have groups of their own.
 
     Args:
         model: The model.
         units: The units of the model.
         weight_decay: The decay of all but the norms.
+        factors: The factor of the learning rate by pattern of names; the first that matches counts.
     """
     in_units = {parameter for unit in units for parameter in unit.parameters()}
-    groups: dict[str, dict[str, Any]] = {
-        name: {
-            "params": [],
-            "weight_decay": 0.0 if name == "norms" else weight_decay,
-            "group": name,
-        }
-        for name in ("matrices", "embedding", "norms")
-    }
+    groups: dict[str, dict[str, Any]] = {}
+    for kind in ("matrices", "embedding", "norms"):
+        for factor in dict.fromkeys((1.0, *factors.values())):
+            groups[kind if factor == 1.0 else f"{kind} {factor}"] = {
+                "params": [],
+                "weight_decay": 0.0 if kind == "norms" else weight_decay,
+                "group": kind,
+                **({} if factor == 1.0 else {"factor": factor}),
+            }
     for name, parameter in trained_parameters(model).items():
         of_rank_2 = "matrices" if parameter in in_units else "embedding"
-        group = of_rank_2 if parameter.ndim == 2 else "norms"
-        groups[group]["params"].append((name, parameter))
+        kind = of_rank_2 if parameter.ndim == 2 else "norms"
+        matches = (value for pattern, value in factors.items() if fnmatchcase(name, pattern))
+        factor = next(matches, 1.0)
+        groups[kind if factor == 1.0 else f"{kind} {factor}"]["params"].append((name, parameter))
     return {name: group for name, group in groups.items() if group["params"]}
 
 
 def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
-    """Has the next step use ``rate``."""
+    """Has the next step use ``rate``, times the factor of each group."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
 
 
 def clip_gradient(model: nn.Module, largest: float) -> torch.Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from sabitrain.settings import require
 
@@ -40,6 +43,9 @@ class OptimConfig:
     """Decay of adamw's running mean of the gradient's square."""
     eps: float = 1e-8
     """The number added to the root of that mean."""
+    rates: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN=FACTOR ...")] = ()
+    """Multiplies the learning rate of the parameters whose names match a pattern, as
+    'model.embed_tokens.*=0.1'; the first that matches counts."""
     weight_decay: float = 0.1
     """Decoupled weight decay, on matrices only: norms are left alone."""
     clip: float = 1.0
@@ -65,7 +71,29 @@ class OptimConfig:
         require(
             self.weight_decay >= 0, f"optim.weight_decay must be 0 or more, not {self.weight_decay}"
         )
+        self.factors()
         require(self.clip >= 0, f"optim.clip must be 0 or more, not {self.clip}")
         require(
             self.spike == 0 or self.spike > 1, f"optim.spike must be 0 or above 1, not {self.spike}"
         )
+
+    def factors(self) -> dict[str, float]:
+        """Returns ``rates`` as a mapping of patterns, in their order.
+
+        Raises:
+            ConfigError: If one is not ``pattern=factor``, or a pattern stands twice.
+        """
+        factors: dict[str, float] = {}
+        for written in self.rates:
+            pattern, _, number = written.rpartition("=")
+            try:
+                factor = float(number)
+            except ValueError:
+                factor = math.nan
+            require(
+                pattern != "" and 0 < factor < math.inf,
+                f"optim.rates must be pattern=factor, with a factor above 0, not {written!r}",
+            )
+            require(pattern not in factors, f"optim.rates names {pattern!r} twice")
+            factors[pattern] = factor
+        return factors

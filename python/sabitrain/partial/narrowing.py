@@ -34,10 +34,17 @@ def narrow_frozen(model: CausalModel, look: bool = True) -> bool:
         if not only_multiplied and not (look and narrow.to(weight.dtype).equal(weight)):
             continue
         if isinstance(module, nn.Embedding):
-            module.register_forward_hook(_widen)
+            model.hooks.append(module.register_forward_hook(_widen))
         weight.data = narrow
         narrowed = True
     return narrowed
+
+
+def widen(model: CausalModel) -> None:
+    """Holds every weight of a model in float32 again, before others are trained."""
+    for parameter in model.parameters():
+        if parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.float()
 
 
 def _is_trained(model: CausalModel, weight: Tensor) -> bool:

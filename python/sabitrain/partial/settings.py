@@ -39,6 +39,37 @@ class LoraConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A phase of a run: a ``[[phase]]`` of the TOML file."""
+
+    train: str = "all"
+    """What the phase trains, as --train says, but for lora."""
+    steps: int | None = None
+    """The steps of the phase; the last phase has those that are left."""
+    share: float | None = None
+    """Its share of the steps of the run, in the place of steps."""
+    lr: float = 1.0
+    """The factor of the learning rate."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameters to freeze in this phase, beside --freeze."""
+
+    def __post_init__(self) -> None:
+        """Checks every setting."""
+        require(
+            self.train in _WORDS[:-1] or last_blocks(self.train) is not None,
+            f"phase.train must be {', '.join(_WORDS[:-1])} or last:N, not {self.train!r}",
+        )
+        require(
+            self.steps is None or self.steps >= 1, f"phase.steps must be 1 or more: {self.steps}"
+        )
+        require(
+            self.share is None or 0 < self.share < 1,
+            f"phase.share must be above 0 and below 1, not {self.share}",
+        )
+        require(0 < self.lr < math.inf, f"phase.lr must be above 0, not {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartialConfig(Section):
     """The parameters that a run trains; all others are frozen."""
 
@@ -51,6 +82,8 @@ class PartialConfig(Section):
     new_rows: Annotated[tuple[int, ...], tyro.conf.arg(metavar="FIRST [END]")] = ()
     """The rows of embedding and head that --train new-rows trains, from FIRST to before END (by
     default, all from FIRST on)."""
+    phase: tyro.conf.Suppress[tuple[Phase, ...]] = ()
+    """The phases of the run, one after the other; each trains what it says."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
     """Freeze parameters too whose names in transformers match one of these patterns, as
@@ -60,11 +93,11 @@ class PartialConfig(Section):
         """Checks every setting."""
         super().__post_init__()
         require(
-            self.train in _WORDS or self.last_blocks is not None,
+            self.train in _WORDS or last_blocks(self.train) is not None,
             f"train must be {', '.join(_WORDS)} or last:N with N from 1, not {self.train!r}",
         )
         require(
-            not self.new_rows or self.train == "new-rows",
+            not self.new_rows or self.trains("new-rows"),
             f"new_rows are trained by --train new-rows, not by --train {self.train}",
         )
         first, end = (*self.new_rows, 0, 0)[:2]
@@ -73,10 +106,32 @@ class PartialConfig(Section):
             f"new_rows must be FIRST from 0, or FIRST and a larger END, not {self.new_rows}",
         )
 
-    @property
-    def last_blocks(self) -> int | None:
-        """The N of ``last:N``; None for another word."""
-        number = self.train.removeprefix(_LAST)
-        if not self.train.startswith(_LAST) or not number.isdecimal() or int(number) < 1:
-            return None
-        return int(number)
+        self._check_phases()
+
+    def _check_phases(self) -> None:
+        """Checks that phases say when they end, and that they alone say what is trained."""
+        if not self.phase:
+            return
+        require(self.train == "all", "train stands in each [[phase]], not beside them")
+        require(len(self.phase) > 1, "one [[phase]] is no phase: use train")
+        for number, phase in enumerate(self.phase, 1):
+            given = (phase.steps is not None) + (phase.share is not None)
+            last = number == len(self.phase)
+            require(
+                given == int(not last),
+                f"phase {number} must have steps or share"
+                if not last
+                else "the last phase has the steps that are left: leave its steps and share out",
+            )
+
+    def trains(self, word: str) -> bool:
+        """Returns whether ``train`` is a word, in any phase."""
+        return word in (self.train, *(phase.train for phase in self.phase))
+
+
+def last_blocks(train: str) -> int | None:
+    """Returns the N of ``last:N``; None for another word."""
+    number = train.removeprefix(_LAST)
+    if not train.startswith(_LAST) or not number.isdecimal() or int(number) < 1:
+        return None
+    return int(number)

@@ -6,9 +6,7 @@ pass ends at the lowest block that is trained.
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -18,9 +16,8 @@ from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.settings import ModelConfig
 from sabitrain.models.trained_rows import rows_of, train_looked_up
 from sabitrain.partial.adapters import add_adapters
-from sabitrain.partial.settings import PartialConfig
-
-_NEAR = 3
+from sabitrain.partial.patterns import matching
+from sabitrain.partial.settings import PartialConfig, last_blocks
 
 
 def set_trained(model: CausalModel, config: PartialConfig) -> None:
@@ -34,6 +31,7 @@ def set_trained(model: CausalModel, config: PartialConfig) -> None:
         ConfigError: If a pattern matches no parameter, blocks or rows are not there, or nothing is
             left to train.
     """
+    _forget(model)
     if config.train == "lora":
         _check_patterns(model, config)
         add_adapters(model, config.lora, config.freeze)
@@ -45,14 +43,28 @@ def set_trained(model: CausalModel, config: PartialConfig) -> None:
         _train_rows(model, *config.new_rows)
 
 
-def check_trained(shape: ModelConfig, vocab_size: int, config: PartialConfig) -> None:
-    """Raises the errors of `set_trained` without a model.
+def _forget(model: CausalModel) -> None:
+    """Takes back what an earlier phase has done to a model."""
+    for hook in model.hooks:
+        hook.remove()
+    model.hooks.clear()
+    model.rows.clear()
+
+
+def check_trained(
+    shape: ModelConfig, vocab_size: int, config: PartialConfig, patterns: Collection[str] = ()
+) -> None:
+    """Raises the errors of `set_trained` without a model, and of patterns that match nothing.
 
     Raises:
         ConfigError: As `set_trained`.
     """
     with torch.device("meta"):
-        set_trained(make_model(shape, vocab_size), config)
+        model = make_model(shape, vocab_size)
+        set_trained(model, config)
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        matching(pattern, names, "optim.rates")
 
 
 def _trained_names(model: CausalModel, config: PartialConfig) -> set[str]:
@@ -75,19 +87,7 @@ def _trained_names(model: CausalModel, config: PartialConfig) -> set[str]:
 def _check_patterns(model: CausalModel, config: PartialConfig) -> set[str]:
     """Returns the names that ``freeze`` matches; a pattern that matches none is refused."""
     names = [name for name, _ in model.named_parameters()]
-    return {name for pattern in config.freeze for name in _matches(pattern, names)}
-
-
-def _matches(pattern: str, names: Sequence[str]) -> list[str]:
-    """Returns the names that a pattern matches, at least one."""
-    found = fnmatch.filter(names, pattern)
-    if not found:
-        near = difflib.get_close_matches(pattern, names, n=_NEAR, cutoff=0.0)
-        raise ConfigError(
-            f"freeze {pattern!r} matches no parameter",
-            remedy=f"near ones are {', '.join(near)}; `*` stands for any text",
-        )
-    return found
+    return {name for pattern in config.freeze for name in matching(pattern, names, "freeze")}
 
 
 def _chosen(model: CausalModel, config: PartialConfig) -> set[nn.Parameter]:
@@ -95,19 +95,20 @@ def _chosen(model: CausalModel, config: PartialConfig) -> set[nn.Parameter]:
     at_ends = {model.head_VC, *_embeddings(model)}
     if config.train == "all":
         return set(model.parameters())
-    if config.last_blocks is None:
+    last = last_blocks(config.train)
+    if last is None:
         return {parameter for parameter in model.parameters() if parameter in at_ends}
     units = model.units()
-    if config.last_blocks > len(units):
+    if last > len(units):
         raise ConfigError(
             f"train {config.train}: the model has {len(units)} blocks",
             remedy="use a smaller N, or --train all",
         )
     in_units = {parameter for unit in units for parameter in unit.parameters()}
-    last = {parameter for unit in units[-config.last_blocks :] for parameter in unit.parameters()}
+    of_last = {parameter for unit in units[-last:] for parameter in unit.parameters()}
     # The last norm, and the head where it is not the embedding.
     after = {*model.parameters()} - in_units - _embeddings(model)
-    return last | after
+    return of_last | after
 
 
 def _embeddings(model: CausalModel) -> set[nn.Parameter]:
@@ -128,4 +129,4 @@ def _train_rows(model: CausalModel, first: int, end: int) -> None:
             model.rows[name] = rows_of(parameter, first, end)
             for module in model.modules():
                 if isinstance(module, nn.Embedding) and module.weight is parameter:
-                    train_looked_up(module, model.rows[name])
+                    model.hooks.append(train_looked_up(module, model.rows[name]))
