@@ -13,7 +13,7 @@ RUST := Cargo.toml Cargo.lock $(shell find rust -type f)
 EXTENSION := $(VENV)/.extension
 DEMO := build/demo
 ADAPT := build/adapt-demo
-ADAPT_RUN := --batch.tokens 4096 --eval-every 0 --answers 0
+ADAPT_RUN := --batch.tokens 2048 --optim.lr 4e-3 --eval-every 0 --answers 0
 # The folder of Naija's texts (MAFAND, Global Voices) for adapt-demo; the example corpus where there is none.
 NAIJA ?= ../shared/corpora/naija
 
@@ -49,12 +49,12 @@ adapt-demo: setup ## Add Yorùbá to a small English model: bits per byte and to
 	$(BIN)/python examples/adapt_demo.py corpora $(ADAPT) "$(NAIJA)"
 	$(BIN)/sabiprep tokenizer train $(ADAPT)/english $(ADAPT)/tokenizer.json --vocab-size 2048
 	$(BIN)/sabiprep pack $(ADAPT)/english $(ADAPT)/english-data --tokenizer $(ADAPT)/tokenizer.json
-	$(BIN)/python -m sabitrain --data $(ADAPT)/english-data --run $(ADAPT)/base $(ADAPT_RUN) --max-steps 100
+	$(BIN)/python -m sabitrain --data $(ADAPT)/english-data --run $(ADAPT)/base $(ADAPT_RUN) --max-steps 200
 	$(BIN)/python -m sabitrain adapt $(ADAPT)/base/checkpoint $(ADAPT)/adapted --add-language $(ADAPT)/yoruba --vocab +2000 --json > $(ADAPT)/adapted.json
 	$(BIN)/sabiprep pack $(ADAPT)/yoruba $(ADAPT)/kept-data --tokenizer $(ADAPT)/base/checkpoint/tokenizer.json
 	$(BIN)/sabiprep pack $(ADAPT)/yoruba $(ADAPT)/adapted-data --tokenizer $(ADAPT)/adapted/tokenizer.json
-	$(BIN)/python -m sabitrain --init $(ADAPT)/base/checkpoint --data $(ADAPT)/kept-data --eval-data yor=$(ADAPT)/kept-data --run $(ADAPT)/kept-run $(ADAPT_RUN) --max-steps 70
-	$(BIN)/python -m sabitrain --init $(ADAPT)/adapted --data $(ADAPT)/adapted-data --eval-data yor=$(ADAPT)/adapted-data --run $(ADAPT)/adapted-run $(ADAPT_RUN) --max-steps 70
+	$(BIN)/python -m sabitrain --init $(ADAPT)/base/checkpoint --data $(ADAPT)/kept-data --eval-data yor=$(ADAPT)/kept-data --run $(ADAPT)/kept-run $(ADAPT_RUN) --max-steps 150
+	$(BIN)/python -m sabitrain --init $(ADAPT)/adapted --data $(ADAPT)/adapted-data --eval-data yor=$(ADAPT)/adapted-data --run $(ADAPT)/adapted-run $(ADAPT_RUN) --max-steps 150
 	$(BIN)/python examples/adapt_demo.py table $(ADAPT)
 
 test: setup ## Run the tests of the Rust core and of both packages.

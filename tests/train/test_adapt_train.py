@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 import sabiprep
 from sabiprep import PackOptions
@@ -52,6 +53,29 @@ def test_new_rows_alone_are_trained_after_a_language_is_added(tmp_path: Path, fa
     # The checkpoint of the run still says which rows are new.
     kept = json.loads((trained.checkpoint / "adapt.json").read_text())
     assert kept["new_rows"] == [first, end]
+
+
+def test_new_rows_of_an_earlier_adaptation_are_still_new(tmp_path: Path) -> None:
+    """They were forgotten by a second one."""
+    write_base(tmp_path / "base")
+    corpus = write_corpus(tmp_path / "corpus", {"yor": YORUBA * 4, "eng": ENGLISH * 2})
+    adapted = tmp_path / "one"
+    words = ["adapt", tmp_path / "base", adapted, "--add-language", corpus, "--vocab", "+40"]
+    assert main([str(word) for word in words]) == 0
+    first, end = json.loads((adapted / "adapt.json").read_text())["new_rows"]
+    more = [("two", "--add-language", corpus, "--vocab", "+5"), ("three", "--trim", corpus)]
+    for name, *options in more:
+        words = ["adapt", adapted, tmp_path / name, *options]
+        assert main([str(word) for word in words]) == 0
+    rows = [
+        json.loads((tmp_path / name / "adapt.json").read_text())["new_rows"] for name, *_ in more
+    ]
+    assert rows[0] == [first, end + 5]
+    tokenizer = Tokenizer.from_file(str(tmp_path / "three" / "tokenizer.json"))
+    before = Tokenizer.from_file(str(adapted / "tokenizer.json"))
+    size = tokenizer.get_vocab_size()
+    still = [id_ for id_ in range(size) if before.token_to_id(tokenizer.id_to_token(id_)) >= first]
+    assert rows[1] == [still[0], still[-1] + 1] and len(still) == rows[1][1] - rows[1][0]
 
 
 def test_a_checkpoint_without_new_tokens_names_no_new_rows(tmp_path: Path) -> None:

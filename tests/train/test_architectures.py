@@ -126,14 +126,23 @@ def imports() -> dict[str, set[str]]:
     return found
 
 
+def without_docstrings(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
+
+
 def test_only_the_package_and_its_table_name_an_architecture():
     families = {entry.partition(":")[0] for entry in ARCHITECTURES.values()}
     users = {module for module, of in imports().items() if of & families}
     assert all(user.startswith("sabitrain.models.") for user in users), users
     for file in PACKAGE.rglob("*.py"):
         if file.parent.name != "models":
-            # Kernels of a library may bear such a name in a comment, never in code.
-            code = ast.dump(ast.parse(file.read_text())).lower()
+            # A docstring may say which models have a thing; code goes by no name.
+            code = without_docstrings(ast.parse(file.read_text())).lower()
             assert not any(name in code for name in ("llama", "qwen", "gemma", "olmo")), file
 
 

@@ -86,10 +86,11 @@ def test_older_rotary_settings_are_read_too(tmp_path):
             "llama",
             "rope_parameters",
             {"rope_type": "default", "x": 1},
-            "rope_parameters.x = 1 is a",
+            "rope_parameters.x = 1: a setting",
         ),
-        ("llama", "quantization_config", {"bits": 4}, "quantization_config = .* does not know"),
-        ("llama", "soft_cap", 30, "soft_cap = 30 is a setting that this program does not know"),
+        ("llama", "quantization_config", {"bits": 4}, "the weights are quantised"),
+        ("llama", "soft_cap", 30, "soft_cap = 30: a setting that this program does not know"),
+        ("llama", "rope_interleaved", True, "rope_interleaved = True: a setting"),
         ("llama", "hidden_size", "many", "hidden_size must be a whole number"),
         ("llama", "num_hidden_layers", 2**30, "num_hidden_layers must be a whole number from 1"),
         ("gemma3", "num_hidden_layers", 2**30, "num_hidden_layers must be a whole number from 1"),
@@ -128,3 +129,26 @@ def test_a_context_of_a_million_takes_no_table_of_a_million(tmp_path):
     assert torch.equal(one, other)
     tables = rotary_tables(frequencies(8, 10_000.0), 12_000)
     assert torch.equal(long.model.cosines[0, :12_000], tables[0])
+
+
+def test_settings_of_published_checkpoints_that_change_nothing_are_passed_over(tmp_path):
+    """SmolLM2's and Qwen2.5's own files were refused."""
+    file = save_theirs(make_theirs("llama"), tmp_path / "base", b"{}") / "config.json"
+    before = shape_of(open_pretrained(file.parent))
+    written = json.loads(file.read_text())
+    harmless = {
+        "is_llama_config": True,
+        "rope_interleaved": False,
+        "use_mrope": False,
+        "max_sequence_length": 2048,
+        "torchscript": False,
+        "pruned_heads": {},
+        "is_decoder": False,
+        "tie_encoder_decoder": False,
+        "transformers.js_config": {"dtype": "q4"},
+    }
+    file.write_text(json.dumps({**written, **harmless}))
+    assert shape_of(open_pretrained(file.parent)) == before
+    file.write_text(json.dumps({**written, "one": 1, "two": 2}))
+    with pytest.raises(TrainError, match="one = 1, two = 2: settings that"):
+        shape_of(open_pretrained(file.parent))

@@ -15,12 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sabiprep.dataset import BatchDict
-from sabiprep.errors import TrainError
+from sabiprep.errors import ConfigError, TrainError
 from sabitrain.adapt.draft import Draft, by_layer
 from sabitrain.adapt.sample import Sample, ends_of
-
-# Gemma 3 has one full layer in so many where its configuration does not list the layers.
-_PATTERN = 6
+from sabitrain.models.architecture import architecture_of
 
 
 @dataclass(frozen=True)
@@ -125,10 +123,11 @@ def _layer_types(config: Mapping[str, Any]) -> list[str] | None:
     written = config.get("layer_types")
     if isinstance(written, list):
         return written
-    if config.get("model_type") != "gemma3_text":
+    # A family may have kinds by a pattern that the file does not spell out.
+    try:
+        family = architecture_of(str(config.get("model_type")))
+        described = family.to_huggingface(*family.from_huggingface(config))
+    except ConfigError:
         return None
-    pattern = config.get("sliding_window_pattern") or _PATTERN
-    return [
-        "sliding_attention" if (layer + 1) % pattern else "full_attention"
-        for layer in range(config["num_hidden_layers"])
-    ]
+    types: list[str] | None = described.get("layer_types")
+    return types

@@ -24,6 +24,7 @@ from sabitrain.adapt.tokenizer_file import BpeFile, parse_bpe
 from sabitrain.checkpoints import files
 from sabitrain.checkpoints.checkpoint import new_checkpoint
 from sabitrain.checkpoints.pretrained import (
+    ADAPTED_FILE,
     CONFIG_FILE,
     GENERATION_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -32,13 +33,14 @@ from sabitrain.checkpoints.pretrained import (
     open_pretrained,
 )
 from sabitrain.data.tokenizer import CHAT_TEMPLATE
+from sabitrain.models.registry import ARCHITECTURES
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 BY_TOKEN = (EMBEDDING, HEAD, "lm_head.bias")
 """The tensors with a row for each token; a tied head has none of its own."""
 
-_DOCUMENTS = (GENERATION_FILE, TOKENIZER_CONFIG_FILE)
+_DOCUMENTS = (GENERATION_FILE, TOKENIZER_CONFIG_FILE, ADAPTED_FILE)
 _CARRIED = (
     TOKENIZER_FILE,
     CHAT_TEMPLATE,
@@ -49,8 +51,6 @@ _CARRIED = (
     "LICENSE.md",
     "NOTICE",
 )
-# Families all of whose layers have the same tensors.
-_REGULAR = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 # Tokens behind the embedding's last row: control tokens alone, and few (Gemma 3 has one).
 _MOST_WITHOUT_ROWS = 4096
@@ -194,7 +194,7 @@ def _check(draft: Draft) -> None:
                 f"holds no whole number above 0 as `{key}`",
                 file=file,
                 remedy="name a checkpoint of a text model whose config.json has its sizes at the "
-                "top: Llama, Qwen, Gemma 3 text, OLMo 2 and their like",
+                f"top: one of {', '.join(ARCHITECTURES)}, or their like",
             )
     if "vocab_size_per_layer_input" in config:
         raise TrainError("has embeddings in each layer, which cannot be adapted", file=file)
@@ -237,7 +237,8 @@ def _check_layers(draft: Draft) -> None:
     found: dict[int, set[str]] = {}
     for layer, name, _ in by_layer(draft):
         found.setdefault(layer, set()).add(name)
-    regular = draft.config.get("model_type") in _REGULAR
+    # Every layer of a family that is known has the same tensors.
+    regular = draft.config.get("model_type") in ARCHITECTURES
     wanted = set.union(*found.values()) if found and regular else set()
     for layer in range(draft.layers):
         lacking = min(wanted - found.get(layer, set()), default=None)

@@ -64,16 +64,19 @@ def adapt(config: AdaptConfig) -> Report:
 def _with_new_rows(draft: Draft, base: Draft) -> Draft:
     """Returns the draft with a file that names its new rows, where it has some.
 
-    ``--train new-rows`` trains these. New tokens have the last ids, in any step.
+    ``--train new-rows`` trains these. New tokens have the last ids, in any step; those of an
+    adaptation before this one are still new.
     """
+    known = base.documents.get(ADAPTED_FILE)
+    first = None if known is None else known["new_rows"][0]
     if draft.files.get(TOKENIZER_FILE) == base.files.get(TOKENIZER_FILE):
         return draft
-    before = base.tokenizer.ids
-    new = sorted(id_ for token, id_ in draft.tokenizer.ids.items() if token not in before)
-    if not new:
-        return draft
-    rows = {"new_rows": [new[0], new[-1] + 1]}
-    return replace(draft, documents={**draft.documents, ADAPTED_FILE: rows})
+    documents = {name: each for name, each in draft.documents.items() if name != ADAPTED_FILE}
+    old = {token for token, id_ in base.tokenizer.ids.items() if first is None or id_ < first}
+    new = sorted(id_ for token, id_ in draft.tokenizer.ids.items() if token not in old)
+    if new:
+        documents[ADAPTED_FILE] = {"new_rows": [new[0], new[-1] + 1]}
+    return replace(draft, documents=documents)
 
 
 class _Library:

@@ -279,8 +279,8 @@ def _refused(file: str, why: str) -> TokenizerError:
     return TokenizerError(
         why,
         file=file,
-        remedy="name a checkpoint whose tokenizer.json is a byte-level BPE (GPT-2, Llama 3, Qwen) "
-        "or a SentencePiece BPE (Llama 2, Gemma, Mistral)",
+        remedy="name a checkpoint whose tokenizer.json is a byte-level BPE, as GPT-2's, or a "
+        "SentencePiece BPE with bytes to fall back to",
     )
 
 

@@ -22,9 +22,6 @@ from sabiprep.errors import TrainError
 from sabitrain.adapt.draft import Draft, by_layer
 from sabitrain.adapt.sample import Sample, without_padding
 
-# Families whose configuration must have a width that the heads divide, in `transformers`.
-_HEADS_DIVIDE_WIDTH = ("llama", "gemma3_text")
-
 
 class Importance(NamedTuple):
     """The importance of heads and of channels: float64[L, K] and float64[L, F]."""
@@ -62,18 +59,15 @@ def check_widths(draft: Draft, widths: Mapping[str, int]) -> None:
     heads, config = heads_of(draft.config), draft.config
     channels = config["intermediate_size"]
     wanted = widths.get("heads", heads.queries)
-    divides = config.get("model_type") in _HEADS_DIVIDE_WIDTH
+    # Some configurations of `transformers` must have a width that the heads divide.
     width = config["hidden_size"]
     fitting = [
-        count
-        for count in range(heads.group, heads.queries + 1, heads.group)
-        if not divides or width % count == 0
+        count for count in range(heads.group, heads.queries + 1, heads.group) if width % count == 0
     ]
     if wanted not in fitting:
-        why = f" and divide the width of {width:,}" if divides else ""
         raise TrainError(
             f"has {heads.queries} query heads, {heads.group} for each key head: {wanted} cannot "
-            f"be kept, since they must be whole groups{why}",
+            f"be kept, since they must be whole groups and divide the width of {width:,}",
             file=str(draft.folder),
             remedy=f"keep one of {', '.join(map(str, fitting))}",
         )

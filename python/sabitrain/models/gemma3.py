@@ -158,10 +158,16 @@ class Gemma3Architecture(DecoderFamily[Gemma3Specifics]):
         return theta, Gemma3Specifics(
             scaling,
             () if types == _types(layers, _PATTERN) else types,
-            written.count("sliding_window", _WINDOW),
+            self._window(written, types),
             local,
             written.number("query_pre_attn_scalar", 256.0),
         )
+
+    def _window(self, written: WrittenConfig, types: tuple[str, ...]) -> int:
+        """Takes the window, which windowed layers must have."""
+        if written.is_null("sliding_window") and _KINDS[1] in types:
+            raise ConfigError("config.json: sliding_window is null, and some layers have a window")
+        return written.count("sliding_window", _WINDOW)
 
     def _rope(self, written: WrittenConfig) -> tuple[float, float, RopeScaling | None]:
         """Takes both rotary bases, and the scaling of full layers.

@@ -14,6 +14,13 @@ from sabitrain.models.rotary import RopeScaling
 
 # Keys of ``transformers`` that change nothing in the logits of a causal model in training.
 _WITHOUT_EFFECT = {
+    # Of the programs that wrote a checkpoint.
+    "is_llama_config",
+    "max_sequence_length",
+    "torchscript",
+    "use_bfloat16",
+    "tf_legacy_loss",
+    "ignore_keys_at_rope_validation",
     "model_type",
     "torch_dtype",
     "dtype",
@@ -45,8 +52,21 @@ _WITHOUT_EFFECT = {
     "top_k",
     "suppress_tokens",
     "begin_suppress_tokens",
+    "transformers.js_config",
     "unsloth_fixed",
     "unsloth_version",
+}
+# Settings that change nothing at the value that says so.
+_WITHOUT_EFFECT_AT: dict[str, Any] = {
+    "rope_interleaved": False,
+    "use_mrope": False,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "tie_encoder_decoder": False,
+    "add_cross_attention": False,
+    "cross_attention_hidden_size": None,
+    "pruned_heads": {},
+    "rope_ratio": 1,
 }
 _LLAMA3_KEYS = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
@@ -157,19 +177,25 @@ class WrittenConfig:
         Args:
             prefix: The place of the settings, as ``rope_parameters.``.
         """
+        if "quantization_config" in self._written:
+            raise ConfigError(
+                "config.json: the weights are quantised (quantization_config)",
+                remedy="start from the checkpoint that they were made from",
+            )
         rest = [
-            key
+            f"{prefix}{key} = {_short(value)}"
             for key, value in self._written.items()
-            if key not in self._taken
-            and key not in _WITHOUT_EFFECT
-            and not key.startswith("_")
+            if not (key in self._taken or key in _WITHOUT_EFFECT or key.startswith("_"))
             and value is not None
+            and not (key in _WITHOUT_EFFECT_AT and value == _WITHOUT_EFFECT_AT[key])
         ]
         if rest:
+            what = "a setting" if len(rest) == 1 else "settings"
             raise ConfigError(
-                f"config.json: {prefix}{rest[0]} = {_short(self._written[rest[0]])} is a setting "
-                "that this program does not know, and that may change what the model computes",
-                remedy="if it changes nothing, remove it from config.json",
+                f"config.json: {', '.join(rest)}: {what} that this program does not know, and that "
+                "may change what the model computes",
+                remedy="if it changes nothing, remove it from config.json (of a copy, where the "
+                "checkpoint is of the Hub)",
             )
 
     def _take(self, key: str, default: Any) -> Any:
