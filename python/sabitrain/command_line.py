@@ -95,6 +95,11 @@ def parse_command_line(
     )
     # tyro is content with none of an option that may be repeated.
     if not config.data:
+        if base.resume and base.run is not None and not (base.run / CONFIG_FILE).exists():
+            _refuse(
+                f"{base.run} holds no run to go on with\n"
+                "Remedy: name the folder of a run with --run, or begin one with --data OUT"
+            )
         _refuse("--data is required: name the OUT of sabiprep pack")
     return config
 

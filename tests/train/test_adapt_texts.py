@@ -11,7 +11,7 @@ import sabiprep
 from sabitrain.adapt.texts import open_texts, words_in
 from sabitrain.adapt.tokenizer_file import SPACE, BpeFile, parse_bpe
 from sabitrain.adapt.words import WordCutter, count_words
-from support.train.bases import ENGLISH, KINDS, YORUBA, tokenizer_of
+from support.train.adapt_bases import ENGLISH, KINDS, YORUBA, tokenizer_of
 
 TOML = """\
 [pack]

@@ -189,6 +189,14 @@ def test_what_is_not_there_is_said_in_words(arguments, says, capsys):
     assert says in capsys.readouterr().err
 
 
+def test_a_folder_without_a_run_is_named_where_one_is_to_go_on(tmp_path, capsys):
+    """It was said that --data is required."""
+    with pytest.raises(SystemExit) as stopped:
+        parse_command_line(["--run", str(tmp_path), "--resume"])
+    assert stopped.value.code == 2
+    assert f"{tmp_path} holds no run to go on with" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("threads", [-1, 4097, 100_000])
 def test_threads_without_bound_are_refused(threads):
     with pytest.raises(

@@ -107,7 +107,9 @@ def open_pretrained(folder: Path, weights: bool = True) -> Pretrained:
     """
     if not folder.is_dir():
         raise TrainError(
-            "no folder of a checkpoint is there",
+            "is a file, and a checkpoint is a folder"
+            if folder.exists()
+            else "no folder of a checkpoint is there",
             file=str(folder),
             remedy="name a folder with config.json and model.safetensors; "
             "a model of the Hub is hf://OWNER/NAME",
@@ -132,12 +134,20 @@ def shape_of(base: Pretrained) -> tuple[ModelConfig, int]:
     """
     file = base.folder / CONFIG_FILE
     kind = base.config.get("model_type")
+    if kind is None:
+        raise TrainError(
+            "names no model_type",
+            file=str(file),
+            remedy="name a checkpoint of Hugging Face's layout",
+        )
     try:
         return architecture_of(str(kind)).from_huggingface(base.config)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         message = error.message if isinstance(error, ConfigError) else f"is damaged: {error!r}"
         remedy = error.remedy if isinstance(error, ConfigError) else None
-        raise TrainError(message, file=str(file), remedy=remedy) from error
+        # The place says it already.
+        told = message.removeprefix(f"{CONFIG_FILE}: ")
+        raise TrainError(told, file=str(file), remedy=remedy) from error
 
 
 def load_pretrained(base: Pretrained) -> CausalModel:
