@@ -247,7 +247,7 @@ def test_what_cannot_be_is_refused(data, tmp_path, monkeypatch, capsys):
         run_training(lora(data, tmp_path / "a", base, freeze=("model.layers.*",)))
     with pytest.raises(ConfigError, match="matches no parameter"):
         run_training(lora(data, tmp_path / "a", base, freeze=("model.layer.*",)))
-    with pytest.raises(ConfigError, match="train lora needs a checkpoint"):
+    with pytest.raises(ConfigError, match="train lora need a checkpoint"):
         run_training(from_base(data, tmp_path / "a", base, train="lora", init=None))
     for wrong in ({"rank": 0}, {"alpha": 0.0}, {"targets": ()}):
         with pytest.raises(ConfigError, match=r"lora\."):
