@@ -11,7 +11,7 @@ from sabitrain.data.masking import masking_of
 from sabitrain.data.rows import RowSource
 from sabitrain.data.tokenizer import check_same_tokenizer, open_tokenizer
 from sabitrain.evaluation.generate import check_tasks
-from sabitrain.partial.phases import spans_of
+from sabitrain.partial.phases import phase_configs, spans_of
 from sabitrain.partial.trained import check_trained
 
 _ROWS_AT_ONCE = 256
@@ -53,11 +53,18 @@ def check_datasets(config: TrainConfig, data: Datasets, base: Pretrained | None 
     if base is not None:
         check_same_tokenizer(dataset, base.content(TOKENIZER_FILE), str(base.folder))
     _check_rows(config, dataset)
-    steps = config.step_plan(len(dataset.train), dataset.seq_len, "cpu")["steps"]
-    for span in spans_of(config, steps):
-        rows = config.model.rows(dataset.vocab_size)
-        check_trained(config.model, rows, span.config, config.optim.factors())
+    _check_phases(config, dataset)
     _check_targets(config, dataset)
+
+
+def _check_phases(config: TrainConfig, dataset: RowSource) -> None:
+    """Raises `ConfigError` if a phase has no step, or trains what is not there."""
+    if config.phase:
+        plan = config.step_plan(len(dataset.train), dataset.seq_len, "cpu")
+        spans_of(config, plan["steps"])
+    rows, factors = config.model.rows(dataset.vocab_size), config.optim.factors()
+    for own in phase_configs(config):
+        check_trained(config.model, rows, own, factors)
 
 
 def _check_rows(config: TrainConfig, dataset: RowSource) -> None:
