@@ -38,6 +38,7 @@ def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, 
         TrainError: If there is no such checkpoint, or it cannot be read or is unknown.
     """
     if config.init is None:
+        require(not config.new_rows, "new_rows are those of a checkpoint to start from: use --init")
         require(
             not config.trains("new-rows") and not config.trains("lora"),
             "train new-rows and train lora need a checkpoint to start from: use --init",
@@ -58,7 +59,12 @@ def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, 
 def _new_rows(config: TrainConfig, base: Pretrained, vocab_size: int) -> tuple[int, ...]:
     """Returns the first and the end of the rows that are trained alone; none where others are."""
     if not config.trains("new-rows"):
-        return ()
+        # A run that goes on is told of the setting that has changed, which is another one.
+        require(
+            not config.new_rows or config.resume,
+            f"new_rows are trained by --train new-rows, not by --train {config.train}",
+        )
+        return config.new_rows
     if config.new_rows:
         return (*config.new_rows, vocab_size)[:2]
     written = base.document(ADAPTED_FILE)

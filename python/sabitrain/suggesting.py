@@ -69,7 +69,9 @@ def _plans(config: TrainConfig, data: Datasets, limit: int) -> Iterator[tuple[st
         words += ["new-rows"]
     for word in dict.fromkeys(words):
         try:
-            yield word, plan_run(dataclasses.replace(config, train=word), data, limit)
+            new_rows = config.new_rows if word == "new-rows" else ()
+            way = dataclasses.replace(config, train=word, new_rows=new_rows)
+            yield word, plan_run(way, data, limit)
         except ConfigError:
             # A checkpoint without new rows has no such way; any other fault shows with `all`.
             if word == "all":

@@ -207,6 +207,7 @@ def test_frozen_weights_have_no_gradient_and_no_state_in_memory():
         ({"freeze": ("*",)}, "nothing is left to train"),
         ({"train": "last:4"}, "the model has 3 blocks"),
         ({"train": "new-rows", "new_rows": (39, 41)}, "new_rows are 39 to 41"),
+        ({"new_rows": (3,)}, "new_rows are trained by --train new-rows, not by --train all"),
         ({"train": "new-rows", "new_rows": (40,)}, "new_rows must be FIRST from 0"),
     ],
 )
@@ -231,7 +232,6 @@ def test_a_damaged_list_of_new_rows_is_refused(data, tmp_path, written):
         {"train": "last:0"},
         {"train": "last"},
         {"train": "some"},
-        {"new_rows": (3,)},
         {"train": "new-rows", "new_rows": (3, 3)},
         {"train": "new-rows", "new_rows": (-3,)},
         {"train": "new-rows", "new_rows": (1, 2, 3)},
@@ -248,3 +248,13 @@ def test_a_plan_counts_the_trained_ones(data, tmp_path):
     text = describe(tiny_config(data, tmp_path / "run", train="last:1"))
     assert "of them trained" in text
     assert "of them trained" not in describe(tiny_config(data, tmp_path / "run"))
+
+
+def test_a_run_of_new_rows_cannot_go_on_with_all(data, tmp_path):
+    """It was told of its new rows, which had not changed."""
+    base = make_base(data, tmp_path / "base")
+    new = {"train": "new-rows", "new_rows": (12, 18)}
+    run_training(from_base(data, tmp_path / "run", base, **new, max_steps=2))
+    other = {**new, "train": "all", "resume": True, "max_steps": 2}
+    with pytest.raises(ConfigError, match="train is 'all', but this run was begun with 'new-rows'"):
+        run_training(from_base(data, tmp_path / "run", base, **other))

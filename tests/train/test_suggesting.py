@@ -13,6 +13,7 @@ from sabitrain.__main__ import main
 from sabitrain.data.datasets import Datasets
 from sabitrain.planning import plan_run
 from sabitrain.suggesting import describe_ways
+from support.train.bases import from_base, make_base
 from support.train.tiny import tiny_config, write_tiny
 
 
@@ -49,6 +50,20 @@ def test_a_limit_leaves_the_ways_that_train_less(data, tmp_path):
     text = describe_ways(dataclasses.replace(config, memory_limit=between, recompute="off"))
     assert "does not fit" in text.splitlines()[1] and "--train last:1" in text
     assert "nothing fits" in describe_ways(dataclasses.replace(config, memory_limit=0.5))
+
+
+def test_new_rows_are_a_way_of_a_checkpoint_that_names_them(data, tmp_path):
+    base = make_base(data, tmp_path / "base")
+    config = from_base(data, tmp_path / "run", base, train="new-rows", new_rows=(20,))
+    lines = describe_ways(config).splitlines()
+    assert [line.split()[0] for line in lines[1:7]] == [
+        "all",
+        "lora",
+        "last:2",
+        "last:1",
+        "embeddings",
+        "new-rows",
+    ]
 
 
 def test_it_is_a_word_of_plan_and_its_errors_are_those_of_plan(data, tmp_path, capsys):

@@ -141,7 +141,7 @@ def _add_language(config: AdaptConfig, draft: Draft, library: _Library) -> Done:
     words = count_words(library.texts(config.add_language).stretches(), file)
     extension = learn_tokens(file, words, config.vocab)
     draft, told, numbers = _with_tokens(config, draft, file, extension)
-    told += f", from {words.total():,} words of {len(words):,} kinds"
+    told += f"; learnt from {words.total():,} pieces of text, {len(words):,} of them different"
     if len(extension.tokens) < config.vocab:
         told += f"; {config.vocab:,} were asked for, and no other pair occurs twice"
     numbers |= {
@@ -168,7 +168,9 @@ def _with_tokens(
     )
     if extension.letters:
         told += f", {extension.letters:,} of them letters"
-    told += f"; every one is reached; {made.unused_taken:,} took rows that no token had"
+    told += "; every one is reached"
+    if made.unused_taken:
+        told += f"; {made.unused_taken:,} took rows that no token had"
     if how == "list":
         told += f"; rows of {made.listed:,} from the list"
     numbers: dict[str, object] = {
@@ -227,9 +229,10 @@ def _drop_layers(config: AdaptConfig, draft: Draft, library: _Library) -> Done:
     first = found.first
     distances = found.mean_S.tolist()
     library.layers = library.layers[:first] + library.layers[first + count :]
+    dropped = f"layer {first}" if count == 1 else f"layers {first} to {first + count - 1}"
     told = (
-        f"layers {first} to {first + count - 1} of {draft.layers} (from 0) are dropped: their "
-        f"angular distance is {distances[first]:.4f}, where it goes up to {max(distances):.4f}; "
+        f"{dropped} of {draft.layers} (from 0): the angular distance between its ends "
+        f"is {distances[first]:.4f}, where it goes up to {max(distances):.4f}; "
         f"{found.documents:,} documents of {library.sample.rows:,} rows looked at"
     )
     numbers = {

@@ -96,10 +96,6 @@ class PartialConfig(Section):
             self.train in _WORDS or last_blocks(self.train) is not None,
             f"train must be {', '.join(_WORDS)} or last:N with N from 1, not {self.train!r}",
         )
-        require(
-            not self.new_rows or self.trains("new-rows"),
-            f"new_rows are trained by --train new-rows, not by --train {self.train}",
-        )
         first, end = (*self.new_rows, 0, 0)[:2]
         require(
             len(self.new_rows) <= 2 and first >= 0 and (len(self.new_rows) < 2 or first < end),
