@@ -44,7 +44,7 @@ demo: setup ## Pack the example corpus, train a small model on it, show its answ
 	$(BIN)/sabiprep inspect $(DEMO)/data --row 0 | head -n 20
 	$(BIN)/python -m sabitrain --data $(DEMO)/data --run $(DEMO)/run --config examples/train.toml
 
-adapt-demo: setup ## Add Yorùbá to a small English model: bits per byte and tokens per word before and after (five minutes).
+adapt-demo: setup ## Add Yorùbá to a small English model: bits per byte and tokens per word before and after (two minutes on two cores).
 	rm -rf $(ADAPT)
 	$(BIN)/python examples/adapt_demo.py corpora $(ADAPT) "$(NAIJA)"
 	$(BIN)/sabiprep tokenizer train $(ADAPT)/english $(ADAPT)/tokenizer.json --vocab-size 2048
