@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,11 @@ def test_explain_reads_a_record_from_standard_input(shared_corpus: Path) -> None
     broken = process(*arguments, stdin=subprocess.PIPE, text=False, encoding=None)
     out, err = broken.communicate(b"\xff")  # type: ignore[arg-type]
     assert broken.returncode == 1 and b"not UTF-8" in err  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("module", ["sabiprep.cli", "sabitrain.command_line"])
+def test_a_command_begins_without_the_libraries_that_its_help_does_not_need(module: str) -> None:
+    """NumPy was imported by every command, for a tenth of a second of nothing."""
+    code = f"import {module}, sys; print(*({{'numpy', 'pyarrow', 'torch'}} & {{*sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
