@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 
 from sabitrain.checkpoints import files
 from sabitrain.checkpoints.adapter import load_adapted
-from sabitrain.checkpoints.checkpoint import new_checkpoint
+from sabitrain.checkpoints.checkpoint import new_checkpoint, write_weights
 from sabitrain.checkpoints.pretrained import (
     CONFIG_FILE,
     GENERATION_FILE,
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
-    WEIGHTS_FILE,
     Pretrained,
 )
 from sabitrain.data.tokenizer import CHAT_TEMPLATE
@@ -67,9 +65,7 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> None:
             content = Pretrained(folder, {}, {}).content(name)
             if content is not None:
                 files.write_file(unfinished / name, content)
-        weights = architecture_of(model.config.architecture).to_weights(model.state_dict())
-        tensors = {name: value.to(torch.float32) for name, value in weights.items()}
-        files.save_tensors(unfinished / WEIGHTS_FILE, tensors, {"format": "pt"})
+        write_weights(unfinished, model)
 
 
 def _configuration(adapter: Path, model: CausalModel, base: Pretrained) -> dict[str, Any]:

@@ -114,11 +114,15 @@ def write_model(folder: Path, model: CausalModel, dataset: RowSource) -> None:
         **control_ids(dataset),
     }
     files.write_file(folder / CONFIG_FILE, f"{json.dumps(config, indent=2)}\n".encode())
-    _write_weights(folder, model)
+    write_weights(folder, model)
 
 
-def _write_weights(folder: Path, model: CausalModel) -> None:
-    """Writes the weights in float32, a tied head once."""
+def write_weights(folder: Path, model: CausalModel) -> None:
+    """Writes the weights of a model to a folder, in float32, a tied head once.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
     # In float32 on the CPU, whatever the run computes in: a reader needs no GPU.
     weights = {
         name: value.detach().to("cpu", torch.float32)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sabitrain.attention.documents import document_attention
 from sabitrain.models.architecture import CausalModel, Unit
 from sabitrain.models.precision import product_dtype
-from sabitrain.models.rotary import rotary_tables, rotate
+from sabitrain.models.rotary import RopeScaling, frequencies, rotary_tables, rotate
 from sabitrain.models.settings import ModelConfig
 
 # Cosines and sines of each token, [N, 1, D / 2].
@@ -171,6 +171,12 @@ class Parts:
     norm: nn.Module
     frequencies: Sequence[Tensor]
     scale: float = 1.0
+
+
+def plain_parts(config: ModelConfig, blocks: Sequence[Block], scaling: RopeScaling | None) -> Parts:
+    """Returns the parts of a decoder with one rotary table and RMSNorm at its end."""
+    norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+    return Parts(blocks, norm, [frequencies(config.head_size, config.rope_theta, scaling)])
 
 
 class Decoder(nn.Module):

@@ -24,7 +24,7 @@ from sabitrain.models.written import WrittenConfig
 # A table of older checkpoints, which follows from the configuration.
 _ROTARY_TABLE = "rotary_emb.inv_freq"
 # Each layer is made: a number that cannot be right would fill the memory.
-_MOST_LAYERS = 10_000
+MOST_LAYERS = 10_000
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -147,7 +147,7 @@ class DecoderFamily(Generic[S]):
         head_dim = taken.count("head_dim", self.head_dim or max(1, width // heads))
         config = ModelConfig(
             architecture=self.model_type,
-            layers=taken.count("num_hidden_layers", most=_MOST_LAYERS),
+            layers=taken.count("num_hidden_layers", most=MOST_LAYERS),
             width=width,
             heads=heads,
             kv_heads=taken.count("num_key_value_heads", heads),

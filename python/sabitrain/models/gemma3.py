@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sabiprep.errors import ConfigError
 from sabitrain.models.decoder import MLP, Attention, Block, Parts, Rotary
-from sabitrain.models.family import DecoderFamily, Specifics, scaling_table
+from sabitrain.models.family import MOST_LAYERS, DecoderFamily, Specifics, scaling_table
 from sabitrain.models.precision import product_dtype
 from sabitrain.models.rotary import RopeScaling, frequencies
 from sabitrain.models.settings import ModelConfig
@@ -148,7 +148,7 @@ class Gemma3Architecture(DecoderFamily[Gemma3Specifics]):
         written.expect("use_bidirectional_attention", False)
         theta, local, scaling = self._rope(written)
         pattern = written.count("sliding_window_pattern", _PATTERN)
-        layers = written.count("num_hidden_layers", most=10_000)
+        layers = written.count("num_hidden_layers", most=MOST_LAYERS)
         types = tuple(written.texts("layer_types") or _types(layers, pattern))
         if len(types) != layers or not set(types) <= set(_KINDS):
             raise ConfigError(

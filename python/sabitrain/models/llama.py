@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
-from sabitrain.models.decoder import Attention, Parts, PreNormBlock
+from sabitrain.models.decoder import Attention, Parts, PreNormBlock, plain_parts
 from sabitrain.models.family import DecoderFamily, Specifics, rope_settings
-from sabitrain.models.rotary import frequencies
 from sabitrain.models.settings import ModelConfig
 from sabitrain.models.written import WrittenConfig
 
@@ -23,11 +20,8 @@ class LlamaArchitecture(DecoderFamily[Specifics]):
 
     def parts(self, config: ModelConfig, specifics: Specifics) -> Parts:
         """Makes the parts of a model."""
-        return Parts(
-            [PreNormBlock(config, Attention(config)) for _ in range(config.layers)],
-            nn.RMSNorm(config.width, eps=config.norm_eps),
-            [frequencies(config.head_size, config.rope_theta, specifics.rope_scaling)],
-        )
+        blocks = [PreNormBlock(config, Attention(config)) for _ in range(config.layers)]
+        return plain_parts(config, blocks, specifics.rope_scaling)
 
     def take(self, written: WrittenConfig) -> tuple[float, Specifics]:
         """Takes the rotary settings; biases and a split computation are refused."""

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
-
-from sabitrain.models.decoder import Attention, Parts, PreNormBlock
+from sabitrain.models.decoder import Attention, Parts, PreNormBlock, plain_parts
 from sabitrain.models.family import DecoderFamily, Specifics, rope_settings
-from sabitrain.models.rotary import frequencies
 from sabitrain.models.settings import ModelConfig
 from sabitrain.models.written import WrittenConfig
 
@@ -32,11 +29,8 @@ class MistralArchitecture(DecoderFamily[MistralSpecifics]):
     def parts(self, config: ModelConfig, specifics: MistralSpecifics) -> Parts:
         """Makes the parts of a model."""
         windows = self.windows(config, specifics)
-        return Parts(
-            [PreNormBlock(config, Attention(config, window=window)) for window in windows],
-            nn.RMSNorm(config.width, eps=config.norm_eps),
-            [frequencies(config.head_size, config.rope_theta, specifics.rope_scaling)],
-        )
+        blocks = [PreNormBlock(config, Attention(config, window=window)) for window in windows]
+        return plain_parts(config, blocks, specifics.rope_scaling)
 
     def take(self, written: WrittenConfig) -> tuple[float, MistralSpecifics]:
         """Takes the rotary settings and the window."""

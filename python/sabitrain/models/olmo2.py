@@ -11,10 +11,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sabitrain.models.decoder import MLP, Attention, Block, Parts, Rotary
+from sabitrain.models.decoder import MLP, Attention, Block, Parts, Rotary, plain_parts
 from sabitrain.models.family import DecoderFamily, Specifics, rope_settings
 from sabitrain.models.precision import product_dtype
-from sabitrain.models.rotary import frequencies
 from sabitrain.models.settings import ModelConfig
 from sabitrain.models.written import WrittenConfig
 
@@ -72,11 +71,8 @@ class Olmo2Architecture(DecoderFamily[Specifics]):
 
     def parts(self, config: ModelConfig, specifics: Specifics) -> Parts:
         """Makes the parts of a model."""
-        return Parts(
-            [Olmo2Block(config) for _ in range(config.layers)],
-            nn.RMSNorm(config.width, eps=config.norm_eps),
-            [frequencies(config.head_size, config.rope_theta, specifics.rope_scaling)],
-        )
+        blocks = [Olmo2Block(config) for _ in range(config.layers)]
+        return plain_parts(config, blocks, specifics.rope_scaling)
 
     def take(self, written: WrittenConfig) -> tuple[float, Specifics]:
         """Takes the rotary settings; biases are refused."""
