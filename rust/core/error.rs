@@ -102,6 +102,33 @@ impl fmt::Display for Error {
     }
 }
 
+/// A fault of a storage that an `io::Error` carries, with its remedy.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct Fault {
+    /// The fault in words, without its place.
+    pub what: String,
+    /// The advice to the user.
+    pub remedy: String,
+}
+
+impl Fault {
+    /// Returns an error of the operating system's `kind` that carries a fault.
+    pub(crate) fn carried(
+        kind: io::ErrorKind,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> io::Error {
+        io::Error::new(kind, Self { what: what.into(), remedy: remedy.into() })
+    }
+
+    /// Returns the fault that an error carries, if any.
+    #[must_use]
+    pub(crate) fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref().and_then(|inner| inner.downcast_ref())
+    }
+}
+
 macro_rules! constructors {
     ($($name:ident $kind:ident),*) => {$(
         #[doc = concat!("Returns an error of [`ErrorKind::", stringify!($kind), "`].")]
@@ -141,9 +168,16 @@ impl Error {
         Self::new(ErrorKind::Interrupted, "stopped by the user")
     }
 
-    /// Returns the operating system's `error` about `path` as an error of `kind`.
+    /// Returns the operating system's `error` about `path` as an error of `kind`. A fault that the
+    /// error carries has words and advice of its own.
     #[must_use]
     pub(crate) fn io(kind: ErrorKind, path: &Path, error: &io::Error) -> Self {
+        if let Some(Fault { what, remedy }) = Fault::of(error) {
+            return Self::new(kind, what)
+                .file(path.display().to_string())
+                .remedy(remedy)
+                .io_kind(error.kind());
+        }
         // Words of our own where the system's would not tell the user what to do.
         let (message, remedy) = match error.kind() {
             io::ErrorKind::NotFound => {

@@ -66,7 +66,9 @@ impl dyn Storage + '_ {
     pub(crate) fn remove_all(&self, path: &Path) -> io::Result<()> {
         match self.symlink_metadata(path) {
             Ok(metadata) if metadata.kind == FileKind::Folder => {}
-            _ => return self.remove_if_there(path),
+            Ok(_) => return self.remove_if_there(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
         }
         for name in self.list(path)? {
             self.remove_all(&path.join(name))?;

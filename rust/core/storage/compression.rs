@@ -14,7 +14,7 @@ use super::StoredFile;
 use super::members::{Member, Members};
 use super::stored::Stored;
 use super::zip;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Fault};
 
 /// Returns whether a compressed file begins with these bytes, ten of them or all that there are.
 pub(super) type Begins = fn(&[u8]) -> bool;
@@ -179,7 +179,8 @@ pub(crate) fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Error {
         return Error::input(what).file(file).remedy(remedy.replace("FILE", &name));
     }
     let Some(Compression { name: kind, test, .. }) =
-        Compression::of(path).filter(|_| error.raw_os_error().is_none())
+        Compression::of(path)
+            .filter(|_| error.raw_os_error().is_none() && Fault::of(error).is_none())
     else {
         return Error::io(ErrorKind::Input, path, error);
     };

@@ -1,7 +1,7 @@
 //! `Storage`: reads and writes files. Every change that a run makes to a disk goes through it.
 //!
-//! The core opens, creates, renames and removes files nowhere else. `Local` is the file system;
-//! tests add a storage that ends the process, or fails as a full disk does, at any step. A method
+//! The core opens, creates, renames and removes files nowhere else. `Local` is the file system,
+//! `Remote` the stores of the network, `Places` both, told apart by how a path begins; tests add a storage that ends the process, or fails as a full disk does, at any step. A method
 //! of the trait is one such step. Reading and removing whole trees are built on the steps (`read`,
 //! `change`), so that every storage shares them.
 //!
@@ -15,7 +15,9 @@ mod local;
 mod members;
 #[cfg(any(test, fuzzing))]
 mod memory;
+mod places;
 mod read;
+mod remote;
 mod stored;
 mod zip;
 
@@ -31,7 +33,10 @@ pub(crate) use compression::{Compression, Flaw, unreadable};
 pub use local::Local;
 #[cfg(any(test, fuzzing))]
 pub(crate) use memory::Memory;
+pub use places::Places;
 pub(crate) use read::{BOM, Stamp};
+pub use remote::Remote;
+pub(crate) use remote::{below, split_store};
 
 /// The local file system, for unit tests.
 #[cfg(test)]

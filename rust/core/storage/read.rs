@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::compression::{Compression, unreadable};
 use super::{FileKind, Metadata, Storage, StoredFile};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Fault, Result};
 
 /// The size of a read in bytes.
 const BUFFER: usize = 256 << 10;
@@ -47,8 +47,11 @@ fn regular_size(kind: ErrorKind, path: &Path, metadata: &Metadata) -> Result<u64
 
 /// Returns the error of a file of ours that changed since it was written.
 fn disturbed(path: &Path, error: &io::Error) -> Error {
-    Error::io(ErrorKind::Dataset, path, error)
-        .remedy("something changed the folder .work while it was in use")
+    let disturbed = Error::io(ErrorKind::Dataset, path, error);
+    if Fault::of(error).is_some() {
+        return disturbed;
+    }
+    disturbed.remedy("something changed the folder .work while it was in use")
 }
 
 impl dyn Storage + '_ {
@@ -62,6 +65,23 @@ impl dyn Storage + '_ {
     #[must_use]
     pub fn exists(&self, path: &Path) -> bool {
         self.metadata(path).is_ok()
+    }
+
+    /// Returns whether `path` leads to anything. A path that cannot be looked at is an error, which
+    /// no decision may take for an absence.
+    pub(crate) fn surely_exists(&self, path: &Path) -> io::Result<bool> {
+        match self.metadata(path) {
+            Ok(_) => Ok(true),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns whether `path` leads to a regular file.

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use sabiprep::context::Context;
 use sabiprep::error::{Error, Result};
 use sabiprep::monitor::Monitor;
-use sabiprep::storage::Local;
+use sabiprep::storage::Places;
 
 use crate::error::to_python;
 
@@ -28,7 +28,8 @@ pub fn enter<T: Send>(
     let waiting = thread::current();
     thread::scope(|scope| {
         let worker = thread::Builder::new().spawn_scoped(scope, || {
-            let context = Context { threads: 1, monitor: &monitor, storage: &Local };
+            let storage = Places::default();
+            let context = Context { threads: 1, monitor: &monitor, storage: &storage };
             let result = work(&context);
             done.store(true, Relaxed);
             waiting.unpark();
