@@ -15,6 +15,7 @@ __all__ = [
     "explain",
     "init",
     "pack",
+    "read_file",
     "survey",
     "train_tokenizer",
     "verify",
@@ -33,6 +34,7 @@ class _ArrowArray(Protocol):
         self, requested_schema: object | None = None
     ) -> tuple[object, object]: ...
 
+def read_file(path: str | PathLike[str], limit: int) -> bytes: ...
 def pack(
     corpus: str | PathLike[str] | None,
     out: str | PathLike[str],

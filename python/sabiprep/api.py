@@ -19,6 +19,7 @@ from sabiprep.errors import ConfigError, InputError, SabiprepError
 from sabiprep.explanation import Explanation
 from sabiprep.hub import HubFiles, corpus_of, hub_files
 from sabiprep.options import LARGEST, PackOptions, StrPath, checked_number, checked_path
+from sabiprep.places import place_of
 from sabiprep.report import PackReport, TokenizerReport, VerifyReport
 from sabiprep.survey import CorpusPlan
 
@@ -116,7 +117,7 @@ def _files(corpus: StrPath | None, reuse: StrPath | None = None) -> HubFiles:
         corpus: The corpus; None for that of the dataset ``reuse``.
         reuse: The dataset whose kept documents are used again, if one is.
     """
-    folder = corpus_of(reuse) if corpus is None else Path(corpus)
+    folder = corpus_of(reuse) if corpus is None else place_of(corpus)
     files = benchmark_files(folder)
     # Of one class, whose files live as long as it does.
     files.update(hub_files(corpus, reuse))
@@ -138,7 +139,8 @@ def _pack(
     # Resolved here, since Python knows the cores that the process may use.
     options = replace(options, threads=options.threads or available_cores())
     hub = _files(corpus, options.reuse)
-    made = _core.pack(corpus, out, options, progress, hub=hub)
+    corpus = None if corpus is None else place_of(corpus)
+    made = _core.pack(corpus, place_of(out), options, progress, hub=hub)
     return PackReport.from_json(json.loads(made), Path(os.fsdecode(out)))
 
 
@@ -175,15 +177,15 @@ def verify(
     threads = checked_number("threads", threads, 1, 4096)
     with compiled():
         from sabiprep import _core
-    found = json.loads(_core.verify(out, progress=progress))
+    found = json.loads(_core.verify(place_of(out), progress=progress))
     derived: dict[str, Any] = {"records": 0, "documents": 0, "failures": []}
     # A dataset that is damaged already need not be read to know it.
     if against is not None and not found["failures"]:
         threads = available_cores() if threads is None else threads
         derived = json.loads(
             _core.verify_against(
-                out,
-                against,
+                place_of(out),
+                place_of(against),
                 sample=sample,
                 threads=threads,
                 progress=progress,
@@ -232,7 +234,7 @@ def explain(
     with compiled():
         from sabiprep import _core
     text = _as_json(record)
-    stages, tokens = _core.explain(corpus, source, text, options, hub=_files(corpus))
+    stages, tokens = _core.explain(place_of(corpus), source, text, options, hub=_files(corpus))
     return Explanation.from_json(json.loads(stages), record=text, tokens=tokens)
 
 
@@ -257,7 +259,9 @@ def plan(corpus: StrPath, options: PackOptions = PackOptions()) -> CorpusPlan:
     options = _resolved(corpus, options)
     with compiled():
         from sabiprep import _core
-    return CorpusPlan.from_json(json.loads(_core.survey(corpus, options, hub=_files(corpus))))
+    return CorpusPlan.from_json(
+        json.loads(_core.survey(place_of(corpus), options, hub=_files(corpus)))
+    )
 
 
 def init(
@@ -285,7 +289,7 @@ def init(
     options = replace(_resolved(corpus, options), overwrite=overwrite)
     with compiled():
         from sabiprep import _core
-    return _core.init(corpus, options, write=write)
+    return _core.init(place_of(corpus), options, write=write)
 
 
 def _resolved(corpus: StrPath, options: PackOptions) -> PackOptions:
@@ -328,14 +332,14 @@ def train_tokenizer(
     with compiled():
         from sabiprep import _core
     made = _core.train_tokenizer(
-        corpus,
-        file,
+        place_of(corpus),
+        place_of(file),
         vocab_size,
         overwrite=overwrite,
         progress=progress,
         hub=_files(corpus),
     )
-    return TokenizerReport.from_json(os.fspath(file), json.loads(made))
+    return TokenizerReport.from_json(place_of(file), json.loads(made))
 
 
 def available_cores() -> int:

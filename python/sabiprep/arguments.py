@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, field, fields, make_dataclass
+from dataclasses import Field, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
@@ -24,12 +24,25 @@ Number = PrimitiveConstructorSpec(
 File = PrimitiveConstructorSpec(
     nargs=1,
     metavar="FILE",
-    instance_from_str=lambda words: Path(words[0]),
+    instance_from_str=lambda words: _place(words[0]),
     is_instance=lambda value: value is None or isinstance(value, StrPath),
     str_from_instance=lambda value: [str(value)],
 )
 Flag = FlagCreatePairsOff[bool]
-Corpus = Annotated[Positional[Path], arg(metavar="CORPUS")]
+
+
+def _place(word: str) -> StrPath:
+    """Returns a URL as the text it is, since `Path` makes one slash of two, and a path as such."""
+    return word if "://" in word else Path(word)
+
+
+def folder(metavar: str) -> PrimitiveConstructorSpec[Any]:
+    """Returns the spec of a folder on a disk or in a bucket, called ``metavar`` in the help."""
+    return replace(File, metavar=metavar)
+
+
+Corpus = Annotated[Positional[StrPath], folder("CORPUS")]
+Out = Annotated[Positional[StrPath], folder("OUT")]
 
 
 def _argument(option: Field[Any], hint: object) -> Any:

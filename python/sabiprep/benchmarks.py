@@ -21,8 +21,9 @@ from typing import Any
 
 import msgspec
 
+from sabiprep.corpus_file import config_text
 from sabiprep.errors import ConfigError, InputError, SabiprepError
-from sabiprep.files import CONFIG_LIMIT, read_whole
+from sabiprep.places import StrPath, is_remote
 
 SCHEME = "lm-eval:"
 
@@ -40,7 +41,7 @@ class BenchmarkFiles(dict[str, list[tuple[str, str]]]):
         return Path(folder)
 
 
-def benchmark_files(corpus: Path | None) -> BenchmarkFiles:
+def benchmark_files(corpus: StrPath | None) -> BenchmarkFiles:
     """Loads the tasks that a corpus names, and writes the texts of their documents.
 
     Args:
@@ -67,17 +68,17 @@ def benchmark_files(corpus: Path | None) -> BenchmarkFiles:
     return files
 
 
-def _names(corpus: Path) -> Iterator[str]:
+def _names(corpus: StrPath) -> Iterator[str]:
     """Yields each task that ``decontaminate`` names, as it is written.
 
     A file that cannot be read, or is no TOML, names none here: the core says what is wrong with it.
     """
+    text = config_text(corpus)
+    if text is None or SCHEME not in text:
+        return
     try:
-        text = read_whole(corpus / "corpus.toml", CONFIG_LIMIT).decode("utf-8-sig")
-        if SCHEME not in text:
-            return
         pack = tomllib.loads(text).get("pack")
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return
     listed = pack.get("decontaminate") if isinstance(pack, dict) else None
     for name in listed if isinstance(listed, list) else ():
@@ -85,7 +86,7 @@ def _names(corpus: Path) -> Iterator[str]:
             yield name
 
 
-def _tasks(name: str, corpus: Path) -> list[Any]:
+def _tasks(name: str, corpus: StrPath) -> list[Any]:
     """Returns the task of a name, or those of a group, loaded."""
     try:
         from lm_eval.tasks import TaskManager
@@ -96,7 +97,14 @@ def _tasks(name: str, corpus: Path) -> list[Any]:
             remedy="pip install 'sabiprep[lm-eval]', or name a file with the test set",
         ) from error
     place, _, task = name.removeprefix(SCHEME).rpartition("/")
-    if place and not (corpus / place).is_dir():
+    if place and is_remote(corpus):
+        raise ConfigError(
+            f"{place} would be a folder of a bucket, and lm-eval reads tasks from a disk alone",
+            file=name,
+            remedy="write lm-eval:TASK for a task that is installed",
+        )
+    folder = Path(corpus) / place
+    if place and not folder.is_dir():
         raise ConfigError(
             f"{place} is no folder of the corpus",
             file=name,
@@ -105,7 +113,7 @@ def _tasks(name: str, corpus: Path) -> list[Any]:
         )
     # What lm-eval prints is not for the reader of a JSON report.
     with contextlib.redirect_stdout(None):
-        manager = TaskManager(include_path=str(corpus / place) if place else None)
+        manager = TaskManager(include_path=str(folder) if place else None)
         if task not in manager.all_tasks:
             near = difflib.get_close_matches(task, manager.all_tasks, 3, 0.5)
             raise ConfigError(

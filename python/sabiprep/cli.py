@@ -26,16 +26,21 @@ import sabiprep
 from sabiprep.arguments import (
     Corpus,
     ExplainArguments,
+    File,
     Flag,
     InitArguments,
     Number,
+    Out,
     PackArguments,
     PlanArguments,
     RemixArguments,
     TaskArguments,
+    folder,
 )
+from sabiprep.corpus_file import small_file
 from sabiprep.errors import InputError, Interrupted, SabiprepError, unforeseen
-from sabiprep.files import MANIFEST_LIMIT, read_whole
+from sabiprep.files import MANIFEST_LIMIT
+from sabiprep.places import StrPath, join, place_of
 from sabiprep.progress import show_progress
 from sabiprep.terminal import (
     Sentence,
@@ -95,7 +100,7 @@ class Init:
         )
         if self.print:
             return Outcome(Verbatim(harmless(text.rstrip("\n"))))
-        file = visible(str(self.corpus / "corpus.toml"))
+        file = visible(join(self.corpus, "corpus.toml"))
         return Outcome(Sentence(f"{file}: written; `sabiprep plan` shows what it makes", 2))
 
 
@@ -105,7 +110,7 @@ class Pack:
 
     corpus: Corpus
     """The folder with corpus.toml."""
-    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    out: Out
     """The folder to make; it must be empty or new. Nothing is written elsewhere."""
     options: PackArguments
 
@@ -119,13 +124,13 @@ class Pack:
 class Remix:
     """Pack the corpus of a dataset again, from the tokenized documents it kept."""
 
-    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
+    dataset: Annotated[Positional[StrPath], folder("DATASET")]
     """A dataset packed with --keep-spool; it stays as it is."""
-    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    out: Out
     """The folder to make; it must be empty or new."""
     options: RemixArguments
     corpus: Annotated[
-        Path | None, arg(metavar="CORPUS", help_behavior_hint="(default: where it was)")
+        StrPath | None, folder("CORPUS"), arg(help_behavior_hint="(default: where it was)")
     ] = None
     """The folder with corpus.toml."""
 
@@ -142,7 +147,7 @@ class Remix:
 class Inspect:
     """Show a row of a packed dataset: its documents decoded, role by role."""
 
-    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    out: Out
     """The packed dataset."""
     row: Annotated[
         int | None, Number, arg(help_behavior_hint="(default: the first one to show)")
@@ -157,7 +162,7 @@ class Inspect:
         """Returns the decoded row."""
         from sabiprep.inspection import inspect
 
-        with sabiprep.open_dataset(self.out) as dataset:
+        with sabiprep.open_dataset(place_of(self.out)) as dataset:
             return Outcome(inspect(dataset, split=self.split, row=self.row, source=self.source))
 
 
@@ -165,9 +170,9 @@ class Inspect:
 class Verify:
     """Check a packed dataset: manifest, checksums, and the rules of the loss mask on every row."""
 
-    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    out: Out
     """The packed dataset."""
-    against: Annotated[Path | None, arg(metavar="CORPUS", help_behavior_hint="")] = None
+    against: Annotated[StrPath | None, folder("CORPUS"), arg(help_behavior_hint="")] = None
     """Also derive documents again from the records of this corpus, by the slow path, and compare
     ids and roles.
     """
@@ -185,9 +190,9 @@ class Verify:
             checked += f"; {report.documents_derived:,} documents"
             checked += f" of {report.records_derived:,} records derived again"
         if report.ok:
-            return Outcome(Sentence(f"{visible(str(self.out))}: in order ({checked})", 2))
+            return Outcome(Sentence(f"{visible(place_of(self.out))}: in order ({checked})", 2))
         failures = [Sentence(f"  {visible(failure)}", 4) for failure in report.failures]
-        head = f"{visible(str(self.out))}: {len(failures)} failed ({checked} were checked)"
+        head = f"{visible(place_of(self.out))}: {len(failures)} failed ({checked} were checked)"
         return Outcome(
             Group(
                 Sentence(head, 2), *failures, Sentence("Remedy: copy it again, or pack it again", 2)
@@ -200,7 +205,7 @@ class Verify:
 class Export:
     """Write the rows or documents of a packed dataset as another tool reads them."""
 
-    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    out: Out
     """The packed dataset; it stays as it is."""
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
     """The folder to make; it must be empty or new."""
@@ -254,7 +259,7 @@ class Tokenizer:
     """What to do: train one."""
     corpus: Corpus
     """The folder with corpus.toml; it need not name a tokenizer yet."""
-    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    file: Annotated[Positional[StrPath], File]
     """The tokenizer.json to write."""
     vocab_size: Annotated[int, arg(metavar="N")]
     """Entries wanted; a small corpus may yield fewer."""
@@ -374,11 +379,11 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _is_unfinished(out: Path) -> bool:
+def _is_unfinished(out: StrPath) -> bool:
     """Returns whether ``out`` holds a run that can go on."""
     try:
-        stage = json.loads(read_whole(out / ".work" / "state.json", MANIFEST_LIMIT))["stage"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        stage = json.loads(small_file(join(out, ".work", "state.json"), MANIFEST_LIMIT))["stage"]
+    except (OSError, SabiprepError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return bool(stage != "kept")
 

@@ -15,14 +15,14 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from sabiprep.corpus_file import config_text, small_file
 from sabiprep.errors import ConfigError, InputError
-from sabiprep.files import CONFIG_LIMIT, MANIFEST_LIMIT, read_whole
+from sabiprep.files import MANIFEST_LIMIT
 from sabiprep.hub_requests import Place, fetched, hub_api, listed_paths, resolved_commit
-from sabiprep.options import StrPath
+from sabiprep.places import StrPath, join, place_of
 
 SCHEME = "hf://"
 PATTERN = re.compile(
@@ -69,12 +69,12 @@ def hub_files(corpus: StrPath | None, reuse: StrPath | None = None) -> HubFiles:
         InputError: If its files cannot be found or fetched.
         SabiprepError: If ``huggingface_hub`` is not installed.
     """
-    folder = corpus_of(reuse) if corpus is None else Path(corpus)
+    folder = corpus_of(reuse) if corpus is None else place_of(corpus)
     if folder is None:
         return {}
     by_revision: dict[tuple[str, str | None], list[_Named]] = {}
     for pattern, source in _patterns(folder):
-        named = _parsed(pattern, source, str(folder / "corpus.toml"))
+        named = _parsed(pattern, source, join(folder, "corpus.toml"))
         by_revision.setdefault((named.repo, named.revision), []).append(named)
     found: HubFiles = {}
     for patterns in by_revision.values():
@@ -82,30 +82,30 @@ def hub_files(corpus: StrPath | None, reuse: StrPath | None = None) -> HubFiles:
     return found
 
 
-def corpus_of(dataset: StrPath | None) -> Path | None:
+def corpus_of(dataset: StrPath | None) -> str | None:
     """Returns the corpus that a dataset with a kept spool was packed from; None if unknown."""
     if dataset is None:
         return None
     try:
-        state = json.loads(read_whole(Path(dataset) / ".work" / "state.json", MANIFEST_LIMIT))
+        state = json.loads(small_file(join(dataset, ".work", "state.json"), MANIFEST_LIMIT))
         corpus = state["corpus"]
         # The core writes a path that is not UTF-8 as its bytes.
-        return Path(corpus if isinstance(corpus, str) else os.fsdecode(bytes(corpus)))
+        return corpus if isinstance(corpus, str) else os.fsdecode(bytes(corpus))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _patterns(folder: Path) -> Iterator[tuple[str, str | None]]:
+def _patterns(folder: str) -> Iterator[tuple[str, str | None]]:
     """Yields each pattern of files of the Hub, with its source.
 
     A file that cannot be read, or is no TOML, names none here: the core says what is wrong with it.
     """
+    text = config_text(folder)
+    if text is None or SCHEME not in text:
+        return
     try:
-        text = read_whole(folder / "corpus.toml", CONFIG_LIMIT).decode("utf-8-sig")
-        if SCHEME not in text:
-            return
         config = tomllib.loads(text)
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return
     sources = config.get("source")
     for source in sources if isinstance(sources, list) else ():

@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass, field
 
 from sabiprep.errors import ConfigError
-
-StrPath = str | os.PathLike[str]
+from sabiprep.places import StrPath as StrPath
+from sabiprep.places import is_remote, place_of
 
 LARGEST = 2**63 - 1
 
@@ -65,7 +65,11 @@ class PackOptions:
                 "spool_bytes is None", remedy=f"give a whole number from 0 to {LARGEST}"
             )
         for name in ("tokenizer", "reuse"):
-            checked_path(name, getattr(self, name))
+            path = getattr(self, name)
+            checked_path(name, path)
+            if path is not None and is_remote(path):
+                # As text: a `Path` has taken one of the two slashes away.
+                object.__setattr__(self, name, place_of(path))
         for name in ("strict", "overwrite", "resume", "keep_spool"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", remedy="give True or False")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from sabiprep.errors import place_in_file
 from sabiprep.grid import Column, Grid
+from sabiprep.places import place_of
 from sabiprep.report import Example, PackReport, SourceReport, SplitReport, Tally
 from sabiprep.terminal import Sentence, visible
 
@@ -186,7 +187,7 @@ def _examples(report: PackReport) -> Iterator[Text | Sentence]:
     """Yields the first dropped record of each file and reason, and the file that lists them."""
     examples = [(source.name, example) for source in report.sources for example in source.examples]
     file = report.dropped_file
-    listed = "" if file is None else f"They are listed in {visible(str(file))}"
+    listed = "" if file is None else f"They are listed in {visible(place_of(file))}"
     yield from dropped_records(examples, report.total.dropped, "Dropped records", listed)
 
 
@@ -232,7 +233,7 @@ def _speed(report: PackReport) -> Iterator[str]:
     yield f"Tokenized by {visible(report.engine)}"
     rows = report.train.rows + report.validation.rows
     yield (
-        f"{visible(str(report.out))}: {rows:,} rows of {report.seq_len:,} tokens; "
+        f"{visible(place_of(report.out))}: {rows:,} rows of {report.seq_len:,} tokens; "
         "look at one with `sabiprep inspect`"
     )
 

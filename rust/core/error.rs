@@ -129,6 +129,23 @@ impl Fault {
     }
 }
 
+/// Returns the name of a file without what an address may keep secret: a name and a password before
+/// the server, and everything after a question mark.
+fn without_secrets(name: String) -> String {
+    let Some((scheme, rest)) = name.split_once("://") else { return name };
+    let (server, inner) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let is_web = scheme.starts_with("http");
+    let cut = is_web.then(|| inner.find(['?', '#'])).flatten();
+    if scheme.contains('/') || (!server.contains('@') && cut.is_none()) {
+        return name;
+    }
+    let server = server.rsplit_once('@').map_or_else(|| server.to_owned(), |(_, s)| format!("…@{s}"));
+    match cut {
+        Some(cut) => format!("{scheme}://{server}{}?…", &inner[..cut]),
+        None => format!("{scheme}://{server}{inner}"),
+    }
+}
+
 macro_rules! constructors {
     ($($name:ident $kind:ident),*) => {$(
         #[doc = concat!("Returns an error of [`ErrorKind::", stringify!($kind), "`].")]
@@ -213,7 +230,7 @@ impl Error {
     /// Returns the error with its file.
     #[must_use]
     pub(crate) fn file(mut self, file: impl Into<String>) -> Self {
-        self.file = Some(file.into());
+        self.file = Some(without_secrets(file.into()));
         self
     }
 

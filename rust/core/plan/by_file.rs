@@ -10,13 +10,13 @@ use std::path::{Component, Path, PathBuf};
 use glob::Pattern;
 
 use super::files::{Files, Patterns};
-use super::find::{find_files, no_match, paths_below, portable_name};
+use super::find::{components_of, find_files, no_match, paths_below, portable_name};
 use super::placeholder::{
     LANG, in_segments, in_template, in_text, is_plain, name_of, outside_tags,
 };
 use super::{ChatSpec, HubFiles, SegmentSpec, SourceSpec, UNDETERMINED};
 use crate::error::{Error, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, below};
 
 /// Returns the sources that `spec` stands for: one for each language in the names of its files, in
 /// order of language; or the one that it is.
@@ -203,7 +203,7 @@ impl Entry {
         if let Some(named) = literal(written, root, storage) {
             let languages = languages_of(&pattern, root, storage)?;
             return match languages.first() {
-                None if storage.is_there(&root.join(written)) => Ok(plain()),
+                None if storage.is_there(&below(root, written)) => Ok(plain()),
                 other => Err(two_meanings(&named, other)),
             };
         }
@@ -236,7 +236,7 @@ fn literal(written: &str, root: &Path, storage: &dyn Storage) -> Option<String> 
     let end = written.split('/').take_while(|part| !is_open(part)).map(|part| part.len() + 1).sum();
     let rest: &str = written.get(end..)?;
     let named = &written[..end + rest.find('/').unwrap_or(rest.len())];
-    storage.is_there(&root.join(named)).then(|| named.to_owned())
+    storage.is_there(&below(root, named)).then(|| named.to_owned())
 }
 
 /// Returns the error of a file or folder `named` with a placeholder, which also stands for languages.
@@ -305,13 +305,13 @@ pub(super) fn languages_of(
 /// Returns the texts that may stand for `{lang}` by the first component of `pattern` that holds it.
 fn candidates_of(pattern: &str, root: &Path, storage: &dyn Storage) -> Result<BTreeSet<String>> {
     let mut candidates = BTreeSet::new();
-    let components: Vec<_> = Path::new(pattern).components().collect();
+    let (start, components) = components_of(root, pattern);
     let holds = |component: &Component<'_>| component.as_os_str().to_string_lossy().contains(LANG);
     let Some(nth) = components.iter().position(holds) else { return Ok(candidates) };
     let component = components[nth].as_os_str().to_string_lossy();
     let all = Component::Normal("*".as_ref());
     let beside: Vec<Component<'_>> = components[..nth].iter().copied().chain([all]).collect();
-    for path in paths_below(storage, root, pattern, &beside)? {
+    for path in paths_below(storage, &start, pattern, &beside)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         add_candidates(&component, &name, &mut candidates);
     }

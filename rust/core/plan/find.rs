@@ -10,7 +10,7 @@ use glob::{Pattern, PatternError};
 use super::nearest;
 use super::saved::{holds_splits, is_beside_data, saved_files};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, below, is_listed, split_store};
 
 /// Returns the files below `root` that `pattern` matches, sorted. Refuses a match that is no
 /// regular file instead of skipping it.
@@ -23,9 +23,9 @@ pub(crate) fn find_files(
         return Err(Error::config("a name in its list of files is empty")
             .remedy("name a file, or remove the entry"));
     }
-    let plain = root.join(pattern);
+    let plain = below(root, pattern);
     // A name that exists is taken as it is, even if it holds `*` or a bracket.
-    let is_there = storage.is_there(&plain);
+    let is_there = storage.is_surely_there(&plain).map_err(|error| error.file(pattern))?;
     if is_there && storage.is_regular(&plain).map_err(|error| error.file(pattern))? {
         return Ok(vec![plain]);
     }
@@ -44,8 +44,13 @@ pub(crate) fn find_files(
             .remedy(near_files(storage, root, &plain))
             .io_kind(NotFound));
     }
-    let components: Vec<_> = Path::new(pattern).components().collect();
-    let found = paths_below(storage, root, pattern, &components)?;
+    let (start, components) = components_of(root, pattern);
+    if !is_listed(&start) {
+        return Err(Error::config("is a pattern, and a web server does not list its files")
+            .file(pattern)
+            .remedy("name each file by its address"));
+    }
+    let found = paths_below(storage, &start, pattern, &components)?;
     // Only now, so that each error names one file.
     let mut kept = Vec::new();
     for (nth, path) in found.iter().enumerate() {
@@ -83,8 +88,15 @@ pub(crate) fn find_files(
 pub(super) fn no_match(storage: &dyn Storage, root: &Path, pattern: &str) -> Error {
     Error::input("no file matches this pattern")
         .file(pattern)
-        .remedy(near_files(storage, root, &root.join(pattern)))
+        .remedy(near_files(storage, root, &below(root, pattern)))
         .io_kind(NotFound)
+}
+
+/// Returns the folder from which a pattern leads, and its components: `root`, or the store that it
+/// names itself.
+pub(super) fn components_of<'p>(root: &Path, pattern: &'p str) -> (PathBuf, Vec<Component<'p>>) {
+    let (start, inner) = split_store(pattern).unwrap_or_else(|| (root.to_owned(), pattern));
+    (start, Path::new(inner).components().collect())
 }
 
 /// Returns the paths below `root` that match `components` of `pattern`, sorted.
@@ -160,7 +172,7 @@ fn find_below(
     // A fixed name may be `..`, which no listing of a folder holds.
     if let Part::Name(name) = part {
         let next = path.join(name);
-        return if storage.is_there(&next) {
+        return if storage.is_surely_there(&next)? {
             find_below(storage, next, rest, found)
         } else {
             Ok(())

@@ -11,7 +11,7 @@ use super::find::{find_files, portable_name};
 use super::placeholder::{LANG, in_text};
 use super::{CONFIG_FILE, Plan};
 use crate::error::{Error, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, below};
 
 /// The beginning of a pattern of files of the Hub.
 const SCHEME: &str = "hf://";
@@ -103,7 +103,7 @@ impl Plan {
     /// and the tokenizer are no texts, unless their very names are given.
     fn find_below(&self, pattern: &str, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
         let mut found = find_files(storage, &self.root, pattern)?;
-        if found == [self.root.join(pattern)] {
+        if found == [below(&self.root, pattern)] {
             return Ok(found);
         }
         let own = [Some(self.root.join(CONFIG_FILE)), self.tokenizer.file.clone()];

@@ -62,7 +62,7 @@ use by_file::{Places, by_file};
 
 use crate::error::{Error, Result};
 use crate::schema::Duplicates;
-use crate::storage::{Stamp, Storage};
+use crate::storage::{Stamp, Storage, below};
 
 /// The name of the configuration in a corpus folder.
 pub(crate) const CONFIG_FILE: &str = "corpus.toml";
@@ -122,7 +122,7 @@ impl Plan {
     /// Reads and resolves the configuration of the corpus folder `root`.
     pub fn load(root: &Path, options: &PackOptions, storage: &dyn Storage) -> Result<Self> {
         let path = root.join(CONFIG_FILE);
-        if !storage.is_there(&path) && storage.is_folder(root) {
+        if !storage.is_surely_there(&path)? && storage.is_folder(root) {
             let guess = Guess::of(root, options, storage)?;
             guess.refuse_open(root)?;
             return Self::of_guess(&guess, root, options, storage);
@@ -266,7 +266,7 @@ impl TokenizerPlan {
         storage: &dyn Storage,
     ) -> Self {
         let TokenizerSpec { file, bos, eos, pad } = spec;
-        let from_config = || file.map(|file| root.join(file));
+        let from_config = || file.map(|file| below(root, file));
         let own = root.join(TOKENIZER_FILE);
         let in_folder = |file: PathBuf| {
             if storage.is_folder(&file) { file.join(TOKENIZER_FILE) } else { file }

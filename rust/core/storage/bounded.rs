@@ -118,6 +118,10 @@ impl Storage for Bounded<'_> {
         self.inner.rename(from, to)
     }
 
+    fn renames_folders(&self, path: &Path) -> bool {
+        self.inner.renames_folders(path)
+    }
+
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.link(from, to)
     }

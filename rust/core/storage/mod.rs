@@ -36,7 +36,7 @@ pub(crate) use memory::Memory;
 pub use places::Places;
 pub(crate) use read::{BOM, Stamp};
 pub use remote::Remote;
-pub(crate) use remote::{below, split_store};
+pub(crate) use remote::{below, is_listed, split_store};
 
 /// The local file system, for unit tests.
 #[cfg(test)]
@@ -84,6 +84,11 @@ pub trait Storage: fmt::Debug + Send + Sync {
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Gives a file or folder another name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Returns whether the folder `path` gets another name in one step. Where it does not, its files
+    /// are renamed one after another.
+    fn renames_folders(&self, _path: &Path) -> bool {
+        true
+    }
     /// Gives a file a second name; copies the file where the storage knows no second names.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file or a link.

@@ -14,6 +14,12 @@ pub struct Places {
 }
 
 impl Places {
+    /// Returns the file system beside the stores of `remote`.
+    #[must_use]
+    pub fn over(remote: Remote) -> Self {
+        Self { remote }
+    }
+
     /// Returns the storage of a path.
     fn of(&self, path: &Path) -> &dyn Storage {
         if is_remote(path) { &self.remote } else { &Local }
@@ -63,6 +69,10 @@ impl Storage for Places {
             Some(storage) => storage.rename(from, to),
             None => self.link(from, to).and_then(|()| self.remove_file(from)),
         }
+    }
+
+    fn renames_folders(&self, path: &Path) -> bool {
+        self.of(path).renames_folders(path)
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

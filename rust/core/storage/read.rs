@@ -61,6 +61,30 @@ impl dyn Storage + '_ {
         self.symlink_metadata(path).is_ok()
     }
 
+    /// Returns whether anything is at `path`. A fault of a store is an error: it tells nothing about
+    /// what is there.
+    pub(crate) fn is_surely_there(&self, path: &Path) -> Result<bool> {
+        match self.symlink_metadata(path) {
+            Err(error) if Fault::of(&error).is_some() => {
+                Err(Error::io(ErrorKind::Input, path, &error))
+            }
+            found => Ok(found.is_ok()),
+        }
+    }
+
+    /// Returns the names in a folder as [`Self::names_in`] does. A fault of a store is an error.
+    pub(crate) fn names_surely_in(&self, folder: &Path) -> Result<Vec<String>> {
+        match self.list(folder) {
+            Err(error) if Fault::of(&error).is_some() => {
+                Err(Error::io(ErrorKind::Output, folder, &error))
+            }
+            names => {
+                let names = names.unwrap_or_default().into_iter();
+                Ok(names.map(|name| name.to_string_lossy().into_owned()).collect())
+            }
+        }
+    }
+
     /// Returns whether `path` leads to anything.
     #[must_use]
     pub fn exists(&self, path: &Path) -> bool {
@@ -222,7 +246,7 @@ impl dyn Storage + '_ {
     }
 
     /// Reads a whole file of at most `most` bytes.
-    fn bytes_up_to(&self, path: &Path, most: u64) -> Result<Vec<u8>> {
+    pub fn bytes_up_to(&self, path: &Path, most: u64) -> Result<Vec<u8>> {
         let (file, size) = self.open_regular(ErrorKind::Input, path)?;
         if size > most {
             let [size, most] = [size, most].map(|bytes| bytes >> 20);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::seal::{ZEROS, digest_of, is_sealed};
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, ErrorKind, Fault, Place, Result};
 use crate::schema::{FORMAT_VERSION, LossPolicy, Overflow};
 use crate::settle::Sums;
 use crate::storage::Storage;
@@ -345,6 +345,9 @@ impl Manifest {
     fn parse(storage: &dyn Storage, out: &Path) -> Result<(Self, String)> {
         let path = out.join(MANIFEST_FILE);
         if let Err(error) = storage.symlink_metadata(&path) {
+            if Fault::of(&error).is_some() {
+                return Err(Error::io(ErrorKind::Dataset, &path, &error));
+            }
             return Err(Error::dataset("no manifest.json: not a dataset, or an unfinished one")
                 .file(out.display().to_string())
                 .remedy("run `sabiprep pack`; it writes the manifest last")
@@ -384,7 +387,7 @@ impl Manifest {
             ))
             .file(path.display().to_string())
             .remedy("put a copy of the file there instead of the link")),
-            (_, Ok(real)) if !storage.is_file(&real) => Err(Error::dataset("no regular file")
+            (_, Ok(real)) if !storage.is_file(&real) && storage.exists(&real) => Err(Error::dataset("no regular file")
                 .file(path.display().to_string())
                 .remedy("copy the dataset again, or pack the corpus again")),
             _ => Ok(path),

@@ -161,7 +161,7 @@ impl State {
     /// Reads the state in the work folder of `out`; `None` if there is none.
     pub(crate) fn of(storage: &dyn Storage, out: &Path) -> Result<Option<Self>> {
         let path = out.join(WORK).join(STATE_FILE);
-        if !storage.is_there(&path) {
+        if !storage.is_surely_there(&path)? {
             return Ok(None);
         }
         let damaged = |what: &str| {

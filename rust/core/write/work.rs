@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::schema::Split;
 use crate::storage::{Lock, Storage, is_temporary};
+use crate::tasks;
 use crate::tokenize::hex;
 
 /// The folder of unfinished work inside OUT.
@@ -35,6 +36,8 @@ const SPOOL: &str = "spool";
 const LISTS: &str = "dropped";
 /// The file with the records that are contaminated, in their folder.
 const CONTAMINATED: &str = "contaminated.jsonl";
+/// Files that are moved at a time where each is copied.
+const MOVES: usize = 8;
 /// The folder with a sealed note for each finished shard.
 const DONE: &str = "done";
 
@@ -66,13 +69,15 @@ pub(crate) fn survey(
             .remedy("name a folder; \".\" is the working folder"));
     }
     let shown = out.display().to_string();
-    if storage.exists(out) && !storage.is_folder(out) {
+    // What a store cannot tell is no empty folder.
+    let is_there = storage.surely_exists(out).map_err(|error| failed(out, &error))?;
+    if is_there && !storage.is_folder(out) {
         return Err(Error::output("is not a folder")
             .file(shown)
             .remedy("name another folder for the dataset")
             .io_kind(NotADirectory));
     }
-    if !storage.exists(out) && storage.is_link(out) {
+    if !is_there && storage.is_link(out) {
         return Err(Error::output("is a link that leads nowhere")
             .file(shown)
             .remedy("remove the link, or make the folder that it names"));
@@ -99,7 +104,7 @@ pub(crate) fn survey(
                 .io_kind(AlreadyExists)),
         };
     }
-    if storage.names_in(out).iter().any(|name| name != WORK) {
+    if storage.names_surely_in(out)?.iter().any(|name| name != WORK) {
         return Err(Error::output("is not empty and holds no dataset of sabiprep")
             .file(shown)
             .remedy(
@@ -118,7 +123,8 @@ fn state_of_ours(storage: &dyn Storage, out: &Path) -> Result<Option<State>> {
     let state = State::of(storage, out)?;
     // A run that is killed before it writes its state leaves no other files.
     let is_ours = |name: &String| name == LOCK_FILE || is_temporary(name);
-    if storage.exists(&work) && state.is_none() && !storage.names_in(&work).iter().all(is_ours) {
+    let others = || storage.names_surely_in(&work).map(|names| !names.iter().all(is_ours));
+    if state.is_none() && storage.is_surely_there(&work)? && others()? {
         return Err(Error::output("was not made by sabiprep, and its name is needed")
             .file(work.display().to_string())
             .remedy("move it away, or name another folder for the dataset"));
@@ -325,7 +331,7 @@ impl<'a> WorkFolder<'a> {
     /// Refuses to go on with a move if a file was damaged since it was made.
     pub(crate) fn check_move(&self, monitor: &Monitor) -> Result<()> {
         let work = self.work();
-        if !self.storage.exists(&work.join(MANIFEST_FILE)) {
+        if !self.is_there(&work.join(MANIFEST_FILE))? {
             return Ok(());
         }
         let again = "pass --overwrite without --resume to pack it again";
@@ -335,37 +341,44 @@ impl<'a> WorkFolder<'a> {
                 .remedy(again))
         };
         // Files that have left the work folder are in place.
-        let find = |name: &str| {
-            Some(work.join(name))
-                .filter(|path| self.storage.exists(path))
-                .unwrap_or_else(|| self.out.join(name))
+        let find = |name: &str| -> Result<PathBuf> {
+            let path = work.join(name);
+            Ok(if self.is_there(&path)? { path } else { self.out.join(name) })
         };
         let manifest = Manifest::read(self.storage, &work).map_err(|error| error.remedy(again))?;
         for shard in manifest.splits.values().flat_map(|split| &split.shards) {
-            let path = find(&shard.file);
+            let path = find(&shard.file)?;
             if self.storage.xxh3_128_of_file(&path, || monitor.check())? != shard.xxh3_128 {
                 return refuse(&path);
             }
         }
         for dropped in manifest.dropped.iter().chain(&manifest.contaminated) {
-            let path = find(&dropped.file);
+            let path = find(&dropped.file)?;
             if self.storage.xxh3_128_of_file(&path, || monitor.check())? != dropped.xxh3_128 {
                 return refuse(&path);
             }
         }
-        let tokenizer = find(TOKENIZER_FILE);
+        let tokenizer = find(TOKENIZER_FILE)?;
         let digest = hex(&Sha256::digest(self.storage.whole_bytes(&tokenizer)?));
         if digest == manifest.tokenizer.sha256 { Ok(()) } else { refuse(&tokenizer) }
+    }
+
+    /// Returns whether anything is at `path`; an error where that cannot be told.
+    fn is_there(&self, path: &Path) -> Result<bool> {
+        self.storage.surely_exists(path).map_err(|error| failed(path, &error))
     }
 
     /// Moves shards, tokenizer, dropped records and manifest into place; does nothing where that is
     /// done.
     fn move_files(&self) -> Result<()> {
         let work = self.work();
-        if !self.storage.exists(&work.join(MANIFEST_FILE)) {
+        if !self.is_there(&work.join(MANIFEST_FILE))? {
             return Ok(());
         }
         let manifest = Manifest::read(self.storage, &work)?;
+        if !self.storage.renames_folders(&self.out) {
+            return self.move_each(&manifest);
+        }
         let lists = [manifest.dropped.is_some(), manifest.contaminated.is_some()];
         self.move_all(lists).map_err(|error| failed(&self.out, &error))
     }
@@ -383,7 +396,7 @@ impl<'a> WorkFolder<'a> {
         }
         let files = [TOKENIZER_FILE, DROPPED_FILE, LISTS];
         for name in Split::ALL.map(Split::name).into_iter().chain(files) {
-            if self.storage.exists(&work.join(name)) {
+            if self.storage.surely_exists(&work.join(name))? {
                 self.storage.remove_all(&out.join(name))?;
                 self.storage.rename(&work.join(name), &out.join(name))?;
             }
@@ -393,6 +406,46 @@ impl<'a> WorkFolder<'a> {
         self.storage.rename(&work.join(MANIFEST_FILE), &out.join(MANIFEST_FILE))?;
         self.storage.sync_folder(out);
         Ok(())
+    }
+
+    /// Moves every file into place one by one, where no step renames a folder. Files that have left the
+    /// work folder are in place, whenever that was; those of an older dataset go once the new ones
+    /// are there, so that none is taken for the other.
+    fn move_each(&self, manifest: &Manifest) -> Result<()> {
+        let (out, work) = (&self.out, self.work());
+        let at = |error: &std::io::Error| failed(out, error);
+        let shards = manifest.splits.values().flat_map(|split| &split.shards);
+        let lists = manifest.dropped.iter().chain(&manifest.contaminated);
+        let mut files: Vec<&str> = shards.map(|shard| shard.file.as_str()).collect();
+        files.extend(lists.map(|list| list.file.as_str()));
+        files.push(TOKENIZER_FILE);
+        // From here on the folder is unfinished until its manifest is back.
+        self.storage.remove_if_there(&out.join(MANIFEST_FILE)).map_err(|error| at(&error))?;
+        tasks::run(MOVES, files.len(), |nth| {
+            let (from, to) = (work.join(files[nth]), out.join(files[nth]));
+            if self.is_there(&from)? {
+                return self.storage.rename(&from, &to).map_err(|error| failed(&to, &error));
+            }
+            if self.is_there(&to)? {
+                return Ok(());
+            }
+            Err(Error::output("is gone from the work folder, and not in place")
+                .file(from.display().to_string())
+                .remedy("pass --overwrite without --resume to pack it again"))
+        })?;
+        for folder in Split::ALL.map(Split::name).into_iter().chain([LISTS]) {
+            for name in self.storage.names_surely_in(&out.join(folder))? {
+                let file = format!("{folder}/{name}");
+                if !files.contains(&file.as_str()) {
+                    self.storage.remove_all(&out.join(file)).map_err(|error| at(&error))?;
+                }
+            }
+        }
+        if !files.contains(&DROPPED_FILE) {
+            self.storage.remove_if_there(&out.join(DROPPED_FILE)).map_err(|error| at(&error))?;
+        }
+        let moved = self.storage.rename(&work.join(MANIFEST_FILE), &out.join(MANIFEST_FILE));
+        moved.map_err(|error| at(&error))
     }
 
     /// Ends a move, wherever it stopped, and clears the work folder away.

@@ -27,6 +27,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pipeline::pack, module)?)?;
     module.add_function(wrap_pyfunction!(pipeline::explain, module)?)?;
     module.add_function(wrap_pyfunction!(pipeline::train_tokenizer, module)?)?;
+    module.add_function(wrap_pyfunction!(pipeline::read_file, module)?)?;
     module.add_function(wrap_pyfunction!(survey::survey, module)?)?;
     module.add_function(wrap_pyfunction!(survey::init, module)?)?;
     module.add_function(wrap_pyfunction!(verify::verify, module)?)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::{BooleanArray, RecordBatch, StringArray, UInt8Array, UInt32Array};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use pyo3_arrow::PyRecordBatch;
 use sabiprep::commands::{self, Explanation};
 use sabiprep::error::{Error, Result};
@@ -137,4 +138,11 @@ pub fn train_tokenizer(
         })
         .to_string())
     })
+}
+
+/// Returns the content of a file of at most `limit` bytes.
+#[pyfunction]
+pub fn read_file(py: Python<'_>, path: PathBuf, limit: u64) -> PyResult<Bound<'_, PyBytes>> {
+    let content = enter(py, None, |context| context.storage.bytes_up_to(&path, limit))?;
+    Ok(PyBytes::new(py, &content))
 }

@@ -30,7 +30,7 @@ use super::{FileKind, Lock, Metadata, NewFile, Storage, StoredFile};
 use crate::error::Fault;
 use lock::{Locks, RemoteLock, Terms};
 use place::{Place, Scheme};
-pub(crate) use place::{below, is_remote, split_store};
+pub(crate) use place::{below, is_listed, is_remote, split_store};
 use read::{RemoteFile, described, head};
 use runtime::wait;
 use trouble::{Trouble, explained, kind_of};
@@ -105,6 +105,16 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// Returns a storage in which `root`, such as `s3://bucket`, is the open `store`. A request that
+    /// fails is not tried again.
+    #[must_use]
+    pub fn over(root: &str, store: Arc<dyn ObjectStore>) -> Self {
+        let bucket =
+            Bucket { store, scheme: Scheme::S3, root: root.to_owned(), patience: Duration::ZERO };
+        let open = Mutex::new(HashMap::from([(root.to_owned(), Arc::new(bucket))]));
+        Self { open, ..Self::default() }
+    }
+
     /// Returns the store and the key of a path; opens the store where it is not open.
     fn at(&self, path: &Path) -> io::Result<(Arc<Bucket>, Key)> {
         let place = Place::of(path)?;
@@ -247,6 +257,10 @@ impl Storage for Remote {
             bucket.remove(&object.location)?;
         }
         Ok(())
+    }
+
+    fn renames_folders(&self, _: &Path) -> bool {
+        false
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -57,6 +57,11 @@ pub(crate) fn below(root: &Path, name: impl AsRef<Path>) -> PathBuf {
     if is_remote(name) { name.to_owned() } else { root.join(name) }
 }
 
+/// Returns whether the files of a folder can be listed: those of a web server cannot.
+pub(crate) fn is_listed(folder: &Path) -> bool {
+    !matches!(Place::of(folder), Ok(place) if place.scheme == Scheme::Http)
+}
+
 /// Returns the store of a pattern of files, and the pattern in it, where it names a store.
 pub(crate) fn split_store(pattern: &str) -> Option<(PathBuf, &str)> {
     if !is_remote(Path::new(pattern)) {
