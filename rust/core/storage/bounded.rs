@@ -118,8 +118,12 @@ impl Storage for Bounded<'_> {
         self.inner.rename(from, to)
     }
 
-    fn renames_folders(&self, path: &Path) -> bool {
-        self.inner.renames_folders(path)
+    fn has_folders(&self, path: &Path) -> bool {
+        self.inner.has_folders(path)
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<bool> {
+        self.inner.remove_tree(path)
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -64,6 +64,9 @@ impl dyn Storage + '_ {
 
     /// Removes a file or a link, or a folder with its content; does nothing where there is none.
     pub(crate) fn remove_all(&self, path: &Path) -> io::Result<()> {
+        if self.remove_tree(path)? {
+            return Ok(());
+        }
         match self.symlink_metadata(path) {
             Ok(metadata) if metadata.kind == FileKind::Folder => {}
             Ok(_) => return self.remove_if_there(path),

@@ -84,10 +84,14 @@ pub trait Storage: fmt::Debug + Send + Sync {
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Gives a file or folder another name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Returns whether the folder `path` gets another name in one step. Where it does not, its files
-    /// are renamed one after another.
-    fn renames_folders(&self, _path: &Path) -> bool {
+    /// Returns whether folders and links are things of their own at `path`. Where they are not, no
+    /// path is a link, and a folder is renamed one file after another.
+    fn has_folders(&self, _path: &Path) -> bool {
         true
+    }
+    /// Removes everything at and below `path` at once, where the storage can; returns whether it did.
+    fn remove_tree(&self, _path: &Path) -> io::Result<bool> {
+        Ok(false)
     }
     /// Gives a file a second name; copies the file where the storage knows no second names.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;

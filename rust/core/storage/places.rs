@@ -71,8 +71,12 @@ impl Storage for Places {
         }
     }
 
-    fn renames_folders(&self, path: &Path) -> bool {
-        self.of(path).renames_folders(path)
+    fn has_folders(&self, path: &Path) -> bool {
+        self.of(path).has_folders(path)
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<bool> {
+        self.of(path).remove_tree(path)
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

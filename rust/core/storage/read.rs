@@ -123,7 +123,8 @@ impl dyn Storage + '_ {
     /// Returns whether `path` itself is a link, wherever it leads.
     #[must_use]
     pub(crate) fn is_link(&self, path: &Path) -> bool {
-        self.symlink_metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Link)
+        self.has_folders(path)
+            && self.symlink_metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Link)
     }
 
     /// Returns whether `path` leads to a regular file rather than to a folder. Refuses every other

@@ -22,7 +22,7 @@ use super::{DROPPED_FILE, TOKENIZER_FILE, failed, shard_name};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::schema::Split;
-use crate::storage::{Lock, Storage, is_temporary};
+use crate::storage::{Lock, Storage, is_listed, is_temporary};
 use crate::tasks;
 use crate::tokenize::hex;
 
@@ -69,6 +69,11 @@ pub(crate) fn survey(
             .remedy("name a folder; \".\" is the working folder"));
     }
     let shown = out.display().to_string();
+    if !is_listed(out) {
+        return Err(Error::output("is on a web server, which is only read from")
+            .file(shown)
+            .remedy("name a local folder, or one that begins with s3://, gs:// or az://"));
+    }
     // What a store cannot tell is no empty folder.
     let is_there = storage.surely_exists(out).map_err(|error| failed(out, &error))?;
     if is_there && !storage.is_folder(out) {
@@ -376,7 +381,7 @@ impl<'a> WorkFolder<'a> {
             return Ok(());
         }
         let manifest = Manifest::read(self.storage, &work)?;
-        if !self.storage.renames_folders(&self.out) {
+        if !self.storage.has_folders(&self.out) {
             return self.move_each(&manifest);
         }
         let lists = [manifest.dropped.is_some(), manifest.contaminated.is_some()];

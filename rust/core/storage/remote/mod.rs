@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as Key;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
@@ -259,8 +259,27 @@ impl Storage for Remote {
         Ok(())
     }
 
-    fn renames_folders(&self, _: &Path) -> bool {
+    fn has_folders(&self, _: &Path) -> bool {
         false
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<bool> {
+        let (bucket, key) = self.to_change(path)?;
+        if key.as_ref().is_empty() {
+            return Ok(false);
+        }
+        wait(async {
+            let below = bucket.store.list(Some(&key)).map_ok(|object| object.location);
+            let all = below.chain(stream::iter([Ok(key.clone())])).boxed();
+            let mut gone = bucket.store.delete_stream(all);
+            while let Some(gone) = gone.next().await {
+                match gone {
+                    Err(error) if kind_of(&error) == Trouble::Missing => {}
+                    gone => drop(gone.map_err(|error| bucket.explained(&error))?),
+                }
+            }
+            Ok(true)
+        })
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
