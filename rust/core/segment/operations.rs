@@ -57,12 +57,68 @@ fn install_bounds(environment: &mut Environment<'static>) {
     });
 }
 
+/// Returns whether a chain of comparisons holds: a value, then comparisons and values by turns.
+///
+/// The engine puts values of different kinds in an order of its own, in which every text is greater
+/// than every number. Python refuses to, and so do we.
+fn compared(first: Value, rest: &[Value]) -> Result<bool> {
+    let mut left = first;
+    for pair in rest.chunks_exact(2) {
+        let (op, right) = (pair[0].as_str().unwrap_or_default(), &pair[1]);
+        let holds = match op {
+            "==" => left == *right,
+            "!=" => left != *right,
+            _ => {
+                refuse_unordered(&left, op, right)?;
+                match op {
+                    "<" => left < *right,
+                    "<=" => left <= *right,
+                    ">" => left > *right,
+                    _ => left >= *right,
+                }
+            }
+        };
+        if !holds {
+            return Ok(false);
+        }
+        left = right.clone();
+    }
+    Ok(true)
+}
+
+/// Refuses to compare values that have no order, such as a text and a number.
+fn refuse_unordered(left: &Value, op: &str, right: &Value) -> Result<()> {
+    let group = |value: &Value| match value.kind() {
+        ValueKind::Number | ValueKind::Bool => "a number",
+        ValueKind::String => "a text",
+        ValueKind::Seq | ValueKind::Iterable => "a list",
+        ValueKind::Undefined => "",
+        ValueKind::None => "null",
+        _ => "a value without order",
+    };
+    let (left, right) = (group(left), group(right));
+    if left.is_empty() || right.is_empty() {
+        return Err(Error::from(ErrorKind::UndefinedError));
+    }
+    if left == right && left != "null" && left != "a value without order" {
+        return Ok(());
+    }
+    let remedy = if [left, right].contains(&"a text") && [left, right].contains(&"a number") {
+        "; write `| int` or `| float` behind a text that holds a number"
+    } else {
+        ""
+    };
+    let what = format!("`{op}` compares {left} with {right}{remedy}");
+    Err(Error::new(ErrorKind::InvalidOperation, what))
+}
+
 /// Adds the operations that prepare a value to be compared, shown or walked.
 fn install_views(environment: &mut Environment<'static>, marked: bool) {
     environment.add_filter("__bare", move |state: &mut State, value: Value| {
         walk(state, &value, false)?;
         Ok::<Value, Error>(if marked { marks::bare(&value) } else { value })
     });
+    environment.add_filter("__compared", |value: Value, rest: Rest<Value>| compared(value, &rest));
     environment.add_filter("__text", move |state: &mut State, value: Value| {
         walk(state, &value, true)?;
         if marked { shown(state, value) } else { Ok(value) }

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use minijinja::machinery::ast::{self, BinOpKind, CallArg, CallType, Expr, Spanned, Stmt};
+use minijinja::machinery::ast::{
+    self, BinOpKind, CallArg, CallType, CompareOpKind, Expr, Spanned, Stmt,
+};
 use minijinja::machinery::{self, CodeGenerator, Instructions, Span, Token};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
@@ -339,14 +341,42 @@ fn slice(inner: &Spanned<ast::Slice<'static>>) -> Tree {
     filter("__slice", expression(&inner.expr), bounds.into(), inner.span())
 }
 
-/// Rebuilds a chain of comparisons: each side is compared without marks.
+/// Rebuilds a chain of comparisons: each side is compared without marks, and by an operation of ours
+/// where order is asked for.
 fn compare(inner: &Spanned<ast::Compare<'static>>) -> Tree {
+    let orders = inner.ops.iter().any(|comparison| is_order(comparison.op));
+    let names: Option<Vec<_>> = inner.ops.iter().map(|comparison| name_of(comparison.op)).collect();
+    if let Some(names) = names.filter(|_| orders) {
+        let args = names.into_iter().zip(&inner.ops).flat_map(|(name, comparison)| {
+            [constant(name, inner.span()), bare(&comparison.expr)].map(CallArg::Pos)
+        });
+        return filter("__compared", bare(&inner.expr), args.collect(), inner.span());
+    }
     let ops = inner
         .ops
         .iter()
         .map(|comparison| ast::CompareOp { op: comparison.op, expr: bare(&comparison.expr) })
         .collect();
     Expr::Compare(same(inner, ast::Compare { expr: bare(&inner.expr), ops }))
+}
+
+/// Returns whether a comparison asks for order.
+fn is_order(op: CompareOpKind) -> bool {
+    use CompareOpKind::{Gt, Gte, Lt, Lte};
+    matches!(op, Lt | Lte | Gt | Gte)
+}
+
+/// Returns the name of a comparison for `__compared`; `None` if it looks for a member.
+fn name_of(op: CompareOpKind) -> Option<&'static str> {
+    match op {
+        CompareOpKind::Eq => Some("=="),
+        CompareOpKind::Ne => Some("!="),
+        CompareOpKind::Lt => Some("<"),
+        CompareOpKind::Lte => Some("<="),
+        CompareOpKind::Gt => Some(">"),
+        CompareOpKind::Gte => Some(">="),
+        CompareOpKind::In | CompareOpKind::NotIn => None,
+    }
 }
 
 /// Rebuilds a filter as a call of `__filter` with the filter's name before its arguments.
@@ -395,6 +425,10 @@ fn binary(inner: &Spanned<ast::BinOp<'static>>) -> Tree {
         ))
     };
     match inner.op {
+        BinOpKind::Lt => ordered(inner, "<"),
+        BinOpKind::Lte => ordered(inner, "<="),
+        BinOpKind::Gt => ordered(inner, ">"),
+        BinOpKind::Gte => ordered(inner, ">="),
         op if is_comparison(op) => with(bare),
         BinOpKind::Concat => with(shown),
         // The engine joins and repeats lists lazily.
@@ -405,10 +439,15 @@ fn binary(inner: &Spanned<ast::BinOp<'static>>) -> Tree {
     }
 }
 
-/// Returns whether an operator compares.
+/// Rebuilds a comparison by order.
+fn ordered(inner: &Spanned<ast::BinOp<'static>>, name: &'static str) -> Tree {
+    let args = [constant(name, inner.span()), bare(&inner.right)].map(CallArg::Pos);
+    filter("__compared", bare(&inner.left), args.into(), inner.span())
+}
+
+/// Returns whether an operator compares, but not by order.
 fn is_comparison(op: BinOpKind) -> bool {
-    use BinOpKind::{Eq, Gt, Gte, In, Lt, Lte, Ne};
-    matches!(op, Eq | Ne | Lt | Lte | Gt | Gte | In)
+    matches!(op, BinOpKind::Eq | BinOpKind::Ne | BinOpKind::In)
 }
 
 /// Rebuilds a call of a function, a method or a block.
