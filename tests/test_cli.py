@@ -39,7 +39,12 @@ def test_help_names_every_command(run: Run) -> None:
         (
             "pack",
             "CORPUS OUT --seq-len --tokenizer --seed --threads --split-bytes --spool-bytes"
-            " --strict --overwrite --resume --keep-spool",
+            " --strict --overwrite --resume --keep-spool --engine --ray-address --part",
+        ),
+        (
+            "finish",
+            "CORPUS OUT --settle --part --seq-len --tokenizer --seed --threads --spool-bytes"
+            " --strict --keep-spool",
         ),
         (
             "remix",

@@ -12,7 +12,17 @@ Everything public is named here. Every error is a `SabiprepError`, with its plac
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sabiprep.api import Progress, explain, init, pack, plan, remix, train_tokenizer, verify
+from sabiprep.api import (
+    Engine,
+    Progress,
+    explain,
+    init,
+    pack,
+    plan,
+    remix,
+    train_tokenizer,
+    verify,
+)
 from sabiprep.errors import (
     ConfigError,
     DatasetError,
@@ -26,6 +36,7 @@ from sabiprep.errors import (
 )
 from sabiprep.explanation import Explanation, Refusal, Span
 from sabiprep.options import PackOptions
+from sabiprep.parts import PartReport, finish, finish_part, pack_part, settle
 from sabiprep.report import (
     Counts,
     Example,
@@ -75,6 +86,7 @@ __all__ = [
     "Counts",
     "DatasetError",
     "Encoder",
+    "Engine",
     "Estimate",
     "Example",
     "Explanation",
@@ -88,6 +100,7 @@ __all__ = [
     "PackOptions",
     "PackReport",
     "PackedDataset",
+    "PartReport",
     "PlannedFiles",
     "PlannedRecord",
     "PlannedSource",
@@ -114,11 +127,15 @@ __all__ = [
     "explain",
     "export",
     "export_tasks",
+    "finish",
+    "finish_part",
     "init",
     "open_dataset",
     "pack",
+    "pack_part",
     "plan",
     "remix",
+    "settle",
     "train_tokenizer",
     "verify",
 ]

@@ -1,6 +1,6 @@
 """The Rust core, private to `sabiprep`: its results are JSON and Arrow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Final, Protocol, final
 
@@ -11,11 +11,16 @@ __all__ = [
     "OPTION_NAMES",
     "Decoder",
     "TextEncoder",
+    "Worker",
     "__version__",
     "explain",
+    "finish",
     "init",
+    "map_part",
     "pack",
+    "pack_with",
     "read_file",
+    "settle_parts",
     "survey",
     "train_tokenizer",
     "verify",
@@ -26,6 +31,7 @@ OPTION_NAMES: Final[list[str]]
 __version__: Final[str]
 
 _Hub = Mapping[str, Sequence[tuple[str, str]]]
+_Order = tuple[str, list[str], int, int]
 
 class _ArrowArray(Protocol):
     """An array of Arrow's C data interface, as pyarrow's and others' arrays are."""
@@ -37,6 +43,40 @@ class _ArrowArray(Protocol):
 def read_file(path: str | PathLike[str], limit: int) -> bytes: ...
 def pack(
     corpus: str | PathLike[str] | None,
+    out: str | PathLike[str],
+    options: PackOptions,
+    progress: Progress | None,
+    *,
+    hub: _Hub | None = None,
+) -> str: ...
+def pack_with(
+    corpus: str | PathLike[str],
+    out: str | PathLike[str],
+    options: PackOptions,
+    workers: Callable[[list[_Order]], Iterator[tuple[int, str] | None]],
+    progress: Progress | None,
+    *,
+    hub: _Hub | None = None,
+) -> str: ...
+def map_part(
+    corpus: str | PathLike[str],
+    out: str | PathLike[str],
+    options: PackOptions,
+    part: tuple[int, int],
+    progress: Progress | None,
+    *,
+    hub: _Hub | None = None,
+) -> str: ...
+def settle_parts(
+    corpus: str | PathLike[str],
+    out: str | PathLike[str],
+    options: PackOptions,
+    progress: Progress | None,
+    *,
+    hub: _Hub | None = None,
+) -> int: ...
+def finish(
+    corpus: str | PathLike[str],
     out: str | PathLike[str],
     options: PackOptions,
     progress: Progress | None,
@@ -74,6 +114,21 @@ def train_tokenizer(
     progress: Progress | None,
     hub: _Hub | None = None,
 ) -> str: ...
+
+@final
+class Worker:
+    """A process that does tasks of a run that another process leads."""
+
+    def __new__(
+        cls,
+        corpus: str | PathLike[str],
+        out: str | PathLike[str],
+        options: PackOptions,
+        *,
+        hub: _Hub | None = None,
+    ) -> Worker: ...
+    def run(self, kind: str, tasks: Sequence[str]) -> str: ...
+    def reduce_part(self, part: tuple[int, int], progress: Progress | None) -> tuple[int, int]: ...
 
 @final
 class Decoder:

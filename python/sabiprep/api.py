@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from sabiprep.benchmarks import benchmark_files
 from sabiprep.errors import ConfigError, InputError, SabiprepError
@@ -22,6 +22,8 @@ from sabiprep.options import LARGEST, PackOptions, StrPath, checked_number, chec
 from sabiprep.places import place_of
 from sabiprep.report import PackReport, TokenizerReport, VerifyReport
 from sabiprep.survey import CorpusPlan
+
+Engine = Literal["threads", "ray"]
 
 
 class Progress(Protocol):
@@ -49,6 +51,8 @@ def pack(
     out: StrPath,
     options: PackOptions = PackOptions(),
     *,
+    engine: Engine = "threads",
+    ray_address: str | None = None,
     progress: Progress | None = None,
 ) -> PackReport:
     """Packs a corpus into the dataset folder ``out``, as ``sabiprep pack`` does.
@@ -56,7 +60,12 @@ def pack(
     Args:
         corpus: The folder with ``corpus.toml``.
         out: The folder to make: missing or empty, or a dataset of ours if ``options.overwrite``.
-        options: The settings of the run.
+        options: The settings of the run. On a Ray cluster, ``threads`` are the cores of each task
+            (by default 1).
+        engine: Where the work is done: on threads of this process, or by the workers of a Ray
+            cluster whose nodes see both folders. The dataset has the same bytes.
+        ray_address: The address of the Ray cluster; None takes ``RAY_ADDRESS``, or the cluster that
+            runs on this machine, or starts one on its cores.
         progress: The function that is called with the progress of the work.
 
     Returns:
@@ -64,12 +73,58 @@ def pack(
 
     Raises:
         ConfigError: If ``corpus.toml`` or an option cannot be right.
+        SabiprepError: If Ray is not installed, its cluster cannot be reached, or workers are lost
+            again and again.
         InputError: If an input cannot be read, or a record's policy is to stop.
         TokenizerError: If the tokenizer cannot be loaded, or cannot serve this configuration.
         OutputError: If ``out`` must not, or cannot, be written to, or a run in it cannot be
             resumed.
     """
-    return _pack(corpus, out, options, progress)
+    if engine not in get_args(Engine):
+        raise ConfigError(f"engine is {engine!r}", remedy="give threads or ray")
+    if engine == "threads":
+        if ray_address is not None:
+            raise ConfigError("ray_address is set without Ray", remedy="set engine to ray")
+        return _pack(corpus, out, options, progress)
+    from sabiprep.ray_engine import ray_workers
+
+    core, corpus, out, leader, hub = prepared(corpus, out, options)
+    leader = replace(leader, threads=available_cores())
+    with ray_workers(corpus, out, options, ray_address) as workers:
+        made = json.loads(core.pack_with(corpus, out, leader, workers, progress, hub=hub))
+    made["threads"] = (options.threads or 1) * max(1, len(workers.processes))
+    return PackReport.from_json(made, Path(os.fsdecode(out)))
+
+
+class Prepared(NamedTuple):
+    """The arguments of the core's functions, checked, and the core itself."""
+
+    core: Any
+    corpus: str
+    out: str
+    options: PackOptions
+    hub: HubFiles
+
+
+def prepared(corpus: StrPath, out: StrPath, options: PackOptions) -> Prepared:
+    """Returns the arguments of a run as the core takes them; the options have their threads.
+
+    Raises:
+        ConfigError: If an argument cannot be right.
+        SabiprepError: If the core cannot be imported.
+    """
+    if not isinstance(options, PackOptions):
+        raise ConfigError(f"options are {options!r}", remedy="give them as sabiprep.PackOptions(…)")
+    for name, value in (("corpus", corpus), ("out", out)):
+        checked_path(name, value)
+        if value is None:
+            raise ConfigError(f"{name} is None", remedy="name the folder")
+    with compiled():
+        from sabiprep import _core
+    # Resolved here, since Python knows the cores that the process may use.
+    options = replace(options, threads=options.threads or available_cores())
+    hub = named_files(corpus, options.reuse)
+    return Prepared(_core, place_of(corpus), place_of(out), options, hub)
 
 
 def remix(
@@ -110,7 +165,7 @@ def remix(
     return _pack(corpus, out, replace(options, reuse=dataset), progress)
 
 
-def _files(corpus: StrPath | None, reuse: StrPath | None = None) -> HubFiles:
+def named_files(corpus: StrPath | None, reuse: StrPath | None = None) -> HubFiles:
     """Returns the files that a corpus names and the core cannot find by itself, by what names them.
 
     Args:
@@ -138,7 +193,7 @@ def _pack(
         from sabiprep import _core
     # Resolved here, since Python knows the cores that the process may use.
     options = replace(options, threads=options.threads or available_cores())
-    hub = _files(corpus, options.reuse)
+    hub = named_files(corpus, options.reuse)
     corpus = None if corpus is None else place_of(corpus)
     made = _core.pack(corpus, place_of(out), options, progress, hub=hub)
     return PackReport.from_json(json.loads(made), Path(os.fsdecode(out)))
@@ -189,7 +244,7 @@ def verify(
                 sample=sample,
                 threads=threads,
                 progress=progress,
-                hub=_files(against),
+                hub=named_files(against),
             )
         )
     return VerifyReport(
@@ -234,7 +289,7 @@ def explain(
     with compiled():
         from sabiprep import _core
     text = _as_json(record)
-    stages, tokens = _core.explain(place_of(corpus), source, text, options, hub=_files(corpus))
+    stages, tokens = _core.explain(place_of(corpus), source, text, options, hub=named_files(corpus))
     return Explanation.from_json(json.loads(stages), record=text, tokens=tokens)
 
 
@@ -260,7 +315,7 @@ def plan(corpus: StrPath, options: PackOptions = PackOptions()) -> CorpusPlan:
     with compiled():
         from sabiprep import _core
     return CorpusPlan.from_json(
-        json.loads(_core.survey(place_of(corpus), options, hub=_files(corpus)))
+        json.loads(_core.survey(place_of(corpus), options, hub=named_files(corpus)))
     )
 
 
@@ -337,7 +392,7 @@ def train_tokenizer(
         vocab_size,
         overwrite=overwrite,
         progress=progress,
-        hub=_files(corpus),
+        hub=named_files(corpus),
     )
     return TokenizerReport.from_json(place_of(file), json.loads(made))
 

@@ -29,6 +29,25 @@ File = PrimitiveConstructorSpec(
     str_from_instance=lambda value: [str(value)],
 )
 Flag = FlagCreatePairsOff[bool]
+Part = tuple[int, int]
+"""A part, counted from 1, and the number of parts."""
+
+
+def _part(words: list[str]) -> Part:
+    """Reads ``3/16``."""
+    part, _, parts = words[0].partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"{words[0]} is no part: write 1/16 to 16/16 for the parts of 16")
+    return int(part), int(parts)
+
+
+PART = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="I/N",
+    instance_from_str=_part,
+    is_instance=lambda value: value is None or isinstance(value, tuple),
+    str_from_instance=lambda value: [str(value)],
+)
 
 
 def _place(word: str) -> StrPath:
@@ -70,6 +89,7 @@ def _arguments(*names: str) -> Any:
 
 if TYPE_CHECKING:
     PackArguments: TypeAlias = PackOptions
+    FinishArguments: TypeAlias = PackOptions
     RemixArguments: TypeAlias = PackOptions
     ExplainArguments: TypeAlias = PackOptions
     PlanArguments: TypeAlias = PackOptions
@@ -78,6 +98,9 @@ if TYPE_CHECKING:
 else:
     _ALL = {option.name for option in fields(PackOptions)}
     PackArguments = _arguments(*_ALL - {"reuse"})
+    FinishArguments = _arguments(
+        "seq_len", "tokenizer", "seed", "threads", "spool_bytes", "strict", "keep_spool"
+    )
     RemixArguments = _arguments(*_ALL - {"reuse", "split_bytes"})
     ExplainArguments = _arguments("seq_len", "tokenizer")
     PlanArguments = _arguments("seq_len", "tokenizer", "threads")

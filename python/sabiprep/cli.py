@@ -24,21 +24,24 @@ from tyro.conf import Positional, arg, subcommand
 
 import sabiprep
 from sabiprep.arguments import (
+    PART,
     Corpus,
     ExplainArguments,
     File,
+    FinishArguments,
     Flag,
     InitArguments,
     Number,
     Out,
     PackArguments,
+    Part,
     PlanArguments,
     RemixArguments,
     TaskArguments,
     folder,
 )
 from sabiprep.corpus_file import small_file
-from sabiprep.errors import InputError, Interrupted, SabiprepError, unforeseen
+from sabiprep.errors import ConfigError, InputError, Interrupted, SabiprepError, unforeseen
 from sabiprep.files import MANIFEST_LIMIT
 from sabiprep.places import StrPath, join, place_of
 from sabiprep.progress import show_progress
@@ -113,11 +116,93 @@ class Pack:
     out: Out
     """The folder to make; it must be empty or new. Nothing is written elsewhere."""
     options: PackArguments
+    engine: Annotated[
+        sabiprep.Engine, arg(metavar="ENGINE", help_behavior_hint="(default: threads)")
+    ] = "threads"
+    """threads of this process, or ray: a Ray cluster whose nodes see both folders."""
+    ray_address: Annotated[
+        str | None,
+        arg(metavar="HOST:PORT", help_behavior_hint="(default: $RAY_ADDRESS, or this machine)"),
+    ] = None
+    """The Ray cluster."""
+    part: Annotated[Part | None, PART, arg(help_behavior_hint="(default: the whole corpus)")] = None
+    """Read and tokenize part I of N alone, for an array of jobs; `sabiprep finish` makes the
+    dataset once each is done.
+    """
 
     def run(self) -> Outcome:
         """Packs and returns the table."""
         with show_progress() as progress:
-            return Outcome(sabiprep.pack(self.corpus, self.out, self.options, progress=progress))
+            if self.part is None:
+                report = sabiprep.pack(
+                    self.corpus,
+                    self.out,
+                    self.options,
+                    engine=self.engine,
+                    ray_address=self.ray_address,
+                    progress=progress,
+                )
+                return Outcome(report)
+            if self.engine != "threads":
+                raise ConfigError(
+                    "--part is given, and --engine ray divides the work by itself",
+                    remedy="leave one of them out",
+                )
+            part, parts = self.part
+            made = sabiprep.pack_part(
+                self.corpus, self.out, part, parts, self.options, progress=progress
+            )
+        splits = f"{made.tasks:,} of {made.all:,} input splits, {made.reused:,} of them before"
+        done = (
+            f"{visible(place_of(self.out))}: part {part} of {parts} is done ({splits}; "
+            f"{made.bytes / 1e6:,.1f} MB); once every part is, `sabiprep finish CORPUS OUT` "
+            "makes the dataset"
+        )
+        notes = [Sentence(visible(note), 2) for note in made.template_notes]
+        return Outcome(Group(Sentence(done, 2), *notes))
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Finish a dataset that was packed in parts, once each part is done."""
+
+    corpus: Corpus
+    """The folder with corpus.toml, as it was for the parts."""
+    out: Out
+    """The folder of the dataset."""
+    options: FinishArguments
+    settle: Annotated[Flag, arg(help_behavior_hint="")] = False
+    """Only decide what goes where, so that other processes can make the shards by --part."""
+    part: Annotated[Part | None, PART, arg(help_behavior_hint="(default: all that is left)")] = None
+    """Make part I of N of the shards alone, once --settle is done."""
+
+    def run(self) -> Outcome:
+        """Finishes the dataset and returns the table, or what was done of it."""
+        if self.settle and self.part is not None:
+            raise ConfigError(
+                "--settle and --part are both given", remedy="settle once, then make each part"
+            )
+        where = visible(place_of(self.out))
+        with show_progress() as progress:
+            if self.settle:
+                shards = sabiprep.settle(self.corpus, self.out, self.options, progress=progress)
+                done = (
+                    f"{where}: settled, {shards:,} shards to make: `sabiprep finish CORPUS OUT "
+                    "--part I/N` for each part, then `sabiprep finish CORPUS OUT`"
+                )
+                return Outcome(Sentence(done, 2))
+            if self.part is None:
+                report = sabiprep.finish(self.corpus, self.out, self.options, progress=progress)
+                return Outcome(report)
+            part, parts = self.part
+            made = sabiprep.finish_part(
+                self.corpus, self.out, part, parts, self.options, progress=progress
+            )
+        done = (
+            f"{where}: part {part} of {parts} is done ({made.tasks:,} of {made.all:,} shards); "
+            "once every part is, `sabiprep finish CORPUS OUT` makes the dataset"
+        )
+        return Outcome(Sentence(done, 2))
 
 
 @dataclass(frozen=True)
@@ -317,6 +402,7 @@ Command = (
     Annotated[Init, subcommand("init", prefix_name=False)]
     | Annotated[Plan, subcommand("plan", prefix_name=False)]
     | Annotated[Pack, subcommand("pack", prefix_name=False)]
+    | Annotated[Finish, subcommand("finish", prefix_name=False)]
     | Annotated[Remix, subcommand("remix", prefix_name=False)]
     | Annotated[Inspect, subcommand("inspect", prefix_name=False)]
     | Annotated[Verify, subcommand("verify", prefix_name=False)]
@@ -359,7 +445,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, Terminated)
         print(f"sabiprep: stopped by {'SIGTERM' if terminated else 'Ctrl-C'}", file=sys.stderr)
-        if isinstance(command, Pack | Remix) and _is_unfinished(command.out):
+        if isinstance(command, Pack | Remix) and _can_resume(command):
             given = [word for word in _given(arguments) if word != "--resume"]
             print(f"To go on: {shlex.join(['sabiprep', *given, '--resume'])}", file=sys.stderr)
         return 143 if terminated else 130
@@ -379,13 +465,16 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _is_unfinished(out: StrPath) -> bool:
-    """Returns whether ``out`` holds a run that can go on."""
+def _can_resume(command: Pack | Remix) -> bool:
+    """Returns whether a command has left a run that goes on with ``--resume``."""
+    # A part goes on when it is given again.
+    if isinstance(command, Pack) and command.part is not None:
+        return False
     try:
-        stage = json.loads(small_file(join(out, ".work", "state.json"), MANIFEST_LIMIT))["stage"]
+        state = json.loads(small_file(join(command.out, ".work", "state.json"), MANIFEST_LIMIT))
+        return bool(state["stage"] != "kept")
     except (OSError, SabiprepError, ValueError, KeyError, TypeError, RecursionError):
         return False
-    return bool(stage != "kept")
 
 
 def _given(arguments: Sequence[str] | None) -> list[str]:

@@ -7,13 +7,13 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The result of every fallible function of the core.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The kind of an error; each kind is one exception class in Python.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
     /// `corpus.toml` or an option cannot be right.
     Config,
@@ -64,7 +64,7 @@ impl fmt::Display for Place {
 
 /// An error with its place and its remedy. Made by the constructor of its kind; [`Error::file`] and
 /// similar methods add to it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub struct Error {
     /// The kind of error.
     pub kind: ErrorKind,
@@ -79,7 +79,37 @@ pub struct Error {
     /// The advice to the user.
     pub remedy: Option<String>,
     /// The failure of the operating system behind it; Python has classes of its own for some.
+    #[serde(serialize_with = "write_kind", deserialize_with = "read_kind")]
     pub io_kind: Option<io::ErrorKind>,
+}
+
+/// The failures of the operating system that an error keeps when another process reads it.
+const SENT_KINDS: [(&str, io::ErrorKind); 6] = [
+    ("not found", io::ErrorKind::NotFound),
+    ("permission denied", io::ErrorKind::PermissionDenied),
+    ("already exists", io::ErrorKind::AlreadyExists),
+    ("is a directory", io::ErrorKind::IsADirectory),
+    ("not a directory", io::ErrorKind::NotADirectory),
+    ("storage full", io::ErrorKind::StorageFull),
+];
+
+/// Writes a failure of the operating system by its name.
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+fn write_kind<S: Serializer>(
+    kind: &Option<io::ErrorKind>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let is_it = |(_, known): &&(&str, io::ErrorKind)| Some(*known) == *kind;
+    SENT_KINDS.iter().find(is_it).map(|(name, _)| *name).serialize(serializer)
+}
+
+/// Reads a failure of the operating system by its name.
+fn read_kind<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<io::ErrorKind>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    let is_it = |(known, _): &&(&str, io::ErrorKind)| Some(*known) == name.as_deref();
+    Ok(SENT_KINDS.iter().find(is_it).map(|(_, kind)| *kind))
 }
 
 impl fmt::Display for Error {

@@ -24,6 +24,7 @@ COMMANDS = [
     "init",
     "plan",
     "pack",
+    "finish",
     "remix",
     "inspect",
     "verify",

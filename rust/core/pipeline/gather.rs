@@ -71,15 +71,15 @@ impl Block<'_> {
 impl<'a> Documents<'a> {
     /// Reads the documents of the shard `plan`.
     pub(crate) fn gather(stage: &ReduceStage<'a>, plan: &ShardPlan) -> Result<Self> {
-        let ReduceStage { job, corpus, context, .. } = *stage;
+        let ReduceStage { job, corpus, readers, .. } = *stage;
         let sizes: Vec<u64> = corpus.parts.iter().map(|of| of.part.layout.payload).collect();
         let entries = Vec::with_capacity(plan.documents as usize);
         let mut documents = Self { job, blocks: Vec::new(), entries, pieces: Vec::new(), whole: 0 };
         // A few parts at a time: their entries are not held twice.
-        let at_once = context.threads * PARTS_A_THREAD;
+        let at_once = readers * PARTS_A_THREAD;
         for (nth, sizes) in sizes.chunks(at_once).enumerate() {
             let gather = |index| gather_part(stage, plan, nth * at_once + index);
-            let found = tasks::run_largest_first(context.threads, sizes, gather)?;
+            let found = tasks::run_largest_first(readers, sizes, gather)?;
             for (block, entries) in found.into_iter().flatten() {
                 documents.blocks.push(Block { first: documents.entries.len() as u32, ..block });
                 documents.entries.extend(entries);

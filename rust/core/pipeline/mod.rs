@@ -5,6 +5,7 @@
 //! output.
 
 mod begin;
+mod cluster;
 mod content;
 mod document;
 mod fit;
@@ -14,26 +15,32 @@ mod map;
 mod mapper;
 mod minhash;
 mod names;
+mod parts;
 mod reduce;
 mod runner;
+mod settled;
 mod sharing;
 mod space;
 #[cfg(test)]
 mod tests;
 mod unfit;
 mod units;
+mod worker;
 
 use std::path::Path;
 use std::time::Instant;
 
+pub use cluster::{Order, Take, Workers};
 pub(crate) use content::Contents;
 pub(crate) use document::Scratch;
 pub(crate) use fit::fit;
 pub(crate) use map::{MapStage, MapTask};
 pub(crate) use names::SpoolNames;
+pub use parts::{PartReport, finish, map_part, settle_parts};
 pub(crate) use reduce::{ReduceStage, ReduceTask};
 pub(crate) use runner::{Runner, Threads};
 pub(crate) use unfit::allowed_unfit;
+pub use worker::{Worker, refusal, sum_inputs};
 
 use crate::contamination::HeldOut;
 use crate::context::Context;
@@ -45,7 +52,7 @@ use crate::plan::{PackOptions, Plan, Source};
 use crate::read::InputSplit;
 use crate::report::{self, Facts, Report, ShardSums, Timing};
 use crate::segment::Segmenter;
-use crate::settle::{Corpus, PartOf, kept_by_any, settle};
+use crate::settle::{Corpus, Decisions, PartOf, kept_by_any, settle};
 use crate::spool::{Listing, Spool, Store, Tally};
 use crate::storage::{Stamp, Storage};
 use crate::tasks;
@@ -54,6 +61,7 @@ use crate::write::{
     self, Identity, InputEntry, Manifest, Program, Stage, State, Survey, WorkFolder,
 };
 use begin::{load_plan, refuse_many_splits, refuse_nesting};
+use cluster::Cluster;
 
 /// Packs the folder `corpus` into the dataset folder `out` and returns the report.
 ///
@@ -70,6 +78,19 @@ pub fn pack(
     pack_by(&Threads, corpus, out, options, context)
 }
 
+/// Packs as [`pack`] does, with tasks done by `workers`, which see the same folders. The dataset is
+/// the same, byte for byte.
+pub fn pack_with(
+    workers: &dyn Workers,
+    corpus: &Path,
+    out: &Path,
+    options: &PackOptions,
+    context: &Context<'_>,
+) -> Result<Report> {
+    let context = &context.with_threads(options.threads);
+    pack_by(&Cluster::new(workers), Some(corpus), out, options, context)
+}
+
 /// Packs as [`pack`] does, with tasks run by `runner`.
 fn pack_by(
     runner: &dyn Runner,
@@ -79,21 +100,11 @@ fn pack_by(
     context: &Context<'_>,
 ) -> Result<Report> {
     let started = Instant::now();
-    context.monitor.begin(Phase::Plan, 0);
-    let mut plan = load_plan(corpus, options, context)?;
-    refuse_nesting(&plan, out, context)?;
-    let mut survey = write::survey(context.storage, out, options.overwrite, options.resume)?;
-    let mut options = options.clone();
-    if let Survey::Unfinished(state) = &survey {
-        // The splits must be the same for its spools to serve.
-        plan.split_bytes = state.split_bytes;
-        options.keep_spool |= state.keep_spool;
-    }
-    let (run, inputs) = Run::prepare(plan, options, out, context)?;
+    let Begun { run, inputs, mut survey } = Run::begin(runner, corpus, out, options, context)?;
     let identity = identity(&run.job, &inputs);
     if matches!(survey, Survey::Finished) {
         match run.finished(&identity)? {
-            Some(made) => return Ok(run.report(started, made)),
+            Some(made) => return Ok(run.report(runner, started, made)),
             None => survey = write::survey(context.storage, out, true, false)?,
         }
     }
@@ -109,7 +120,7 @@ fn pack_by(
     } else {
         run.make_in(runner, folder, inputs)?
     };
-    Ok(run.report(started, made))
+    Ok(run.report(runner, started, made))
 }
 
 /// Adds `--resume` to the remedy of an error: the run was stopped from outside and can go on.
@@ -135,6 +146,24 @@ pub(crate) fn input_entries(plan: &Plan, context: &Context<'_>) -> Result<Vec<In
     tasks::run(context.threads, plan.inputs.len(), |index| {
         report::input_entry(&plan.inputs[index], context)
     })
+}
+
+/// Loads the tokenizer and compiles the templates of a plan, for a run with these options.
+fn prepare_job(plan: Plan, options: &PackOptions, context: &Context<'_>) -> Result<Job> {
+    let mut job = Job::prepare(plan, context)?;
+    // A later run that uses the kept spool may hold records out.
+    job.keyed |= options.keep_spool || options.reuse.is_some();
+    job.held_out = HeldOut::read(&job.plan, context)?;
+    Ok(job)
+}
+
+/// A run that has begun.
+struct Begun<'a> {
+    run: Run<'a>,
+    /// The entries of its inputs.
+    inputs: Vec<InputEntry>,
+    /// The task that it has in its folder.
+    survey: Survey,
 }
 
 /// A run: a job with its options, its dataset folder and its machine.
@@ -168,20 +197,44 @@ impl Made {
 }
 
 impl<'a> Run<'a> {
+    /// Begins the run of `runner` that packs `corpus` into `out`: plans it, and looks at both.
+    fn begin(
+        runner: &dyn Runner,
+        corpus: Option<&Path>,
+        out: &'a Path,
+        options: &PackOptions,
+        context: &'a Context<'a>,
+    ) -> Result<Begun<'a>> {
+        context.monitor.begin(Phase::Plan, 0);
+        let mut plan = load_plan(corpus, options, context)?;
+        refuse_nesting(&plan, out, context)?;
+        let survey = write::survey(context.storage, out, options.overwrite, options.resume)?;
+        let mut options = options.clone();
+        if let Survey::Unfinished(state) = &survey {
+            // The splits must be the same for its spools to serve.
+            plan.split_bytes = state.split_bytes;
+            options.keep_spool |= state.keep_spool;
+        } else if options.split_bytes.is_none() && options.reuse.is_none() {
+            plan.split_bytes = runner.split_bytes(&plan).unwrap_or(plan.split_bytes);
+        }
+        let sum = |plan: &Plan| runner.inputs(plan, context);
+        let (run, inputs) = Self::prepare(plan, options, out, context, sum)?;
+        Ok(Begun { run, inputs, survey })
+    }
+
     /// Loads tokenizer and templates and looks at the inputs. Returns the run, and the entries of
-    /// its inputs.
+    /// its inputs, which `sum` gives.
     fn prepare(
         plan: Plan,
         options: PackOptions,
         out: &'a Path,
         context: &'a Context<'a>,
+        sum: impl FnOnce(&Plan) -> Result<Vec<InputEntry>>,
     ) -> Result<(Self, Vec<InputEntry>)> {
         refuse_many_splits(&plan)?;
         let constant = plan.sources.iter().try_for_each(Segmenter::refuse_constant);
         constant.map_err(|error| error.file(plan.config_file.clone()))?;
-        let mut job = Job::prepare(plan, context)?;
-        // A later run that uses the kept spool may hold records out.
-        job.keyed |= options.keep_spool || options.reuse.is_some();
+        let job = prepare_job(plan, &options, context)?;
         // The manifest holds the probes: it is better to know now whether they can be encoded.
         job.encoder.probes()?;
         unfit::look_at_first(&job, options.strict, context)?;
@@ -192,8 +245,7 @@ impl<'a> Run<'a> {
         if let Some((input, _)) = changed {
             return Err(was_changed(&job.plan.inputs[*input].name));
         }
-        job.held_out = HeldOut::read(&job.plan, context)?;
-        let inputs = input_entries(&job.plan, context)?;
+        let inputs = sum(&job.plan)?;
         Ok((Self { job, options, out, context, stamps, unmarked }, inputs))
     }
 
@@ -227,7 +279,8 @@ impl<'a> Run<'a> {
             // A dataset on its way into place is as it was made.
             let is_moving = state.stage == Stage::Moving;
             let keep_spool = if is_moving { state.keep_spool } else { options.keep_spool };
-            return Ok(State { keep_spool, ..state.clone() });
+            // Checksums that were not known before are known now.
+            return Ok(State { identity, keep_spool, ..state.clone() });
         }
         space::refuse_too_little(job, out, options, context)?;
         let plan = &job.plan;
@@ -239,6 +292,7 @@ impl<'a> Run<'a> {
             corpus: context.storage.real_path(&plan.root),
             tokenizer: tokenizer.and_then(|file| context.storage.canonicalize(file).ok()),
             stage: Stage::Working,
+            parts: None,
         })
     }
 
@@ -264,8 +318,11 @@ impl<'a> Run<'a> {
                 store.keep().map_err(resumable)?;
                 Err(resumable(error))
             }
-            // A full disk may get room again; every other error would come again.
-            Err(error) if error.kind == ErrorKind::Output => Err(resumable(error)),
+            // A full disk may get room again, and lost machines come back; every other error would
+            // come again.
+            Err(error) if matches!(error.kind, ErrorKind::Output | ErrorKind::System) => {
+                Err(resumable(error))
+            }
             Err(error) => {
                 folder.abandon();
                 Err(error)
@@ -282,30 +339,22 @@ impl<'a> Run<'a> {
         inputs: Vec<InputEntry>,
     ) -> Result<Made> {
         let (job, context, plan) = (&self.job, self.context, &self.job.plan);
-        let storage = context.storage;
         let started = Instant::now();
         let map_tasks = self.map_tasks(&inputs)?;
         let reused = self.map(runner, store, &map_tasks)?;
-        // A spool of whole documents and one of fitted documents for each task.
-        let spools = store.spools(map_tasks.len() * 2);
-        let corpus = &corpus_of(plan, &map_tasks, &spools, storage)?;
-        if !self.options.strict {
-            unfit::refuse_unfit(plan, &corpus.tallies, context)?;
-        }
         let mapped = Instant::now();
 
-        let decisions = &settle(corpus, context)?;
+        // A spool of whole documents and one of fitted documents for each task.
+        let spools = store.spools(map_tasks.len() * 2);
+        let (corpus, decisions) = &self.settle(&map_tasks, &spools)?;
         let tallies = decisions.sources.iter().map(|source| &source.tally);
-        if self.options.strict {
-            unfit::refuse_any(plan, tallies.clone(), context)?;
-        }
-        report::refuse_nothing(plan, decisions, context)?;
         let contaminated = hits::write_hits(job, folder, &corpus.listing, context)?;
         let dropped = write::write_dropped(folder, plan, tallies, &corpus.listing, context)?;
         let dropped = [dropped, contaminated];
         let settled = Instant::now();
 
-        let stage = ReduceStage { job, corpus, decisions, folder, context: *context };
+        let readers = context.threads;
+        let stage = ReduceStage { job, corpus, decisions, folder, readers, context: *context };
         let shards = reduce(runner, &stage)?;
         let held_out = job.held_out.as_ref();
         let notes = notes(&job.encoder, plan, decisions, &shards, held_out, context)?;
@@ -323,6 +372,27 @@ impl<'a> Run<'a> {
         let spools = names.flat_map(|names| [Some(names.whole), names.fitted]).flatten().collect();
         let reused_splits = (reused.iter().filter(|reused| **reused).count(), reused.len());
         Ok(Made { manifest, spools, timing, reused_splits })
+    }
+
+    /// Settles the corpus whose `spools` the map tasks have made. Refuses one with too many records
+    /// that cannot be used, or with none to train on.
+    fn settle<'s>(
+        &'s self,
+        map_tasks: &[MapTask],
+        spools: &'s [Spool],
+    ) -> Result<(Corpus<'s>, Decisions)> {
+        let (plan, context) = (&self.job.plan, self.context);
+        let corpus = corpus_of(plan, map_tasks, spools, context.storage)?;
+        if !self.options.strict {
+            unfit::refuse_unfit(plan, &corpus.tallies, context)?;
+        }
+        let decisions = settle(&corpus, context)?;
+        if self.options.strict {
+            let tallies = decisions.sources.iter().map(|source| &source.tally);
+            unfit::refuse_any(plan, tallies, context)?;
+        }
+        report::refuse_nothing(plan, &decisions, context)?;
+        Ok((corpus, decisions))
     }
 
     /// Runs the map tasks. Returns whether each found its whole documents already made.
@@ -348,14 +418,25 @@ impl<'a> Run<'a> {
     fn map_tasks(&self, inputs: &[InputEntry]) -> Result<Vec<MapTask>> {
         let splits = self.job.plan.splits(self.context.storage)?;
         let count = splits.len();
-        let task = |(slot, split): (usize, InputSplit)| MapTask {
+        let splits = splits.into_iter().enumerate();
+        Ok(splits.map(|(slot, split)| self.map_task(slot, count, split, inputs)).collect())
+    }
+
+    /// Returns the map task of an input split, which is number `slot` of `count`.
+    fn map_task(
+        &self,
+        slot: usize,
+        count: usize,
+        split: InputSplit,
+        inputs: &[InputEntry],
+    ) -> MapTask {
+        MapTask {
             names: SpoolNames::of(&self.job, &split, inputs),
             split,
             slot,
             fitted_slot: count + slot,
             keep: self.options.keep_spool,
-        };
-        Ok(splits.into_iter().enumerate().map(task).collect())
+        }
     }
 
     /// Refuses to go on if an input was written to since its stamp was taken.
@@ -368,8 +449,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Returns the report of a run that began at `started`.
-    fn report(&self, started: Instant, made: Made) -> Report {
+    /// Returns the report of a run of `runner` that began at `started`.
+    fn report(&self, runner: &dyn Runner, started: Instant, made: Made) -> Report {
         let plan = &self.job.plan;
         let inputs = plan
             .sources
@@ -383,7 +464,7 @@ impl<'a> Run<'a> {
             bytes: inputs.map(|input| plan.inputs[input].size).sum(),
             reused_splits: made.reused_splits,
             engine_warning: self.job.encoder.engine_warning(),
-            template_notes: template_notes(&self.job, &self.unmarked),
+            template_notes: template_notes(&self.job, &self.unmarked, &runner.unmarked()),
         }
     }
 }
@@ -408,10 +489,11 @@ fn reduce(runner: &dyn Runner, stage: &ReduceStage<'_>) -> Result<Vec<ShardSums>
 
 /// Returns a sentence for each source that shows labels by number, and for each that rendered
 /// records in this run whose whole text had to count as data. `before` has the renders of each
-/// source before the run.
-fn template_notes(job: &Job, before: &[u64]) -> Vec<String> {
-    let renders = job.builders.iter().zip(before);
-    let renders = renders.map(|(builder, before)| builder.unmarked() - before);
+/// source before the run, `elsewhere` those of other processes.
+fn template_notes(job: &Job, before: &[u64], elsewhere: &[u64]) -> Vec<String> {
+    let elsewhere = elsewhere.iter().copied().chain(std::iter::repeat(0));
+    let renders = job.builders.iter().zip(before).zip(elsewhere);
+    let renders = renders.map(|((builder, before), more)| builder.unmarked() - before + more);
     let unmarked = job.plan.sources.iter().zip(renders);
     let note = |(source, renders): (&Source, u64)| {
         format!(

@@ -42,6 +42,8 @@ pub(crate) struct ReduceStage<'a> {
     pub decisions: &'a Decisions,
     /// The folder that shards are written to.
     pub folder: &'a WorkFolder<'a>,
+    /// The threads that read documents: more than those that work, where spools are far away.
+    pub readers: usize,
     /// The machine that runs the tasks.
     pub context: Context<'a>,
 }
@@ -49,7 +51,9 @@ pub(crate) struct ReduceStage<'a> {
 impl ReduceStage<'_> {
     /// Returns the stage with another number of threads.
     pub(crate) fn with_threads(self, threads: usize) -> Self {
-        Self { context: self.context.with_threads(threads), ..self }
+        // As many shards more are made at a time as each has fewer threads.
+        let readers = (self.readers * threads / self.context.threads).max(threads);
+        Self { context: self.context.with_threads(threads), readers, ..self }
     }
 
     /// Makes the shard of `task`, unless an earlier run made it. Returns its sums.

@@ -1,23 +1,44 @@
 //! `Runner`: runs the tasks of a run.
 //!
 //! Tasks and decisions are plain data: they can be written down, sent, and run in any order on any
-//! machine that sees the same storage. `Threads` runs them on this machine.
+//! machine that sees the same storage. `Threads` runs them on this machine, `Cluster` has workers run
+//! them.
 
 use super::gather::DOCUMENT_BYTES;
+use super::input_entries;
 use super::map::{MapStage, MapTask};
 use super::reduce::{ReduceStage, ReduceTask};
+use crate::context::Context;
 use crate::error::Result;
+use crate::plan::Plan;
 use crate::report::ShardSums;
 use crate::tasks;
+use crate::write::InputEntry;
 
 /// A way to run the tasks of a run.
 pub(crate) trait Runner: std::fmt::Debug + Sync {
+    /// Returns the entry of every input, with its checksum.
+    fn inputs(&self, plan: &Plan, context: &Context<'_>) -> Result<Vec<InputEntry>> {
+        input_entries(plan, context)
+    }
+
+    /// Returns the size of input splits that suits the runner, if any does better than another.
+    fn split_bytes(&self, _plan: &Plan) -> Option<u64> {
+        None
+    }
+
     /// Runs every map task. Returns, in the order of `tasks`, whether an earlier run made its whole
     /// documents.
     fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>>;
 
     /// Runs every reduce task. Returns the sums of each shard, in the order of `tasks`.
     fn reduce(&self, stage: &ReduceStage<'_>, tasks: &[ReduceTask]) -> Result<Vec<ShardSums>>;
+
+    /// Returns the renders of each source, in other processes, in which template text could not be
+    /// told from data; nothing if there are none.
+    fn unmarked(&self) -> Vec<u64> {
+        Vec::new()
+    }
 }
 
 /// Runs tasks on threads of this process. The stage's context gives their number.

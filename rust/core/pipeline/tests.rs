@@ -21,6 +21,7 @@ use crate::verify::{row_of, verify};
 use crate::write::SourceEntry;
 
 /// A corpus of records with two texts, in a folder of its own.
+#[derive(Debug)]
 struct Place {
     folder: TempDir,
 }
@@ -133,6 +134,54 @@ fn tasks_and_decisions_can_be_written_down_sent_and_run_in_any_order() {
     assert!(report.reused_splits.1 > 4, "several map tasks");
     assert!(report.manifest.splits["train"].shards.len() > 2, "several reduce tasks");
     place.pack(&WrittenDown, "there");
+    assert!(contents(&place.at("here")) == contents(&place.at("there")));
+}
+
+/// Workers that do orders one by one, the last first, each by a worker that has just joined.
+#[derive(Debug)]
+struct OneByOne<'a> {
+    place: &'a Place,
+    out: &'a str,
+    /// The number of orders that were done, by kind.
+    done: std::sync::Mutex<BTreeMap<&'static str, usize>>,
+}
+
+impl Workers for OneByOne<'_> {
+    fn run(&self, orders: &[Order], take: &mut Take<'_>) -> Result<()> {
+        let (corpus, out) = (self.place.folder.path(), self.place.at(self.out));
+        let options = PackOptions { threads: 1, ..PackOptions::default() };
+        for (index, Order { kind, tasks, .. }) in orders.iter().enumerate().rev() {
+            take(None)?;
+            let monitor = Monitor::default();
+            let context = Context { threads: 1, monitor: &monitor, storage: LOCAL };
+            let worker = Worker::join(corpus, &out, &options, &context)?;
+            let outcome = match *kind {
+                "map" => worker.map(tasks, &context),
+                _ => worker.reduce(tasks, &context),
+            };
+            *tasks::lock(&self.done).entry(kind).or_default() += 1;
+            take(Some((index, &outcome)))?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn workers_that_see_the_same_folders_make_the_same_dataset() {
+    let place = Place::new("validation = 0.1\nduplicates = \"normalised\"", "epochs = 1.5");
+    // Several files, since an order is of one.
+    let lines = String::from_utf8(LOCAL.whole_bytes(&place.at("a.jsonl")).unwrap()).unwrap();
+    for (nth, lines) in lines.split_inclusive('\n').collect::<Vec<_>>().chunks(60).enumerate() {
+        place.write(&format!("b{nth}.jsonl"), &lines.concat());
+    }
+    let config = String::from_utf8(LOCAL.whole_bytes(&place.at("corpus.toml")).unwrap()).unwrap();
+    place.write("corpus.toml", &config.replace("a.jsonl", "b*.jsonl"));
+    place.pack(&Threads, "here");
+    let workers = OneByOne { place: &place, out: "there", done: std::sync::Mutex::default() };
+    let report = place.pack(&Cluster::new(&workers), "there");
+    let done = tasks::lock(&workers.done).clone();
+    assert!(done["map"] > 4 && done["reduce"] > 2, "{done:?}");
+    assert_eq!(report.manifest.sources[0].records, 402);
     assert!(contents(&place.at("here")) == contents(&place.at("there")));
 }
 
@@ -250,7 +299,8 @@ fn pack_two(place: &Place, out: &Path) -> SourceEntry {
     let context = context(LOCAL);
     let options = PackOptions { split_bytes: Some(4000), ..PackOptions::default() };
     let plan = Plan::load(place.folder.path(), &options, LOCAL).unwrap();
-    let (mut run, inputs) = Run::prepare(plan, options, out, &context).unwrap();
+    let sum = |plan: &Plan| Threads.inputs(plan, &context);
+    let (mut run, inputs) = Run::prepare(plan, options, out, &context, sum).unwrap();
     let (encoder, names) = (&run.job.encoder, run.job.encoder.token_names());
     let segmenter = Segmenter::compile(&run.job.plan.sources[0], encoder.spellings(), &names);
     run.job.builders = vec![Box::new(TwoDocuments(segmenter.unwrap()))];

@@ -93,6 +93,19 @@ impl Decisions {
         (!self.is_dropped(index, first) && !is_contaminated).then_some(split)
     }
 
+    /// Returns the decisions without the bits of dropped records, and these bits by part.
+    #[must_use]
+    pub(crate) fn without_bits(&self) -> (Self, &[Vec<u64>]) {
+        let (epochs, shards) = (self.epochs.clone(), self.shards.clone());
+        let sources = self.sources.clone();
+        (Self { dropped: Vec::new(), epochs, shards, sources }, &self.dropped)
+    }
+
+    /// Puts the bits of dropped records back, by part.
+    pub(crate) fn set_bits(&mut self, bits: Vec<Vec<u64>>) {
+        self.dropped = bits;
+    }
+
     /// Drops the record whose first document has the index `first` in part `index` for its
     /// content.
     pub(super) fn drop_for_content(&mut self, index: usize, first: u32) {

@@ -10,8 +10,10 @@ use crate::error::Result;
 use crate::spool::{Cursor, Sorted};
 use crate::storage::Storage;
 
-/// Entries of a part held at once, by all merges together.
+/// Entries of a part held at once, by all merges together, where parts are few.
 const AT_ONCE: u64 = 512;
+/// Bytes of all parts held at once, where parts are many.
+const HELD_BYTES: u64 = 256 << 20;
 /// Entries of a part that one merge holds at least.
 const OF_A_MERGE: u64 = 64;
 
@@ -40,7 +42,9 @@ impl<'a, E: Sorted> Merge<'a, E> {
         parts: &[PartOf<'a>],
         (nth, shares): (usize, usize),
     ) -> Result<Self> {
-        let (hashes, at_once) = (share(nth, shares), (AT_ONCE / shares as u64).max(OF_A_MERGE));
+        let within = HELD_BYTES / (parts.len() * E::BYTES).max(1) as u64;
+        let at_once = (AT_ONCE.min(within) / shares as u64).max(OF_A_MERGE);
+        let hashes = share(nth, shares);
         let mut merge = Self {
             cursors: parts
                 .iter()

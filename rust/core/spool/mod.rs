@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use counted::{Cleaned, LeftOut};
 pub(crate) use lowest::{Listing, Lowest};
-pub(crate) use part::Part;
+pub(crate) use part::{Layout, Part};
 pub(crate) use sorted::{Band, Cursor, Key, Sorted};
 pub(crate) use store::{Spool, SpoolWriter, Store};
 pub(crate) use writer::{PartWriter, decode, weight_of};

@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -102,6 +102,21 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// Returns the part of this layout in a file, from `offset` on.
+    #[must_use]
+    pub(crate) fn in_file(layout: Layout, file: Arc<PathBuf>, offset: u64) -> Self {
+        Self { layout, block: Block::File(file, offset) }
+    }
+
+    /// Returns the file of the part, and its offset there; `None` if it is in memory.
+    #[must_use]
+    pub(crate) fn file(&self) -> Option<(&Path, u64)> {
+        match &self.block {
+            Block::Memory(_) => None,
+            Block::File(file, offset) => Some((file.as_path(), *offset)),
+        }
+    }
+
     /// Reads a range of the block.
     pub(super) fn read(&self, storage: &dyn Storage, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         match &self.block {

@@ -23,6 +23,8 @@ use crate::tokenize::Document;
 
 /// The size at which a part is closed.
 const PART_BYTES: usize = 16 << 20;
+/// The size of parts that processes of their own make: shards read less often of fewer parts.
+const SHARED_PART_BYTES: usize = 64 << 20;
 /// The last eight bytes of every spool file.
 const MAGIC: &[u8; 8] = b"sabispl3";
 /// The size of the end of a spool file: checksum and length of the index, and [`MAGIC`].
@@ -122,6 +124,7 @@ pub(crate) struct Store<'a> {
     id_type: IdType,
     /// Bytes that may be held in memory.
     budget: u64,
+    part_bytes: usize,
     held: Mutex<Held>,
 }
 
@@ -148,7 +151,20 @@ impl<'a> Store<'a> {
         budget: u64,
     ) -> Self {
         let held = Held { spilling: budget == 0, ..Held::default() };
-        Self { storage, folder, others, id_type, budget, held: Mutex::new(held) }
+        let part_bytes = PART_BYTES;
+        Self { storage, folder, others, id_type, budget, part_bytes, held: Mutex::new(held) }
+    }
+
+    /// Returns a store whose spools are files in `folder`, for other processes to read.
+    #[must_use]
+    pub(crate) fn shared(
+        storage: &'a dyn Storage,
+        folder: PathBuf,
+        others: Vec<PathBuf>,
+        id_type: IdType,
+    ) -> Self {
+        let store = Self::new(storage, folder, others, id_type, 0);
+        Self { part_bytes: SHARED_PART_BYTES, ..store }
     }
 
     /// Locks the shared state.
@@ -175,10 +191,7 @@ impl<'a> Store<'a> {
                 found => found?,
             }
         } else {
-            let mut others = self.others.iter().map(|other| other.join(name));
-            let Some(other) = others.find(|other| self.storage.is_file(other)) else {
-                return Ok(false);
-            };
+            let Some(other) = self.place_of(name) else { return Ok(false) };
             let spool = read_spool(self.storage, &other, monitor)?;
             if keep {
                 let linked = self.storage.link(&other, &own);
@@ -190,6 +203,23 @@ impl<'a> Store<'a> {
         };
         self.held().spools.push((slot, name.to_owned(), spool));
         Ok(true)
+    }
+
+    /// Returns the path of the spool `name`, of this dataset or of another; `None` if nobody made
+    /// it.
+    #[must_use]
+    pub(crate) fn place_of(&self, name: &str) -> Option<PathBuf> {
+        let folders = std::iter::once(&self.folder).chain(&self.others);
+        folders.map(|folder| folder.join(name)).find(|path| self.storage.is_file(path))
+    }
+
+    /// Puts the spool `name` into its slot, which another process made or checked in this run. Only
+    /// its index is read.
+    pub(crate) fn take_made(&self, slot: usize, name: &str) -> Result<()> {
+        let path = self.place_of(name).unwrap_or_else(|| self.folder.join(name));
+        let (index, _) = read_index(self.storage, &path)?;
+        self.held().spools.push((slot, name.to_owned(), index.into_spool(&Arc::new(path))));
+        Ok(())
     }
 
     /// Begins the spool `name`, which takes `slot` when it is finished.
@@ -304,7 +334,7 @@ impl SpoolWriter<'_> {
     ) -> Result<()> {
         self.open.push(documents, key, bands);
         // A record's documents lie in one part, so that settling finds them together.
-        if self.open.held() >= PART_BYTES { self.close_part() } else { Ok(()) }
+        if self.open.held() >= self.store.part_bytes { self.close_part() } else { Ok(()) }
     }
 
     /// Closes the open part, and keeps it in memory or writes it.

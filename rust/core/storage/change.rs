@@ -1,5 +1,6 @@
 //! Changes made of several steps, built on the steps of any storage.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,11 +10,15 @@ use crate::error::{Error, ErrorKind, Result};
 /// Ends the name of a file until it is published.
 const TEMPORARY: &str = ".sabiprep-tmp";
 
-/// Returns the name of the file that becomes `path`, until it is published.
+/// Returns a name for the file that becomes `path`, until it is published.
+///
+/// No two calls return one name: on a shared disk two processes may make the same file at a time.
 pub(super) fn temporary(path: &Path) -> PathBuf {
+    // The standard library seeds each of these anew.
+    let number = RandomState::new().hash_one(std::process::id());
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(TEMPORARY);
+    name.push(format!(".{number:016x}{TEMPORARY}"));
     path.with_file_name(name)
 }
 

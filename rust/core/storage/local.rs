@@ -48,13 +48,9 @@ impl Storage for Local {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
-        let open = || File::options().write(true).create_new(true).open(temporary(path));
-        // A file of that name was left by a killed process, or is a link: it is removed.
-        let file = open().or_else(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => fs::remove_file(temporary(path)).and_then(|()| open()),
-            _ => Err(error),
-        })?;
-        Ok(Box::new(NewLocalFile { file: Some(file), path: path.to_owned() }))
+        let temporary = temporary(path);
+        let file = File::options().write(true).create_new(true).open(&temporary)?;
+        Ok(Box::new(NewLocalFile { file: Some(file), temporary, path: path.to_owned() }))
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
@@ -178,6 +174,8 @@ impl Lock for LocalLock {}
 struct NewLocalFile {
     /// None once it is published.
     file: Option<File>,
+    /// Its name until it is published.
+    temporary: PathBuf,
     path: PathBuf,
 }
 
@@ -185,6 +183,11 @@ impl NewLocalFile {
     /// Returns the open file.
     fn file(&mut self) -> &mut File {
         self.file.as_mut().expect("a published file is gone")
+    }
+
+    /// Tries to remove the temporary file. The caller has a worse error to report.
+    fn forget(&self) {
+        let _ = fs::remove_file(&self.temporary);
     }
 }
 
@@ -197,7 +200,7 @@ impl NewFile for NewLocalFile {
         // Closed first: some systems rename no open file. A failed rename leaves it to be dropped.
         let file = self.file.take();
         drop(file);
-        fs::rename(temporary(&self.path), &self.path).inspect_err(|_| forget(&self.path))
+        fs::rename(&self.temporary, &self.path).inspect_err(|_| self.forget())
     }
 }
 
@@ -214,14 +217,9 @@ impl Write for NewLocalFile {
 impl Drop for NewLocalFile {
     fn drop(&mut self) {
         if self.file.take().is_some() {
-            forget(&self.path);
+            self.forget();
         }
     }
-}
-
-/// Tries to remove the temporary file of `path`. The caller has a worse error to report.
-fn forget(path: &Path) {
-    let _ = fs::remove_file(temporary(path));
 }
 
 #[cfg(all(test, unix))]

@@ -22,8 +22,10 @@ pub(crate) use manifest::{
     TokenizerEntry,
 };
 pub(crate) use shard::{Batch, ShardWriter, Written};
-pub(crate) use state::{Identity, Stage, State};
-pub(crate) use work::{Survey, WorkFolder, clear_leftover, spool_of, survey};
+pub(crate) use state::{Identity, Stage, State, any_path};
+pub(crate) use work::{
+    Survey, WorkFolder, clear_leftover, save_input, saved_input, spool_of, survey,
+};
 
 use crate::error::{Error, ErrorKind};
 use crate::schema::Split;

@@ -44,7 +44,8 @@ impl Identity {
         }
     }
 
-    /// Returns the first difference of `now`, in words; `None` if there is none.
+    /// Returns the first difference of `now`, in words; `None` if there is none. An empty checksum
+    /// is not known yet.
     #[must_use]
     pub(crate) fn change(&self, now: &Self) -> Option<String> {
         if self.program != now.program {
@@ -70,7 +71,12 @@ impl Identity {
         if paths(&self.inputs) != paths(&now.inputs) {
             return Some("the list of inputs was changed".to_owned());
         }
-        let changed = self.inputs.iter().zip(&now.inputs).find(|(was, is)| was != is);
+        let is_unknown = |input: &InputEntry| input.xxh3_128.is_empty();
+        let is_same = |was: &InputEntry, is: &InputEntry| {
+            let is_equal = was.xxh3_128 == is.xxh3_128 || is_unknown(was) || is_unknown(is);
+            was.size == is.size && is_equal
+        };
+        let changed = self.inputs.iter().zip(&now.inputs).find(|(was, is)| !is_same(was, is));
         changed.map(|(was, _)| format!("the input {} was changed", was.path))
     }
 
@@ -155,6 +161,9 @@ pub(crate) struct State {
     pub tokenizer: Option<PathBuf>,
     /// The stage it has reached.
     pub stage: Stage,
+    /// The number of parts in which processes of their own map the corpus, if it is mapped so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<usize>,
 }
 
 impl State {
@@ -215,7 +224,7 @@ impl AnyPath {
     }
 }
 
-mod any_path {
+pub(crate) mod any_path {
     use super::{AnyPath, Deserialize, Path, PathBuf, Serialize};
 
     pub(crate) fn serialize<S: serde::Serializer>(

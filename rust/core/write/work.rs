@@ -40,6 +40,10 @@ const CONTAMINATED: &str = "contaminated.jsonl";
 const MOVES: usize = 8;
 /// The folder with a sealed note for each finished shard.
 const DONE: &str = "done";
+/// The folder with a sealed note for each input whose checksum is known.
+const INPUTS: &str = "inputs";
+/// The file with the mapped corpus and the decisions over it, for other processes.
+const SETTLED: &str = "settled";
 
 /// The task that a run has in its folder.
 #[derive(Debug)]
@@ -140,7 +144,8 @@ fn state_of_ours(storage: &dyn Storage, out: &Path) -> Result<Option<State>> {
 /// Refuses a work folder that leads out of OUT by a link.
 fn refuse_links(storage: &dyn Storage, work: &Path) -> Result<()> {
     let folders =
-        Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE, LISTS, LOCK_FILE, STATE_FILE]);
+        Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE, LISTS, INPUTS, SETTLED]);
+    let folders = folders.chain([LOCK_FILE, STATE_FILE]);
     let paths = std::iter::once(work.to_owned()).chain(folders.map(|name| work.join(name)));
     match paths.into_iter().find(|path| storage.is_link(path)) {
         None => Ok(()),
@@ -163,7 +168,8 @@ pub(crate) struct WorkFolder<'a> {
     state: State,
     /// The state of the kept spool that the folder held before.
     kept: Option<State>,
-    _lock: Box<dyn Lock>,
+    /// None for a process that takes part in the run of another.
+    _lock: Option<Box<dyn Lock>>,
 }
 
 impl<'a> WorkFolder<'a> {
@@ -188,17 +194,40 @@ impl<'a> WorkFolder<'a> {
             Survey::Fresh(kept) => kept.clone(),
             Survey::Unfinished(_) | Survey::Finished => None,
         };
-        let folder = Self { storage, out: out.to_owned(), made, state, kept, _lock: lock };
+        let folder = Self { storage, out: out.to_owned(), made, state, kept, _lock: Some(lock) };
         let goes_on = matches!(survey, Survey::Unfinished(_));
         folder.clear(goes_on).map_err(|error| at(&error))?;
         folder.write_state()?;
         // A dataset on its way into place may have left its folders already.
         if folder.state.stage == Stage::Working {
-            for name in Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE]) {
-                storage.create_folder(&work.join(name)).map_err(|error| at(&error))?;
-            }
+            folder.make_folders()?;
         }
         Ok(folder)
+    }
+
+    /// Takes part in the run of other processes in `out`: with `state` as its state if it has none
+    /// yet. Takes no lock.
+    pub(crate) fn join(storage: &'a dyn Storage, out: &Path, state: State) -> Result<Self> {
+        let folder =
+            Self { storage, out: out.to_owned(), made: Vec::new(), state, kept: None, _lock: None };
+        if State::of(storage, out)?.is_none() {
+            let work = folder.work();
+            storage.create_folder(&work).map_err(|error| failed(out, &error))?;
+            // Before any other file: it tells the other processes that the folder is ours.
+            folder.write_state()?;
+        }
+        folder.make_folders()?;
+        Ok(folder)
+    }
+
+    /// Makes the folders inside the work folder.
+    fn make_folders(&self) -> Result<()> {
+        for name in Split::ALL.map(Split::name).into_iter().chain([SPOOL, DONE, INPUTS]) {
+            self.storage
+                .create_folder(&self.work().join(name))
+                .map_err(|error| failed(&self.out, &error))?;
+        }
+        Ok(())
     }
 
     /// Removes the temporary files of a killed run; unless the run goes on, its results too. Spools
@@ -207,15 +236,19 @@ impl<'a> WorkFolder<'a> {
         let (storage, work) = (self.storage, self.work());
         let splits = Split::ALL.map(Split::name);
         if !goes_on {
-            let files = [DONE, TOKENIZER_FILE, DROPPED_FILE, LISTS, MANIFEST_FILE];
+            let files = [DONE, INPUTS, SETTLED, TOKENIZER_FILE, DROPPED_FILE, LISTS, MANIFEST_FILE];
             for name in splits.into_iter().chain(files) {
                 storage.remove_all(&work.join(name))?;
             }
         }
-        for folder in [".", SPOOL, DONE, LISTS].into_iter().chain(splits) {
-            let folder = work.join(folder);
-            for name in storage.names_in(&folder).iter().filter(|name| is_temporary(name)) {
-                storage.remove_if_there(&folder.join(name))?;
+        self.clear_temporary([".", SPOOL, DONE, INPUTS, LISTS].into_iter().chain(splits))
+    }
+
+    /// Removes the temporary files that killed processes have left in folders of the work folder.
+    fn clear_temporary(&self, folders: impl Iterator<Item = &'static str>) -> std::io::Result<()> {
+        for folder in folders.map(|folder| self.work().join(folder)) {
+            for name in self.storage.names_in(&folder).iter().filter(|name| is_temporary(name)) {
+                self.storage.remove_if_there(&folder.join(name))?;
             }
         }
         Ok(())
@@ -282,12 +315,13 @@ impl<'a> WorkFolder<'a> {
     /// Reads the note about a shard; `None` if the shard was not finished or the note was changed.
     #[must_use]
     pub(crate) fn saved<T: DeserializeOwned>(&self, split: Split, index: usize) -> Option<T> {
-        let path = self.done_path(split, index);
-        if self.storage.is_file(&path) {
-            unsealed(&self.storage.whole_text(&path).ok()?).ok()
-        } else {
-            None
-        }
+        note(self.storage, &self.done_path(split, index))
+    }
+
+    /// Returns the path of the file with the mapped corpus and the decisions over it.
+    #[must_use]
+    pub(crate) fn settled_path(&self) -> PathBuf {
+        self.work().join(SETTLED)
     }
 
     /// Removes all files of a run that can never go on. A spool that was kept before stays.
@@ -296,7 +330,7 @@ impl<'a> WorkFolder<'a> {
         // Best effort: files that cannot be removed are an unfinished run, which --overwrite takes.
         let remove = || -> Result<()> {
             if let Some(kept) = &self.kept {
-                let files = [DONE, DROPPED_FILE, LISTS];
+                let files = [DONE, INPUTS, SETTLED, DROPPED_FILE, LISTS];
                 for name in Split::ALL.map(Split::name).into_iter().chain(files) {
                     self.storage
                         .remove_all(&work.join(name))
@@ -321,6 +355,9 @@ impl<'a> WorkFolder<'a> {
     ) -> Result<()> {
         self.storage.write_file(&self.work().join(TOKENIZER_FILE), tokenizer)?;
         self.storage.write_file(&self.work().join(MANIFEST_FILE), manifest.to_text().as_bytes())?;
+        // Workers may have been killed since the run began; nothing of theirs goes into place.
+        let moved = Split::ALL.map(Split::name).into_iter().chain([LISTS]);
+        self.clear_temporary(moved).map_err(|error| failed(&self.out, &error))?;
         self.state.stage = Stage::Moving;
         self.write_state()?;
         // Deletes cached spools that this dataset does not use.
@@ -457,7 +494,9 @@ impl<'a> WorkFolder<'a> {
     pub(crate) fn end_move(mut self) -> Result<()> {
         let (out, work) = (self.out.clone(), self.work());
         self.move_files()?;
-        self.storage.remove_all(&work.join(DONE)).map_err(|error| failed(&out, &error))?;
+        for name in [DONE, INPUTS, SETTLED] {
+            self.storage.remove_all(&work.join(name)).map_err(|error| failed(&out, &error))?;
+        }
         if self.state.keep_spool {
             self.state.stage = Stage::Kept;
             return self.write_state();
@@ -486,6 +525,36 @@ pub(crate) fn clear_leftover(storage: &dyn Storage, out: &Path) -> Result<()> {
 #[must_use]
 pub(crate) fn spool_of(out: &Path) -> PathBuf {
     out.join(WORK).join(SPOOL)
+}
+
+/// Reads a sealed note; `None` if there is none, or it was changed.
+fn note<T: DeserializeOwned>(storage: &dyn Storage, path: &Path) -> Option<T> {
+    if storage.is_file(path) { unsealed(&storage.whole_text(path).ok()?).ok() } else { None }
+}
+
+/// Returns the path of the note about an input in the dataset folder `out`.
+fn input_path(out: &Path, index: usize) -> PathBuf {
+    out.join(WORK).join(INPUTS).join(format!("{index:06}.json"))
+}
+
+/// Writes the note about an input: its checksum, with whatever tells that it did not change.
+pub(crate) fn save_input(
+    storage: &dyn Storage,
+    out: &Path,
+    index: usize,
+    note: &impl Serialize,
+) -> Result<()> {
+    let text = sealed_text(note).expect("a note is plain data");
+    storage.write_file(&input_path(out, index), text.as_bytes())
+}
+
+/// Reads the note about an input; `None` if there is none, or it was changed.
+pub(crate) fn saved_input<T: DeserializeOwned>(
+    storage: &dyn Storage,
+    out: &Path,
+    index: usize,
+) -> Option<T> {
+    note(storage, &input_path(out, index))
 }
 
 /// Returns the folders of `path` that do not exist, the innermost first.

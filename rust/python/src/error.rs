@@ -55,3 +55,11 @@ pub fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     };
     build().unwrap_or_else(|failure| failure)
 }
+
+/// Returns a Python exception of the workers of a run as an error: the run can go on once they work.
+pub fn from_python(py: Python<'_>, error: &PyErr) -> Error {
+    let text = |name: &str| error.value(py).getattr(name).and_then(|text| text.extract()).ok();
+    let message: String = text("message").unwrap_or_else(|| error.to_string());
+    let remedy: String = text("remedy").unwrap_or_else(|| "see what the cluster says".to_owned());
+    Error::system(message).remedy(remedy)
+}

@@ -2,6 +2,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
 
+mod cluster;
 mod door;
 mod error;
 mod language;
@@ -32,6 +33,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(survey::init, module)?)?;
     module.add_function(wrap_pyfunction!(verify::verify, module)?)?;
     module.add_function(wrap_pyfunction!(verify::verify_against, module)?)?;
+    module.add_function(wrap_pyfunction!(cluster::pack_with, module)?)?;
+    module.add_function(wrap_pyfunction!(cluster::map_part, module)?)?;
+    module.add_function(wrap_pyfunction!(cluster::settle_parts, module)?)?;
+    module.add_function(wrap_pyfunction!(cluster::finish, module)?)?;
+    module.add_class::<cluster::Worker>()?;
     module.add_class::<tokenize::Decoder>()?;
     module.add_class::<tokenize::TextEncoder>()?;
     Ok(())

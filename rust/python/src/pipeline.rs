@@ -11,8 +11,8 @@ use sabiprep::commands::{self, Explanation};
 use sabiprep::error::{Error, Result};
 use sabiprep::pipeline;
 use sabiprep::plan::Plan;
-use sabiprep::report::Report;
 use sabiprep::schema::Refusal;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::door::enter;
@@ -37,7 +37,7 @@ pub fn pack(
 }
 
 /// Returns a report as JSON.
-fn to_json(report: &Report) -> Result<String> {
+pub fn to_json(report: &impl Serialize) -> Result<String> {
     serde_json::to_string(report).map_err(|error| Error::internal(error.to_string()))
 }
 

@@ -1,0 +1,224 @@
+"""Packing on a Ray cluster gives the bytes of one machine, whoever is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import sabiprep
+from sabiprep import PackOptions
+from support.files import files_of
+from support.ray_cluster import RayCluster, ray_cluster
+from support.strategies import tokenizer_json
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'sabiprep[ray]'")
+
+FILES = 40
+CONFIG = """[tokenizer]
+file = "tokenizer.json"
+eos = "</s>"
+
+[pack]
+seq_len = 256
+shard_tokens = 60000
+validation = 0.02
+
+[[source]]
+name = "stories"
+task = "tell"
+lang = "eng"
+files = ["*.jsonl"]
+duplicates = "normalised"
+epochs = 1.5
+segments = [{ prompt = "{{ a }}:" }, { target = " {{ b }}" }]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of many files, and the dataset that this process makes of it."""
+    place = tmp_path_factory.mktemp("ray")
+    corpus = place / "corpus"
+    corpus.mkdir()
+    (corpus / "corpus.toml").write_text(CONFIG, "utf-8")
+    (corpus / "tokenizer.json").write_text(tokenizer_json("bytes-nfc"), "utf-8")
+    for file in range(FILES):
+        lines = [
+            json.dumps({"a": f"story {n % 700} of {file % 31}", "b": f"once {n} " * (n % 30)})
+            for n in range(800)
+        ]
+        (corpus / f"{file:02}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    sabiprep.pack(corpus, place / "reference")
+    return place
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """A cluster of three nodes of one core."""
+    with ray_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+def start(place: Path, out: Path, cluster: RayCluster, *more: str) -> subprocess.Popen[str]:
+    """Starts packing on the cluster."""
+    command = [sys.executable, "-m", "sabiprep", "pack", str(place / "corpus"), str(out)]
+    command += ["--engine", "ray", "--ray-address", cluster.address, *more]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    """Waits for a run to end well. Returns what it said."""
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    return out
+
+
+def wait_for(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
+    """Waits until something holds, while a run goes on."""
+    while not holds():
+        assert process.poll() is None, "the run ended too early: " + "".join(process.communicate())
+        time.sleep(0.002)
+
+
+def in_map(out: Path) -> bool:
+    spool = out / ".work" / "spool"
+    return spool.is_dir() and len(list(spool.glob("*.map"))) > 5
+
+
+def in_settle(out: Path) -> bool:
+    spool = out / ".work" / "spool"
+    return spool.is_dir() and len(list(spool.glob("*.map"))) == FILES
+
+
+def in_reduce(out: Path) -> bool:
+    done = out / ".work" / "done"
+    return done.is_dir() and len(list(done.glob("*.json"))) > 1
+
+
+PHASES = [in_map, in_settle, in_reduce]
+
+
+def workers() -> list[int]:
+    """The processes that do tasks of a run."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdecimal() and b"ray::do" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_cluster_gives_the_bytes_of_one_machine(
+    place: Path, tmp_path: Path, cluster: RayCluster
+) -> None:
+    said = end(start(place, tmp_path / "out", cluster))
+    assert files_of(tmp_path / "out") == files_of(place / "reference")
+    assert "stories" in said
+
+
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
+def test_a_node_is_killed(
+    place: Path, tmp_path: Path, cluster: RayCluster, phase: Callable[[Path], bool]
+) -> None:
+    out = tmp_path / "out"
+    process = start(place, out, cluster)
+    wait_for(process, lambda: phase(out))
+    cluster.remove("b")
+    try:
+        end(process)
+    finally:
+        cluster.add("b")
+    assert files_of(out) == files_of(place / "reference")
+
+
+@pytest.mark.parametrize("phase", [in_map, in_reduce], ids=lambda phase: phase.__name__)
+def test_workers_are_killed(
+    place: Path, tmp_path: Path, cluster: RayCluster, phase: Callable[[Path], bool]
+) -> None:
+    out = tmp_path / "out"
+    process = start(place, out, cluster)
+    wait_for(process, lambda: phase(out) and bool(workers()))
+    victims = workers()
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    end(process)
+    assert victims and files_of(out) == files_of(place / "reference")
+
+
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
+def test_the_leader_is_killed_and_its_run_resumed(
+    place: Path, tmp_path: Path, cluster: RayCluster, phase: Callable[[Path], bool]
+) -> None:
+    out = tmp_path / "out"
+    process = start(place, out, cluster)
+    wait_for(process, lambda: phase(out))
+    process.kill()
+    process.communicate()
+    assert not (out / "manifest.json").exists(), "an unfinished dataset looked finished"
+    if phase is in_map:
+        end(start(place, out, cluster, "--resume"))
+    else:
+        sabiprep.pack(place / "corpus", out, PackOptions(resume=True))
+    assert files_of(out) == files_of(place / "reference")
+
+
+def test_a_stopped_leader_says_how_to_go_on(
+    place: Path, tmp_path: Path, cluster: RayCluster
+) -> None:
+    out = tmp_path / "out"
+    process = start(place, out, cluster, "--split-bytes", "5000")
+    wait_for(process, lambda: in_map(out))
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "--resume" in err
+    sabiprep.pack(place / "corpus", out, PackOptions(resume=True))
+    assert files_of(out) == files_of(place / "reference")
+
+
+def test_a_fault_of_the_corpus_has_the_message_of_one_machine(
+    place: Path, tmp_path: Path, cluster: RayCluster
+) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for path in (place / "corpus").iterdir():
+        (corpus / path.name).write_bytes(path.read_bytes())
+    config = (corpus / "corpus.toml").read_text("utf-8")
+    (corpus / "corpus.toml").write_text(config + 'overflow = "error"\n', "utf-8")
+    long = json.dumps({"a": "long", "b": "so long " * 2000})
+    with (corpus / "07.jsonl").open("a", encoding="utf-8") as file:
+        file.write(long + "\n")
+    with pytest.raises(sabiprep.SabiprepError) as alone:
+        sabiprep.pack(corpus, tmp_path / "alone")
+    process = start(tmp_path, tmp_path / "out", cluster)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert str(alone.value).splitlines()[0] in err, err
+    assert "07.jsonl:801" in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_done_is_said(place: Path, tmp_path: Path, cluster: RayCluster) -> None:
+    process = start(place, tmp_path / "out", cluster, "--threads", "64")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "64 CPUs" in err and "--threads" in err
+    command = [sys.executable, "-m", "sabiprep", "pack", str(place / "corpus")]
+    command += [str(tmp_path / "out"), "--overwrite"]
+    nowhere = [*command, "--engine", "ray", "--ray-address", "127.0.0.1:1"]
+    done = subprocess.run(nowhere, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "cannot be reached" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    lone = [*command, "--ray-address", "127.0.0.1:1"]
+    done = subprocess.run(lone, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "without Ray" in done.stderr
