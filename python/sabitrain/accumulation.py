@@ -66,6 +66,7 @@ class Accumulation:
 
         def accumulate() -> tuple[Step, Tensor | None]:
             step = self._loader.step(number)
+            self._state.seed_dropout(number)
             return step, self._state.accumulate(step.batches, self._stop)
 
         return self._within_memory(accumulate, number)

@@ -6,7 +6,8 @@ and the optimizers allocate is counted, and freed when they free it.
 
 Three things are otherwise on a GPU than in such a run, which is on a CPU: the attention is flash
 attention, whose kernels allocate memory inside; RMSNorm is one kernel that keeps its input; and the
-loss's chunk is compiled. Each is put in its place here. Blocks are counted uncompiled: compiled
+loss's chunk is compiled. Each is put in its place here. A product of a quantised matrix allocates
+the wide one inside. Blocks are counted uncompiled: compiled
 ones take less. For CUDA itself, and what torch's allocator cannot use, 1 GB is added.
 """
 
@@ -33,6 +34,7 @@ from sabitrain.data.batches import Batch, padded_predictions, padded_segments
 from sabitrain.data.settings import Compute
 from sabitrain.models.architecture import CausalModel, make_model
 from sabitrain.models.loss import predicting_states, weighted_loss
+from sabitrain.models.quantised import bytes_to_widen
 from sabitrain.optim.optimizers import clip_gradient, make_optimizers, skip_where
 from sabitrain.partial.narrowing import narrow_frozen
 from sabitrain.partial.phases import phase_configs
@@ -329,6 +331,9 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             query, key, segments = args[1], args[2], len(args[6]) - 1
             tokens, heads, head_size = query.shape
             inside = flash.workspace_bytes(tokens, segments, heads, key.shape[1], head_size)
+        if func is ours.quantised_product.default:
+            bits, outputs, inputs = args[6:9]
+            inside = bytes_to_widen(outputs, inputs, bits, args[0].element_size())
         # Autograd adds gradients in place, but not under a mode as this one: what it adds out of
         # place is gone by the next operation (torch/csrc/autograd/input_buffer.cpp).
         if self._kind != "backward" or func is not torch.ops.aten.add.Tensor:
@@ -363,7 +368,8 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         now = self._live.total() + inside
         if now > self.peak:
             self.peak, self.at_peak = now, dict(self._live)
-            self.at_peak["backward"] = self.at_peak.get("backward", 0) + inside
+            # Of the kind at work: attention allocates in the backward pass alone.
+            self.at_peak[self._kind] = self.at_peak.get(self._kind, 0) + inside
 
 
 class _FusedNorm(torch.autograd.Function):

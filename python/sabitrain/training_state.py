@@ -5,10 +5,12 @@ What steps compute with it, gradients and updates, is here too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,6 +114,41 @@ class TrainingState:
         Raises:
             torch.OutOfMemoryError: If the GPU's memory is full; the gradients are to be cleared.
         """
+        with self._dropping_out():
+            return self._accumulate(batches, stop)
+
+    @contextlib.contextmanager
+    def _dropping_out(self) -> Iterator[None]:
+        """Has adapters drop out inside the ``with``: nothing but training does."""
+        adapters = self.model.adapters
+        drops = adapters is not None and adapters.dropout > 0
+        if drops:
+            self.model.train()
+        try:
+            yield
+        finally:
+            if drops:
+                self.model.eval()
+
+    def seed_dropout(self, number: int) -> None:
+        """Has the dropout of a step be a function of the seed and its number, counted from 0.
+
+        So a step that is done again, by a resumed run or in smaller micro-batches, needs no state
+        of a generator to be the same.
+        """
+        if self.model.adapters is None or not self.model.adapters.dropout:
+            return
+        (seed,) = np.random.SeedSequence((self.config.seed, number)).generate_state(1, np.uint64)
+        # Not `torch.manual_seed`, which seeds every GPU there is.
+        generator = (
+            torch.default_generator
+            if self.device.type == "cpu"
+            else torch.cuda.default_generators[self.device.index or 0]
+        )
+        generator.manual_seed(int(seed) >> 1)
+
+    def _accumulate(self, batches: Sequence[Batch], stop: StopRequest) -> Tensor | None:
+        """Does the work of `accumulate`."""
         loss = torch.zeros((), device=self.device)
         left = len(batches)
         for batch in (batch.to(self.device) for batch in batches):
@@ -242,11 +279,17 @@ def make_training_state(
     heads = architecture.attention_heads(config.model)
     check_attention(heads.query, heads.key, heads.size, device, dtype, heads.windowed)
     model = architecture.make(config.model, vocab_size) if base is None else load_pretrained(base)
-    model = model.to(device)
-    set_trained(model, config)
+    # A base of adapters is quantised or narrowed first: in float32 it may be too large for a GPU.
+    # Rows that are trained share the memory of their matrix, which moving would end.
+    if config.train != "lora":
+        model = model.to(device)
+    set_trained(model, config, device)
     if model.adapters is not None and base is not None:
         name_base(model, base)
     narrowed = bf16 and narrow_frozen(model)
+    model = model.to(device)
+    if model.adapters is not None and model.adapters.dropout:
+        model.eval()
     if device.type == "cpu" and model.n_parameters() > _LARGE_ON_A_CPU:
         say(
             f"{model.n_parameters():,} parameters on a CPU: a step takes minutes, and a run weeks; "

@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sabiprep.errors import ConfigError
 from sabitrain.data.settings import Compute
+from sabitrain.models.quantised import QuantisedLinear
 from sabitrain.models.registry import ARCHITECTURES
 from sabitrain.models.settings import ModelConfig
 from sabitrain.models.trained_rows import TrainedRows
@@ -36,12 +37,16 @@ class Adapters:
         written: The content of ``adapter_config.json``.
         ranks: The rank of each adapter, by the name of its module.
         dora: Whether the lengths of rows are trained apart.
+        bits: Bits of a number of the base's blocks, if these are quantised.
+        dropout: The share of their inputs that is dropped out in training.
         base: The sha256 of the weights of the base.
     """
 
     written: Mapping[str, Any]
     ranks: Mapping[str, int]
     dora: bool
+    bits: int | None = None
+    dropout: float = 0.0
     base: str = ""
 
 
@@ -52,10 +57,13 @@ class Unit(nn.Module):
 
     Attributes:
         recomputes: Whether only its inputs are kept for the backward pass.
+        is_random: Whether it drops out in training, so that the state of the generators is kept to
+            recompute it.
         compiled: The unit's ``forward``, compiled; None to run it as it is.
     """
 
     recomputes = False
+    is_random = False
     compiled: Callable[..., Tensor] | None = None
 
     def run(self, *inputs: Any) -> Tensor:
@@ -66,8 +74,9 @@ class Unit(nn.Module):
         call = self.compiled or self
         if not self.recomputes:
             return call(*inputs)
-        # Nothing in a unit is random, so the state of the generators need not be kept.
-        out = checkpoint(call, *inputs, use_reentrant=False, preserve_rng_state=False)
+        out = checkpoint(
+            call, *inputs, use_reentrant=False, preserve_rng_state=self.is_random
+        )
         return out
 
 
@@ -134,7 +143,12 @@ class CausalModel(nn.Module):
 
     def n_parameters(self) -> int:
         """Returns the number of parameters, those that are shared counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        quantised = sum(
+            module.in_features * module.out_features
+            for module in self.modules()
+            if isinstance(module, QuantisedLinear)
+        )
+        return quantised + sum(parameter.numel() for parameter in self.parameters())
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Returns the parameters that are trained, by name; rows bear the name of their matrix."""

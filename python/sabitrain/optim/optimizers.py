@@ -12,36 +12,42 @@ import torch
 from torch import nn
 
 from sabitrain.models.architecture import CausalModel
-from sabitrain.optim.settings import OptimConfig
+from sabitrain.optim.eight_bits import FEWEST, AdamW8bit
+from sabitrain.optim.settings import OptimConfig, Optimizer
 
 
 def make_optimizers(
     model: nn.Module, units: Sequence[nn.Module], config: OptimConfig
 ) -> list[torch.optim.Optimizer]:
-    """Makes AdamW for everything, or Muon for the matrices of the units and AdamW for the rest.
+    """Makes AdamW for everything, or another for the matrices of the units and AdamW for the rest.
 
     AdamW (arXiv:1711.05101) is fused into one kernel. Muon (Jordan et al., 2024) makes each update
     of a matrix nearly orthogonal; scaled by 0.2 sqrt(longer side) it is as large as AdamW's, so
-    both share a rate and a weight decay (Liu et al., arXiv:2502.16982, section 2.2). Norms never
-    decay.
+    both share a rate and a weight decay (Liu et al., arXiv:2502.16982, section 2.2). AdamW in 8 bits
+    takes the matrices of the units alone as well: the states of an embedding are too uneven for it
+    (arXiv:2110.02861, section 2.3). Norms never decay.
 
     Args:
         model: The model, on the device to train on.
         units: The units of the model (`sabitrain.models.architecture.CausalModel.units`).
         config: The settings.
+
+    Raises:
+        SabiprepError: If ``bitsandbytes`` is needed and not installed.
     """
     groups = parameter_groups(model, units, config.weight_decay, config.factors())
     optimizers: list[torch.optim.Optimizer] = []
-    matrices = [name for name, group in groups.items() if group["group"] == "matrices"]
-    if config.name == "muon" and matrices:
-        # Popped, so that AdamW below takes the rest alone.
-        taken = [groups.pop(name) for name in matrices]
+    betas = config.beta1, config.beta2
+    # Taken out, so that AdamW below takes the rest alone.
+    taken = [] if config.name == "adamw" else _take_matrices(groups, config.name)
+    if config.name == "muon" and taken:
         optimizers.append(
             SkippingMuon(
                 taken, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
             )
         )
-    betas = config.beta1, config.beta2
+    if config.name == "adamw8bit" and taken:
+        optimizers.append(AdamW8bit(taken, lr=config.lr, betas=betas, eps=config.eps))
     if groups:
         optimizers.append(
             torch.optim.AdamW(
@@ -53,6 +59,21 @@ def make_optimizers(
         for optimizer in optimizers:
             _leave_gpus_alone(optimizer)
     return optimizers
+
+
+def _take_matrices(groups: dict[str, dict[str, Any]], name: Optimizer) -> list[dict[str, Any]]:
+    """Takes the parameters out of groups that Muon, or AdamW in 8 bits, is to train."""
+    fewest = FEWEST if name == "adamw8bit" else 0
+    taken = []
+    for key in [key for key, group in groups.items() if group["group"] == "matrices"]:
+        group = groups.pop(key)
+        for is_taken in (True, False):
+            params = [one for one in group["params"] if (one[1].numel() >= fewest) is is_taken]
+            if params and is_taken:
+                taken.append({**group, "params": params})
+            elif params:
+                groups[key] = {**group, "params": params}
+    return taken
 
 
 def _leave_gpus_alone(optimizer: torch.optim.Optimizer) -> None:

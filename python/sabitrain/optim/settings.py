@@ -10,7 +10,7 @@ import tyro
 
 from sabitrain.settings import require
 
-Optimizer = Literal["adamw", "muon"]
+Optimizer = Literal["adamw", "muon", "adamw8bit"]
 Schedule = Literal["cosine", "wsd"]
 
 
@@ -19,8 +19,8 @@ class OptimConfig:
     """The optimizer, its schedule and clipping."""
 
     name: Optimizer = "adamw"
-    """adamw for everything, or muon for the matrices of the blocks and adamw for embedding, head
-    and norms.
+    """adamw for everything; or for the matrices of the blocks muon, or adamw8bit, whose states take
+    2 bytes a parameter rather than 8 (by bitsandbytes), and adamw for embedding, head and norms.
     """
     lr: float = 2e-3
     """Highest learning rate, reached when the warm-up ends; muon's updates are scaled to share it.

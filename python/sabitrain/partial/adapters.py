@@ -12,10 +12,12 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sabiprep.errors import ConfigError, SabiprepError
 from sabitrain.models.architecture import Adapters, CausalModel
+from sabitrain.models.quantised import quantise
 from sabitrain.partial.settings import LoraConfig
 
 # Where ``transformers`` puts a model inside the module that ``peft`` wraps around it.
@@ -23,25 +25,36 @@ _PREFIX = "base_model.model."
 _ADAPTER = "default"
 
 
-def add_adapters(model: CausalModel, config: LoraConfig, freeze: Sequence[str] = ()) -> None:
+def add_adapters(
+    model: CausalModel,
+    config: LoraConfig,
+    freeze: Sequence[str] = (),
+    device: torch.device | None = None,
+) -> None:
     """Adds adapters to the linear layers of the blocks, and freezes everything else.
+
+    With ``config.bits`` these layers are quantised first, on the device.
 
     Args:
         model: The model; the initial weights come from torch's global random state.
         config: The settings.
         freeze: Patterns of parameters; a matrix whose name one matches gets no adapter.
+        device: The device to quantise on; by default, that of the model.
 
     Raises:
         ConfigError: If a target is no linear layer of a block, or no matrix is left to adapt.
-        SabiprepError: If ``peft`` is not installed.
+        SabiprepError: If ``peft`` is not installed, nor ``bitsandbytes`` where it is needed.
     """
     peft = import_peft()
     modules = _adapted_modules(model, config.targets, freeze)
     # Short names say the same where every layer of a name is adapted, and people read them.
     every = len(modules) == len(_adapted_modules(model, config.targets))
+    if config.bits is not None:
+        quantise(model.units(), config.bits, device)
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
         target_modules=sorted(config.targets if every else modules),
         use_rslora=config.rslora,
         use_dora=config.dora,
@@ -52,7 +65,10 @@ def add_adapters(model: CausalModel, config: LoraConfig, freeze: Sequence[str] =
         # Autocast chooses the type of products; a copy in float32 would be kept until they are
         # differentiated. DoRA measures rows in the type of the input.
         setattr(model.get_submodule(name), "cast_input_dtype_enabled", config.dora)  # noqa: B010
-    model.adapters = Adapters(_written(settings), dict.fromkeys(modules, config.rank), config.dora)
+    for unit in model.units():
+        unit.is_random = config.dropout > 0
+    ranks = dict.fromkeys(modules, config.rank)
+    model.adapters = Adapters(_written(settings), ranks, config.dora, config.bits, config.dropout)
 
 
 def adapter_tensors(model: CausalModel) -> dict[str, Tensor]:

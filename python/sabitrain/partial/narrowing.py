@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sabitrain.models.architecture import CausalModel
+from sabitrain.models.quantised import QuantisedLinear
 
 
 def narrow_frozen(model: CausalModel, look: bool = True) -> bool:
@@ -21,7 +22,7 @@ def narrow_frozen(model: CausalModel, look: bool = True) -> bool:
     """
     narrowed = False
     for module in model.modules():
-        if not isinstance(module, nn.Linear | nn.Embedding):
+        if not isinstance(module, nn.Linear | nn.Embedding) or isinstance(module, QuantisedLinear):
             continue
         weight = module.weight
         # Rows that are trained share the memory of their matrix.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from sabitrain.settings import Section, require
+
+Bits = Literal[4, 8]
+"""Bits of a number of a quantised weight."""
 
 _LAST = "last:"
 _WORDS = ("all", "embeddings", "new-rows", "lora")
@@ -17,7 +20,7 @@ _LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Adapters of low rank (--train lora); nothing is dropped out in them."""
+    """Adapters of low rank (--train lora)."""
 
     rank: int = 16
     """Rank of each adapter."""
@@ -30,12 +33,20 @@ class LoraConfig:
     dora: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Train the length of each row of a matrix apart from its direction (DoRA, arXiv:2402.09353).
     """
+    dropout: float = 0.0
+    """Share of an adapter's inputs to drop out in each step, drawn from the seed and the step."""
+    bits: Annotated[Bits | None, tyro.conf.arg(metavar="4|8")] = None
+    """Hold the frozen matrices of the blocks in so many bits (QLoRA, arXiv:2305.14314), by
+    bitsandbytes; an adapter is merged into the base as it is."""
 
     def __post_init__(self) -> None:
         """Checks every setting."""
         require(self.rank >= 1, f"lora.rank must be at least 1, not {self.rank}")
         require(0 < self.alpha < math.inf, f"lora.alpha must be above 0, not {self.alpha}")
         require(len(self.targets) > 0, "lora.targets must name at least one layer")
+        require(
+            0 <= self.dropout < 1, f"lora.dropout is a share, from 0 to below 1, not {self.dropout}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +112,10 @@ class PartialConfig(Section):
             len(self.new_rows) <= 2 and first >= 0 and (len(self.new_rows) < 2 or first < end),
             f"new_rows must be FIRST from 0, or FIRST and a larger END, not {self.new_rows}",
         )
-
+        require(
+            self.lora.bits is None or self.train == "lora",
+            f"lora.bits is of the base of --train lora, not of --train {self.train}",
+        )
         self._check_phases()
 
     def _check_phases(self) -> None:

@@ -20,12 +20,16 @@ from sabitrain.partial.patterns import matching
 from sabitrain.partial.settings import PartialConfig, last_blocks
 
 
-def set_trained(model: CausalModel, config: PartialConfig) -> None:
+def set_trained(
+    model: CausalModel, config: PartialConfig, device: torch.device | None = None
+) -> None:
     """Freezes the parameters of a model that its run does not train.
 
     Args:
-        model: The model, on the device to train on.
+        model: The model, on the device to train on; one that gets adapters may be moved there
+            afterwards.
         config: The settings; ``new_rows`` are resolved.
+        device: The device to quantise matrices on; by default, that of the model.
 
     Raises:
         ConfigError: If a pattern matches no parameter, blocks or rows are not there, or nothing is
@@ -34,7 +38,7 @@ def set_trained(model: CausalModel, config: PartialConfig) -> None:
     _forget(model)
     if config.train == "lora":
         _check_patterns(model, config)
-        add_adapters(model, config.lora, config.freeze)
+        add_adapters(model, config.lora, config.freeze, device)
         return
     names = _trained_names(model, config)
     for name, parameter in model.named_parameters():

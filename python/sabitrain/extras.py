@@ -1,0 +1,34 @@
+"""The package ``bitsandbytes``, which quantises: an extra, imported only where it is needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+
+from sabiprep.errors import SabiprepError
+
+
+def import_bitsandbytes(purpose: str) -> Any:
+    """Returns the module ``bitsandbytes.functional``.
+
+    Args:
+        purpose: The setting that needs it, for the error.
+
+    Raises:
+        SabiprepError: If it is not installed.
+    """
+    # On the CPU, whatever device the caller makes tensors on: the tables that the module keeps would
+    # have no numbers on one without memory.
+    with torch.device("cpu"):
+        try:
+            functional = importlib.import_module("bitsandbytes.functional")
+        except ImportError as error:
+            raise SabiprepError(
+                f"{purpose} needs the package bitsandbytes: {error}",
+                remedy="pip install 'sabiprep[quant]'",
+            ) from error
+        if "dynamic" not in functional.name2qmap:
+            functional.name2qmap["dynamic"] = functional.create_dynamic_map()
+    return functional
