@@ -42,6 +42,8 @@ def resolve(preset: str | None, file: Path | None, required: Mapping[str, Any]) 
     """
     written = {} if file is None else read_toml(file)
     place = None if file is None else str(file)
+    for table in (written, *_tables(written.get("phase"))):
+        _read_freeze(table, place)
     begins_with_one = written.get("init", required.get("init")) is not None
     name = preset or written.get("preset", "checkpoint" if begins_with_one else "nano")
     preset_values = check_preset(name, place)
@@ -53,6 +55,31 @@ def resolve(preset: str | None, file: Path | None, required: Mapping[str, Any]) 
             {**values, **given} if isinstance(values, dict) and isinstance(given, dict) else given
         )
     return _build(TrainConfig, merged, place, "")
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    """Returns the tables in a list; none of anything else, which is refused later."""
+    return [table for table in value if isinstance(table, dict)] if isinstance(value, list) else []
+
+
+def _read_freeze(table: dict[str, Any], file: str | None) -> None:
+    """Puts the patterns of a table ``[freeze]``, or a single one, where the list of them is.
+
+    Raises:
+        ConfigError: If the table has another key.
+    """
+    written = table.get("freeze")
+    if isinstance(written, dict):
+        for key in written:
+            if key != "patterns":
+                raise ConfigError(
+                    f"unknown key 'freeze.{key}'",
+                    file=file,
+                    remedy="did you mean 'freeze.patterns'?",
+                )
+        written = table["freeze"] = written.get("patterns", [])
+    if isinstance(written, str):
+        table["freeze"] = [written]
 
 
 def check_preset(name: Any, file: str | None) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The package ``bitsandbytes``, which quantises: an extra, imported only where it is needed."""
+"""Packages that are extras, imported only where they are needed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def import_bitsandbytes(purpose: str) -> Any:
     Raises:
         SabiprepError: If it is not installed.
     """
-    # On the CPU, whatever device the caller makes tensors on: the tables that the module keeps would
-    # have no numbers on one without memory.
+    # On the CPU, whatever device the caller makes tensors on: on one without memory the tables that
+    # the module keeps would have no numbers.
     with torch.device("cpu"):
         try:
             functional = importlib.import_module("bitsandbytes.functional")

@@ -105,6 +105,7 @@ def fit_run(
     limit: int,
     micro_rows: int | None = None,
     recomputed: bool = False,
+    lossless: bool = False,
 ) -> Fit:
     """Returns the cut of a step for a GPU: what the settings leave open is chosen.
 
@@ -116,6 +117,7 @@ def fit_run(
         limit: Bytes that the run may take.
         micro_rows: Rows of a micro-batch; None for as many as fit.
         recomputed: Whether an earlier session of the run recomputed; ``auto`` goes on so.
+        lossless: Whether bf16 holds the checkpoint that the run starts from without loss.
 
     Returns:
         The cut, with one row and `Fit.fits` false if not even one row fits.
@@ -125,10 +127,10 @@ def fit_run(
         if micro_rows is not None:
             rows = min(micro_rows, rows_per_step)
         else:
-            most = most_rows(config, vocab_size, sizes, rows_per_step, limit, recompute)
+            most = most_rows(config, vocab_size, sizes, rows_per_step, limit, recompute, lossless)
             rows = _evenly(rows_per_step, max(1, most))
         size = sizes.micro_batch(rows)
-        memory = memory_of(config, vocab_size, size, recompute, rows < rows_per_step)
+        memory = memory_of(config, vocab_size, size, recompute, rows < rows_per_step, lossless)
         return Fit(rows, recompute, memory, limit)
 
     if config.recompute != "auto" or recomputed:
@@ -153,6 +155,7 @@ def most_rows(
     rows_per_step: int,
     limit: int,
     recompute: bool,
+    lossless: bool = False,
 ) -> int:
     """Returns the most rows of a micro-batch within a limit; 0 if not even one fits.
 
@@ -163,11 +166,13 @@ def most_rows(
         rows_per_step: Rows of a step.
         limit: Bytes that the run may take.
         recompute: Whether units keep their inputs alone.
+        lossless: Whether bf16 holds the checkpoint that the run starts from without loss.
     """
 
     def bytes_of(rows: int) -> int:
         size = sizes.micro_batch(rows)
-        return memory_of(config, vocab_size, size, recompute, rows < rows_per_step).total
+        accumulate = rows < rows_per_step
+        return memory_of(config, vocab_size, size, recompute, accumulate, lossless).total
 
     return _largest(rows_per_step, bytes_of, limit)
 
@@ -212,7 +217,12 @@ def described(fit: Fit, config: TrainConfig, seq_len: int) -> str:
 
 
 def settle_plan(
-    plan: dict[str, int], config: TrainConfig, dataset: RowSource, order: Order, limit: int
+    plan: dict[str, int],
+    config: TrainConfig,
+    dataset: RowSource,
+    order: Order,
+    limit: int,
+    lossless: bool = False,
 ) -> str | None:
     """Decides what the plan of a run leaves to the GPU: ``micro_rows`` and ``recompute``.
 
@@ -222,6 +232,7 @@ def settle_plan(
         dataset: The dataset.
         order: The order of the rows.
         limit: Bytes that the run may take; 0 on a CPU, where memory decides nothing.
+        lossless: Whether every frozen matrix is held in bf16.
 
     Returns:
         What was chosen, in words; None on a CPU.
@@ -242,6 +253,7 @@ def settle_plan(
         limit,
         plan.get("micro_rows"),
         before,
+        lossless,
     )
     plan |= {"micro_rows": fit.micro_rows, "recompute": int(fit.recompute)}
     return described(fit, config, dataset.seq_len)

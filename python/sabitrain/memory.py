@@ -107,6 +107,7 @@ def memory_of(
     size: MicroBatch,
     recompute: bool = False,
     accumulate: bool = True,
+    lossless: bool = False,
 ) -> Memory:
     """Returns the bytes at the peak of a step, by kind.
 
@@ -117,16 +118,20 @@ def memory_of(
         recompute: Whether the units keep their inputs alone.
         accumulate: Whether the step has several micro-batches, so that gradients are there when a
             backward pass begins.
+        lossless: Whether bf16 holds the checkpoint that the run starts from without loss, so that
+            every frozen matrix is in it.
     """
     if config.phase:
+        # What an earlier phase may have trained has all the bits of float32.
         needs = [
-            memory_of(own, vocab_size, size, recompute, accumulate) for own in phase_configs(config)
+            memory_of(own, vocab_size, size, recompute, accumulate, lossless and not number)
+            for number, own in enumerate(phase_configs(config))
         ]
         return max(needs, key=lambda memory: memory.total)
-    update = _peak_of_update(config, vocab_size)
+    update = _peak_of_update(config, vocab_size, lossless)
     live, model = _LiveBytes(), _shaped(config, vocab_size)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _prepare(model, config)
+        _prepare(model, config, lossless)
         model.recompute(recompute)
         batch = _batch(size, config.compute)
         live.watch(model)
@@ -140,14 +145,14 @@ def memory_of(
 
 
 @cache
-def _peak_of_update(config: TrainConfig, vocab_size: int) -> Mapping[Kind, int]:
+def _peak_of_update(config: TrainConfig, vocab_size: int, lossless: bool) -> Mapping[Kind, int]:
     """Returns the bytes of each kind at the peak of clipping and of the optimizers.
 
     They depend on no micro-batch.
     """
     live, model = _LiveBytes(), _shaped(config, vocab_size)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _prepare(model, config)
+        _prepare(model, config, lossless)
         optimizers = make_optimizers(model, model.units(), config.optim)
         live.watch(model)
         with live:
@@ -173,7 +178,7 @@ def _shaped(config: TrainConfig, vocab_size: int) -> CausalModel:
     return model
 
 
-def _prepare(model: CausalModel, config: TrainConfig) -> None:
+def _prepare(model: CausalModel, config: TrainConfig, lossless: bool) -> None:
     """Gives a model of `_shaped` tensors without numbers, of which a run's are trained."""
     for module in model.modules():
         for name, value in module.named_parameters(recurse=False):
@@ -183,7 +188,7 @@ def _prepare(model: CausalModel, config: TrainConfig) -> None:
             setattr(module, name, torch.empty(table.shape, dtype=table.dtype))
     if config.train != "lora":
         set_trained(model, config)
-    narrow_frozen(model, look=False)
+    narrow_frozen(model, lossless)
     _fuse_norms(model)
 
 

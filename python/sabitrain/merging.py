@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from sabitrain.checkpoints import files
-from sabitrain.checkpoints.adapter import load_adapted
+from sabitrain.checkpoints.adapter import bits_of, load_adapted
 from sabitrain.checkpoints.checkpoint import new_checkpoint, write_weights
 from sabitrain.checkpoints.pretrained import (
     CONFIG_FILE,
@@ -56,7 +56,7 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> None:
         SabiprepError: If ``peft`` is not installed.
     """
     model, opened = load_adapted(adapter, base)
-    with new_checkpoint(out) as unfinished:
+    with new_checkpoint(out, "the same command") as unfinished:
         config = json.dumps(_configuration(adapter, model, opened), indent=2)
         files.write_file(unfinished / CONFIG_FILE, f"{config}\n".encode())
         for name in _COPIED:
@@ -81,4 +81,11 @@ def main(arguments: Sequence[str]) -> int:
     asked = tyro.cli(Merge, prog="python -m sabitrain merge", args=arguments)
     merge(asked.adapter, asked.out, asked.base)
     print(f"merged {asked.adapter} into {asked.out}", flush=True)
+    bits = bits_of(asked.adapter)
+    if bits is not None:
+        print(
+            f"it was trained on its base in {bits} bits, and is merged into the base as it is;\n"
+            "scores may differ a little from those of its run",
+            flush=True,
+        )
     return 0

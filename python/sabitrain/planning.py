@@ -104,7 +104,10 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
     steps, rows_per_step = cut["steps"], cut["rows_per_step"]
     order = make_order(data, config.mix, rows_per_step, config.seed, steps)
     sizes = sample_sizes(config, dataset, order, steps)
-    fit = fit_run(config, vocab_size, sizes, rows_per_step, limit, cut.get("micro_rows"))
+    lossless = base is not None and base.says_bf16
+    fit = fit_run(
+        config, vocab_size, sizes, rows_per_step, limit, cut.get("micro_rows"), lossless=lossless
+    )
     sample = _sampled_steps(config, dataset, order, min(_SAMPLE, steps))
     spans = spans_of(config, steps)
     models = [_model(span.config, vocab_size) for span in spans]
@@ -115,7 +118,7 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
         steps=steps,
         fit=fit,
         largest_micro_rows=most_rows(
-            config, vocab_size, sizes, rows_per_step, limit, fit.recompute
+            config, vocab_size, sizes, rows_per_step, limit, fit.recompute, lossless
         ),
         flops=_mean_flops(config, vocab_size, sample, fit.recompute, spans),
         repeats=dict(zip(names, order.repeats(steps), strict=True)),

@@ -29,10 +29,10 @@ class Section:
         """Ends the chain of checks: each section calls the check of the next."""
 
 
-def require(right: bool, message: str) -> None:
-    """Raises `ConfigError` with ``message`` unless a condition on a setting holds."""
+def require(right: bool, message: str, remedy: str | None = None) -> None:
+    """Raises `ConfigError` with ``message`` and remedy unless a condition on a setting holds."""
     if not right:
-        raise ConfigError(message)
+        raise ConfigError(message, remedy=remedy)
 
 
 def names_where(section: type[Section], key: str, value: bool) -> set[str]:

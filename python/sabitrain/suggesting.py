@@ -6,6 +6,7 @@ Each way is planned as its run would be; the first that fits is named.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Iterator
 
 import torch
@@ -14,6 +15,7 @@ from sabiprep.errors import ConfigError
 from sabitrain.config import TrainConfig
 from sabitrain.data.datasets import Datasets, open_datasets
 from sabitrain.device import peak_flops, peak_of
+from sabitrain.partial.settings import Bits
 from sabitrain.planning import Plan, limit_of, plan_run, wrapped
 from sabitrain.starting import start_from
 
@@ -27,7 +29,8 @@ def describe_ways(config: TrainConfig) -> str:
     """Returns a table of ways to train, at most 80 columns wide, and the settings that fit.
 
     Args:
-        config: The settings; ``train`` is replaced.
+        config: The settings. Where they leave ``train`` at ``all``, it is replaced; a way that they
+            name is planned alone.
 
     Raises:
         DatasetError: If a dataset cannot be read, or has no row to train on.
@@ -48,34 +51,82 @@ def describe_ways(config: TrainConfig) -> str:
         for row in rows
     ]
     first = next((word for word, plan in plans.items() if plan.fit.fits), None)
+    fixed = _fixed(config)
     within = f"{limit / 1e9:g} GB{card}"
     found = (
         f"nothing fits {within}: pack shorter rows, or take a smaller model"
         if first is None
-        else f"fits {within}: --train {first}"
+        else f"fits {within}: {_words(first)}"
         + (", recomputing, as --recompute auto will" if plans[first].fit.recompute else "")
     )
     speed = f"hours: at {_SHARE:.0%} of the {peak / 1e12:g} TFLOP/s of an {name}, not measured"
-    return "\n".join([*lines, "", wrapped(found), wrapped(speed)])
+    said = [f"{fixed} was given, so no other way is compared"] if fixed else []
+    return "\n".join([*lines, "", *map(wrapped, (*said, found, speed))])
 
 
 def _plans(config: TrainConfig, data: Datasets, limit: int) -> Iterator[tuple[str, Plan]]:
-    """Yields the plan of each way, by its ``train``, those that train most first."""
-    shape = start_from(config, weights=False)[0].model
+    """Yields the plan of each way, by its name, those that train most first."""
+    if config.phase:
+        yield "phases", plan_run(config, data, limit)
+        return
+    if config.train != "all":
+        ways = [None, 8, 4] if config.train == "lora" and config.lora.bits is None else [None]
+        for bits in ways if _has_bitsandbytes() else [None]:
+            yield (
+                _name(config.train, bits or config.lora.bits),
+                plan_run(_with(config, bits), data, limit),
+            )
+        return
+    shape = start_from(dataclasses.replace(config, new_rows=()), weights=False)[0].model
     words = ["all", f"last:{-(-shape.layers // 2)}", f"last:{-(-shape.layers // 4)}", "embeddings"]
     # Adapters and new rows are of a checkpoint.
     if config.init is not None:
-        words[1:1] = ["lora"]
+        words[1:1] = ["lora", *(["lora 8-bit", "lora 4-bit"] if _has_bitsandbytes() else [])]
         words += ["new-rows"]
     for word in dict.fromkeys(words):
         try:
             new_rows = config.new_rows if word == "new-rows" else ()
-            way = dataclasses.replace(config, train=word, new_rows=new_rows)
+            train, _, bits = word.partition(" ")
+            way = dataclasses.replace(config, train=train, new_rows=new_rows)
+            if bits:
+                way = _with(way, 8 if bits == "8-bit" else 4)
             yield word, plan_run(way, data, limit)
         except ConfigError:
             # A checkpoint without new rows has no such way; any other fault shows with `all`.
             if word == "all":
                 raise
+
+
+def _fixed(config: TrainConfig) -> str:
+    """Returns the way to train that the settings name, as they name it; empty for none."""
+    if config.phase:
+        return "[[phase]]"
+    return "" if config.train == "all" else f"--train {config.train}"
+
+
+def _name(train: str, bits: int | None) -> str:
+    """Returns the name of a way in the table."""
+    return train if bits is None else f"{train} {bits}-bit"
+
+
+def _words(name: str) -> str:
+    """Returns the options of a way by its name."""
+    train, _, bits = name.partition(" ")
+    if train == "phases":
+        return "the phases"
+    return f"--train {train}" + (f" --lora.bits {bits[0]}" if bits else "")
+
+
+def _with(config: TrainConfig, bits: Bits | None) -> TrainConfig:
+    """Returns settings whose base is held in so many bits; None leaves them."""
+    if bits is None:
+        return config
+    return dataclasses.replace(config, lora=dataclasses.replace(config.lora, bits=bits))
+
+
+def _has_bitsandbytes() -> bool:
+    """Returns whether ``bitsandbytes`` is installed."""
+    return importlib.util.find_spec("bitsandbytes") is not None
 
 
 def _speed() -> tuple[str, float]:

@@ -49,6 +49,7 @@ from sabitrain.monitoring.report import Report, report_begin, report_end, report
 from sabitrain.monitoring.tensorboard import check_tensorboard
 from sabitrain.optim.guard import records_of, stop_error
 from sabitrain.optim.schedule import learning_rate
+from sabitrain.partial.narrowing import is_narrow
 from sabitrain.partial.phases import span_at, spans_of
 from sabitrain.preflight import check_datasets
 from sabitrain.starting import start_from
@@ -307,7 +308,8 @@ class Trainer:
             self.data, config.mix, self.plan["rows_per_step"], config.seed, self.plan["steps"]
         )
         self.masking = masking_of(config, dataset.sources)
-        note = settle_plan(self.plan, config, dataset, self.order, self.memory_limit)
+        narrow = self.state.narrowed and is_narrow(self.state.model)
+        note = settle_plan(self.plan, config, dataset, self.order, self.memory_limit, narrow)
         if note is not None:
             notes.append(note)
         self.state.model.recompute(bool(self.plan["recompute"]))

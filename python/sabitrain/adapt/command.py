@@ -12,9 +12,10 @@ from sabiprep.terminal import Verbatim, show, unobeyed
 from sabitrain.adapt.settings import AdaptConfig
 
 DESCRIPTION = """\
-Change a checkpoint without training: more tokens, fewer tokens, fewer layers, narrower ones. The
-changes are made in this order, whatever the order of the options: --extend, --add-language, --trim,
---drop-layers, --prune-width. docs/adapt.md shows each of them."""
+Change a checkpoint without training: more tokens, fewer tokens, fewer layers,
+narrower ones. The changes are made in this order, whatever the order of the
+options: --extend, --add-language, --trim, --drop-layers, --prune-width.
+docs/adapt.md shows each of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

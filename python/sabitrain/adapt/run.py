@@ -13,7 +13,7 @@ from sabiprep.files import TOKENIZER_LIMIT, read_whole
 from sabitrain.adapt.depth import angular_distances, check_layers, drop_layers
 from sabitrain.adapt.draft import Draft, read_draft, write_draft
 from sabitrain.adapt.extending import Extension, learn_tokens, take_tokens
-from sabitrain.adapt.new_rows import make_rows
+from sabitrain.adapt.new_rows import make_rows, read_list
 from sabitrain.adapt.report import Language, Report, Step, count_tokens, size_of
 from sabitrain.adapt.sample import Sample, open_sample
 from sabitrain.adapt.settings import AdaptConfig
@@ -40,6 +40,8 @@ def adapt(config: AdaptConfig) -> Report:
         DatasetError: If a dataset is damaged, or of another tokenizer.
     """
     _check_new(config.new)
+    if config.bilingual is not None:
+        read_list(config.bilingual)
     folder, name = find_checkpoint(config.base)
     _check_outside(config.new, folder)
     base = read_draft(folder)
@@ -292,10 +294,18 @@ def _report(
 
 
 def _check_new(new: Path) -> None:
-    """Refuses a folder that exists, before anything is computed."""
+    """Refuses a folder that exists or cannot be made, before anything is computed."""
     if os.path.lexists(new):
         raise OutputError(
             "exists already", file=str(new), remedy="name another folder, or remove this one"
+        )
+    # The nearest folder that is there; a missing one between is made when all is done.
+    above = next(place for place in new.absolute().parents if os.path.lexists(place))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"cannot be made: {above} is {'not writable' if above.is_dir() else 'no folder'}",
+            file=str(new),
+            remedy="name a folder in one that you can write to",
         )
 
 

@@ -8,12 +8,40 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from sabiprep.errors import ConfigError
 
 NewRows = Literal["mean", "random", "list"]
 
 _MOST_TOKENS = 1_000_000
+
+
+def _count_of(words: list[str]) -> int:
+    """Returns the number in ``+N``.
+
+    A number alone may be meant as the size of the whole vocabulary.
+
+    Raises:
+        ValueError: If it is none, or has no plus sign.
+    """
+    written = words[0]
+    if not re.fullmatch(r"\+\d{1,9}", written):
+        raise ValueError(
+            f"{written!r} is not +N, the number of tokens to add, as +{written.lstrip('+-')}"
+            if re.fullmatch(r"-?\d+", written)
+            else f"{written!r} is not +N, the number of tokens to add, as +8000"
+        )
+    return int(written)
+
+
+_ADDED = PrimitiveConstructorSpec[int | None](
+    nargs=1,
+    metavar="+N",
+    instance_from_str=_count_of,
+    is_instance=lambda value: value is None or isinstance(value, int),
+    str_from_instance=lambda value: ["None" if value is None else f"+{value}"],
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +62,7 @@ class AdaptConfig:
     add_language: Annotated[Path | None, arg(metavar="CORPUS")] = None
     """Add tokens for the texts of a corpus, by merges that go on from the base's; its held-out
     records decide nothing."""
-    vocab: Annotated[int | None, arg(metavar="+N")] = None
+    vocab: Annotated[int | None, _ADDED] = None
     """The number of tokens to add for --add-language."""
     new_rows: Annotated[NewRows, arg(metavar="mean|random|list")] = "mean"
     """The rows of new tokens in embedding and head: the mean of the rows of the tokens that the

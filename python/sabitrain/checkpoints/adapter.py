@@ -1,6 +1,8 @@
 """Adapters on the disk in the format of ``peft``: the base by its name, and the adapter's tensors.
 
-``base.json`` holds the sha256 of the base's weights: an adapter means nothing on other weights.
+``base.json`` holds the sha256 of the base's weights: an adapter means nothing on other weights. It
+says too in how many bits the run held them, if it quantised them: they are quantised again from the
+same weights when the run goes on, and an adapter is merged into the weights as they are.
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ def write_adapter(folder: Path, model: CausalModel) -> None:
     base = {
         "name": model.adapters.written["base_model_name_or_path"],
         "sha256": model.adapters.base,
+        **({} if model.adapters.bits is None else {"bits": model.adapters.bits}),
     }
     for name, content in ((ADAPTER_CONFIG_FILE, model.adapters.written), (BASE_FILE, base)):
         text = json.dumps(content, indent=2, sort_keys=True)
@@ -116,6 +119,17 @@ def load_adapted(folder: Path, base: str | None = None) -> tuple[CausalModel, Pr
         raise TrainError(
             f"is no adapter for {opened.folder}: {error}", file=str(folder / ADAPTER_WEIGHTS_FILE)
         ) from error
+
+
+def bits_of(folder: Path) -> int | None:
+    """Returns the bits in which the base of an adapter was held in its run; None if in full.
+
+    Raises:
+        TrainError: If the file that says so cannot be read.
+    """
+    place = folder / BASE_FILE
+    bits = read_object(place).get("bits") if place.exists() else None
+    return bits if isinstance(bits, int) else None
 
 
 def _base_of(folder: Path, written: dict[str, Any]) -> str:

@@ -56,6 +56,11 @@ class Pretrained:
     files: Mapping[str, Path]
     name: str = ""
 
+    @property
+    def says_bf16(self) -> bool:
+        """Whether ``config.json`` says that the weights are in bf16."""
+        return self.config.get("dtype", self.config.get("torch_dtype")) == "bfloat16"
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yields each tensor with its name, on the CPU in the type of the file, file by file.
 
@@ -139,6 +144,13 @@ def shape_of(base: Pretrained) -> tuple[ModelConfig, int]:
             "names no model_type",
             file=str(file),
             remedy="name a checkpoint of Hugging Face's layout",
+        )
+    if isinstance(base.config.get("text_config"), dict):
+        raise TrainError(
+            f"model_type {kind!r} is a model of more than text, and text models alone are trained",
+            file=str(file),
+            remedy="start from a text model; of Gemma 3 these are the checkpoints of 270M and 1B "
+            "(model_type gemma3_text)",
         )
     try:
         return architecture_of(str(kind)).from_huggingface(base.config)

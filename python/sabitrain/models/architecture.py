@@ -74,9 +74,7 @@ class Unit(nn.Module):
         call = self.compiled or self
         if not self.recomputes:
             return call(*inputs)
-        out = checkpoint(
-            call, *inputs, use_reentrant=False, preserve_rng_state=self.is_random
-        )
+        out = checkpoint(call, *inputs, use_reentrant=False, preserve_rng_state=self.is_random)
         return out
 
 

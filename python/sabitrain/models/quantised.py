@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from sabitrain.extras import import_bitsandbytes
 from sabitrain.models.precision import product_dtype
 
-# Numbers of a block with a scale of its own in 4 bits, and scales of a block of scales: those of the
-# paper, and the only ones that the kernels of ``bitsandbytes`` take for quantised scales.
+# Numbers of a block with a scale of its own in 4 bits, and scales of a block of scales, as in the
+# paper.
 _BLOCK, _BLOCK_OF_SCALES = 64, 256
 _PURPOSE = "lora.bits"
 
@@ -85,16 +85,14 @@ class QuantisedLinear(nn.Linear):
         return self.codes, self.scales, self.scales_of_scales, self.mean_scale, self.table
 
 
-def quantise(
-    units: Sequence[nn.Module], bits: int, device: torch.device | None = None
-) -> None:
+def quantise(units: Sequence[nn.Module], bits: int, device: torch.device | None = None) -> None:
     """Quantises the linear layers of units; embedding, head and norms stay as they are.
 
     Layers are moved to the device one by one, so that it never holds a whole model in float32.
 
     Args:
-        model: The model, whose parameters are all frozen.
-        bits: int of a number.
+        units: Units of a model, whose parameters are all frozen.
+        bits: Bits of a number: 4 or 8.
         device: The device to quantise on; by default, that of the model.
 
     Raises:

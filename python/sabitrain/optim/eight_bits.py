@@ -1,8 +1,8 @@
 """AdamW whose states are held in 8 bits (arXiv:2110.02861).
 
-``bitsandbytes`` quantises the states, in blocks of 256 with a scale each, and widens them again; the
-step itself is torch's fused AdamW. The optimizer of ``bitsandbytes`` is not used: it waits for the
-device after each parameter, and counts its steps on the host, so the device can skip none.
+``bitsandbytes`` quantises the states, in blocks of 256 with a scale each, and widens them again;
+the step itself is torch's fused AdamW. The optimizer of ``bitsandbytes`` is not used: it waits
+for the device after each parameter, and counts its steps on the host, so the device can skip none.
 """
 
 from __future__ import annotations
@@ -143,10 +143,14 @@ class AdamW8bit(torch.optim.Optimizer):
                 maximize=False,
             )
             for name in _MEANS:
-                made = torch.ops.bitsandbytes.quantize_blockwise(wide[name], self._tables[name], _BLOCK)
+                made = torch.ops.bitsandbytes.quantize_blockwise(
+                    wide[name], self._tables[name], _BLOCK
+                )
                 for held, new in zip((codes[name], scales[name]), made, strict=True):
                     # To quantise what was widened does not always give the same again.
                     held.copy_(
-                        new if self.found_inf is None else torch.where(self.found_inf > 0, held, new)
+                        new
+                        if self.found_inf is None
+                        else torch.where(self.found_inf > 0, held, new)
                     )
         state["step"] = steps

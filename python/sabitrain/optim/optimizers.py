@@ -23,9 +23,9 @@ def make_optimizers(
 
     AdamW (arXiv:1711.05101) is fused into one kernel. Muon (Jordan et al., 2024) makes each update
     of a matrix nearly orthogonal; scaled by 0.2 sqrt(longer side) it is as large as AdamW's, so
-    both share a rate and a weight decay (Liu et al., arXiv:2502.16982, section 2.2). AdamW in 8 bits
-    takes the matrices of the units alone as well: the states of an embedding are too uneven for it
-    (arXiv:2110.02861, section 2.3). Norms never decay.
+    both share a rate and a weight decay (Liu et al., arXiv:2502.16982, section 2.2). AdamW in 8
+    bits takes the matrices of the units alone as well: the states of an embedding are too uneven
+    for it (arXiv:2110.02861, section 2.3). Norms never decay.
 
     Args:
         model: The model, on the device to train on.

@@ -6,6 +6,8 @@ whole models: a matrix is narrowed only if that loses no bit of it, or if no che
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -13,27 +15,24 @@ from sabitrain.models.architecture import CausalModel
 from sabitrain.models.quantised import QuantisedLinear
 
 
-def narrow_frozen(model: CausalModel, look: bool = True) -> bool:
+def narrow_frozen(model: CausalModel, lossless: bool | None = None) -> bool:
     """Holds the frozen matrices of a model in bf16, and returns whether there are any.
 
     Args:
         model: The model, whose trained parameters are chosen.
-        look: Whether to look for matrices that lose no bit; tensors without numbers have none.
+        lossless: Whether that loses no bit of any matrix, where they have no numbers; by default,
+            each is looked at.
     """
     narrowed = False
-    for module in model.modules():
-        if not isinstance(module, nn.Linear | nn.Embedding) or isinstance(module, QuantisedLinear):
-            continue
-        weight = module.weight
-        # Rows that are trained share the memory of their matrix.
-        if weight.requires_grad or _is_trained(model, weight):
-            continue
+    for module, weight in _frozen(model):
         # A lookup narrows nothing by itself, and DoRA measures rows in float32.
         adapted = model.adapters is not None and not model.adapters.dora
         only_multiplied = isinstance(module, nn.Linear) and adapted
         narrow = weight.detach().bfloat16()
-        if not only_multiplied and not (look and narrow.to(weight.dtype).equal(weight)):
-            continue
+        if not only_multiplied:
+            keeps = narrow.to(weight.dtype).equal(weight) if lossless is None else lossless
+            if not keeps:
+                continue
         if isinstance(module, nn.Embedding):
             model.hooks.append(module.register_forward_hook(_widen))
         weight.data = narrow
@@ -41,11 +40,26 @@ def narrow_frozen(model: CausalModel, look: bool = True) -> bool:
     return narrowed
 
 
+def is_narrow(model: CausalModel) -> bool:
+    """Returns whether all frozen matrices of a model are held in bf16."""
+    return all(weight.dtype == torch.bfloat16 for _, weight in _frozen(model))
+
+
 def widen(model: CausalModel) -> None:
     """Holds every weight of a model in float32 again, before others are trained."""
     for parameter in model.parameters():
         if parameter.dtype == torch.bfloat16:
             parameter.data = parameter.data.float()
+
+
+def _frozen(model: CausalModel) -> Iterator[tuple[nn.Linear | nn.Embedding, nn.Parameter]]:
+    """Yields the layers whose matrix is frozen whole, and that matrix; not quantised ones."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding) and not isinstance(module, QuantisedLinear):
+            weight = module.weight
+            # Rows that are trained share the memory of their matrix.
+            if not weight.requires_grad and not _is_trained(model, weight):
+                yield module, weight
 
 
 def _is_trained(model: CausalModel, weight: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -106,15 +107,19 @@ class PartialConfig(Section):
         require(
             self.train in _WORDS or last_blocks(self.train) is not None,
             f"train must be {', '.join(_WORDS)} or last:N with N from 1, not {self.train!r}",
+            f"did you mean {_nearest(self.train)}?",
         )
         first, end = (*self.new_rows, 0, 0)[:2]
         require(
             len(self.new_rows) <= 2 and first >= 0 and (len(self.new_rows) < 2 or first < end),
             f"new_rows must be FIRST from 0, or FIRST and a larger END, not {self.new_rows}",
+            "name the first of the rows and the row after their last: --new-rows "
+            f"{max(0, first)} {max(0, first) + 1} is one row",
         )
         require(
             self.lora.bits is None or self.train == "lora",
             f"lora.bits is of the base of --train lora, not of --train {self.train}",
+            "use --train lora, or leave --lora.bits out",
         )
         self._check_phases()
 
@@ -137,6 +142,13 @@ class PartialConfig(Section):
     def trains(self, word: str) -> bool:
         """Returns whether ``train`` is a word, in any phase."""
         return word in (self.train, *(phase.train for phase in self.phase))
+
+
+def _nearest(train: str) -> str:
+    """Returns the value of ``train`` that is most like a wrong one."""
+    word, _, number = train.partition(":")
+    near = difflib.get_close_matches(word, (*_WORDS, _LAST[:-1]), n=1, cutoff=0.0)[0]
+    return near if near in _WORDS else f"{_LAST}{number if number.isdecimal() else 'N'}"
 
 
 def last_blocks(train: str) -> int | None:
