@@ -11,6 +11,7 @@ from sabitrain.data.masking import masking_of
 from sabitrain.data.rows import RowSource
 from sabitrain.data.tokenizer import check_same_tokenizer, open_tokenizer
 from sabitrain.evaluation.generate import check_tasks
+from sabitrain.extras import import_bitsandbytes
 from sabitrain.partial.phases import phase_configs, spans_of
 from sabitrain.partial.trained import check_trained
 
@@ -31,7 +32,10 @@ def check_datasets(config: TrainConfig, data: Datasets, base: Pretrained | None 
         ConfigError: If parameters that are to be trained or frozen are not there.
         TrainError: If rows are longer than the model's context, a task to answer or to weigh is
             unknown, or no token has a weight.
+        SabiprepError: If a package that the settings need is not installed.
     """
+    if config.optim.name == "adamw8bit":
+        import_bitsandbytes("optim.name adamw8bit")
     for part in data.parts:
         if len(part.train) == 0:
             raise DatasetError(

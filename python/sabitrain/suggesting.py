@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -23,6 +24,39 @@ from sabitrain.starting import start_from
 # assumed: nothing here was measured on a GPU yet.
 _CARD, _SHARE = "NVIDIA L4", 0.4
 _HEADINGS = ("--train", "trained", "memory", "micro-batch", "TFLOP a step", "hours")
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to train.
+
+    Attributes:
+        train: The parameters that are trained, as ``--train`` says.
+        bits: The bits that a base of adapters is held in; None for all of them.
+    """
+
+    train: str
+    bits: Bits | None = None
+
+    def __str__(self) -> str:
+        """Returns its name in the table."""
+        return self.train if self.bits is None else f"{self.train} {self.bits}-bit"
+
+    def options(self) -> str:
+        """Returns the options that ask for it."""
+        if self.train == "phases":
+            return "the phases"
+        bits = "" if self.bits is None else f" --lora.bits {self.bits}"
+        return f"--train {self.train}{bits}"
+
+    def applied(self, config: TrainConfig) -> TrainConfig:
+        """Returns settings of a run that trains so."""
+        return dataclasses.replace(
+            config,
+            train=self.train,
+            new_rows=config.new_rows if self.train == "new-rows" else (),
+            lora=dataclasses.replace(config.lora, bits=self.bits),
+        )
 
 
 def describe_ways(config: TrainConfig) -> str:
@@ -41,7 +75,7 @@ def describe_ways(config: TrainConfig) -> str:
         plans = dict(_plans(config, data, limit))
         seq_len = data.rows.seq_len
     name, peak = _speed()
-    rows = [_HEADINGS, *(_cells(word, plan, seq_len, peak) for word, plan in plans.items())]
+    rows = [_HEADINGS, *(_cells(way, plan, seq_len, peak) for way, plan in plans.items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     lines = [
         "  ".join(
@@ -50,13 +84,13 @@ def describe_ways(config: TrainConfig) -> str:
         )
         for row in rows
     ]
-    first = next((word for word, plan in plans.items() if plan.fit.fits), None)
+    first = next((way for way, plan in plans.items() if plan.fit.fits), None)
     fixed = _fixed(config)
     within = f"{limit / 1e9:g} GB{card}"
     found = (
         f"nothing fits {within}: pack shorter rows, or take a smaller model"
         if first is None
-        else f"fits {within}: {_words(first)}"
+        else f"fits {within}: {first.options()}"
         + (", recomputing, as --recompute auto will" if plans[first].fit.recompute else "")
     )
     speed = f"hours: at {_SHARE:.0%} of the {peak / 1e12:g} TFLOP/s of an {name}, not measured"
@@ -64,37 +98,36 @@ def describe_ways(config: TrainConfig) -> str:
     return "\n".join([*lines, "", *map(wrapped, (*said, found, speed))])
 
 
-def _plans(config: TrainConfig, data: Datasets, limit: int) -> Iterator[tuple[str, Plan]]:
-    """Yields the plan of each way, by its name, those that train most first."""
+def _plans(config: TrainConfig, data: Datasets, limit: int) -> Iterator[tuple[Way, Plan]]:
+    """Yields the plan of each way, those that train most first."""
     if config.phase:
-        yield "phases", plan_run(config, data, limit)
+        yield Way("phases"), plan_run(config, data, limit)
         return
+    for way in _ways(config):
+        try:
+            yield way, plan_run(way.applied(config), data, limit)
+        except ConfigError:
+            # A checkpoint without new rows has no such way; any other fault shows with `all`, or
+            # with the way that was named.
+            if way.train in ("all", config.train):
+                raise
+
+
+def _ways(config: TrainConfig) -> list[Way]:
+    """Returns the ways to compare: that which the settings name, or all."""
+    adapters = [Way("lora"), *([Way("lora", 8), Way("lora", 4)] if _has_bitsandbytes() else [])]
+    if config.train == "lora" and config.lora.bits is None:
+        return adapters
     if config.train != "all":
-        ways = [None, 8, 4] if config.train == "lora" and config.lora.bits is None else [None]
-        for bits in ways if _has_bitsandbytes() else [None]:
-            yield (
-                _name(config.train, bits or config.lora.bits),
-                plan_run(_with(config, bits), data, limit),
-            )
-        return
+        return [Way(config.train, config.lora.bits)]
     shape = start_from(dataclasses.replace(config, new_rows=()), weights=False)[0].model
-    words = ["all", f"last:{-(-shape.layers // 2)}", f"last:{-(-shape.layers // 4)}", "embeddings"]
+    half, quarter = (Way(f"last:{-(-shape.layers // parts)}") for parts in (2, 4))
+    ways = [Way("all"), half, quarter, Way("embeddings")]
     # Adapters and new rows are of a checkpoint.
     if config.init is not None:
-        words[1:1] = ["lora", *(["lora 8-bit", "lora 4-bit"] if _has_bitsandbytes() else [])]
-        words += ["new-rows"]
-    for word in dict.fromkeys(words):
-        try:
-            new_rows = config.new_rows if word == "new-rows" else ()
-            train, _, bits = word.partition(" ")
-            way = dataclasses.replace(config, train=train, new_rows=new_rows)
-            if bits:
-                way = _with(way, 8 if bits == "8-bit" else 4)
-            yield word, plan_run(way, data, limit)
-        except ConfigError:
-            # A checkpoint without new rows has no such way; any other fault shows with `all`.
-            if word == "all":
-                raise
+        ways[1:1] = adapters
+        ways += [Way("new-rows")]
+    return list(dict.fromkeys(ways))
 
 
 def _fixed(config: TrainConfig) -> str:
@@ -102,26 +135,6 @@ def _fixed(config: TrainConfig) -> str:
     if config.phase:
         return "[[phase]]"
     return "" if config.train == "all" else f"--train {config.train}"
-
-
-def _name(train: str, bits: int | None) -> str:
-    """Returns the name of a way in the table."""
-    return train if bits is None else f"{train} {bits}-bit"
-
-
-def _words(name: str) -> str:
-    """Returns the options of a way by its name."""
-    train, _, bits = name.partition(" ")
-    if train == "phases":
-        return "the phases"
-    return f"--train {train}" + (f" --lora.bits {bits[0]}" if bits else "")
-
-
-def _with(config: TrainConfig, bits: Bits | None) -> TrainConfig:
-    """Returns settings whose base is held in so many bits; None leaves them."""
-    if bits is None:
-        return config
-    return dataclasses.replace(config, lora=dataclasses.replace(config.lora, bits=bits))
 
 
 def _has_bitsandbytes() -> bool:
@@ -138,13 +151,13 @@ def _speed() -> tuple[str, float]:
     return _CARD, peak_of(_CARD)
 
 
-def _cells(word: str, plan: Plan, seq_len: int, peak: float) -> tuple[str, ...]:
+def _cells(way: Way, plan: Plan, seq_len: int, peak: float) -> tuple[str, ...]:
     """Returns the cells of a way's line."""
     fit = plan.fit
     micro_batch = f"{fit.micro_rows * seq_len:,}" if fit.fits else "does not fit"
     hours = plan.steps * plan.flops.executed / (_SHARE * peak) / 3600
     return (
-        word,
+        str(way),
         f"{plan.trained_parameters:,}",
         f"{fit.memory.total / 1e9:.2f} GB",
         micro_batch,

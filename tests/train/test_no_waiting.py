@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sabitrain.checkpoints.pretrained import load_pretrained, open_pretrained
 from sabitrain.config import BatchConfig, OptimConfig
 from sabitrain.data.batches import make_step
 from sabitrain.data.masking import Masking
 from sabitrain.optim.optimizers import clip_gradient
+from sabitrain.partial.settings import LoraConfig
 from sabitrain.stopping import StopRequest
 from sabitrain.training_state import make_training_state
+from support.train.bases import from_base, make_base
+from support.train.families import VOCAB_SIZE as FAMILY_VOCAB
 from support.train.tiny import VOCAB_SIZE, tiny_config, write_tiny
 
 # Operations whose result, or whose shape, is known to the host only once the device is done.
@@ -56,10 +62,12 @@ def test_the_check_sees_what_waits():
     assert len(refuse.waited) >= 4
 
 
-@pytest.mark.parametrize("optim", ["adamw", "muon"])
+@pytest.mark.parametrize("optim", ["adamw", "muon", "adamw8bit"])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("targets", [0, 9])
-def test_a_step_waits_for_nothing(tmp_path, optim, recompute, targets):
+def test_a_step_waits_for_nothing(tmp_path, monkeypatch, optim, recompute, targets):
+    # So small a model has no matrix that would be held in 8 bits.
+    monkeypatch.setattr("sabitrain.optim.optimizers.FEWEST", 1)
     config = tiny_config(
         "data",
         "run",
@@ -78,3 +86,25 @@ def test_a_step_waits_for_nothing(tmp_path, optim, recompute, targets):
                 skip, _ = state.guard.judge(loss, norm, 1, targets)
                 state.update(1e-3, skip)
             assert refuse.seen > 100 and refuse.waited == []
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("dora", [False, True])
+def test_nor_does_one_on_a_quantised_base(tmp_path, bits, dora):
+    data = write_tiny(tmp_path / "data")
+    base = make_base(data.path, tmp_path / "base")
+    lora = LoraConfig(rank=2, bits=bits, dora=dora, dropout=0.1)
+    config = from_base(data.path, tmp_path / "run", base, train="lora", lora=lora)
+    rows, opened = data.train, open_pretrained(base)
+    shape = load_pretrained(opened).config
+    state = make_training_state(
+        replace(config, model=shape), FAMILY_VOCAB, torch.device("cpu"), True, print, opened
+    )
+    with StopRequest() as stop:
+        step = make_step(rows, range(4), 2, Masking(data.sources))
+        state.seed_dropout(0)
+        with Refuse() as refuse:
+            loss = state.accumulate(step.batches, stop)
+            skip, _ = state.guard.judge(loss, clip_gradient(state.model, 1.0), 1, 9)
+            state.update(1e-3, skip)
+        assert refuse.seen > 100 and refuse.waited == []

@@ -34,6 +34,13 @@ from support.train.runs import read
 from support.train.tiny import random_rows, write_tiny
 
 CPU = torch.device("cpu")
+# The levels of NF4 (arXiv:2305.14314, appendix E).
+NF4 = """
+-1.0 -0.6961928009986877 -0.5250730514526367 -0.39491748809814453 -0.28444138169288635
+-0.18477343022823334 -0.09105003625154495 0.0 0.07958029955625534 0.16093020141124725
+0.24611230194568634 0.33791524171829224 0.44070982933044434 0.5626170039176941 0.7229568362236023
+1.0
+"""
 SHAPE = ModelConfig(layers=3, width=64, heads=4, kv_heads=2, mlp_width=96, context=1024)
 
 
@@ -53,13 +60,7 @@ def in_blocks(weight_OI: torch.Tensor, bits: int) -> torch.Tensor:
     if bits == 8:
         largest = weight_OI.abs().amax(1, keepdim=True)
         return (weight_OI / largest * 127).round() * largest / 127
-    # NF4 (arXiv:2305.14314, appendix E).
-    levels = torch.tensor(
-        [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453]
-        + [-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0]
-        + [0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224]
-        + [0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
-    )
+    levels = torch.tensor([float(level) for level in NF4.split()])
     out = torch.empty_like(weight_OI).flatten()
     flat = weight_OI.flatten()
     for first in range(0, len(flat), 64):

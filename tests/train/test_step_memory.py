@@ -100,7 +100,8 @@ def simulated(
     config: TrainConfig, vocab_size: int, size: MicroBatch, recompute: bool, micro_batches: int
 ) -> int:
     """The most bytes alive at any time of two optimizer steps."""
-    with FakeTensorMode():
+    # The tables of states in 8 bits have their numbers.
+    with FakeTensorMode(allow_non_fake_inputs=True):
         model = make_model(config.model, vocab_size)
         for module in model.modules():
             if isinstance(module, nn.RMSNorm):
@@ -161,7 +162,7 @@ def test_the_plan_is_at_most_a_tenth_above_a_simulation_and_never_below(
     assert live <= planned <= 1.1 * live
 
 
-@pytest.mark.parametrize("optim", ["adamw", "muon"])
+@pytest.mark.parametrize("optim", ["adamw", "muon", "adamw8bit"])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_so_is_that_of_any_optimizer_and_of_a_step_of_one_micro_batch(

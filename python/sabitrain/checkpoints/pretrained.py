@@ -59,7 +59,8 @@ class Pretrained:
     @property
     def says_bf16(self) -> bool:
         """Whether ``config.json`` says that the weights are in bf16."""
-        return self.config.get("dtype", self.config.get("torch_dtype")) == "bfloat16"
+        named = self.config.get("dtype", self.config.get("torch_dtype"))
+        return isinstance(named, str) and named == "bfloat16"
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yields each tensor with its name, on the CPU in the type of the file, file by file.

@@ -38,6 +38,12 @@ class QuantisedLinear(nn.Linear):
         weight: The weight in float32, made anew each time that it is asked for.
     """
 
+    codes: Tensor
+    scales: Tensor
+    scales_of_scales: Tensor | None
+    mean_scale: Tensor | None
+    table: Tensor | None
+
     def __init__(self, layer: nn.Linear, bits: int, device: torch.device) -> None:
         """Quantises the weight of a layer, on a device."""
         # The parameters of a layer that is not quantised are not made.

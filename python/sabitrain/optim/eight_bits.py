@@ -61,7 +61,7 @@ class AdamW8bit(torch.optim.Optimizer):
         library = import_bitsandbytes("optim.name adamw8bit")
         device = self.param_groups[0]["params"][0].device
         # With numbers even where a step is planned on tensors without.
-        with unset_fake_temporarily(), torch.device("cpu"):  # type: ignore[no-untyped-call]
+        with unset_fake_temporarily(), torch.device("cpu"):
             self._tables = {
                 name: library.create_dynamic_map(signed=signed).to(device)
                 for name, signed in _MEANS.items()

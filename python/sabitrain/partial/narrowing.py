@@ -52,7 +52,7 @@ def widen(model: CausalModel) -> None:
             parameter.data = parameter.data.float()
 
 
-def _frozen(model: CausalModel) -> Iterator[tuple[nn.Linear | nn.Embedding, nn.Parameter]]:
+def _frozen(model: CausalModel) -> Iterator[tuple[nn.Linear | nn.Embedding, Tensor]]:
     """Yields the layers whose matrix is frozen whole, and that matrix; not quantised ones."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding) and not isinstance(module, QuantisedLinear):
