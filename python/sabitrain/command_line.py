@@ -18,20 +18,21 @@ from sabiprep.errors import ConfigError
 from sabitrain.config import TrainConfig
 from sabitrain.config_file import CONFIG_FILE, check_preset, resolve
 
+# tyro puts a line that begins with a letter behind the one before, however long that gets.
 DESCRIPTION = """\
 Train a causal language model on a packed dataset, learning from the target
-tokens only.
+ tokens only.
 
 `python -m sabitrain plan`, with the same options, says what a run will take;
 `python -m sabitrain adapt` changes a checkpoint to start from;
 `python -m sabitrain selftest` tries a GPU in four minutes."""
 PLAN_DESCRIPTION = """\
 Say what a run with these options will take: parameters, steps, GPU memory, the
-largest micro-batch that fits, operations a step. Nothing is trained or written,
-and no GPU is needed.
+ largest micro-batch that fits, operations a step. Nothing is trained or
+ written, and no GPU is needed.
 
 --suggest compares the ways to train (--train): memory, operations, hours, and
-which fits. One that --train names is planned alone."""
+ which fits. One that --train names is planned alone."""
 
 
 @dataclass(frozen=True)

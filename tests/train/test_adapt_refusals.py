@@ -93,6 +93,28 @@ def test_a_wrong_command_line_exits_with_2(base, corpus, refused):
     assert "--vocab" in refused("--add-language", corpus, "--vocab", "many", code=2)
 
 
+def test_a_number_of_tokens_without_its_plus_sign_was_taken_for_one_with_it(base, corpus, refused):
+    for words in (("--vocab", "300"), ("--vocab=300",)):
+        told = refused("--add-language", corpus, *words, code=2)
+        assert "the number of tokens to add, as +300" in " ".join(told.replace("│", " ").split())
+
+
+def test_a_bad_list_and_a_folder_that_cannot_be_made_were_told_when_all_was_done(
+    base, corpus, refused, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sabitrain.adapt.run.read_draft", lambda *_: pytest.fail("too late"))
+    listed = tmp_path / "words.tsv"
+    listed.write_text("one\ttwo\nthree\n")
+    words = ("--add-language", corpus, "--vocab", "+5", "--new-rows", "list", "--bilingual", listed)
+    assert f"{listed}:2" in refused(*words).replace(": line ", ":").replace(", line ", ":")
+    listed.write_text("one\ttwo\n")
+    told = refused(*words, new="words.tsv/new")
+    assert "cannot be made" in told and "is no folder" in told and "Remedy" in told
+    monkeypatch.setattr("os.access", lambda place, mode: False)
+    assert "is not writable" in refused(*words, new="far/new")
+    assert not (tmp_path / "far").exists()
+
+
 def test_a_folder_that_exists_is_left_alone(base, corpus, refused, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")

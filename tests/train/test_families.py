@@ -77,6 +77,7 @@ def test_older_rotary_settings_are_read_too(tmp_path):
     ("family", "key", "value", "message"),
     [
         ("llama", "model_type", "gpt2", "no architecture 'gpt2'"),
+        ("gemma3", "text_config", {}, "a model of more than text(.|\n)*270M and 1B"),
         ("llama", "architectures", ["LlamaForTokenClassification"], "…ForCausalLM"),
         ("llama", "attention_bias", True, "attention_bias must be False"),
         ("llama", "hidden_act", "gelu", "hidden_act must be silu"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 from dataclasses import replace
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import sabitrain
 from sabiprep.errors import ConfigError, SabiprepError, TrainError
 from sabitrain.__main__ import main
+from sabitrain.checkpoints import files
 from sabitrain.checkpoints.pretrained import load_pretrained, open_pretrained
 from sabitrain.config import ModelConfig, OptimConfig
 from sabitrain.data.batches import Step, make_batch
@@ -120,6 +122,82 @@ def test_a_resumed_run_is_the_whole_one(data, tmp_path, kind, name):
     assert start["trained_parameters"] == sum(value.numel() for value in adapter.values())
 
 
+@pytest.mark.parametrize("recompute", ["off", "on"])
+def test_dropout_is_of_the_seed_and_the_step(data, tmp_path, recompute, monkeypatch):
+    """A resumed run drops out as the whole one, and so does one that has drawn other numbers."""
+    base = make_base(data, tmp_path / "base")
+    options = {
+        "lora": replace(KINDS["lora"], dropout=0.5),
+        "recompute": recompute,
+        "eval_every": 3,
+    }
+    run_training(lora(data, tmp_path / "run", base, **options))
+    copy = damaged_copy(tmp_path / "run", tmp_path / "copy")
+    run_training(lora(data, copy, base, resume=True, **options))
+    assert tear.outcome(copy) == tear.outcome(tmp_path / "run")
+    losses = {
+        name: [line["loss"] for line in read(tmp_path / name) if line["kind"] == "train"]
+        for name in ("run", "copy")
+    }
+    for name, changed in (("other", {"seed": 1}), ("none", {"lora": KINDS["lora"]})):
+        run_training(lora(data, tmp_path / name, base, **{**options, **changed}))
+        losses[name] = [line["loss"] for line in read(tmp_path / name) if line["kind"] == "train"]
+    # The first loss is of adapters that do nothing yet, whatever they drop out.
+    assert losses["run"] == losses["copy"] and losses["run"][0] == losses["none"][0]
+    assert losses["run"][1:] != losses["none"][1:] and losses["run"] != losses["other"]
+    written = json.loads((tmp_path / "run" / "checkpoint" / "adapter_config.json").read_text())
+    assert written["lora_dropout"] == 0.5
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_dropout_is_in_training_alone_and_its_gradients_are_those_of_what_was_dropped(
+    data, tmp_path, recompute
+):
+    base = make_base(data, tmp_path / "base")
+    config = lora(data, tmp_path / "run", base)
+    opened = open_pretrained(base)
+    config = replace(
+        config,
+        lora=replace(config.lora, dropout=0.5),
+        model=load_pretrained(opened).config,
+    )
+    cpu = torch.device("cpu")
+    state = make_training_state(config, VOCAB_SIZE, cpu, False, print, opened)
+    state.model.recompute(recompute)
+    for name, value in state.model.trained().items():
+        if "lora_B" in name:
+            value.data.fill_(0.05)
+    ids = torch.randint(0, VOCAB_SIZE, (sum(LENGTHS),), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(our_logits(state.model, ids), our_logits(state.model, ids))
+    rows = random_rows(1, 2, 64, 20, 0.5)
+    batch = make_batch(rows, rows["loss_mask"].reshape(-1) / 50)
+
+    def loss_of(step: int) -> torch.Tensor:
+        state.clear_gradients()
+        state.seed_dropout(step)
+        loss = state.accumulate([batch], Never())
+        assert loss is not None and not state.model.training
+        return loss
+
+    assert torch.equal(loss_of(3), loss_of(3)) and not torch.equal(loss_of(3), loss_of(4))
+    loss = loss_of(3)
+    chosen = next(v for name, v in state.model.trained().items() if ".2.mlp.up_proj.lora_B" in name)
+    grad = chosen.grad[0, 0].item()
+    before, step = chosen.data[0, 0].item(), 1e-2
+    ends = []
+    for sign in (1, -1):
+        chosen.data[0, 0] = before + sign * step
+        ends.append(loss_of(3).item())
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(grad, rel=0.05)
+    assert loss.item() != ends[0] != ends[1]
+
+
+class Never:
+    @staticmethod
+    def is_requested() -> bool:
+        return False
+
+
 def test_killed_at_every_fifth_operation_of_the_disk(data, tmp_path):
     """In children, as `support.train.tear` does; here without the resumed runs torn too."""
     base = make_base(data, tmp_path / "base")
@@ -216,11 +294,6 @@ def test_frozen_weights_in_bf16_give_the_gradients_that_bf16_gives_anyway(
         assert (torch.bfloat16 in types) is narrows is state.narrowed
         assert {value.dtype for value in state.model.trained().values()} == {torch.float32}
 
-        class Never:
-            @staticmethod
-            def is_requested() -> bool:
-                return False
-
         loss = state.accumulate([batch], Never())
         found.append((loss, [value.grad for value in state.model.trained().values()]))
     assert torch.equal(found[0][0], found[1][0])
@@ -249,7 +322,7 @@ def test_what_cannot_be_is_refused(data, tmp_path, monkeypatch, capsys):
         run_training(lora(data, tmp_path / "a", base, freeze=("model.layer.*",)))
     with pytest.raises(ConfigError, match="train lora need a checkpoint"):
         run_training(from_base(data, tmp_path / "a", base, train="lora", init=None))
-    for wrong in ({"rank": 0}, {"alpha": 0.0}, {"targets": ()}):
+    for wrong in ({"rank": 0}, {"alpha": 0.0}, {"targets": ()}, {"dropout": 1.0}):
         with pytest.raises(ConfigError, match=r"lora\."):
             LoraConfig(**wrong)
     assert not (tmp_path / "a").exists()
@@ -290,6 +363,21 @@ def test_an_adapter_on_another_base_is_refused(data, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     assert main(["merge", str(report.checkpoint), str(tmp_path / "out")]) == 1
     assert "there is a checkpoint already" in capsys.readouterr().err
+
+
+def test_a_full_disk_had_merge_go_on_by_an_option_that_it_has_not(
+    data, tmp_path, monkeypatch, capsys
+):
+    base = make_base(data, tmp_path / "base")
+    report = run_training(lora(data, tmp_path / "run", base, max_steps=2))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.disk, "make_folder", full)
+    assert main(["merge", str(report.checkpoint), str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert "go on with: the same command" in told and "--resume" not in told
 
 
 @pytest.mark.parametrize("kind", KINDS)

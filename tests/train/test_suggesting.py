@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from sabiprep.dataset import open_dataset
-from sabiprep.errors import DatasetError
+from sabiprep.errors import ConfigError, DatasetError
 from sabitrain.__main__ import main
 from sabitrain.data.datasets import Datasets
+from sabitrain.partial.settings import LoraConfig, Phase
 from sabitrain.planning import plan_run
 from sabitrain.suggesting import describe_ways
 from support.train.bases import from_base, make_base
@@ -54,16 +55,43 @@ def test_a_limit_leaves_the_ways_that_train_less(data, tmp_path):
 
 def test_new_rows_are_a_way_of_a_checkpoint_that_names_them(data, tmp_path):
     base = make_base(data, tmp_path / "base")
-    config = from_base(data, tmp_path / "run", base, train="new-rows", new_rows=(20,))
+    config = from_base(data, tmp_path / "run", base, new_rows=(20,))
     lines = describe_ways(config).splitlines()
-    assert [line.split()[0] for line in lines[1:7]] == [
+    assert [line.partition("  ")[0] for line in lines[1:9]] == [
         "all",
         "lora",
+        "lora 8-bit",
+        "lora 4-bit",
         "last:2",
         "last:1",
         "embeddings",
         "new-rows",
     ]
+
+
+def test_a_way_that_was_named_was_replaced_without_a_word(data, tmp_path):
+    base = make_base(data, tmp_path / "base")
+
+    def ways(**options: object) -> tuple[list[str], str]:
+        text = describe_ways(from_base(data, tmp_path / "run", base, **options))
+        table, _, said = text.partition("\n\n")
+        return [line.partition("  ")[0] for line in table.splitlines()[1:]], said
+
+    for options, expected, given in (
+        ({"train": "last:1"}, ["last:1"], "--train last:1 was given"),
+        ({"train": "lora"}, ["lora", "lora 8-bit", "lora 4-bit"], "--train lora was given"),
+        ({"train": "lora", "lora": LoraConfig(bits=4)}, ["lora 4-bit"], "--lora.bits 4"),
+        ({"train": "new-rows", "new_rows": (20,)}, ["new-rows"], "--train new-rows was given"),
+        (
+            {"phase": (Phase(train="embeddings", steps=2), Phase(train="all"))},
+            ["phases"],
+            "[[phase]] was given",
+        ),
+    ):
+        found, said = ways(**options)
+        assert found == expected and given in said, options
+    with pytest.raises(ConfigError, match="the model has 3 blocks"):
+        ways(train="last:9")
 
 
 def test_it_is_a_word_of_plan_and_its_errors_are_those_of_plan(data, tmp_path, capsys):

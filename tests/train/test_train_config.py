@@ -16,6 +16,7 @@ from sabitrain.__main__ import main
 from sabitrain.command_line import parse_command_line
 from sabitrain.config import PRESETS, BatchConfig, ModelConfig, OptimConfig, TrainConfig
 from sabitrain.config_file import resolve, to_toml
+from sabitrain.partial.settings import PartialConfig
 
 REQUIRED = ["--data", "out", "--run", "run"]
 
@@ -207,6 +208,62 @@ def test_threads_without_bound_are_refused(threads):
         0,
         4096,
     ]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["adapt", "--help"]])
+def test_the_first_words_of_help_were_wider_than_a_terminal(words, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    shown = capsys.readouterr().out.splitlines()
+    intro = shown[: next(number for number, line in enumerate(shown) if line.startswith("╭"))]
+    assert len(intro) > 3 and max(map(len, intro)) <= 80
+
+
+def test_freeze_is_a_list_or_a_table_or_one_pattern(tmp_path):
+    file = tmp_path / "train.toml"
+    required = {"data": ["x"], "run": Path("run"), "init": "base"}
+    written = {
+        'freeze = ["a.*", "b.*"]': ("a.*", "b.*"),
+        '[freeze]\npatterns = ["a.*", "b.*"]': ("a.*", "b.*"),
+        'freeze = "a.*"': ("a.*",),
+        "[freeze]": (),
+    }
+    for text, patterns in written.items():
+        file.write_text(text)
+        config = resolve(None, file, required)
+        assert config.freeze == patterns
+        file.write_text(to_toml(config))
+        assert resolve(None, file, {}).freeze == patterns
+    file.write_text(
+        '[[phase]]\ntrain = "all"\nsteps = 2\nfreeze = { patterns = ["a.*"] }\n'
+        '[[phase]]\ntrain = "all"\nfreeze = "b.*"\n'
+    )
+    config = resolve(None, file, required)
+    assert [phase.freeze for phase in config.phase] == [("a.*",), ("b.*",)]
+    for text, message in (
+        ('[freeze]\npattern = ["a.*"]', r"unknown key 'freeze.pattern'(.|\n)*freeze.patterns"),
+        ("[freeze]\npatterns = 3", "'freeze' must be a list of strings"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            resolve(None, file, required)
+
+
+def test_wrong_words_of_what_is_trained_had_no_remedy():
+    for train, meant in (
+        ("lst:2", "last:2"),
+        ("last:0", "last:N"),
+        ("embedding", "embeddings"),
+        ("newrows", "new-rows"),
+        ("Lora", "lora"),
+        ("last", "last:N"),
+    ):
+        with pytest.raises(ConfigError, match="train must be") as caught:
+            PartialConfig(train=train)
+        assert caught.value.remedy == f"did you mean {meant}?"
+    with pytest.raises(ConfigError, match="new_rows must be FIRST") as caught:
+        PartialConfig(train="new-rows", new_rows=(5, 5))
+    assert caught.value.remedy is not None and "5 6 is one row" in caught.value.remedy
 
 
 def test_the_help_of_plan_says_what_plan_does(capsys):

@@ -11,11 +11,12 @@ import tyro
 from sabiprep.terminal import Verbatim, show, unobeyed
 from sabitrain.adapt.settings import AdaptConfig
 
+# tyro puts a line that begins with a letter behind the one before, however long that gets.
 DESCRIPTION = """\
 Change a checkpoint without training: more tokens, fewer tokens, fewer layers,
-narrower ones. The changes are made in this order, whatever the order of the
-options: --extend, --add-language, --trim, --drop-layers, --prune-width.
-docs/adapt.md shows each of them."""
+ narrower ones. The changes are made in this order, whatever the order of the
+ options: --extend, --add-language, --trim, --drop-layers, --prune-width.
+ docs/adapt.md shows each of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from sabiprep.errors import ConfigError, TrainError
 from sabiprep.files import CONFIG_LIMIT, MANIFEST_LIMIT, TOKENIZER_LIMIT, open_regular, read_whole
 from sabitrain.data.tokenizer import CHAT_TEMPLATE
 from sabitrain.models.architecture import CausalModel, architecture_of
+from sabitrain.models.registry import TEXT_MODELS
 from sabitrain.models.settings import ModelConfig
 
 CONFIG_FILE = "config.json"
@@ -147,11 +148,11 @@ def shape_of(base: Pretrained) -> tuple[ModelConfig, int]:
             remedy="name a checkpoint of Hugging Face's layout",
         )
     if isinstance(base.config.get("text_config"), dict):
+        known = TEXT_MODELS.get(str(kind))
         raise TrainError(
             f"model_type {kind!r} is a model of more than text, and text models alone are trained",
             file=str(file),
-            remedy="start from a text model; of Gemma 3 these are the checkpoints of 270M and 1B "
-            "(model_type gemma3_text)",
+            remedy="start from a text model" + ("" if known is None else f": {known}"),
         )
     try:
         return architecture_of(str(kind)).from_huggingface(base.config)

@@ -15,3 +15,6 @@ ARCHITECTURES: dict[str, str] = {
 Modules are named, not imported: a command line is checked without torch.
 `sabitrain.models.architecture.architecture_of` imports them.
 """
+
+TEXT_MODELS = {"gemma3": "of Gemma 3 those of 270M and 1B are (model_type gemma3_text)"}
+"""The text models of a family whose other models, by their ``model_type``, take more than text."""

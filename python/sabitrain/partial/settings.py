@@ -148,7 +148,7 @@ def _nearest(train: str) -> str:
     """Returns the value of ``train`` that is most like a wrong one."""
     word, _, number = train.partition(":")
     near = difflib.get_close_matches(word, (*_WORDS, _LAST[:-1]), n=1, cutoff=0.0)[0]
-    return near if near in _WORDS else f"{_LAST}{number if number.isdecimal() else 'N'}"
+    return near if near in _WORDS else f"{_LAST}{number if number.strip('0').isdecimal() else 'N'}"
 
 
 def last_blocks(train: str) -> int | None:
