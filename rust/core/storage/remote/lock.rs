@@ -151,7 +151,7 @@ impl RemoteLock {
         terms: Terms,
     ) -> io::Result<Self> {
         let holder = Holder::new();
-        let version = match wait(bucket.put_if(key, holder.payload(), PutMode::Create))? {
+        let version = match wait(bucket.put_if(key, &holder, PutMode::Create))? {
             Put::Done(version) => {
                 refuse_unconditional(bucket, key)?;
                 version
@@ -221,25 +221,16 @@ async fn renew(
         let asked = Instant::now();
         holder.renewals += 1;
         let version = guarded.held().version.clone();
-        match bucket.put_if(&guarded.key, holder.payload(), PutMode::Update(version)).await {
+        match bucket.put_if(&guarded.key, &holder, PutMode::Update(version)).await {
             Ok(Put::Done(version)) => {
                 let mut held = guarded.held();
                 held.version = version;
                 held.since = asked;
             }
-            // A renewal whose answer was lost looks like that of another: what lies there tells.
-            Ok(Put::Refused) => match bucket.holder_of(&guarded.key).await {
-                Ok(Some((object, found))) if found.id == holder.id => {
-                    let mut held = guarded.held();
-                    held.version = UpdateVersion { e_tag: object.e_tag, version: object.version };
-                    held.since = asked;
-                }
-                Ok(_) => {
-                    guarded.held().is_lost = true;
-                    return Ok(());
-                }
-                Err(_) => {}
-            },
+            Ok(Put::Refused) => {
+                guarded.held().is_lost = true;
+                return Ok(());
+            }
             // Tried again; in time the lock counts as lost.
             Ok(Put::Unsupported) | Err(_) => {}
         }
@@ -257,27 +248,45 @@ pub(super) enum Put {
 }
 
 impl Bucket {
-    /// Writes an object if the condition of `mode` holds.
-    async fn put_if(&self, key: &Key, payload: PutPayload, mode: PutMode) -> io::Result<Put> {
-        match self.store.put_opts(key, payload, mode.into()).await {
+    /// Writes a lock if the condition of `mode` holds.
+    async fn put_if(&self, key: &Key, holder: &Holder, mode: PutMode) -> io::Result<Put> {
+        let put = || self.store.put_opts(key, holder.payload(), mode.clone().into());
+        let error = match put().await {
+            Ok(put) => return Ok(Put::Done(put.into())),
+            Err(error) => error,
+        };
+        match kind_of(&error) {
+            Trouble::Unsupported => return Ok(Put::Unsupported),
+            Trouble::Exists | Trouble::Condition | Trouble::Passing => {}
+            _ => return Err(self.explained(&error)),
+        }
+        // The lock may have been written, and the answer lost: what lies there tells.
+        if let Some((object, found)) = self.holder_of(key).await?
+            && found.id == holder.id
+        {
+            return Ok(Put::Done(UpdateVersion { e_tag: object.e_tag, version: object.version }));
+        }
+        if kind_of(&error) != Trouble::Passing {
+            return Ok(Put::Refused);
+        }
+        match put().await {
             Ok(put) => Ok(Put::Done(put.into())),
-            Err(error) => match kind_of(&error) {
-                Trouble::Exists | Trouble::Condition => Ok(Put::Refused),
-                Trouble::Unsupported => Ok(Put::Unsupported),
-                _ => Err(self.explained(&error)),
-            },
+            Err(error) if kind_of(&error) == Trouble::Passing => Err(self.explained(&error)),
+            Err(_) => Ok(Put::Refused),
         }
     }
 
     /// Returns the object of a lock and who holds it; `None` where there is none.
     async fn holder_of(&self, key: &Key) -> io::Result<Option<(ObjectMeta, Holder)>> {
-        let answer = match self.store.get(key).await {
-            Ok(answer) => answer,
-            Err(error) if kind_of(&error) == Trouble::Missing => return Ok(None),
-            Err(error) => return Err(self.explained(&error)),
+        let read = || async {
+            let answer = self.store.get(key).await?;
+            let object = answer.meta.clone();
+            Ok((object, answer.bytes().await?))
         };
-        let object = answer.meta.clone();
-        let bytes = answer.bytes().await.map_err(|error| self.explained(&error))?;
+        let (object, bytes) = match self.ask(read).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        };
         // A lock that another program wrote is one of an unknown holder.
         let holder = serde_json::from_slice(&bytes).unwrap_or(Holder {
             id: String::new(),
@@ -293,13 +302,13 @@ impl Bucket {
         let folder = beside.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder);
         let name = crate::storage::change::temporary(std::path::Path::new(&random_id()));
         let key = Key::parse(format!("{folder}/{}", name.display())).map_err(io::Error::other)?;
-        let asked = async {
+        self.ask(|| async {
             self.store.put(&key, PutPayload::new()).await?;
             let object = self.store.head(&key).await?;
             self.store.delete(&key).await?;
             Ok(object)
-        };
-        asked.await.map_err(|error| self.explained(&error))
+        })
+        .await
     }
 }
 
@@ -319,7 +328,7 @@ fn take_over(
         return Err(held_by(Some((&other, age)), terms.left.saturating_sub(age)));
     }
     let version = UpdateVersion { e_tag: object.e_tag, version: object.version };
-    match wait(bucket.put_if(key, holder.payload(), PutMode::Update(version)))? {
+    match wait(bucket.put_if(key, holder, PutMode::Update(version)))? {
         Put::Done(version) => Ok(version),
         Put::Refused => Err(held_by(None, terms.left)),
         Put::Unsupported => Err(no_conditions()),
@@ -349,7 +358,7 @@ fn held_by(other: Option<(&Holder, Duration)>, left: Duration) -> io::Error {
 
 /// Refuses a store that writes whatever the condition: a second write of a new object must fail.
 fn refuse_unconditional(bucket: &Bucket, key: &Key) -> io::Result<()> {
-    match wait(bucket.put_if(key, PutPayload::new(), PutMode::Create))? {
+    match wait(bucket.put_if(key, &Holder::new(), PutMode::Create))? {
         Put::Refused => Ok(()),
         Put::Done(_) | Put::Unsupported => {
             let _ = wait(async { Ok(bucket.store.delete(key).await) });

@@ -17,10 +17,12 @@ mod write;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as Key;
@@ -36,6 +38,8 @@ use runtime::wait;
 use trouble::{Trouble, explained, kind_of};
 use write::NewRemoteFile;
 
+/// The pauses before a request that failed is made again.
+const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(15);
 /// The largest object that a store copies in one request.
 const MAX_COPY: u64 = 5 << 30;
 
@@ -55,43 +59,44 @@ impl Bucket {
         explained(self.scheme, error, self.patience)
     }
 
+    /// Asks the store, again and again where that fails, as long as the patience lasts. The request
+    /// must be one that may be made twice: an answer may be lost.
+    async fn ask<T, F>(&self, request: impl Fn() -> F) -> io::Result<T>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let (mut pause, since) = (PAUSES.start, Instant::now());
+        loop {
+            match request().await {
+                Ok(answer) => return Ok(answer),
+                Err(error)
+                    if kind_of(&error) == Trouble::Passing && since.elapsed() < self.patience =>
+                {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSES.end);
+                }
+                Err(error) => return Err(self.explained(&error)),
+            }
+        }
+    }
+
     /// Returns whether any object lies below `key`.
     fn has_below(&self, key: &Key) -> io::Result<bool> {
         let prefix = (!key.as_ref().is_empty()).then_some(key);
-        wait(async {
-            match self.store.list(prefix).next().await {
-                None => Ok(false),
-                Some(Ok(_)) => Ok(true),
-                Some(Err(error)) => Err(self.explained(&error)),
-            }
-        })
+        wait(self.ask(|| async { Ok(self.store.list(prefix).next().await.transpose()?.is_some()) }))
     }
 
     /// Returns every object below `key`, sorted.
     fn all_below(&self, key: &Key) -> io::Result<Vec<ObjectMeta>> {
-        let mut objects = wait(async {
-            let mut objects = Vec::new();
-            let mut found = self.store.list(Some(key));
-            while let Some(object) = found.next().await {
-                objects.push(object.map_err(|error| self.explained(&error))?);
-            }
-            Ok(objects)
-        })?;
+        let mut objects: Vec<ObjectMeta> =
+            wait(self.ask(|| self.store.list(Some(key)).try_collect()))?;
         objects.sort_by(|a, b| a.location.cmp(&b.location));
         Ok(objects)
     }
 
     /// Removes an object.
     fn remove(&self, key: &Key) -> io::Result<()> {
-        wait(async {
-            match self.store.delete(key).await {
-                Ok(()) => Ok(()),
-                Err(error) if kind_of(&error) == Trouble::Missing => {
-                    Err(io::ErrorKind::NotFound.into())
-                }
-                Err(error) => Err(self.explained(&error)),
-            }
-        })
+        wait(self.ask(|| self.store.delete(key)))
     }
 }
 
@@ -147,10 +152,7 @@ impl Remote {
     /// Copies an object within its store.
     fn copy(&self, bucket: &Arc<Bucket>, from: &ObjectMeta, to: &Key) -> io::Result<()> {
         if from.size < MAX_COPY {
-            return wait(async {
-                let copied = bucket.store.copy(&from.location, to).await;
-                copied.map_err(|error| bucket.explained(&error))
-            });
+            return wait(bucket.ask(|| bucket.store.copy(&from.location, to)));
         }
         let mut content = RemoteFile::new(Arc::clone(bucket), from.clone());
         let mut copy: Box<dyn NewFile> =
@@ -201,10 +203,7 @@ impl Storage for Remote {
             ));
         }
         let prefix = (!key.as_ref().is_empty()).then_some(&key);
-        let found = wait(async {
-            let found = bucket.store.list_with_delimiter(prefix).await;
-            found.map_err(|error| bucket.explained(&error))
-        })?;
+        let found = wait(bucket.ask(|| bucket.store.list_with_delimiter(prefix)))?;
         let objects = found.objects.iter().map(|object| &object.location);
         // An object may stand for the folder itself.
         let inside = objects.chain(&found.common_prefixes).filter(|&inner| *inner != key);
@@ -268,18 +267,19 @@ impl Storage for Remote {
         if key.as_ref().is_empty() {
             return Ok(false);
         }
-        wait(async {
-            let below = bucket.store.list(Some(&key)).map_ok(|object| object.location);
-            let all = below.chain(stream::iter([Ok(key.clone())])).boxed();
-            let mut gone = bucket.store.delete_stream(all);
+        let below = bucket.all_below(&key)?.into_iter().map(|object| object.location);
+        let all: Vec<Key> = below.chain([key]).collect();
+        wait(bucket.ask(|| async {
+            let keys = stream::iter(all.clone()).map(Ok).boxed();
+            let mut gone = bucket.store.delete_stream(keys);
             while let Some(gone) = gone.next().await {
                 match gone {
                     Err(error) if kind_of(&error) == Trouble::Missing => {}
-                    gone => drop(gone.map_err(|error| bucket.explained(&error))?),
+                    gone => drop(gone?),
                 }
             }
             Ok(true)
-        })
+        }))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

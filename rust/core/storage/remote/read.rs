@@ -8,15 +8,16 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use object_store::{GetOptions, GetRange, ObjectMeta};
+use object_store::path::Path as Key;
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
 
-use super::Bucket;
 use super::runtime::{Running, wait};
-use super::trouble::{Trouble, explained, kind_of, unreachable};
+use super::trouble::{Trouble, kind_of, unreachable};
+use super::{Bucket, PAUSES};
 use crate::error::Fault;
 use crate::storage::{FileKind, Metadata, StoredFile};
 
@@ -26,8 +27,6 @@ const FIRST: u64 = 64 << 10;
 const LARGEST: u64 = 4 << 20;
 /// The most ranges that are held or on their way.
 const AHEAD: usize = 4;
-/// The pauses before an answer that broke off is asked for again.
-const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(15);
 
 /// A range of an object.
 enum Piece {
@@ -254,15 +253,9 @@ fn changed() -> io::Error {
 }
 
 /// Returns the object at a place; `None` where there is none.
-pub(super) fn head(
-    bucket: &Bucket,
-    key: &object_store::path::Path,
-) -> io::Result<Option<ObjectMeta>> {
-    wait(async {
-        match object_store::ObjectStoreExt::head(&*bucket.store, key).await {
-            Ok(object) => Ok(Some(object)),
-            Err(error) if kind_of(&error) == Trouble::Missing => Ok(None),
-            Err(error) => Err(explained(bucket.scheme, &error, bucket.patience)),
-        }
-    })
+pub(super) fn head(bucket: &Bucket, key: &Key) -> io::Result<Option<ObjectMeta>> {
+    match wait(bucket.ask(|| bucket.store.head(key))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        object => object.map(Some),
+    }
 }

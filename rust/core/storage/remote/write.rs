@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use object_store::path::Path as Key;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 
 use super::runtime::{Running, wait};
-use super::{Bucket, Locks};
+use super::trouble::{Trouble, kind_of};
+use super::{Bucket, Locks, PAUSES};
 use crate::storage::NewFile;
 
 /// The size of the first parts of an upload. A smaller object is sent in one request.
@@ -40,6 +41,8 @@ pub(super) struct NewRemoteFile {
     /// The upload, once the object is larger than a part.
     upload: Option<Upload>,
     sent: usize,
+    /// The bytes of the object so far.
+    len: u64,
     sending: VecDeque<Running<()>>,
 }
 
@@ -59,6 +62,7 @@ impl NewRemoteFile {
             buffer: Vec::new(),
             upload: None,
             sent: 0,
+            len: 0,
             sending: VecDeque::new(),
         }
     }
@@ -73,10 +77,10 @@ impl NewRemoteFile {
         let bucket = Arc::clone(&self.bucket);
         let upload = match &mut self.upload {
             Some(upload) => upload,
-            None => self.upload.insert(Mutex::new(wait(async {
-                let begun = bucket.store.put_multipart(&self.key).await;
-                begun.map_err(|error| bucket.explained(&error))
-            })?)),
+            None => {
+                let begun = wait(bucket.ask(|| bucket.store.put_multipart(&self.key)))?;
+                self.upload.insert(Mutex::new(begun))
+            }
         };
         if self.sending.len() >= AHEAD
             && let Some(first) = self.sending.pop_front()
@@ -100,6 +104,7 @@ impl Write for NewRemoteFile {
         let room = self.part() - self.buffer.len();
         let len = bytes.len().min(room);
         self.buffer.extend_from_slice(&bytes[..len]);
+        self.len += len as u64;
         Ok(len)
     }
 
@@ -117,10 +122,8 @@ impl NewFile for NewRemoteFile {
         self.locks.check(&self.bucket.root, &self.key)?;
         if self.upload.is_none() {
             let payload = PutPayload::from(std::mem::take(&mut self.buffer));
-            let put = self.bucket.store.put(&self.key, payload);
-            return wait(async {
-                put.await.map(|_| ()).map_err(|error| self.bucket.explained(&error))
-            });
+            let put = self.bucket.ask(|| self.bucket.store.put(&self.key, payload.clone()));
+            return wait(put).map(|_| ());
         }
         if !self.buffer.is_empty() {
             self.send()?;
@@ -129,12 +132,36 @@ impl NewFile for NewRemoteFile {
             first.join()?;
         }
         let Some(upload) = &mut self.upload else { return Ok(()) };
-        let bucket = &self.bucket;
-        wait(async {
-            ours(upload).complete().await.map(|_| ()).map_err(|error| bucket.explained(&error))
-        })?;
+        wait(complete(&self.bucket, ours(upload), &self.key, self.len))?;
         self.upload = None;
         Ok(())
+    }
+}
+
+/// Completes an upload of `len` bytes. One that is gone, once an answer was lost, is complete.
+async fn complete(
+    bucket: &Bucket,
+    upload: &mut dyn MultipartUpload,
+    key: &Key,
+    len: u64,
+) -> io::Result<()> {
+    let (mut pause, since) = (PAUSES.start, Instant::now());
+    let mut is_lost = false;
+    loop {
+        let error = match upload.complete().await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        match kind_of(&error) {
+            Trouble::Passing if since.elapsed() < bucket.patience => is_lost = true,
+            Trouble::Missing if is_lost => {
+                let object = bucket.ask(|| bucket.store.head(key)).await?;
+                return if object.size == len { Ok(()) } else { Err(bucket.explained(&error)) };
+            }
+            _ => return Err(bucket.explained(&error)),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.end);
     }
 }
 
