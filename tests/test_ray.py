@@ -16,6 +16,7 @@ import pytest
 import sabiprep
 from sabiprep import PackOptions
 from support.files import files_of
+from support.object_store import BUCKET, object_store
 from support.ray_cluster import RayCluster, ray_cluster
 from support.strategies import tokenizer_json
 
@@ -222,3 +223,21 @@ def test_what_cannot_be_done_is_said(place: Path, tmp_path: Path, cluster: RayCl
     lone = [*command, "--ray-address", "127.0.0.1:1"]
     done = subprocess.run(lone, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and "without Ray" in done.stderr
+
+
+def test_a_cluster_packs_from_a_bucket_into_a_bucket(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with object_store() as store:
+        for path in (place / "corpus").iterdir():
+            store.put(f"corpus/{path.name}", path.read_bytes())
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        command = [sys.executable, "-m", "sabiprep", "pack"]
+        command += [f"s3://{BUCKET}/corpus", f"s3://{BUCKET}/out", "--engine", "ray"]
+        with ray_cluster(tmp_path, nodes=2, environment=store.environment) as cluster:
+            command += ["--ray-address", cluster.address]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        for name, content in files_of(place / "reference").items():
+            assert store.get(f"out/{name}") == content, name

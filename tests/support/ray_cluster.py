@@ -6,9 +6,10 @@ cluster by lines of text instead.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,8 +56,13 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(folder: Path, nodes: int = 3) -> Iterator[RayCluster]:
-    """Starts a cluster of as many nodes, named a, b, c …, and ends it."""
+def ray_cluster(
+    folder: Path, nodes: int = 3, environment: Mapping[str, str] | None = None
+) -> Iterator[RayCluster]:
+    """Starts a cluster of as many nodes, named a, b, c …, and ends it.
+
+    Its processes have the environment of this one and what is given.
+    """
     with (folder / "cluster.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", CLUSTER],
@@ -64,6 +70,7 @@ def ray_cluster(folder: Path, nodes: int = 3) -> Iterator[RayCluster]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
         assert process.stdout and process.stdin
         cluster = RayCluster(process, process.stdout.readline().strip())
