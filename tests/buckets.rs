@@ -73,8 +73,15 @@ fn run<T>(remote: Remote, work: impl FnOnce(&Context<'_>) -> Result<T>) -> Resul
 }
 
 /// Packs a corpus into a dataset by way of `store`.
-fn pack_into(store: Arc<dyn ObjectStore>, corpus: &Path, out: &Path, options: &PackOptions) -> Result<()> {
-    run(Remote::over("s3://b", store), |context| pack(Some(corpus), out, options, context).map(|_| ()))
+fn pack_into(
+    store: Arc<dyn ObjectStore>,
+    corpus: &Path,
+    out: &Path,
+    options: &PackOptions,
+) -> Result<()> {
+    run(Remote::over("s3://b", store), |context| {
+        pack(Some(corpus), out, options, context).map(|_| ())
+    })
 }
 
 /// Every object below `prefix`, by its name there.
@@ -204,25 +211,33 @@ impl Case {
     }
 }
 
-#[test]
-fn a_run_that_dies_at_any_change_of_a_bucket_goes_on_to_the_same_bytes() {
+/// Options of two threads and of splits so small that a corpus makes many objects.
+fn spilling() -> PackOptions {
+    PackOptions { threads: 2, split_bytes: Some(2000), spool_bytes: 0, ..PackOptions::default() }
+}
+
+/// Lets runs die at every change, before and after it.
+fn die_at_every_change(options: &PackOptions) {
     let folder = tempfile::tempdir().unwrap();
     let case = Case::new(folder.path());
-    let spilling = PackOptions {
-        threads: 2,
-        split_bytes: Some(2000),
-        spool_bytes: 0,
-        ..PackOptions::default()
-    };
-    for options in [
-        spilling.clone(),
-        PackOptions { overwrite: true, spool_bytes: SPOOL_BYTES, ..spilling.clone() },
-        PackOptions { overwrite: true, keep_spool: true, ..spilling },
-    ] {
-        for death in [Death::Before as fn(u64) -> Death, Death::After] {
-            case.die_at_every_change(&options, death);
-        }
+    for death in [Death::Before as fn(u64) -> Death, Death::After] {
+        case.die_at_every_change(options, death);
     }
+}
+
+#[test]
+fn a_run_that_dies_at_any_change_of_a_bucket_goes_on_to_the_same_bytes() {
+    die_at_every_change(&spilling());
+}
+
+#[test]
+fn a_run_that_dies_while_it_replaces_a_dataset_leaves_one_of_the_two_or_none() {
+    die_at_every_change(&PackOptions { overwrite: true, spool_bytes: SPOOL_BYTES, ..spilling() });
+}
+
+#[test]
+fn a_run_that_dies_while_it_keeps_its_spool_goes_on_to_the_same_bytes() {
+    die_at_every_change(&PackOptions { overwrite: true, keep_spool: true, ..spilling() });
 }
 
 #[test]

@@ -169,7 +169,8 @@ fn without_secrets(name: String) -> String {
     if scheme.contains('/') || (!server.contains('@') && cut.is_none()) {
         return name;
     }
-    let server = server.rsplit_once('@').map_or_else(|| server.to_owned(), |(_, s)| format!("…@{s}"));
+    let server =
+        server.rsplit_once('@').map_or_else(|| server.to_owned(), |(_, s)| format!("…@{s}"));
     match cut {
         Some(cut) => format!("{scheme}://{server}{}?…", &inner[..cut]),
         None => format!("{scheme}://{server}{inner}"),

@@ -178,9 +178,8 @@ pub(crate) fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Error {
     if let Some(Flaw { what, remedy }) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
         return Error::input(what).file(file).remedy(remedy.replace("FILE", &name));
     }
-    let Some(Compression { name: kind, test, .. }) =
-        Compression::of(path)
-            .filter(|_| error.raw_os_error().is_none() && Fault::of(error).is_none())
+    let Some(Compression { name: kind, test, .. }) = Compression::of(path)
+        .filter(|_| error.raw_os_error().is_none() && Fault::of(error).is_none())
     else {
         return Error::io(ErrorKind::Input, path, error);
     };

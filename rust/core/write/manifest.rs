@@ -387,9 +387,11 @@ impl Manifest {
             ))
             .file(path.display().to_string())
             .remedy("put a copy of the file there instead of the link")),
-            (_, Ok(real)) if !storage.is_file(&real) && storage.exists(&real) => Err(Error::dataset("no regular file")
-                .file(path.display().to_string())
-                .remedy("copy the dataset again, or pack the corpus again")),
+            (_, Ok(real)) if !storage.is_file(&real) && storage.exists(&real) => {
+                Err(Error::dataset("no regular file")
+                    .file(path.display().to_string())
+                    .remedy("copy the dataset again, or pack the corpus again"))
+            }
             _ => Ok(path),
         }
     }

@@ -186,6 +186,7 @@ fn ask<C: fmt::Debug + Send + Sync>(
 
 /// Returns the error of settings that open no store.
 fn wrong(error: &object_store::Error, advice: &str) -> io::Error {
-    let what = format!("the settings in the environment open no store: {}", in_short(&error.to_string()));
+    let what =
+        format!("the settings in the environment open no store: {}", in_short(&error.to_string()));
     Fault::carried(io::ErrorKind::InvalidInput, what, advice)
 }

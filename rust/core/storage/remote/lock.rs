@@ -175,12 +175,8 @@ impl RemoteLock {
             left: terms.left,
             held,
         });
-        let renewing = Running::start(renew(
-            Arc::clone(bucket),
-            Arc::clone(&guarded),
-            holder,
-            terms.renewed,
-        ))?;
+        let renewing =
+            Running::start(renew(Arc::clone(bucket), Arc::clone(&guarded), holder, terms.renewed))?;
         locks.all().push(Arc::clone(&guarded));
         Ok(Self {
             bucket: Arc::clone(bucket),

@@ -198,9 +198,11 @@ fn one_run_holds_a_lock_and_a_lock_that_was_left_is_taken_over() {
     // Another run writes the lock anew, as one that took it over does.
     let lock = first.lock(path).unwrap().unwrap();
     let key = Key::from("out/.work/lock");
-    wait(async { Ok(store.put_opts(&key, PutPayload::from("x"), PutMode::Overwrite.into()).await) })
-        .unwrap()
-        .unwrap();
+    wait(async {
+        Ok(store.put_opts(&key, PutPayload::from("x"), PutMode::Overwrite.into()).await)
+    })
+    .unwrap()
+    .unwrap();
     thread::sleep(Duration::from_millis(400));
     let mut file = first.create(Path::new("s3://b/out/c"));
     let refused = match &mut file {

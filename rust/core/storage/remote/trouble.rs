@@ -79,11 +79,17 @@ pub(super) fn explained(
                 "check its name, and make it first: sabiprep makes no buckets",
             );
         }
-        Some("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraint") => {
+        Some(
+            "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraint",
+        ) => {
             return wrong_region(&told);
         }
-        Some("ExpiredToken" | "RequestTimeTooSkewed" | "InvalidAccessKeyId"
-            | "SignatureDoesNotMatch") => {
+        Some(
+            "ExpiredToken"
+            | "RequestTimeTooSkewed"
+            | "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch",
+        ) => {
             return Fault::carried(
                 io::ErrorKind::PermissionDenied,
                 format!("the store refuses the credentials{told}"),
