@@ -35,6 +35,8 @@ from sabiprep.block import DOCUMENT_COLUMNS, RUN_COLUMNS, WEIGHTS, Block, Ragged
 from sabiprep.doc_id import RecordId
 from sabiprep.errors import DatasetError
 from sabiprep.manifest import Manifest, SourceInfo, read_manifest
+from sabiprep.places import StrPath, is_remote
+from sabiprep.remote_dataset import FetchAhead, RemoteFiles
 from sabiprep.shard import Shard
 
 __all__ = ["BatchDict", "PackedDataset", "RowDict", "SourceInfo", "Split", "open_dataset"]
@@ -225,7 +227,9 @@ class PackedDataset:
     It can be used in ``with``, pickled, and used after a fork.
 
     Attributes:
-        path: The dataset's folder.
+        path: The dataset's folder; the URL of one in an object store.
+        folder: The folder on this machine with the manifest and the tokenizer: ``path``, or one of
+            the cache.
         manifest: The parsed ``manifest.json``.
         fingerprint: The sha256 of the manifest over itself, which changes with anything in the
             dataset.
@@ -241,9 +245,16 @@ class PackedDataset:
         validation: The validation split; it may have no row.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Describes the dataset; `open_dataset` also checks its shards."""
-        self.path = path
+    def __init__(self, path: Path, manifest: Manifest, remote: RemoteFiles | None = None) -> None:
+        """Describes the dataset; `open_dataset` also checks its shards.
+
+        Args:
+            path: The folder with the manifest and the tokenizer.
+            manifest: The manifest.
+            remote: The files of the dataset, if they are in an object store.
+        """
+        self.path: Path | str = path if remote is None else remote.place
+        self.folder = path
         self.manifest = manifest.raw
         self.fingerprint = manifest.digest
         self.seq_len = manifest.seq_len
@@ -255,12 +266,14 @@ class PackedDataset:
         self.tokenizer_path = path / manifest.tokenizer_file
         self.weighted = manifest.weighted
         self._shards = {
-            name: tuple(Shard(path, info, manifest) for info in infos)
+            name: tuple(Shard(path, info, manifest, remote) for info in infos)
             for name, infos in manifest.shards.items()
         }
         self._splits = {
             name: Split(name, shards, manifest) for name, shards in self._shards.items()
         }
+        self._remote, self._infos = remote, manifest.shards
+        self._ahead: FetchAhead | None = None
 
     @property
     def train(self) -> Split:
@@ -317,14 +330,32 @@ class PackedDataset:
             for shard in shards:
                 shard.check()
 
+    def fetch_ahead(self) -> None:
+        """Begins to fetch the shards of a dataset in an object store, those of training first.
+
+        A thread fetches them in order, until all are in the cache or it is full; a row whose shard
+        is not there yet is fetched when it is read, as always. Nothing is done for a dataset on
+        this machine.
+        """
+        if self._remote is not None and self._ahead is None:
+            infos = (info for name in ("train", "validation") for info in self._infos[name])
+            self._ahead = FetchAhead(self._remote, infos)
+
     def close(self) -> None:
-        """Closes the shards.
+        """Closes the shards, and ends the fetching ahead.
 
         Arrays that were given out stay valid. Reading on opens the shards again.
         """
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
         for shards in self._shards.values():
             for shard in shards:
                 shard.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the state without the thread that fetches ahead."""
+        return {**self.__dict__, "_ahead": None}
 
     def __enter__(self) -> Self:
         """Returns the dataset, closed at the end of the ``with``."""
@@ -345,15 +376,26 @@ class PackedDataset:
         return f"PackedDataset({str(self.path)!r}, seq_len={self.seq_len}, {rows})"
 
 
-def open_dataset(path: str | Path) -> PackedDataset:
+def open_dataset(path: StrPath) -> PackedDataset:
     """Opens the packed dataset in the folder ``path``: the OUT of ``sabiprep pack``.
 
     The manifest is checked against its own sha256, and each shard's size, schema and rows against
     the manifest; the shards' contents are not read (``sabiprep verify`` does that).
 
+    A dataset in an object store is named by its URL, as ``s3://BUCKET/OUT``. Each of its shards is
+    fetched into the cache when a row of it is first read, and held against its checksum and the
+    manifest then (`sabiprep.cache`).
+
     Raises:
-        DatasetError: If the dataset is unfinished, damaged, or of another format version.
+        DatasetError: If the dataset is unfinished, damaged, or of another format version, or its
+            object store cannot be reached or refuses access.
+        ConfigError: If a URL names no folder, or holds a password or a query.
+        SabiprepError: If ``obstore`` is not installed.
     """
+    if is_remote(path):
+        remote = RemoteFiles(path)
+        manifest = remote.open()
+        return PackedDataset(remote.folder, manifest, remote)
     folder = Path(path)
     dataset = PackedDataset(folder, read_manifest(folder))
     try:

@@ -264,7 +264,7 @@ def _pieces(dataset: PackedDataset, ids: npt.NDArray[np.int64]) -> list[str]:
     """
     with compiled():
         from sabiprep._core import Decoder
-    pieces: Any = pa.array(Decoder(dataset.path).pieces(pa.array(ids, pa.uint32())))
+    pieces: Any = pa.array(Decoder(dataset.folder).pieces(pa.array(ids, pa.uint32())))
     return [str(piece) for piece in pieces.to_pylist()]
 
 

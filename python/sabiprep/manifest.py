@@ -47,11 +47,19 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """One shard of the manifest: its file, relative to the dataset's folder, rows and bytes."""
+    """One shard of the manifest.
+
+    Attributes:
+        file: Its file, relative to the dataset's folder.
+        rows: Its rows.
+        size: Its bytes.
+        xxh3_128: The checksum of its content.
+    """
 
     file: str
     rows: int
     size: int
+    xxh3_128: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,16 +278,33 @@ def read_manifest(folder: Path) -> Manifest:
             known, its digest does not hold, or it contradicts itself.
     """
     path = folder / MANIFEST_FILE
-    content = _read(folder, path)
-    altered = f"copy the dataset again, or pack it again: sabiprep pack CORPUS {folder} --overwrite"
+    manifest = manifest_of(_read(folder, path), str(path), str(folder))
+    _refuse_ways_out(folder, manifest)
+    return manifest
+
+
+def manifest_of(content: bytes, file: str, dataset: str) -> Manifest:
+    """Returns the checked content of a manifest.
+
+    Args:
+        content: The bytes of the file.
+        file: The file, for errors.
+        dataset: The dataset, for errors.
+
+    Raises:
+        DatasetError: As `read_manifest`.
+    """
+    altered = (
+        f"copy the dataset again, or pack it again: sabiprep pack CORPUS {dataset} --overwrite"
+    )
     try:
         raw = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"not a JSON file: {error}", file=str(path), remedy=altered) from error
+        raise DatasetError(f"not a JSON file: {error}", file=file, remedy=altered) from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise DatasetError(
             "not the manifest of a packed dataset",
-            file=str(path),
+            file=file,
             remedy="name the OUT folder of sabiprep pack",
         )
     # Before the digest: another version may make its digest in another way.
@@ -293,22 +318,21 @@ def read_manifest(folder: Path) -> Manifest:
         raise DatasetError(
             f"format version {version!r}; this program reads version 1, and 2 of datasets with "
             "weights",
-            file=str(path),
+            file=file,
             remedy="use the sabiprep that wrote it, or pack it again with this one",
         )
     digest = raw.get("sha256")
     if not isinstance(digest, str) or digest != _own_digest(content, digest):
         raise DatasetError(
-            "altered since it was written: its sha256 does not hold", file=str(path), remedy=altered
+            "altered since it was written: its sha256 does not hold", file=file, remedy=altered
         )
     # A digest holds for a forged manifest too, so each field is checked all the same.
     try:
         manifest = _checked(raw)
     except (ValueError, RecursionError) as error:
         raise DatasetError(
-            f"a field is missing or cannot be right: {error}", file=str(path), remedy=altered
+            f"a field is missing or cannot be right: {error}", file=file, remedy=altered
         ) from error
-    _refuse_ways_out(folder, manifest)
     return manifest
 
 
@@ -395,7 +419,7 @@ def _checked(raw: dict[str, Any]) -> Manifest:
         for shard in split.shards:
             _require_plain(f"splits.{name}.shards.file", shard.file)
         shards[name] = tuple(
-            ShardInfo(shard.file, shard.rows, shard.bytes) for shard in split.shards
+            ShardInfo(shard.file, shard.rows, shard.bytes, shard.xxh3_128) for shard in split.shards
         )
     return Manifest(
         raw=raw,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 
+from sabiprep.errors import ConfigError
+
 StrPath = str | os.PathLike[str]
 
 SCHEMES = ("s3", "gs", "az", "http", "https")
@@ -55,3 +57,28 @@ def name(place: StrPath) -> str:
     if is_remote(place) and "/" not in text.split("://", 1)[1]:
         return ""
     return text.rpartition("/")[2]
+
+
+def checked(place: StrPath) -> str:
+    """Returns the place of a URL, which holds nothing but a bucket and a path.
+
+    Raises:
+        ConfigError: If it names no bucket, or holds a user, a password, a query or a fragment: a
+            URL is kept in files and shown, and those are secrets often. The message has none.
+    """
+    text = place_of(place)
+    scheme, rest = text.split("://", 1)
+    bucket = rest.partition("/")[0]
+    secret = "a user or a password" if "@" in bucket else "a query" if "?" in rest else "a fragment"
+    if "@" in bucket or "?" in rest or "#" in rest:
+        raise ConfigError(
+            f"a URL of {scheme}:// with {secret}, which may be a secret",
+            remedy=f"write {scheme}://BUCKET/FOLDER alone, and leave credentials to the "
+            "environment (docs/datasets.md)",
+        )
+    if not bucket or any(name in (".", "..") for name in rest.split("/")):
+        raise ConfigError(
+            f"{text!r} names no folder of an object store",
+            remedy=f"write it as {scheme}://BUCKET/FOLDER",
+        )
+    return text.rstrip("/")

@@ -22,6 +22,8 @@ from sabiprep.block import RAGGED_COLUMNS, REMEDY, WEIGHTS, Block, Limits, block
 from sabiprep.errors import DatasetError
 from sabiprep.files import open_regular
 from sabiprep.manifest import Manifest, ShardInfo
+from sabiprep.places import join
+from sabiprep.remote_dataset import RemoteFiles
 
 
 class _Mapped(NamedTuple):
@@ -36,10 +38,21 @@ class _Mapped(NamedTuple):
 class Shard:
     """A shard of a dataset, read block by block."""
 
-    def __init__(self, folder: Path, info: ShardInfo, manifest: Manifest) -> None:
-        """Describes a shard; nothing is opened yet."""
-        self.path = folder / info.file
+    def __init__(
+        self, folder: Path, info: ShardInfo, manifest: Manifest, remote: RemoteFiles | None = None
+    ) -> None:
+        """Describes a shard; nothing is opened yet.
+
+        Args:
+            folder: The folder of the dataset.
+            info: The entry of the shard in the manifest.
+            manifest: The manifest.
+            remote: The files of the dataset, if they are in an object store.
+        """
         self.rows = info.rows
+        self._info, self._remote = info, remote
+        self._path = folder / info.file
+        self._file = str(self._path) if remote is None else join(remote.place, info.file)
         self._size = info.size
         self._seq_len = manifest.seq_len
         self._id_dtype = manifest.id_dtype
@@ -64,12 +77,7 @@ class Shard:
         Raises:
             DatasetError: If the file is missing or contradicts the manifest.
         """
-        reader = self._open().reader
-        blocks = -(-self.rows // self._rows_per_block)
-        if reader.num_record_batches != blocks:
-            raise self._damaged(
-                f"{reader.num_record_batches} record batches, where the manifest makes it {blocks}"
-            )
+        blocks = len(self._open().blocks)
         if blocks:
             self._record_batch(blocks - 1)
 
@@ -87,7 +95,7 @@ class Shard:
         if block is None:
             batch = self._record_batch(index)
             first = index * self._rows_per_block
-            block = block_of(batch, self._seq_len, self._limits, file=str(self.path), first=first)
+            block = block_of(batch, self._seq_len, self._limits, file=self._file, first=first)
             self._blocks[index] = block
         return block
 
@@ -113,7 +121,8 @@ class Shard:
     def _open(self) -> _Mapped:
         """Returns the open file, mapped anew in a forked process."""
         # After a fork, a lock of Arrow's that another thread held would never be released.
-        if self._mapped is None or self._mapped.process != os.getpid():
+        mapped = self._mapped
+        if mapped is None or mapped.process != os.getpid():
             self._blocks = {}
             content = self._map()
             try:
@@ -132,13 +141,23 @@ class Shard:
                 raise self._damaged(f"not a readable Arrow file: {error}") from error
             if problem is not None:
                 raise self._damaged(problem)
-            self._mapped = _Mapped(os.getpid(), content, reader, blocks)
-        return self._mapped
+            count = -(-self.rows // self._rows_per_block)
+            if reader.num_record_batches != count:
+                raise self._damaged(
+                    f"{reader.num_record_batches} record batches, "
+                    f"where the manifest makes it {count}"
+                )
+            # Another thread may close the shard: it keeps what this one has opened.
+            mapped = self._mapped = _Mapped(os.getpid(), content, reader, blocks)
+            if self._remote is not None:
+                self._remote.opened(self, self._size)
+        return mapped
 
     def _map(self) -> memoryview:
         """Returns the mapped bytes of the file, of the size in the manifest."""
+        path = self._path if self._remote is None else self._remote.shard(self._info)
         try:
-            descriptor = open_regular(self.path)
+            descriptor = open_regular(path)
         except OSError as error:
             raise self._damaged(
                 f"a shard that cannot be read: {error.strerror or error}", error.errno
@@ -173,7 +192,7 @@ class Shard:
 
     def _damaged(self, message: str, errno: int | None = None) -> DatasetError:
         """Returns an error that names this shard."""
-        return DatasetError(message, file=str(self.path), remedy=REMEDY, errno=errno)
+        return DatasetError(message, file=self._file, remedy=REMEDY, errno=errno)
 
 
 def _schema_problem(schema: Any, seq_len: int, id_dtype: str, weighted: bool) -> str | None:

@@ -9,7 +9,6 @@ Every row has tensors of one length, so the loader's own collating stacks them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -62,7 +61,7 @@ class RowDataset(Dataset[RowTensors]):
         Raises:
             DatasetError: If there is no such dataset or split.
         """
-        self.dataset = out if isinstance(out, PackedDataset) else open_dataset(Path(out))
+        self.dataset = out if isinstance(out, PackedDataset) else open_dataset(out)
         self._rows = self.dataset[split]
 
     def __len__(self) -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 BUCKET = "corpora"
+AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"
+"""What moto asks for: the form of a signature, not its truth."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,24 @@ class ObjectStore:
         """Makes an empty bucket."""
         self._request("PUT", bucket)
 
+    def put_folder(self, folder: Path, key: str) -> None:
+        """Puts every file of a folder, under a key each that begins with ``key``."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put(f"{key}/{path.relative_to(folder)}", path.read_bytes())
+
+    def all_keys(self, bucket: str = BUCKET) -> list[str]:
+        """Returns the keys of all objects of a bucket."""
+        listed = self._request("GET", f"{bucket}?list-type=2").decode()
+        return re.findall("<Key>(.*?)</Key>", listed)
+
     def _request(self, method: str, path: str, content: bytes | None = None) -> bytes:
-        # moto asks for the form of a signature, not for its truth.
         headers = {
-            "Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request",
+            "Authorization": AUTHORIZATION,
             "Content-Type": "application/octet-stream",
         }
         request = urllib.request.Request(
-            f"{self.endpoint}/{quote(path)}", content, headers, method=method
+            f"{self.endpoint}/{quote(path, safe='/?=')}", content, headers, method=method
         )
         with urllib.request.urlopen(request) as answer:
             read: bytes = answer.read()

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from sabiprep.api import Progress
@@ -72,8 +71,8 @@ def export(
         raise ConfigError("out is None", remedy="name the folder of the dataset")
     started = time.monotonic()
     with (
-        open_dataset(Path(out)) as dataset,
-        new_folder(folder, apart_from=out, overwrite=overwrite) as made,
+        open_dataset(out) as dataset,
+        new_folder(folder, apart_from=dataset.folder, overwrite=overwrite) as made,
     ):
         form = FORMS[to](dataset, made)
         splits = _write(dataset, form, progress)

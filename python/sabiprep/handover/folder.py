@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from sabiprep.errors import ConfigError, OutputError, SabiprepError
 from sabiprep.options import StrPath, checked_path
+from sabiprep.places import is_remote
 
 MARKER = ".sabiprep-export.json"
 """Its first character hides it from tools that read every file of a folder."""
@@ -83,6 +84,11 @@ def new_folder(folder: StrPath, *, apart_from: StrPath, overwrite: bool) -> Iter
     checked_path("folder", folder)
     if folder is None:
         raise ConfigError("folder is None", remedy="name the folder to make")
+    if is_remote(folder):
+        raise ConfigError(
+            "exports are written to this machine alone",
+            remedy="name a folder here, and upload it afterwards",
+        )
     try:
         final = Path(folder).resolve()
         _refuse_nesting(folder, final, Path(apart_from).resolve())

@@ -23,6 +23,7 @@ from sabiprep.handover.report import ExportedTask, TasksReport
 from sabiprep.handover.texts import Texts, texts_of
 from sabiprep.manifest import MANIFEST_FILE, SourceInfo
 from sabiprep.options import PackOptions, StrPath, checked_path
+from sabiprep.places import is_remote
 
 TAG = "heldout"
 """The word by which `lm-eval` finds all of the tasks."""
@@ -72,6 +73,11 @@ def export_tasks(
     checked_path("corpus", corpus)
     if corpus is None:
         raise ConfigError("corpus is None", remedy="name the folder of the corpus")
+    if is_remote(corpus):
+        raise ConfigError(
+            "tasks are made from a corpus or a dataset on this machine",
+            remedy="copy it here, and name the copy",
+        )
     packed = Path(corpus, MANIFEST_FILE).is_file()
     if packed and (options.seq_len, options.tokenizer, options.seed) != (None, None, None):
         raise ConfigError(

@@ -50,7 +50,7 @@ class CoreTexts:
         """Loads the tokenizer of a dataset."""
         with compiled():
             from sabiprep._core import Decoder
-        self._decoder = Decoder(dataset.path)
+        self._decoder = Decoder(dataset.folder)
 
     def decode(
         self, ids_N: npt.NDArray[np.int64], lengths: npt.NDArray[Any] | Sequence[int]
