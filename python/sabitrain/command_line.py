@@ -14,7 +14,10 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 
+from sabiprep.cache import run_folder
 from sabiprep.errors import ConfigError
+from sabiprep.object_stores import Bucket
+from sabiprep.places import checked, is_remote, join, place_of
 from sabitrain.config import TrainConfig
 from sabitrain.config_file import CONFIG_FILE, check_preset, resolve
 
@@ -50,14 +53,20 @@ class _Base:
 
     def file(self) -> Path | None:
         """Returns the TOML file to read; by default, the file of the run to resume."""
-        if (
-            self.config is None
-            and self.resume
-            and self.run is not None
-            and (self.run / CONFIG_FILE).exists()
-        ):
-            return self.run / CONFIG_FILE
+        if self.config is None and self.resume and self.run is not None:
+            return _config_of(self.run)
         return self.config
+
+
+def _config_of(run: Path) -> Path | None:
+    """Returns the ``config.toml`` of a run, if there is one."""
+    if is_remote(run):
+        place = checked(run)
+        # The store comes first: another machine may have gone on with the run.
+        if Bucket(place).has(CONFIG_FILE):
+            return Path(join(place, CONFIG_FILE))
+        run = run_folder(place)
+    return run / CONFIG_FILE if (run / CONFIG_FILE).exists() else None
 
 
 def parse_command_line(
@@ -99,9 +108,9 @@ def parse_command_line(
     )
     # tyro is content with none of an option that may be repeated.
     if not config.data:
-        if base.resume and base.run is not None and not (base.run / CONFIG_FILE).exists():
+        if base.resume and base.run is not None and _config_of(base.run) is None:
             _refuse(
-                f"{base.run} holds no run to go on with\n"
+                f"{place_of(base.run)} holds no run to go on with\n"
                 "Remedy: name the folder of a run with --run, or begin one with --data OUT"
             )
         _refuse("--data is required: name the OUT of sabiprep pack")

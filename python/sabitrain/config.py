@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sabiprep.cache import run_folder
+from sabiprep.places import checked, is_remote, place_of
 from sabitrain.checkpoints.settings import CheckpointConfig
 from sabitrain.data.settings import BatchConfig, DataConfig, LengthConfig, MaskingConfig
 from sabitrain.evaluation.settings import EvaluationConfig
@@ -88,15 +90,16 @@ class RunConfig(Section):
     """The folder of a run, and how it begins or goes on."""
 
     run: Path = field(metadata=MAY_CHANGE)
-    """The folder for this run: configuration, metrics and checkpoints. It must be empty or new."""
+    """The folder for this run: configuration, metrics and checkpoints. It must be empty or new. A
+    URL of an object store (s3://BUCKET/RUN) is kept up from a folder of the cache."""
     preset: PresetName = field(default="nano", metadata=MAY_CHANGE)
     """Where the defaults below come from: nano trains on a CPU in minutes; checkpoint, the default
     with --init, trains on from one; the others are meant for a GPU.
     """
     init: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
-    """Start from the weights of a checkpoint of Hugging Face's layout: a folder, or
-    hf://OWNER/NAME[@REVISION]. It decides the model's shape; the datasets must be packed with its
-    tokenizer.
+    """Start from the weights of a checkpoint of Hugging Face's layout: a folder, its URL
+    (s3://BUCKET/FOLDER), or hf://OWNER/NAME[@REVISION]. It decides the model's shape; the datasets
+    must be packed with its tokenizer.
     """
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = field(
         default=None, metadata=THIS_SESSION
@@ -139,6 +142,16 @@ class RunConfig(Section):
             not (self.resume and self.overwrite),
             "resume goes on with a run and overwrite removes it: use one",
         )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run on this machine: ``run``, or one of the cache for a URL."""
+        return run_folder(checked(self.run)) if is_remote(self.run) else self.run
+
+    @property
+    def run_name(self) -> str:
+        """The run as the user named it."""
+        return place_of(self.run)
 
 
 # The settings of the last section come first, in help and files.

@@ -19,8 +19,11 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
-from sabiprep.errors import ConfigError
+from sabiprep.errors import ConfigError, SabiprepError
 from sabiprep.files import CONFIG_LIMIT, read_whole
+from sabiprep.object_stores import Bucket
+from sabiprep.places import is_remote, parent, place_of
+from sabiprep.places import name as name_of
 from sabitrain.config import PRESETS, TrainConfig
 from sabitrain.partial.settings import Phase
 from sabitrain.settings import Switch, names_where
@@ -107,9 +110,16 @@ def read_toml(file: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: If it cannot be read or is no TOML.
+        InputError: If it is in an object store that cannot be reached, or refuses access.
     """
     try:
-        return tomllib.loads(read_whole(file, CONFIG_LIMIT).decode("utf-8"))
+        if is_remote(file):
+            content = Bucket(parent(file)).read(name_of(file), CONFIG_LIMIT)
+        else:
+            content = read_whole(file, CONFIG_LIMIT)
+        return tomllib.loads(content.decode("utf-8"))
+    except SabiprepError:
+        raise
     except OSError as error:
         raise ConfigError(
             f"cannot be read: {error.strerror}",
@@ -157,7 +167,7 @@ def _toml_lines(values: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, value in values.items():
         if isinstance(value, Path):
-            value = str(value)
+            value = place_of(value)
         if isinstance(value, float) and not math.isfinite(value):
             lines.append(f"{name} = {value}")
         elif value is not None:

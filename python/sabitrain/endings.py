@@ -27,8 +27,8 @@ def errors_with_remedies(config: TrainConfig) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped by Ctrl-C at once; {saved_so_far(config.run)}",
-            file=str(config.run),
+            f"stopped by Ctrl-C at once; {saved_so_far(config.folder)}",
+            file=config.run_name,
             remedy=f"go on with: {resume_command(config)}",
         ) from None
     except torch.OutOfMemoryError as error:
@@ -40,5 +40,5 @@ def errors_with_remedies(config: TrainConfig) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise output_error(
-            error, "the run cannot go on", config.run, resume_command(config)
+            error, "the run cannot go on", config.folder, resume_command(config)
         ) from error

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from sabiprep.places import is_remote
 from sabitrain.checkpoints import files
 from sabitrain.checkpoints.adapter import bits_of, load_adapted
 from sabitrain.checkpoints.checkpoint import new_checkpoint, write_weights
@@ -23,6 +24,7 @@ from sabitrain.checkpoints.pretrained import (
     TOKENIZER_FILE,
     Pretrained,
 )
+from sabitrain.checkpoints.remote_checkpoint import fetch_checkpoint
 from sabitrain.data.tokenizer import CHAT_TEMPLATE
 from sabitrain.models.architecture import CausalModel, architecture_of
 
@@ -46,7 +48,7 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> None:
     """Writes the checkpoint of an adapter merged into its base.
 
     Args:
-        adapter: A folder of ``peft``'s format.
+        adapter: A folder of ``peft``'s format, or its URL in an object store.
         out: The folder to write.
         base: The checkpoint to merge into; by default, the one that the adapter names.
 
@@ -55,6 +57,8 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> None:
         TrainError: If the adapter or its base cannot be read, or they do not fit together.
         SabiprepError: If ``peft`` is not installed.
     """
+    if is_remote(adapter):
+        adapter = fetch_checkpoint(adapter)
     model, opened = load_adapted(adapter, base)
     with new_checkpoint(out, "the same command") as unfinished:
         config = json.dumps(_configuration(adapter, model, opened), indent=2)

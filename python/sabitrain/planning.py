@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from sabiprep.errors import TrainError
+from sabiprep.places import place_of
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import Step, make_batch, make_step, micro_batches
 from sabitrain.data.datasets import Datasets, open_datasets
@@ -111,7 +112,7 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
     sample = _sampled_steps(config, dataset, order, min(_SAMPLE, steps))
     spans = spans_of(config, steps)
     models = [_model(span.config, vocab_size) for span in spans]
-    names = [str(path) for path in config.datasets]
+    names = [place_of(path) for path in config.datasets]
     return Plan(
         parameters=models[0].n_parameters(),
         trained_parameters=max(model.n_trained() for model in models),

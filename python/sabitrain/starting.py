@@ -45,7 +45,7 @@ def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, 
         )
         return config, None
     # Any checkpoint of the run does, damaged ones too: all have one shape.
-    own = [folder for folder in folders(config.run) if (folder / CONFIG_FILE).exists()]
+    own = [folder for folder in folders(config.folder) if (folder / CONFIG_FILE).exists()]
     goes_on = config.resume and bool(own)
     folder, name = (own[-1], config.init) if goes_on else find_checkpoint(config.init, weights)
     base = dataclasses.replace(open_pretrained(folder, weights), name=name)

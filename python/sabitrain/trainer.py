@@ -21,6 +21,7 @@ from sabitrain.accumulation import Accumulation
 from sabitrain.checkpoints.fingerprint import fingerprint_of
 from sabitrain.checkpoints.history import History
 from sabitrain.checkpoints.pretrained import Pretrained
+from sabitrain.checkpoints.remote_run import Mirror, fetch_run
 from sabitrain.checkpoints.resuming import Start, find_start
 from sabitrain.checkpoints.run_folder import begin_run, plain_configuration, resume_command
 from sabitrain.checkpoints.trainer_state import Progress
@@ -67,8 +68,10 @@ def run_training(config: TrainConfig) -> Report:
         ConfigError: If a setting differs from the run to resume.
         TrainError: If the data does not fit the model, or three steps in a row could not be taken.
         OutputError: If the run folder is not empty, or cannot be written to.
+        InputError: If an object store cannot be reached, or refuses access.
         Interrupted: If Ctrl-C came twice.
     """
+    fetch_run(config)
     config, base = start_from(config)
     with open_datasets(config.datasets) as data:
         check_datasets(config, data, base)
@@ -82,10 +85,11 @@ def run_training(config: TrainConfig) -> Report:
         with (
             open_eval_data(config.eval_data, data, config.model.context) as others,
             errors_with_remedies(config),
-            begin_run(config),
+            begin_run(config) as mirror,
             StopRequest() as stop,
-            Trainer(config, data, device, stop, base, others) as trainer,
+            Trainer(config, data, device, stop, base, others, mirror) as trainer,
         ):
+            data.fetch_ahead()
             trainer.setup(notes)
             return trainer.run()
 
@@ -108,6 +112,7 @@ class Trainer:
         stop: StopRequest,
         base: Pretrained | None = None,
         others: Sequence[EvalData] = (),
+        mirror: Mirror | None = None,
     ) -> None:
         """Keeps its arguments; `setup` makes everything else.
 
@@ -118,8 +123,9 @@ class Trainer:
             stop: The listener for signals that ask the run to end.
             base: The checkpoint whose weights a new run starts from, if any.
             others: The datasets to score beside the held-out rows.
+            mirror: The run in an object store, if it is kept in one.
         """
-        self._base, self._others = base, others
+        self._base, self._others, self._mirror = base, others, mirror
         self.config, self.data, self.dataset = config, data, data.rows
         self.device, self.bf16, self.stop = device, runs_in_bf16(device), stop
         # Asked before the model takes some.
@@ -140,7 +146,7 @@ class Trainer:
             DatasetError: If a dataset differs from the run to resume.
             TrainError: If attention is wrong on the device, or every checkpoint is damaged.
         """
-        self.history = History(self.config.run, self.config.checkpoint)
+        self.history = History(self.config.folder, self.config.checkpoint)
         start = find_start(self.config, self.history, self.data, notes.append)
         # A resumed run trains with the settings of its checkpoint, whatever the command said.
         self.config, self.done = start.config, start.step
@@ -298,7 +304,15 @@ class Trainer:
             self.state.model, self.state.optimizers, self.state.guard, self.dataset, progress
         )
         self.saved_at = self.done
+        self._upload(self.saved)
         self.clock.seconds_to_save = self.clock.seconds - began
+
+    def _upload(self, saved: Path) -> None:
+        """Uploads a checkpoint and the record, if the run is kept in an object store."""
+        if self._mirror is not None:
+            self._mirror.say = self.console.say
+            self.console.between_steps("uploading")
+            self._mirror.upload(saved)
 
     def _plan_steps(self, start: Start, notes: list[str]) -> None:
         """Decides how steps are cut and computed, their rows, and the weights of their tokens."""
@@ -373,6 +387,8 @@ class Trainer:
             skip_batches=self.config.skip_batches,
         )
         self.console.say(f"going on from {saved}, after step {self.done:,}")
+        # It may be that the session before could not.
+        self._upload(saved)
 
     def _begin_validation(self) -> None:
         """Says how the run begins, and chooses the rows of its validations."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sabiprep.errors import OutputError
+from sabiprep.places import is_remote, place_of
 from sabitrain.checkpoints import files
 from sabitrain.checkpoints.adapter import ADAPTER_CONFIG_FILE, load_adapted, write_adapter
 from sabitrain.checkpoints.pretrained import (
@@ -70,6 +71,12 @@ def new_checkpoint(
     Raises:
         OutputError: If it exists, or something cannot be written.
     """
+    if is_remote(folder):
+        raise OutputError(
+            "a checkpoint is written to this machine",
+            file=place_of(folder),
+            remedy="name a folder, and upload it afterwards",
+        )
     if folder.exists():
         raise OutputError("there is a checkpoint already", file=str(folder))
     unfinished = files.unfinished_name(folder)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sabiprep.cache import write_at
 from sabiprep.files import open_regular
 
 
@@ -68,6 +69,10 @@ class Disk:
         """Adds bytes to an open file and hands them to the operating system."""
         file.write(content)
         file.flush()
+
+    def fill(self, descriptor: int, start: int, content: bytes) -> None:
+        """Writes bytes at a place of an open file; threads may fill several places at once."""
+        write_at(descriptor, start, content)
 
     def link(self, path: Path, target: str) -> None:
         """Makes a symbolic link to ``target``."""

@@ -61,7 +61,7 @@ class History:
         Raises:
             OutputError: If it cannot be written.
         """
-        folder = self._folder / f"step-{progress.step:08d}"
+        folder = self._folder / folder_name(progress.step)
         try:
             files.make_folder(self._folder)
             # Whole or damaged, a folder of that name would be in the way of the rename.
@@ -110,13 +110,11 @@ class History:
         if not (self.newest.is_symlink() and os.readlink(self.newest) == target):
             files.point(self.newest, target)
         found = self._all()
-        whole = [folder for folder in found if _step(folder) <= _step(newest)]
         # The link leads to the newest before any other is removed.
-        keep = set(whole[-self._config.keep_last :])
-        if self._config.keep_every:
-            keep |= {folder for folder in whole if _step(folder) % self._config.keep_every == 0}
+        steps = [_step(folder) for folder in found]
+        keep = kept_steps(steps, _step(newest), self._config)
         for folder in found:
-            if folder not in keep:
+            if _step(folder) not in keep:
                 # Under another name first: half a checkpoint must not be taken for one.
                 doomed = files.unfinished_name(folder)
                 files.remove(doomed)
@@ -138,6 +136,36 @@ def folders(run: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step)
 
 
+def kept_steps(steps: Sequence[int], newest: int, config: CheckpointConfig) -> set[int]:
+    """Returns the steps of the checkpoints to keep.
+
+    Args:
+        steps: The steps of all checkpoints, in order.
+        newest: The step of the newest; later ones were found damaged.
+        config: Which to keep.
+    """
+    whole = [step for step in steps if step <= newest]
+    keep = set(whole[-config.keep_last :])
+    if config.keep_every:
+        keep |= {step for step in whole if step % config.keep_every == 0}
+    return keep
+
+
+def folder_name(step: int) -> str:
+    """Returns the name of the folder of a checkpoint."""
+    return f"step-{step:08d}"
+
+
+def step_of(name: str) -> int:
+    """Returns the step of the checkpoint whose folder has a name."""
+    return int(name.removeprefix("step-"))
+
+
+def is_finished_name(name: str) -> bool:
+    """Returns whether a folder of a finished checkpoint has such a name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def is_ours(name: str) -> bool:
     """Returns whether an entry of ``RUN/checkpoints`` bears a name that a run gives."""
     return bool(_NAME.fullmatch(name) or _LEFT_OVER.fullmatch(name))
@@ -145,4 +173,4 @@ def is_ours(name: str) -> bool:
 
 def _step(folder: Path) -> int:
     """Returns the step of a checkpoint."""
-    return int(folder.name.removeprefix("step-"))
+    return step_of(folder.name)

@@ -11,6 +11,8 @@ from urllib.parse import unquote
 
 from sabiprep.errors import ConfigError, InputError
 from sabiprep.hub_requests import Place, fetched, hub_api, listed_paths, resolved_commit
+from sabiprep.places import is_remote, place_of
+from sabitrain.checkpoints.remote_checkpoint import fetch_checkpoint
 
 SCHEME = "hf://"
 _PATTERN = re.compile(r"hf://(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?:@(?P<revision>[^/]+))?/?")
@@ -22,14 +24,17 @@ def find_checkpoint(text: str, weights: bool = True) -> tuple[Path, str]:
     """Returns the folder of a checkpoint, and its name with the commit where it is of the Hub.
 
     Args:
-        text: A folder, or ``hf://OWNER/NAME[@REVISION]``.
+        text: A folder, a URL of an object store, or ``hf://OWNER/NAME[@REVISION]``.
         weights: Whether the weights are fetched too.
 
     Raises:
         ConfigError: If it is neither.
         InputError: If it cannot be found or fetched, or holds no safetensors.
-        SabiprepError: If ``huggingface_hub`` is not installed.
+        TrainError: If an object store holds no checkpoint there.
+        SabiprepError: If ``huggingface_hub`` or ``obstore`` is not installed.
     """
+    if is_remote(text):
+        return fetch_checkpoint(text, weights), place_of(text)
     if not text.startswith(SCHEME):
         return Path(text), text
     match = _PATTERN.fullmatch(text)

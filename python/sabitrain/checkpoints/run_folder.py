@@ -20,30 +20,37 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sabiprep.errors import ConfigError, OutputError
+from sabiprep.places import place_of
 from sabitrain.checkpoints import files, history
+from sabitrain.checkpoints.remote_run import (
+    EVENTS,
+    LOCK_FILE,
+    METRICS_FILE,
+    TENSORBOARD_FOLDER,
+    Mirror,
+    open_mirror,
+)
 from sabitrain.config import TrainConfig
 from sabitrain.config_file import CONFIG_FILE, resolve, to_toml
 from sabitrain.settings import names_where
 
-METRICS_FILE = "metrics.jsonl"
-LOCK_FILE = ".sabitrain.lock"
-TENSORBOARD_FOLDER = "tensorboard"
-EVENTS = "events.out.tfevents."
-"""How the names of TensorBoard's files begin."""
+__all__ = ["EVENTS", "LOCK_FILE", "METRICS_FILE", "TENSORBOARD_FOLDER", "begin_run"]
 
 
 @contextlib.contextmanager
-def begin_run(config: TrainConfig) -> Iterator[None]:
+def begin_run(config: TrainConfig) -> Iterator[Mirror | None]:
     """Makes the run folder and its ``config.toml``, unless there is a run to resume.
 
-    Inside the ``with`` no other run can begin in the folder, go on in it or replace it.
+    Inside the ``with`` no other run can begin in the folder, go on in it or replace it. A run in an
+    object store is locked there too; it is kept up by the `Mirror` that is yielded.
 
     Raises:
         ConfigError: If a path is not UTF-8.
         OutputError: If a run is at work in it, if it holds a run and neither ``resume`` nor
             ``overwrite`` is asked for, or if it holds anything else than a run.
+        InputError: If the object store of the run cannot be reached, or refuses access.
     """
-    run = config.run
+    run = config.folder
     # For its error alone, before anything is made.
     _written(config)
     with contextlib.ExitStack() as held:
@@ -55,7 +62,13 @@ def begin_run(config: TrainConfig) -> Iterator[None]:
             files.make_folder(run)
             # Held until the end of the run; a process that is killed lets go of it too.
             held.enter_context(files.Lock(lock))
+            mirror = held.enter_context(open_mirror(config, resume_command(config)))
+            if mirror is not None:
+                mirror.begin(overwrite=config.overwrite, resume=config.resume)
             _make_ready(config)
+            if mirror is not None:
+                # Before anything is trained: a place that cannot be written to is refused here.
+                mirror.upload_record()
         except BlockingIOError as error:
             holder = f" (process {error.strerror})" if error.strerror else ""
             raise OutputError(
@@ -66,12 +79,12 @@ def begin_run(config: TrainConfig) -> Iterator[None]:
             ) from error
         except OSError as error:
             raise files.output_error(error, "cannot be written to", run) from error
-        yield
+        yield mirror
 
 
 def _make_ready(config: TrainConfig) -> None:
     """Leaves in a locked run folder the run to go on with, or ``config.toml`` alone."""
-    run = config.run
+    run = config.folder
     # Again: the folder may have changed before the lock was taken.
     _refuse_foreign(run)
     present = {path.name for path in run.iterdir()} - {
@@ -171,14 +184,14 @@ def _refuse_change(name: str, before: Any, after: Any, config: TrainConfig) -> N
     raise ConfigError(
         f"{name} is {after!r}, but this run was begun with {before!r}, "
         "and its checkpoints hold for that alone",
-        file=str(config.run),
+        file=config.run_name,
         remedy=f"leave --{name.replace('_', '-')} out, or start another run",
     )
 
 
 def keep_skipped(config: TrainConfig) -> None:
     """Adds ``skip_batches`` to ``config.toml``, so that later sessions pass over them too."""
-    file = config.run / CONFIG_FILE
+    file = config.folder / CONFIG_FILE
     kept = resolve(None, file, {})
     skipped = tuple(sorted({*kept.skip_batches, *config.skip_batches}))
     # Not written where nothing changes: a run that only goes on leaves its file alone.
@@ -194,7 +207,7 @@ def plain_configuration(config: TrainConfig) -> dict[str, Any]:
             return {key: plain(inner) for key, inner in value.items()}
         if isinstance(value, tuple):
             return [plain(inner) for inner in value]
-        return str(value) if isinstance(value, Path) else value
+        return place_of(value) if isinstance(value, Path) else value
 
     result: dict[str, Any] = plain(dataclasses.asdict(config))
     # Datasets are known by their fingerprint, wherever they lie; what binds is how they are mixed.
@@ -207,7 +220,7 @@ def plain_configuration(config: TrainConfig) -> dict[str, Any]:
 def resume_command(config: TrainConfig, past: Sequence[int] = ()) -> str:
     """Returns the command that resumes a run, past the batches of the steps ``past``."""
     skip = sorted({*config.skip_batches, *past}) if past else ()
-    command = f"python -m sabitrain --run {shlex.quote(str(config.run))} --resume"
+    command = f"python -m sabitrain --run {shlex.quote(config.run_name)} --resume"
     return " ".join([command, "--skip-batches", *map(str, skip)] if skip else [command])
 
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from sabiprep.dataset import PackedDataset, open_dataset
-from sabiprep.errors import DatasetError
+from sabiprep.errors import SabiprepError
 from sabitrain.data.mixture import Mixture
 from sabitrain.data.rows import RowSource
 
@@ -29,6 +29,11 @@ class Datasets:
         """
         self.parts = tuple(parts)
         self.rows: RowSource = parts[0] if len(parts) == 1 else Mixture(parts)
+
+    def fetch_ahead(self) -> None:
+        """Begins to fetch the shards of datasets in object stores, dataset by dataset."""
+        for part in self.parts:
+            part.fetch_ahead()
 
     def close(self) -> None:
         """Closes the datasets."""
@@ -61,7 +66,7 @@ def open_datasets(paths: Sequence[Path]) -> Datasets:
             parts.append(open_dataset(path))
         return Datasets(parts)
     # Those that were opened before the error are closed: their files would stay mapped.
-    except DatasetError:
+    except SabiprepError:
         for part in parts:
             part.close()
         raise

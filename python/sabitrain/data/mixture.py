@@ -161,7 +161,9 @@ def _controls(dataset: PackedDataset) -> tuple[int | None, ...]:
     return dataset.bos_id, dataset.eos_id, dataset.pad_id
 
 
-def _require_same(theirs: object, own: object, what: str, path: Path, first: Path) -> None:
+def _require_same(
+    theirs: object, own: object, what: str, path: Path | str, first: Path | str
+) -> None:
     """Raises `DatasetError` unless two values are the same."""
     if theirs != own:
         raise DatasetError(

@@ -42,8 +42,8 @@ class RowSource(Protocol):
     """
 
     @property
-    def path(self) -> Path:
-        """The folder, for messages; a mixture gives the folder of its first dataset."""
+    def path(self) -> Path | str:
+        """The folder or the URL, for messages; a mixture gives that of its first dataset."""
 
     @property
     def fingerprint(self) -> str:

@@ -44,8 +44,9 @@ class DataConfig(Section):
     data: Annotated[
         tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="OUT[=WEIGHT]")
     ]
-    """The packed dataset: the OUT of `sabiprep pack`. Several, each with its weight, are mixed, as
-    --data A=0.7 --data B=0.3; the weights are shares of the rows of a step."""
+    """The packed dataset: the OUT of `sabiprep pack`, or its URL (s3://BUCKET/OUT). Several, each
+    with its weight, are mixed, as --data A=0.7 --data B=0.3; the weights are shares of the rows of
+    a step."""
     data_end: Annotated[
         tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="OUT=WEIGHT")
     ] = ()

@@ -44,9 +44,9 @@ def open_outputs(start: Start, steps: int, device: torch.device) -> Iterator[Out
     clock = Clock(steps, config.hours, start.step, start.seconds)
     with (
         open_console(clock) as console,
-        open_tensorboard(config.tensorboard, config.run, start.step) as tensorboard,
+        open_tensorboard(config.tensorboard, config.folder, start.step) as tensorboard,
         Metrics(
-            config.run / METRICS_FILE,
+            config.folder / METRICS_FILE,
             console,
             clock,
             device,

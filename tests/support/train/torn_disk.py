@@ -52,6 +52,12 @@ class TornDisk(Disk):
             _die()
         super().append(file, content)
 
+    def fill(self, descriptor: int, start: int, content: bytes) -> None:
+        if self._is_torn():
+            super().fill(descriptor, start, content[: len(content) // 2])
+            _die()
+        super().fill(descriptor, start, content)
+
     def link(self, path: Path, target: str) -> None:
         self._tear_before()
         super().link(path, target)
