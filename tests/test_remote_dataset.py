@@ -275,6 +275,33 @@ def test_the_file_that_is_fetched_is_never_the_one_removed(
         assert len(shards_held(machine)) == 1
 
 
+def test_room_is_made_from_what_was_used_longest_ago_and_nobody_holds(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entry(path: Path, used: int) -> Path:
+        path.mkdir(parents=True)
+        (path / "file").write_bytes(bytes(100))
+        os.utime(path, ns=(used, used))
+        return path
+
+    oldest, held, newest = (
+        entry(machine / "checkpoints" / "a", 1),
+        entry(machine / "datasets" / "b", 2),
+        entry(machine / "checkpoints" / "c", 3),
+    )
+    run = entry(machine / "runs" / "d", 0)
+    descriptor = cache.hold(held)
+    os.utime(held, ns=(2, 2))
+    monkeypatch.setenv("SABIPREP_CACHE_GB", repr(300 / 1e9))
+    cache.make_room(100, keep=machine / "shards" / "new")
+    assert [path.exists() for path in (oldest, held, newest, run)] == [False, True, True, True]
+    cache.make_room(200, keep=machine / "shards" / "new")
+    assert [path.exists() for path in (held, newest, run)] == [True, False, True]
+    os.close(descriptor)
+    cache.make_room(300, keep=machine / "shards" / "new")
+    assert [path.exists() for path in (held, run)] == [False, True]
+
+
 def test_threads_fetch_a_shard_once(local: Path, proxy: Proxy) -> None:
     with open_dataset(OUT) as dataset:
         read: list[int] = []

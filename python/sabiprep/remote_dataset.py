@@ -113,6 +113,9 @@ class RemoteFiles:
         tokenizer = self._bucket.read(manifest.tokenizer_file, TOKENIZER_LIMIT)
         make_room(len(content) + len(tokenizer), keep=self.folder)
         unfinished = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(8)}")
+        unfinished.mkdir(parents=True)
+        # Another process that makes room leaves it alone.
+        held = hold(unfinished)
         try:
             for name, written in (
                 (manifest.tokenizer_file, tokenizer),
@@ -128,6 +131,7 @@ class RemoteFiles:
             shutil.copytree(unfinished, self.folder, dirs_exist_ok=True)
             self._hold()
         finally:
+            os.close(held)
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def _warn(self, manifest: Manifest) -> None:

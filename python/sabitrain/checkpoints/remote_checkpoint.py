@@ -158,6 +158,8 @@ def _fetch(bucket: Bucket, heads: dict[str, Head], folder: Path) -> None:
     make_room(sum(head.size for head in heads.values()), keep=folder)
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
     unfinished.mkdir(parents=True)
+    # Another process that makes room leaves it alone.
+    held = hold(unfinished)
     try:
         for file, head in heads.items():
             if not file.endswith(".safetensors") and head.size > max(CONFIG_LIMIT, MANIFEST_LIMIT):
@@ -174,4 +176,5 @@ def _fetch(bucket: Bucket, heads: dict[str, Head], folder: Path) -> None:
             if not folder.is_dir():
                 raise
     finally:
+        os.close(held)
         shutil.rmtree(unfinished, ignore_errors=True)
