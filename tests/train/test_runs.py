@@ -281,11 +281,14 @@ def test_it_needs_the_loader_of_sabiprep_and_never_its_extension():
     assert {name for name in imported if name.split(".")[0] == "sabiprep"} == {
         f"sabiprep.{module}"
         for module in (
+            "cache",
             "dataset",
             "doc_id",
             "errors",
             "files",
             "hub_requests",
+            "object_stores",
+            "places",
             "terminal",
             "tokenizer_file",
         )
