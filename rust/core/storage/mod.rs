@@ -24,6 +24,7 @@ mod zip;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -78,6 +79,11 @@ pub trait Storage: fmt::Debug + Send + Sync {
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
     /// Opens a file for reading, whatever its kind, and does not wait for its content.
     fn open(&self, path: &Path) -> io::Result<Box<dyn StoredFile>>;
+    /// Returns a range of a file of ours, which nothing changes once it is there; `None` where that
+    /// is no faster than to open the file.
+    fn read_at(&self, _path: &Path, _range: Range<u64>) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
     /// Begins a file that appears as `path` once it is published.
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
     /// Makes a folder and the folders above it.

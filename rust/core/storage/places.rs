@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::remote::{Remote, is_remote};
@@ -54,6 +55,10 @@ impl Storage for Places {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn StoredFile>> {
         self.of(path).open(path)
+    }
+
+    fn read_at(&self, path: &Path, range: Range<u64>) -> io::Result<Option<Vec<u8>>> {
+        self.of(path).read_at(path, range)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {

@@ -266,6 +266,12 @@ impl dyn Storage + '_ {
 
     /// Reads `len` bytes of a file of ours, from `offset` on.
     pub(crate) fn bytes_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let range = offset..offset.saturating_add(len as u64);
+        match self.read_at(path, range).map_err(|error| disturbed(path, &error))? {
+            Some(bytes) if bytes.len() == len => return Ok(bytes),
+            Some(_) => return Err(disturbed(path, &io::ErrorKind::UnexpectedEof.into())),
+            None => {}
+        }
         let (mut file, size) = self.open_regular(ErrorKind::Dataset, path)?;
         if offset.checked_add(len as u64).is_none_or(|end| end > size) {
             return Err(disturbed(path, &io::ErrorKind::UnexpectedEof.into()));

@@ -33,7 +33,7 @@ use crate::error::Fault;
 use lock::{Locks, RemoteLock, Terms};
 use place::{Place, Scheme};
 pub(crate) use place::{below, is_listed, is_remote, split_store};
-use read::{RemoteFile, described, head};
+use read::{RemoteFile, described, head, range_of};
 use runtime::wait;
 use trouble::{Trouble, explained, kind_of};
 use write::NewRemoteFile;
@@ -227,6 +227,11 @@ impl Storage for Remote {
             }
             None => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    fn read_at(&self, path: &Path, range: Range<u64>) -> io::Result<Option<Vec<u8>>> {
+        let (bucket, key) = self.at(path)?;
+        range_of(bucket, key, range).map(|bytes| Some(bytes.into()))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {

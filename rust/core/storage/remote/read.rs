@@ -62,7 +62,8 @@ impl RemoteFile {
 
     /// Asks for `range`.
     fn ask(&mut self, range: Range<u64>) -> io::Result<()> {
-        let fetch = fetch(Arc::clone(&self.bucket), Arc::clone(&self.object), range.clone());
+        let object = Wanted::Version(Arc::clone(&self.object));
+        let fetch = fetch(Arc::clone(&self.bucket), object, range.clone());
         self.held.push_back(Held { range, piece: Piece::Coming(Running::start(fetch)?) });
         Ok(())
     }
@@ -173,13 +174,36 @@ pub(super) fn described(object: &ObjectMeta) -> Metadata {
     Metadata { kind: FileKind::Regular, size: object.size, modified }
 }
 
-/// Returns the bytes of a range of an object. What breaks off is taken up where it broke, as long as
-/// the patience with the store lasts without a byte.
-async fn fetch(
+/// The object that a range is wanted of.
+enum Wanted {
+    /// This version of it.
+    Version(Arc<ObjectMeta>),
+    /// Whatever version there is.
+    Any(object_store::path::Path),
+}
+
+impl Wanted {
+    /// Returns the name of the object.
+    fn location(&self) -> &object_store::path::Path {
+        match self {
+            Self::Version(object) => &object.location,
+            Self::Any(location) => location,
+        }
+    }
+}
+
+/// Returns the bytes of a range of an object that nothing changes once it is there.
+pub(super) fn range_of(
     bucket: Arc<Bucket>,
-    object: Arc<ObjectMeta>,
+    key: object_store::path::Path,
     range: Range<u64>,
 ) -> io::Result<Bytes> {
+    wait(fetch(bucket, Wanted::Any(key), range))
+}
+
+/// Returns the bytes of a range of an object. What breaks off is taken up where it broke, as long as
+/// the patience with the store lasts without a byte.
+async fn fetch(bucket: Arc<Bucket>, object: Wanted, range: Range<u64>) -> io::Result<Bytes> {
     let len = (range.end - range.start) as usize;
     let mut bytes = BytesMut::with_capacity(len);
     let (mut pause, mut since) = (PAUSES.start, Instant::now());
@@ -215,22 +239,22 @@ async fn fetch(
 /// Adds the bytes of a range of an object, up to where the answer breaks off.
 async fn fetch_once(
     bucket: &Bucket,
-    object: &ObjectMeta,
+    wanted: &Wanted,
     range: Range<u64>,
     bytes: &mut BytesMut,
 ) -> object_store::Result<()> {
-    let options = GetOptions {
+    let mut options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+    if let Wanted::Version(object) = wanted {
+        options.if_match.clone_from(&object.e_tag);
         // A condition by time is all that there is where a server names no versions.
-        if_unmodified_since: match object.e_tag {
-            None if described(object).modified.is_some() => Some(object.last_modified),
-            _ => None,
-        },
-        if_match: object.e_tag.clone(),
-        range: Some(GetRange::Bounded(range)),
-        ..GetOptions::default()
-    };
-    let answer = bucket.store.get_opts(&object.location, options).await?;
-    if answer.meta.size != object.size {
+        if object.e_tag.is_none() && described(object).modified.is_some() {
+            options.if_unmodified_since = Some(object.last_modified);
+        }
+    }
+    let answer = bucket.store.get_opts(wanted.location(), options).await?;
+    if let Wanted::Version(object) = wanted
+        && answer.meta.size != object.size
+    {
         return Err(object_store::Error::Precondition {
             path: object.location.to_string(),
             source: "its size is another".into(),
