@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::plan::{PackOptions, Plan};
+use crate::storage::is_listed;
 use crate::write::{Stage, State};
 
 /// Loads the plan of a run.
@@ -62,6 +63,10 @@ pub(super) fn refuse_many_splits(plan: &Plan) -> Result<()> {
 /// its own input.
 pub(super) fn refuse_nesting(plan: &Plan, out: &Path, context: &Context<'_>) -> Result<()> {
     let storage = context.storage;
+    if !is_listed(out) {
+        // No run writes there, as is told when it would begin.
+        return Ok(());
+    }
     let Ok(real_out) = storage.canonicalize(out) else { return Ok(()) };
     if !storage.is_folder(&real_out) {
         return Ok(());
