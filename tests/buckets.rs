@@ -2,6 +2,7 @@
 //! of a run on a disk. A dataset is there whole or not at all.
 
 #![expect(clippy::disallowed_methods, reason = "it looks at the files that the core leaves")]
+#![allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

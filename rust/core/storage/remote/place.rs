@@ -115,11 +115,10 @@ impl Place {
         let mut parts: Vec<&str> = Vec::new();
         for part in inner.split('/') {
             match part {
-                "" | "." => {}
                 ".." if parts.pop().is_none() => {
                     return refuse("leads out of its bucket by ..", "leave .. out");
                 }
-                ".." => {}
+                "" | "." | ".." => {}
                 part => parts.push(part),
             }
         }

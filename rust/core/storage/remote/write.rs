@@ -75,12 +75,11 @@ impl NewRemoteFile {
     /// Sends what the buffer holds as the next part.
     fn send(&mut self) -> io::Result<()> {
         let bucket = Arc::clone(&self.bucket);
-        let upload = match &mut self.upload {
-            Some(upload) => upload,
-            None => {
-                let begun = wait(bucket.ask(|| bucket.store.put_multipart(&self.key)))?;
-                self.upload.insert(Mutex::new(begun))
-            }
+        let upload = if let Some(upload) = &mut self.upload {
+            upload
+        } else {
+            let begun = wait(bucket.ask(|| bucket.store.put_multipart(&self.key)))?;
+            self.upload.insert(Mutex::new(begun))
         };
         if self.sending.len() >= AHEAD
             && let Some(first) = self.sending.pop_front()
@@ -148,10 +147,7 @@ async fn complete(
     let (mut pause, since) = (PAUSES.start, Instant::now());
     let mut is_lost = false;
     loop {
-        let error = match upload.complete().await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
+        let Err(error) = upload.complete().await else { return Ok(()) };
         match kind_of(&error) {
             Trouble::Passing if since.elapsed() < bucket.patience => is_lost = true,
             Trouble::Missing if is_lost => {
