@@ -176,7 +176,7 @@ fn a_change_between_two_reads_is_an_error() {
 fn one_run_holds_a_lock_and_a_lock_that_was_left_is_taken_over() {
     let (mut first, store) = remote();
     let path = Path::new("s3://b/out/.work/lock");
-    first.terms = Terms { renewed: Duration::from_millis(100), left: Duration::from_millis(2000) };
+    first.terms = Terms { renewed: Duration::from_millis(100), left: Duration::from_secs(2) };
     let mut second = Remote::over(ROOT, store.clone());
     second.terms = first.terms;
     let lock = first.lock(path).unwrap().unwrap();
