@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from sabiprep.errors import SabiprepError
 
@@ -19,9 +20,9 @@ def import_bitsandbytes(purpose: str) -> Any:
     Raises:
         SabiprepError: If it is not installed.
     """
-    # On the CPU, whatever device the caller makes tensors on: on one without memory the tables that
-    # the module keeps would have no numbers.
-    with torch.device("cpu"):
+    # On the CPU and with numbers, whatever the caller makes tensors on and of: the module keeps
+    # tables.
+    with unset_fake_temporarily(), torch.device("cpu"):
         try:
             functional = importlib.import_module("bitsandbytes.functional")
         except ImportError as error:
