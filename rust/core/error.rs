@@ -84,7 +84,8 @@ pub struct Error {
 }
 
 /// The failures of the operating system that an error keeps when another process reads it.
-const SENT_KINDS: [(&str, io::ErrorKind); 6] = [
+const SENT_KINDS: [(&str, io::ErrorKind); 7] = [
+    ("timed out", io::ErrorKind::TimedOut),
     ("not found", io::ErrorKind::NotFound),
     ("permission denied", io::ErrorKind::PermissionDenied),
     ("already exists", io::ErrorKind::AlreadyExists),

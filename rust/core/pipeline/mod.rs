@@ -323,6 +323,12 @@ impl<'a> Run<'a> {
             Err(error) if matches!(error.kind, ErrorKind::Output | ErrorKind::System) => {
                 Err(resumable(error))
             }
+            // A store of the network may work again; its error says how to go on.
+            Err(error) if error.io_kind == Some(std::io::ErrorKind::TimedOut) => {
+                // Best effort: it may be the store of this folder that fails.
+                let _ = store.keep();
+                Err(error)
+            }
             Err(error) => {
                 folder.abandon();
                 Err(error)
