@@ -1,13 +1,12 @@
-"""Where the time goes when a corpus is packed by many workers: a simulation from measured rates.
+"""Where the time goes when a corpus is packed by many workers: a simulation.
 
     python benches/scaling.py                       # 1 TB by 1 to 1,000 workers on a shared disk
     python benches/scaling.py --bucket --terabytes 10
 
 Each phase is simulated event by event: the leader hands out orders at its own rate, a worker takes
 the next when it has done one, the storage serves all readers together at no more than its
-bandwidth, and a request waits for its latency. What the simulation takes as given (``Rates``) is
-measured on one core of the machine of benches/README.md, but for the storage, whose numbers are
-those of its kind.
+bandwidth, and a request waits for its latency. Of what the simulation takes as given (``Rates``),
+the rate of map is that of one core of the machine of benches/README.md; the others are assumed.
 """
 
 from __future__ import annotations
