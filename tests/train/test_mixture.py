@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sabiprep.errors import ConfigError, DatasetError
@@ -47,6 +47,7 @@ def row_of(split: MixedRows, row: int) -> dict:
 weights = st.floats(0.01, 10)
 
 
+@settings(deadline=None)
 @given(
     mix=st.lists(st.tuples(st.integers(1, 30), weights, weights), min_size=2, max_size=4),
     per_step=st.integers(1, 40),
