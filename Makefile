@@ -17,7 +17,7 @@ ADAPT_RUN := --batch.tokens 2048 --optim.lr 4e-3 --eval-every 0 --answers 0
 # The folder of Naija's texts (MAFAND, Global Voices) for adapt-demo; the example corpus where there is none.
 NAIJA ?= ../shared/corpora/naija
 
-.PHONY: help setup demo adapt-demo test lint bench clean
+.PHONY: help setup demo adapt-demo test test-rust test-python lint lint-rust lint-python bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -57,13 +57,22 @@ adapt-demo: setup ## Add Yorùbá to a small English model: bits per byte and to
 	$(BIN)/python -m sabitrain --init $(ADAPT)/adapted --data $(ADAPT)/adapted-data --eval-data yor=$(ADAPT)/adapted-data --run $(ADAPT)/adapted-run $(ADAPT_RUN) --max-steps 150
 	$(BIN)/python examples/adapt_demo.py table $(ADAPT)
 
-test: setup ## Run the tests of the Rust core and of both packages.
+test: test-rust test-python ## Run the tests of the Rust core and of both packages.
+
+test-rust:
 	cargo test --release --quiet --package sabiprep
+
+# After the others, also with --jobs: some tests lose machines and wait for what is silent.
+test-python: setup | test-rust
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 
-lint: setup ## Check format, types and style, Rust and Python.
+lint: lint-rust lint-python ## Check format, types and style, Rust and Python.
+
+lint-rust:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets --quiet -- --deny warnings
+
+lint-python: setup
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy --no-error-summary

@@ -208,7 +208,15 @@ impl Case {
             self.reference.keys().collect::<Vec<_>>(),
             "{case}"
         );
-        assert!(seen == self.reference, "{case}: the bytes differ");
+        for (name, bytes) in &seen {
+            let expected = &self.reference[name];
+            assert!(
+                bytes == expected,
+                "{case}: {name} differs:\n{}\n-- and not\n{}",
+                String::from_utf8_lossy(bytes),
+                String::from_utf8_lossy(expected)
+            );
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Probes: strings whose ids reveal whether a tokenizer is the one that made a dataset.
 
+use std::sync::LazyLock;
+
 use super::form::Form;
 use crate::error::{Error, Result};
 use crate::panics::caught;
@@ -7,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the `tokenizers` library that the core is built with.
 const TOKENIZERS: &str = "0.23.2";
+
+/// The version of the regex engine. Asked once: its library writes the answer anew into one buffer,
+/// which may be empty or half written for another thread.
+static ONIGURUMA: LazyLock<String> = LazyLock::new(onig::version);
 
 const STRINGS: [&str; 8] = [
     "The quick brown fox.",
@@ -51,7 +57,7 @@ pub(crate) fn probes(form: &Form) -> Result<Vec<Probe>> {
 
 /// Returns the name and version of the library and its regex engine.
 pub(crate) fn library() -> String {
-    format!("tokenizers {TOKENIZERS}, oniguruma {}", onig::version())
+    format!("tokenizers {TOKENIZERS}, oniguruma {}", *ONIGURUMA)
 }
 
 /// Returns the versions of the Unicode tables in use.
@@ -62,13 +68,23 @@ pub(crate) fn unicode() -> String {
         "content keys by Unicode {major}.{minor}.{tiny}, \
          normalizers by {nfc_major}.{nfc_minor}.{nfc_tiny}, \
          classes by oniguruma {}",
-        onig::version()
+        *ONIGURUMA
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_whole_when_many_threads_ask() {
+        let ask = || (0..10_000).map(|_| unicode()).collect::<std::collections::BTreeSet<_>>();
+        let seen: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(seen.len(), 1, "{seen:?}");
+    }
 
     #[test]
     fn the_version_named_is_the_version_locked() {

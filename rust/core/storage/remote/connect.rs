@@ -76,6 +76,8 @@ fn is_set(name: &str) -> bool {
 
 /// Opens the store of a place.
 pub(super) fn connect(place: &Place, patience: Duration) -> io::Result<Arc<dyn ObjectStore>> {
+    // Fails where it is done already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match place.scheme {
         Scheme::S3 => s3(place.store(), patience),
         Scheme::Gs => gs(place.store(), patience),
