@@ -14,24 +14,37 @@ import json
 from itertools import count
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from sabiprep.dataset import open_dataset
 from sabiprep.errors import InputError
 from support import oracle, packer
-from support.any_corpus import Corpus, corpora, properties, write_corpus
+from support.any_corpus import Corpus, Source, corpora, properties, write_corpus
 from support.expected_packing import UNFIT, Expectations, content
 from support.one_source import LABEL, one_source
 from support.oracle import DATA
 from support.packing_check import check, check_rows
-from support.slow_reader import read
+from support.slow_reader import File, read
 from support.strategies import tokenizer_json
 
 number = count()
 
+MARKED = [File("a.txt", "text", b"one\n\xef\xbb\xbftwo\n\n\xef\xbb\xbf\n\xef\xbb\xbf<translate>")]
+PUT_TOGETHER = Source(
+    "a",
+    MARKED,
+    [("target", "{{ text }}")],
+    "drop",
+    epochs=1.0,
+    loss="target_only",
+    duplicates="keep",
+)
+"""Files put together, with the mark that each began with."""
+
 
 @settings(properties, max_examples=150)
 @given(corpora())
+@example(Corpus([PUT_TOGETHER], frozenset(), "bytes", False, 64, 0.0, 0, "best_fit"))
 def test_a_dataset_holds_what_the_oracle_makes_of_its_corpus(
     tmp_path: Path, corpus: Corpus
 ) -> None:

@@ -40,8 +40,8 @@ def read(file: File) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
             return
         if offset <= len(file.content):
             line = line.removesuffix(b"\r")
-        if start == 0:
-            line = line.removeprefix("\ufeff".encode())
+        # At the start of the file, or where files were put together.
+        line = line.removeprefix("\ufeff".encode())
         if file.format == "tsv" and header is None:
             header = line.decode().split("\t")
         elif not _blank(line, file.format):
