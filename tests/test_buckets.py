@@ -301,6 +301,7 @@ def test_a_killed_run_goes_on_from_another_process(
         (("s3://none/corpus", None), "no such bucket"),
         ((f"s3://{BUCKET}/nowhere", None), "no such corpus folder"),
         (("s4://bucket/corpus", None), "scheme that is not known"),
+        ((f"{CORPUS}?X-Amz-Signature=telltale-secret-key", None), r"goes on with \? or #"),
         (("https://me:telltale-secret-key@host/c", None), "name and a password"),
         (("http://127.0.0.1:9/c?sig=telltale-secret-key", None), r"goes on with \? or #"),
         ((None, "s4://bucket/out"), "scheme that is not known"),
@@ -314,9 +315,16 @@ def test_places_that_cannot_serve_are_refused(
 ) -> None:
     with pytest.raises((InputError, OutputError, ConfigError), match=what) as raised:
         sabiprep.pack(given[0] or CORPUS, given[1] or out)
-    assert raised.value.file is not None and "://" in raised.value.file
-    assert raised.value.remedy
-    assert not any(secret in str(raised.value) for secret in SECRETS.values())
+    refusals = [raised.value]
+    # What opens no store is no folder without a corpus.toml to those that would guess one.
+    for look in (sabiprep.plan, sabiprep.init) if given[0] else ():
+        with pytest.raises((InputError, OutputError, ConfigError), match=what) as raised:
+            look(given[0])
+        refusals.append(raised.value)
+    for error in refusals:
+        assert error.file is not None and "://" in error.file
+        assert error.remedy
+        assert not any(secret in str(error) for secret in SECRETS.values())
 
 
 def test_missing_and_wrong_credentials_are_told(
@@ -324,6 +332,8 @@ def test_missing_and_wrong_credentials_are_told(
 ) -> None:
     denied = b"<Error><Code>AccessDenied</Code><Message>telltale-secret-key</Message></Error>"
     server.fault_of = lambda request: answers(403, denied)
+    with pytest.raises(PermissionError, match="the store denies access"):
+        sabiprep.plan(CORPUS)
     with pytest.raises(PermissionError, match="the store denies access") as raised:
         sabiprep.pack(CORPUS, out)
     assert "AWS_ACCESS_KEY_ID" in str(raised.value) and "telltale" not in str(raised.value)
@@ -334,6 +344,8 @@ def test_missing_and_wrong_credentials_are_told(
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(PermissionError, match="no credentials for S3 are found"):
         sabiprep.pack(CORPUS, out)
+    with pytest.raises(PermissionError, match="no credentials for S3 are found"):
+        sabiprep.plan(CORPUS)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "telltale-secret-key")
     with pytest.raises(SabiprepError, match="AccessKeyId") as raised:
         sabiprep.pack(CORPUS, out)

@@ -154,3 +154,16 @@ def test_lines_of_progress_are_few(
     assert lines[1].startswith(f"{PHASES['map']}: 4") and lines[1].endswith("MB/s · 10,000 tokens")
     assert "1,000 records · 20.0 MB/s" in lines[1]
     assert lines[4] == f"{PHASES['reduce']}: 70% · 7 rows"
+
+
+def test_lines_of_a_plan_that_takes_long_had_nothing_behind_the_colon(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [0.0]
+    monkeypatch.setattr("sabiprep.progress.time.monotonic", lambda: times[-1])
+    told = ProgressLines()
+    for seconds in (0.0, 6.0, 12.0):
+        times.append(seconds)
+        told("plan", 0, 0, 0, 0)
+    plan = PHASES["plan"]
+    assert capsys.readouterr().err.splitlines() == [f"{plan}: 6 s", f"{plan}: 12 s"]

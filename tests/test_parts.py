@@ -84,6 +84,8 @@ def test_finishing_names_the_parts_that_are_missing(place: Path, tmp_path: Path)
         with pytest.raises(OutputError, match="part 2, 4 of 4") as refused:
             attempt(place / "corpus", out, options(place))
         assert "--part 2/4" in str(refused.value)
+        # `finish` has no such option.
+        assert "same command with --resume" not in str(refused.value)
     # What the remedies say works: the missing parts, or the rest on this machine.
     alone = tmp_path / "alone"
     shutil.copytree(out, alone)
@@ -153,8 +155,11 @@ def test_parts_of_different_runs_do_not_mix(place: Path, tmp_path: Path) -> None
     sabiprep.pack_part(place / "corpus", out, 1, 2, options(place))
     with pytest.raises(OutputError, match="in 2 parts, not in 3"):
         sabiprep.pack_part(place / "corpus", out, 1, 3, options(place))
-    with pytest.raises(OutputError, match="configuration was changed"):
+    with pytest.raises(OutputError, match="configuration was changed") as refused:
         sabiprep.pack_part(place / "corpus", out, 2, 2, options(place, seed=99))
+    # No part takes --overwrite.
+    assert "all parts take the same" in str(refused.value)
+    assert "--overwrite" not in str(refused.value)
     with pytest.raises(OutputError, match="cannot be replaced by one part"):
         sabiprep.pack_part(place / "corpus", out, 2, 2, options(place, overwrite=True))
     with pytest.raises(OutputError, match="unfinished run"):

@@ -78,6 +78,10 @@ class _Phase:
             parts.append(f"{tokens:,} tokens")
         return " · ".join(parts)
 
+    def elapsed(self) -> str:
+        """Returns how long the phase takes already, where there is nothing to count."""
+        return f"{time.monotonic() - self.started:.0f} s"
+
 
 class ProgressBar:
     """A bar on a terminal, one for each phase."""
@@ -119,6 +123,7 @@ class ProgressLines:
             return  # over in no time, unless it is not
         line = PHASES[phase]
         if not begins:
-            percent = f"{min(1.0, done / total):.0%} · " if total else ""
-            line += f": {percent}{self._phase.counts(records, done, tokens)}"
+            percent = f"{min(1.0, done / total):.0%}" if total else ""
+            counts = self._phase.counts(records, done, tokens)
+            line += ": " + (" · ".join(filter(None, (percent, counts))) or self._phase.elapsed())
         print(line, file=sys.stderr, flush=True)

@@ -165,8 +165,11 @@ impl Fault {
 fn without_secrets(name: String) -> String {
     let Some((scheme, rest)) = name.split_once("://") else { return name };
     let (server, inner) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let is_web = scheme.starts_with("http");
-    let cut = is_web.then(|| inner.find(['?', '#'])).flatten();
+    let cut = match inner.find('?') {
+        Some(at) if inner[at..].contains('=') => Some(at),
+        _ if scheme.starts_with("http") => inner.find(['?', '#']),
+        _ => None,
+    };
     if scheme.contains('/') || (!server.contains('@') && cut.is_none()) {
         return name;
     }

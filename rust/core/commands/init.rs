@@ -18,7 +18,7 @@ pub fn init(
 ) -> Result<String> {
     let storage = context.storage;
     let file = corpus.join(CONFIG_FILE);
-    if !storage.is_folder(corpus) {
+    if !storage.is_surely_there(corpus)? || !storage.is_folder(corpus) {
         return Err(Error::config("no such corpus folder")
             .file(corpus.display().to_string())
             .remedy("name the folder that holds your files")

@@ -123,10 +123,15 @@ fn pack_by(
     Ok(run.report(runner, started, made))
 }
 
-/// Adds `--resume` to the remedy of an error: the run was stopped from outside and can go on.
-fn resumable(error: Error) -> Error {
-    let first = error.remedy.as_ref().map(|remedy| format!("{remedy}; then ")).unwrap_or_default();
-    error.remedy(format!("{first}run the same command with --resume: what is done is kept"))
+/// Adds to the remedy of an error how a run of `runner` goes on: it was stopped from outside. A remedy
+/// that names `--resume` says so already.
+fn resumable(error: Error, runner: &dyn Runner) -> Error {
+    let first = error.remedy.clone().unwrap_or_default();
+    if first.contains("--resume") {
+        return error;
+    }
+    let first = if first.is_empty() { first } else { format!("{first}; then ") };
+    error.remedy(format!("{first}{}: what is done is kept", runner.going_on()))
 }
 
 /// Returns everything that the bytes of the job's dataset depend on.
@@ -275,7 +280,14 @@ impl<'a> Run<'a> {
     fn state(&self, survey: &Survey, identity: Identity) -> Result<State> {
         let Self { job, options, out, context, .. } = self;
         if let Survey::Unfinished(state) = survey {
-            state.identity.refuse_changes(&identity, out)?;
+            let changed = state.identity.refuse_changes(&identity, out);
+            changed.map_err(|error| match state.parts {
+                None => error,
+                Some(_) => error.remedy(
+                    "undo the change: all parts take the same corpus and options; or remove the \
+                     folder, and begin with the first part again",
+                ),
+            })?;
             // A dataset on its way into place is as it was made.
             let is_moving = state.stage == Stage::Moving;
             let keep_spool = if is_moving { state.keep_spool } else { options.keep_spool };
@@ -307,21 +319,22 @@ impl<'a> Run<'a> {
         let others = options.reuse.iter().map(|other| write::spool_of(other)).collect();
         let (id_type, budget) = (job.encoder.id_type(), options.spool_bytes);
         let store = Store::new(storage, folder.spool(), others, id_type, budget);
+        let goes_on = |error| resumable(error, runner);
         match self.make(runner, &store, &folder, inputs) {
             Ok(made) => {
                 let tokenizer = job.encoder.bytes();
-                folder.commit(tokenizer, &made.manifest, &made.spools).map_err(resumable)?;
+                folder.commit(tokenizer, &made.manifest, &made.spools).map_err(goes_on)?;
                 Ok(made)
             }
             Err(error) if error.kind == ErrorKind::Interrupted => {
                 // The spools made so far become files, for the run that goes on.
-                store.keep().map_err(resumable)?;
-                Err(resumable(error))
+                store.keep().map_err(goes_on)?;
+                Err(goes_on(error))
             }
             // A full disk may get room again, and lost machines come back; every other error would
             // come again.
             Err(error) if matches!(error.kind, ErrorKind::Output | ErrorKind::System) => {
-                Err(resumable(error))
+                Err(goes_on(error))
             }
             // A store of the network may work again; its error says how to go on.
             Err(error) if error.io_kind == Some(std::io::ErrorKind::TimedOut) => {

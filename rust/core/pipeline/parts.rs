@@ -164,7 +164,9 @@ fn surveyed(
     }
     let state = match write::survey(storage, out, false, true)? {
         Survey::Unfinished(state) => state,
-        Survey::Finished => return refuse("holds a dataset".to_owned(), "name another folder"),
+        Survey::Finished => {
+            return refuse("holds a dataset".to_owned(), "name another folder, or remove this one");
+        }
         survey @ Survey::Fresh(_) => {
             if options.split_bytes.is_none() {
                 plan.split_bytes = split_bytes_of(&plan);
@@ -239,6 +241,10 @@ impl Runner for Finishing<'_> {
         tasks::run(context.threads, plan.inputs.len(), |index| {
             entry_of(plan, self.out, index, context)
         })
+    }
+
+    fn going_on(&self) -> &'static str {
+        "run the same command again"
     }
 
     fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>> {

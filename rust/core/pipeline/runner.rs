@@ -27,6 +27,11 @@ pub(crate) trait Runner: std::fmt::Debug + Sync {
         None
     }
 
+    /// Returns the words that say how a run goes on that was stopped from outside.
+    fn going_on(&self) -> &'static str {
+        "run the same command with --resume"
+    }
+
     /// Runs every map task. Returns, in the order of `tasks`, whether an earlier run made its whole
     /// documents.
     fn map(&self, stage: &MapStage<'_>, tasks: &[MapTask]) -> Result<Vec<bool>>;

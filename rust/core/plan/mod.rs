@@ -111,6 +111,11 @@ pub struct TokenizerPlan {
     pub pad: Option<String>,
 }
 
+/// Returns whether the folder `root` has a `corpus.toml`, or is none. A fault of a store is an error.
+pub(crate) fn is_configured(root: &Path, storage: &dyn Storage) -> Result<bool> {
+    Ok(storage.is_surely_there(&root.join(CONFIG_FILE))? || !storage.is_folder(root))
+}
+
 impl Plan {
     /// Returns whether the rows have the weights of their documents in the loss: whether any source
     /// has some.
@@ -121,8 +126,7 @@ impl Plan {
 
     /// Reads and resolves the configuration of the corpus folder `root`.
     pub fn load(root: &Path, options: &PackOptions, storage: &dyn Storage) -> Result<Self> {
-        let path = root.join(CONFIG_FILE);
-        if !storage.is_surely_there(&path)? && storage.is_folder(root) {
+        if !is_configured(root, storage)? {
             let guess = Guess::of(root, options, storage)?;
             guess.refuse_open(root)?;
             return Self::of_guess(&guess, root, options, storage);

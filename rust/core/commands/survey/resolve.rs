@@ -7,7 +7,7 @@ use super::problem::Problem;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
-use crate::plan::{CONFIG_FILE, Guess, PackOptions, PackSpec, Plan, PlanSpec};
+use crate::plan::{Guess, PackOptions, PackSpec, Plan, PlanSpec, is_configured};
 use crate::segment::{Controls, SegmentBuilder, Segmenter, TokenNames, builder_of, find_named};
 use crate::storage::Storage;
 use crate::tokenize::Encoder;
@@ -31,7 +31,7 @@ pub(super) fn resolve(
     context: &Context<'_>,
 ) -> Result<Resolved> {
     let storage = context.storage;
-    let is_configured = storage.is_there(&root.join(CONFIG_FILE)) || !storage.is_folder(root);
+    let is_configured = is_configured(root, storage)?;
     let mut resolved =
         Resolved { plan: None, is_configured, understood: Vec::new(), problems: Vec::new() };
     if is_configured {
