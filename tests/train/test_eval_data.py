@@ -93,6 +93,18 @@ def test_a_resumed_run_says_the_change_since_its_first_step(data, other, tmp_pat
         assert lines(run, kind) == lines(tmp_path / "whole", kind)
 
 
+def test_a_change_between_losses_of_other_rows_was_shown(data, other, tmp_path, capsys):
+    run = tmp_path / "run"
+    every = {"eval_every": 10, "max_steps": 20}
+    run_training(tiny_config(data, run, eval_data=(str(other),), eval_rows=2, **every))
+    first, *between, last = lines(run, "validation")
+    assert first["rows"] == 2 and last["rows"] == last["held_out_rows"] > 2
+    assert between and all("change" in line for line in between)
+    assert "change" not in last
+    shown = capsys.readouterr().out
+    assert f"step 20: target loss {last['total']['loss']:.4f}\n" in shown
+
+
 def test_a_run_from_random_weights_has_no_validation_before_its_first_step(data, tmp_path):
     run_training(tiny_config(data, tmp_path / "run", max_steps=2, eval_every=1))
     assert [line["step"] for line in lines(tmp_path / "run", "validation")] == [1, 2]

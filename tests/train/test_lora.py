@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -362,7 +363,33 @@ def test_an_adapter_on_another_base_is_refused(data, tmp_path, capsys):
     file.write_text(json.dumps(written))
     (tmp_path / "out").mkdir()
     assert main(["merge", str(report.checkpoint), str(tmp_path / "out")]) == 1
-    assert "there is a checkpoint already" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "there is a checkpoint already" in said and "Remedy: name another folder" in said
+
+
+def test_a_checkpoint_in_the_place_of_an_adapter_was_called_unreadable(data, tmp_path, capsys):
+    base = make_base(data, tmp_path / "base")
+    out, nowhere = tmp_path / "out", tmp_path / "nowhere"
+    for folder, message in (
+        (base, "is a whole checkpoint, and no adapter"),
+        (tmp_path, "holds no adapter_config.json"),
+        (nowhere, "no folder of an adapter is there"),
+    ):
+        assert main(["merge", str(folder), str(out)]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert message in said and "name RUN/checkpoint of a run with --train lora" in said
+    adapter = run_training(lora(data, tmp_path / "run", base, max_steps=1)).checkpoint
+    other = Path(shutil.copytree(base, tmp_path / "changed"))
+    state = load_file(base / "model.safetensors")
+    changed = {name: value + 1 for name, value in state.items()}
+    save_file(changed, other / "model.safetensors", {"format": "pt"})
+    assert main(["merge", str(adapter), str(out), "--base", str(other)]) == 1
+    said = capsys.readouterr().err
+    assert str(other) in said and str(base) in said
+    with pytest.raises(TrainError, match="is an adapter, and no checkpoint") as caught:
+        run_training(from_base(data, tmp_path / "again", adapter))
+    assert "sabitrain merge" in (caught.value.remedy or "")
+    assert not out.exists()
 
 
 def test_a_full_disk_had_merge_go_on_by_an_option_that_it_has_not(

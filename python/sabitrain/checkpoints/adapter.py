@@ -20,6 +20,8 @@ from sabiprep.errors import ConfigError, TrainError
 from sabitrain.checkpoints import files
 from sabitrain.checkpoints.hub import SCHEME, find_checkpoint
 from sabitrain.checkpoints.pretrained import (
+    ADAPTER_CONFIG_FILE,
+    CONFIG_FILE,
     Pretrained,
     load_pretrained,
     open_pretrained,
@@ -28,7 +30,6 @@ from sabitrain.checkpoints.pretrained import (
 from sabitrain.models.architecture import CausalModel
 from sabitrain.partial.adapters import adapter_tensors, merge_adapter, take_adapter_tensors
 
-ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 BASE_FILE = "base.json"
 ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, BASE_FILE)
@@ -86,7 +87,7 @@ def restore_adapter(folder: Path, model: CausalModel) -> None:
         OSError, SafetensorError: If the file cannot be read.
     """
     assert model.adapters is not None
-    _check_base(folder, model.adapters.base)
+    _check_base(folder, model.adapters.base, "its base now")
     take_adapter_tensors(model, files.load_tensors(folder / ADAPTER_WEIGHTS_FILE))
 
 
@@ -102,6 +103,16 @@ def load_adapted(folder: Path, base: str | None = None) -> tuple[CausalModel, Pr
         TrainError: If the adapter or its base cannot be read, or they do not fit together.
         SabiprepError: If ``peft`` is not installed.
     """
+    if not (folder / ADAPTER_CONFIG_FILE).exists():
+        raise TrainError(
+            "is a whole checkpoint, and no adapter: there is nothing to merge"
+            if (folder / CONFIG_FILE).exists()
+            else f"holds no {ADAPTER_CONFIG_FILE}, so it is no adapter"
+            if folder.is_dir()
+            else "no folder of an adapter is there",
+            file=str(folder),
+            remedy="name RUN/checkpoint of a run with --train lora, or a folder that peft wrote",
+        )
     written = read_object(folder / ADAPTER_CONFIG_FILE)
     place, name = find_checkpoint(base or _base_of(folder, written))
     opened = dataclasses.replace(open_pretrained(place), name=name)
@@ -109,7 +120,7 @@ def load_adapted(folder: Path, base: str | None = None) -> tuple[CausalModel, Pr
         tensors = files.load_tensors(folder / ADAPTER_WEIGHTS_FILE)
         # Only a run of ours notes it.
         if (folder / BASE_FILE).exists():
-            _check_base(folder, digest_of(opened))
+            _check_base(folder, digest_of(opened), base or "its base now")
         return merge_adapter(load_pretrained(opened), written, tensors), opened
     except ConfigError as error:
         raise TrainError(
@@ -146,11 +157,13 @@ def _base_of(folder: Path, written: dict[str, Any]) -> str:
     return f"{SCHEME}{name}@{revision}" if revision else f"{SCHEME}{name}"
 
 
-def _check_base(folder: Path, digest: str) -> None:
-    """Raises `TrainError` unless an adapter was trained on the weights at hand."""
-    if read_object(folder / BASE_FILE).get("sha256") != digest:
+def _check_base(folder: Path, digest: str, base: str) -> None:
+    """Raises `TrainError` unless an adapter was trained on the weights of ``base``."""
+    noted = read_object(folder / BASE_FILE)
+    if noted.get("sha256") != digest:
         raise TrainError(
-            "was trained on other weights than those of its base now",
+            f"was trained on other weights than those of {base}",
             file=str(folder / ADAPTER_WEIGHTS_FILE),
-            remedy="put back the checkpoint that it was trained on",
+            remedy="take the checkpoint that it was trained on, as it was then: "
+            f"{noted.get('name')}",
         )

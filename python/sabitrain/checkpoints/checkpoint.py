@@ -16,9 +16,10 @@ import torch
 from sabiprep.errors import OutputError
 from sabiprep.places import is_remote, place_of
 from sabitrain.checkpoints import files
-from sabitrain.checkpoints.adapter import ADAPTER_CONFIG_FILE, load_adapted, write_adapter
+from sabitrain.checkpoints.adapter import load_adapted, write_adapter
 from sabitrain.checkpoints.pretrained import (
     ADAPTED_FILE,
+    ADAPTER_CONFIG_FILE,
     CONFIG_FILE,
     GENERATION_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -78,7 +79,11 @@ def new_checkpoint(
             remedy="name a folder, and upload it afterwards",
         )
     if folder.exists():
-        raise OutputError("there is a checkpoint already", file=str(folder))
+        raise OutputError(
+            "there is a checkpoint already",
+            file=str(folder),
+            remedy="name another folder, or remove this one",
+        )
     unfinished = files.unfinished_name(folder)
     try:
         files.remove(unfinished)

@@ -25,6 +25,7 @@ from sabitrain.models.registry import TEXT_MODELS
 from sabitrain.models.settings import ModelConfig
 
 CONFIG_FILE = "config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -120,6 +121,13 @@ def open_pretrained(folder: Path, weights: bool = True) -> Pretrained:
             file=str(folder),
             remedy="name a folder with config.json and model.safetensors; "
             "a model of the Hub is hf://OWNER/NAME",
+        )
+    if not (folder / CONFIG_FILE).exists() and (folder / ADAPTER_CONFIG_FILE).exists():
+        raise TrainError(
+            "is an adapter, and no checkpoint to start from by itself",
+            file=str(folder),
+            remedy="merge it into its base and name OUT (`python -m sabitrain merge ADAPTER OUT`); "
+            "a run with adapters goes on by --resume",
         )
     if not (folder / CONFIG_FILE).exists():
         raise TrainError(

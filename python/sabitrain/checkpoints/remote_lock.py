@@ -7,6 +7,7 @@ lasts. One that is not renewed was left by a machine that is gone: whoever sees 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -21,12 +22,16 @@ from typing import Any, Self
 from sabiprep.errors import OutputError, SabiprepError
 from sabiprep.object_stores import Bucket, Conflict, Head, Unsupported
 
-RENEWAL = 20.0
-"""Seconds between two renewals of a lock."""
-LEASE = 90.0
+RENEWAL = 10.0
+"""Seconds between two renewals of a lock, as for those of packing."""
+LEASE = 60.0
 """Seconds after which a lock that was not renewed is taken over."""
 _LOOK = 5.0
 _LIMIT = 1 << 16
+
+
+class TakenOver(OutputError):
+    """The error of a run whose lock another machine has taken."""
 
 
 class RemoteLock:
@@ -56,9 +61,11 @@ class RemoteLock:
             "folder": str(folder),
         }
         self._renewals = 0
+        self._held: Head | None = None
         self._is_lost = False
+        self._renewing = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="sabitrain-lock", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="sabitrain-lock", daemon=True)
         try:
             self._held = self._take(say)
         except Unsupported as error:
@@ -68,9 +75,15 @@ class RemoteLock:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises `OutputError` if another machine has taken the lock over."""
+        """Renews the lock: what is written right after is written by its holder.
+
+        Raises:
+            TakenOver: If another machine has taken it over.
+            InputError: If the store cannot be reached.
+        """
+        self._renew()
         if self._is_lost:
-            raise OutputError(
+            raise TakenOver(
                 "another run has taken it over: this one could not renew its lock in time",
                 file=self._bucket.place,
                 remedy="let that run go on, or stop it and go on with --resume",
@@ -143,17 +156,27 @@ class RemoteLock:
             return seen if owner.get("id") == self._owner["id"] else None
 
     def _renew(self) -> None:
-        """Renews the lock until the end of the run, or until another machine has it."""
-        while not self._stop.wait(RENEWAL):
-            try:
-                held = self._put(self._held)
-            except SabiprepError:
-                # The store is away. Once it is back, the lock is renewed or found to be lost.
-                continue
+        """Renews the lock, or finds that another machine has it.
+
+        Raises:
+            InputError: If the store cannot be reached.
+        """
+        with self._renewing:
+            # Where there are no conditional puts, there is no lock.
+            if self._held is None or self._is_lost:
+                return
+            held = self._put(self._held)
             if held is None:
                 self._is_lost = True
-                return
-            self._held = held
+            else:
+                self._held = held
+
+    def _keep(self) -> None:
+        """Renews the lock until the end of the run, or until another machine has it."""
+        while not self._is_lost and not self._stop.wait(RENEWAL):
+            # Where the store is away: once it is back, the lock is renewed or found to be lost.
+            with contextlib.suppress(SabiprepError):
+                self._renew()
 
     def __enter__(self) -> Self:
         """Returns the lock, removed at the end of the ``with``."""

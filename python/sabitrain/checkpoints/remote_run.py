@@ -22,7 +22,7 @@ from sabiprep.files import MANIFEST_LIMIT
 from sabiprep.object_stores import Bucket
 from sabiprep.places import is_remote
 from sabitrain.checkpoints import files, history
-from sabitrain.checkpoints.remote_lock import RemoteLock
+from sabitrain.checkpoints.remote_lock import RemoteLock, TakenOver
 from sabitrain.checkpoints.settings import CheckpointConfig
 from sabitrain.checkpoints.trainer_state import FACTS_FILE, read_progress
 from sabitrain.config import TrainConfig
@@ -73,14 +73,14 @@ class Mirror:
         Raises:
             OutputError: If another machine has taken the run over.
         """
-        self._lock.check()
         self._newest = checkpoint
         try:
+            self._lock.check()
             self._upload(checkpoint)
             self._behind = None
-        except (SabiprepError, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, SabiprepError):
-                raise
+        except TakenOver:
+            raise
+        except SabiprepError as error:
             self._behind = error
             self.say(
                 f"{checkpoint.name} is not in {self._bucket.place}: {error.message}\n"
@@ -174,12 +174,14 @@ class Mirror:
         Raises:
             OutputError: If the store cannot be written to, or another machine has the run.
         """
-        self._lock.check()
         try:
+            self._lock.check()
             if self._behind is not None and self._newest is not None:
                 self._upload(self._newest)
             else:
                 self.upload_record()
+        except TakenOver:
+            raise
         except SabiprepError as error:
             raise OutputError(
                 f"the end of the run is not in the store: {error.message}",

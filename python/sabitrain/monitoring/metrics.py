@@ -210,12 +210,17 @@ class Metrics:
         self._console.eval_data(step, name, evaluation, change)
 
     def _change(self, name: str, step: int, evaluation: Evaluation) -> float | None:
-        """Returns the change of a dataset's loss since before the first step, if that is known."""
+        """Returns the change of a dataset's loss since before the first step.
+
+        Returns None if that is not known, or was the loss of other rows.
+        """
+        total = evaluation.total
+        seen = (evaluation.rows, total.targets)
         if step == 0:
-            self._at_start[name] = evaluation.total.loss
+            self._at_start[name] = (seen, total.loss)
             return None
-        before = self._at_start.get(name)
-        return None if before is None else evaluation.total.loss - before
+        seen_before, before = self._at_start.get(name, (None, 0.0))
+        return total.loss - before if seen == seen_before else None
 
     def answers(self, answers: Sequence[Answer]) -> None:
         """Writes and shows held-out prompts and the model's answers."""
@@ -285,14 +290,18 @@ class Metrics:
             self._log.close()
 
 
-def _losses_at_start(file: Path) -> dict[str, float]:
-    """Returns the losses before the first step in a record that goes on, by name of the dataset."""
-    losses: dict[str, float] = {}
+def _losses_at_start(file: Path) -> dict[str, tuple[tuple[int, int], float]]:
+    """Returns the losses before the first step in a record that goes on, by name of the dataset.
+
+    With each are the number of its rows and of its targets.
+    """
+    losses: dict[str, tuple[tuple[int, int], float]] = {}
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             values = json.loads(line)
             if values["kind"] in ("validation", "eval_data") and values["step"] == 0:
-                losses[values.get("name", "")] = values["total"]["loss"]
+                total = values["total"]
+                losses[values.get("name", "")] = (values["rows"], total["targets"]), total["loss"]
             # All of them come before the first step.
             if values["kind"] == "train":
                 break

@@ -69,7 +69,8 @@ class Phase:
         """Checks every setting."""
         require(
             self.train in _WORDS[:-1] or last_blocks(self.train) is not None,
-            f"phase.train must be {', '.join(_WORDS[:-1])} or last:N, not {self.train!r}",
+            f"phase.train must be {', '.join(_WORDS[:-1])} or last:N, not {self.train!r}; adapters "
+            "are trained by a run of their own, with --train lora and without phases",
         )
         require(
             self.steps is None or self.steps >= 1, f"phase.steps must be 1 or more: {self.steps}"
