@@ -165,10 +165,10 @@ impl Fault {
 fn without_secrets(name: String) -> String {
     let Some((scheme, rest)) = name.split_once("://") else { return name };
     let (server, inner) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let cut = match inner.find('?') {
-        Some(at) if inner[at..].contains('=') => Some(at),
-        _ if scheme.starts_with("http") => inner.find(['?', '#']),
-        _ => None,
+    let cut = if scheme.starts_with("http") {
+        inner.find(['?', '#'])
+    } else {
+        inner.find('?').filter(|&at| inner[at..].contains('='))
     };
     if scheme.contains('/') || (!server.contains('@') && cut.is_none()) {
         return name;
