@@ -28,8 +28,8 @@ setup: $(EXTENSION) ## Make .venv with pinned packages and build the extension (
 $(READY): requirements.txt constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --requirement requirements.txt
 	touch $@
 
 $(EXTENSION): $(READY) $(RUST) pyproject.toml
@@ -57,10 +57,20 @@ adapt-demo: setup ## Add Yorùbá to a small English model: bits per byte and to
 	$(BIN)/python -m sabitrain --init $(ADAPT)/adapted --data $(ADAPT)/adapted-data --eval-data yor=$(ADAPT)/adapted-data --run $(ADAPT)/adapted-run $(ADAPT_RUN) --max-steps 150
 	$(BIN)/python examples/adapt_demo.py table $(ADAPT)
 
+# Tests sync thousands of small datasets to the disk: in memory where 8 GB of it are free.
+MEMORY := $(shell df --output=avail --block-size=1G /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 >= 8 { print "/dev/shm" }')
+ifneq ($(MEMORY),)
+test-rust test-python: export TMPDIR := $(MEMORY)
+endif
+
 test: test-rust test-python ## Run the tests of the Rust core and of both packages.
 
+# The unit tests are a second build of the core: a quick one.
+QUICK := --config profile.release.package.sabiprep.opt-level=1 --config profile.release.package.sabiprep.codegen-units=16
+
 test-rust:
-	cargo test --release --quiet --package sabiprep
+	cargo test --release --quiet --package sabiprep --lib $(QUICK)
+	cargo test --release --quiet --package sabiprep --test '*'
 
 # After the others, also with --jobs: some tests lose machines and wait for what is silent.
 test-python: setup | test-rust

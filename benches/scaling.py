@@ -6,7 +6,8 @@
 Each phase is simulated event by event: the leader hands out orders at its own rate, a worker takes
 the next when it has done one, the storage serves all readers together at no more than its
 bandwidth, and a request waits for its latency. Of what the simulation takes as given (``Rates``),
-the rate of map is that of one core of the machine of benches/README.md; the others are assumed.
+the rates of map, checksums, settle, reduce and start are those of the machine of benches/README.md
+(1.2 GB by one thread); those of the leader and of the storage are assumed.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ BUCKETS = 4096
 class Rates:
     """What one core, the leader and the storage do in a second."""
 
-    map: float = 44 * MB
+    map: float = 38 * MB
     """Bytes of input that a core reads, tokenizes and spools."""
     checksum: float = 3000 * MB
     """Bytes of input that a core takes the checksum of."""
-    settle: float = 3.0e6
+    settle: float = 1.5e6
     """Records that a core of the leader settles, duplicates looked for."""
     settle_cores: int = 8
-    reduce: float = 60e6
+    reduce: float = 35e6
     """Tokens that a core packs, masks, checks and writes."""
     orders: float = 1000
     """Orders that the leader hands out."""

@@ -43,7 +43,7 @@ def corpus(shared_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The shared corpus in shards of a few rows."""
     folder = tmp_path_factory.mktemp("buckets") / "corpus"
     shutil.copytree(shared_corpus, folder)
-    edit(folder / "corpus.toml", "seq_len = 128", "seq_len = 64\nshard_tokens = 2000")
+    edit(folder / "corpus.toml", "seq_len = 128", "seq_len = 64\nshard_tokens = 4000")
     return folder
 
 

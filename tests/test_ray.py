@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import sabiprep
 from sabiprep import PackOptions
+from sabiprep.ray_engine import RayWorkers, Run
 from support.files import files_of
 from support.object_store import BUCKET, object_store
 from support.ray_cluster import RayCluster, ray_cluster
@@ -127,6 +129,51 @@ def test_a_cluster_gives_the_bytes_of_one_machine(
     said = end(start(place, tmp_path / "out", cluster))
     assert files_of(tmp_path / "out") == files_of(place / "reference")
     assert "stories" in said
+
+
+def test_few_shards_were_made_by_a_core_each(
+    place: Path, tmp_path: Path, cluster: RayCluster
+) -> None:
+    cluster.add("wide", 4)
+    try:
+        end(start(place, tmp_path / "out", cluster))
+    finally:
+        cluster.remove("wide")
+    assert files_of(tmp_path / "out") == files_of(place / "reference")
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "run", "expected"),
+    [
+        ("reduce", 5, 1, {"large": (8, 2), "small": (2, 1), "none": (1, 0)}),
+        # As many as make every core busy, and those that are no shards.
+        ("reduce", 4 * 20, 1, {"large": (1, 18), "small": (1, 2), "none": (1, 0)}),
+        ("map", 5, 1, {"large": (1, 18), "small": (1, 2), "none": (1, 0)}),
+        ("reduce", 5, 9, {"large": (9, 2), "small": (9, 0), "none": (9, 0)}),
+        ("reduce", 0, 1, {"large": (1, 18), "small": (1, 2), "none": (1, 0)}),
+    ],
+)
+def test_cores_are_shared_out(
+    kind: str, count: int, run: int, expected: dict[str, tuple[int, int]]
+) -> None:
+    cores = {"large": 18, "small": 2, "none": 0, "gone": 64}
+    nodes = [
+        {"NodeID": name, "Alive": name != "gone", "Resources": {"CPU": float(cpus)}}
+        for name, cpus in cores.items()
+    ]
+    # A cluster that is not here.
+    ray = SimpleNamespace(nodes=lambda: nodes, remote=lambda **options: lambda function: None)
+    workers = RayWorkers(ray, Run("id", "corpus", "out", PackOptions(threads=run)))
+    workers._look_at_nodes()
+    workers._choose_threads([(kind, ["{}"], 1, 0)] * count)
+    found = {node.id: (node.threads, node.slots) for node in workers._nodes.values()}
+    assert found == expected
+    # A node that comes later has the same share.
+    nodes[-1]["Alive"] = True
+    workers._look_at_nodes(always=True)
+    threads, _ = expected["large"]
+    gone = workers._nodes["gone"]
+    assert (gone.threads, gone.slots) == (threads, 64 // threads)
 
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)

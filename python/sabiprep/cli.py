@@ -49,6 +49,7 @@ from sabiprep.terminal import (
     Sentence,
     Verbatim,
     accept_any_text,
+    counted,
     harmless,
     show,
     unobeyed,
@@ -270,10 +271,13 @@ class Verify:
             report = sabiprep.verify(
                 self.out, against=self.against, sample=self.sample or None, progress=progress
             )
-        checked = f"{report.shards:,} shards, {report.rows:,} rows, {report.documents:,} documents"
+        checked = (
+            f"{counted(report.shards, 'shard')}, {counted(report.rows, 'row')}, "
+            f"{counted(report.documents, 'document')}"
+        )
         if self.against is not None:
-            checked += f"; {report.documents_derived:,} documents"
-            checked += f" of {report.records_derived:,} records derived again"
+            checked += f"; {counted(report.documents_derived, 'document')}"
+            checked += f" of {counted(report.records_derived, 'record')} derived again"
         if report.ok:
             return Outcome(Sentence(f"{visible(place_of(self.out))}: in order ({checked})", 2))
         failures = [Sentence(f"  {visible(failure)}", 4) for failure in report.failures]

@@ -25,7 +25,7 @@ from sabiprep.doc_id import DocId
 from sabiprep.errors import ConfigError, DatasetError
 from sabiprep.marks import legend, marked, without_marks
 from sabiprep.roles import Role
-from sabiprep.terminal import Sentence, has_colours, to_plain, visible
+from sabiprep.terminal import Sentence, counted, has_colours, to_plain, visible
 
 ROWS_AT_ONCE = 64
 
@@ -91,7 +91,7 @@ class ShownDocument:
                 parts.append(f"{name} {number}")
         if self.weight is not None:
             parts.append(f"weight {self.weight:g}")
-        parts.append(f"{_count(self.tokens, 'token')}, {self.targets:,} trained")
+        parts.append(f"{counted(self.tokens, 'token')}, {self.targets:,} trained")
         return " · ".join(visible(part) for part in parts if part)
 
 
@@ -130,7 +130,7 @@ class RowView:
     def _lines(self, colours: bool) -> Iterator[Sentence]:
         """Yields the lines of the row."""
         strong, weak = ("bold", "dim") if colours else ("", "")
-        tokens, documents = _count(self.seq_len, "token"), _count(self.documents, "document")
+        tokens, documents = counted(self.seq_len, "token"), counted(self.documents, "document")
         heading = f"{self.split} row {self.row:,} (rows 0 to {self.rows - 1:,}): {tokens}, "
         heading += f"{self.targets:,} trained, {self.padding:,} padding; {documents}"
         if len(self.shown) < self.documents:
@@ -143,7 +143,7 @@ class RowView:
             for run in document.runs:
                 text.append_text(marked(run.role, run.trained, without_marks(run.text), colours))
             yield Sentence(text)
-        yield Sentence(Text(f"── padding · {_count(self.padding, 'token')}", weak), 3)
+        yield Sentence(Text(f"── padding · {counted(self.padding, 'token')}", weak), 3)
 
 
 def inspect(
@@ -302,14 +302,10 @@ def _elsewhere(dataset: PackedDataset, wanted: SourceInfo | None) -> str:
     if wanted is None:
         counts = {name: split["rows"] for name, split in dataset.manifest["splits"].items()}
         return "; ".join(
-            f"the {name} split has {_count(count, 'row')}" for name, count in counts.items()
+            f"the {name} split has {counted(count, 'row')}" for name, count in counts.items()
         )
     entry = dataset.manifest["sources"][wanted.id]
     counts = {name: entry[name]["documents"] for name in ("train", "validation")}
     return "; ".join(
-        f"the {name} split has {_count(count, 'document')} of it" for name, count in counts.items()
+        f"the {name} split has {counted(count, 'document')} of it" for name, count in counts.items()
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -27,6 +27,10 @@ from sabiprep.places import is_remote, place_of
 
 TRIES = 4
 """How often a task is begun, on one node after another, before the run stops."""
+SHARDS_A_TASK = 4
+"""Shards for each task that runs beside others from which on a task has the run's threads."""
+THREADS_A_SHARD = 8
+"""Most threads that make a shard together: one of them writes it."""
 AHEAD = 1
 """Tasks that wait on each node beside those that run, so that no worker waits for the leader."""
 WAIT_SECONDS = 0.2
@@ -61,7 +65,15 @@ _workers: dict[str, Any] = {}
 """The worker of the run that this process last had tasks of, with the files that it names."""
 
 
-def do(run: Run, kind: str, tasks: list[str]) -> Outcome:
+def load_core() -> None:
+    """Imports the core in this process, for the tasks that follow."""
+    from sabiprep.api import compiled
+
+    with compiled():
+        import sabiprep._core  # noqa: F401
+
+
+def do(run: Run, kind: str, tasks: list[str], threads: int) -> Outcome:
     """Does tasks of a run in this process, which keeps tokenizer and templates for the next."""
     from sabiprep.api import compiled, named_files
 
@@ -72,15 +84,17 @@ def do(run: Run, kind: str, tasks: list[str]) -> Outcome:
         _workers.clear()
         _workers[run.id] = (_core.Worker(run.corpus, run.out, run.options, hub=files), files)
     worker, _ = _workers[run.id]
-    return Outcome(worker.run(kind, tasks), (os.uname().nodename, os.getpid()))
+    return Outcome(worker.run(kind, tasks, threads), (os.uname().nodename, os.getpid()))
 
 
 @dataclass
 class _Node:
-    """A node of the cluster: its free slots, and the orders that are meant for it."""
+    """A node of the cluster: its slots of some threads, and the orders that are meant for it."""
 
     id: str
-    slots: int
+    cpus: int = 0
+    slots: int = 0
+    threads: int = 1
     running: int = 0
     orders: deque[int] = field(default_factory=deque)
 
@@ -88,6 +102,11 @@ class _Node:
     def room(self) -> int:
         """Returns how many more orders it may be given."""
         return self.slots + AHEAD - self.running if self.slots else 0
+
+    def divide(self, threads: int, most: int) -> None:
+        """Has tasks run with so many threads, or with up to ``most`` where CPUs are left over."""
+        self.threads = max(threads, min(most, self.cpus))
+        self.slots = self.cpus // self.threads
 
 
 class RayWorkers:
@@ -98,10 +117,25 @@ class RayWorkers:
         self._ray = ray
         self._run = run
         self._cores = run.options.threads or 1
-        self._task = ray.remote(num_cpus=self._cores, max_retries=0)(do)
+        self._most = self._cores
+        self._task = ray.remote(max_retries=0)(do)
         self._nodes: dict[str, _Node] = {}
         self._looked = float("-inf")
         self.processes: set[tuple[str, int]] = set()
+
+    def start(self) -> None:
+        """Has the nodes start a process for each task at a time, and does not wait for them.
+
+        What fails there fails again in a task, which tells it.
+
+        Raises:
+            ConfigError: If no node has the cores of a task.
+        """
+        self._look_at_nodes(always=True)
+        task = self._ray.remote(max_retries=0)(load_core)
+        for node in self._nodes.values():
+            for _ in range(node.slots):
+                self._placed(task, node).remote()
 
     def __call__(self, orders: Sequence[Order]) -> Iterator[tuple[int, str] | None]:
         """Yields the index and the outcome of each order as it comes, and None while it waits.
@@ -110,6 +144,7 @@ class RayWorkers:
             SabiprepError: If no node can do a task, or every node that began one was lost.
         """
         self._look_at_nodes(always=True)
+        self._choose_threads(orders)
         self._share_out(orders)
         begun: dict[Any, tuple[int, _Node]] = {}
         tries = [0] * len(orders)
@@ -160,19 +195,31 @@ class RayWorkers:
             return
         self._looked = now
         alive = {
-            node["NodeID"]: int(node["Resources"].get("CPU", 0)) // self._cores
+            node["NodeID"]: int(node["Resources"].get("CPU", 0))
             for node in self._ray.nodes()
             if node["Alive"]
         }
-        for identity, slots in alive.items():
-            self._nodes.setdefault(identity, _Node(identity, slots)).slots = slots
+        for identity in alive:
+            self._nodes.setdefault(identity, _Node(identity))
         for node in self._nodes.values():
-            node.slots = alive.get(node.id, 0)
-        if not any(alive.values()):
+            node.cpus = alive.get(node.id, 0)
+            node.divide(self._cores, self._most)
+        if not any(node.slots for node in self._nodes.values()):
             raise ConfigError(
                 f"no node of the Ray cluster has {self._cores} CPUs for a task",
                 remedy="add nodes, or lower --threads: the cores of each task",
             )
+
+    def _choose_threads(self, orders: Sequence[Order]) -> None:
+        """Has few shards be made by several threads each, as on one machine."""
+        self._most = self._cores
+        for node in self._nodes.values():
+            node.divide(self._cores, self._most)
+        slots = sum(node.slots for node in self._nodes.values())
+        if orders and orders[0][0] == "reduce" and len(orders) < SHARDS_A_TASK * slots:
+            self._most = max(self._cores, THREADS_A_SHARD)
+            for node in self._nodes.values():
+                node.divide(self._cores, self._most)
 
     def _share_out(self, orders: Sequence[Order]) -> None:
         """Gives each node a run of consecutive orders, by its slots: few nodes read a file."""
@@ -202,12 +249,17 @@ class RayWorkers:
             yield index, node
 
     def _begin(self, order: Order, node: _Node) -> Any:
-        """Begins an order on a node, or on another once that is lost. Returns the reference."""
+        """Begins an order on a node. Returns the reference."""
+        kind, tasks, _, _ = order
+        return self._placed(self._task, node).remote(self._run, kind, tasks, node.threads)
+
+    def _placed(self, task: Any, node: _Node) -> Any:
+        """Returns a remote function that is to run on a node, with the cores of a task there."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        kind, tasks, _, _ = order
-        strategy = NodeAffinitySchedulingStrategy(node.id, soft=True)
-        return self._task.options(scheduling_strategy=strategy).remote(self._run, kind, tasks)
+        # On no other, which may have too few CPUs for it: that a node is gone is an error.
+        strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        return task.options(scheduling_strategy=strategy, num_cpus=node.threads)
 
     def _outcome(self, reference: Any, order: Order, tries: int) -> Outcome | None:
         """Returns what came of an order; None if its worker was lost and it is to be begun again.
@@ -315,7 +367,9 @@ def ray_workers(
         ),
     )
     try:
-        yield RayWorkers(ray, run)
+        workers = RayWorkers(ray, run)
+        workers.start()
+        yield workers
     finally:
         if is_ours:
             ray.shutdown()

@@ -13,7 +13,7 @@ from sabiprep.marks import legend, marked, without_marks
 from sabiprep.roles import Role
 from sabiprep.survey import CorpusPlan, Estimate, PlannedFiles, PlannedRecord, PlannedSource
 from sabiprep.table import drops_text
-from sabiprep.terminal import Sentence, has_colours, on_one_line, visible
+from sabiprep.terminal import Sentence, counted, has_colours, on_one_line, visible
 
 LETTERS_SHOWN = 240
 TOKENS_SHOWN = 24
@@ -40,8 +40,8 @@ def _heading(plan: CorpusPlan) -> Iterator[str]:
     """Yields what the corpus is, and its tokenizer."""
     files = sum(_all_files(source) for source in plan.sources)
     size = _size(sum(source.files.bytes + source.validation_files.bytes for source in plan.sources))
-    sources = _count(len(plan.sources), "source")
-    yield f"{visible(plan.corpus)}: {sources}, {_count(files, 'file')}, {size}"
+    sources = counted(len(plan.sources), "source")
+    yield f"{visible(plan.corpus)}: {sources}, {counted(files, 'file')}, {size}"
     if plan.tokenizer is not None:
         name, eos = visible(plan.tokenizer["file"]), visible(plan.tokenizer["eos"])
         yield f"{name}: {plan.tokenizer['vocab_size']:,} tokens; {eos} closes every document"
@@ -133,9 +133,9 @@ def _files(files: PlannedFiles) -> str:
 def _sample(source: PlannedSource) -> str:
     """Returns what was read of a source."""
     read = "all" if source.whole else "the first"
-    sample = f"{read} {_count(source.sampled, 'record')} read"
+    sample = f"{read} {counted(source.sampled, 'record')} read"
     if source.sampled_files < _all_files(source):
-        sample += f", of {_count(source.sampled_files, 'file')}"
+        sample += f", of {counted(source.sampled_files, 'file')}"
     sample += f"; cleaned: {drops_text(source.cleaned)}" if source.cleaned else ""
     return sample + (f"; dropped: {drops_text(source.drops)}" if source.drops else "")
 
@@ -169,7 +169,7 @@ class _Record:
         record, colours = self._record, has_colours(console)
         place = visible(record.file) + place_in_file(record.line, record.row)
         if record.token_count:
-            place += f": {_count(record.token_count, 'token')}, {record.trained:,} trained"
+            place += f": {counted(record.token_count, 'token')}, {record.trained:,} trained"
         if record.dropped is not None:
             place += f": dropped: {visible(record.dropped)}"
         yield Sentence(f"   {place}", 5)
@@ -221,27 +221,23 @@ def _ending(plan: CorpusPlan) -> Iterator[str]:
         estimate = plan.estimate
         share = estimate.targets / estimate.tokens if estimate.tokens else 0.0
         lead = "At least" if estimate.at_least else "About"
-        rows = _count(estimate.rows, "row")
+        rows = counted(estimate.rows, "row")
         yield (
             f"{lead} {rows} of {plan.seq_len:,} tokens, {share:.1%} trained, "
             f"{_size(estimate.bytes)} of disk, {_duration(estimate.seconds)} on "
-            f"{_count(plan.threads, 'thread')} (measured on the sample, on this machine)"
+            f"{counted(plan.threads, 'thread')} (measured on the sample, on this machine)"
         )
     errors = len(plan.errors)
     if errors:
-        yield f"Packing would fail: {_count(errors, 'error')}, see above"
+        yield f"Packing would fail: {counted(errors, 'error')}, see above"
     elif plan.problems:
-        yield f"Packing would work; {_count(len(plan.problems), 'problem')}, see above"
+        yield f"Packing would work; {counted(len(plan.problems), 'problem')}, see above"
     else:
         yield "Packing would work; no problem was found"
 
 
 def _all_files(source: PlannedSource) -> int:
     return source.files.count + source.validation_files.count
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _size(count: int) -> str:

@@ -11,7 +11,7 @@ from sabiprep.errors import place_in_file
 from sabiprep.grid import Column, Grid
 from sabiprep.places import place_of
 from sabiprep.report import Example, PackReport, SourceReport, SplitReport, Tally
-from sabiprep.terminal import Sentence, visible
+from sabiprep.terminal import Sentence, counted, visible
 
 EXAMPLES_SHOWN = 12
 
@@ -221,9 +221,9 @@ def dropped_records(
 def _speed(report: PackReport) -> Iterator[str]:
     """Yields the sentences about the time, the tokenizer and the result."""
     timing = report.timing
-    threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
     yield (
-        f"Packed {report.bytes / 1e6:,.1f} MB of input in {timing.total:.2f} s on {threads}: "
+        f"Packed {report.bytes / 1e6:,.1f} MB of input in {timing.total:.2f} s "
+        f"on {counted(report.threads, 'thread')}: "
         f"{report.megabytes_per_second:,.1f} MB/s, {report.tokens_per_second:,.0f} tokens/s "
         f"(map {timing.map:.2f} s, settle {timing.settle:.2f} s, reduce {timing.reduce:.2f} s)"
     )
@@ -233,7 +233,7 @@ def _speed(report: PackReport) -> Iterator[str]:
     yield f"Tokenized by {visible(report.engine)}"
     rows = report.train.rows + report.validation.rows
     yield (
-        f"{visible(place_of(report.out))}: {rows:,} rows of {report.seq_len:,} tokens; "
+        f"{visible(place_of(report.out))}: {counted(rows, 'row')} of {report.seq_len:,} tokens; "
         "look at one with `sabiprep inspect`"
     )
 

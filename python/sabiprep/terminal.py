@@ -27,6 +27,11 @@ def accept_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number and the noun of what is counted, with an ``s`` unless there is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def console_for(file: TextIO) -> Console:
     """Returns a console on ``file`` without markup, emoji codes or highlighting."""
     return Console(file=file, highlight=False, markup=False, emoji=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from sabiprep.errors import Interrupted, SabiprepError, unforeseen
@@ -67,7 +68,7 @@ def _plan(given: Sequence[str]) -> int:
     if len(words) < len(given):
         from sabitrain.suggesting import describe_ways
 
-        print(describe_ways(config), flush=True)
+        print(describe_ways(config, partial(print, file=sys.stderr, flush=True)), flush=True)
     else:
         from sabitrain.planning import describe
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sabiprep.errors import SabiprepError, TrainError
+from sabiprep.terminal import counted
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import Step
 from sabitrain.data.loader import Loader
@@ -148,7 +149,7 @@ class Accumulation:
         again = bool(self._plan["recompute"])
         self._metrics.cut(step=step, micro_rows=rows, recompute=again)
         self._console.say(
-            f"the GPU's memory is full: micro-batches have {rows:,} rows from here on"
+            f"the GPU's memory is full: micro-batches have {counted(rows, 'row')} from here on"
             f"{', recomputing' if again else ''}",
             "bold",
         )

@@ -28,6 +28,7 @@ Train a causal language model on a packed dataset, learning from the target
 
 `python -m sabitrain plan`, with the same options, says what a run will take;
 `python -m sabitrain adapt` changes a checkpoint to start from;
+`python -m sabitrain merge` merges a trained adapter into its base;
 `python -m sabitrain selftest` tries a GPU in four minutes."""
 PLAN_DESCRIPTION = """\
 Say what a run with these options will take: parameters, steps, GPU memory, the

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sabiprep.terminal import counted
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import micro_batches
 from sabitrain.data.masking import masking_of
@@ -202,7 +203,7 @@ def _largest(most: int, bytes_of: Callable[[int], int], limit: int) -> int:
 def described(fit: Fit, config: TrainConfig, seq_len: int) -> str:
     """Returns what was chosen, in words; a warning if it does not fit."""
     cut = (
-        f"micro-batches of {fit.micro_rows:,} rows, {fit.micro_rows * seq_len:,} tokens"
+        f"micro-batches of {counted(fit.micro_rows, 'row')}, {fit.micro_rows * seq_len:,} tokens"
         f"{', recomputing' if fit.recompute else ''}"
     )
     sizes = f"{fit.memory.total / 1e9:.1f} GB of {fit.limit / 1e9:.1f} GB"

@@ -36,9 +36,10 @@ _CONTROL = ("bos_token_id", "eos_token_id", "pad_token_id")
 class Merge:
     """Merge an adapter into its base, and write a whole checkpoint."""
 
-    adapter: tyro.conf.Positional[Path]
-    """The adapter: RUN/checkpoint of a run with --train lora, or a folder that peft wrote."""
-    out: tyro.conf.Positional[Path]
+    adapter: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ADAPTER")]
+    """The adapter: RUN/checkpoint of a run with --train lora, or a folder that peft wrote; or the
+    URL of either in an object store."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """The folder to write, which must not exist."""
     base: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
     """The checkpoint to merge into: a folder or hf://OWNER/NAME; by default, the adapter's own."""

@@ -14,6 +14,7 @@ import torch
 
 from sabiprep.errors import TrainError
 from sabiprep.places import place_of
+from sabiprep.terminal import counted
 from sabitrain.config import TrainConfig
 from sabitrain.data.batches import Step, make_batch, make_step, micro_batches
 from sabitrain.data.datasets import Datasets, open_datasets
@@ -26,7 +27,8 @@ from sabitrain.fitting import Fit, fit_run, most_rows, sample_sizes
 from sabitrain.memory import CARD
 from sabitrain.models.architecture import CausalModel, make_model, trained_in
 from sabitrain.models.flops import Flops, forward_flops, step_flops
-from sabitrain.monitoring.report import parameters_in_words
+from sabitrain.monitoring.report import parameters_in_words, states_in_words
+from sabitrain.optim.optimizers import states_in_8_bits
 from sabitrain.partial.phases import Span, spans_of
 from sabitrain.partial.trained import set_trained
 from sabitrain.preflight import check_datasets
@@ -59,12 +61,27 @@ class ValidationPlan:
 
 
 @dataclass(frozen=True)
+class PhasePlan:
+    """What a phase trains; a run without phases has one.
+
+    Attributes:
+        span: Its steps and its settings.
+        trained_parameters: Parameters that are trained.
+        in_8_bits: Those whose states are held in 8 bits; None under another optimizer.
+    """
+
+    span: Span
+    trained_parameters: int
+    in_8_bits: int | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """The needs of a run.
 
     Attributes:
         parameters: Parameters of the model.
-        trained_parameters: Those that are trained, in the phase that trains the most.
+        phases: What is trained, by phase.
         steps: Optimizer steps.
         fit: The cut of a step on a GPU, and its memory.
         largest_micro_rows: Most rows of a micro-batch within the limit, with the same
@@ -75,13 +92,18 @@ class Plan:
     """
 
     parameters: int
-    trained_parameters: int
+    phases: Sequence[PhasePlan]
     steps: int
     fit: Fit
     largest_micro_rows: int
     flops: Flops
     repeats: dict[str, float]
     validation: ValidationPlan
+
+    @property
+    def trained_parameters(self) -> int:
+        """The parameters that are trained, in the phase that trains the most."""
+        return max(phase.trained_parameters for phase in self.phases)
 
 
 def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
@@ -111,11 +133,11 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
     )
     sample = _sampled_steps(config, dataset, order, min(_SAMPLE, steps))
     spans = spans_of(config, steps)
-    models = [_model(span.config, vocab_size) for span in spans]
+    phases = [_planned(span, vocab_size) for span in spans]
     names = [place_of(path) for path in config.datasets]
     return Plan(
-        parameters=models[0].n_parameters(),
-        trained_parameters=max(model.n_trained() for model in models),
+        parameters=_model(spans[0].config, vocab_size).n_parameters(),
+        phases=phases,
         steps=steps,
         fit=fit,
         largest_micro_rows=most_rows(
@@ -125,6 +147,13 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
         repeats=dict(zip(names, order.repeats(steps), strict=True)),
         validation=plan_validation(config, dataset, steps, rows_per_step, fit.micro_rows),
     )
+
+
+def _planned(span: Span, vocab_size: int) -> PhasePlan:
+    """Returns what a phase trains."""
+    model = _model(span.config, vocab_size)
+    in_8_bits = states_in_8_bits(span.config.optim, model)
+    return PhasePlan(span, model.n_trained(), in_8_bits)
 
 
 def _model(config: TrainConfig, vocab_size: int) -> CausalModel:
@@ -200,15 +229,16 @@ def describe(config: TrainConfig) -> str:
     kinds = {field.name: getattr(memory, field.name) / 1e9 for field in fields(memory)}
     most = plan.largest_micro_rows
     fits = (
-        f"{most:,} rows, {most * seq_len:,} tokens"
+        f"{counted(most, 'row')}, {most * seq_len:,} tokens"
         if most
         else "not even one row fits: take a smaller preset or a larger limit, or pack shorter rows"
     )
     rows_per_step = config.batch.rows(seq_len)
-    cut = f"{fit.micro_rows:,} rows ({fit.micro_rows * seq_len:,} tokens)"
+    cut = f"{counted(fit.micro_rows, 'row')} ({fit.micro_rows * seq_len:,} tokens)"
     lines = [
         f"{config.preset}: {parameters_in_words(plan.parameters, plan.trained_parameters)}",
-        f"{plan.steps:,} steps of {rows_per_step:,} rows of {seq_len:,} tokens",
+        f"{counted(plan.steps, 'step')} of {counted(rows_per_step, 'row')} of {seq_len:,} tokens",
+        *_described_phases(plan),
         f"memory on a GPU with micro-batches of {cut}, "
         f"{'recomputing' if fit.recompute else 'without recomputing'}: "
         f"{memory.total / 1e9:.2f} GB of {limit / 1e9:g} GB{card}",
@@ -223,13 +253,29 @@ def describe(config: TrainConfig) -> str:
     return "\n".join(wrapped(line) for line in lines)
 
 
+def _described_phases(plan: Plan) -> list[str]:
+    """Returns a line for each phase of a run that has some, and one about states in 8 bits."""
+    lines, several = [], len(plan.phases) > 1
+    for phase in plan.phases:
+        span = phase.span
+        states = states_in_words(phase.in_8_bits, phase.trained_parameters)
+        trained = (
+            f"phase {span.number}, steps {span.first + 1:,} to {span.end:,}: train "
+            f"{span.config.train}, {counted(phase.trained_parameters, 'parameter')}"
+        )
+        lines += [", ".join([trained, *states])] if several else states
+    return lines
+
+
 def _described_validation(config: TrainConfig, plan: Plan) -> list[str]:
     """Returns the lines about validations, beside the training."""
     validation, training = plan.validation, plan.steps * plan.flops.executed
     if not validation.held_out_rows:
         return ["no validation: no row is held out"]
     during = (
-        f"{validation.rows:,} rows every {config.eval_every:,} steps, " if validation.times else ""
+        f"{counted(validation.rows, 'row')} every {counted(config.eval_every, 'step')}, "
+        if validation.times
+        else ""
     )
     allowed = " at most, as the hours allow" if config.hours is not None else ""
     return [

@@ -39,10 +39,12 @@ def start_from(config: TrainConfig, weights: bool = True) -> tuple[TrainConfig, 
     """
     if config.init is None:
         require(not config.new_rows, "new_rows are those of a checkpoint to start from: use --init")
-        require(
-            not config.trains("new-rows") and not config.trains("lora"),
-            "train new-rows and train lora need a checkpoint to start from: use --init",
-        )
+        for word in ("new-rows", "lora"):
+            require(
+                not config.trains(word),
+                f"train {word} needs a checkpoint to start from",
+                "name one with --init CHECKPOINT",
+            )
         return config, None
     # Any checkpoint of the run does, damaged ones too: all have one shape.
     own = [folder for folder in folders(config.folder) if (folder / CONFIG_FILE).exists()]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -59,12 +59,13 @@ class Way:
         )
 
 
-def describe_ways(config: TrainConfig) -> str:
+def describe_ways(config: TrainConfig, say: Callable[[str], None] = lambda line: None) -> str:
     """Returns a table of ways to train, at most 80 columns wide, and the settings that fit.
 
     Args:
         config: The settings. Where they leave ``train`` at ``all``, it is replaced; a way that they
             name is planned alone.
+        say: Is told which way is planned next: each tries several sizes of the whole model.
 
     Raises:
         DatasetError: If a dataset cannot be read, or has no row to train on.
@@ -72,7 +73,7 @@ def describe_ways(config: TrainConfig) -> str:
     """
     limit, card = limit_of(config)
     with open_datasets(config.datasets) as data:
-        plans = dict(_plans(config, data, limit))
+        plans = dict(_plans(config, data, limit, say))
         seq_len = data.rows.seq_len
     name, peak = _speed()
     rows = [_HEADINGS, *(_cells(way, plan, seq_len, peak) for way, plan in plans.items())]
@@ -98,12 +99,16 @@ def describe_ways(config: TrainConfig) -> str:
     return "\n".join([*lines, "", *map(wrapped, (*said, found, speed))])
 
 
-def _plans(config: TrainConfig, data: Datasets, limit: int) -> Iterator[tuple[Way, Plan]]:
+def _plans(
+    config: TrainConfig, data: Datasets, limit: int, say: Callable[[str], None]
+) -> Iterator[tuple[Way, Plan]]:
     """Yields the plan of each way, those that train most first."""
     if config.phase:
         yield Way("phases"), plan_run(config, data, limit)
         return
-    for way in _ways(config):
+    ways = _ways(config)
+    for number, way in enumerate(ways, 1):
+        say(f"planning {way.options()} ({number} of {len(ways)})")
         try:
             yield way, plan_run(way.applied(config), data, limit)
         except ConfigError:

@@ -165,11 +165,7 @@ impl Fault {
 fn without_secrets(name: String) -> String {
     let Some((scheme, rest)) = name.split_once("://") else { return name };
     let (server, inner) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let cut = if scheme.starts_with("http") {
-        inner.find(['?', '#'])
-    } else {
-        inner.find('?').filter(|&at| inner[at..].contains('='))
-    };
+    let cut = query_at(scheme.starts_with("http"), inner);
     if scheme.contains('/') || (!server.contains('@') && cut.is_none()) {
         return name;
     }
@@ -178,6 +174,16 @@ fn without_secrets(name: String) -> String {
     match cut {
         Some(cut) => format!("{scheme}://{server}{}?…", &inner[..cut]),
         None => format!("{scheme}://{server}{inner}"),
+    }
+}
+
+/// Returns the byte at which the query of an address begins, which may hold a signature. In the names of
+/// a bucket a question mark alone is no query: it may stand there, or for any character in a pattern.
+pub(crate) fn query_at(is_http: bool, inner: &str) -> Option<usize> {
+    if is_http {
+        inner.find(['?', '#'])
+    } else {
+        inner.find('?').filter(|&at| inner[at..].contains('='))
     }
 }
 

@@ -22,9 +22,9 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_
 nodes = {}
 print(cluster.address, flush=True)
 for line in sys.stdin:
-    word, name = line.split()
+    word, name, cpus = line.split()
     if word == "add":
-        nodes[name] = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+        nodes[name] = cluster.add_node(num_cpus=int(cpus), object_store_memory=80 << 20)
         cluster.wait_for_nodes()
     elif word == "remove":
         cluster.remove_node(nodes.pop(name), allow_graceful=False)
@@ -40,13 +40,13 @@ class RayCluster:
         self._process = process
         self.address = address
 
-    def add(self, name: str) -> None:
-        """Adds a node."""
-        self._say(f"add {name}")
+    def add(self, name: str, cpus: int = 1) -> None:
+        """Adds a node of some cores."""
+        self._say(f"add {name} {cpus}")
 
     def remove(self, name: str) -> None:
         """Kills a node, with all of its processes."""
-        self._say(f"remove {name}")
+        self._say(f"remove {name} 0")
 
     def _say(self, line: str) -> None:
         assert self._process.stdin and self._process.stdout

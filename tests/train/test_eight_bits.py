@@ -16,6 +16,7 @@ from sabitrain.models.architecture import make_model
 from sabitrain.optim import eight_bits
 from sabitrain.optim.eight_bits import AdamW8bit
 from sabitrain.optim.optimizers import make_optimizers
+from sabitrain.planning import describe
 from sabitrain.trainer import run_training
 from support.train import tear
 from support.train.bases import damaged_copy, from_base, make_base
@@ -111,6 +112,20 @@ def test_the_plan_counts_its_states():
     )
     # 2 bytes and 8 a block of 256 in the place of 8.
     assert sizes["adamw"] - sizes["adamw8bit"] == pytest.approx(held * (6 - 8 / 256), rel=0.05)
+
+
+def test_nothing_said_that_no_matrix_was_large_enough_for_8_bits(data, tmp_path, capsys):
+    optim = OptimConfig(name="adamw8bit")
+    tiny = tiny_config(data, tmp_path / "tiny", optim=optim)
+    large = tiny_config(data, tmp_path / "large", optim=optim, model=SHAPE)
+    run_training(tiny)
+    said = capsys.readouterr().out
+    planned = [" ".join(describe(config).split()) for config in (tiny, large)]
+    for text in (" ".join(said.split()), planned[0]):
+        assert "states of 0 of " in text and "adamw8bit is adamw here" in text
+    held = 2 * (3 * 64 * 192 + 2 * 64 * 64)
+    assert f"states of {held:,} of " in planned[1] and "is adamw here" not in planned[1]
+    assert "in 8 bits" not in describe(tiny_config(data, tmp_path / "run"))
 
 
 def test_without_its_package_it_is_refused(data, tmp_path, monkeypatch):

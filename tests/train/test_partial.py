@@ -240,7 +240,7 @@ def test_a_damaged_list_of_new_rows_is_refused(data, tmp_path, written):
 def test_settings_that_cannot_be_right(options):
     with pytest.raises(ConfigError, match=r"train must|new_rows"):
         PartialConfig(**options)
-    with pytest.raises(ConfigError, match="new-rows and train lora need a checkpoint"):
+    with pytest.raises(ConfigError, match="train new-rows needs a checkpoint"):
         run_training(TrainConfig(data=("x",), run=Path("y"), train="new-rows"))
 
 

@@ -77,10 +77,19 @@ def test_a_new_model_may_be_trained_in_phases_by_share(data, tmp_path):
     spans = spans_of(config, 8)
     assert [(span.first, span.end) for span in spans] == [(0, 2), (2, 6), (6, 8)]
     assert [span_at(spans, step).number for step in (0, 1, 2, 5, 6, 8)] == [1, 1, 2, 2, 3, 3]
-    assert "of them trained" not in describe(config)
+    text = describe(config)
+    assert "of them trained" not in text
+    planned = [line for line in text.splitlines() if line.startswith("phase ")]
+    assert [line.partition(": ")[0] for line in planned] == [
+        "phase 1, steps 1 to 2",
+        "phase 2, steps 3 to 6",
+        "phase 3, steps 7 to 8",
+    ]
     run_training(config)
     trained = [line["trained_parameters"] for line in read(tmp_path / "run") if "phase" in line]
     assert trained[-1] == read(tmp_path / "run")[0]["parameters"]
+    for line, count, train in zip(planned[1:], trained, ("last:1", "all"), strict=True):
+        assert line.endswith(f"train {train}, {count:,} parameters")
     size = MicroBatch(64, 32, 4)
     last = tiny_config(data, tmp_path / "run", train="last:1")
     one = tiny_config(data, tmp_path / "run")

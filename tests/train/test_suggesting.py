@@ -96,7 +96,13 @@ def test_a_way_that_was_named_was_replaced_without_a_word(data, tmp_path):
 
 def test_it_is_a_word_of_plan_and_its_errors_are_those_of_plan(data, tmp_path, capsys):
     assert main(["plan", "--data", str(data), "--suggest"]) == 0
-    assert capsys.readouterr().out.startswith("--train")
+    written = capsys.readouterr()
+    assert written.out.startswith("--train")
+    # Minutes for a large model, without a word.
+    ways = [line.partition("  ")[0] for line in written.out.partition("\n\n")[0].splitlines()[1:]]
+    assert written.err.splitlines() == [
+        f"planning --train {way} ({number} of {len(ways)})" for number, way in enumerate(ways, 1)
+    ]
     assert main(["plan", "--suggest", "--data", str(tmp_path / "nothing")]) == 1
     assert "Remedy" in capsys.readouterr().err
     with pytest.raises(DatasetError):

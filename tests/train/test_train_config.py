@@ -42,6 +42,15 @@ def test_the_command_line_goes_before_the_file_and_it_before_the_preset(tmp_path
     assert (nano.preset, nano.model.layers, nano.model.width) == ("nano", 3, 128)
 
 
+def test_none_was_offered_as_a_number_of_bits(capsys):
+    given = [*REQUIRED, "--init", "base", "--train", "lora", "--lora.bits"]
+    assert [parse_command_line([*given, bits]).lora.bits for bits in ("4", "8")] == [4, 8]
+    with pytest.raises(SystemExit):
+        parse_command_line([*given, "3"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "invalid choice '3'" in said and "None" not in said
+
+
 def test_defaults_are_the_nano_preset():
     assert parse_command_line(REQUIRED) == TrainConfig(data=Path("out"), run=Path("run"))
 

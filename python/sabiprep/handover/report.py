@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from rich.console import Console, ConsoleOptions, RenderResult
 
-from sabiprep.terminal import Sentence, to_plain, visible
+from sabiprep.terminal import Sentence, counted, to_plain, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class ExportReport:
         """Yields a line a split, then where it is and how fast it went."""
         for name, split in self.splits.items():
             yield Sentence(
-                f"{name}: {split.rows:,} rows, {split.documents:,} documents, "
-                f"{split.tokens:,} tokens, {split.targets:,} trained",
+                f"{name}: {counted(split.rows, 'row')}, {counted(split.documents, 'document')}, "
+                f"{counted(split.tokens, 'token')}, {split.targets:,} trained",
                 2,
             )
         speed = self.read / 1e6 / max(self.seconds, 1e-9)
@@ -123,7 +123,7 @@ class TasksReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields a line a task, then the command that runs them."""
         for task in self.tasks:
-            yield Sentence(f"{task.name}: {task.documents:,} documents, {task.kind}", 2)
+            yield Sentence(f"{task.name}: {counted(task.documents, 'document')}, {task.kind}", 2)
         if self.without:
             names = ", ".join(map(visible, self.without))
             yield Sentence(f"nothing is held out of: {names}", 2)

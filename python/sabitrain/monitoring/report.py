@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sabiprep.terminal import counted
 from sabitrain.checkpoints import history
 from sabitrain.checkpoints.run_folder import resume_command
 from sabitrain.config import TrainConfig
@@ -16,6 +17,8 @@ from sabitrain.evaluation.scores import Evaluation, TargetLoss
 from sabitrain.models.architecture import CausalModel
 from sabitrain.monitoring.console import Console
 from sabitrain.monitoring.metrics import Metrics
+from sabitrain.optim.eight_bits import FEWEST
+from sabitrain.optim.optimizers import states_in_8_bits
 from sabitrain.stopping import StopRequest
 
 
@@ -61,10 +64,14 @@ def report_begin(
     console.say(
         f"{config.preset}: {parameters}, vocabulary "
         f"{dataset.vocab_size:,}, on {where}\n"
-        f"{', '.join(config.data)}: {rows:,} rows of {dataset.seq_len} tokens to train on, "
+        f"{', '.join(config.data)}: {counted(rows, 'row')} of {dataset.seq_len} tokens "
+        "to train on, "
         f"{len(dataset.validation):,} held out\n"
-        f"{steps:,} steps of {order.rows_per_step} rows, {order.epoch(steps):.2f} epochs"
+        f"{counted(steps, 'step')} of {counted(order.rows_per_step, 'row')}, "
+        f"{order.epoch(steps):.2f} epochs"
     )
+    for line in states_in_words(states_in_8_bits(config.optim, model), model.n_trained()):
+        console.say(line)
     if order.rows_per_step > rows:
         console.say(
             "note: one step repeats every row there is; "
@@ -76,6 +83,16 @@ def parameters_in_words(count: int, trained: int) -> str:
     """Returns the number of parameters, and how many are trained if not all are."""
     some = f", {trained:,} of them trained" if trained != count else ""
     return f"{count:,} parameters{some}"
+
+
+def states_in_words(in_8_bits: int | None, trained: int) -> list[str]:
+    """Returns a line about the states of AdamW in 8 bits; none under another optimizer."""
+    if in_8_bits is None:
+        return []
+    small = f"; not those of norms, embedding, head and matrices below {FEWEST:,} numbers"
+    if not in_8_bits:
+        small += ": adamw8bit is adamw here"
+    return [f"states of {in_8_bits:,} of {trained:,} parameters in 8 bits{small}"]
 
 
 def report_stop(

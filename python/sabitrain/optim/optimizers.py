@@ -61,6 +61,19 @@ def make_optimizers(
     return optimizers
 
 
+def states_in_8_bits(config: OptimConfig, model: CausalModel) -> int | None:
+    """Returns how many trained parameters have their states in 8 bits; None for no such optimizer.
+
+    Args:
+        config: The settings.
+        model: The model.
+    """
+    if config.name != "adamw8bit":
+        return None
+    taken = _take_matrices(parameter_groups(model, model.units(), 0.0), config.name)
+    return sum(int(one.numel()) for group in taken for _, one in group["params"])
+
+
 def _take_matrices(groups: dict[str, dict[str, Any]], name: Optimizer) -> list[dict[str, Any]]:
     """Takes the parameters out of groups that Muon, or AdamW in 8 bits, is to train."""
     fewest = FEWEST if name == "adamw8bit" else 0

@@ -20,7 +20,8 @@ class OptimConfig:
 
     name: Optimizer = "adamw"
     """adamw for everything; or for the matrices of the blocks muon, or adamw8bit, whose states take
-    2 bytes a parameter rather than 8 (by bitsandbytes), and adamw for embedding, head and norms.
+    2 bytes a parameter rather than 8 (by bitsandbytes, the extra sabiprep[quant]), and adamw for
+    embedding, head and norms.
     """
     lr: float = 2e-3
     """Highest learning rate, reached when the warm-up ends; muon's updates are scaled to share it.

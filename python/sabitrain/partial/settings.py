@@ -5,14 +5,24 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from sabitrain.settings import Section, require
 
 Bits = Literal[4, 8]
 """Bits of a number of a quantised weight."""
+# The default, None, is no word for the command line.
+_BITS = PrimitiveConstructorSpec[Bits](
+    nargs=1,
+    metavar="4|8",
+    instance_from_str=lambda words: next(bits for bits in get_args(Bits) if str(bits) == words[0]),
+    is_instance=lambda value: value is None or value in get_args(Bits),
+    str_from_instance=lambda bits: [str(bits)],
+    choices=tuple(str(bits) for bits in get_args(Bits)),
+)
 
 _LAST = "last:"
 _WORDS = ("all", "embeddings", "new-rows", "lora")
@@ -21,7 +31,7 @@ _LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Adapters of low rank (--train lora)."""
+    """Adapters of low rank (--train lora), by peft (the extra sabiprep[lora])."""
 
     rank: int = 16
     """Rank of each adapter."""
@@ -36,9 +46,9 @@ class LoraConfig:
     """
     dropout: float = 0.0
     """Share of an adapter's inputs to drop out in each step, drawn from the seed and the step."""
-    bits: Annotated[Bits | None, tyro.conf.arg(metavar="4|8")] = None
+    bits: Annotated[Bits | None, _BITS] = None
     """Hold the frozen matrices of the blocks in so many bits (QLoRA, arXiv:2305.14314), by
-    bitsandbytes; an adapter is merged into the base as it is."""
+    bitsandbytes (the extra sabiprep[quant]); an adapter is merged into the base as it is."""
 
     def __post_init__(self) -> None:
         """Checks every setting."""

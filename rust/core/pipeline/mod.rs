@@ -318,7 +318,8 @@ impl<'a> Run<'a> {
         let (job, options, storage) = (&self.job, &self.options, self.context.storage);
         let others = options.reuse.iter().map(|other| write::spool_of(other)).collect();
         let (id_type, budget) = (job.encoder.id_type(), options.spool_bytes);
-        let store = Store::new(storage, folder.spool(), others, id_type, budget);
+        let store =
+            Store::new(storage, folder.spool(), others, id_type, budget).synced(options.keep_spool);
         let goes_on = |error| resumable(error, runner);
         match self.make(runner, &store, &folder, inputs) {
             Ok(made) => {

@@ -154,10 +154,11 @@ impl Workers for OneByOne<'_> {
             take(None)?;
             let monitor = Monitor::default();
             let context = Context { threads: 1, monitor: &monitor, storage: LOCAL };
-            let worker = Worker::join(corpus, &out, &options, &context)?;
+            let worker = || Worker::join(corpus, &out, &options, &context);
             let outcome = match *kind {
-                "map" => worker.map(tasks, &context),
-                _ => worker.reduce(tasks, &context),
+                "inputs" => sum_inputs(corpus, &options, tasks, &context),
+                "map" => worker()?.map(tasks, &context),
+                _ => worker()?.reduce(tasks, &context),
             };
             *tasks::lock(&self.done).entry(kind).or_default() += 1;
             take(Some((index, &outcome)))?;
@@ -180,7 +181,7 @@ fn workers_that_see_the_same_folders_make_the_same_dataset() {
     let workers = OneByOne { place: &place, out: "there", done: std::sync::Mutex::default() };
     let report = place.pack(&Cluster::new(&workers), "there");
     let done = tasks::lock(&workers.done).clone();
-    assert!(done["map"] > 4 && done["reduce"] > 2, "{done:?}");
+    assert!(done["inputs"] > 4 && done["map"] > 4 && done["reduce"] > 2, "{done:?}");
     assert_eq!(report.manifest.sources[0].records, 402);
     assert!(contents(&place.at("here")) == contents(&place.at("there")));
 }

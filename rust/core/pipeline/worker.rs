@@ -64,7 +64,7 @@ pub fn sum_inputs(
 ) -> String {
     let sum = || -> Result<Vec<InputEntry>> {
         let (plan, indices) = (load_plan(Some(corpus), options, context)?, received(tasks)?);
-        tasks::run(options.threads, indices.len(), |nth| {
+        tasks::run(context.threads, indices.len(), |nth| {
             let index: usize = indices[nth];
             let input = plan.inputs.get(index).ok_or_else(|| other_files(corpus))?;
             report::input_entry(input, context)
@@ -86,7 +86,8 @@ pub(super) fn other_files(corpus: &Path) -> Error {
         .remedy("put the corpus where all of them see it under one path: a shared disk or a bucket")
 }
 
-/// A process that does tasks of a run that another process leads.
+/// A process that does tasks of a run that another process leads, by the threads of the context of
+/// each call.
 #[derive(Debug)]
 pub struct Worker {
     job: Job,
@@ -134,9 +135,8 @@ impl Worker {
 
     /// Does map tasks. Returns whether each was done by an earlier run.
     fn map_tasks(&self, tasks: &[MapTask], context: &Context<'_>) -> Result<Vec<bool>> {
-        let context = context.with_threads(self.options.threads);
-        let store = shared_store(&self.job, &self.options, &self.out, &context);
-        Threads.map(&MapStage { job: &self.job, store: &store, context }, tasks)
+        let store = shared_store(&self.job, &self.options, &self.out, context);
+        Threads.map(&MapStage { job: &self.job, store: &store, context: *context }, tasks)
     }
 
     /// Makes shards. Returns the JSON of an outcome: the sums of each.
@@ -148,13 +148,12 @@ impl Worker {
 
     /// Makes shards. Returns the sums of each.
     fn reduce_tasks(&self, tasks: &[ReduceTask], context: &Context<'_>) -> Result<Vec<ShardSums>> {
-        let context = context.with_threads(self.options.threads);
         let folder = WorkFolder::join(context.storage, &self.out, self.state.clone())?;
-        let settled = self.settled(&folder, &context)?;
+        let settled = self.settled(&folder, context)?;
         let (job, corpus) = (&self.job, &settled.corpus(&self.job.plan));
         let decisions = settled.decisions();
         let (folder, readers) = (&folder, context.threads.max(READERS));
-        let stage = ReduceStage { job, corpus, decisions, folder, readers, context };
+        let stage = ReduceStage { job, corpus, decisions, folder, readers, context: *context };
         Threads.reduce(&stage, tasks)
     }
 
@@ -212,4 +211,5 @@ pub(super) fn shared_store<'a>(
 ) -> Store<'a> {
     let others = options.reuse.iter().map(|other| write::spool_of(other)).collect();
     Store::shared(context.storage, write::spool_of(out), others, job.encoder.id_type())
+        .synced(options.keep_spool)
 }

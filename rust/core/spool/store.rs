@@ -125,6 +125,8 @@ pub(crate) struct Store<'a> {
     /// Bytes that may be held in memory.
     budget: u64,
     part_bytes: usize,
+    /// Whether files are synced.
+    synced: bool,
     held: Mutex<Held>,
 }
 
@@ -152,7 +154,17 @@ impl<'a> Store<'a> {
     ) -> Self {
         let held = Held { spilling: budget == 0, ..Held::default() };
         let part_bytes = PART_BYTES;
-        Self { storage, folder, others, id_type, budget, part_bytes, held: Mutex::new(held) }
+        let synced = true;
+        Self {
+            storage,
+            folder,
+            others,
+            id_type,
+            budget,
+            part_bytes,
+            synced,
+            held: Mutex::new(held),
+        }
     }
 
     /// Returns a store whose spools are files in `folder`, for other processes to read.
@@ -165,6 +177,18 @@ impl<'a> Store<'a> {
     ) -> Self {
         let store = Self::new(storage, folder, others, id_type, 0);
         Self { part_bytes: SHARED_PART_BYTES, ..store }
+    }
+
+    /// Returns the store, whose files are synced or not. They need not be where no dataset keeps them: a
+    /// run that goes on looks at each of their bytes.
+    #[must_use]
+    pub(crate) fn synced(self, synced: bool) -> Self {
+        Self { synced, ..self }
+    }
+
+    /// Begins the file of the spool `name`.
+    fn create(&self, name: &str) -> Result<SpoolFile<'a>> {
+        SpoolFile::create(self.storage, &self.folder.join(name), self.synced)
     }
 
     /// Locks the shared state.
@@ -256,7 +280,7 @@ impl<'a> Store<'a> {
     fn spill(&self, held: &mut Held) -> Result<()> {
         for (_, name, spool) in &mut held.spools {
             if spool.parts.iter().any(|part| matches!(part.block, Block::Memory(_))) {
-                let mut file = SpoolFile::create(self.storage, &self.folder.join(&*name))?;
+                let mut file = self.create(name)?;
                 for part in &spool.parts {
                     file.push(part)?;
                 }
@@ -351,10 +375,7 @@ impl SpoolWriter<'_> {
     fn flush(&mut self) -> Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(SpoolFile::create(
-                self.store.storage,
-                &self.store.folder.join(&self.name),
-            )?),
+            None => self.file.insert(self.store.create(&self.name)?),
         };
         self.parts.drain(..).try_for_each(|part| file.push(&part))
     }
@@ -385,15 +406,17 @@ struct SpoolFile<'a> {
     file: BufWriter<Box<dyn NewFile>>,
     written: u64,
     parts: Vec<(u64, Layout, u64)>,
+    synced: bool,
 }
 
 impl<'a> SpoolFile<'a> {
-    /// Begins the file `path`.
-    fn create(storage: &'a dyn Storage, path: &Path) -> Result<Self> {
+    /// Begins the file `path`, which is synced or not before it is published.
+    fn create(storage: &'a dyn Storage, path: &Path, synced: bool) -> Result<Self> {
         let file =
             storage.create(path).map_err(|error| Error::io(ErrorKind::Output, path, &error))?;
         let file = BufWriter::with_capacity(256 << 10, file);
-        Ok(Self { storage, path: Arc::new(path.to_owned()), file, written: 0, parts: Vec::new() })
+        let path = Arc::new(path.to_owned());
+        Ok(Self { storage, path, file, written: 0, parts: Vec::new(), synced })
     }
 
     /// Writes the block of a part.
@@ -423,7 +446,7 @@ impl<'a> SpoolFile<'a> {
             self.file.write_all(&(text.len() as u64).to_le_bytes())?;
             self.file.write_all(MAGIC)?;
             let file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-            finish(file)
+            if self.synced { finish(file) } else { file.publish() }
         };
         end().map_err(|error| Error::io(ErrorKind::Output, &self.path, &error))?;
         Ok(index.into_spool(&self.path))
@@ -588,7 +611,7 @@ mod tests {
 
     /// Writes a spool file of a few documents and returns its bytes.
     fn written(path: &Path) -> Vec<u8> {
-        let mut file = SpoolFile::create(LOCAL, path).unwrap();
+        let mut file = SpoolFile::create(LOCAL, path, true).unwrap();
         for nth in 0..2_u64 {
             let mut writer = PartWriter::new(IdType::U16);
             let mut document = Document { ids: vec![7; 5], ..Document::default() };

@@ -198,10 +198,28 @@ impl NewFile for NewLocalFile {
 
     fn publish(mut self: Box<Self>) -> io::Result<()> {
         // Closed first: some systems rename no open file. A failed rename leaves it to be dropped.
-        let file = self.file.take();
-        drop(file);
-        fs::rename(&self.temporary, &self.path).inspect_err(|_| self.forget())
+        let file = self.file.take().expect("a published file is gone");
+        close(file)
+            .and_then(|()| fs::rename(&self.temporary, &self.path))
+            .inspect_err(|_| self.forget())
     }
+}
+
+/// Closes a file. A file system of the network may tell only now that a write failed.
+#[cfg(unix)]
+fn close(file: File) -> io::Result<()> {
+    match nix::unistd::close(file) {
+        // It is closed all the same.
+        Err(nix::errno::Errno::EINTR) => Ok(()),
+        closed => Ok(closed?),
+    }
+}
+
+/// Closes a file.
+#[cfg(not(unix))]
+fn close(file: File) -> io::Result<()> {
+    drop(file);
+    Ok(())
 }
 
 impl Write for NewLocalFile {

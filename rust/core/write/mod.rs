@@ -1,8 +1,8 @@
 //! Writing: shards, the manifest, and the folder in which they become a dataset.
 //!
 //! A dataset is built under `OUT/.work` and moved into place once it is complete, the manifest
-//! last; a file appears under its name only when it is whole and synced. Nothing outside OUT is
-//! touched.
+//! last; a file appears under its name only when it is whole and synced. (Spools that no dataset keeps
+//! are not synced.) Nothing outside OUT is touched.
 
 mod check;
 mod dropped;

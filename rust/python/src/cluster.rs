@@ -68,16 +68,26 @@ impl Worker {
         Self { corpus, options, out, joined: std::sync::OnceLock::new() }
     }
 
-    /// Does tasks of a kind, given as JSON. Returns their outcome as JSON; their errors are in it.
-    fn run(&self, py: Python<'_>, kind: &str, tasks: Vec<String>) -> PyResult<String> {
-        enter(py, None, |context| match kind {
-            "inputs" => Ok(pipeline::sum_inputs(&self.corpus, &self.options, &tasks, context)),
-            "map" | "reduce" => Ok(match self.joined(context) {
-                Err(error) => pipeline::refusal(error, context),
-                Ok(worker) if kind == "map" => worker.map(&tasks, context),
-                Ok(worker) => worker.reduce(&tasks, context),
-            }),
-            _ => Err(Error::internal(format!("{kind} is no kind of tasks"))),
+    /// Does tasks of a kind, given as JSON, by some threads. Returns their outcome as JSON; their
+    /// errors are in it.
+    fn run(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        tasks: Vec<String>,
+        threads: usize,
+    ) -> PyResult<String> {
+        enter(py, None, |context| {
+            let context = &context.with_threads(threads);
+            match kind {
+                "inputs" => Ok(pipeline::sum_inputs(&self.corpus, &self.options, &tasks, context)),
+                "map" | "reduce" => Ok(match self.joined(context) {
+                    Err(error) => pipeline::refusal(error, context),
+                    Ok(worker) if kind == "map" => worker.map(&tasks, context),
+                    Ok(worker) => worker.reduce(&tasks, context),
+                }),
+                _ => Err(Error::internal(format!("{kind} is no kind of tasks"))),
+            }
         })
     }
 
@@ -89,7 +99,10 @@ impl Worker {
         part: (usize, usize),
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(usize, usize)> {
-        enter(py, progress, |context| self.joined(context)?.reduce_part(part, context))
+        enter(py, progress, |context| {
+            let context = &context.with_threads(self.options.threads);
+            self.joined(context)?.reduce_part(part, context)
+        })
     }
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::{BooleanArray, RecordBatch, StringArray, UInt8Array, UInt32Array};
+use arrow_pyarrow::PyArrowType;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use pyo3_arrow::PyRecordBatch;
 use sabiprep::commands::{self, Explanation};
 use sabiprep::error::{Error, Result};
 use sabiprep::pipeline;
@@ -45,14 +45,14 @@ pub fn to_json(report: &impl Serialize) -> Result<String> {
 /// and the tokens of all as an Arrow table.
 #[pyfunction]
 #[pyo3(signature = (corpus, source, record, options, *, hub = None))]
-pub fn explain<'py>(
-    py: Python<'py>,
+pub fn explain(
+    py: Python<'_>,
     corpus: PathBuf,
     source: &str,
     record: &str,
     options: Options,
     hub: Option<Hub>,
-) -> PyResult<(String, Bound<'py, PyAny>)> {
+) -> PyResult<(String, PyArrowType<RecordBatch>)> {
     let options = options.with_hub(hub);
     let documents = enter(py, None, |context| {
         let plan = Plan::load(&corpus, &options, context.storage)?;
@@ -62,7 +62,7 @@ pub fn explain<'py>(
         .map_err(|error| to_python(py, &Error::internal(error.to_string())))?;
     // Few values: JSON will do. Tokens may be thousands.
     let stages: Vec<_> = documents.iter().map(stages_of).collect();
-    Ok((json!(stages).to_string(), PyRecordBatch::new(tokens).into_pyarrow(py)?))
+    Ok((json!(stages).to_string(), PyArrowType(tokens)))
 }
 
 /// Returns the stages of a document, but for its tokens.

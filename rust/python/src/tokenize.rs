@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
-use arrow_array::{Array, ArrayRef, ListArray, StringArray, StringArrayType, UInt32Array};
+use arrow_array::{Array, ListArray, StringArray, StringArrayType, UInt32Array, make_array};
 use arrow_buffer::OffsetBuffer;
+use arrow_data::ArrayData;
+use arrow_pyarrow::PyArrowType;
 use arrow_schema::{DataType, Field};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
-use pyo3_arrow::PyArray;
 use sabiprep::error::Error;
 use sabiprep::tokenize::{self, Encoder, Ids, Share};
 use sabiprep::verify::open_tokenizer;
@@ -36,13 +37,17 @@ impl Decoder {
     }
 
     /// Returns the text that each token of an Arrow uint32 array adds, as an Arrow string array.
-    fn pieces(&self, py: Python<'_>, ids: PyArray) -> PyResult<PyArray> {
-        let (ids, _) = ids.into_inner();
+    fn pieces(
+        &self,
+        py: Python<'_>,
+        ids: PyArrowType<ArrayData>,
+    ) -> PyResult<PyArrowType<ArrayData>> {
+        let ids = make_array(ids.0);
         if ids.data_type() != &DataType::UInt32 {
             return Err(PyTypeError::new_err(format!("ids are {}, not uint32", ids.data_type())));
         }
         let pieces = enter(py, None, |_| self.0.pieces(ids.as_primitive::<UInt32Type>().values()))?;
-        Ok(PyArray::from_array_ref(Arc::new(StringArray::from(pieces))))
+        Ok(PyArrowType(StringArray::from(pieces).into_data()))
     }
 }
 
@@ -78,11 +83,11 @@ impl TextEncoder {
         py: Python<'_>,
         texts: &Bound<'_, PyAny>,
         threads: usize,
-    ) -> PyResult<PyArray> {
+    ) -> PyResult<PyArrowType<ArrayData>> {
         if !texts.hasattr("__arrow_c_array__")? {
             return self.encode_list(texts.cast()?, threads);
         }
-        let (array, _) = texts.extract::<PyArray>()?.into_inner();
+        let array = make_array(texts.extract::<PyArrowType<ArrayData>>()?.0);
         if array.null_count() > 0 {
             return Err(PyValueError::new_err(format!(
                 "{} of the texts are null",
@@ -105,7 +110,7 @@ impl TextEncoder {
         py: Python<'_>,
         texts: impl StringArrayType<'a> + Send,
         threads: usize,
-    ) -> PyResult<PyArray> {
+    ) -> PyResult<PyArrowType<ArrayData>> {
         let count = texts.len();
         let mut texts = (0..count).map(|index| texts.value(index));
         enter(py, None, |context| {
@@ -115,12 +120,16 @@ impl TextEncoder {
             };
             lists(self.0.encode_from(count, threads, next)?)
         })
-        .map(PyArray::from_array_ref)
+        .map(|ids| PyArrowType(ids.into_data()))
     }
 
     /// Returns the ids of a list of str. The thread that needs more texts takes the GIL to read
     /// them, while the others encode.
-    fn encode_list(&self, texts: &Bound<'_, PyList>, threads: usize) -> PyResult<PyArray> {
+    fn encode_list(
+        &self,
+        texts: &Bound<'_, PyList>,
+        threads: usize,
+    ) -> PyResult<PyArrowType<ArrayData>> {
         let (py, count, list) = (texts.py(), texts.len(), texts.as_unbound());
         // An exception cannot pass through the core, so it is kept in `failed`.
         let (mut index, mut failed) = (0, None);
@@ -152,7 +161,7 @@ impl TextEncoder {
         });
         match failed {
             Some(error) => Err(error),
-            None => ids.map(PyArray::from_array_ref),
+            None => ids.map(|ids| PyArrowType(ids.into_data())),
         }
     }
 }
@@ -173,7 +182,7 @@ fn not_unicode(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
 }
 
 /// Returns ids as an Arrow list array.
-fn lists(ids: Ids) -> Result<ArrayRef, Error> {
+fn lists(ids: Ids) -> Result<ListArray, Error> {
     if i32::try_from(ids.flat.len()).is_err() {
         return Err(Error::input(format!(
             "{} ids are more than one Arrow list array can hold",
@@ -184,6 +193,5 @@ fn lists(ids: Ids) -> Result<ArrayRef, Error> {
     let item = Arc::new(Field::new_list_field(DataType::UInt32, false));
     let offsets = OffsetBuffer::from_lengths(ids.lengths);
     ListArray::try_new(item, offsets, Arc::new(UInt32Array::from(ids.flat)), None)
-        .map(|lists| Arc::new(lists) as ArrayRef)
         .map_err(|error| Error::internal(error.to_string()))
 }

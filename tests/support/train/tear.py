@@ -9,6 +9,7 @@ was left alone.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -89,6 +90,8 @@ def outcome(run: Path) -> dict[str, Any]:
 
 def main(data: Path, work: Path) -> None:
     """Tear a run at each of its operations, and, of every fifth, the run that resumes it too."""
+    # The first step of an optimizer imports it, in seconds: here once, not in each child.
+    importlib.import_module("torch._dynamo")
     train(config_of(data, work / "whole"), None)
     whole = outcome(work / "whole")
     wrong, operations, killed = [], 0, signal.SIGKILL

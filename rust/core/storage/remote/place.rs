@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use object_store::path::Path as Key;
 
-use crate::error::Fault;
+use crate::error::{Fault, query_at};
 
 /// The kind of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,17 +72,6 @@ pub(crate) fn split_store(pattern: &str) -> Option<(PathBuf, &str)> {
     Some((format!("{scheme}://{store}").into(), inner.trim_start_matches('/')))
 }
 
-/// Returns whether an address of a web server names a file and no more.
-fn plain_address(inner: &str) -> bool {
-    !inner.contains(['?', '#'])
-}
-
-/// Returns whether the name of an object has no query, such as that of a signed address: a question
-/// mark alone may stand in a name, or for any character in a pattern.
-fn plain_name(inner: &str) -> bool {
-    inner.split_once('?').is_none_or(|(_, query)| !query.contains('='))
-}
-
 impl Place {
     /// Returns the place that a path names.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
@@ -116,8 +105,7 @@ impl Place {
                 "leave them out of the address and give them by the environment: docs/storage.md",
             );
         }
-        let is_plain = if scheme == Scheme::Http { plain_address } else { plain_name };
-        if !is_plain(inner) {
+        if query_at(scheme == Scheme::Http, inner).is_some() {
             return refuse(
                 "goes on with ? or #, as addresses that hold a key do, which a dataset would keep",
                 "name the file by its plain address: s3://, gs:// or az:// with credentials in the \
