@@ -113,9 +113,9 @@ class Pack:
     """Pack a corpus into fixed-length rows with exact loss masks."""
 
     corpus: Corpus
-    """The folder with corpus.toml."""
+    """The folder with corpus.toml, or its URL in an object store, as s3://BUCKET/FOLDER."""
     out: Out
-    """The folder to make; it must be empty or new. Nothing is written elsewhere."""
+    """The folder to make, or its URL; it must be empty or new. Nothing is written elsewhere."""
     options: PackArguments
     engine: Annotated[
         sabiprep.Engine, arg(metavar="ENGINE", help_behavior_hint="(default: threads)")
@@ -168,9 +168,9 @@ class Finish:
     """Finish a dataset that was packed in parts, once each part is done."""
 
     corpus: Corpus
-    """The folder with corpus.toml, as it was for the parts."""
+    """The folder with corpus.toml, or its URL, as it was for the parts."""
     out: Out
-    """The folder of the dataset."""
+    """The folder of the dataset, or its URL."""
     options: FinishArguments
     settle: Annotated[Flag, arg(help_behavior_hint="")] = False
     """Only decide what goes where, so that other processes can make the shards by --part."""
@@ -188,8 +188,9 @@ class Finish:
             if self.settle:
                 shards = sabiprep.settle(self.corpus, self.out, self.options, progress=progress)
                 done = (
-                    f"{where}: settled, {shards:,} shards to make: `sabiprep finish CORPUS OUT "
-                    "--part I/N` for each part, then `sabiprep finish CORPUS OUT`"
+                    f"{where}: settled, {counted(shards, 'shard')} to make: "
+                    "`sabiprep finish CORPUS OUT --part I/N` for each part, "
+                    "then `sabiprep finish CORPUS OUT`"
                 )
                 return Outcome(Sentence(done, 2))
             if self.part is None:
@@ -200,8 +201,9 @@ class Finish:
                 self.corpus, self.out, part, parts, self.options, progress=progress
             )
         done = (
-            f"{where}: part {part} of {parts} is done ({made.tasks:,} of {made.all:,} shards); "
-            "once every part is, `sabiprep finish CORPUS OUT` makes the dataset"
+            f"{where}: part {part} of {parts} is done ({made.tasks:,} of "
+            f"{counted(made.all, 'shard')}); once every part is, "
+            "`sabiprep finish CORPUS OUT` makes the dataset"
         )
         return Outcome(Sentence(done, 2))
 

@@ -66,11 +66,13 @@ class PhasePlan:
 
     Attributes:
         span: Its steps and its settings.
+        parameters: Parameters of the model, its adapters included.
         trained_parameters: Parameters that are trained.
         in_8_bits: Those whose states are held in 8 bits; None under another optimizer.
     """
 
     span: Span
+    parameters: int
     trained_parameters: int
     in_8_bits: int | None
 
@@ -80,7 +82,6 @@ class Plan:
     """The needs of a run.
 
     Attributes:
-        parameters: Parameters of the model.
         phases: What is trained, by phase.
         steps: Optimizer steps.
         fit: The cut of a step on a GPU, and its memory.
@@ -91,7 +92,6 @@ class Plan:
         validation: The needs of the validations.
     """
 
-    parameters: int
     phases: Sequence[PhasePlan]
     steps: int
     fit: Fit
@@ -99,6 +99,11 @@ class Plan:
     flops: Flops
     repeats: dict[str, float]
     validation: ValidationPlan
+
+    @property
+    def parameters(self) -> int:
+        """The parameters of the model, its adapters included."""
+        return self.phases[0].parameters
 
     @property
     def trained_parameters(self) -> int:
@@ -136,7 +141,6 @@ def plan_run(config: TrainConfig, data: Datasets, limit: int = CARD) -> Plan:
     phases = [_planned(span, vocab_size) for span in spans]
     names = [place_of(path) for path in config.datasets]
     return Plan(
-        parameters=_model(spans[0].config, vocab_size).n_parameters(),
         phases=phases,
         steps=steps,
         fit=fit,
@@ -153,7 +157,7 @@ def _planned(span: Span, vocab_size: int) -> PhasePlan:
     """Returns what a phase trains."""
     model = _model(span.config, vocab_size)
     in_8_bits = states_in_8_bits(span.config.optim, model)
-    return PhasePlan(span, model.n_trained(), in_8_bits)
+    return PhasePlan(span, model.n_parameters(), model.n_trained(), in_8_bits)
 
 
 def _model(config: TrainConfig, vocab_size: int) -> CausalModel:

@@ -22,7 +22,7 @@ use crate::write::InputEntry;
 /// The least bytes of input that an order covers, where its file has as many.
 const ORDER_BYTES: u64 = 32 << 20;
 /// The bytes of input below which the leader itself takes the checksums: sooner than workers start.
-const FEW_BYTES: u64 = if cfg!(test) { 0 } else { 8 << 30 };
+const FEW_BYTES: u64 = if cfg!(test) { 1 } else { 8 << 30 };
 /// The input splits that a large corpus is divided into, roughly.
 const SPLITS: u64 = 4096;
 /// The smallest and the largest size that is chosen for an input split.
