@@ -131,7 +131,7 @@ def test_a_cluster_gives_the_bytes_of_one_machine(
     assert "stories" in said
 
 
-def test_few_shards_were_made_by_a_core_each(
+def test_a_node_of_several_cores_makes_the_bytes_of_one_machine(
     place: Path, tmp_path: Path, cluster: RayCluster
 ) -> None:
     cluster.add("wide", 4)

@@ -67,22 +67,27 @@ _workers: dict[str, Any] = {}
 
 def load_core() -> None:
     """Imports the core in this process, for the tasks that follow."""
+    _core()
+
+
+def _core() -> Any:
+    """Returns the core, which the first call in a process imports."""
     from sabiprep.api import compiled
 
     with compiled():
-        import sabiprep._core  # noqa: F401
+        from sabiprep import _core
+    return _core
 
 
 def do(run: Run, kind: str, tasks: list[str], threads: int) -> Outcome:
     """Does tasks of a run in this process, which keeps tokenizer and templates for the next."""
-    from sabiprep.api import compiled, named_files
+    from sabiprep.api import named_files
 
     if run.id not in _workers:
-        with compiled():
-            from sabiprep import _core
+        core = _core()
         files = named_files(run.corpus, run.options.reuse)
         _workers.clear()
-        _workers[run.id] = (_core.Worker(run.corpus, run.out, run.options, hub=files), files)
+        _workers[run.id] = (core.Worker(run.corpus, run.out, run.options, hub=files), files)
     worker, _ = _workers[run.id]
     return Outcome(worker.run(kind, tasks, threads), (os.uname().nodename, os.getpid()))
 
@@ -212,14 +217,12 @@ class RayWorkers:
 
     def _choose_threads(self, orders: Sequence[Order]) -> None:
         """Has few shards be made by several threads each, as on one machine."""
-        self._most = self._cores
+        at_once = sum(node.cpus // self._cores for node in self._nodes.values())
+        are_shards = bool(orders) and orders[0][0] == "reduce"
+        few = are_shards and len(orders) < SHARDS_A_TASK * at_once
+        self._most = max(self._cores, THREADS_A_SHARD) if few else self._cores
         for node in self._nodes.values():
             node.divide(self._cores, self._most)
-        slots = sum(node.slots for node in self._nodes.values())
-        if orders and orders[0][0] == "reduce" and len(orders) < SHARDS_A_TASK * slots:
-            self._most = max(self._cores, THREADS_A_SHARD)
-            for node in self._nodes.values():
-                node.divide(self._cores, self._most)
 
     def _share_out(self, orders: Sequence[Order]) -> None:
         """Gives each node a run of consecutive orders, by its slots: few nodes read a file."""

@@ -9,7 +9,6 @@ was left alone.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -90,9 +89,9 @@ def outcome(run: Path) -> dict[str, Any]:
 
 def main(data: Path, work: Path) -> None:
     """Tear a run at each of its operations, and, of every fifth, the run that resumes it too."""
-    # The first step of an optimizer imports it, in seconds: here once, not in each child.
-    importlib.import_module("torch._dynamo")
-    train(config_of(data, work / "whole"), None)
+    # In this process: what a first run imports, in seconds, no child need import again.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        run_training(config_of(data, work / "whole"))
     whole = outcome(work / "whole")
     wrong, operations, killed = [], 0, signal.SIGKILL
     while killed:
