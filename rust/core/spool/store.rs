@@ -207,23 +207,17 @@ impl<'a> Store<'a> {
         keep: bool,
         monitor: &Monitor,
     ) -> Result<bool> {
+        let Some(place) = self.place_of(name) else { return Ok(false) };
         let own = self.folder.join(name);
-        let spool = if self.storage.is_file(&own) {
-            match read_spool(self.storage, &own, monitor) {
-                // The spool is made again, in the place of the damaged file.
-                Err(error) if error.kind != ErrorKind::Interrupted => return Ok(false),
-                found => found?,
-            }
-        } else {
-            let Some(other) = self.place_of(name) else { return Ok(false) };
-            let spool = read_spool(self.storage, &other, monitor)?;
-            if keep {
-                let linked = self.storage.link(&other, &own);
+        let spool = match read_spool(self.storage, &place, monitor) {
+            // The spool is made again, in the place of the damaged file.
+            Err(error) if place == own && error.kind != ErrorKind::Interrupted => return Ok(false),
+            Ok(spool) if place != own && keep => {
+                let linked = self.storage.link(&place, &own);
                 linked.map_err(|error| Error::io(ErrorKind::Output, &own, &error))?;
                 spool.moved_to(&Arc::new(own))
-            } else {
-                spool
             }
+            spool => spool?,
         };
         self.held().spools.push((slot, name.to_owned(), spool));
         Ok(true)

@@ -85,6 +85,10 @@ impl Storage for Bounded<'_> {
         self.inner.metadata(path)
     }
 
+    fn is_file(&self, path: &Path) -> bool {
+        self.inner.is_file(path)
+    }
+
     fn symlink_metadata(&self, path: &Path) -> io::Result<Metadata> {
         self.inner.symlink_metadata(path)
     }

@@ -71,6 +71,10 @@ pub struct Metadata {
 pub trait Storage: fmt::Debug + Send + Sync {
     /// Returns the metadata of the file that `path` leads to; follows links.
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+    /// Returns whether `path` leads to a regular file; no where that cannot be told.
+    fn is_file(&self, path: &Path) -> bool {
+        self.metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Regular)
+    }
     /// Returns the metadata of `path` itself; follows no link at its end.
     fn symlink_metadata(&self, path: &Path) -> io::Result<Metadata>;
     /// Returns the absolute path, free of links, of the file that `path` leads to.

@@ -41,6 +41,10 @@ impl Storage for Places {
         self.of(path).metadata(path)
     }
 
+    fn is_file(&self, path: &Path) -> bool {
+        self.of(path).is_file(path)
+    }
+
     fn symlink_metadata(&self, path: &Path) -> io::Result<Metadata> {
         self.of(path).symlink_metadata(path)
     }

@@ -108,12 +108,6 @@ impl dyn Storage + '_ {
         }
     }
 
-    /// Returns whether `path` leads to a regular file.
-    #[must_use]
-    pub(crate) fn is_file(&self, path: &Path) -> bool {
-        self.metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::Regular)
-    }
-
     /// Returns whether `path` leads to a folder.
     #[must_use]
     pub(crate) fn is_folder(&self, path: &Path) -> bool {

@@ -185,6 +185,14 @@ impl Storage for Remote {
         }
     }
 
+    // Without a look for a folder, which takes a second request.
+    fn is_file(&self, path: &Path) -> bool {
+        let object = self.at(path).map(|(bucket, key)| {
+            !key.as_ref().is_empty() && matches!(head(&bucket, &key), Ok(Some(_)))
+        });
+        object.unwrap_or(false)
+    }
+
     fn symlink_metadata(&self, path: &Path) -> io::Result<Metadata> {
         self.metadata(path)
     }
@@ -220,8 +228,8 @@ impl Storage for Remote {
         if key.as_ref().is_empty() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        match head(&bucket, &key)? {
-            Some(object) => Ok(Box::new(RemoteFile::new(bucket, object))),
+        match RemoteFile::open(Arc::clone(&bucket), &key)? {
+            Some(file) => Ok(Box::new(file)),
             None if bucket.scheme != Scheme::Http && bucket.has_below(&key)? => {
                 Err(io::ErrorKind::IsADirectory.into())
             }

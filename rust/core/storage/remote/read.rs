@@ -1,8 +1,9 @@
 //! `RemoteFile`: an object read by ranges, some of them ahead of the reader.
 //!
-//! Ranges begin small and grow as long as they are read to their ends, up to a bound; a jump drops
-//! what lies elsewhere. Every range is bound to the version of the object that was opened, so that a
-//! change in between is an error, and an answer that breaks off is taken up where it broke.
+//! The request that opens an object brings its first bytes, which are all of a small one. Ranges begin
+//! small and grow as long as they are read to their ends, up to a bound; a jump drops what lies
+//! elsewhere. Every range is bound to the version of the object that was opened, so that a change in
+//! between is an error, and an answer that breaks off is taken up where it broke.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -21,6 +22,8 @@ use super::{Bucket, PAUSES};
 use crate::error::Fault;
 use crate::storage::{FileKind, Metadata, StoredFile};
 
+/// The first range of an object, which opens it: as much as readers ask for at a time.
+const OPENED: u64 = 256 << 10;
 /// The first range after a jump, unless more is asked for.
 const FIRST: u64 = 64 << 10;
 /// The largest range that is asked for ahead of the reader.
@@ -58,6 +61,22 @@ impl RemoteFile {
     pub(super) fn new(bucket: Arc<Bucket>, object: ObjectMeta) -> Self {
         let object = Arc::new(object);
         Self { bucket, object, position: 0, held: VecDeque::new(), next: FIRST }
+    }
+
+    /// Opens an object by asking for its first bytes; `None` where there is none.
+    pub(super) fn open(bucket: Arc<Bucket>, key: &Key) -> io::Result<Option<Self>> {
+        match wait(bucket.ask(|| first_of(&bucket, key))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok((object, bytes)) => {
+                let mut file = Self::new(bucket, object);
+                if !bytes.is_empty() {
+                    let range = 0..bytes.len() as u64;
+                    file.held.push_back(Held { range, piece: Piece::Here(bytes) });
+                }
+                Ok(Some(file))
+            }
+        }
     }
 
     /// Asks for `range`.
@@ -265,6 +284,35 @@ async fn fetch_once(
         bytes.extend_from_slice(&more?);
     }
     Ok(())
+}
+
+/// Returns an object with its first bytes: as many as come of an answer that breaks off.
+async fn first_of(bucket: &Bucket, key: &Key) -> object_store::Result<(ObjectMeta, Bytes)> {
+    let range = Some(GetRange::Bounded(0..OPENED));
+    let asked = GetOptions { range, ..GetOptions::default() };
+    let answer = match bucket.store.get_opts(key, asked).await {
+        Ok(answer) => answer,
+        Err(error) if matches!(kind_of(&error), Trouble::Missing | Trouble::Passing) => {
+            return Err(error);
+        }
+        // An object without bytes has no range of them.
+        Err(error) => match bucket.store.head(key).await {
+            Ok(object) if object.size == 0 => return Ok((object, Bytes::new())),
+            _ => return Err(error),
+        },
+    };
+    let (object, mut bytes) = (answer.meta.clone(), BytesMut::new());
+    let mut content = answer.into_stream();
+    while let Some(more) = content.next().await {
+        match more {
+            Ok(more) => bytes.extend_from_slice(&more),
+            Err(error) if bytes.is_empty() => return Err(error),
+            Err(_) => break,
+        }
+    }
+    // No more than was asked for, whatever the server gives.
+    bytes.truncate(OPENED.min(object.size) as usize);
+    Ok((object, bytes.freeze()))
 }
 
 /// Returns the error of an object that is no longer what was opened.
