@@ -1,9 +1,9 @@
 """Measure what a Ray cluster costs: ``python benches/cluster.py [--megabytes 1000] [--rounds 3]``.
 
-Packs a corpus of that size on this machine by turns: with two threads, and by two workers of a Ray
-cluster that stays up. Prints the median and the fastest of each, their ratios, the peak memory of
-the leader and of the largest worker, and whether the datasets are the same. The corpus is made of
-the example corpus, each line of a copy made unique by a number.
+Packs a corpus of that size on this machine by turns: with two threads, and by a worker with two
+cores of a Ray cluster that stays up. Prints the median and the fastest of each, their ratios, the
+peak memory of the leader and of the largest worker, and whether the datasets are the same. The
+corpus is made of the example corpus, each line of a copy made unique by a number.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def worker_peak(stop: threading.Event, found: list[float]) -> None:
     while not stop.wait(0.1):
         for process in Path("/proc").iterdir():
             try:
-                if b"ray::do" not in (process / "cmdline").read_bytes():
+                if b"ray::WorkerProcess" not in (process / "cmdline").read_bytes():
                     continue
                 status = (process / "status").read_text()
             except OSError:

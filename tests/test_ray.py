@@ -11,18 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import sabiprep
 from sabiprep import PackOptions
-from sabiprep.ray_engine import RayWorkers, Run
+from sabiprep.ray_workers import RayWorkers, Run
 from support.files import files_of
 from support.object_store import BUCKET, object_store
 from support.ray_cluster import RayCluster, ray_cluster
 from support.strategies import tokenizer_json
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'sabiprep[ray]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'sabiprep[ray]'")
 
 FILES = 40
 CONFIG = """[tokenizer]
@@ -116,7 +117,10 @@ def workers() -> list[int]:
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdecimal() and b"ray::do" in (folder / "cmdline").read_bytes():
+            if (
+                folder.name.isdecimal()
+                and b"ray::WorkerProcess" in (folder / "cmdline").read_bytes()
+            ):
                 found.append(int(folder.name))
         except OSError:
             continue
@@ -142,38 +146,119 @@ def test_a_node_of_several_cores_makes_the_bytes_of_one_machine(
     assert files_of(tmp_path / "out") == files_of(place / "reference")
 
 
+class FakeRay:
+    """A cluster that is not here: its workers start if and when the test says so."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, **cpus: int) -> None:
+        self.cpus = cpus
+        self.asked: list[tuple[str, int, int]] = []
+        self.orders: list[tuple[str, str, int]] = []
+        self.killed: list[object] = []
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "NodeManagerAddress": name,
+                "NodeID": name.encode().hex().ljust(56, "f"),
+                "Alive": cpus >= 0,
+                "Resources": {"CPU": float(cpus)},
+            }
+            for name, cpus in self.cpus.items()
+        ]
+
+    def remote(self, **options: Any) -> Callable[[type], Any]:
+        node = bytes.fromhex(options["scheduling_strategy"].node_id.rstrip("f")).decode()
+        self.asked.append((node, options["num_cpus"], options["max_concurrency"]))
+
+        def do(kind: str, tasks: list[str], threads: int) -> object:
+            self.orders.append((node, kind, threads))
+            return object()
+
+        handle = SimpleNamespace(
+            prepare=SimpleNamespace(remote=object), do=SimpleNamespace(remote=do)
+        )
+        return lambda _: SimpleNamespace(remote=lambda run: handle)
+
+    def wait(self, references: list[object], **_: object) -> tuple[list[object], list[object]]:
+        return references, []
+
+    def get(self, reference: object) -> str:
+        return "done"
+
+    def kill(self, handle: object) -> None:
+        self.killed.append(handle)
+
+
+def workers_of(cluster: FakeRay, threads: int | None = None) -> RayWorkers:
+    return RayWorkers(cluster, Run("corpus", "out", PackOptions(threads=threads)))
+
+
 @pytest.mark.parametrize(
-    ("kind", "count", "run", "expected"),
+    ("kind", "count", "threads", "asked", "each"),
     [
-        ("reduce", 5, 1, {"large": (8, 2), "small": (2, 1), "none": (1, 0)}),
-        # As many as make every core busy, and those that are no shards.
-        ("reduce", 4 * 20, 1, {"large": (1, 18), "small": (1, 2), "none": (1, 0)}),
-        ("map", 5, 1, {"large": (1, 18), "small": (1, 2), "none": (1, 0)}),
-        ("reduce", 5, 9, {"large": (9, 2), "small": (9, 0), "none": (9, 0)}),
-        ("reduce", 0, 1, {"large": (1, 18), "small": (1, 2), "none": (1, 0)}),
+        ("map", 5, None, {("large", 8, 8), ("large", 2, 2), ("small", 3, 3)}, {1}),
+        # Few shards: all cores of a worker make one together.
+        ("reduce", 5, None, {("large", 8, 8), ("large", 2, 2), ("small", 3, 3)}, {8, 2, 3}),
+        ("reduce", 4 * 21, None, {("large", 8, 8), ("large", 2, 2), ("small", 3, 3)}, {1}),
+        ("map", 40, 2, {("large", 8, 4), ("large", 2, 1), ("small", 3, 1)}, {2}),
+        ("map", 5, 9, {("large", 9, 1)}, {9}),
     ],
 )
 def test_cores_are_shared_out(
-    kind: str, count: int, run: int, expected: dict[str, tuple[int, int]]
+    kind: str,
+    count: int,
+    threads: int | None,
+    asked: set[tuple[str, int, int]],
+    each: set[int],
 ) -> None:
-    cores = {"large": 18, "small": 2, "none": 0, "gone": 64}
-    nodes = [
-        {"NodeID": name, "Alive": name != "gone", "Resources": {"CPU": float(cpus)}}
-        for name, cpus in cores.items()
-    ]
-    # A cluster that is not here.
-    ray = SimpleNamespace(nodes=lambda: nodes, remote=lambda **options: lambda function: None)
-    workers = RayWorkers(ray, Run("id", "corpus", "out", PackOptions(threads=run)))
-    workers._look_at_nodes()
-    workers._choose_threads([(kind, ["{}"], 1, 0)] * count)
-    found = {node.id: (node.threads, node.slots) for node in workers._nodes.values()}
-    assert found == expected
-    # A node that comes later has the same share.
-    nodes[-1]["Alive"] = True
-    workers._look_at_nodes(always=True)
-    threads, _ = expected["large"]
-    gone = workers._nodes["gone"]
-    assert (gone.threads, gone.slots) == (threads, 64 // threads)
+    cluster = FakeRay(large=18, small=3, none=0, gone=-1)
+    workers = workers_of(cluster, threads)
+    found = [outcome for outcome in workers([(kind, ["{}"], 1, 0)] * count) if outcome]
+    assert sorted(found) == [(index, "done") for index in range(count)]
+    assert set(cluster.asked) == asked
+    assert sum(cpus for _, cpus, _ in cluster.asked) <= 18 + 3
+    assert {order[2] for order in cluster.orders} <= each
+    # Those of a node that comes later are asked for, and those of one that went are given up.
+    cluster.cpus |= {"gone": 64, "large": -1}
+    workers.start()
+    cores = max(threads or 1, 8)
+    assert {more for more in cluster.asked if more[0] == "gone"} >= {
+        ("gone", cores, cores // (threads or 1))
+    }
+    assert len(cluster.killed) == [node for node, _, _ in cluster.asked].count("large")
+    # Each is there once.
+    count = len(cluster.asked)
+    workers.start()
+    assert len(cluster.asked) == count
+
+
+def test_a_node_whose_cores_are_in_use_is_asked_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeRay(busy=6)
+    workers = workers_of(cluster)
+    workers.start()
+    workers.start()
+    assert [cpus for _, cpus, _ in cluster.asked] == [6]
+    monkeypatch.setattr("sabiprep.ray_workers.BUSY_SECONDS", -1.0)
+    for _ in range(4):
+        workers.start()
+    assert [cpus for _, cpus, _ in cluster.asked] == [6, 3, 1]
+    # All work once they have started.
+    assert len([outcome for outcome in workers([("map", ["{}"], 1, 0)] * 30) if outcome]) == 30
+    assert workers.cores == 10
+
+
+def test_a_node_without_our_package_is_named(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "sabiprep.py").write_text("raise ImportError('an older one')", "utf-8")
+    with ray_cluster(tmp_path, nodes=0) as cluster:
+        cluster.add("bare", 1, tmp_path)
+        process = start(place, tmp_path / "out", cluster)
+        _, err = process.communicate(timeout=240)
+    assert process.returncode == 1, err
+    address = cluster.address.partition(":")[0]
+    assert f"node {address} of the Ray cluster starts no worker" in err, err
+    assert "an older one" in err and "every node" in err and "Traceback" not in err, err
 
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)

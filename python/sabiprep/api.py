@@ -92,7 +92,7 @@ def pack(
     leader = replace(leader, threads=available_cores())
     with ray_workers(corpus, out, options, ray_address) as workers:
         made = json.loads(core.pack_with(corpus, out, leader, workers, progress, hub=hub))
-    made["threads"] = (options.threads or 1) * max(1, len(workers.processes))
+        made["threads"] = workers.cores or 1
     return PackReport.from_json(made, Path(os.fsdecode(out)))
 
 

@@ -32,6 +32,11 @@ impl Job {
         Self::with_encoder(plan, encoder)
     }
 
+    /// Returns the renders of each source, so far, in which template text could not be told from data.
+    pub(crate) fn unmarked(&self) -> Vec<u64> {
+        self.builders.iter().map(|builder| builder.unmarked()).collect()
+    }
+
     /// Compiles the templates of `plan` for `encoder`.
     pub(crate) fn with_encoder(mut plan: Plan, encoder: Encoder) -> Result<Self> {
         if plan.sources.iter().any(|source| source.lang_field.is_some()) {

@@ -22,9 +22,10 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_
 nodes = {}
 print(cluster.address, flush=True)
 for line in sys.stdin:
-    word, name, cpus = line.split()
+    word, name, cpus, *path = line.split()
     if word == "add":
-        nodes[name] = cluster.add_node(num_cpus=int(cpus), object_store_memory=80 << 20)
+        more = {"env_vars": {"PYTHONPATH": path[0]}} if path else {}
+        nodes[name] = cluster.add_node(num_cpus=int(cpus), object_store_memory=80 << 20, **more)
         cluster.wait_for_nodes()
     elif word == "remove":
         cluster.remove_node(nodes.pop(name), allow_graceful=False)
@@ -40,9 +41,9 @@ class RayCluster:
         self._process = process
         self.address = address
 
-    def add(self, name: str, cpus: int = 1) -> None:
-        """Adds a node of some cores."""
-        self._say(f"add {name} {cpus}")
+    def add(self, name: str, cpus: int = 1, path: Path | None = None) -> None:
+        """Adds a node of some cores. Its processes look for modules in ``path`` first."""
+        self._say(f"add {name} {cpus} {path or ''}")
 
     def remove(self, name: str) -> None:
         """Kills a node, with all of its processes."""

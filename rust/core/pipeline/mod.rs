@@ -243,7 +243,7 @@ impl<'a> Run<'a> {
         // The manifest holds the probes: it is better to know now whether they can be encoded.
         job.encoder.probes()?;
         unfit::look_at_first(&job, options.strict, context)?;
-        let unmarked = job.builders.iter().map(|builder| builder.unmarked()).collect();
+        let unmarked = job.unmarked();
         let stamp = |input: &crate::plan::Input| context.storage.stamp(&input.path);
         let stamps: Vec<Stamp> = job.plan.inputs.iter().map(stamp).collect::<Result<_>>()?;
         let changed = job.plan.looked_at.iter().find(|(input, stamp)| stamps[*input] != *stamp);
@@ -512,8 +512,8 @@ fn reduce(runner: &dyn Runner, stage: &ReduceStage<'_>) -> Result<Vec<ShardSums>
 /// source before the run, `elsewhere` those of other processes.
 fn template_notes(job: &Job, before: &[u64], elsewhere: &[u64]) -> Vec<String> {
     let elsewhere = elsewhere.iter().copied().chain(std::iter::repeat(0));
-    let renders = job.builders.iter().zip(before).zip(elsewhere);
-    let renders = renders.map(|((builder, before), more)| builder.unmarked() - before + more);
+    let renders = job.unmarked().into_iter().zip(before).zip(elsewhere);
+    let renders = renders.map(|((now, before), more)| now - before + more);
     let unmarked = job.plan.sources.iter().zip(renders);
     let note = |(source, renders): (&Source, u64)| {
         format!(

@@ -4,9 +4,10 @@
 //! shards and notes go through the folder, and a small outcome comes back.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
+use once_cell::sync::OnceCell;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -87,7 +88,7 @@ pub(super) fn other_files(corpus: &Path) -> Error {
 }
 
 /// A process that does tasks of a run that another process leads, by the threads of the context of
-/// each call.
+/// each call. Calls may come at a time.
 #[derive(Debug)]
 pub struct Worker {
     job: Job,
@@ -95,7 +96,9 @@ pub struct Worker {
     out: PathBuf,
     state: State,
     /// Read with the first shard to make.
-    settled: OnceLock<Settled>,
+    settled: OnceCell<Settled>,
+    /// The renders of each source that outcomes have told.
+    told_unmarked: Mutex<Vec<u64>>,
 }
 
 impl Worker {
@@ -120,17 +123,23 @@ impl Worker {
         options.keep_spool |= state.keep_spool;
         let job = prepare_job(plan, &options, context)?;
         state.identity.refuse_changes(&identity(&job, &unsummed), out)?;
-        Ok(Self { job, options, out: out.to_owned(), state, settled: OnceLock::new() })
+        let told_unmarked = Mutex::new(job.unmarked());
+        let out = out.to_owned();
+        Ok(Self { job, options, out, state, settled: OnceCell::new(), told_unmarked })
     }
 
     /// Does map tasks. Returns the JSON of an outcome: whether each was done by an earlier run.
     #[must_use]
     pub fn map(&self, tasks: &[String], context: &Context<'_>) -> String {
-        let builders = &self.job.builders;
-        let before: Vec<u64> = builders.iter().map(|builder| builder.unmarked()).collect();
         let made = received(tasks).and_then(|tasks| self.map_tasks(&tasks, context));
-        let unmarked = builders.iter().zip(before).map(|(builder, was)| builder.unmarked() - was);
-        Outcome::sent(made, context, unmarked.collect())
+        Outcome::sent(made, context, self.untold_unmarked())
+    }
+
+    /// Returns the renders of each source that no outcome has told yet; calls at a time share them.
+    fn untold_unmarked(&self) -> Vec<u64> {
+        let mut told = tasks::lock(&self.told_unmarked);
+        let before = std::mem::replace(&mut *told, self.job.unmarked());
+        told.iter().zip(before).map(|(now, before)| now - before).collect()
     }
 
     /// Does map tasks. Returns whether each was done by an earlier run.
@@ -176,19 +185,17 @@ impl Worker {
 
     /// Returns the mapped corpus and the decisions over it.
     fn settled(&self, folder: &WorkFolder<'_>, context: &Context<'_>) -> Result<&Settled> {
-        if let Some(settled) = self.settled.get() {
-            return Ok(settled);
-        }
-        let path = folder.settled_path();
-        if !context.storage.is_file(&path) {
-            return Err(Error::output("is not settled yet")
-                .file(self.out.display().to_string())
-                .remedy(
-                    "run `sabiprep finish CORPUS OUT --settle` first, once every part is done",
-                ));
-        }
-        let settled = Settled::read(context.storage, &path)?;
-        Ok(self.settled.get_or_init(|| settled))
+        self.settled.get_or_try_init(|| {
+            let path = folder.settled_path();
+            if !context.storage.is_file(&path) {
+                return Err(Error::output("is not settled yet")
+                    .file(self.out.display().to_string())
+                    .remedy(
+                        "run `sabiprep finish CORPUS OUT --settle` first, once every part is done",
+                    ));
+            }
+            Settled::read(context.storage, &path)
+        })
     }
 }
 

@@ -24,6 +24,7 @@ mod steps;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use once_cell::sync::OnceCell;
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
@@ -91,7 +92,7 @@ pub struct Encoder {
     chats: TokenizerChats,
     /// Computed on first use, as is `probes`.
     sha256: OnceLock<String>,
-    probes: OnceLock<Vec<Probe>>,
+    probes: OnceCell<Vec<Probe>>,
     vocab_size: usize,
     file: String,
 }
@@ -186,7 +187,7 @@ impl Encoder {
         // entries.
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let controls = controls(tokenizer)?;
-        let (file, sha256, probes) = (file.to_owned(), OnceLock::new(), OnceLock::new());
+        let (file, sha256, probes) = (file.to_owned(), OnceLock::new(), OnceCell::new());
         Ok(Self {
             first,
             continuation,
@@ -389,12 +390,8 @@ impl Encoder {
 
     /// Returns the probe strings with the ids that this tokenizer gives them.
     pub(crate) fn probes(&self) -> Result<Vec<Probe>> {
-        // `OnceLock::get_or_init` takes no closure that can fail.
-        if let Some(known) = self.probes.get() {
-            return Ok(known.clone());
-        }
-        let found = probes(&self.first).map_err(|error| error.file(self.file.clone()))?;
-        Ok(self.probes.get_or_init(|| found).clone())
+        let found = || probes(&self.first).map_err(|error| error.file(self.file.clone()));
+        self.probes.get_or_try_init(found).cloned()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use once_cell::sync::OnceCell;
 use pyo3::prelude::*;
 use sabiprep::context::Context;
 use sabiprep::error::{Error, Result};
@@ -49,13 +50,14 @@ impl Workers for PythonWorkers {
     }
 }
 
-/// A process that does tasks of a run that another process leads.
+/// A process that does tasks of a run that another process leads. Its methods may be called at a
+/// time.
 #[pyclass(module = "sabiprep._core", frozen)]
 pub struct Worker {
     corpus: PathBuf,
     options: PackOptions,
     out: PathBuf,
-    joined: std::sync::OnceLock<pipeline::Worker>,
+    joined: OnceCell<pipeline::Worker>,
 }
 
 #[pymethods]
@@ -65,7 +67,7 @@ impl Worker {
     #[pyo3(signature = (corpus, out, options, *, hub = None))]
     fn new(corpus: PathBuf, out: PathBuf, options: Options, hub: Option<Hub>) -> Self {
         let options = options.with_hub(hub);
-        Self { corpus, options, out, joined: std::sync::OnceLock::new() }
+        Self { corpus, options, out, joined: OnceCell::new() }
     }
 
     /// Does tasks of a kind, given as JSON, by some threads. Returns their outcome as JSON; their
@@ -107,13 +109,11 @@ impl Worker {
 }
 
 impl Worker {
-    /// Returns the worker of the run, which is joined with the first task.
+    /// Returns the worker of the run, which is joined with the first task; others wait for that.
     fn joined(&self, context: &Context<'_>) -> Result<&pipeline::Worker> {
-        if let Some(joined) = self.joined.get() {
-            return Ok(joined);
-        }
-        let worker = pipeline::Worker::join(&self.corpus, &self.out, &self.options, context)?;
-        Ok(self.joined.get_or_init(|| worker))
+        self.joined.get_or_try_init(|| {
+            pipeline::Worker::join(&self.corpus, &self.out, &self.options, context)
+        })
     }
 }
 
