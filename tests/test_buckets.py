@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ from support.faulty_server import (
 )
 from support.files import edit, files_of
 from support.object_store import BUCKET, ObjectStore, environment_of, object_store
+from support.strategies import tokenizer_json
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "AKIDTELLTALE", "AWS_SECRET_ACCESS_KEY": "telltale-secret-key"}
 CORPUS = f"s3://{BUCKET}/corpora/small"
@@ -163,12 +166,63 @@ def test_files_of_a_local_corpus_may_lie_in_buckets_and_on_servers(
         sabiprep.pack(local, tmp_path / "refused")
 
 
+def test_a_server_without_ranges_is_refused_at_once_and_gives_empty_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Whole(BaseHTTPRequestHandler):
+        """Gives whole files, whatever range is asked for."""
+
+        def do_GET(self) -> None:
+            asked.append(f"{self.command} {self.path}")
+            content = b"" if self.path == "/empty.txt" else b"one line\n"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Last-Modified", "Mon, 30 Nov 2026 00:00:00 GMT")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "tokenizer.json").write_text(tokenizer_json("bytes-nfc"), "utf-8")
+    (corpus / "here.txt").write_text("two lines\nare here\n", "utf-8")
+    monkeypatch.setenv("SABIPREP_RETRY_SECONDS", "60")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Whole)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        for name in ("empty.txt", "full.txt"):
+            (corpus / "corpus.toml").write_text(
+                '[tokenizer]\nfile = "tokenizer.json"\neos = "</s>"\n[[source]]\nname = "a"\n'
+                f'files = ["here.txt", "{address}/{name}"]\n',
+                "utf-8",
+            )
+            if name == "empty.txt":
+                assert sabiprep.pack(corpus, tmp_path / "out").total.records == 2
+                continue
+            with pytest.raises(InputError, match="the server gives whole files alone"):
+                sabiprep.pack(corpus, tmp_path / "refused")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert 1 <= asked.count("GET /full.txt") <= 2
+
+
 SURVIVED = {
     "500": answers(500, INTERNAL),
     "503": answers(503, SLOW_DOWN),
     "429": answers(429),
     "reset": resets,
-    "cut off": cuts_off,
+    "cut off": cuts_off(2),
     "slow": is_slow(0.3),
     "silent": is_silent(2.5),
 }
@@ -212,7 +266,7 @@ def test_a_store_that_stays_broken_ends_a_run_that_can_go_on(
     sabiprep.pack(CORPUS, f"{out}-counted", SPILLING)
     count = len(server.requests)
     stopped = 0
-    for nth, fault in enumerate([answers(503, SLOW_DOWN), resets, is_silent(1.5), cuts_off]):
+    for nth, fault in enumerate([answers(503, SLOW_DOWN), resets, is_silent(1.5), cuts_off(512)]):
         start = len(server.requests) + count * (2 * nth + 1) // 9
         server.fault_of = lambda request, start=start, fault=fault: (  # type: ignore[misc]
             fault if request.nth >= start else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import sabiprep
 from sabiprep import PackOptions
-from sabiprep.ray_workers import RayWorkers, Run
+from sabiprep.ray_workers import TRIES, RayWorkers, Run
 from support.files import files_of
 from support.object_store import BUCKET, object_store
 from support.ray_cluster import RayCluster, ray_cluster
@@ -146,8 +147,17 @@ def test_a_node_of_several_cores_makes_the_bytes_of_one_machine(
     assert files_of(tmp_path / "out") == files_of(place / "reference")
 
 
+class Call(NamedTuple):
+    """A call in a worker, as Ray refers to it: those with lower numbers were made before."""
+
+    number: int
+    worker: int
+    node: str
+    name: str
+
+
 class FakeRay:
-    """A cluster that is not here: its workers start if and when the test says so."""
+    """A cluster that is not here. Calls end in the order in which they were made."""
 
     exceptions = ray.exceptions
 
@@ -155,7 +165,15 @@ class FakeRay:
         self.cpus = cpus
         self.asked: list[tuple[str, int, int]] = []
         self.orders: list[tuple[str, str, int]] = []
-        self.killed: list[object] = []
+        self.fails: Callable[[Call], bool] = lambda call: False
+        self._killed: set[int] = set()
+        self._calls = itertools.count()
+
+    @property
+    def living(self) -> list[tuple[str, int]]:
+        """The node and the cores of each worker that was not killed."""
+        numbered = enumerate(self.asked)
+        return [(node, cpus) for nth, (node, cpus, _) in numbered if nth not in self._killed]
 
     def nodes(self) -> list[dict[str, Any]]:
         return [
@@ -170,68 +188,99 @@ class FakeRay:
 
     def remote(self, **options: Any) -> Callable[[type], Any]:
         node = bytes.fromhex(options["scheduling_strategy"].node_id.rstrip("f")).decode()
+        worker = len(self.asked)
         self.asked.append((node, options["num_cpus"], options["max_concurrency"]))
 
-        def do(kind: str, tasks: list[str], threads: int) -> object:
+        def prepare() -> Call:
+            return Call(next(self._calls), worker, node, "prepare")
+
+        def do(kind: str, tasks: list[str], threads: int) -> Call:
             self.orders.append((node, kind, threads))
-            return object()
+            return Call(next(self._calls), worker, node, "do")
 
         handle = SimpleNamespace(
-            prepare=SimpleNamespace(remote=object), do=SimpleNamespace(remote=do)
+            worker=worker,
+            prepare=SimpleNamespace(remote=prepare),
+            do=SimpleNamespace(remote=do),
         )
         return lambda _: SimpleNamespace(remote=lambda run: handle)
 
-    def wait(self, references: list[object], **_: object) -> tuple[list[object], list[object]]:
-        return references, []
+    def wait(self, calls: list[Call], **_: object) -> tuple[list[Call], list[Call]]:
+        calls = sorted(calls)
+        return calls[:1], calls[1:]
 
-    def get(self, reference: object) -> str:
+    def get(self, call: Call) -> str:
+        if call.worker in self._killed or self.cpus[call.node] < 0 or self.fails(call):
+            raise ray.exceptions.RayActorError(error_msg=f"{call.node} is gone")
         return "done"
 
-    def kill(self, handle: object) -> None:
-        self.killed.append(handle)
+    def kill(self, handle: Any) -> None:
+        assert handle.worker not in self._killed, "it was killed twice"
+        self._killed.add(handle.worker)
 
 
 def workers_of(cluster: FakeRay, threads: int | None = None) -> RayWorkers:
     return RayWorkers(cluster, Run("corpus", "out", PackOptions(threads=threads)))
 
 
+def done_by(workers: RayWorkers, kind: str, count: int) -> list[int]:
+    """Has orders done. Returns the indices of those that were."""
+    outcomes = itertools.islice(workers([(kind, ["{}"], 1, 0)] * count), 100 * count)
+    return sorted(outcome[0] for outcome in outcomes if outcome)
+
+
 @pytest.mark.parametrize(
     ("kind", "count", "threads", "asked", "each"),
     [
-        ("map", 5, None, {("large", 8, 8), ("large", 2, 2), ("small", 3, 3)}, {1}),
+        (
+            "map",
+            60,
+            None,
+            [("large", 8, 8), ("large", 8, 8), ("large", 2, 2), ("small", 3, 3)],
+            {1},
+        ),
         # Few shards: all cores of a worker make one together.
-        ("reduce", 5, None, {("large", 8, 8), ("large", 2, 2), ("small", 3, 3)}, {8, 2, 3}),
-        ("reduce", 4 * 21, None, {("large", 8, 8), ("large", 2, 2), ("small", 3, 3)}, {1}),
-        ("map", 40, 2, {("large", 8, 4), ("large", 2, 1), ("small", 3, 1)}, {2}),
-        ("map", 5, 9, {("large", 9, 1)}, {9}),
+        (
+            "reduce",
+            60,
+            None,
+            [("large", 8, 8), ("large", 8, 8), ("large", 2, 2), ("small", 3, 3)],
+            {8, 2, 3},
+        ),
+        (
+            "reduce",
+            4 * 21,
+            None,
+            [("large", 8, 8), ("large", 8, 8), ("large", 2, 2), ("small", 3, 3)],
+            {1},
+        ),
+        ("map", 60, 3, [("large", 6, 2), ("large", 6, 2), ("large", 6, 2), ("small", 3, 1)], {3}),
+        ("map", 60, 9, [("large", 9, 1), ("large", 9, 1)], {9}),
     ],
 )
 def test_cores_are_shared_out(
     kind: str,
     count: int,
     threads: int | None,
-    asked: set[tuple[str, int, int]],
+    asked: list[tuple[str, int, int]],
     each: set[int],
 ) -> None:
     cluster = FakeRay(large=18, small=3, none=0, gone=-1)
     workers = workers_of(cluster, threads)
-    found = [outcome for outcome in workers([(kind, ["{}"], 1, 0)] * count) if outcome]
-    assert sorted(found) == [(index, "done") for index in range(count)]
-    assert set(cluster.asked) == asked
-    assert sum(cpus for _, cpus, _ in cluster.asked) <= 18 + 3
-    assert {order[2] for order in cluster.orders} <= each
-    # Those of a node that comes later are asked for, and those of one that went are given up.
-    cluster.cpus |= {"gone": 64, "large": -1}
+    assert done_by(workers, kind, count) == list(range(count))
+    assert cluster.asked == asked
+    assert {threads for _, _, threads in cluster.orders} == each
+    assert workers.cores == sum(cores for _, cores, _ in asked)
+    # A node that comes has its share; those of one that went are given up.
+    cluster.cpus |= {"gone": 16, "large": -1}
     workers.start()
-    cores = max(threads or 1, 8)
-    assert {more for more in cluster.asked if more[0] == "gone"} >= {
-        ("gone", cores, cores // (threads or 1))
-    }
-    assert len(cluster.killed) == [node for node, _, _ in cluster.asked].count("large")
+    assert {node for node, _ in cluster.living} == {node for node, _, _ in asked[-1:]} - {
+        "large"
+    } | {"gone"}
     # Each is there once.
-    count = len(cluster.asked)
+    living = cluster.living
     workers.start()
-    assert len(cluster.asked) == count
+    assert cluster.living == living
 
 
 def test_a_node_whose_cores_are_in_use_is_asked_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,14 +288,64 @@ def test_a_node_whose_cores_are_in_use_is_asked_for_fewer(monkeypatch: pytest.Mo
     workers = workers_of(cluster)
     workers.start()
     workers.start()
-    assert [cpus for _, cpus, _ in cluster.asked] == [6]
+    assert cluster.living == [("busy", 6)]
     monkeypatch.setattr("sabiprep.ray_workers.BUSY_SECONDS", -1.0)
     for _ in range(4):
         workers.start()
-    assert [cpus for _, cpus, _ in cluster.asked] == [6, 3, 1]
-    # All work once they have started.
-    assert len([outcome for outcome in workers([("map", ["{}"], 1, 0)] * 30) if outcome]) == 30
-    assert workers.cores == 10
+    assert cluster.living == [("busy", 6), ("busy", 3), ("busy", 1)]
+    # Once it has its cores, nothing more is asked of it.
+    assert done_by(workers, "map", 30) == list(range(30))
+    assert cluster.living == [("busy", 6)] and workers.cores == 6
+
+
+def test_a_node_is_lost_when_no_order_waits_for_it() -> None:
+    cluster = FakeRay(lost=16, left=8)
+    workers = workers_of(cluster)
+    got = 0
+
+    def fails(call: Call) -> bool:
+        nonlocal got
+        got += call.name == "do"
+        if got == 5:
+            cluster.cpus["lost"] = -1
+        return cluster.cpus[call.node] < 0
+
+    cluster.fails = fails
+    # As many as are given at once: no queue holds any when the node goes.
+    assert done_by(workers, "map", 24) == list(range(24))
+    assert cluster.living == [("left", 8)] and workers.cores == 8
+
+
+def test_a_node_is_lost_while_its_workers_start() -> None:
+    cluster = FakeRay(left=8, lost=64)
+    workers = workers_of(cluster)
+
+    def fails(call: Call) -> bool:
+        if call.node == "lost":
+            cluster.cpus["lost"] = -1
+        return cluster.cpus[call.node] < 0
+
+    cluster.fails = fails
+    assert done_by(workers, "map", 200) == list(range(200))
+    assert cluster.living == [("left", 8)]
+
+
+def test_a_worker_that_never_starts_beside_others_is_given_up() -> None:
+    cluster = FakeRay(node=12)
+    cluster.fails = lambda call: cluster.asked[call.worker][1] == 4
+    workers = workers_of(cluster)
+    assert done_by(workers, "map", 100) == list(range(100))
+    assert cluster.living == [("node", 8)]
+    assert [cores for _, cores, _ in cluster.asked] == [8] + [4] * TRIES
+
+
+def test_a_task_that_ends_every_worker_ends_the_run() -> None:
+    cluster = FakeRay(a=1, b=1)
+    cluster.fails = lambda call: call.name == "do"
+    with pytest.raises(sabiprep.SabiprepError, match=f"workers were lost {TRIES} times"):
+        done_by(workers := workers_of(cluster), "map", 1)
+    workers.close()
+    assert cluster.living == []
 
 
 def test_a_node_without_our_package_is_named(place: Path, tmp_path: Path) -> None:

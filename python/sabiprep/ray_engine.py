@@ -95,6 +95,8 @@ def ray_workers(
         workers.start()
         yield workers
     finally:
-        workers.close()
-        if is_ours:
-            ray.shutdown()
+        try:
+            workers.close()
+        finally:
+            if is_ours:
+                ray.shutdown()

@@ -19,11 +19,11 @@ from sabiprep.options import PackOptions
 TRIES = 4
 """How often a task is begun, and a worker started on a node, before the run stops."""
 CORES_A_WORKER = 8
-"""Cores of a worker, at most, if ``threads`` are not more: a node has as many as its CPUs give."""
+"""The most cores of a worker, unless a task has more; a larger node has several workers."""
 SHARDS_A_TASK = 4
 """Shards for each task that runs beside others from which on a task has the run's threads."""
 AHEAD = 1
-"""Tasks that wait in each worker beside those that run, so that it need not wait for the leader."""
+"""Tasks that wait in a worker beside those that run, so that it need not wait for the leader."""
 WAIT_SECONDS = 0.2
 """The longest wait for an outcome before the leader looks at signals and nodes."""
 NODES_SECONDS = 2.0
@@ -68,29 +68,41 @@ class WorkerProcess:
         self._core = _core.Worker(corpus, out, options, hub=self._files)
 
     def do(self, kind: str, tasks: list[str], threads: int) -> str:
-        """Does tasks by some threads, and returns the JSON of their outcome.
-
-        Calls may come at a time.
-        """
+        """Does tasks by some threads, beside other calls. Returns the JSON of their outcome."""
         outcome: str = self._core.run(kind, tasks, threads)
         return outcome
 
 
 def sizes(cpus: int, threads: int) -> list[int]:
-    """Returns the cores of each worker of a node; each has those of a task at least."""
-    most = max(threads, CORES_A_WORKER)
-    cores = [most] * (cpus // most) + [cpus % most]
-    return [of_worker for of_worker in cores if of_worker >= threads]
+    """Returns the cores of each worker of a node, which serve tasks of ``threads`` cores each."""
+    most = max(threads, CORES_A_WORKER // threads * threads)
+    last = cpus % most // threads * threads
+    return [most] * (cpus // most) + [last] * (last > 0)
 
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker, and the orders that are meant for it."""
+    """A worker, and the orders that are meant for it.
+
+    Attributes:
+        node: The id of its node.
+        cores: Its cores.
+        handle: The process, by which Ray calls it.
+        asked: When it was asked for, in seconds.
+        attempt: How often the node has been asked for workers, this time counted.
+        is_half: Whether it was asked for since a larger one does not start.
+        is_ready: Whether it has started.
+        is_lost: Whether nothing is to be expected of it any more.
+        running: The orders that it has been given and has not done.
+        orders: The indices of the orders that are meant for it.
+    """
 
     node: str
     cores: int
     handle: Any
     asked: float
+    attempt: int
+    is_half: bool = False
     is_ready: bool = False
     is_lost: bool = False
     running: int = 0
@@ -106,8 +118,11 @@ class RayWorkers:
         self._run = run
         self._threads = run.options.threads or 1
         self._share = False
+        # The living; some may be starting still.
         self._workers: list[_Worker] = []
         self._starting: dict[Any, _Worker] = {}
+        # Orders of workers that were lost.
+        self._returned: deque[int] = deque()
         self._failed_starts: Counter[str] = Counter()
         self._addresses: dict[str, str] = {}
         self._looked = float("-inf")
@@ -128,7 +143,7 @@ class RayWorkers:
 
     def close(self) -> None:
         """Ends the workers, whatever they are doing."""
-        for worker in self._living():
+        for worker in list(self._workers):
             self._lose(worker)
 
     def __call__(self, orders: Sequence[Order]) -> Iterator[tuple[int, str] | None]:
@@ -160,7 +175,7 @@ class RayWorkers:
                     worker.running -= 1
                     outcome = self._outcome(done, orders[index], tries[index])
                     if outcome is None:
-                        worker.orders.appendleft(index)
+                        self._returned.append(index)
                         self._lose(worker)
                         self._look_at_nodes(always=True)
                         continue
@@ -170,6 +185,7 @@ class RayWorkers:
         finally:
             if begun:
                 self.close()
+            self._returned.clear()
             for worker in self._workers:
                 worker.orders.clear()
 
@@ -181,9 +197,9 @@ class RayWorkers:
         ready: list[Any] = self._ray.wait(references, num_returns=1, timeout=WAIT_SECONDS)[0]
         return ready
 
-    def _living(self) -> list[_Worker]:
-        """Returns the workers that are not lost; some may be starting still."""
-        return [worker for worker in self._workers if not worker.is_lost]
+    def _on(self, node: str) -> list[_Worker]:
+        """Returns the workers of a node."""
+        return [worker for worker in self._workers if worker.node == node]
 
     def _look_at_nodes(self, *, always: bool = False) -> None:
         """Takes notice of nodes that came and went, and has workers started where some are missing.
@@ -196,7 +212,7 @@ class RayWorkers:
             return
         self._looked = now
         alive = [node for node in self._ray.nodes() if node["Alive"]]
-        self._addresses |= {node["NodeID"]: node["NodeManagerAddress"] for node in alive}
+        self._addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in alive}
         nodes = {
             node["NodeID"]: sizes(int(node["Resources"].get("CPU", 0)), self._threads)
             for node in alive
@@ -208,22 +224,24 @@ class RayWorkers:
                 f"no node of the Ray cluster has {counted(self._threads, 'CPU')} for a task",
                 remedy="add nodes, or lower --threads: the cores of each task",
             )
-        for worker in self._living():
+        for worker in list(self._workers):
             if worker.node not in nodes:
                 self._lose(worker)
-        self._workers = [worker for worker in self._workers if worker.orders or not worker.is_lost]
         for node, cores in nodes.items():
-            there = [worker for worker in self._living() if worker.node == node]
+            there = self._on(node)
             missing = Counter(cores) - Counter(worker.cores for worker in there)
-            for of_worker in missing.elements():
-                self._start(node, of_worker, now)
-            is_waiting = there and not any(worker.is_ready for worker in there)
+            is_working = any(worker.is_ready for worker in there)
+            # It is left at those that work where others do not start, as with too little memory.
+            if not (is_working and self._failed_starts[node] >= TRIES):
+                for more in missing.elements():
+                    self._start(node, more, now)
+            is_waiting = there and not is_working
             if is_waiting and now - max(worker.asked for worker in there) > BUSY_SECONDS:
-                half = min(worker.cores for worker in there) // 2
-                if half >= self._threads:
-                    self._start(node, half, now)
+                half = min(worker.cores for worker in there) // 2 // self._threads * self._threads
+                if half:
+                    self._start(node, half, now, is_half=True)
 
-    def _start(self, node: str, cores: int, now: float) -> None:
+    def _start(self, node: str, cores: int, now: float, *, is_half: bool = False) -> None:
         """Has a node start a worker of some cores."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -233,7 +251,8 @@ class RayWorkers:
             num_cpus=cores,
             max_concurrency=cores // self._threads,
         )(WorkerProcess)
-        worker = _Worker(node, cores, actor.remote(self._run), now)
+        attempt = self._failed_starts[node] + 1
+        worker = _Worker(node, cores, actor.remote(self._run), now, attempt, is_half)
         self._workers.append(worker)
         self._starting[worker.handle.prepare.remote()] = worker
 
@@ -241,49 +260,61 @@ class RayWorkers:
         """Takes the end of a worker's start.
 
         Raises:
-            SabiprepError: If its code failed, or starts on its node failed too often.
+            SabiprepError: If its code failed, or its node starts none however often it is asked.
         """
         worker = self._starting.pop(reference)
         if worker.is_lost:
             return
-        failed = self._failed_starts
         try:
             self._got(reference)
         except self._ray.exceptions.RayError as error:
             self._lose(worker)
-            failed[worker.node] += 1
-            if failed[worker.node] == TRIES:
+            failed = self._failed_starts
+            failed[worker.node] = max(failed[worker.node], worker.attempt)
+            self._look_at_nodes(always=True)
+            # With its node, all of its workers are lost: others go on.
+            is_there = worker.node in self._addresses
+            is_working = any(other.is_ready for other in self._on(worker.node))
+            if is_there and not is_working and failed[worker.node] >= TRIES:
                 raise SabiprepError(
                     f"node {self._addresses[worker.node]} of the Ray cluster starts no worker: "
                     f"{last_line(error)}",
                     remedy="install the same sabiprep on every node; `ray logs` shows its output",
                 ) from error
-        else:
-            worker.is_ready = True
-            failed[worker.node] = 0
+            return
+        worker.is_ready = True
+        self._failed_starts[worker.node] = 0
+        if not worker.is_half:
+            for other in self._on(worker.node):
+                if other.is_half and not other.is_ready:
+                    self._lose(other)
 
     def _lose(self, worker: _Worker) -> None:
-        """Counts on a worker no more, and ends it if it still runs."""
+        """Counts on a worker no more, and ends it if it still runs. Others do its orders."""
+        if worker.is_lost:
+            return
         worker.is_lost, worker.is_ready = True, False
+        self._workers.remove(worker)
+        self._returned.extend(worker.orders)
         self._ray.kill(worker.handle)
 
     def _choose_threads(self, orders: Sequence[Order]) -> None:
         """Has few shards be made by all threads of a worker each, as on one machine."""
-        at_once = sum(worker.cores // self._threads for worker in self._living())
+        at_once = sum(worker.cores // self._threads for worker in self._workers)
         are_shards = bool(orders) and orders[0][0] == "reduce"
         self._share = are_shards and len(orders) < SHARDS_A_TASK * at_once
 
-    def _at_a_time(self, worker: _Worker) -> int:
-        """Returns how many orders a worker does at a time."""
-        return 1 if self._share else worker.cores // self._threads
-
     def _room(self, worker: _Worker) -> int:
         """Returns how many more orders a worker may be given."""
-        return self._at_a_time(worker) + AHEAD - worker.running if worker.is_ready else 0
+        if not worker.is_ready:
+            return 0
+        # Shards that are made together come one after another, as on one machine.
+        most = 1 if self._share else worker.cores // self._threads + AHEAD
+        return most - worker.running
 
     def _share_out(self, orders: Sequence[Order]) -> None:
         """Gives each worker a run of consecutive orders, by its cores: few nodes read a file."""
-        workers = sorted(self._living(), key=lambda worker: worker.node)
+        workers = sorted(self._workers, key=lambda worker: worker.node)
         total = sum(weight + 1 for _, _, weight, _ in orders)
         cores = sum(worker.cores for worker in workers)
         before, filled, place = 0, workers[0].cores, 0
@@ -296,12 +327,14 @@ class RayWorkers:
 
     def _due(self) -> Iterator[tuple[int, _Worker]]:
         """Yields the orders to begin, each with the worker that has room for it."""
-        while True:
+        while self._workers:
             worker = max(self._workers, key=self._room)
             if self._room(worker) <= 0:
                 return
-            # A worker without orders of its own takes the last of the one that has the most.
-            queue = worker.orders or max((other.orders for other in self._workers), key=len)
+            # A worker without orders of its own takes what others lost, or the last of the one that
+            # has the most.
+            queue = worker.orders or self._returned
+            queue = queue or max((other.orders for other in self._workers), key=len)
             if not queue:
                 return
             index = queue.popleft() if queue is worker.orders else queue.pop()
@@ -327,8 +360,8 @@ class RayWorkers:
             if tries < TRIES:
                 return None
             raise SabiprepError(
-                f"workers were lost {tries} times at one task ({order[0]}, {order[2]:,} bytes or "
-                f"tokens): {last_line(error)}",
+                f"workers were lost {tries} times while they did a task, alone or beside others "
+                f"({order[0]}, {order[2]:,} bytes or tokens): {last_line(error)}",
                 remedy="see why nodes or processes end (`ray status`, `ray logs`): often they run "
                 "out of memory, and fewer CPUs for each node, or more memory, help",
             ) from error

@@ -32,7 +32,8 @@ impl Job {
         Self::with_encoder(plan, encoder)
     }
 
-    /// Returns the renders of each source, so far, in which template text could not be told from data.
+    /// Returns the renders of each source so far in which template text could not be told from
+    /// data.
     pub(crate) fn unmarked(&self) -> Vec<u64> {
         self.builders.iter().map(|builder| builder.unmarked()).collect()
     }

@@ -80,17 +80,21 @@ def is_slow(seconds: float) -> Fault:
     return fault
 
 
-def cuts_off(handler: _Handler, request: Request) -> bool:
-    """Gives the first half of an answer of some length, and resets the connection."""
-    if request.method != "GET":
-        return False
-    status, headers, body = handler.asked()
-    if len(body) < 512:
-        handler.answer(status, headers, body)
+def cuts_off(least: int) -> Fault:
+    """Returns the fault of an answer whose second half is missing, if it has so many bytes."""
+
+    def fault(handler: _Handler, request: Request) -> bool:
+        if request.method != "GET":
+            return False
+        status, headers, body = handler.asked()
+        if len(body) < least:
+            handler.answer(status, headers, body)
+            return True
+        handler.answer(status, headers, body, sent=len(body) // 2)
+        handler.reset()
         return True
-    handler.answer(status, headers, body, sent=len(body) // 2)
-    handler.reset()
-    return True
+
+    return fault
 
 
 def answer_is_lost(handler: _Handler, request: Request) -> bool:

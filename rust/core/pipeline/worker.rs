@@ -88,7 +88,7 @@ pub(super) fn other_files(corpus: &Path) -> Error {
 }
 
 /// A process that does tasks of a run that another process leads, by the threads of the context of
-/// each call. Calls may come at a time.
+/// each call. Threads may call it concurrently.
 #[derive(Debug)]
 pub struct Worker {
     job: Job,
@@ -135,7 +135,7 @@ impl Worker {
         Outcome::sent(made, context, self.untold_unmarked())
     }
 
-    /// Returns the renders of each source that no outcome has told yet; calls at a time share them.
+    /// Returns the renders of each source that no outcome has told yet; concurrent calls share them.
     fn untold_unmarked(&self) -> Vec<u64> {
         let mut told = tasks::lock(&self.told_unmarked);
         let before = std::mem::replace(&mut *told, self.job.unmarked());

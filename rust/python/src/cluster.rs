@@ -50,8 +50,8 @@ impl Workers for PythonWorkers {
     }
 }
 
-/// A process that does tasks of a run that another process leads. Its methods may be called at a
-/// time.
+/// A process that does tasks of a run that another process leads. Threads may call its
+/// methods concurrently.
 #[pyclass(module = "sabiprep._core", frozen)]
 pub struct Worker {
     corpus: PathBuf,

@@ -1,9 +1,9 @@
 //! `RemoteFile`: an object read by ranges, some of them ahead of the reader.
 //!
-//! The request that opens an object brings its first bytes, which are all of a small one. Ranges begin
-//! small and grow as long as they are read to their ends, up to a bound; a jump drops what lies
-//! elsewhere. Every range is bound to the version of the object that was opened, so that a change in
-//! between is an error, and an answer that breaks off is taken up where it broke.
+//! The request that opens an object brings its first bytes, which are all of a small one. Ranges
+//! begin small and grow as long as they are read to their ends, up to a bound; a jump drops what
+//! lies elsewhere. Every range is bound to the version of the object that was opened, so that a
+//! change in between is an error, and an answer that breaks off is taken up where it broke.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -298,6 +298,7 @@ async fn first_of(bucket: &Bucket, key: &Key) -> object_store::Result<(ObjectMet
         // An object without bytes has no range of them.
         Err(error) => match bucket.store.head(key).await {
             Ok(object) if object.size == 0 => return Ok((object, Bytes::new())),
+            Err(other) if kind_of(&other) == Trouble::Passing => return Err(other),
             _ => return Err(error),
         },
     };

@@ -51,6 +51,7 @@ pub(super) fn kind_of(error: &object_store::Error) -> Trouble {
             Some(412) => Trouble::Condition,
             Some(408 | 429 | 500..) => Trouble::Passing,
             Some(_) => Trouble::Refused,
+            None if gives_no_ranges(&whole_text(error)) => Trouble::Unsupported,
             None if is_definite(&whole_text(error)) => Trouble::Refused,
             None => Trouble::Passing,
         },
@@ -101,7 +102,7 @@ pub(super) fn explained(
     if text.contains("Received redirect without LOCATION") {
         return wrong_region(&told);
     }
-    if text.contains("non-partial response") {
+    if gives_no_ranges(&text) {
         return Fault::carried(
             io::ErrorKind::Unsupported,
             "the server gives whole files alone, and ranges of them are read",
@@ -208,6 +209,12 @@ fn whole_text(error: &object_store::Error) -> String {
 fn status_of(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("status code: ")?;
     rest.get(..3)?.parse().ok()
+}
+
+/// Returns whether an error is that of a server which gives the whole of what a range was asked of:
+/// in the words for stores, and for web servers.
+fn gives_no_ranges(text: &str) -> bool {
+    text.contains("non-partial response") || text.contains("Range request not supported")
 }
 
 /// Returns whether an error without an answer is one that no later try would mend.
