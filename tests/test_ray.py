@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import sabiprep
-from sabiprep import PackOptions
+from sabiprep import ConfigError, PackOptions
 from sabiprep.ray_workers import TRIES, RayWorkers, Run
 from support.files import files_of
 from support.object_store import BUCKET, object_store
@@ -134,6 +134,7 @@ def test_a_cluster_gives_the_bytes_of_one_machine(
     said = end(start(place, tmp_path / "out", cluster))
     assert files_of(tmp_path / "out") == files_of(place / "reference")
     assert "stories" in said
+    assert f"of the Ray cluster at {cluster.address}:" in " ".join(said.split())
 
 
 def test_a_node_of_several_cores_makes_the_bytes_of_one_machine(
@@ -220,7 +221,8 @@ class FakeRay:
 
 
 def workers_of(cluster: FakeRay, threads: int | None = None) -> RayWorkers:
-    return RayWorkers(cluster, Run("corpus", "out", PackOptions(threads=threads)))
+    run = Run("corpus", "out", PackOptions(threads=threads))
+    return RayWorkers(cluster, run, "a cluster that is not here")
 
 
 def done_by(workers: RayWorkers, kind: str, count: int) -> list[int]:
@@ -346,6 +348,39 @@ def test_a_task_that_ends_every_worker_ends_the_run() -> None:
         done_by(workers := workers_of(cluster), "map", 1)
     workers.close()
     assert cluster.living == []
+
+
+def test_that_all_nodes_were_lost_is_said() -> None:
+    cluster = FakeRay(a=2, b=4)
+    workers = workers_of(cluster)
+    workers.start()
+    cluster.cpus = {"a": -1, "b": -1}
+    with pytest.raises(sabiprep.SabiprepError, match=r"every node .* with 1 CPU or more was lost"):
+        workers.start()
+    with pytest.raises(ConfigError, match="no node of the Ray cluster has 8 CPUs"):
+        workers_of(FakeRay(a=2, b=4), 8).start()
+
+
+def test_a_cluster_that_asks_for_a_token_says_so(place: Path, tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("a" * 64)
+    asking = {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
+    with ray_cluster(tmp_path, nodes=0, environment=asking) as cluster:
+        process = start(place, tmp_path / "out", cluster)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "asks for a token" in err and "RAY_AUTH_MODE" in err and "Traceback" not in err, err
+
+
+@pytest.mark.parametrize(
+    ("address", "said"), [("", "is empty"), (" ", "is empty"), ("ray://head:10001", "Ray client")]
+)
+def test_an_address_that_is_none_is_refused_at_once(
+    place: Path, tmp_path: Path, address: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        sabiprep.pack(place / "corpus", tmp_path / "out", engine="ray", ray_address=address)
+    assert refused.value.remedy and "HOST:6379" in refused.value.remedy
 
 
 def test_a_node_without_our_package_is_named(place: Path, tmp_path: Path) -> None:

@@ -84,7 +84,10 @@ def pack(
         raise ConfigError(f"engine is {engine!r}", remedy="give threads or ray")
     if engine == "threads":
         if ray_address is not None:
-            raise ConfigError("ray_address is set without Ray", remedy="set engine to ray")
+            raise ConfigError(
+                "the address of a Ray cluster (--ray-address, ray_address) is given without Ray",
+                remedy="set the engine to ray (--engine ray)",
+            )
         return _pack(corpus, out, options, progress)
     from sabiprep.ray_engine import ray_workers
 
@@ -92,7 +95,7 @@ def pack(
     leader = replace(leader, threads=available_cores())
     with ray_workers(corpus, out, options, ray_address) as workers:
         made = json.loads(core.pack_with(corpus, out, leader, workers, progress, hub=hub))
-        made["threads"] = workers.cores or 1
+        made |= {"threads": workers.cores or 1, "cluster": workers.cluster}
     return PackReport.from_json(made, Path(os.fsdecode(out)))
 
 

@@ -123,9 +123,9 @@ class Pack:
     """threads of this process, or ray: a Ray cluster whose nodes see both folders."""
     ray_address: Annotated[
         str | None,
-        arg(metavar="HOST:PORT", help_behavior_hint="(default: $RAY_ADDRESS, or this machine)"),
+        arg(metavar="HOST:PORT", help_behavior_hint="(default: $RAY_ADDRESS, or this machine's)"),
     ] = None
-    """The Ray cluster."""
+    """The Ray cluster. Where this machine has none, one is started for the run."""
     part: Annotated[Part | None, PART, arg(help_behavior_hint="(default: the whole corpus)")] = None
     """Read and tokenize part I of N alone, for an array of jobs; `sabiprep finish` makes the
     dataset once each is done.

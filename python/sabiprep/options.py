@@ -38,7 +38,9 @@ class PackOptions:
     seed: int | None = field(default=None, metadata=_FROM_CONFIG)
     """Decides every random choice: the order of documents, the records held out."""
     threads: int | None = field(default=None, metadata={"shown": "all cores"})
-    """Threads to work with; they never change the output."""
+    """Threads to work with, on a Ray cluster the cores of each task (there 1 by default); they
+    never change the output.
+    """
     split_bytes: int | None = field(default=None, metadata={"shown": "8 MiB"})
     """Bytes of input that a thread takes on at a time; they never change the output."""
     spool_bytes: int = field(default=192 << 20, metadata={"shown": "192 MiB"})

@@ -110,10 +110,15 @@ class _Worker:
 
 
 class RayWorkers:
-    """The workers of a Ray cluster, as the core has orders done by them."""
+    """The workers of a Ray cluster, as the core has orders done by them.
 
-    def __init__(self, ray: Any, run: Run) -> None:
-        """Takes the module ``ray``, whose cluster is connected, and the run."""
+    Attributes:
+        cluster: The cluster in words.
+    """
+
+    def __init__(self, ray: Any, run: Run, cluster: str) -> None:
+        """Takes the module ``ray``, whose cluster is connected, the run, and the cluster's name."""
+        self.cluster = cluster
         self._ray = ray
         self._run = run
         self._threads = run.options.threads or 1
@@ -206,12 +211,14 @@ class RayWorkers:
 
         Raises:
             ConfigError: If no node has the cores of a task.
+            SabiprepError: If all that had them were lost.
         """
         now = time.monotonic()
         if not always and now - self._looked < NODES_SECONDS:
             return
         self._looked = now
         alive = [node for node in self._ray.nodes() if node["Alive"]]
+        were_some = bool(self._addresses)
         self._addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in alive}
         nodes = {
             node["NodeID"]: sizes(int(node["Resources"].get("CPU", 0)), self._threads)
@@ -220,8 +227,14 @@ class RayWorkers:
         if not any(nodes.values()):
             from sabiprep.terminal import counted
 
+            cpus = counted(self._threads, "CPU")
+            if were_some:
+                raise SabiprepError(
+                    f"every node of the Ray cluster with {cpus} or more was lost",
+                    remedy="see why (`ray status`, `ray logs`), and bring nodes back",
+                )
             raise ConfigError(
-                f"no node of the Ray cluster has {counted(self._threads, 'CPU')} for a task",
+                f"no node of the Ray cluster has {cpus} for a task",
                 remedy="add nodes, or lower --threads: the cores of each task",
             )
         for worker in list(self._workers):

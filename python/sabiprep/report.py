@@ -246,6 +246,7 @@ class PackReport:
         validation: The validation split; it may have no row.
         timing: The seconds of the run, by phase.
         threads: Threads used.
+        cluster: The Ray cluster that they are of, in words; None for this process's own.
         bytes: Bytes of input, once for each source that reads them; compressed files count as
             compressed.
         reused_splits: Input splits whose documents were there already (a resumed run, a kept
@@ -276,6 +277,7 @@ class PackReport:
     engine_warning: str | None
     notes: tuple[str, ...]
     template_notes: tuple[str, ...] = ()
+    cluster: str | None = None
     dropped_file: Path | None = None
     records: tuple[RecordCounts, ...] = ()
 
@@ -307,6 +309,7 @@ class PackReport:
             notes=tuple(manifest.get("notes", ())),
             engine_warning=report["engine_warning"],
             template_notes=tuple(report["template_notes"]),
+            cluster=report.get("cluster"),
             dropped_file=None if dropped is None else out / dropped["file"],
             records=tuple(RecordCounts(**counts) for counts in manifest.get("records", ())),
         )

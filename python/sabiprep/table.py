@@ -221,9 +221,10 @@ def dropped_records(
 def _speed(report: PackReport) -> Iterator[str]:
     """Yields the sentences about the time, the tokenizer and the result."""
     timing = report.timing
+    of_cluster = f" of {visible(report.cluster)}" if report.cluster else ""
     yield (
         f"Packed {report.bytes / 1e6:,.1f} MB of input in {timing.total:.2f} s "
-        f"on {counted(report.threads, 'thread')}: "
+        f"on {counted(report.threads, 'thread')}{of_cluster}: "
         f"{report.megabytes_per_second:,.1f} MB/s, {report.tokens_per_second:,.0f} tokens/s "
         f"(map {timing.map:.2f} s, settle {timing.settle:.2f} s, reduce {timing.reduce:.2f} s)"
     )
