@@ -276,9 +276,10 @@ def test_cores_are_shared_out(
     # A node that comes has its share; those of one that went are given up.
     cluster.cpus |= {"gone": 16, "large": -1}
     workers.start()
-    assert {node for node, _ in cluster.living} == {node for node, _, _ in asked[-1:]} - {
-        "large"
-    } | {"gone"}
+    assert {node for node, _ in cluster.living} == {node for node, _, _ in asked} ^ {
+        "large",
+        "gone",
+    }
     # Each is there once.
     living = cluster.living
     workers.start()

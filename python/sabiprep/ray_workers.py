@@ -92,7 +92,6 @@ class _Worker:
         attempt: How often the node has been asked for workers, this time counted.
         is_half: Whether it was asked for since a larger one does not start.
         is_ready: Whether it has started.
-        is_lost: Whether nothing is to be expected of it any more.
         running: The orders that it has been given and has not done.
         orders: The indices of the orders that are meant for it.
     """
@@ -104,7 +103,6 @@ class _Worker:
     attempt: int
     is_half: bool = False
     is_ready: bool = False
-    is_lost: bool = False
     running: int = 0
     orders: deque[int] = field(default_factory=deque)
 
@@ -136,7 +134,7 @@ class RayWorkers:
     @property
     def cores(self) -> int:
         """Returns the cores of the workers that did something, but for those that were lost."""
-        return sum(worker.cores for worker in self._used if not worker.is_lost)
+        return sum(worker.cores for worker in self._used.intersection(self._workers))
 
     def start(self) -> None:
         """Has the nodes start their workers, and does not wait for them.
@@ -276,7 +274,7 @@ class RayWorkers:
             SabiprepError: If its code failed, or its node starts none however often it is asked.
         """
         worker = self._starting.pop(reference)
-        if worker.is_lost:
+        if worker not in self._workers:
             return
         try:
             self._got(reference)
@@ -304,9 +302,8 @@ class RayWorkers:
 
     def _lose(self, worker: _Worker) -> None:
         """Counts on a worker no more, and ends it if it still runs. Others do its orders."""
-        if worker.is_lost:
+        if worker not in self._workers:
             return
-        worker.is_lost, worker.is_ready = True, False
         self._workers.remove(worker)
         self._returned.extend(worker.orders)
         self._ray.kill(worker.handle)
